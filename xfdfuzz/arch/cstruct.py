@@ -1,0 +1,94 @@
+"""C structures declared once, as annotations.
+
+A field is written ``xfd: U64`` and is an ``int`` to the type checker and a ``c_uint64`` at run time; the decorator
+:func:`struct` derives ``_fields_`` from the annotations.  (``__init_subclass__`` would run too early: ctypes fixes the
+layout when it first sees ``_fields_``.)  Every structure has empty ``__slots__``, so that a mistyped assignment raises
+instead of landing in ``__dict__`` and being lost on copy.
+
+ctypes cuts a value to the size of its field without a word: check ranges where values enter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from typing import Generic
+
+    U8 = int
+    I8 = int
+    U16 = int
+    U32 = int
+    U64 = int
+
+    _T = TypeVar("_T")
+
+    class Struct:
+        """One C structure; equality is identity, compare ``bytes()``."""
+
+        def __init__(self, **fields: int) -> None: ...
+        def __bytes__(self) -> bytes: ...
+
+    class Array(Generic[_T]):
+        """A fixed-size C array of integers or structures."""
+
+        def __getitem__(self, index: int) -> _T: ...
+        def __setitem__(self, index: int, value: _T) -> None: ...
+        def __iter__(self) -> Iterator[_T]: ...
+        def __len__(self) -> int: ...
+        def __bytes__(self) -> bytes: ...
+
+else:
+    U8 = Annotated[int, ctypes.c_uint8]
+    I8 = Annotated[int, ctypes.c_int8]
+    U16 = Annotated[int, ctypes.c_uint16]
+    U32 = Annotated[int, ctypes.c_uint32]
+    U64 = Annotated[int, ctypes.c_uint64]
+
+    class Struct(ctypes.Structure):  # noqa: D101 - described above, for the type checker
+        __slots__ = ()
+
+    class Array:  # noqa: D101
+        def __class_getitem__(cls, item: Any) -> Any:
+            return Annotated[list, item]
+
+
+_S = TypeVar("_S", bound="type[Struct]")
+
+
+def _ctype(hint: Any) -> Any:
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[1]
+    return hint
+
+
+def struct(**lengths: int) -> Any:
+    """Derive ``_fields_`` of the decorated class; ``lengths`` gives the length of each ``Array`` field."""
+
+    def derive(cls: _S) -> _S:
+        hints = get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
+        own = inspect.get_annotations(cls)
+        fields = []
+        for name in own:
+            ctype = _ctype(hints[name])
+            if name in lengths:
+                ctype = _ctype(ctype) * lengths[name]
+            fields.append((name, ctype))
+        cls._fields_ = fields  # type: ignore[attr-defined]
+        return cls
+
+    return derive
+
+
+def copy_of(value: Any) -> Any:
+    """A copy of a structure that shares nothing with it."""
+    return type(value).from_buffer_copy(value)
+
+
+def assign(target: Any, source: Any) -> None:
+    """``*target = *source`` for two structures of one type."""
+    ctypes.memmove(ctypes.addressof(target), ctypes.addressof(source), ctypes.sizeof(source))

@@ -1,0 +1,78 @@
+"""The machine that a program runs on: what its processors have and how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+
+MAX_CPUS = 4
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine set-up.  The default is a Sapphire-Rapids-like server with one processor.
+
+    ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
+    ``ts_first`` says that an instruction to which both CR0.TS and XFD object reports the CR0.TS #NM (the SDM does not
+    say which, kernel.md 1.4); ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
+    """
+
+    cpus: int = 1
+    xsave: bool = True
+    avx512: bool = True
+    pku: bool = True
+    mpx: bool = False
+    xfd: bool = True
+    amx: bool = True
+    dyn2: bool = False
+    pasid: bool = True
+    cet: bool = False
+    ts_first: bool = False
+    debug_fpu: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cpus <= MAX_CPUS:
+            raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
+
+    @cached_property
+    def user_xfeatures(self) -> int:
+        """CPUID.0xD.0:EDX:EAX, the components that may be set in XCR0."""
+        if not self.xsave:
+            return 0
+        mask = xf.MASK_FPSSE | xf.MASK_YMM
+        mask |= xf.MASK_AVX512 if self.avx512 else 0
+        mask |= xf.MASK_PKRU if self.pku else 0
+        mask |= xf.MASK_MPX if self.mpx else 0
+        mask |= xf.MASK_XTILE if self.amx else 0
+        mask |= xf.MASK_DYN2 if self.dyn2 else 0
+        return mask
+
+    @cached_property
+    def supervisor_xfeatures(self) -> int:
+        """CPUID.0xD.1:EDX:ECX, the components that may be set in IA32_XSS."""
+        if not self.xsave:
+            return 0
+        return (xf.MASK_PASID if self.pasid else 0) | (xf.MASK_CET_USER | xf.MASK_CET_KERNEL if self.cet else 0)
+
+    @cached_property
+    def xfd_xfeatures(self) -> int:
+        """The components i with CPUID.0xD.i:ECX[2]: bits that may be set in IA32_XFD."""
+        if not (self.xsave and self.xfd):
+            return 0
+        return xf.mask_of(*(i for i in xf.components_in(self.user_xfeatures) if is_xfd_capable(i)))
+
+    def words(self) -> list[str]:
+        """The set-up as the ``machine`` line writes it: ``cpus=2``, and each switch that differs from the default."""
+        return [
+            f"{f.name}={value}" if f.name == "cpus" else f.name if value else f"no-{f.name.replace('_', '-')}"
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != f.default or f.name == "cpus"
+        ]
+
+
+def is_xfd_capable(component: int) -> bool:
+    """CPUID.0xD.i:ECX[2] of component i."""
+    return component in SAPPHIRE_RAPIDS and SAPPHIRE_RAPIDS[component].xfd

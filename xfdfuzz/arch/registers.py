@@ -1,0 +1,140 @@
+"""One logical processor's XSAVE-managed registers, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR.
+
+Register contents are tokens: 0 is the initial configuration, anything else says whose data it is and which.  XINUSE is
+exact: a component is in use when its token is not 0 (a real processor may report more, SDM vol. 1, 13.6).
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import U8, U64, Array, Struct, struct
+from xfdfuzz.arch.machine import Machine
+
+MSR_IA32_XFD = 0x1C4
+MSR_IA32_XFD_ERR = 0x1C5
+MSR_IA32_XSS = 0xDA0
+
+
+class Fault(Exception):
+    """An instruction faulted; it changed nothing but what the fault itself loads."""
+
+    name = "#??"
+
+
+class GeneralProtection(Fault):
+    """#GP(0)."""
+
+    name = "#GP"
+
+
+class InvalidOpcode(Fault):
+    """#UD."""
+
+    name = "#UD"
+
+
+class DeviceNotAvailable(Fault):
+    """#NM; ``xfd`` tells an XFD #NM (which loaded IA32_XFD_ERR) from one that CR0.TS caused."""
+
+    name = "#NM"
+
+    def __init__(self, xfd: bool) -> None:
+        super().__init__("XFD" if xfd else "CR0.TS")
+        self.xfd = xfd
+
+
+@struct(data=xf.COMPONENTS + 3)
+class CpuRegs(Struct):
+    """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0."""
+
+    __slots__ = ()
+    xcr0: U64
+    xss: U64
+    xfd: U64
+    xfd_err: U64
+    xinuse: U64
+    data: Array[U8]
+
+
+def load_component(regs: CpuRegs, component: int, token: int) -> None:
+    """Set component ``component`` to ``token`` (0: its initial configuration)."""
+    regs.data[component] = token
+    if token:
+        regs.xinuse |= 1 << component
+    else:
+        regs.xinuse &= ~(1 << component)
+
+
+def wrmsr(regs: CpuRegs, machine: Machine, index: int, value: int) -> None:
+    """WRMSR of IA32_XFD, IA32_XFD_ERR or IA32_XSS; #GP for a bit without CPUID support (SDM vol. 1, 13.14)."""
+    if index == MSR_IA32_XSS:
+        if not machine.xsave or value & ~machine.supervisor_xfeatures:
+            raise GeneralProtection
+        regs.xss = value
+        return
+    if not (machine.xsave and machine.xfd) or value & ~machine.xfd_xfeatures:
+        raise GeneralProtection
+    if index == MSR_IA32_XFD:
+        regs.xfd = value
+    else:
+        regs.xfd_err = value
+
+
+def rdmsr(regs: CpuRegs, machine: Machine, index: int) -> int:
+    """RDMSR of IA32_XFD, IA32_XFD_ERR or IA32_XSS; #GP where the MSR does not exist."""
+    if index == MSR_IA32_XSS:
+        if not machine.xsave:
+            raise GeneralProtection
+        return regs.xss
+    if not (machine.xsave and machine.xfd):
+        raise GeneralProtection
+    return regs.xfd if index == MSR_IA32_XFD else regs.xfd_err
+
+
+def xsetbv(regs: CpuRegs, machine: Machine, value: int) -> None:
+    """XSETBV with ECX = 0 at CPL 0 and CR4.OSXSAVE = 1 (SDM vol. 2)."""
+    if value & ~machine.user_xfeatures or not xf.legal_xcr0(value):
+        raise GeneralProtection
+    regs.xcr0 = value
+
+
+def check_xfd(regs: CpuRegs, components: int) -> None:
+    """Raise the #NM of an instruction that accesses ``components``, if XFD disables one of them.
+
+    IA32_XFD_ERR := IA32_XFD AND the components that the instruction needs (SDM vol. 1, 13.14).
+    """
+    if regs.xcr0 & regs.xfd & components:
+        regs.xfd_err = regs.xfd & components
+        raise DeviceNotAvailable(xfd=True)
+
+
+#: The component that each modelled data instruction writes, by the name that programs use for it.
+INSTRUCTIONS: dict[str, int] = {
+    "vmovups": xf.YMM,
+    "ldtilecfg": xf.XTILE_CFG,
+    "tileload": xf.XTILE_DATA,
+    "tilerelease": xf.XTILE_CFG,
+    "dyn2load": xf.DYN2,
+}
+
+
+def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool) -> None:
+    """Execute one data instruction: load ``token`` into the component it writes.
+
+    ``vmovups`` stands for AVX (CR0.TS makes it #NM), ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and
+    ``dyn2load`` for the synthetic component.  LDTILECFG and TILERELEASE initialise TILEDATA and never raise the XFD
+    #NM; TILELOADD does, before it looks at the configuration.  AMX instructions ignore CR0.TS unless the machine says
+    ``ts_first`` (kernel.md 1.4 and 8).
+    """
+    needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}.get(INSTRUCTIONS[insn], xf.MASK_XTILE)
+    if regs.xcr0 & needs != needs or needs & ~machine.user_xfeatures:
+        raise InvalidOpcode
+    if cr0_ts and (insn == "vmovups" or machine.ts_first):
+        raise DeviceNotAvailable(xfd=False)
+    if insn in ("tileload", "dyn2load"):
+        check_xfd(regs, needs)
+    if insn == "tileload" and not regs.data[xf.XTILE_CFG]:
+        raise InvalidOpcode
+    if insn in ("ldtilecfg", "tilerelease"):
+        load_component(regs, xf.XTILE_DATA, 0)
+    load_component(regs, INSTRUCTIONS[insn], 0 if insn == "tilerelease" else token)

@@ -1,0 +1,113 @@
+"""XSAVE state components: numbers, masks, names and the rules for XCR0.
+
+Source: Intel SDM vol. 1, chapter 13 (sections 13.1, 13.3 and 13.14), and vol. 2, XSETBV.  Names are Linux'
+(``arch/x86/include/asm/fpu/types.h``), except for :data:`DYN2`, which no processor has.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+X87, SSE, YMM, BNDREGS, BNDCSR, OPMASK, ZMM_HI256, HI16_ZMM, PT, PKRU, PASID, CET_USER, CET_KERNEL = range(13)
+XTILE_CFG, XTILE_DATA, APX = 17, 18, 19
+#: A synthetic second dynamic component: several bugs of the series cannot be expressed with one XFD bit.
+DYN2 = 20
+#: One more than the highest component number that the model knows.
+COMPONENTS = 21
+
+NAMES: dict[int, str] = {
+    X87: "x87",
+    SSE: "sse",
+    YMM: "avx",
+    BNDREGS: "bndregs",
+    BNDCSR: "bndcsr",
+    OPMASK: "opmask",
+    ZMM_HI256: "zmm_hi256",
+    HI16_ZMM: "hi16_zmm",
+    PKRU: "pkru",
+    PASID: "pasid",
+    CET_USER: "cet_user",
+    CET_KERNEL: "cet_kernel",
+    XTILE_CFG: "xtilecfg",
+    XTILE_DATA: "xtiledata",
+    APX: "apx",
+    DYN2: "dyn2",
+}
+
+
+def mask_of(*components: int) -> int:
+    """The bitmap of the given component numbers."""
+    return sum(1 << i for i in components)
+
+
+MASK_X87 = mask_of(X87)
+MASK_SSE = mask_of(SSE)
+MASK_YMM = mask_of(YMM)
+MASK_FPSSE = mask_of(X87, SSE)
+MASK_MPX = mask_of(BNDREGS, BNDCSR)
+MASK_AVX512 = mask_of(OPMASK, ZMM_HI256, HI16_ZMM)
+MASK_PKRU = mask_of(PKRU)
+MASK_PASID = mask_of(PASID)
+MASK_CET_USER = mask_of(CET_USER)
+MASK_CET_KERNEL = mask_of(CET_KERNEL)
+MASK_XTILE_CFG = mask_of(XTILE_CFG)
+MASK_XTILE_DATA = mask_of(XTILE_DATA)
+MASK_XTILE = mask_of(XTILE_CFG, XTILE_DATA)
+MASK_DYN2 = mask_of(DYN2)
+
+#: Names of component sets, as the text format writes them (longest first).
+GROUPS: dict[str, int] = {"avx512": MASK_AVX512, "mpx": MASK_MPX, "xtile": MASK_XTILE}
+
+U64_MAX = (1 << 64) - 1
+
+
+@lru_cache(maxsize=4096)
+def components_in(mask: int) -> tuple[int, ...]:
+    """The component numbers in ``mask``, ascending; bits that name no component are left out."""
+    return tuple(i for i in range(COMPONENTS) if mask >> i & 1)
+
+
+def legal_xcr0(value: int) -> bool:
+    """Whether the bits of ``value`` may stand together in XCR0 (SDM vol. 2, XSETBV; kernel.md 1.3 a, c-f).
+
+    Which bits the processor supports at all is not looked at here.
+    """
+    if not value & MASK_X87:
+        return False
+    if value & MASK_YMM and not value & MASK_SSE:
+        return False
+    if value & MASK_AVX512 and (value & MASK_AVX512 != MASK_AVX512 or not value & MASK_YMM):
+        return False
+    if value & MASK_MPX not in (0, MASK_MPX):
+        return False
+    return value & MASK_XTILE in (0, MASK_XTILE)
+
+
+def format_mask(mask: int) -> str:
+    """``x87|sse|avx|xtile``; bits without a name as one hexadecimal term; ``0`` for none."""
+    if not mask:
+        return "0"
+    terms: list[tuple[int, str]] = []
+    rest = mask
+    for name, group in GROUPS.items():
+        if rest & group == group:
+            terms.append((components_in(group)[0], name))
+            rest &= ~group
+    for i in components_in(rest):
+        if i in NAMES:
+            terms.append((i, NAMES[i]))
+            rest &= ~(1 << i)
+    words = [name for _, name in sorted(terms)]
+    if rest:
+        words.append(hex(rest))
+    return "|".join(words)
+
+
+def mask_by_name(name: str) -> int | None:
+    """The bitmap that one word of :func:`format_mask` stands for, or None."""
+    if name in GROUPS:
+        return GROUPS[name]
+    for i, known in NAMES.items():
+        if known == name:
+            return 1 << i
+    return None

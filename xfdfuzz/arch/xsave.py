@@ -1,0 +1,103 @@
+"""The XSAVE family under XFD.
+
+Source: SDM vol. 1, 13.7 to 13.14.  RFBM = (XCR0 | IA32_XSS) AND the instruction mask; no member of the save family
+faults because of XFD: a component with XCR0[i] = XFD[i] = 1 is treated as if XINUSE[i] = 0.  The restore family raises
+#NM when it would *load* such a component, before it changes any state.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import U8, U64, Array, Struct, struct
+from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, check_xfd
+
+XCOMP_BV_COMPACTED = 1 << 63
+
+
+@struct(data=xf.COMPONENTS + 3)
+class XsaveArea(Struct):
+    """An XSAVE image: the header and one token per component.
+
+    ``data[i]`` counts only while ``xstate_bv`` holds bit i; for x87 and SSE it stands for the legacy region.
+    """
+
+    __slots__ = ()
+    xstate_bv: U64
+    xcomp_bv: U64
+    data: Array[U8]
+
+
+def enabled(regs: CpuRegs) -> int:
+    """XCR0 | IA32_XSS, the components that the supervisor forms can reach."""
+    return regs.xcr0 | regs.xss
+
+
+def effective_xinuse(regs: CpuRegs) -> int:
+    """XINUSE as the save family sees it: without the components that XFD disables."""
+    return regs.xinuse & ~(regs.xcr0 & regs.xfd)
+
+
+def _store(regs: CpuRegs, area: XsaveArea, components: int) -> None:
+    for i in xf.components_in(components):
+        area.data[i] = regs.data[i]
+
+
+def xsave(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XSAVE: standard format; writes every component of RFBM, disabled ones as initial."""
+    rfbm = mask & regs.xcr0
+    live = rfbm & effective_xinuse(regs)
+    for i in xf.components_in(rfbm & ~live):
+        area.data[i] = 0
+    _store(regs, area, live)
+    area.xstate_bv = area.xstate_bv & ~rfbm | live
+
+
+def xsavec(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XSAVEC: compacted format, user components; writes only what is in use.  XFD does not affect XCOMP_BV."""
+    _save_compacted(regs, area, mask & regs.xcr0)
+
+
+def xsaves(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XSAVES: as XSAVEC with the supervisor components.  The modified optimisation is not modelled (it is invisible
+    unless software edits the area between XRSTORS and XSAVES)."""
+    _save_compacted(regs, area, mask & enabled(regs))
+
+
+def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
+    live = rfbm & effective_xinuse(regs)
+    _store(regs, area, live)
+    area.xstate_bv = live
+    area.xcomp_bv = rfbm | XCOMP_BV_COMPACTED
+
+
+def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XRSTOR of a standard-format image (XCOMP_BV = 0)."""
+    if area.xcomp_bv or area.xstate_bv & ~regs.xcr0:
+        raise GeneralProtection
+    _restore(regs, area, mask & regs.xcr0)
+
+
+def xrstors(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XRSTORS: compacted format; #GP unless XSTATE_BV is within XCOMP_BV and that within XCR0 | IA32_XSS."""
+    layout = area.xcomp_bv & ~XCOMP_BV_COMPACTED
+    if not area.xcomp_bv & XCOMP_BV_COMPACTED or layout & ~enabled(regs) or area.xstate_bv & ~layout:
+        raise GeneralProtection
+    _restore(regs, area, mask & enabled(regs))
+
+
+def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
+    """Load the components of RFBM that XSTATE_BV holds, initialise the others.
+
+    Initialising never faults, even under XFD: the host restores every task with RFBM = all while XFD is set.
+    """
+    load = rfbm & area.xstate_bv
+    check_xfd(regs, load)
+    for i in xf.components_in(load):
+        regs.data[i] = area.data[i]
+        if area.data[i]:
+            regs.xinuse |= 1 << i
+        else:
+            regs.xinuse &= ~(1 << i)
+    for i in xf.components_in(rfbm & ~load & regs.xinuse):
+        regs.data[i] = 0
+    regs.xinuse &= ~(rfbm & ~load)

@@ -1,0 +1,156 @@
+"""What every kernel function stands on: the system it is bound to, `current`, this CPU, WARN, MSRs and vmalloc.
+
+A kernel object is the behaviour of one revision *bound* to one system: it holds views into the system's memory and the
+number of the CPU that executes, and no state of its own.  So a method reads as the C function does
+(``self.current.fpu``, ``self.this_cpu.xfd_state``), and loading another system is one memory copy.
+
+Names: as in the kernel, but for a leading double underscore, which Python mangles: ``__kvm_set_xcr()`` is
+``_kvm_set_xcr()``.  Locks are not modelled: an op runs atomically, and ops are split where the kernel can be
+interrupted (docs/fidelity.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+from xfdfuzz.arch import registers as arch
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
+from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, System
+
+
+class KernelBase:
+    """The ground that the FPU core and KVM stand on."""
+
+    #: The revision's label, as `--revision`, `--apply` and `--revert` would name it.
+    revision: str = ""
+
+    def __init__(self, machine: Machine, system: System | None = None) -> None:
+        self.machine = machine
+        self.system = System() if system is None else system
+        self.cpus = [self.system.cpus[i] for i in range(machine.cpus)]
+        self.tasks = list(self.system.tasks)
+        self.fpstates = list(self.system.fpstates)
+        self.vms = list(self.system.vms)
+        self.vcpus = list(self.system.vcpus)
+        self.events: list[Event] = []
+        self.on_cpu(0)
+
+    def on_cpu(self, cpu: int) -> None:
+        """Execute on ``cpu`` from here on: what smp_processor_id(), this_cpu_ptr() and `current` refer to."""
+        self.cpu = cpu
+        self.this_cpu = self.cpus[cpu]
+        self.regs = self.this_cpu.regs
+        self.set_current(self.this_cpu.current)
+
+    def set_current(self, task: int) -> None:
+        """`current`, on this CPU."""
+        self.this_cpu.current = task
+        self.current_nr = task
+        self.current = self.tasks[task]
+
+    # -- reports -------------------------------------------------------------------------------------------------
+
+    def report(self, kind: str, *detail: int, site: str | None = None) -> None:
+        """Note an event, with the model's own call stack as the call trace."""
+        trace = self._call_trace(sys._getframe(1))
+        self.events.append(Event(kind, site or trace[0], trace, detail))
+
+    def _call_trace(self, frame: FrameType | None) -> tuple[str, ...]:
+        names: list[str] = []
+        plumbing = ("report", "warn_on", "die", "deref")
+        while frame is not None and frame.f_locals.get("self") is self:
+            name = frame.f_code.co_name
+            # super().f() of a patch shows as f twice; the kernel has it once
+            if name not in plumbing and (not names or names[-1] != name):
+                names.append(name)
+            frame = frame.f_back
+        return tuple(names) or ("?",)
+
+    def warn_on(self, condition: object) -> bool:
+        """WARN_ON() and WARN_ON_ONCE(): report if ``condition``; "once" is left to whoever collects the reports."""
+        if condition:
+            self.report(WARN)
+        return bool(condition)
+
+    def die(self, kind: str, *detail: int) -> None:
+        """The kernel oopses here; nothing runs after it."""
+        self.report(kind, *detail)
+        self.system.dead = 1
+        raise HostDied
+
+    # -- MSRs ----------------------------------------------------------------------------------------------------
+
+    def wrmsrl(self, index: int, value: int) -> None:
+        """wrmsrl(); an unchecked MSR access error is a WARN."""
+        try:
+            arch.wrmsr(self.regs, self.machine, index, value)
+        except arch.GeneralProtection:
+            self.report(WARN)
+
+    def rdmsrl(self, index: int) -> int:
+        """rdmsrl(); an unchecked MSR access error is a WARN and reads 0."""
+        try:
+            return arch.rdmsr(self.regs, self.machine, index)
+        except arch.GeneralProtection:
+            self.report(WARN)
+            return 0
+
+    # -- vmalloc -------------------------------------------------------------------------------------------------
+
+    def vzalloc(self, size: int) -> int:
+        """Allocate a zeroed fpstate with ``size`` bytes for its regs; NULL when the op asked for a failure."""
+        if self.system.alloc_failures:
+            self.system.alloc_failures -= 1
+            return NULL
+        nr = self._free_slot()
+        if nr == NULL:
+            return NULL
+        self.system.fpstates[nr] = Fpstate()
+        fpstate = self.fpstates[nr]
+        fpstate.allocated = 1
+        fpstate.alloc_size = size
+        return nr
+
+    def _free_slot(self) -> int:
+        pointed_to = self.fpstate_pointers()
+        for nr in range(FIRST_VALLOC, NR_FPSTATES):
+            fpstate = self.fpstates[nr]
+            if not fpstate.allocated and nr not in pointed_to:
+                return nr
+        return NULL
+
+    def fpstate_pointers(self) -> set[int]:
+        """Every fpstate that something points to."""
+        found = {NULL}
+        for task in self.tasks:
+            if task.exists:
+                found.add(task.fpu.fpstate)
+                found.add(task.fpu.task_fpstate)
+        for vcpu in self.vcpus:
+            if vcpu.exists:
+                found.add(vcpu.arch.guest_fpu.fpstate)
+        return found
+
+    def vfree(self, nr: int) -> None:
+        """Free an fpstate; the slot is not used again while anything points to it."""
+        fpstate = self.fpstates[nr]
+        if nr < FIRST_VALLOC or not fpstate.allocated:
+            self.report(USE_AFTER_FREE, nr)
+            return
+        fpstate.allocated = 0
+        fpstate.freed = 1
+
+    def deref(self, nr: int) -> Fpstate:
+        """``*fpstate``: the kernel's pointer dereference, with KASAN's eyes."""
+        if nr == NULL:
+            self.die(NULL_DEREF)
+        fpstate = self.fpstates[nr]
+        if fpstate.freed:
+            self.report(USE_AFTER_FREE, nr)
+        return fpstate
+
+    def leak(self, nr: int) -> None:
+        """An allocation is dropped without being freed."""
+        self.report(LEAK, nr)

@@ -1,0 +1,22 @@
+"""The errno values that the modelled calls return (include/uapi/asm-generic/errno*.h), and their names."""
+
+from __future__ import annotations
+
+EPERM = 1
+EINTR = 4
+EIO = 5
+ENXIO = 6
+E2BIG = 7
+EAGAIN = 11
+ENOMEM = 12
+EFAULT = 14
+EEXIST = 17
+EBUSY = 16
+EINVAL = 22
+ENOSPC = 28
+EUNATCH = 49
+EOPNOTSUPP = 95
+
+NAMES: dict[int, str] = {
+    value: name for name, value in dict(globals()).items() if name.startswith("E") and name.isupper()
+}

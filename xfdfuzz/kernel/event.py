@@ -1,0 +1,35 @@
+"""What a kernel reports while it runs: what a kernel log, KASAN or a hardware probe would show of one step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: A WARN_ON*() fired.
+WARN = "warn"
+#: An instruction of the host kernel faulted: #NM is fatal, XRSTOR's #GP is fixed up with init state.
+HOST_FAULT = "host-fault"
+#: XSAVES ran over state that is in use and that the buffer has no room for; detail: the lost components.
+LOST_STATE = "lost-state"
+#: Bytes beyond a buffer were read or written; detail: (bytes touched, bytes there).
+OVERRUN = "overrun"
+#: A freed fpstate was used; detail: its index.
+USE_AFTER_FREE = "use-after-free"
+#: A NULL pointer was dereferenced.
+NULL_DEREF = "null-deref"
+#: An allocation that a caller still owned was dropped; detail: its index.
+LEAK = "leak"
+#: A softirq or interrupt handler used the FPU; detail: (CPU, MSR XFD, per-CPU shadow, fpstate->xfd or -1).
+IRQ_FPU = "irq-fpu"
+
+
+class Event(NamedTuple):
+    """One report: its kind, the kernel function that it happened in, the call trace (innermost first) and details."""
+
+    kind: str
+    site: str
+    trace: tuple[str, ...]
+    detail: tuple[int, ...] = ()
+
+
+class HostDied(Exception):
+    """The modelled kernel died: nothing runs any more.  The reason stands in the last event."""

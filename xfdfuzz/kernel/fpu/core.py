@@ -1,0 +1,174 @@
+"""Saving and restoring, register ownership and the kernel's own FPU use.
+
+arch/x86/kernel/fpu/{xstate.h,context.h,core.c} and arch/x86/include/asm/fpu/sched.h, v5.16.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import cpuid, xsave
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
+from xfdfuzz.kernel.event import HOST_FAULT, IRQ_FPU, LOST_STATE, OVERRUN
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
+from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
+
+
+class FpuCore(FpuInit):
+    """The FPU core's dealings with the registers."""
+
+    # -- xstate.h ------------------------------------------------------------------------------------------------
+
+    def xfd_update_state(self, fpstate: Fpstate) -> None:
+        """Write IA32_XFD if the per-CPU shadow says that it differs (fpu/xstate.h, xfd_update_state()).
+
+        Trusts the shadow: if the MSR changed behind its back the write is wrongly skipped.
+        """
+        if self.fpu_state_size_dynamic:
+            xfd = fpstate.xfd
+            if self.this_cpu.xfd_state != xfd:
+                self.wrmsrl(MSR_IA32_XFD, xfd)
+                self.this_cpu.xfd_state = xfd
+
+    def xstate_op_valid(self, fpstate: Fpstate, mask: int, rstor: bool) -> bool:
+        """Whether XSAVE or XRSTOR with RFBM = ``mask`` may run (fpu/xstate.c, CONFIG_X86_DEBUG_FPU)."""
+        xfd = self.this_cpu.xfd_state
+        if fpstate.xfd == xfd:
+            return True
+        if fpstate.xfd == self.fpstates[self.current.fpu.fpstate].xfd:
+            return False
+        if fpstate is self.fpstates[INIT_FPSTATE]:
+            return rstor
+        return not mask & ~xfd & ~fpstate.xfeatures
+
+    def xfd_validate_state(self, fpstate: Fpstate, mask: int, rstor: bool) -> None:
+        """The FPU core's own check, compiled in with CONFIG_X86_DEBUG_FPU (fpu/xstate.c)."""
+        if self.machine.debug_fpu:
+            self.warn_on(not self.xstate_op_valid(fpstate, mask, rstor))
+
+    def os_xsave(self, fpstate: Fpstate) -> None:
+        """XSAVES with RFBM = fpstate->xfeatures, not XCR0 (fpu/xstate.h, os_xsave())."""
+        mask = fpstate.xfeatures
+        self.xfd_validate_state(fpstate, mask, False)
+        regs = self.regs
+        live = xsave.effective_xinuse(regs)
+        lost = live & ~mask & regs.xcr0
+        if lost and fpstate is self.fpstates[self.current.fpu.fpstate]:
+            self.report(LOST_STATE, lost)
+        xsave.xsaves(regs, fpstate.regs, mask)
+        if fpstate.size > fpstate.alloc_size or fpstate.xfeatures & self.XFEATURE_MASK_USER_DYNAMIC:
+            end = cpuid.compacted_end(mask & xsave.enabled(regs), live)
+            if end > fpstate.alloc_size:
+                self.report(OVERRUN, end, fpstate.alloc_size)
+
+    def os_xrstor(self, fpstate: Fpstate, mask: int) -> None:
+        """XRSTORS; a fault goes through the exception table or kills the kernel (fpu/xstate.h, os_xrstor())."""
+        self.xfd_validate_state(fpstate, mask, True)
+        try:
+            xsave.xrstors(self.regs, fpstate.regs, mask)
+        except DeviceNotAvailable:
+            self.exc_device_not_available_in_kernel()
+        except GeneralProtection:
+            self.ex_handler_fprestore()
+
+    def exc_device_not_available_in_kernel(self) -> None:
+        """#NM from kernel mode: handle_xfd_event() WARNs, then die() (arch/x86/kernel/traps.c)."""
+        self.wrmsrl(MSR_IA32_XFD_ERR, 0)
+        self.die(HOST_FAULT, xf.MASK_XTILE_DATA)
+
+    def ex_handler_fprestore(self) -> None:
+        """ "Bad FPU state detected", reinitialise the registers (arch/x86/mm/extable.c; core.c)."""
+        self.report(HOST_FAULT, 0)
+        init = self.fpstates[INIT_FPSTATE]
+        self.xfd_update_state(init)
+        xsave.xrstors(self.regs, init.regs, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
+
+    # -- core.c --------------------------------------------------------------------------------------------------
+
+    def save_fpregs_to_fpstate(self, fpu: Fpu) -> None:
+        """Save the registers into fpu->fpstate; they stay as they are (fpu/core.c)."""
+        fpstate = self.deref(fpu.fpstate)
+        if self.use_xsave:
+            self.os_xsave(fpstate)
+        else:
+            self.fxsave(fpstate)
+
+    def fxsave(self, fpstate: Fpstate) -> None:
+        """FXSAVE: x87 and SSE, no header."""
+        for i in (xf.X87, xf.SSE):
+            fpstate.regs.data[i] = self.regs.data[i]
+        if fpstate.alloc_size < FXSAVE_SIZE:
+            self.report(OVERRUN, FXSAVE_SIZE, fpstate.alloc_size)
+
+    def restore_fpregs_from_fpstate(self, fpstate: Fpstate, mask: int) -> None:
+        """Load all of ``mask``, whatever the task may use, with XFD set first (fpu/core.c).
+
+        So a feature that the previous task used goes to its initial state although this one has no permission for it.
+        """
+        if self.use_xsave:
+            self.xfd_update_state(fpstate)
+            self.os_xrstor(fpstate, self.fpu_kernel_cfg.max_features & mask)
+        else:
+            for i in (xf.X87, xf.SSE):
+                load_component(self.regs, i, fpstate.regs.data[i])
+
+    def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
+        """Whether the registers of this CPU still hold the task's state (fpu/context.h)."""
+        return self.this_cpu.fpu_fpregs_owner_ctx == task + 1 and fpu.last_cpu == self.cpu
+
+    def fpregs_activate(self) -> None:
+        """current owns this CPU's registers (fpu/context.h)."""
+        self.this_cpu.fpu_fpregs_owner_ctx = self.current_nr + 1
+
+    def cpu_invalidate_fpregs_state(self) -> None:
+        """__cpu_invalidate_fpregs_state(): nobody owns this CPU's registers (fpu/context.h)."""
+        self.this_cpu.fpu_fpregs_owner_ctx = NULL
+
+    def fpregs_restore_userregs(self) -> None:
+        """Load current's registers unless they are still there; then XFD is not touched either (fpu/context.h)."""
+        fpu = self.current.fpu
+        if self.warn_on(self.current.pf_kthread):
+            return
+        if not self.fpregs_state_valid(fpu, self.current_nr):
+            self.restore_fpregs_from_fpstate(self.deref(fpu.fpstate), self.xfeature_mask_fpstate)
+            self.fpregs_activate()
+            fpu.last_cpu = self.cpu
+        self.current.tif_need_fpu_load = 0
+
+    def switch_fpu_return(self) -> None:
+        """Load the FPU context before user space or the guest goes on (fpu/core.c)."""
+        self.fpregs_restore_userregs()
+
+    def fpregs_mark_activate(self) -> None:
+        """The registers now hold current's state (fpu/core.c)."""
+        self.fpregs_activate()
+        self.current.fpu.last_cpu = self.cpu
+        self.current.tif_need_fpu_load = 0
+
+    def fpregs_assert_state_consistent(self) -> None:
+        """CONFIG_X86_DEBUG_FPU: TIF_NEED_FPU_LOAD clear means that the registers are current's (fpu/core.c)."""
+        if not self.machine.debug_fpu or self.current.tif_need_fpu_load:
+            return
+        self.warn_on(not self.fpregs_state_valid(self.current.fpu, self.current_nr))
+
+    def kernel_fpu_begin(self) -> None:
+        """The kernel wants the registers for itself (fpu/core.c, kernel_fpu_begin_mask())."""
+        current = self.current
+        shadowed = -1 if current.tif_need_fpu_load else self.fpstates[current.fpu.fpstate].xfd
+        self.report(IRQ_FPU, self.cpu, self.regs.xfd, self.this_cpu.xfd_state, shadowed)
+        if not current.pf_kthread and not current.tif_need_fpu_load:
+            current.tif_need_fpu_load = 1
+            self.save_fpregs_to_fpstate(current.fpu)
+        self.cpu_invalidate_fpregs_state()
+
+    # -- context switch ------------------------------------------------------------------------------------------
+
+    def switch_fpu_prepare(self) -> None:
+        """Save the outgoing task's registers; they stay on the CPU (include/asm/fpu/sched.h, __switch_to())."""
+        prev = self.current
+        if not prev.tif_need_fpu_load and not prev.pf_kthread:
+            self.save_fpregs_to_fpstate(prev.fpu)
+            prev.fpu.last_cpu = self.cpu
+
+    def switch_fpu_finish(self) -> None:
+        """The incoming task loads its registers before it leaves the kernel (include/asm/fpu/sched.h)."""
+        self.current.tif_need_fpu_load = 1

@@ -1,0 +1,175 @@
+"""Boot: which features the kernel uses, and the sizes that follow (arch/x86/kernel/fpu/{init,xstate}.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xfdfuzz.arch import cpuid
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.arch.registers import load_component
+from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
+from xfdfuzz.kernel.base import KernelBase
+from xfdfuzz.kernel.state import FIRST_EMBEDDED, INIT_FPSTATE, NULL, USER_TASKS, Fpstate, System
+
+#: sizeof(struct fxregs_state): what a kernel without XSAVE saves, in bytes.
+FXSAVE_SIZE = 512
+
+#: The token of the default PKRU value (init_pkru_value); 0 is the hardware's initial value.
+PKRU_DEFAULT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FpuStateConfig:
+    """struct fpu_state_config: feature masks and the sizes of the buffers that hold them, in bytes."""
+
+    max_size: int
+    default_size: int
+    max_features: int
+    default_features: int
+
+
+class FpuInit(KernelBase):
+    """Feature masks of this revision on this machine, and the state that boot leaves behind."""
+
+    #: arch/x86/include/asm/fpu/types.h: 19 until APX came in 6.16.
+    XFEATURE_MAX = 19
+    XFEATURE_MASK_USER_SUPPORTED = (
+        xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_AVX512 | xf.MASK_PKRU | xf.MASK_MPX | xf.MASK_XTILE
+    )
+    #: PASID is in the kernel's mask, but ENQCMD, which it depends on, was disabled until 5.18 (7c1ef59145f1); so no
+    #: supervisor state is in use before (commit message of 781c64bfcb73).
+    XFEATURE_MASK_SUPERVISOR_SUPPORTED = 0
+
+    def __init__(self, machine: Machine, system: System | None = None) -> None:
+        super().__init__(machine, system)
+        if machine.dyn2:
+            self.XFEATURE_MAX = xf.DYN2 + 1
+        self.XFEATURE_MASK_USER_DYNAMIC = xf.MASK_XTILE_DATA | (xf.MASK_DYN2 if machine.dyn2 else 0)
+        self.fpu__init_system_xstate()
+
+    def fpu__init_system_xstate(self) -> None:
+        """Choose the features (arch/x86/kernel/fpu/xstate.c, fpu__init_system_xstate(), v5.16).
+
+        Without XFD the dynamic features are dropped, and TILECFG with them: X86_FEATURE_AMX_TILE depends on XFD
+        (arch/x86/kernel/cpu/cpuid-deps.c, c351101678ce).
+        """
+        machine = self.machine
+        self.user_supported = self.XFEATURE_MASK_USER_SUPPORTED | (xf.MASK_DYN2 if machine.dyn2 else 0)
+        user = machine.user_xfeatures & self.user_supported
+        if not machine.xfd:
+            user &= ~(self.XFEATURE_MASK_USER_DYNAMIC | xf.MASK_XTILE)
+        supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
+        dynamic = self.XFEATURE_MASK_USER_DYNAMIC
+        self.use_xsave = machine.xsave
+        self.fpu_user_cfg = self._config(user, user & ~dynamic, cpuid.standard_size)
+        self.fpu_kernel_cfg = self._config(user | supervisor, (user | supervisor) & ~dynamic, cpuid.compacted_size)
+        self.init_xfd = user & dynamic
+        #: The static key __fpu_state_size_dynamic.
+        self.fpu_state_size_dynamic = self.init_xfd != 0
+        self.legacy_features = xf.MASK_FPSSE
+        #: XFEATURE_MASK_FPSTATE: all but PKRU, which is switched eagerly.
+        self.xfeature_mask_fpstate = (self.user_supported & ~xf.MASK_PKRU) | self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
+
+    def _config(self, most: int, default: int, size_of: object) -> FpuStateConfig:
+        if not self.use_xsave:
+            return FpuStateConfig(FXSAVE_SIZE, FXSAVE_SIZE, 0, 0)
+        assert callable(size_of)
+        return FpuStateConfig(size_of(most), size_of(default), most, default)
+
+    def xfeatures_mask_supervisor(self) -> int:
+        """Supervisor states in use (arch/x86/kernel/fpu/xstate.h)."""
+        return self.fpu_kernel_cfg.max_features & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
+
+    def xstate_calculate_size(self, mask: int, compacted: bool) -> int:
+        """Bytes that ``mask`` takes (arch/x86/kernel/fpu/xstate.c)."""
+        return cpuid.compacted_size(mask) if compacted else cpuid.standard_size(mask)
+
+    # -- the booted system -----------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Reset the system to what a booted machine looks like (task and CPU set-up; DERIVED).
+
+        Task 0 runs on CPU 0 in user mode with its registers loaded, task 1 waits, every other CPU idles.  MSR and
+        shadow of XFD agree on every CPU, as they do once a user task has run there: until 10e4b5166df9 (6.9) CPU
+        bring-up wrote only the MSR.
+        """
+        assign(self.system, System())
+        self._boot_init_fpstate()
+        for nr, task in enumerate(self.tasks):
+            task.pf_kthread = nr >= USER_TASKS
+            if task.pf_kthread or nr < 2:
+                self.boot_task(nr)
+        for cpu in range(self.machine.cpus):
+            self._boot_cpu(cpu)
+        self.on_cpu(0)
+
+    def _boot_init_fpstate(self) -> None:
+        init = self.fpstates[INIT_FPSTATE]
+        init.allocated = 1
+        self._fpstate_reset(init, self.init_xfd)
+        init.alloc_size = self.fpu_kernel_cfg.default_size
+        self.xstate_init_xcomp_bv(init, self.fpu_kernel_cfg.max_features)
+
+    def boot_task(self, nr: int) -> None:
+        """A new task with its own process, its embedded fpstate in the initial state and nothing in registers."""
+        task = self.tasks[nr]
+        task.exists = 1
+        task.group_leader = nr
+        task.mm = nr
+        task.pkru = PKRU_DEFAULT if self.machine.pku else 0
+        task.tif_need_fpu_load = 1
+        task.fpu.last_cpu = -1
+        task.fpu.task_fpstate = NULL
+        self.fpstate_reset(nr)
+
+    def _boot_cpu(self, nr: int) -> None:
+        self.on_cpu(nr)
+        regs = self.regs
+        regs.xcr0 = self.fpu_user_cfg.max_features
+        regs.xss = self.xfeatures_mask_supervisor()
+        regs.xfd = self.this_cpu.xfd_state = self.init_xfd
+        first = nr == 0
+        self.set_current(0 if first else USER_TASKS + nr)
+        self.current.on_cpu = nr + 1
+        if self.machine.pku:
+            load_component(regs, xf.PKRU, PKRU_DEFAULT)
+        if first:
+            self.current.user_mode = 1
+            self.current.tif_need_fpu_load = 0
+            self.current.fpu.last_cpu = 0
+            self.this_cpu.fpu_fpregs_owner_ctx = 1
+
+    def xstate_init_xcomp_bv(self, fpstate: Fpstate, mask: int) -> None:
+        """Format the image as compacted, or XRSTORS would raise #GP (arch/x86/kernel/fpu/xstate.h)."""
+        if self.use_xsave:
+            fpstate.regs.xcomp_bv = mask | XCOMP_BV_COMPACTED
+
+    def fpstate_init_user(self, fpstate: Fpstate) -> None:
+        """Initial image of a user or guest fpstate (arch/x86/kernel/fpu/core.c)."""
+        self.xstate_init_xcomp_bv(fpstate, fpstate.xfeatures)
+
+    def _fpstate_reset(self, fpstate: Fpstate, xfd: int) -> None:
+        """__fpstate_reset(): sizes and feature masks (arch/x86/kernel/fpu/core.c, v5.16 and later)."""
+        fpstate.size = self.fpu_kernel_cfg.default_size
+        fpstate.user_size = self.fpu_user_cfg.default_size
+        fpstate.xfeatures = self.fpu_kernel_cfg.default_features
+        fpstate.user_xfeatures = self.fpu_user_cfg.default_features
+        fpstate.xfd = xfd
+
+    def fpstate_reset(self, nr: int) -> None:
+        """Point a task at its embedded fpstate and give it the default permissions (core.c, fpstate_reset())."""
+        fpu = self.tasks[nr].fpu
+        embedded = FIRST_EMBEDDED + nr
+        self.system.fpstates[embedded] = Fpstate()
+        fpstate = self.fpstates[embedded]
+        fpstate.allocated = 1
+        fpstate.alloc_size = self.fpu_kernel_cfg.default_size
+        fpu.fpstate = embedded
+        self._fpstate_reset(fpstate, self.init_xfd)
+        self.fpstate_init_user(fpstate)
+        fpu.perm.state_perm = self.fpu_kernel_cfg.default_features
+        fpu.perm.state_size = self.fpu_kernel_cfg.default_size
+        fpu.perm.user_state_size = self.fpu_user_cfg.default_size
+        assign(fpu.guest_perm, fpu.perm)

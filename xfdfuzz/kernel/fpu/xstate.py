@@ -1,0 +1,205 @@
+"""Permissions, buffer growth and the uABI copies (arch/x86/kernel/fpu/xstate.c, v5.16)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xfdfuzz.arch import cpuid
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
+from xfdfuzz.kernel.event import OVERRUN
+from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.state import Fpstate, FpuStatePerm
+
+ARCH_GET_XCOMP_SUPP = 0x1021
+ARCH_GET_XCOMP_PERM = 0x1022
+ARCH_REQ_XCOMP_PERM = 0x1023
+ARCH_GET_XCOMP_GUEST_PERM = 0x1024
+ARCH_REQ_XCOMP_GUEST_PERM = 0x1025
+
+#: What a signal frame takes beside the XSAVE image, in bytes (arch/x86/kernel/signal.c, get_sigframe_size(); rounded).
+SIGFRAME_BASE = 1008
+
+
+class Value(NamedTuple):
+    """The return value of a call that also writes something to its caller: ``ret`` and, if 0, ``value``."""
+
+    ret: int
+    value: int = 0
+
+
+class Xstate(FpuCore):
+    """What user space asks for, and how an fpstate grows."""
+
+    # -- permissions ---------------------------------------------------------------------------------------------
+
+    def xstate_get_group_perm(self, guest: bool) -> int:
+        """The thread group leader's permission word; the guest's came with the KVM series (fpu/xstate.h)."""
+        fpu = self.tasks[self.current.group_leader].fpu
+        return (fpu.guest_perm if guest else fpu.perm).state_perm
+
+    def xstate_prctl_req(self, idx: int) -> int:
+        """xstate_prctl_req[]: which components a facility needs (fpu/xstate.c)."""
+        return 1 << idx & self.XFEATURE_MASK_USER_DYNAMIC
+
+    def fpu_xstate_prctl(self, option: int, arg2: int, undefined: int = 0) -> Value:
+        """arch_prctl(2) for XSAVE features; ``arg2`` is an index, or for GET whether the pointer is good.
+
+        fpu/xstate.c, fpu_xstate_prctl().  ``undefined`` is what an uninitialised variable returns, where a revision has
+        one.  Errors: EFAULT, EINVAL, EOPNOTSUPP, EBUSY, ENOSPC.
+        """
+        if option == ARCH_GET_XCOMP_SUPP:
+            return self.put_user(self.fpu_user_cfg.max_features | self.legacy_features, arg2)
+        if option == ARCH_GET_XCOMP_PERM:
+            return self.put_user(self.xstate_get_group_perm(False) & self.user_supported, arg2)
+        if option == ARCH_REQ_XCOMP_PERM:
+            return Value(self.xstate_request_perm(arg2, False, undefined))
+        return Value(-EINVAL)
+
+    def put_user(self, value: int, pointer_ok: int) -> Value:
+        """put_user()."""
+        return Value(0, value) if pointer_ok else Value(-EFAULT)
+
+    def xstate_request_perm(self, idx: int, guest: bool, undefined: int = 0) -> int:
+        """Permission for one facility: index, table, support, already permitted, then grant (fpu/xstate.c)."""
+        if idx >= self.XFEATURE_MAX:
+            return -EINVAL
+        requested = self.xstate_prctl_req(idx)
+        if not requested:
+            return -EOPNOTSUPP
+        if self.fpu_user_cfg.max_features & requested != requested:
+            return -EOPNOTSUPP
+        permitted = self.xstate_get_group_perm(guest)
+        if permitted & requested == requested:
+            return 0
+        return self.xstate_request_perm_locked(permitted, requested, guest, undefined)
+
+    def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
+        """The part of xstate_request_perm() that runs under siglock (fpu/xstate.c)."""
+        return self._xstate_request_perm(permitted, requested, guest)
+
+    def _xstate_request_perm(self, permitted: int, requested: int, guest: bool) -> int:
+        """__xstate_request_perm(): sizes, sigaltstacks, grant (fpu/xstate.c, db8268df0983)."""
+        if permitted & requested == requested:
+            return 0
+        mask = permitted | requested
+        ksize = self.xstate_calculate_size(self.xstate_perm_kernel_mask(mask, guest), compacted=True)
+        usize = self.xstate_calculate_size(mask & self.user_supported, compacted=False)
+        if not guest:
+            ret = self.validate_sigaltstack(usize)
+            if ret:
+                return ret
+        fpu = self.tasks[self.current.group_leader].fpu
+        perm = fpu.guest_perm if guest else fpu.perm
+        self.write_state_perm(perm, permitted, requested)
+        perm.state_size = ksize
+        perm.user_state_size = usize
+        return 0
+
+    def xstate_perm_kernel_mask(self, mask: int, guest: bool) -> int:
+        """The features that the kernel's buffer size is computed for; a seam for 781c64bfcb73."""
+        return mask
+
+    def write_state_perm(self, perm: FpuStatePerm, permitted: int, requested: int) -> None:
+        """The WRITE_ONCE(perm->__state_perm, ...) of __xstate_request_perm(): v5.16 overwrites, so that only the
+        requested bit is left; a seam for 063452fd94d1."""
+        perm.state_perm = requested
+
+    def validate_sigaltstack(self, usize: int) -> int:
+        """ENOSPC when a thread's alternate stack could not hold the frame (fpu/xstate.c)."""
+        framesize = SIGFRAME_BASE + usize
+        for task in self.tasks:
+            if task.exists and task.group_leader == self.current.group_leader and 0 < task.sas_ss_size < framesize:
+                return -ENOSPC
+        return 0
+
+    def sigaltstack_size_valid(self, size: int) -> bool:
+        """Whether a new alternate stack is big enough for what the process may use (arch/x86/kernel/signal.c)."""
+        fpu = self.tasks[self.current.group_leader].fpu
+        if fpu.perm.state_perm & self.XFEATURE_MASK_USER_DYNAMIC:
+            return size > SIGFRAME_BASE + fpu.perm.user_state_size
+        return True
+
+    # -- growth --------------------------------------------------------------------------------------------------
+
+    def xfd_enable_feature(self, xfd_err: int) -> int:
+        """Give current the features in ``xfd_err``; 0, EPERM or EFAULT (fpu/xstate.c, 672365477ae8)."""
+        event = xfd_err & self.XFEATURE_MASK_USER_DYNAMIC
+        if not event:
+            return 0
+        if self.xstate_get_group_perm(False) & event != event:
+            return -EPERM
+        perm = self.tasks[self.current.group_leader].fpu.perm
+        if self.fpstate_realloc(event, perm.state_size, perm.user_state_size):
+            return -EFAULT
+        return 0
+
+    def fpstate_realloc(self, xfeatures: int, ksize: int, usize: int) -> int:
+        """A bigger fpstate for current; the registers carry the state over (fpu/xstate.c, 500afbf645a0)."""
+        fpu = self.current.fpu
+        new = self.vzalloc(ksize)
+        if not new:
+            return -ENOMEM
+        newfps = self.fpstates[new]
+        newfps.size = ksize
+        newfps.user_size = usize
+        newfps.is_valloc = 1
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        old = fpu.fpstate
+        curfps = self.deref(old)
+        newfps.xfeatures = curfps.xfeatures | xfeatures
+        newfps.user_xfeatures = curfps.user_xfeatures | xfeatures
+        newfps.xfd = curfps.xfd & ~xfeatures
+        self.xstate_init_xcomp_bv(newfps, newfps.xfeatures)
+        fpu.fpstate = new
+        self.xfd_update_state(newfps)
+        if curfps.is_valloc:
+            self.vfree(old)
+        return 0
+
+    # -- uABI images ---------------------------------------------------------------------------------------------
+
+    def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int) -> XsaveArea:
+        """__copy_xstate_to_uabi_buf(): the standard-format image of ``fpstate``; absent components as initial."""
+        image = XsaveArea()
+        image.xstate_bv = fpstate.regs.xstate_bv & fpstate.user_xfeatures & xfeatures
+        for i in xf.components_in(image.xstate_bv):
+            image.data[i] = pkru if i == xf.PKRU else fpstate.regs.data[i]
+        return image
+
+    def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
+        """EINVAL for unknown components or a compacted image (fpu/xstate.c)."""
+        if image.xstate_bv & ~fpstate.user_xfeatures or image.xcomp_bv:
+            return -EINVAL
+        return 0
+
+    def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
+        """Take over a standard-format image of ``size`` bytes (fpu/xstate.c, copy_uabi_to_xstate()).
+
+        Does not look at XCR0.  What lies beyond ``size`` is read all the same.
+        """
+        if size < cpuid.HEADER_END:
+            self.report(OVERRUN, cpuid.HEADER_END, size)
+        ret = self.validate_user_xstate_header(image, fpstate)
+        if ret:
+            return ret
+        area = fpstate.regs
+        for i in xf.components_in(image.xstate_bv):
+            area.data[i] = image.data[i]
+        end = cpuid.standard_size(image.xstate_bv)
+        if end > size >= cpuid.HEADER_END:
+            self.report(OVERRUN, end, size)
+        area.xstate_bv = area.xstate_bv & self.xfeatures_mask_supervisor_all() | image.xstate_bv
+        return 0
+
+    def xfeatures_mask_supervisor_all(self) -> int:
+        """XFEATURE_MASK_SUPERVISOR_ALL."""
+        return self.machine.supervisor_xfeatures
+
+    def snapshot(self, fpstate: Fpstate) -> XsaveArea:
+        """A copy of the memory image."""
+        area: XsaveArea = copy_of(fpstate.regs)
+        return area

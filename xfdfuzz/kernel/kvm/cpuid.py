@@ -1,0 +1,88 @@
+"""Guest CPUID (arch/x86/kvm/cpuid.c, v5.16)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.kvm.fpu import KvmFpu
+from xfdfuzz.kernel.state import Vcpu
+
+
+class CpuidEntries(NamedTuple):
+    """The part of a CPUID array that matters: leaf 0xD.0 EDX:EAX, 0xD.1 EAX[4] (XFD), 7.0 EDX[24] (AMX_TILE)."""
+
+    xcr0: int
+    xfd: bool
+    amx: bool
+
+
+class KvmCpuid(KvmFpu):
+    """What the guest is told that it has."""
+
+    #: KVM_SUPPORTED_XCR0 (arch/x86/kvm/x86.c).
+    KVM_SUPPORTED_XCR0 = xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_MPX | xf.MASK_AVX512 | xf.MASK_PKRU
+
+    @property
+    def host_xcr0(self) -> int:
+        """XCR0 as the host runs with it."""
+        return self.fpu_user_cfg.max_features
+
+    @property
+    def supported_xcr0(self) -> int:
+        """supported_xcr0 (arch/x86/kvm/x86.c, kvm_arch_hardware_setup())."""
+        return self.host_xcr0 & self.KVM_SUPPORTED_XCR0
+
+    def kvm_cpu_cap_has_xfd(self) -> bool:
+        """kvm_cpu_cap_has(X86_FEATURE_XFD)."""
+        return False
+
+    def kvm_cpu_cap_has_amx(self) -> bool:
+        """kvm_cpu_cap_has(X86_FEATURE_AMX_TILE)."""
+        return False
+
+    def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
+        """vmx_vcpu_after_set_cpuid()."""
+        raise NotImplementedError
+
+    def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
+        """KVM_GET_SUPPORTED_CPUID (kvm_dev_ioctl_get_cpuid())."""
+        return CpuidEntries(self.supported_cpuid_xcr0(), self.kvm_cpu_cap_has_xfd(), self.kvm_cpu_cap_has_amx())
+
+    def supported_cpuid_xcr0(self) -> int:
+        """Leaf 0xD.0 of KVM_GET_SUPPORTED_CPUID (__do_cpuid_func())."""
+        return self.supported_xcr0
+
+    def guest_cpuid_has_xfd(self, vcpu: Vcpu) -> bool:
+        """guest_cpuid_has(vcpu, X86_FEATURE_XFD)."""
+        return bool(vcpu.arch.cpuid_xfd)
+
+    def kvm_vcpu_ioctl_set_cpuid2(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """KVM_SET_CPUID2: after the first KVM_RUN, then check, then commit; EINVAL, and what the check gives."""
+        ret = self.kvm_cpuid_after_run(vcpu, entries)
+        if ret is not None:
+            return ret
+        ret = self.kvm_check_cpuid(vcpu, entries)
+        if ret:
+            return ret
+        arch = vcpu.arch
+        arch.cpuid_set = 1
+        arch.cpuid_xcr0 = entries.xcr0
+        arch.cpuid_xfd = entries.xfd
+        arch.cpuid_amx = entries.amx
+        return self.kvm_vcpu_after_set_cpuid(vcpu)
+
+    def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
+        """Refuse any change once the vCPU has run (x86.c, feb627e8d6f6); None: go on."""
+        return -EINVAL if vcpu.last_vmentry_cpu != -1 else None
+
+    def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """Nothing about XSAVE features yet."""
+        return 0
+
+    def kvm_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> int:
+        """Derive what the guest may set in XCR0; neither XCR0 nor XFD nor XSTATE is looked at again."""
+        vcpu.arch.guest_supported_xcr0 = vcpu.arch.cpuid_xcr0 & self.supported_xcr0
+        self.kvm_x86_vcpu_after_set_cpuid(vcpu)
+        return 0

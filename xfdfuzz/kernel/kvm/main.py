@@ -1,0 +1,111 @@
+"""The architecture-independent part: VMs, vCPUs, loading and putting (virt/kvm/kvm_main.c, v5.16).
+
+The ``kvm_x86_*`` and ``kvm_arch_*`` methods at the top are what the generic code calls and the modules below define, as
+the kernel declares them in headers.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.kernel.errno import EEXIST, EINVAL, EIO, ENOMEM
+from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.state import Vcpu, Vm
+
+#: Highest vCPU id plus one that programs use; the kernel's KVM_MAX_VCPU_IDS is larger.
+KVM_MAX_VCPU_IDS = 4
+
+
+class KvmMain(Process):
+    """Life cycle of VMs and vCPUs."""
+
+    # -- declared here, defined by x86.c and vmx.c ----------------------------------------------------------------
+
+    def kvm_arch_vcpu_create(self, vcpu: Vcpu) -> int:
+        """x86.c."""
+        raise NotImplementedError
+
+    def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
+        """x86.c."""
+        raise NotImplementedError
+
+    def kvm_arch_vcpu_load(self, vcpu: Vcpu) -> None:
+        """x86.c."""
+        raise NotImplementedError
+
+    def kvm_arch_vcpu_put(self, vcpu: Vcpu) -> None:
+        """x86.c."""
+        raise NotImplementedError
+
+    # -- guards --------------------------------------------------------------------------------------------------
+
+    def kvm_vm_ioctl_guard(self, vm: Vm) -> int:
+        """EIO from another address space or once the VM is bugged (kvm_vm_ioctl(), kvm_vcpu_ioctl())."""
+        return -EIO if vm.mm != self.current.mm or vm.vm_bugged else 0
+
+    # -- load and put --------------------------------------------------------------------------------------------
+
+    def vcpu_load(self, vcpu: Vcpu) -> None:
+        """Bind the vCPU to this CPU; from here on the preempt notifier moves it along."""
+        self.kvm_arch_vcpu_load(vcpu)
+
+    def vcpu_put(self, vcpu: Vcpu) -> None:
+        """Undo vcpu_load()."""
+        self.kvm_arch_vcpu_put(vcpu)
+
+    def fire_sched_out_preempt_notifiers(self) -> None:
+        """kvm_sched_out(): the thread is preempted while runnable inside KVM_RUN."""
+        if self.current.kvm_run:
+            vcpu = self.vcpus[self.current.kvm_run - 1]
+            vcpu.preempted = 1
+            self.kvm_arch_vcpu_put(vcpu)
+
+    def fire_sched_in_preempt_notifiers(self) -> None:
+        """kvm_sched_in()."""
+        if self.current.kvm_run:
+            vcpu = self.vcpus[self.current.kvm_run - 1]
+            vcpu.preempted = 0
+            self.kvm_arch_vcpu_load(vcpu)
+
+    # -- life cycle ----------------------------------------------------------------------------------------------
+
+    def kvm_dev_ioctl_create_vm(self) -> tuple[int, int]:
+        """KVM_CREATE_VM: 0 and the VM's number; ENOMEM when the model's pool is used up."""
+        for nr, vm in enumerate(self.vms):
+            if not vm.exists:
+                assign(vm, Vm(exists=1, mm=self.current.mm))
+                return 0, nr
+        return -ENOMEM, 0
+
+    def kvm_vm_ioctl_create_vcpu(self, vm_nr: int, vcpu_id: int) -> tuple[int, int]:
+        """KVM_CREATE_VCPU: 0 and the vCPU's number; EIO, EINVAL, ENOMEM, EEXIST.
+
+        The id is checked against the existing ones only after kvm_arch_vcpu_create(), so EEXIST comes after the guest
+        permissions were locked.
+        """
+        ret = self.kvm_vm_ioctl_guard(self.vms[vm_nr])
+        if ret:
+            return ret, 0
+        if vcpu_id >= KVM_MAX_VCPU_IDS:
+            return -EINVAL, 0
+        nr = next((nr for nr, vcpu in enumerate(self.vcpus) if not vcpu.exists), None)
+        if nr is None:
+            return -ENOMEM, 0
+        vcpu = self.vcpus[nr]
+        assign(vcpu, Vcpu(exists=1, vm=vm_nr, id=vcpu_id, last_vmentry_cpu=-1))
+        ret = self.kvm_arch_vcpu_create(vcpu)
+        if not ret and any(
+            other.exists and other.vm == vm_nr and other.id == vcpu_id for n, other in enumerate(self.vcpus) if n != nr
+        ):
+            self.kvm_arch_vcpu_destroy(vcpu)
+            ret = -EEXIST
+        if ret:
+            assign(vcpu, Vcpu())
+        return ret, nr
+
+    def kvm_destroy_vm(self, vm_nr: int) -> None:
+        """The last reference to a VM and its vCPUs is closed."""
+        for vcpu in self.vcpus:
+            if vcpu.exists and vcpu.vm == vm_nr:
+                self.kvm_arch_vcpu_destroy(vcpu)
+                assign(vcpu, Vcpu())
+        assign(self.vms[vm_nr], Vm())

@@ -1,0 +1,56 @@
+"""Intel's side: MSR bitmap, exception bitmap, exits (arch/x86/kvm/vmx/vmx.c, v5.16)."""
+
+from __future__ import annotations
+
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.state import Vcpu
+
+
+class Kernel(KvmX86):
+    """v5.16 whole: every method of the FPU core and KVM, before the series.
+
+    The name is that of the concept: a revision is a subclass of it, or a stack of patches on one.
+    """
+
+    revision = "v5.16"
+
+    def kvm_x86_vcpu_create(self, vcpu: Vcpu) -> None:
+        """All MSRs are intercepted, #NM is not (vmx_create_vcpu())."""
+        arch = vcpu.arch
+        arch.xfd_read_intercept = arch.xfd_write_intercept = 1
+        arch.xfd_err_read_intercept = arch.xfd_err_write_intercept = 1
+
+    def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
+        """vmx_vcpu_after_set_cpuid(): nothing for XFD; refreshes the exception bitmap."""
+        self.vmx_update_exception_bitmap(vcpu)
+
+    def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        """vmx_set_msr(): 0, or a positive code for a refused access."""
+        return self.kvm_set_msr_common(vcpu, index, data, host_initiated)
+
+    def kvm_x86_get_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
+        """vmx_get_msr()."""
+        return self.kvm_get_msr_common(vcpu, index, host_initiated)
+
+    def vmx_update_exception_bitmap(self, vcpu: Vcpu) -> None:
+        """Which exceptions exit; of those that matter here none."""
+        vcpu.arch.nm_intercept = 0
+
+    def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
+        """vmx_handle_exit_irqoff(): the host's interrupt handler runs here, softirqs on its way out."""
+        if vcpu.exit_pending == st.EXIT_NM:
+            self.handle_exception_nmi_irqoff(vcpu)
+        elif kernel_fpu:
+            self.handle_external_interrupt_irqoff()
+
+    def handle_external_interrupt_irqoff(self) -> None:
+        """An interrupt whose softirq uses the FPU."""
+        self.kernel_fpu_begin()
+
+    def handle_exception_nmi_irqoff(self, vcpu: Vcpu) -> None:
+        """Nothing to save before the series."""
+
+    def handle_exception_nmi(self, vcpu: Vcpu) -> int:
+        """An exception that nobody asked to intercept: KVM_EXIT_EXCEPTION in the kernel; unreachable here."""
+        return 1

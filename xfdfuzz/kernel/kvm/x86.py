@@ -1,0 +1,364 @@
+"""The x86 vCPU: MSRs, XCR0, XSAVE ioctls, KVM_RUN and VM entry (arch/x86/kvm/x86.c, v5.16).
+
+KVM_RUN is cut where interrupts are on: :meth:`kvm_arch_vcpu_ioctl_run` up to vcpu_run()'s loop, then per iteration
+:meth:`vcpu_enter_guest` up to VM entry, :meth:`vcpu_enter_guest_exited` from VM exit until interrupts are on again,
+:meth:`handle_exit`, and at the end :meth:`kvm_arch_vcpu_ioctl_run_out`.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import registers as arch
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, load_component
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
+from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
+from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.state import Vcpu
+
+#: An exception beyond it does not fit exception_vector: nothing pending.
+KVM_MSR_RET_INVALID = 2
+
+
+class KvmX86(KvmCpuid):
+    """The vCPU path."""
+
+    # -- vendor calls, defined by vmx.c -----------------------------------------------------------------------------
+
+    def kvm_x86_vcpu_create(self, vcpu: Vcpu) -> None:
+        """vmx_create_vcpu()."""
+        raise NotImplementedError
+
+    def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        """vmx_set_msr()."""
+        raise NotImplementedError
+
+    def kvm_x86_get_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
+        """vmx_get_msr()."""
+        raise NotImplementedError
+
+    def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
+        """vmx_handle_exit_irqoff()."""
+        raise NotImplementedError
+
+    # -- life cycle ----------------------------------------------------------------------------------------------
+
+    def kvm_arch_vcpu_create(self, vcpu: Vcpu) -> int:
+        """Allocate the guest fpstate and reset the vCPU; ENOMEM."""
+        if not self.fpu_alloc_guest_fpstate(vcpu.arch.guest_fpu):
+            return -ENOMEM
+        self.kvm_x86_vcpu_create(vcpu)
+        self.vcpu_load(vcpu)
+        self.kvm_vcpu_reset(vcpu)
+        self.vcpu_put(vcpu)
+        return 0
+
+    def kvm_vcpu_reset(self, vcpu: Vcpu) -> None:
+        """Power-on state: XCR0 = 1."""
+        vcpu.arch.xcr0 = xf.MASK_X87
+
+    def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
+        """Free what belongs to the vCPU."""
+        self.fpu_free_guest_fpstate(vcpu.arch.guest_fpu)
+
+    def kvm_arch_vcpu_load(self, vcpu: Vcpu) -> None:
+        """The vCPU's state moves to this CPU."""
+        vcpu.cpu = self.cpu + 1
+        vcpu.arch.host_pkru = self.regs.data[xf.PKRU]
+
+    def kvm_arch_vcpu_put(self, vcpu: Vcpu) -> None:
+        """The vCPU leaves this CPU."""
+        vcpu.cpu = 0
+
+    # -- exceptions ----------------------------------------------------------------------------------------------
+
+    def kvm_queue_exception(self, vcpu: Vcpu, vector: int) -> None:
+        """kvm_multiple_exception(): a second benign exception replaces the first."""
+        vcpu.arch.exception_pending = 1
+        vcpu.arch.exception_vector = vector
+
+    def kvm_inject_gp(self, vcpu: Vcpu) -> None:
+        """Queue #GP(0)."""
+        self.kvm_queue_exception(vcpu, st.GP_VECTOR)
+
+    def kvm_skip_emulated_instruction(self, vcpu: Vcpu) -> int:
+        """Advance RIP over the instruction that exited."""
+        vcpu.arch.insn_skips += 1
+        return 1
+
+    # -- XCR0 ----------------------------------------------------------------------------------------------------
+
+    def _kvm_set_xcr(self, vcpu: Vcpu, index: int, xcr: int) -> int:
+        """__kvm_set_xcr(): 1 for an illegal value, else commit."""
+        if index != 0:
+            return 1
+        if not xcr & xf.MASK_X87:
+            return 1
+        if xcr & xf.MASK_YMM and not xcr & xf.MASK_SSE:
+            return 1
+        if xcr & ~(vcpu.arch.guest_supported_xcr0 | xf.MASK_X87):
+            return 1
+        if bool(xcr & 1 << xf.BNDREGS) != bool(xcr & 1 << xf.BNDCSR):
+            return 1
+        if xcr & xf.MASK_AVX512:
+            if not xcr & xf.MASK_YMM:
+                return 1
+            if xcr & xf.MASK_AVX512 != xf.MASK_AVX512:
+                return 1
+        return self.kvm_commit_xcr0(vcpu, xcr)
+
+    def kvm_commit_xcr0(self, vcpu: Vcpu, xcr0: int) -> int:
+        """The tail of __kvm_set_xcr(): nothing else to check, commit."""
+        vcpu.arch.xcr0 = xcr0
+        return 0
+
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
+        """XSETBV exit: commit and skip, or #GP."""
+        if self._kvm_set_xcr(vcpu, index, value):
+            self.kvm_inject_gp(vcpu)
+            return 1
+        return self.kvm_skip_emulated_instruction(vcpu)
+
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
+        """KVM_SET_XCRS with one entry, XCR0; EINVAL."""
+        if not self.use_xsave:
+            return -EINVAL
+        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
+
+    # -- MSRs ----------------------------------------------------------------------------------------------------
+
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        """Neither IA32_XFD nor IA32_XFD_ERR is known."""
+        return KVM_MSR_RET_INVALID
+
+    def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
+        """Return code (0: known) and value."""
+        return KVM_MSR_RET_INVALID, 0
+
+    def kvm_emulate_wrmsr(self, vcpu: Vcpu, index: int, data: int) -> int:
+        """WRMSR exit: 0 leaves to user space, 1 goes on, negative ends KVM_RUN."""
+        r = self.kvm_x86_set_msr(vcpu, index, data, False)
+        if r and self.kvm_msr_user_space(r):
+            return 0
+        if r < 0:
+            return r
+        return self.kvm_complete_insn_gp(vcpu, r)
+
+    def kvm_emulate_rdmsr(self, vcpu: Vcpu, index: int) -> int:
+        """RDMSR exit; the value goes to the guest's registers, which are not modelled."""
+        r, _ = self.kvm_x86_get_msr(vcpu, index, False)
+        return self.kvm_complete_insn_gp(vcpu, r)
+
+    def kvm_msr_user_space(self, r: int) -> bool:
+        """Whether user space is to see the failed access; no filter is set in the model."""
+        return False
+
+    def kvm_complete_insn_gp(self, vcpu: Vcpu, err: int) -> int:
+        """#GP on error, else skip."""
+        if err:
+            self.kvm_inject_gp(vcpu)
+            return 1
+        return self.kvm_skip_emulated_instruction(vcpu)
+
+    def kvm_set_msrs(self, vcpu: Vcpu, entries: tuple[tuple[int, int], ...]) -> int:
+        """KVM_SET_MSRS: how many entries were taken before the first that was refused (msr_io())."""
+        for count, (index, data) in enumerate(entries):
+            if self.kvm_x86_set_msr(vcpu, index, data, True):
+                return count
+        return len(entries)
+
+    def kvm_get_msrs(self, vcpu: Vcpu, index: int) -> tuple[int, int]:
+        """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
+        r, data = self.kvm_x86_get_msr(vcpu, index, True)
+        return (0, 0) if r else (1, data)
+
+    # -- XSAVE ioctls --------------------------------------------------------------------------------------------
+
+    def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        """KVM_GET_XSAVE: 4096 bytes."""
+        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
+
+    def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        """KVM_GET_XSAVE2 does not exist before the series."""
+        return -EINVAL, None
+
+    def kvm_copy_xsave_to_uabi(self, vcpu: Vcpu, size: int) -> XsaveArea:
+        """The copy that the two ioctls share."""
+        return self.fpu_copy_guest_fpstate_to_uabi(
+            vcpu.arch.guest_fpu, size, self.kvm_get_xsave_features(vcpu), vcpu.arch.pkru
+        )
+
+    def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
+        """Which components KVM_GET_XSAVE shows: whatever the fpstate has, until 18164f66e6c5."""
+        return xf.U64_MAX
+
+    def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
+        """KVM_SET_XSAVE; EINVAL."""
+        ret, pkru = self.fpu_copy_uabi_to_guest_fpstate(
+            vcpu.arch.guest_fpu, image, self.kvm_set_xsave_size(vcpu), self.supported_xcr0
+        )
+        if pkru is not None:
+            vcpu.arch.pkru = pkru
+        return ret
+
+    def kvm_set_xsave_size(self, vcpu: Vcpu) -> int:
+        """How many bytes KVM_SET_XSAVE takes from user space."""
+        return KVM_XSAVE_SIZE
+
+    def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
+        """KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) on a VM, or with None on /dev/kvm; unknown before the series."""
+        return 0
+
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, int]:
+        """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says; here x87's token."""
+        return 0, self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87]
+
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, token: int) -> int:
+        """KVM_SET_FPU: writes the legacy region and not XSTATE_BV."""
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        regs.data[xf.X87] = regs.data[xf.SSE] = token
+        return 0
+
+    # -- MP state ------------------------------------------------------------------------------------------------
+
+    def kvm_mpx_supported(self) -> bool:
+        """cpuid.h."""
+        return self.supported_xcr0 & xf.MASK_MPX == xf.MASK_MPX
+
+    def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
+        """KVM_GET_MP_STATE accepts a pending INIT, which clears MPX state, so the guest FPU is loaded around it."""
+        self.vcpu_load(vcpu)
+        if self.kvm_mpx_supported():
+            self.kvm_load_guest_fpu(vcpu)
+        if self.kvm_mpx_supported():
+            self.kvm_put_guest_fpu(vcpu)
+        self.vcpu_put(vcpu)
+        return 0
+
+    # -- KVM_RUN -------------------------------------------------------------------------------------------------
+
+    def kvm_load_guest_fpu(self, vcpu: Vcpu) -> None:
+        """Swap the user FPU context for the guest's."""
+        self.fpu_swap_kvm_fpstate(vcpu.arch.guest_fpu, True)
+
+    def kvm_put_guest_fpu(self, vcpu: Vcpu) -> int:
+        """Swap back."""
+        return self.fpu_swap_kvm_fpstate(vcpu.arch.guest_fpu, False)
+
+    def kvm_arch_vcpu_ioctl_run(self, vcpu: Vcpu) -> None:
+        """KVM_RUN until vcpu_run() would enter the guest for the first time."""
+        self.vcpu_load(vcpu)
+        vcpu.run_over = 0
+        vcpu.run_ret = 0
+        self.kvm_load_guest_fpu(vcpu)
+        if vcpu.arch.complete_userspace_io:
+            vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
+            self.vcpu_run_result(vcpu, self.kvm_skip_emulated_instruction(vcpu))
+
+    def vcpu_run_result(self, vcpu: Vcpu, r: int) -> None:
+        """vcpu_run()'s `if (r <= 0) break`."""
+        if r <= 0:
+            vcpu.run_over = 1
+            vcpu.run_ret = r
+
+    def kvm_arch_vcpu_ioctl_run_out(self, vcpu: Vcpu) -> int:
+        """The `out:` label: a pending signal ended the loop unless an exit did; put the guest FPU and the vCPU."""
+        r = vcpu.run_ret
+        if not vcpu.run_over:
+            vcpu.run.exit_reason = st.KVM_EXIT_INTR
+            r = -EINTR
+        r = self.kvm_run_merge_put(r, self.kvm_put_guest_fpu(vcpu))
+        self.vcpu_put(vcpu)
+        return r
+
+    def kvm_run_merge_put(self, r: int, put_ret: int) -> int:
+        """kvm_put_guest_fpu()'s result is not looked at."""
+        return r
+
+    def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
+        """From `local_irq_disable()` to VM entry."""
+        vcpu.arch.exception_pending = 0
+        self.fpregs_assert_state_consistent()
+        if self.current.tif_need_fpu_load:
+            self.switch_fpu_return()
+        self.vcpu_enter_guest_xfd_err(vcpu)
+        self.kvm_load_guest_xsave_state(vcpu)
+
+    def vcpu_enter_guest_xfd_err(self, vcpu: Vcpu) -> None:
+        """Load the guest's IA32_XFD_ERR; nothing before the series."""
+
+    def vcpu_enter_guest_exited(self, vcpu: Vcpu, kernel_fpu: bool = False) -> None:
+        """From VM exit to `local_irq_enable()`.
+
+        ``kernel_fpu``: the exit is an external interrupt whose handling uses the FPU in softirq context.
+        """
+        self.kvm_load_host_xsave_state(vcpu)
+        vcpu.last_vmentry_cpu = self.cpu
+        self.kvm_x86_handle_exit_irqoff(vcpu, kernel_fpu)
+
+    def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
+        """XCR0, XSS and PKRU of the guest; CR4.OSXSAVE is taken to be set in every guest."""
+        if not self.use_xsave:
+            return
+        if vcpu.arch.xcr0 != self.host_xcr0:
+            self.xsetbv(vcpu.arch.xcr0)
+        if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU and vcpu.arch.pkru != vcpu.arch.host_pkru:
+            load_component(self.regs, xf.PKRU, vcpu.arch.pkru)
+
+    def kvm_load_host_xsave_state(self, vcpu: Vcpu) -> None:
+        """Back to the host's."""
+        if not self.use_xsave:
+            return
+        if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU:
+            vcpu.arch.pkru = self.regs.data[xf.PKRU]
+            if vcpu.arch.pkru != vcpu.arch.host_pkru:
+                load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
+        if vcpu.arch.xcr0 != self.host_xcr0:
+            self.xsetbv(self.host_xcr0)
+
+    def xsetbv(self, value: int) -> None:
+        """xsetbv(); the kernel has no exception table entry there."""
+        try:
+            arch.xsetbv(self.regs, self.machine, value)
+        except arch.GeneralProtection:
+            self.die("host-fault", value)
+
+    # -- exits ---------------------------------------------------------------------------------------------------
+
+    def handle_exit(self, vcpu: Vcpu) -> None:
+        """Handle the pending exit with interrupts on (static_call(kvm_x86_handle_exit))."""
+        kind = vcpu.exit_pending
+        vcpu.exit_pending = st.EXIT_NONE
+        if kind == st.EXIT_NM:
+            r = self.handle_exception_nmi(vcpu)
+        elif kind == st.EXIT_MSR_WRITE:
+            r = self.kvm_emulate_wrmsr(vcpu, vcpu.exit_msr, vcpu.exit_value)
+        elif kind == st.EXIT_MSR_READ:
+            r = self.kvm_emulate_rdmsr(vcpu, vcpu.exit_msr)
+        elif kind == st.EXIT_XSETBV:
+            r = self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
+        elif kind == st.EXIT_HLT:
+            r = self.kvm_emulate_halt(vcpu)
+        else:
+            r = self.kvm_fast_pio_out(vcpu)
+        self.vcpu_run_result(vcpu, r)
+
+    def handle_exception_nmi(self, vcpu: Vcpu) -> int:
+        """#NM is not intercepted before the series (vmx.c)."""
+        raise NotImplementedError
+
+    def kvm_emulate_halt(self, vcpu: Vcpu) -> int:
+        """HLT without an in-kernel APIC: skip and leave to user space."""
+        self.kvm_skip_emulated_instruction(vcpu)
+        vcpu.run.exit_reason = st.KVM_EXIT_HLT
+        return 0
+
+    def kvm_fast_pio_out(self, vcpu: Vcpu) -> int:
+        """OUT: user space handles it, the next KVM_RUN skips it."""
+        vcpu.run.exit_reason = st.KVM_EXIT_IO
+        vcpu.arch.complete_userspace_io = st.COMPLETE_SKIP_INSN
+        return 0
+
+
+XFD_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR)

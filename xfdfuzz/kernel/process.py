@@ -1,0 +1,138 @@
+"""Tasks: clone, the scheduler's context switch, the way back to user mode, user instructions and their #NM.
+
+arch/x86/kernel/{process,process_64,traps,signal}.c, kernel/sched/core.c and kernel/fork.c of v5.16.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, InvalidOpcode, execute, load_component
+from xfdfuzz.kernel.errno import EAGAIN, EFAULT, ENOMEM, EPERM
+from xfdfuzz.kernel.event import HOST_FAULT
+from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.state import USER_TASKS
+
+CLONE_VM = 0x100
+CLONE_THREAD = 0x10000
+
+
+class Process(Xstate):
+    """What tasks do with the FPU core."""
+
+    # -- context switch ------------------------------------------------------------------------------------------
+
+    def fire_sched_out_preempt_notifiers(self) -> None:
+        """Called before the switch, with prev as current (kernel/sched/core.c); KVM registers one per loaded vCPU."""
+
+    def fire_sched_in_preempt_notifiers(self) -> None:
+        """Called after the switch, with next as current."""
+
+    def schedule(self, nr: int) -> None:
+        """Switch this CPU to task ``nr`` (context_switch(), __switch_to())."""
+        prev = self.current
+        prev.user_mode = 0
+        self.fire_sched_out_preempt_notifiers()
+        self._switch_to(nr)
+        self.fire_sched_in_preempt_notifiers()
+
+    def _switch_to(self, nr: int) -> None:
+        """__switch_to() (arch/x86/kernel/process_64.c): save prev, make next current, eager PKRU."""
+        self.switch_fpu_prepare()
+        prev = self.current
+        prev.on_cpu = 0
+        self.x86_pkru_load(nr)
+        self.set_current(nr)
+        self.current.on_cpu = self.cpu + 1
+        self.switch_fpu_finish()
+
+    def x86_pkru_load(self, nr: int) -> None:
+        """PKRU is switched eagerly (arch/x86/kernel/process_64.c)."""
+        if self.machine.pku:
+            self.current.pkru = self.regs.data[xf.PKRU]
+            load_component(self.regs, xf.PKRU, self.tasks[nr].pkru)
+
+    # -- user mode -----------------------------------------------------------------------------------------------
+
+    def exit_to_user_mode(self) -> None:
+        """arch_exit_to_user_mode_prepare(): load the registers if they are not there (entry-common.h)."""
+        self.fpregs_assert_state_consistent()
+        if self.current.tif_need_fpu_load:
+            self.switch_fpu_return()
+        self.current.user_mode = 1
+
+    def user_insn(self, insn: str, token: int) -> str:
+        """One data instruction in user mode: ``ok``, or the signal that it ends in.
+
+        Signal delivery itself is not modelled: the handler is taken to leave the registers as they were.
+        """
+        for _ in range(3):
+            self.exit_to_user_mode()
+            try:
+                execute(self.regs, self.machine, insn, token, cr0_ts=False)
+                return "ok"
+            except InvalidOpcode:
+                return "SIGILL"
+            except DeviceNotAvailable:
+                self.current.user_mode = 0
+                signal = self.exc_device_not_available()
+                if signal:
+                    return signal
+        return "livelock"
+
+    def exc_device_not_available(self) -> str:
+        """#NM from user mode (arch/x86/kernel/traps.c, handle_xfd_event()): grow the buffer or kill the task."""
+        xfd_err = self.rdmsrl(MSR_IA32_XFD_ERR) if self.machine.xfd else 0
+        if not xfd_err:
+            self.die(HOST_FAULT, 0)
+        self.wrmsrl(MSR_IA32_XFD_ERR, 0)
+        err = self.xfd_enable_feature(xfd_err)
+        return {-EPERM: "SIGILL", -EFAULT: "SIGSEGV"}.get(err, "")
+
+    # -- system calls --------------------------------------------------------------------------------------------
+
+    def sigaltstack(self, size: int) -> int:
+        """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack())."""
+        if size and not self.sigaltstack_size_valid(size):
+            return -ENOMEM
+        self.current.sas_ss_size = size
+        return 0
+
+    def clone(self, flags: int) -> tuple[int, int]:
+        """clone(2): 0 and the new task's number, or -EAGAIN (kernel/fork.c, copy_process(); copy_thread())."""
+        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
+        if child is None:
+            return -EAGAIN, 0
+        self.boot_task(child)
+        task = self.tasks[child]
+        if flags & CLONE_THREAD:
+            task.group_leader = self.current.group_leader
+        if flags & CLONE_VM:
+            task.mm = self.current.mm
+        else:
+            task.mm = child
+            task.sas_ss_size = self.current.sas_ss_size
+        task.pkru = self.regs.data[xf.PKRU] if self.machine.pku else 0
+        self.fpu_clone(child, flags)
+        return 0, child
+
+    def fpu_clone(self, child: int, flags: int) -> None:
+        """The child starts with a copy of the default part of the parent's registers (fpu/core.c, fpu_clone()).
+
+        Dynamic state is caller-saved by definition and is not copied.
+        """
+        dst = self.tasks[child].fpu
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        self.save_fpregs_to_fpstate(dst)
+        if not flags & CLONE_THREAD:
+            self.fpu_inherit_perms(child)
+        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+
+    def fpu_inherit_perms(self, child: int) -> None:
+        """A forked process has its parent's permissions, the LOCKED bit among them (fpu/core.c)."""
+        if self.fpu_state_size_dynamic:
+            src = self.tasks[self.current.group_leader].fpu
+            dst = self.tasks[child].fpu
+            assign(dst.perm, src.perm)
+            assign(dst.guest_perm, src.guest_perm)

@@ -1,0 +1,77 @@
+"""Program + kernel -> steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.event import HostDied
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.program.ops import guest, host, run
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
+
+
+class Executor:
+    """Executes ops, one after another, on a freshly booted system of one revision."""
+
+    def __init__(self, revision: type[Kernel], machine: Machine) -> None:
+        self.kernel = revision(machine)
+        self.kernel.boot()
+        self.count = 0
+
+    def execute(self, op: Op) -> Step:
+        """Execute one op; one that cannot happen now changes nothing and results in ``not-enabled``."""
+        k = self.kernel
+        system = k.system
+        before = copy_of(system)
+        self.count += 1
+        if system.dead or not op.enabled(k):
+            return Step(self.count, op, before, system, Result(NOT_ENABLED), ())
+        k.events.clear()
+        try:
+            result = op.run(k)
+        except HostDied:
+            result = Result(PANIC)
+        return Step(self.count, op, before, system, result, tuple(k.events))
+
+    def run(self, ops: Iterable[Op]) -> Iterator[Step]:
+        """Execute ``ops`` lazily, a step at a time."""
+        for op in ops:
+            yield self.execute(op)
+
+
+def drain_ops(k: Kernel) -> Iterator[Op]:
+    """What lets everything that is pending come to its end: memory is there, every KVM_RUN returns and runs once more.
+
+    Yields ops lazily: each is chosen in the state that the ones before have led to.
+    """
+    yield host.FailAlloc(0)
+    for nr, vcpu in enumerate(k.vcpus):
+        if vcpu.exists and vcpu.mode != st.VCPU_OUTSIDE:
+            yield from _finish_run(k, nr)
+    for nr, vcpu in enumerate(k.vcpus):
+        if vcpu.exists and k.vms[vcpu.vm].mm == k.tasks[0].mm:
+            yield from _switch_to(k, 0)
+            yield run.KvmRun(0, nr)
+            if vcpu.mode != st.VCPU_OUTSIDE:
+                yield from _finish_run(k, nr)
+
+
+def _switch_to(k: Kernel, task: int) -> Iterator[Op]:
+    if not k.tasks[task].on_cpu:
+        idle = next((nr for nr, cpu in enumerate(k.cpus) if not cpu.guest), 0)
+        yield host.Schedule(idle, task)
+
+
+def _finish_run(k: Kernel, nr: int) -> Iterator[Op]:
+    vcpu = k.vcpus[nr]
+    task = vcpu.task - 1
+    if vcpu.mode == st.VCPU_IN_GUEST:
+        yield guest.GuestInterrupt(nr)
+    yield from _switch_to(k, task)
+    if vcpu.exit_pending:
+        yield run.HandleExit(nr)
+    yield run.KvmRunReturns(task)

@@ -1,0 +1,49 @@
+"""The types of op fields.  To the type checker they are plain ints, bools and tuples; the marker says how a program
+writes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+#: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
+Nr = Annotated[int, "nr"]
+#: A set of state components: ``x87|sse|avx``.
+Xfeatures = Annotated[int, "xfeatures"]
+#: A 64-bit register value: ``0x40000``.
+Hex = Annotated[int, "hex"]
+#: A small decimal number.
+Count = Annotated[int, "count"]
+#: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.
+Facility = Annotated[int, "facility"]
+#: IA32_XFD or IA32_XFD_ERR.
+MsrIndex = Annotated[int, "msr"]
+#: Register contents: a token from 1 to :data:`TOKENS`.
+Token = Annotated[int, "token"]
+
+#: Highest token that a program can write.
+TOKENS = 7
+
+
+class Msrs(NamedTuple):
+    """``{IA32_XFD: 0x40000}``: the entries of KVM_SET_MSRS, in order."""
+
+    entries: tuple[tuple[int, int], ...]
+
+
+class UserImage(NamedTuple):
+    """``{xstate_bv: avx|xtile, data: 3}``: an image for KVM_SET_XSAVE; every component in it holds token ``data``."""
+
+    xstate_bv: int
+    data: int
+
+
+class Undefined(NamedTuple):
+    """``undefined=7``: what an uninitialised variable returns, where the modelled code returns one; 0 if left out."""
+
+    value: int = 0
+
+
+class Drop(NamedTuple):
+    """``drop``: the processor forgets the data of a component at the moment that XFD disables it, which it may."""
+
+    value: bool = False

@@ -1,0 +1,87 @@
+"""How the ideal machine moves.  Ops call these; kernels never do.
+
+Tokens are made distinct per owner, so that a leak or a mix-up of register contents shows as such: guest v0's tokens and
+task t0's never meet.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, Vcpu
+
+#: Tokens are ``owner << OWNER_SHIFT | token``.
+OWNER_SHIFT = 3
+_FIRST_VCPU_OWNER = 16
+
+
+def task_token(task: int, token: int) -> int:
+    """Task ``task``'s register content ``token``."""
+    return (task + 1) << OWNER_SHIFT | token
+
+
+def vcpu_token(vcpu: int, token: int) -> int:
+    """vCPU ``vcpu``'s register content ``token``."""
+    return (_FIRST_VCPU_OWNER + vcpu) << OWNER_SHIFT | token
+
+
+def owner(token: int) -> int:
+    """Whose content it is; 0 for the initial configuration and for the kernel's own values."""
+    return token >> OWNER_SHIFT
+
+
+def same_owner(a: int, b: int) -> bool:
+    """Whether two contents belong to one owner."""
+    return owner(a) == owner(b)
+
+
+def execute(regs: GhostRegs, insn: str, token: int) -> None:
+    """The effect of a data instruction that did not fault."""
+    if insn in ("ldtilecfg", "tilerelease"):
+        define(regs, xf.XTILE_DATA, 0)
+    define(regs, INSTRUCTIONS[insn], 0 if insn == "tilerelease" else token)
+
+
+def define(regs: GhostRegs, component: int, token: int) -> None:
+    """The component now holds exactly ``token``."""
+    regs.data[component] = token
+    regs.undefined &= ~(1 << component)
+
+
+def set_xfd(vcpu: GhostVcpu, value: int) -> None:
+    """XFD was written.  What a newly disabled component held is undefined from here on (SDM vol. 1, 13.14)."""
+    for i in xf.components_in(value & ~vcpu.xfd):
+        if vcpu.regs.data[i]:
+            vcpu.regs.undefined |= 1 << i
+    vcpu.xfd = value
+
+
+def set_xsave(vcpu: GhostVcpu, bv: int, token: int, components: int) -> None:
+    """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594)."""
+    for i in xf.components_in(components):
+        define(vcpu.regs, i, token if bv >> i & 1 else 0)
+        if vcpu.xfd >> i & 1 and bv >> i & 1:
+            vcpu.regs.undefined |= 1 << i
+
+
+def settle_insn(k: Kernel, nr: int) -> None:
+    """If the kernel advanced RIP over the instruction that exited, the instruction has taken effect."""
+    vcpu = k.vcpus[nr]
+    ghost = k.system.ghost.vcpus[nr]
+    if not (vcpu.arch.insn_skips and ghost.insn_owed):
+        return
+    vcpu.arch.insn_skips -= 1
+    complete(vcpu, ghost, ghost.insn_owed)
+    ghost.insn_owed = 0
+
+
+def complete(vcpu: Vcpu, ghost: GhostVcpu, kind: int) -> None:
+    """The architectural effect of a completed instruction that exited."""
+    if kind == st.EXIT_MSR_WRITE and vcpu.exit_msr == MSR_IA32_XFD:
+        set_xfd(ghost, vcpu.exit_value)
+    elif kind == st.EXIT_MSR_WRITE and vcpu.exit_msr == MSR_IA32_XFD_ERR:
+        ghost.xfd_err = vcpu.exit_value
+    elif kind == st.EXIT_XSETBV:
+        ghost.xcr0 = vcpu.exit_value

@@ -1,0 +1,283 @@
+"""Instructions of the guest, and what else makes it exit."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import registers as arch
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave
+from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Drop, Hex, MsrIndex, Nr, Token, Xfeatures
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, op
+from xfdfuzz.program.step import Result
+
+
+def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Result:
+    """VM exit, and the part of its handling that runs with interrupts off."""
+    vcpu.exit_pending = kind
+    vcpu.mode = st.VCPU_EXITED
+    k.this_cpu.guest = 0
+    k.vcpu_enter_guest_exited(vcpu, kernel_fpu)
+    return EXIT
+
+
+class _Insn(GuestOp):
+    __slots__ = ()
+
+    def insn_exit(self, k: Kernel, vcpu: Vcpu, kind: int, msr: int = 0, value: int = 0) -> Result:
+        """The instruction exits: it must later complete or fault, once."""
+        vcpu.exit_msr = msr
+        vcpu.exit_value = value
+        k.system.ghost.vcpus[self.vcpu].insn_owed = kind
+        return vm_exit(k, vcpu, kind)
+
+    def device_not_available(self, k: Kernel, vcpu: Vcpu, xfd: bool, components: int) -> Result:
+        """#NM: to the guest, or an exit if it is intercepted.  IA32_XFD_ERR is loaded before that is decided."""
+        ideal = k.system.ghost.vcpus[self.vcpu]
+        if xfd:
+            ideal.xfd_err = ideal.xfd & components
+        if not vcpu.arch.nm_intercept:
+            return Result("#NM")
+        ideal.nm_owed = 1
+        return vm_exit(k, vcpu, st.EXIT_NM)
+
+
+class _DataInsn(_Insn):
+    __slots__ = ()
+
+    def insn(self, k: Kernel, name: str, token: int) -> Result:
+        vcpu = self.thread(k)
+        token = ghost.vcpu_token(self.vcpu, token)
+        try:
+            arch.execute(k.regs, k.machine, name, token, bool(vcpu.arch.cr0_ts))
+        except arch.InvalidOpcode:
+            return Result("#UD")
+        except arch.DeviceNotAvailable as fault:
+            return self.device_not_available(k, vcpu, fault.xfd, 1 << arch.INSTRUCTIONS[name])
+        ghost.execute(k.system.ghost.vcpus[self.vcpu].regs, name, token)
+        return OK
+
+
+@op("v{vcpu} vmovups({token})")
+class GuestVmovups(_DataInsn):
+    """An AVX instruction; #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "vmovups", self.token)
+
+
+@op("v{vcpu} ldtilecfg({token})")
+class GuestLdtilecfg(_DataInsn):
+    """LDTILECFG: configures the tiles and clears them; never an XFD #NM."""
+
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "ldtilecfg", self.token)
+
+
+@op("v{vcpu} tileload({token})")
+class GuestTileload(_DataInsn):
+    """TILELOADD: #NM while XFD disables TILEDATA, #UD without a configuration."""
+
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "tileload", self.token)
+
+
+@op("v{vcpu} tilerelease")
+class GuestTilerelease(_DataInsn):
+    """TILERELEASE: tiles and configuration go to their initial state; never an XFD #NM."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "tilerelease", 0)
+
+
+@op("v{vcpu} dyn2load({token})")
+class GuestDyn2load(_DataInsn):
+    """An instruction of the synthetic dynamic feature."""
+
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "dyn2load", self.token)
+
+
+@op("v{vcpu} xsavec({mask})")
+class GuestXsavec(_Insn):
+    """XSAVEC into memory of the guest's; the value is the XSTATE_BV that it stored."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        self.thread(k)
+        area = XsaveArea()
+        xsave.xsavec(k.regs, area, self.mask)
+        return Result("ok", area.xstate_bv)
+
+
+@op("v{vcpu} xrstor({mask}, {xstate_bv}, {token})")
+class GuestXrstor(_Insn):
+    """XRSTOR of an image that holds ``token`` in the components of ``xstate_bv``; #NM if XFD disables one of them."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+    xstate_bv: Xfeatures = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        token = ghost.vcpu_token(self.vcpu, self.token)
+        area = XsaveArea()
+        area.xstate_bv = self.xstate_bv
+        for i in xf.components_in(self.xstate_bv):
+            area.data[i] = token
+        rfbm = self.mask & k.regs.xcr0
+        try:
+            xsave.xrstor(k.regs, area, self.mask)
+        except arch.GeneralProtection:
+            return Result("#GP")
+        except arch.DeviceNotAvailable as fault:
+            return self.device_not_available(k, vcpu, fault.xfd, rfbm & self.xstate_bv)
+        ideal = k.system.ghost.vcpus[self.vcpu].regs
+        for i in xf.components_in(rfbm):
+            ghost.define(ideal, i, token if self.xstate_bv >> i & 1 else 0)
+        return OK
+
+
+@op("v{vcpu} wrmsr({msr}, {value}, {drop})")
+class GuestWrmsr(_Insn):
+    """WRMSR of IA32_XFD or IA32_XFD_ERR: exits while it is intercepted, else writes the register.
+
+    ``drop`` tells whether setting XFD directly makes this processor forget tile data at once, which it may (SDM vol. 1,
+    13.14).
+    """
+
+    vcpu: Nr = 0
+    msr: MsrIndex = MSR_IA32_XFD
+    value: Hex = 0
+    drop: Drop = Drop()
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        intercept = vcpu.arch.xfd_write_intercept if self.msr == MSR_IA32_XFD else vcpu.arch.xfd_err_write_intercept
+        if intercept:
+            return self.insn_exit(k, vcpu, st.EXIT_MSR_WRITE, self.msr, self.value)
+        try:
+            arch.wrmsr(k.regs, k.machine, self.msr, self.value)
+        except arch.GeneralProtection:
+            return Result("#GP")
+        ideal = k.system.ghost.vcpus[self.vcpu]
+        if self.msr == MSR_IA32_XFD:
+            ghost.set_xfd(ideal, self.value)
+            if self.drop.value:
+                for i in xf.components_in(self.value & k.regs.xinuse):
+                    arch.load_component(k.regs, i, 0)
+        else:
+            ideal.xfd_err = self.value
+        return OK
+
+
+@op("v{vcpu} rdmsr({msr})")
+class GuestRdmsr(_Insn):
+    """RDMSR of IA32_XFD or IA32_XFD_ERR."""
+
+    vcpu: Nr = 0
+    msr: MsrIndex = MSR_IA32_XFD
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        intercept = vcpu.arch.xfd_read_intercept if self.msr == MSR_IA32_XFD else vcpu.arch.xfd_err_read_intercept
+        if intercept:
+            return self.insn_exit(k, vcpu, st.EXIT_MSR_READ, self.msr)
+        try:
+            return Result("ok", arch.rdmsr(k.regs, k.machine, self.msr))
+        except arch.GeneralProtection:
+            return Result("#GP")
+
+
+@op("v{vcpu} xsetbv({xcr0})")
+class GuestXsetbv(_Insn):
+    """XSETBV of XCR0; it always exits."""
+
+    vcpu: Nr = 0
+    xcr0: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn_exit(k, self.thread(k), st.EXIT_XSETBV, 0, self.xcr0)
+
+
+@op("v{vcpu} clts")
+class GuestClts(_Insn):
+    """Clear CR0.TS."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.thread(k).arch.cr0_ts = 0
+        return OK
+
+
+@op("v{vcpu} stts")
+class GuestStts(_Insn):
+    """Set CR0.TS (MOV to CR0)."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.thread(k).arch.cr0_ts = 1
+        return OK
+
+
+@op("v{vcpu} hlt")
+class GuestHlt(_Insn):
+    """HLT: exits, and KVM_RUN returns."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn_exit(k, self.thread(k), st.EXIT_HLT)
+
+
+@op("v{vcpu} out")
+class GuestOut(_Insn):
+    """OUT to a port that user space serves."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn_exit(k, self.thread(k), st.EXIT_IO)
+
+
+@op("v{vcpu} interrupt")
+class GuestInterrupt(GuestOp):
+    """An external interrupt takes the CPU out of the guest; nothing is left to handle."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return vm_exit(k, self.thread(k), st.EXIT_NONE)
+
+
+@op("v{vcpu} interrupt kernel_fpu_begin")
+class GuestInterruptKernelFpu(GuestOp):
+    """The same, and a softirq on the interrupt's way out uses the FPU before KVM enables interrupts."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return vm_exit(k, self.thread(k), st.EXIT_NONE, kernel_fpu=True)

@@ -1,0 +1,110 @@
+"""KVM_RUN in its parts: begin, VM entry, handling of an exit, end."""
+
+from __future__ import annotations
+
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Nr
+from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, op
+from xfdfuzz.program.step import Result
+
+_EXIT_REASONS = {
+    st.KVM_EXIT_UNKNOWN: "KVM_EXIT_UNKNOWN",
+    st.KVM_EXIT_IO: "KVM_EXIT_IO",
+    st.KVM_EXIT_HLT: "KVM_EXIT_HLT",
+    st.KVM_EXIT_FPU_REALLOC: "KVM_EXIT_FPU_REALLOC",
+}
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_RUN) ...")
+class KvmRun(TaskOp):
+    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        vcpu = k.vcpus[self.vcpu]
+        return bool(vcpu.exists) and vcpu.mode == st.VCPU_OUTSIDE and TaskOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        task = self.enter_kernel(k)
+        vcpu = k.vcpus[self.vcpu]
+        ret = k.kvm_vm_ioctl_guard(k.vms[vcpu.vm])
+        if ret:
+            return Result(ret)
+        task.kvm_run = self.vcpu + 1
+        vcpu.task = self.task + 1
+        vcpu.mode = st.VCPU_EXITED
+        vcpu.wants_to_run = 1
+        k.kvm_arch_vcpu_ioctl_run(vcpu)
+        ghost.settle_insn(k, self.vcpu)
+        return OK
+
+
+@op("v{vcpu} vmenter")
+class VmEnter(VcpuRunOp):
+    """vcpu_enter_guest() up to VM entry; a queued exception is delivered and named as the result."""
+
+    vcpu: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        vcpu = k.vcpus[self.vcpu]
+        return not vcpu.run_over and not vcpu.exit_pending and VcpuRunOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        injected = vcpu.arch.exception_vector if vcpu.arch.exception_pending else 0
+        k.vcpu_enter_guest(vcpu)
+        vcpu.mode = st.VCPU_IN_GUEST
+        k.this_cpu.guest = self.vcpu + 1
+        ideal = k.system.ghost.vcpus[self.vcpu]
+        ideal.insn_owed = ideal.nm_owed = 0
+        vcpu.arch.insn_skips = 0
+        return Result({0: "ok", st.NM_VECTOR: "#NM", st.GP_VECTOR: "#GP"}[injected])
+
+
+@op("v{vcpu} handle")
+class HandleExit(VcpuRunOp):
+    """Handle the last VM exit with interrupts on: ``resume``, ``exit`` to user space, or an errno."""
+
+    vcpu: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        return bool(k.vcpus[self.vcpu].exit_pending) and VcpuRunOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        read = vcpu.exit_pending == st.EXIT_MSR_READ
+        k.handle_exit(vcpu)
+        out = vcpu.exit_value if read and not vcpu.arch.exception_pending else None
+        ghost.settle_insn(k, self.vcpu)
+        if not vcpu.run_over:
+            return Result("resume", out)
+        return Result(vcpu.run_ret or "exit", out)
+
+
+@op("t{task} ... KVM_RUN")
+class KvmRunReturns(TaskOp):
+    """KVM_RUN goes back to user space: an exit asked for it, or a signal is pending (-EINTR)."""
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        task = k.tasks[self.task]
+        if not (task.kvm_run and task.on_cpu):
+            return False
+        vcpu = k.vcpus[task.kvm_run - 1]
+        return vcpu.mode == st.VCPU_EXITED and not vcpu.exit_pending
+
+    def run(self, k: Kernel) -> Result:
+        task = k.tasks[self.task]
+        vcpu = k.vcpus[task.kvm_run - 1]
+        k.on_cpu(task.on_cpu - 1)
+        ret = k.kvm_arch_vcpu_ioctl_run_out(vcpu)
+        vcpu.mode = st.VCPU_OUTSIDE
+        vcpu.wants_to_run = 0
+        vcpu.task = 0
+        task.kvm_run = 0
+        return Result(ret or _EXIT_REASONS[vcpu.run.exit_reason])

@@ -1,0 +1,209 @@
+"""System calls and instructions of user threads."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.kernel import process as proc
+from xfdfuzz.kernel.fpu import xstate
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Count, Facility, Nr, Token, Undefined
+from xfdfuzz.program.ops.base import OK, TaskOp, op
+from xfdfuzz.program.step import Result
+
+
+class _Prctl(TaskOp):
+    __slots__ = ()
+
+    def prctl(self, k: Kernel, option: int, arg: int, undefined: int = 0) -> Result:
+        self.enter_kernel(k)
+        value = k.fpu_xstate_prctl(option, arg, undefined)
+        if option in (xstate.ARCH_REQ_XCOMP_PERM, xstate.ARCH_REQ_XCOMP_GUEST_PERM):
+            return Result(value.ret)
+        return Result(value.ret, None if value.ret else value.value)
+
+
+@op("t{task} arch_prctl(ARCH_GET_XCOMP_SUPP)")
+class GetXcompSupp(_Prctl):
+    """Which components the kernel supports."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_SUPP, 1)
+
+
+@op("t{task} arch_prctl(ARCH_GET_XCOMP_PERM)")
+class GetXcompPerm(_Prctl):
+    """Which components the process may use."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_PERM, 1)
+
+
+@op("t{task} arch_prctl(ARCH_GET_XCOMP_GUEST_PERM)")
+class GetXcompGuestPerm(_Prctl):
+    """Which components the process' guests may use."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_GUEST_PERM, 1)
+
+
+@op("t{task} arch_prctl(ARCH_REQ_XCOMP_PERM, {facility})")
+class ReqXcompPerm(_Prctl):
+    """Ask for permission to use a dynamic feature."""
+
+    task: Nr = 0
+    facility: Facility = xf.XTILE_DATA
+
+    def run(self, k: Kernel) -> Result:
+        return self.prctl(k, xstate.ARCH_REQ_XCOMP_PERM, self.facility)
+
+
+@op("t{task} arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, {facility}, {undefined})")
+class ReqXcompGuestPerm(_Prctl):
+    """Ask for permission to let guests use a dynamic feature.
+
+    ``undefined`` is what the uninitialised result of amx-v1 comes out as.
+    """
+
+    task: Nr = 0
+    facility: Facility = xf.XTILE_DATA
+    undefined: Undefined = Undefined()
+
+    def run(self, k: Kernel) -> Result:
+        return self.prctl(k, xstate.ARCH_REQ_XCOMP_GUEST_PERM, self.facility, self.undefined.value)
+
+
+@op("t{task} sigaltstack({size})")
+class Sigaltstack(TaskOp):
+    """Install an alternate signal stack of ``size`` bytes; 0 removes it."""
+
+    task: Nr = 0
+    size: Count = 8192
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(k.sigaltstack(self.size))
+
+
+class _Clone(TaskOp):
+    __slots__ = ()
+
+    def clone(self, k: Kernel, flags: int) -> Result:
+        self.enter_kernel(k)
+        ret, child = k.clone(flags)
+        if ret:
+            return Result(ret)
+        self._ghost(k, child)
+        return Result(f"t{child}")
+
+    def _ghost(self, k: Kernel, child: int) -> None:
+        """The child has the parent's registers, without the dynamic ones (caller-saved) and the supervisor ones."""
+        tasks = k.system.ghost.tasks
+        assign(tasks[child], tasks[self.task])
+        for i in xf.components_in(k.machine.xfd_xfeatures | k.machine.supervisor_xfeatures):
+            ghost.define(tasks[child], i, 0)
+
+
+@op("t{task} clone(CLONE_THREAD)")
+class CloneThread(_Clone):
+    """A new thread of the same process (CLONE_VM | CLONE_THREAD)."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.clone(k, proc.CLONE_VM | proc.CLONE_THREAD)
+
+
+@op("t{task} clone(CLONE_VM)")
+class CloneVm(_Clone):
+    """A process of its own that shares the address space."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.clone(k, proc.CLONE_VM)
+
+
+@op("t{task} user")
+class ReturnToUser(TaskOp):
+    """The task leaves the kernel and executes user code."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return OK
+
+
+class _UserInsn(TaskOp):
+    __slots__ = ()
+
+    def insn(self, k: Kernel, name: str, token: int) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        token = ghost.task_token(self.task, token)
+        result = k.user_insn(name, token)
+        if result == "ok":
+            ghost.execute(k.system.ghost.tasks[self.task], name, token)
+        return Result(result)
+
+
+@op("t{task} vmovups({token})")
+class UserVmovups(_UserInsn):
+    """An AVX instruction in user mode."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "vmovups", self.token)
+
+
+@op("t{task} ldtilecfg({token})")
+class UserLdtilecfg(_UserInsn):
+    """LDTILECFG in user mode: configures the tiles and clears them."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "ldtilecfg", self.token)
+
+
+@op("t{task} tileload({token})")
+class UserTileload(_UserInsn):
+    """TILELOADD in user mode; its first use grows the fpstate, or kills the task without permission."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "tileload", self.token)
+
+
+@op("t{task} tilerelease")
+class UserTilerelease(_UserInsn):
+    """TILERELEASE in user mode."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "tilerelease", 0)
+
+
+@op("t{task} dyn2load({token})")
+class UserDyn2load(_UserInsn):
+    """An instruction of the synthetic dynamic feature in user mode."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "dyn2load", self.token)

@@ -1,0 +1,49 @@
+"""A program: the machine it needs, its ops, and what it is expected to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.program.ops.base import Op
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One ``# expect:`` line.
+
+    ``revisions`` is a revision or a range as written (``amx-v1``, ``v5.18..``, ``v5.17..v6.1.192``, ``*`` for every
+    revision).  ``kind`` is ``clean`` (no violation at all), ``violates`` (at least the invariants in ``invariants``) or
+    ``result`` (op number ``op``, counted from 1, gives ``result`` on these revisions).  ``line`` is where it stands.
+    """
+
+    revisions: str
+    kind: str
+    invariants: tuple[str, ...] = ()
+    op: int = 0
+    result: str = ""
+    line: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        if self.kind == "result":
+            return f"{self.revisions} result {self.op} = {self.result}"
+        return " ".join((self.revisions, self.kind, *self.invariants))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A list of ops and the set-up they need; the unit of replay, of the corpus and of reproduction.
+
+    ``results[i]`` is the expected result of op i as text, or None.  ``apply`` names patches that every revision it is
+    judged on gets.  ``comments`` are the free comment lines of the header, without ``#``.  ``lines[i]`` is the line of
+    the file that op i came from.
+    """
+
+    machine: Machine
+    ops: tuple[Op, ...]
+    results: tuple[str | None, ...] = ()
+    title: str = ""
+    expect: tuple[Expectation, ...] = ()
+    apply: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
+    lines: tuple[int, ...] = field(default=(), compare=False)

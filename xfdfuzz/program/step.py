@@ -1,0 +1,68 @@
+"""What happened: results, steps and the trace of a whole program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel import errno
+from xfdfuzz.kernel.event import Event
+from xfdfuzz.kernel.state import System
+
+if TYPE_CHECKING:
+    from xfdfuzz.program.ops.base import Op
+
+#: The op cannot happen in this state (a vCPU that is not in the guest executes nothing); it was left out.
+NOT_ENABLED = "not-enabled"
+#: The host kernel died in this op.
+PANIC = "panic"
+
+
+class Image(NamedTuple):
+    """An XSAVE image as user space or the guest sees it: XSTATE_BV and the tokens of the components in it."""
+
+    xstate_bv: int
+    tokens: tuple[tuple[int, int], ...] = ()
+
+
+class Result(NamedTuple):
+    """What an op returned.
+
+    ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value or
+    an image that it wrote to its caller, if it did.
+    """
+
+    ret: int | str
+    out: int | Image | None = None
+
+    def __str__(self) -> str:
+        text = format_ret(self.ret)
+        if self.out is None:
+            return text
+        if isinstance(self.out, Image):
+            tokens = "".join(f", {xf.NAMES[i]}: {token}" for i, token in self.out.tokens)
+            return f"{text} {{xstate_bv: {xf.format_mask(self.out.xstate_bv)}{tokens}}}"
+        return f"{text} [{self.out:#x}]"
+
+
+def format_ret(ret: int | str) -> str:
+    """``-EINVAL`` for a known negative errno, the number or the word itself otherwise."""
+    if isinstance(ret, int) and ret < 0:
+        return f"-{errno.NAMES.get(-ret, -ret)}"
+    return str(ret)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One executed op: the system before, the op, its result, what the kernel reported, the system after.
+
+    ``after`` is the live system of the run: copy it if it is to outlive the next step.
+    """
+
+    number: int
+    op: Op
+    before: System
+    after: System
+    result: Result
+    events: tuple[Event, ...]
