@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from xfdfuzz.arch import cpuid
@@ -41,6 +42,8 @@ class FpuInit(KernelBase):
     #: PASID is in the kernel's mask, but ENQCMD, which it depends on, was disabled until 5.18 (7c1ef59145f1); so no
     #: supervisor state is in use before (commit message of 781c64bfcb73).
     XFEATURE_MASK_SUPERVISOR_SUPPORTED = 0
+    #: Supervisor states that only guests use; none until 8b05b3c98816 (6.17).
+    XFEATURE_MASK_GUEST_SUPERVISOR = 0
 
     def __init__(self, machine: Machine, system: System | None = None) -> None:
         super().__init__(machine, system)
@@ -64,7 +67,9 @@ class FpuInit(KernelBase):
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC
         self.use_xsave = machine.xsave
         self.fpu_user_cfg = self._config(user, user & ~dynamic, cpuid.standard_size)
-        self.fpu_kernel_cfg = self._config(user | supervisor, (user | supervisor) & ~dynamic, cpuid.compacted_size)
+        most = user | supervisor
+        default = most & ~dynamic & ~self.XFEATURE_MASK_GUEST_SUPERVISOR
+        self.fpu_kernel_cfg = self._config(most, default, cpuid.compacted_size)
         self.init_xfd = user & dynamic
         #: The static key __fpu_state_size_dynamic.
         self.fpu_state_size_dynamic = self.init_xfd != 0
@@ -72,10 +77,9 @@ class FpuInit(KernelBase):
         #: XFEATURE_MASK_FPSTATE: all but PKRU, which is switched eagerly.
         self.xfeature_mask_fpstate = (self.user_supported & ~xf.MASK_PKRU) | self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
 
-    def _config(self, most: int, default: int, size_of: object) -> FpuStateConfig:
+    def _config(self, most: int, default: int, size_of: Callable[[int], int]) -> FpuStateConfig:
         if not self.use_xsave:
             return FpuStateConfig(FXSAVE_SIZE, FXSAVE_SIZE, 0, 0)
-        assert callable(size_of)
         return FpuStateConfig(size_of(most), size_of(default), most, default)
 
     def xfeatures_mask_supervisor(self) -> int:

@@ -8,7 +8,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.kvm.main import KvmMain
-from xfdfuzz.kernel.state import NULL, FpuGuest
+from xfdfuzz.kernel.state import NULL, Fpstate, FpuGuest
 
 #: sizeof(struct kvm_xsave), in bytes.
 KVM_XSAVE_SIZE = 4096
@@ -26,12 +26,16 @@ class KvmFpu(KvmMain):
         if not nr:
             return False
         fpstate = self.fpstates[nr]
-        self._fpstate_reset(fpstate, self.guest_reset_xfd())
+        self.guest_fpstate_reset(fpstate)
         self.fpstate_init_user(fpstate)
         fpstate.is_valloc = 1
         fpstate.is_guest = 1
         gfpu.fpstate = nr
         return True
+
+    def guest_fpstate_reset(self, fpstate: Fpstate) -> None:
+        """__fpstate_reset() of a guest's fpstate."""
+        self._fpstate_reset(fpstate, self.guest_reset_xfd())
 
     def guest_fpstate_alloc_size(self) -> int:
         """Bytes for the registers: the *user* default size, until 1937e18cc3cf (6.15)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, load_component
+from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
@@ -17,7 +17,7 @@ from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import Vcpu
 
-#: An exception beyond it does not fit exception_vector: nothing pending.
+#: "No such MSR" (arch/x86/kvm/x86.h).
 KVM_MSR_RET_INVALID = 2
 
 
@@ -106,10 +106,10 @@ class KvmX86(KvmCpuid):
                 return 1
             if xcr & xf.MASK_AVX512 != xf.MASK_AVX512:
                 return 1
-        return self.kvm_commit_xcr0(vcpu, xcr)
+        return self.kvm_set_xcr_tail(vcpu, xcr)
 
-    def kvm_commit_xcr0(self, vcpu: Vcpu, xcr0: int) -> int:
-        """The tail of __kvm_set_xcr(): nothing else to check, commit."""
+    def kvm_set_xcr_tail(self, vcpu: Vcpu, xcr0: int) -> int:
+        """The end of __kvm_set_xcr(): nothing else to check, commit."""
         vcpu.arch.xcr0 = xcr0
         return 0
 
@@ -294,8 +294,16 @@ class KvmX86(KvmCpuid):
         ``kernel_fpu``: the exit is an external interrupt whose handling uses the FPU in softirq context.
         """
         self.kvm_load_host_xsave_state(vcpu)
+        self.vcpu_exited_before_irqoff(vcpu)
         vcpu.last_vmentry_cpu = self.cpu
         self.kvm_x86_handle_exit_irqoff(vcpu, kernel_fpu)
+        self.vcpu_exited_after_irqoff(vcpu)
+
+    def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:
+        """Between VM exit and the vendor's interrupts-off handlers; nothing before the series."""
+
+    def vcpu_exited_after_irqoff(self, vcpu: Vcpu) -> None:
+        """Between those handlers and `local_irq_enable()`; nothing before the series."""
 
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
         """XCR0, XSS and PKRU of the guest; CR4.OSXSAVE is taken to be set in every guest."""
@@ -359,6 +367,3 @@ class KvmX86(KvmCpuid):
         vcpu.run.exit_reason = st.KVM_EXIT_IO
         vcpu.arch.complete_userspace_io = st.COMPLETE_SKIP_INSN
         return 0
-
-
-XFD_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR)

@@ -1,0 +1,149 @@
+"""Revisions: named kernels.  A revision is a base plus a queue of patches.
+
+The bases are the posted series and v5.17, one module each; mainline after it is a prefix of the queue in mainline.py, a
+stable version is its base's prefix plus the backports that it is known to carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.revisions import mainline  # noqa: F401 - registers the queue
+from xfdfuzz.revisions.amx_review import AmxReviewA, AmxReviewB, AmxReviewC
+from xfdfuzz.revisions.amx_v1 import AmxV1
+from xfdfuzz.revisions.amx_v6 import AmxV6
+from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find
+
+__all__ = ["PATCHES", "Patch", "Revision", "RevisionError", "find", "names", "resolve", "selects"]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A kernel that can be run: its label (with applied and reverted patches), title, source and patches."""
+
+    label: str
+    name: str
+    title: str
+    source: str
+    kernel: type[Kernel]
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Where a named revision stands: its base class, and which of the queue it has."""
+
+    base: type[Kernel]
+    title: str
+    source: str
+    upto: str = ""
+    backports: tuple[str, ...] = ()
+
+
+_SERIES = {
+    "amx-v1": _Point(AmxV1, "AMX Support in KVM, first posting", "20211208000359.2853257-1-yang.zhong@intel.com"),
+    "amx-review-a": _Point(
+        AmxReviewA, "the request in vcpu->arch, never cleared", "dae6cc09-2464-f1f5-c909-2374d33c75b5@redhat.com"
+    ),
+    "amx-review-b": _Point(
+        AmxReviewB, "the request cleared when it was served", "16c938e2-2427-c8dd-94a1-eba8f967283b@redhat.com"
+    ),
+    "amx-review-c": _Point(
+        AmxReviewC, "no request, allocation in the write", "16c938e2-2427-c8dd-94a1-eba8f967283b@redhat.com"
+    ),
+}
+_MAINLINE = {
+    "v5.16": _Point(Kernel, "the kernel before the series", "mainline"),
+    "v5.17": _Point(AmxV6, "the series as merged (its v6)", "20220107185512.25321-1-pbonzini@redhat.com", "v5.17"),
+    "v5.18": _Point(AmxV6, "mainline", "mainline", "v5.18"),
+    "v6.6": _Point(AmxV6, "mainline", "mainline", "v6.6"),
+    "v6.12": _Point(AmxV6, "mainline", "mainline", "v6.12"),
+    "v6.18": _Point(AmxV6, "mainline", "mainline", "v6.18"),
+    "v7.3": _Point(AmxV6, "mainline, the newest modelled", "mainline", "v7.3"),
+}
+_STABLE = {
+    "v6.1.192": _Point(
+        AmxV6,
+        "stable",
+        "Debian linux-source-6.1",
+        "v6.1",
+        ("18164f66e6c5", "1937e18cc3cf", "dda366083e5f", "b45f72177594"),
+    ),
+    "v6.12.117": _Point(
+        AmxV6, "stable", "Debian linux-source-6.12", "v6.12", ("1937e18cc3cf", "dda366083e5f", "b45f72177594")
+    ),
+    "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17"),
+}
+_POINTS = {**_SERIES, **_MAINLINE, **_STABLE}
+ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3", "amx-v6": "v5.17"}
+
+
+def names() -> list[str]:
+    """Every revision's name: the series in the order of posting, then mainline, then stable."""
+    return list(_POINTS)
+
+
+def canonical(name: str) -> str:
+    """The name that an alias stands for; RevisionError for an unknown one."""
+    name = ALIASES.get(name, name)
+    if name not in _POINTS:
+        known = ", ".join([*_POINTS, *ALIASES])
+        raise RevisionError(f"unknown revision {name}: expected one of {known}")
+    return name
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.removeprefix("v").split("."))
+
+
+def _patches_of(point: _Point) -> list[Patch]:
+    if not point.upto:
+        return []
+    limit = _version(point.upto)
+    return [p for p in PATCHES.values() if _version(p.version) <= limit or p.commit in point.backports]
+
+
+def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) -> Revision:
+    """The revision ``name`` with the commits of ``apply`` added in queue order and those of ``revert`` left out.
+
+    Raises RevisionError for an unknown name or commit, for one that is applied twice or reverted without being there,
+    and for a stack that cannot be composed.
+    """
+    name = canonical(name)
+    point = _POINTS[name]
+    chosen = _patches_of(point)
+    added = [find(commit) for commit in apply]
+    removed = [find(commit) for commit in revert]
+    for p in added:
+        if p in chosen:
+            raise RevisionError(f"{name} has {p.commit} already")
+    for p in removed:
+        if p not in chosen:
+            raise RevisionError(f"{name} does not have {p.commit}")
+    stack = [p for p in PATCHES.values() if (p in chosen or p in added) and p not in removed]
+    label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
+    kernel = compose(label, point.base, stack, removed)
+    return Revision(label, name, point.title, point.source, kernel, tuple(stack))
+
+
+def selects(spec: str, name: str) -> bool:
+    """Whether the revisions part of an `expect:` line, ``spec``, selects the revision ``name``.
+
+    A name selects itself, ``*`` everything; ``A..B``, ``A..`` and ``..B`` select within the line that A or B belongs
+    to: the posted series, or mainline (stable versions are named one by one).
+    """
+    name = canonical(name)
+    if spec == "*":
+        return True
+    if ".." not in spec:
+        return canonical(spec) == name
+    first, last = spec.split("..", 1)
+    ends = [canonical(end) for end in (first, last) if end]
+    for line in (list(_SERIES), list(_MAINLINE)):
+        if ends and all(end in line for end in ends):
+            low = line.index(canonical(first)) if first else 0
+            high = line.index(canonical(last)) if last else len(line) - 1
+            return name in line[low : high + 1]
+    raise RevisionError(f"{spec}: expected a range within the posted series or within mainline")

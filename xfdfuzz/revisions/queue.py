@@ -1,0 +1,99 @@
+"""Patches and how they are stacked: a patch is a mixin that replaces just the functions that the real patch changes.
+
+A patch class subclasses the class whose methods it replaces, never another patch, or reverting that one would silently
+do nothing.  The stack is composed as an MRO, last patch first, as quilt would; :func:`compose` refuses one that lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from xfdfuzz.kernel.base import KernelBase
+from xfdfuzz.kernel.kvm.vmx import Kernel
+
+
+class RevisionError(Exception):
+    """A revision or patch that does not exist, or a stack that cannot be built; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it."""
+
+    commit: str
+    title: str
+    version: str
+    fixes: tuple[str, ...]
+    stable: tuple[str, ...]
+    cls: type[KernelBase]
+
+    @property
+    def doc(self) -> str:
+        """What it changes, in a sentence."""
+        return (self.cls.__doc__ or "").strip()
+
+
+#: Every patch by its commit, in mainline order.
+PATCHES: dict[str, Patch] = {}
+
+_C = TypeVar("_C", bound=type[KernelBase])
+
+
+def patch(
+    commit: str, title: str, version: str, fixes: tuple[str, ...] = (), stable: tuple[str, ...] = ()
+) -> Callable[[_C], _C]:
+    """Register a patch class; the order of registration is the order of the queue."""
+
+    def register(cls: _C) -> _C:
+        PATCHES[commit] = Patch(commit, title, version, fixes, stable, cls)
+        return cls
+
+    return register
+
+
+def find(commit: str) -> Patch:
+    """The patch with that commit, or with the only commit that starts so (at least 6 digits)."""
+    found = [p for c, p in PATCHES.items() if c.startswith(commit) or commit.startswith(c)] if len(commit) >= 6 else []
+    if len(found) != 1:
+        raise RevisionError(f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
+    return found[0]
+
+
+def compose(label: str, base: type[Kernel], patches: Sequence[Patch], reverted: Sequence[Patch] = ()) -> type[Kernel]:
+    """The kernel class of ``base`` with ``patches`` on it, in this order; ``reverted`` are left out on request."""
+    for p in patches:
+        check_applies(base, p)
+    check_reverts(patches, reverted)
+    kernel: type[Kernel] = type(
+        label, (*(p.cls for p in reversed(patches)), base), {"revision": label, "__doc__": base.__doc__}
+    )
+    selected = {p.cls for p in patches}
+    hidden = [p.commit for p in PATCHES.values() if p.cls in kernel.__mro__ and p.cls not in selected]
+    if hidden:
+        raise RevisionError(f"{label}: patch {hidden[0]} is still in the stack, although it was not selected")
+    return kernel
+
+
+def check_applies(base: type[Kernel], p: Patch) -> None:
+    """A patch applies where the class whose functions it changes is part of the base."""
+    missing = [parent for parent in p.cls.__bases__ if not issubclass(base, parent)]
+    if missing:
+        changed = ", ".join(name for name in vars(p.cls) if not name.startswith("__"))
+        raise RevisionError(f"{p.commit} does not apply to {base.revision}, which does not have {changed}()")
+
+
+def check_reverts(patches: Sequence[Patch], reverted: Sequence[Patch]) -> None:
+    """A reverted patch must not have a method that a later patch replaces whole: its revert would change nothing."""
+    order = list(PATCHES.values())
+    for gone in reverted:
+        for later in patches:
+            if order.index(later) < order.index(gone):
+                continue
+            for name, method in vars(gone.cls).items():
+                whole = vars(later.cls).get(name)
+                if callable(method) and callable(whole) and "super" not in whole.__code__.co_names:
+                    raise RevisionError(
+                        f"cannot revert {gone.commit}: {later.commit}, later in the queue, replaces {name}() whole"
+                    )
