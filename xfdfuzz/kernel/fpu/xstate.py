@@ -19,8 +19,12 @@ ARCH_REQ_XCOMP_PERM = 0x1023
 ARCH_GET_XCOMP_GUEST_PERM = 0x1024
 ARCH_REQ_XCOMP_GUEST_PERM = 0x1025
 
-#: What a signal frame takes beside the XSAVE image, in bytes (arch/x86/kernel/signal.c, get_sigframe_size(); rounded).
-SIGFRAME_BASE = 1008
+#: get_sigframe_size() - fpu_user_cfg.max_size, in bytes: recorded kernels report AT_MINSIGSTKSZ = 11952 with 11008 of
+#: user state (arch/x86/kernel/signal.c).
+SIGFRAME_WITHOUT_XSTATE = 944
+#: The same less what fpu_default_state_size has beyond the user state: FP_XSTATE_MAGIC2 and, with IA32_EMULATION, the
+#: legacy frame (sigaltstack_size_valid()).
+SIGALTSTACK_WITHOUT_XSTATE = 828
 
 
 class Value(NamedTuple):
@@ -109,7 +113,7 @@ class Xstate(FpuCore):
 
     def validate_sigaltstack(self, usize: int) -> int:
         """ENOSPC when a thread's alternate stack could not hold the frame (fpu/xstate.c)."""
-        framesize = SIGFRAME_BASE + usize
+        framesize = SIGFRAME_WITHOUT_XSTATE + usize
         for task in self.tasks:
             if task.exists and task.group_leader == self.current.group_leader and 0 < task.sas_ss_size < framesize:
                 return -ENOSPC
@@ -119,7 +123,7 @@ class Xstate(FpuCore):
         """Whether a new alternate stack is big enough for what the process may use (arch/x86/kernel/signal.c)."""
         fpu = self.tasks[self.current.group_leader].fpu
         if fpu.perm.state_perm & self.XFEATURE_MASK_USER_DYNAMIC:
-            return size > SIGFRAME_BASE + fpu.perm.user_state_size
+            return size > SIGALTSTACK_WITHOUT_XSTATE + fpu.perm.user_state_size
         return True
 
     # -- growth --------------------------------------------------------------------------------------------------

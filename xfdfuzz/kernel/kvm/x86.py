@@ -306,7 +306,7 @@ class KvmX86(KvmCpuid):
         """Between those handlers and `local_irq_enable()`; nothing before the series."""
 
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
-        """XCR0, XSS and PKRU of the guest; CR4.OSXSAVE is taken to be set in every guest."""
+        """XCR0 and PKRU of the guest; CR4.OSXSAVE is taken to be set, CR4.PKE clear, and IA32_XSS to be the host's."""
         if not self.use_xsave:
             return
         if vcpu.arch.xcr0 != self.host_xcr0:

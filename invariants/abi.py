@@ -1,0 +1,172 @@
+"""What ioctls and system calls promise to user space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import standard_size
+from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.kernel.errno import EFAULT, EIO
+from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.state import GP_VECTOR
+from xfdfuzz.program.ops.base import VcpuIoctl
+from xfdfuzz.program.ops.kvm import (
+    KvmGetMsrs,
+    KvmGetSupportedCpuid,
+    KvmGetXsave,
+    KvmGetXsave2,
+    KvmSetCpuid2Supported,
+    KvmSetMsrs,
+)
+from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
+from xfdfuzz.program.step import Image
+
+
+@invariant("failed-call-changes-nothing", "abi", ("INV-08", "INV-10", "ATOMIC"), ops=(VcpuIoctl,))
+def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
+    """A vCPU ioctl that fails leaves the vCPU as it was: user space that looks at the error must not find half of the
+    change made.  KVM_SET_MSRS fails when it takes no entry at all."""
+    op, ret = view.step.op, view.step.result.ret
+    failed = ret == 0 if isinstance(op, KvmSetMsrs) else isinstance(ret, int) and ret < 0
+    if isinstance(op, KvmGetMsrs) or not failed:
+        return
+    nr = op.vcpu  # type: ignore[attr-defined]
+    before, after = view.before.vcpus[nr], view.k.vcpus[nr]
+    pointer = after.arch.guest_fpu.fpstate
+    same = bytes(before) == bytes(after) and bytes(view.before.fpstates[pointer]) == bytes(view.k.fpstates[pointer])
+    if not same:
+        yield Broken(f"v{nr} changed although the call returned {view.step.result}")
+
+
+@invariant("faulting-instruction-changes-nothing", "corruption", ("INV-08", "ATOMIC"), ops=(HandleExit,))
+def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
+    """A WRMSR or XSETBV that ends in #GP leaves XCR0 and XFD as they were."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    before, after = view.before.vcpus[nr].arch, view.k.vcpus[nr].arch
+    if not after.exception_pending or after.exception_vector != GP_VECTOR or before.exception_pending:
+        return
+    old_xfd = view.before.fpstates[before.guest_fpu.fpstate].xfd
+    new_xfd = view.k.fpstates[after.guest_fpu.fpstate].xfd
+    if (before.xcr0, old_xfd) != (after.xcr0, new_xfd):
+        yield Broken(f"v{nr}: XCR0 {before.xcr0:#x} -> {after.xcr0:#x}, XFD {old_xfd:#x} -> {new_xfd:#x} and #GP")
+
+
+@invariant("ioctl-leaves-run-state-alone", "abi", ("INV-09",), ops=(VcpuIoctl,))
+def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
+    """A vCPU ioctl other than KVM_RUN executes no guest instruction, so it queues no exception, sets no exit reason and
+    leaves no completion behind that would skip an instruction of the guest."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    before, after = view.before.vcpus[nr], view.k.vcpus[nr]
+    if before.arch.exception_pending != after.arch.exception_pending:
+        yield Broken(f"v{nr}: the ioctl queued an exception for the guest", "exception")
+    if before.arch.complete_userspace_io != after.arch.complete_userspace_io:
+        yield Broken(f"v{nr}: the ioctl left a completion for the next KVM_RUN", "completion")
+    if before.run.exit_reason != after.run.exit_reason:
+        yield Broken(f"v{nr}: the ioctl set kvm_run->exit_reason to {after.run.exit_reason}", "exit-reason")
+
+
+@invariant("supported-cpuid-is-usable", "abi", ("INV-28", "CPUIDOK"), ops=(KvmGetSupportedCpuid, KvmSetCpuid2Supported))
+def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
+    """What KVM_GET_SUPPORTED_CPUID offers can be given back with KVM_SET_CPUID2, and a guest can set the whole of its
+    XCR0 mask; a permission adds to the defaults.  VMMs do just that without looking at single bits."""
+    k, op = view.k, view.step.op
+    advertised = view.step.result.out
+    if not isinstance(advertised, int) or not k.use_xsave:
+        return
+    if not xf.legal_xcr0(advertised):
+        yield Broken(f"offers XCR0 = {advertised:#x}, which no guest can set", "illegal")
+    always = k.fpu_user_cfg.default_features & k.supported_xcr0 & ~xf.MASK_XTILE_CFG
+    if always & ~advertised:
+        yield Broken(f"offers {advertised:#x} without the defaults {always & ~advertised:#x}", "incomplete")
+    if isinstance(op, KvmSetCpuid2Supported) and view.step.result.ret not in (0, -EIO):
+        ran = view.before.vcpus[op.vcpu].last_vmentry_cpu != -1
+        starved = view.step.result.ret == -EFAULT and view.before.alloc_failures
+        if not ran and not starved:
+            yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
+
+
+@invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
+def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
+    """KVM_GET_XSAVE does what XSAVE does: a component that XFD disables is reported as initial (KVM's ABI as
+    b45f72177594 states it)."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    image = view.step.result.out
+    xfd = view.k.fpstates[view.k.vcpus[nr].arch.guest_fpu.fpstate].xfd
+    if isinstance(image, Image) and image.xstate_bv & xfd:
+        yield Broken(f"v{nr}: XSTATE_BV {image.xstate_bv:#x} holds components that XFD {xfd:#x} disables")
+
+
+@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave,))
+def get_xsave_is_complete(view: View) -> Iterator[Broken]:
+    """KVM_GET_XSAVE copies 4096 bytes.  Once the image is larger it must fail: a cut image loses tile data in a
+    migration that looks successful."""
+    op = view.step.op
+    if view.step.result.ret == 0 and view.k.use_xsave:
+        pointer = view.k.vcpus[op.vcpu].arch.guest_fpu.fpstate  # type: ignore[attr-defined]
+        size = standard_size(view.k.fpstates[pointer].user_xfeatures)
+        if size > KVM_XSAVE_SIZE:
+            yield Broken(f"succeeds with {KVM_XSAVE_SIZE} of {size} bytes")
+
+
+@invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
+def get_xsave_is_true(view: View) -> Iterator[Broken]:
+    """The image that user space reads holds what the guest had in its registers, or user space put there; a migration
+    would carry anything else to the other side."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    image = view.step.result.out
+    if not isinstance(image, Image):
+        return
+    ideal = view.k.system.ghost.vcpus[nr]
+    shown = (view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~xf.MASK_PKRU & ~ideal.regs.undefined
+    tokens = dict(image.tokens)
+    for i in xf.components_in(shown & ~ideal.xfd):
+        if tokens.get(i, 0) != ideal.regs.data[i]:
+            yield Broken(f"v{nr}: {xf.NAMES[i]} reads {tokens.get(i, 0)}, it is {ideal.regs.data[i]}", xf.NAMES[i])
+
+
+@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))
+def get_msrs_is_true(view: View) -> Iterator[Broken]:
+    """KVM_GET_MSRS of IA32_XFD and IA32_XFD_ERR gives what the guest would read."""
+    op, value = view.step.op, view.step.result.out
+    assert isinstance(op, KvmGetMsrs)
+    if isinstance(value, int):
+        ideal = view.k.system.ghost.vcpus[op.vcpu]
+        expected = ideal.xfd if op.msr == MSR_IA32_XFD else ideal.xfd_err
+        exposed = view.k.vcpus[op.vcpu].arch.cpuid_xfd
+        if exposed and value != expected:
+            yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
+
+
+@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs,))
+def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
+    """Where KVM offers XFD to guests, user space can read IA32_XFD and IA32_XFD_ERR: they are part of the state that a
+    migration must carry."""
+    op = view.step.op
+    assert isinstance(op, KvmGetMsrs)
+    if view.step.result.ret == 0 and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
+        yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")
+
+
+@invariant("xfd-msrs-can-be-restored", "abi", ("ABI",), ops=(KvmSetMsrs,))
+def xfd_msrs_can_be_restored(view: View) -> Iterator[Broken]:
+    """User space may always write 0, the reset value, to IA32_XFD and IA32_XFD_ERR where KVM offers XFD, whatever the
+    guest's CPUID: VMMs write every MSR of the index list."""
+    op = view.step.op
+    assert isinstance(op, KvmSetMsrs)
+    if view.step.result.ret == 0 and view.k.kvm_cpu_cap_has_xfd() and op.msrs.entries and not op.msrs.entries[0][1]:
+        yield Broken(f"v{op.vcpu}: KVM_SET_MSRS refuses the reset value")
+
+
+@invariant(
+    "exit-reason-is-known",
+    "abi",
+    ("INV-31",),
+    ops=(KvmRunReturns,),
+    excluded=("amx-v1", "amx-review-a", "amx-review-b"),
+)
+def exit_reason_is_known(view: View) -> Iterator[Broken]:
+    """KVM_RUN returns with an exit reason that the ABI documents."""
+    if view.step.result.ret == "KVM_EXIT_FPU_REALLOC":
+        yield Broken("KVM_EXIT_FPU_REALLOC is not part of the ABI")

@@ -1,0 +1,151 @@
+"""Buffers: big enough, owned once, never used after free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from xfdfuzz.arch.cpuid import compacted_size, standard_size
+from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
+from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NR_FPSTATES, NULL, USER_TASKS
+from xfdfuzz.program.ops.base import GuestOp
+from xfdfuzz.program.ops.guest import GuestInterrupt
+from xfdfuzz.program.ops.kvm import CloseVm, KvmCreateVcpu, KvmSetCpuid2, KvmSetCpuid2Supported, KvmSetMsrs, KvmSetXcrs
+from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
+from xfdfuzz.program.ops.tasks import CloneThread, CloneVm, UserDyn2load, UserTileload
+
+#: Ops after which buffers can have come, gone or changed hands.
+_ALLOCATING = (
+    CloneThread,
+    CloneVm,
+    CloseVm,
+    HandleExit,
+    KvmCreateVcpu,
+    KvmRun,
+    KvmRunReturns,
+    KvmSetCpuid2,
+    KvmSetCpuid2Supported,
+    KvmSetMsrs,
+    KvmSetXcrs,
+    UserDyn2load,
+    UserTileload,
+)
+
+
+@invariant("no-buffer-overrun", "corruption", ("INV-23", "BUF"), events=(OVERRUN,))
+def no_buffer_overrun(view: View) -> Iterator[Broken]:
+    """Nothing is read or written beyond the end of a buffer, the kernel's or the caller's."""
+    for event in view.events(OVERRUN):
+        used, size = event.detail
+        yield Broken(f"{event.trace[0]} touches {used} bytes of a buffer of {size}", event.trace[0])
+
+
+@invariant("no-use-after-free", "corruption", ("INV-24", "LIFE"), events=(USE_AFTER_FREE,))
+def no_use_after_free(view: View) -> Iterator[Broken]:
+    """A freed fpstate is never used."""
+    for event in view.events(USE_AFTER_FREE):
+        yield Broken(f"fpstate {event.detail[0]} is used in {event.trace[0]} after it was freed", event.trace[0])
+
+
+@invariant("no-null-dereference", "panic", ("INV-24", "BAL"), events=(NULL_DEREF,))
+def no_null_dereference(view: View) -> Iterator[Broken]:
+    """The kernel follows no NULL pointer; here it would be a missing fpstate, after an unbalanced load or put."""
+    for event in view.events(NULL_DEREF):
+        yield Broken(f"NULL dereference in {' <- '.join(event.trace)}", event.trace[0])
+
+
+@invariant("no-leak", "leak", ("LIFE",), events=(LEAK,))
+def no_leak(view: View) -> Iterator[Broken]:
+    """Every allocated fpstate is freed."""
+    for event in view.events(LEAK):
+        yield Broken(f"fpstate {event.detail[0]} is dropped without being freed", event.trace[0])
+
+
+@invariant("fpstate-reachable", "leak", ("LIFE",), ops=_ALLOCATING, state=True)
+def fpstate_reachable(view: View) -> Iterator[Broken]:
+    """Every allocated fpstate is pointed to by a task or a vCPU, and none that is pointed to is freed: the first is a
+    leak, the second a use after free in waiting."""
+    pointers = view.k.fpstate_pointers()
+    for nr in range(FIRST_VALLOC, NR_FPSTATES):
+        fpstate = view.k.fpstates[nr]
+        if fpstate.allocated and nr not in pointers:
+            yield Broken(f"fpstate {nr} is allocated and nothing points to it", key=nr)
+        if fpstate.freed and nr in pointers:
+            yield Broken(f"fpstate {nr} was freed and is still pointed to", key=nr)
+
+
+@invariant("fpstate-has-one-owner", "corruption", ("INV-24", "LIFE"), ops=_ALLOCATING, state=True)
+def fpstate_has_one_owner(view: View) -> Iterator[Broken]:
+    """No two tasks, and no two vCPUs, share an fpstate: each would find the other's registers."""
+    for pointers in (
+        [task.fpu.fpstate for task in view.k.tasks if task.exists],
+        [vcpu.arch.guest_fpu.fpstate for vcpu in view.k.vcpus if vcpu.exists],
+    ):
+        for nr, count in Counter(pointers).items():
+            if nr != NULL and count > 1:
+                yield Broken(f"fpstate {nr} belongs to {count} owners", key=nr)
+
+
+@invariant("fpstate-fits-its-features", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)
+def fpstate_fits_its_features(view: View) -> Iterator[Broken]:
+    """An fpstate's allocation holds the compacted image of all its xfeatures, to the byte.  XSAVES with that mask
+    writes there; the page that vmalloc rounds up to only hides it."""
+    if not view.k.use_xsave:
+        return
+    for nr, fpstate in enumerate(view.k.fpstates):
+        if fpstate.allocated:
+            needed = compacted_size(fpstate.xfeatures)
+            if needed > fpstate.alloc_size:
+                kind = "init" if nr == INIT_FPSTATE else "guest" if fpstate.is_guest else "host"
+                yield Broken(f"{kind} fpstate {nr} has {fpstate.alloc_size} bytes for {needed}", kind, nr)
+
+
+@invariant("uabi-size-covers-image", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)
+def uabi_size_covers_image(view: View) -> Iterator[Broken]:
+    """Where a vCPU has a uabi_size, the standard-format image of its user features fits in it: KVM_GET_XSAVE2 and
+    KVM_SET_XSAVE copy that many bytes."""
+    for nr, vcpu in enumerate(view.k.vcpus):
+        size = vcpu.arch.guest_fpu.uabi_size
+        if vcpu.exists and size:
+            needed = standard_size(view.k.fpstates[vcpu.arch.guest_fpu.fpstate].user_xfeatures)
+            if view.k.use_xsave and needed > size:
+                yield Broken(f"v{nr}: uabi_size is {size}, its image takes {needed} bytes", key=nr)
+
+
+@invariant("in-use-tells-the-truth", "corruption", ("INV-24", "BAL"), ops=_ALLOCATING, state=True)
+def in_use_tells_the_truth(view: View) -> Iterator[Broken]:
+    """fpstate->in_use of a guest says whether some task has it installed: it decides whether XFD is written to the MSR
+    and whether the buffer may be freed."""
+    installed = {task.fpu.fpstate for task in view.k.tasks if task.exists}
+    for nr, vcpu in enumerate(view.k.vcpus):
+        if vcpu.exists:
+            pointer = vcpu.arch.guest_fpu.fpstate
+            in_use = bool(view.k.fpstates[pointer].in_use)
+            if in_use != (pointer in installed):
+                yield Broken(f"v{nr}: in_use is {in_use}, installed is {not in_use}", key=nr)
+
+
+@invariant("load-put-balanced", "corruption", ("INV-24", "BAL"), ops=_ALLOCATING, state=True)
+def load_put_balanced(view: View) -> Iterator[Broken]:
+    """Outside KVM_RUN a task has its own fpstate installed and no other put aside."""
+    for nr in range(USER_TASKS):
+        task = view.k.tasks[nr]
+        installed = task.fpu.task_fpstate != NULL or view.k.fpstates[task.fpu.fpstate].is_guest
+        if task.exists and not task.kvm_run and installed:
+            yield Broken(f"t{nr} runs outside KVM_RUN with a guest's fpstate", key=nr)
+
+
+@invariant("guest-features-backed", "corruption", ("INV-06", "PERM"), ops=(VmEnter, GuestOp))
+def guest_features_backed(view: View) -> Iterator[Broken]:
+    """Whatever dynamic feature the guest can use, enabled in XCR0 and not disabled by XFD, has room in its fpstate:
+    there is no second chance to allocate it, and its state is lost at the first save."""
+    k = view.k
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    if not k.this_cpu.guest or isinstance(view.step.op, GuestInterrupt):
+        return
+    usable = k.regs.xcr0 & ~k.regs.xfd & k.XFEATURE_MASK_USER_DYNAMIC
+    gfpu = k.vcpus[nr].arch.guest_fpu
+    missing = usable & ~(k.fpstates[gfpu.fpstate].xfeatures & gfpu.xfeatures)
+    if missing:
+        yield Broken(f"v{nr} can use components {missing:#x}, which its fpstate has no room for", "guest")

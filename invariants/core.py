@@ -1,0 +1,223 @@
+"""Invariants: the decorator, what a broken one gives, and the checker that applies them to steps."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import xfdfuzz.invariants as package
+from xfdfuzz.kernel.event import Event
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import System
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
+from xfdfuzz.revisions import RevisionError, selects
+
+#: Severities, worst first.
+SEVERITIES = ("panic", "corruption", "leak", "warn", "abi")
+
+
+class Broken(NamedTuple):
+    """One way in which an invariant is broken.
+
+    ``message`` says what was seen, in a sentence; ``site`` is where, for the bucket (a kernel function, a component,
+    the op); ``key`` tells apart the objects that a state invariant speaks of.
+    """
+
+    message: str
+    site: str = ""
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken invariant in a run.  ``step`` counts from 1."""
+
+    invariant: str
+    severity: str
+    site: str
+    message: str
+    step: int
+
+    @property
+    def bucket(self) -> str:
+        """What makes two violations the same finding, whatever the revision."""
+        return f"{self.invariant}@{self.site}" if self.site else self.invariant
+
+
+class View(NamedTuple):
+    """What an invariant looks at: a step, and the kernel, whose system is the state after it."""
+
+    k: Kernel
+    step: Step
+
+    @property
+    def before(self) -> System:
+        """The state before the step."""
+        return self.step.before
+
+    def events(self, kind: str) -> Iterator[Event]:
+        """The reports of one kind."""
+        return (event for event in self.step.events if event.kind == kind)
+
+
+Predicate = Callable[[View], Iterable[Broken]]
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """A named predicate.
+
+    ``ops``: the op classes after which it is looked at (empty: all).  ``events``: report kinds that it judges; it is
+    called only when there is one.  ``state``: it speaks of a state, so it counts when it *becomes* false.  ``at_end``:
+    it is looked at once, after the program was drained.  ``revisions``: `expect:`-style selections (empty: all);
+    ``excluded`` are taken out.
+    """
+
+    name: str
+    severity: str
+    references: tuple[str, ...]
+    predicate: Predicate
+    ops: tuple[type[Op], ...]
+    events: tuple[str, ...]
+    state: bool
+    at_end: bool
+    revisions: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+    @property
+    def doc(self) -> str:
+        """Why a violation is bad."""
+        return " ".join((self.predicate.__doc__ or "").split())
+
+    def applies_to(self, revision: str) -> bool:
+        """Whether it is checked on the revision with that name."""
+        if any(selects(spec, revision) for spec in self.excluded):
+            return False
+        return not self.revisions or any(selects(spec, revision) for spec in self.revisions)
+
+
+#: Every invariant by name.
+INVARIANTS: dict[str, Invariant] = {}
+
+
+def invariant(
+    name: str,
+    severity: str,
+    references: tuple[str, ...] = (),
+    *,
+    ops: tuple[type[Op], ...] = (),
+    events: tuple[str, ...] = (),
+    state: bool = False,
+    at_end: bool = False,
+    revisions: tuple[str, ...] = (),
+    excluded: tuple[str, ...] = (),
+) -> Callable[[Predicate], Predicate]:
+    """Register an invariant; its docstring is what reports print under "why this is bad"."""
+    if severity not in SEVERITIES:
+        raise ValueError(f"invariant {name}: severity {severity!r} is none of {', '.join(SEVERITIES)}")
+
+    def register(predicate: Predicate) -> Predicate:
+        known = INVARIANTS.get(name)
+        if known is not None and known.predicate.__code__.co_filename != predicate.__code__.co_filename:
+            raise ValueError(f"invariant {name} exists already")
+        if not predicate.__doc__:
+            raise ValueError(f"invariant {name}: its docstring must say why a violation is bad")
+        INVARIANTS[name] = Invariant(
+            name, severity, references, predicate, ops, events, state, at_end, revisions, excluded
+        )
+        return predicate
+
+    return register
+
+
+def load(files: Iterable[Path] = ()) -> dict[str, Invariant]:
+    """Import the modules of this folder, the entry points of installed packages and the given files.
+
+    Raises OSError for a file that cannot be read, and whatever a file raises when it is executed.
+    """
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group="xfdfuzz.invariants"):
+        entry.load()
+    for file in files:
+        load_file(file)
+    return INVARIANTS
+
+
+def load_file(file: Path) -> None:
+    """Execute a file that defines invariants."""
+    spec = importlib.util.spec_from_file_location(f"xfdfuzz_user_invariants_{file.stem}", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise FileNotFoundError(2, "No such file", str(file))
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+class Checker:
+    """Applies the invariants of one revision to the steps of one run."""
+
+    def __init__(self, kernel: Kernel, revision: str) -> None:
+        self.kernel = kernel
+        applicable = [i for i in INVARIANTS.values() if _applies(i, revision)]
+        self._at_end = [i for i in applicable if i.at_end]
+        self._each = [i for i in applicable if not i.at_end]
+        self._by_op: dict[type[Op], list[Invariant]] = {}
+        self._broken: set[tuple[str, int]] = set()
+
+    def check(self, step: Step) -> list[Violation]:
+        """What ``step`` broke.  After the death of the host only its reports count."""
+        if step.result.ret == NOT_ENABLED:
+            return []
+        view = View(self.kernel, step)
+        dead = step.result.ret == PANIC
+        kinds = {event.kind for event in step.events} if step.events else ()
+        found: list[Violation] = []
+        for inv in self._of(type(step.op)):
+            if inv.events:
+                if kinds and not kinds.isdisjoint(inv.events):
+                    found += self._violations(inv, view)
+            elif dead:
+                continue
+            elif inv.state:
+                found += self._newly_broken(inv, view)
+            else:
+                found += self._violations(inv, view)
+        return found
+
+    def finish(self, last: Step) -> list[Violation]:
+        """What the drained program leaves broken."""
+        view = View(self.kernel, last)
+        return [violation for inv in self._at_end for violation in self._violations(inv, view)]
+
+    def _of(self, op: type[Op]) -> list[Invariant]:
+        if op not in self._by_op:
+            self._by_op[op] = [i for i in self._each if not i.ops or issubclass(op, i.ops)]
+        return self._by_op[op]
+
+    def _violations(self, inv: Invariant, view: View) -> list[Violation]:
+        return [_violation(inv, view, broken) for broken in inv.predicate(view)]
+
+    def _newly_broken(self, inv: Invariant, view: View) -> list[Violation]:
+        now = {(inv.name, broken.key): broken for broken in inv.predicate(view)}
+        fresh = [broken for key, broken in now.items() if key not in self._broken]
+        if now or self._broken:
+            self._broken = {key for key in self._broken if key[0] != inv.name} | now.keys()
+        return [_violation(inv, view, broken) for broken in fresh]
+
+
+def _applies(inv: Invariant, revision: str) -> bool:
+    try:
+        return inv.applies_to(revision)
+    except RevisionError:
+        return not inv.revisions
+
+
+def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
+    site = broken.site or type(view.step.op).__name__
+    return Violation(inv.name, inv.severity, site, broken.message, view.step.number)

@@ -1,0 +1,104 @@
+"""Permissions: who may use a dynamic feature, and what arch_prctl() promises about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.kernel.errno import EBUSY
+from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System
+from xfdfuzz.program.ops.base import TaskOp
+from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm
+
+
+def _perm(system: System, task: int, guest: bool) -> FpuStatePerm:
+    fpu = system.tasks[system.tasks[task].group_leader].fpu
+    return fpu.guest_perm if guest else fpu.perm
+
+
+@invariant("permission-only-grows", "abi", ("INV-20", "PERM"), ops=(ReqXcompPerm, ReqXcompGuestPerm))
+def permission_only_grows(view: View) -> Iterator[Broken]:
+    """A permission, once given, stays until exec, and the default features need none: user space, KVM's CPUID and the
+    buffer sizes all rely on it.  Looked at as user space can: through the user components."""
+    k = view.k
+    task = view.step.op.task  # type: ignore[attr-defined]
+    for guest in (False, True):
+        before = _perm(view.before, task, guest).state_perm
+        after = _perm(k.system, task, guest).state_perm
+        watched = k.user_supported | FPU_GUEST_PERM_LOCKED
+        lost = (before | k.fpu_user_cfg.default_features) & watched & ~after
+        if lost:
+            yield Broken(f"the {'guest' if guest else 'host'} permission loses {lost:#x}", "guest" if guest else "host")
+
+
+@invariant("permission-frozen-by-first-vcpu", "abi", ("INV-21", "PERM"), ops=(TaskOp,))
+def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
+    """After the first vCPU of a process its guest permissions do not change: a request for a new one is -EBUSY, for one
+    that is held 0.  Otherwise the vCPUs of a VM disagree about what the guest may use."""
+    op = view.step.op
+    for nr in range(USER_TASKS):
+        before, after = view.before.tasks[nr].fpu.guest_perm, view.k.tasks[nr].fpu.guest_perm
+        if before.state_perm & FPU_GUEST_PERM_LOCKED and before.state_perm != after.state_perm:
+            yield Broken(f"t{nr}'s locked guest permissions changed to {after.state_perm:#x}")
+    if isinstance(op, ReqXcompGuestPerm) and _perm(view.before, op.task, True).state_perm & FPU_GUEST_PERM_LOCKED:
+        held = _perm(view.before, op.task, True).state_perm >> op.facility & 1 if op.facility < 63 else 0
+        known = view.k.xstate_prctl_req(op.facility) if op.facility < view.k.XFEATURE_MAX else 0
+        known &= view.k.fpu_user_cfg.max_features
+        expected = 0 if held else -EBUSY
+        if known and view.step.result.ret != expected:
+            yield Broken(f"a request on locked permissions gives {view.step.result}, expected {expected}")
+
+
+@invariant("permission-request-truthful", "abi", ("INV-22",), ops=(ReqXcompPerm, ReqXcompGuestPerm))
+def permission_request_truthful(view: View) -> Iterator[Broken]:
+    """A request returns 0 if and only if the permission is held afterwards."""
+    op = view.step.op
+    assert isinstance(op, ReqXcompPerm | ReqXcompGuestPerm)
+    guest = isinstance(op, ReqXcompGuestPerm)
+    facility = view.k.xstate_prctl_req(op.facility) if op.facility < view.k.XFEATURE_MAX else 0
+    held = bool(facility) and _perm(view.k.system, op.task, guest).state_perm & facility == facility
+    if (view.step.result.ret == 0) != held:
+        yield Broken(f"returns {view.step.result} and the permission is {'held' if held else 'not held'}")
+
+
+@invariant("guest-features-permitted", "abi", ("INV-07", "PERM"), ops=(TaskOp,), state=True)
+def guest_features_permitted(view: View) -> Iterator[Broken]:
+    """A guest's buffer has room only for dynamic features that a process which shares its VM's memory may give to
+    guests. (Which of several such processes is not fixed: permissions belong to a thread group, VMs to an address
+    space.)"""
+    for nr, vcpu in enumerate(view.k.vcpus):
+        used = vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC if vcpu.exists else 0
+        if used:
+            mm = view.k.vms[vcpu.vm].mm
+            allowed = 0
+            for task in view.k.tasks:
+                if task.exists and task.mm == mm:
+                    allowed |= view.k.tasks[task.group_leader].fpu.guest_perm.state_perm
+            if used & ~allowed:
+                yield Broken(f"v{nr} has room for {used:#x}, permitted is {allowed:#x}", key=nr)
+
+
+@invariant("host-features-permitted", "abi", ("INV-11", "PERM"), ops=(TaskOp,), state=True)
+def host_features_permitted(view: View) -> Iterator[Broken]:
+    """A host thread's own fpstate has room only for dynamic features that its process asked for."""
+    k = view.k
+    for nr in range(USER_TASKS):
+        task = k.tasks[nr]
+        if task.exists:
+            own = k.fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
+            allowed = k.tasks[task.group_leader].fpu.perm.state_perm
+            if own.xfeatures & k.XFEATURE_MASK_USER_DYNAMIC & ~allowed:
+                yield Broken(f"t{nr} has room for a feature that its process may not use", key=nr)
+
+
+@invariant("host-xfd-guards-unbacked-features", "corruption", ("INV-11", "PERM"), ops=(TaskOp,), state=True)
+def host_xfd_guards_unbacked_features(view: View) -> Iterator[Broken]:
+    """A host thread's fpstate keeps every dynamic feature disabled that it has no room for: with the XFD bit clear the
+    thread uses the feature without permission, and its state is lost at the next switch."""
+    k = view.k
+    for nr in range(USER_TASKS):
+        task = k.tasks[nr]
+        if task.exists:
+            own = k.fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
+            if not own.is_guest and k.init_xfd & ~own.xfeatures & ~own.xfd:
+                yield Broken(f"t{nr}'s fpstate->xfd is {own.xfd:#x}, it has no room for {k.init_xfd:#x}", key=nr)

@@ -1,0 +1,107 @@
+"""Register contents: what a guest or a host thread left there is what it finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import CpuRegs
+from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.kernel.event import HOST_FAULT, LOST_STATE
+from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
+from xfdfuzz.program import ghost
+from xfdfuzz.program.ops.base import TaskOp
+from xfdfuzz.program.ops.run import VmEnter
+
+#: PKRU is switched eagerly, outside XSAVE, and has no op of its own yet.
+_COMPARED = tuple(i for i in xf.NAMES if i != xf.PKRU)
+
+#: Functions between the faulting instruction and the one that decided to restore.
+_PLUMBING = (
+    "exc_device_not_available_in_kernel",
+    "ex_handler_fprestore",
+    "os_xrstor",
+    "restore_fpregs_from_fpstate",
+    "fpregs_restore_userregs",
+)
+
+
+def _differences(regs: CpuRegs, ideal: GhostRegs, own: int) -> Iterator[tuple[int, int, int, bool]]:
+    """(component, found, expected, foreign) for what is not as it should be; ``own``: a token of the owner's."""
+    if not (regs.xinuse or any(ideal.data)):
+        return
+    for i in _COMPARED:
+        found, expected = regs.data[i], ideal.data[i]
+        if found == expected:
+            continue
+        foreign = found != 0 and not ghost.same_owner(found, own)
+        if foreign or not ideal.undefined >> i & 1:
+            yield i, found, expected, foreign
+
+
+def _user(view: View) -> Iterator[tuple[CpuRegs, GhostRegs, int, str]]:
+    for cpu in view.k.cpus:
+        nr = cpu.current
+        if nr < USER_TASKS and view.k.tasks[nr].user_mode:
+            yield cpu.regs, view.k.system.ghost.tasks[nr], ghost.task_token(nr, 0), f"t{nr}"
+
+
+def _guest(view: View) -> tuple[CpuRegs, GhostRegs, int, str]:
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    return view.k.regs, view.k.system.ghost.vcpus[nr].regs, ghost.vcpu_token(nr, 0), f"v{nr}"
+
+
+def _describe(who: str, i: int, found: int, expected: int) -> str:
+    return f"{who} finds {found} in {xf.NAMES[i]}, it left {expected}"
+
+
+@invariant("guest-registers-preserved", "corruption", ("GSTATE",), ops=(VmEnter,))
+def guest_registers_preserved(view: View) -> Iterator[Broken]:
+    """A guest must find its registers as it, or user space on its behalf, left them; anything else is silent data
+    corruption in the guest.  What the architecture leaves undefined (tile data after XFD was set) may be either the old
+    value or the initial one."""
+    regs, ideal, own, who = _guest(view)
+    for i, found, expected, foreign in _differences(regs, ideal, own):
+        if not foreign and regs.xcr0 >> i & 1:
+            yield Broken(_describe(who, i, found, expected), xf.NAMES[i])
+
+
+@invariant("host-registers-preserved", "corruption", ("HSTATE",), ops=(TaskOp,))
+def host_registers_preserved(view: View) -> Iterator[Broken]:
+    """A host thread must find its registers in user mode as it left them; anything else is silent data corruption."""
+    for regs, ideal, own, who in _user(view):
+        for i, found, expected, foreign in _differences(regs, ideal, own):
+            if not foreign:
+                yield Broken(_describe(who, i, found, expected), xf.NAMES[i])
+
+
+@invariant("no-foreign-registers", "leak", ("HSTATE", "GSTATE"), ops=(VmEnter, TaskOp))
+def no_foreign_registers(view: View) -> Iterator[Broken]:
+    """Register contents of one owner must never be visible to another: a guest that sees the VMM's registers, a thread
+    that sees another's, has read memory that it must not read."""
+    parties = [_guest(view)] if isinstance(view.step.op, VmEnter) else _user(view)
+    for regs, ideal, own, who in parties:
+        for i, found, expected, foreign in _differences(regs, ideal, own):
+            if foreign:
+                yield Broken(_describe(who, i, found, expected), xf.NAMES[i])
+
+
+@invariant("live-state-saved", "corruption", ("INV-15", "GSTATE", "HSTATE"), events=(LOST_STATE,))
+def live_state_saved(view: View) -> Iterator[Broken]:
+    """When the kernel saves current's registers, every component that is in use and that XFD does not disable must have
+    a place in the buffer.  XSAVES writes only what its mask asks for, so the rest is lost without a word."""
+    for event in view.events(LOST_STATE):
+        yield Broken(f"XSAVES leaves out {xf.format_mask(event.detail[0])}, which is in use", _caller(event.trace))
+
+
+@invariant("host-xrstor-never-faults", "panic", ("INV-14", "HOST_NM"), events=(HOST_FAULT,))
+def host_xrstor_never_faults(view: View) -> Iterator[Broken]:
+    """The host must never execute an XRSTOR that faults: #NM, because the image holds a component that IA32_XFD
+    disables, kills the kernel; #GP, because header and XCR0 do not fit, makes it throw the task's state away."""
+    for event in view.events(HOST_FAULT):
+        yield Broken(f"fault in {' <- '.join(event.trace)}", _caller(event.trace))
+
+
+def _caller(trace: tuple[str, ...]) -> str:
+    skip = (*_PLUMBING, "os_xsave", "save_fpregs_to_fpstate")
+    return next((name for name in trace if name not in skip), trace[-1])

@@ -1,0 +1,177 @@
+"""IA32_XFD, IA32_XFD_ERR and #NM: MSR, shadow, fpstate and guest agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.kernel.event import IRQ_FPU
+from xfdfuzz.program.ops.guest import GuestRdmsr
+from xfdfuzz.program.ops.run import HandleExit, VmEnter
+
+
+@invariant("xfd-shadow-matches-msr", "corruption", ("INV-12", "SHADOW"), state=True)
+def xfd_shadow_matches_msr(view: View) -> Iterator[Broken]:
+    """In the host, the per-CPU shadow of IA32_XFD equals the MSR.  xfd_update_state() trusts the shadow: where it
+    lies, a needed write is skipped and the next XRSTOR runs under the wrong XFD."""
+    if not view.k.fpu_state_size_dynamic:
+        return
+    for nr, cpu in enumerate(view.k.cpus):
+        if not cpu.guest and cpu.regs.xfd != cpu.xfd_state:
+            yield Broken(f"cpu{nr}: IA32_XFD is {cpu.regs.xfd:#x}, its shadow {cpu.xfd_state:#x}", key=nr)
+
+
+@invariant("xfd-matches-fpstate", "corruption", ("INV-12", "XFDMATCH"), state=True)
+def xfd_matches_fpstate(view: View) -> Iterator[Broken]:
+    """While current's registers are loaded, IA32_XFD is its fpstate's xfd: otherwise the task uses what its buffer has
+    no room for, or is refused what it may use."""
+    k = view.k
+    if not k.fpu_state_size_dynamic:
+        return
+    for nr, cpu in enumerate(k.cpus):
+        task = k.tasks[cpu.current]
+        if cpu.guest or task.pf_kthread or task.tif_need_fpu_load:
+            continue
+        xfd = k.fpstates[task.fpu.fpstate].xfd
+        if xfd != cpu.regs.xfd:
+            yield Broken(f"cpu{nr}: IA32_XFD is {cpu.regs.xfd:#x}, t{cpu.current}'s fpstate says {xfd:#x}", key=nr)
+
+
+@invariant("xfd-coherent-in-interrupt", "corruption", ("INV-13", "SHADOW"), events=(IRQ_FPU,))
+def xfd_coherent_in_interrupt(view: View) -> Iterator[Broken]:
+    """A softirq may use the FPU, so the same agreement must hold whenever one can run, also between a VM exit and the
+    moment when KVM enables interrupts."""
+    if not view.k.fpu_state_size_dynamic:
+        return
+    for event in view.events(IRQ_FPU):
+        cpu, msr, shadow, fpstate_xfd = event.detail
+        if msr != shadow or fpstate_xfd not in (-1, msr):
+            yield Broken(
+                f"cpu{cpu}: IA32_XFD {msr:#x}, shadow {shadow:#x}, loaded fpstate's xfd {fpstate_xfd:#x}",
+                event.trace[-1],
+            )
+
+
+@invariant("xfd-err-clean-in-host", "leak", ("INV-16", "XFDERR"), state=True)
+def xfd_err_clean_in_host(view: View) -> Iterator[Broken]:
+    """Outside its #NM handler the host runs with IA32_XFD_ERR = 0.  A guest's value that is left there is taken for the
+    host's by the next #NM, and the guest may find it changed."""
+    for nr, cpu in enumerate(view.k.cpus):
+        if not cpu.guest and cpu.regs.xfd_err:
+            yield Broken(f"cpu{nr}: IA32_XFD_ERR is {cpu.regs.xfd_err:#x} in the host", key=nr)
+
+
+@invariant("guest-sees-its-xfd", "corruption", ("GSTATE", "XFDMATCH"), ops=(VmEnter,))
+def guest_sees_its_xfd(view: View) -> Iterator[Broken]:
+    """IA32_XFD in the guest is what the guest or user space wrote last.  A bit that differs makes a feature fault that
+    was enabled, or work that was disabled.  Bits without a feature in XCR0 count only where the guest can read the
+    MSR."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    arch = view.k.vcpus[nr].arch
+    ideal = view.k.system.ghost.vcpus[nr]
+    readable = arch.cpuid_xfd and not arch.xfd_read_intercept
+    visible = xf.U64_MAX if readable else view.k.regs.xcr0
+    if (view.k.regs.xfd ^ ideal.xfd) & visible:
+        yield Broken(f"v{nr} runs with IA32_XFD = {view.k.regs.xfd:#x}, it was set to {ideal.xfd:#x}")
+
+
+@invariant("guest-sees-its-xcr0", "corruption", ("GSTATE",), ops=(VmEnter,))
+def guest_sees_its_xcr0(view: View) -> Iterator[Broken]:
+    """XCR0 in the guest is what the guest or user space set last."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    ideal = view.k.system.ghost.vcpus[nr].xcr0
+    if view.k.use_xsave and view.k.regs.xcr0 != ideal:
+        yield Broken(f"v{nr} runs with XCR0 = {view.k.regs.xcr0:#x}, it was set to {ideal:#x}")
+
+
+@invariant("guest-sees-its-xfd-err", "corruption", ("INV-17", "XFDERR"), ops=(VmEnter,))
+def guest_sees_its_xfd_err(view: View) -> Iterator[Broken]:
+    """IA32_XFD_ERR in the guest is what its last XFD #NM, or the last write, left there: the guest's #NM handler
+    decides by it whether to grow a buffer or to kill."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    ideal = view.k.system.ghost.vcpus[nr].xfd_err
+    if view.k.regs.xfd_err != ideal:
+        yield Broken(f"v{nr} runs with IA32_XFD_ERR = {view.k.regs.xfd_err:#x}, expected {ideal:#x}")
+
+
+@invariant("nm-delivered-once", "corruption", ("INV-18",), ops=(VmEnter,))
+def nm_delivered_once(view: View) -> Iterator[Broken]:
+    """A #NM that was intercepted is delivered to the guest exactly once; a lost one hangs the guest's task, one too
+    many kills it."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    owed = view.before.ghost.vcpus[nr].nm_owed
+    if owed and view.step.result.ret != "#NM":
+        yield Broken(f"v{nr}: the #NM that was intercepted is not delivered", "lost")
+    if not owed and view.step.result.ret == "#NM":
+        yield Broken(f"v{nr} gets a #NM that no instruction caused", "spurious")
+
+
+@invariant("guest-reads-its-msrs", "corruption", ("INV-17", "GSTATE"), ops=(GuestRdmsr, HandleExit))
+def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
+    """RDMSR of IA32_XFD and IA32_XFD_ERR gives what the guest wrote or its #NM loaded, intercepted or not."""
+    op, out = view.step.op, view.step.result.out
+    if not isinstance(out, int):
+        return
+    nr = op.vcpu  # type: ignore[attr-defined]
+    ideal = view.k.system.ghost.vcpus[nr]
+    msr = op.msr if isinstance(op, GuestRdmsr) else view.k.vcpus[nr].exit_msr
+    expected = ideal.xfd if msr == MSR_IA32_XFD else ideal.xfd_err
+    if out != expected:
+        yield Broken(f"v{nr} reads {out:#x}, expected {expected:#x}")
+
+
+@invariant("guest-instruction-completes-once", "corruption", ("GSTATE",), ops=(VmEnter,))
+def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
+    """An instruction that exited either completes or faults, and no other is skipped: KVM must not advance the guest's
+    RIP over an instruction that it did not emulate, nor raise #GP for one that it did."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    before = view.before
+    if before.vcpus[nr].arch.insn_skips:
+        yield Broken(f"v{nr}: RIP was advanced over an instruction that never exited", "skipped")
+    if view.step.result.ret == "#GP" and not before.ghost.vcpus[nr].insn_owed:
+        yield Broken(f"v{nr} gets a #GP although its instruction completed", "faulted")
+
+
+@invariant("legal-xfd", "abi", ("INV-26",), state=True)
+def legal_xfd(view: View) -> Iterator[Broken]:
+    """A guest's XFD has no bit that the processor does not support: WRMSR of it would be a #GP in the host."""
+    for nr, vcpu in enumerate(view.k.vcpus):
+        if vcpu.exists and view.k.fpstates[vcpu.arch.guest_fpu.fpstate].xfd & ~view.k.machine.xfd_xfeatures:
+            yield Broken(f"v{nr}: fpstate->xfd has a bit that IA32_XFD does not have", key=nr)
+
+
+@invariant("legal-xcr0", "abi", ("INV-25",), state=True)
+def legal_xcr0(view: View) -> Iterator[Broken]:
+    """A guest's XCR0 is one that the processor accepts: XSETBV of it would be a #GP in the host."""
+    for nr, vcpu in enumerate(view.k.vcpus):
+        if vcpu.exists and not xf.legal_xcr0(vcpu.arch.xcr0):
+            yield Broken(f"v{nr}: XCR0 = {vcpu.arch.xcr0:#x} cannot be loaded", key=nr)
+
+
+@invariant(
+    "passthrough-needs-nm-intercept",
+    "corruption",
+    ("INV-19",),
+    state=True,
+    excluded=("amx-v1", "amx-review-a", "amx-review-b", "amx-review-c"),
+)
+def passthrough_needs_nm_intercept(view: View) -> Iterator[Broken]:
+    """Once the guest writes IA32_XFD without an exit, KVM must intercept #NM: it cannot know when XFD_ERR changes
+    otherwise.  (amx-v1 and its alternatives save XFD_ERR at preemption instead.)"""
+    for nr, vcpu in enumerate(view.k.vcpus):
+        if vcpu.exists and not vcpu.arch.xfd_write_intercept and not vcpu.arch.nm_intercept:
+            yield Broken(f"v{nr}: IA32_XFD is passed through, #NM is not intercepted", key=nr)
+
+
+@invariant("passthrough-needs-buffer", "corruption", ("INV-19", "PERM"), state=True)
+def passthrough_needs_buffer(view: View) -> Iterator[Broken]:
+    """Once the guest writes IA32_XFD without an exit, it can enable every dynamic feature that its XCR0 may have: the
+    buffer must have room for all of them."""
+    dynamic = view.k.XFEATURE_MASK_USER_DYNAMIC
+    for nr, vcpu in enumerate(view.k.vcpus):
+        arch = vcpu.arch
+        missing = dynamic & arch.guest_supported_xcr0 & ~arch.guest_fpu.xfeatures
+        if vcpu.exists and not arch.xfd_write_intercept and missing:
+            yield Broken(f"v{nr}: XFD is passed through, the buffer has no room for {missing:#x}", key=nr)

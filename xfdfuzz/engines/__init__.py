@@ -1,0 +1,1 @@
+"""Engines: replay judges a program, fuzz searches for one."""

@@ -1,0 +1,131 @@
+"""Replay: run a program on a revision, collect what it breaks, and hold it against what it is expected to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.invariants.core import Checker, Violation, load
+from xfdfuzz.program.executor import Executor, drain_ops
+from xfdfuzz.program.program import Expectation, Program
+from xfdfuzz.program.step import Step, format_ret
+from xfdfuzz.revisions import Revision, find, names, resolve, selects
+
+#: What a program without an `expect:` line is judged on.
+DEFAULT_REVISION = "amx-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One step with what it broke; ``step.after`` is a copy of its own.  ``step`` is None for the drained end."""
+
+    step: Step | None
+    violations: tuple[Violation, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a program did on one revision.
+
+    ``failures`` says in a line each which expectation did not hold; ``judged`` is whether there was any expectation.
+    """
+
+    revision: Revision
+    trace: tuple[Judged, ...]
+    judged: bool
+    failures: tuple[str, ...]
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """All of them, in the order of the steps."""
+        return tuple(violation for judged in self.trace for violation in judged.violations)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The names of the invariants that were broken, each once, in order."""
+        return tuple(dict.fromkeys(violation.invariant for violation in self.violations))
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """The buckets, each once, in order."""
+        return tuple(dict.fromkeys(violation.bucket for violation in self.violations))
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Every op's result as text."""
+        return tuple(str(judged.step.result) for judged in self.trace if judged.step is not None)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything expected held; without an expectation, whether nothing was broken."""
+        return not self.failures if self.judged else not self.violations
+
+
+def steps(program: Program, revision: Revision) -> Iterator[Judged]:
+    """Run ``program`` and judge every step, then drain it and judge what is left over."""
+    load()
+    executor = Executor(revision.kernel, program.machine)
+    checker = Checker(executor.kernel, revision.name)
+    for step in executor.run(program.ops):
+        yield Judged(_keep(step), tuple(checker.check(step)))
+    last = None
+    for op in drain_ops(executor.kernel):
+        last = executor.execute(op)
+    if last is not None and not executor.kernel.system.dead:
+        yield Judged(None, tuple(checker.finish(last)))
+
+
+def _keep(step: Step) -> Step:
+    return Step(step.number, step.op, step.before, copy_of(step.after), step.result, step.events)
+
+
+def judge(program: Program, revision: Revision, *, expectations: bool = True) -> Verdict:
+    """Run it; with ``expectations``, hold it against its `expect:` lines and its inline results for this revision."""
+    trace = tuple(steps(program, revision))
+    verdict = Verdict(revision, trace, False, ())
+    if not expectations:
+        return verdict
+    selected = [e for e in program.expect if selects(e.revisions, revision.name)]
+    failures = [*_broken_expectations(verdict, selected), *_different_results(program, verdict, selected)]
+    judged = bool(selected) or any(result is not None for result in program.results)
+    return Verdict(revision, trace, judged, tuple(failures))
+
+
+def _broken_expectations(verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:
+    if verdict.violations and not any(e.kind == "violates" for e in selected):
+        broken = ", ".join(verdict.broken)
+        yield f"expected {'clean' if any(e.kind == 'clean' for e in selected) else 'no violation'}, breaks {broken}"
+    for expectation in selected:
+        missing = [name for name in expectation.invariants if name not in verdict.broken]
+        if missing:
+            yield f"expected to break {', '.join(missing)}, breaks {', '.join(verdict.broken) or 'nothing'}"
+
+
+def _different_results(program: Program, verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:
+    expected: dict[int, str] = {n: text for n, text in enumerate(program.results, 1) if text is not None}
+    expected.update({e.op: e.result for e in selected if e.kind == "result"})
+    for judged in verdict.trace:
+        if judged.step is None or judged.step.number not in expected:
+            continue
+        text, result = expected[judged.step.number], judged.step.result
+        if text not in (str(result), format_ret(result.ret)):
+            yield f"op {judged.step.number}: expected {text}, got {result}"
+
+
+def revisions_for(
+    program: Program, wanted: Sequence[str] = (), apply: Sequence[str] = (), revert: Sequence[str] = ()
+) -> list[Revision]:
+    """The revisions to judge a program on: those asked for, else those its `expect:` lines select, else the default.
+
+    Each gets the program's own `apply:` patches where it does not have them.  Raises RevisionError.
+    """
+    chosen = list(wanted) or [n for n in names() if any(selects(e.revisions, n) for e in program.expect)]
+    return [_with_patches(program, name, apply, revert) for name in chosen or [DEFAULT_REVISION]]
+
+
+def _with_patches(program: Program, name: str, apply: Sequence[str], revert: Sequence[str]) -> Revision:
+    plain = {p.commit for p in resolve(name).patches}
+    given = {find(commit).commit for commit in (*apply, *revert)}
+    header = [find(commit).commit for commit in program.apply]
+    return resolve(name, [*apply, *(c for c in header if c not in plain and c not in given)], revert)
