@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import standard_size
 from xfdfuzz.arch.registers import MSR_IA32_XFD
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EIO
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import GP_VECTOR
@@ -123,7 +123,8 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
     tokens = dict(image.tokens)
     for i in xf.components_in(shown & ~ideal.xfd):
         if tokens.get(i, 0) != ideal.regs.data[i]:
-            yield Broken(f"v{nr}: {xf.NAMES[i]} reads {tokens.get(i, 0)}, it is {ideal.regs.data[i]}", xf.NAMES[i])
+            found = f"v{nr}: {xf.NAMES[i]} reads {tokens.get(i, 0)}, it is {ideal.regs.data[i]}"
+            yield Broken(found, component_site(i))
 
 
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import xfdfuzz.invariants as package
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
-from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.ops.base import GuestOp, Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
 from xfdfuzz.revisions import RevisionError, selects
 
@@ -68,6 +69,11 @@ class View(NamedTuple):
 
 
 Predicate = Callable[[View], Iterable[Broken]]
+
+
+def component_site(component: int) -> str:
+    """The site of a register component: dynamic ones have paths of their own through the kernel, the others share one."""
+    return xf.NAMES[component] if 1 << component & (xf.MASK_XTILE | xf.MASK_DYN2) else "static"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,11 @@ class Checker:
         self._by_op: dict[type[Op], list[Invariant]] = {}
         self._broken: set[tuple[str, int]] = set()
 
+    @property
+    def looks_at_end(self) -> bool:
+        """Whether any invariant wants to see the drained program."""
+        return bool(self._at_end)
+
     def check(self, step: Step) -> list[Violation]:
         """What ``step`` broke.  After the death of the host only its reports count."""
         if step.result.ret == NOT_ENABLED:
@@ -219,5 +230,7 @@ def _applies(inv: Invariant, revision: str) -> bool:
 
 
 def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
-    site = broken.site or type(view.step.op).__name__
+    op = view.step.op
+    # every exiting instruction takes the same way out of the guest
+    site = broken.site or ("vm-exit" if isinstance(op, GuestOp) else type(op).__name__)
     return Violation(inv.name, inv.severity, site, broken.message, view.step.number)

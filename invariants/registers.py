@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import HOST_FAULT, LOST_STATE
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
@@ -18,7 +18,7 @@ _COMPARED = tuple(i for i in xf.NAMES if i != xf.PKRU)
 
 #: Functions between the faulting instruction and the one that decided to restore.
 _PLUMBING = (
-    "exc_device_not_available_in_kernel",
+    "handle_xfd_event_in_kernel",
     "ex_handler_fprestore",
     "os_xrstor",
     "restore_fpregs_from_fpstate",
@@ -63,7 +63,7 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     regs, ideal, own, who = _guest(view)
     for i, found, expected, foreign in _differences(regs, ideal, own):
         if not foreign and regs.xcr0 >> i & 1:
-            yield Broken(_describe(who, i, found, expected), xf.NAMES[i])
+            yield Broken(_describe(who, i, found, expected), component_site(i))
 
 
 @invariant("host-registers-preserved", "corruption", ("HSTATE",), ops=(TaskOp,))
@@ -72,7 +72,7 @@ def host_registers_preserved(view: View) -> Iterator[Broken]:
     for regs, ideal, own, who in _user(view):
         for i, found, expected, foreign in _differences(regs, ideal, own):
             if not foreign:
-                yield Broken(_describe(who, i, found, expected), xf.NAMES[i])
+                yield Broken(_describe(who, i, found, expected), component_site(i))
 
 
 @invariant("no-foreign-registers", "leak", ("HSTATE", "GSTATE"), ops=(VmEnter, TaskOp))
@@ -83,7 +83,7 @@ def no_foreign_registers(view: View) -> Iterator[Broken]:
     for regs, ideal, own, who in parties:
         for i, found, expected, foreign in _differences(regs, ideal, own):
             if foreign:
-                yield Broken(_describe(who, i, found, expected), xf.NAMES[i])
+                yield Broken(_describe(who, i, found, expected), component_site(i))
 
 
 @invariant("live-state-saved", "corruption", ("INV-15", "GSTATE", "HSTATE"), events=(LOST_STATE,))

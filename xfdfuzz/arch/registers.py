@@ -72,7 +72,7 @@ def wrmsr(regs: CpuRegs, machine: Machine, index: int, value: int) -> None:
             raise GeneralProtection
         regs.xss = value
         return
-    if not (machine.xsave and machine.xfd) or value & ~machine.xfd_xfeatures:
+    if not machine.has_xfd or value & ~machine.xfd_xfeatures:
         raise GeneralProtection
     if index == MSR_IA32_XFD:
         regs.xfd = value
@@ -86,7 +86,7 @@ def rdmsr(regs: CpuRegs, machine: Machine, index: int) -> int:
         if not machine.xsave:
             raise GeneralProtection
         return regs.xss
-    if not (machine.xsave and machine.xfd):
+    if not machine.has_xfd:
         raise GeneralProtection
     return regs.xfd if index == MSR_IA32_XFD else regs.xfd_err
 
@@ -123,13 +123,13 @@ def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool
 
     ``vmovups`` stands for AVX (CR0.TS makes it #NM), ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and
     ``dyn2load`` for the synthetic component.  LDTILECFG and TILERELEASE initialise TILEDATA and never raise the XFD
-    #NM; TILELOADD does, before it looks at the configuration.  AMX instructions ignore CR0.TS unless the machine says
-    ``ts_first`` (kernel.md 1.4 and 8).
+    #NM; TILELOADD does, before it looks at the configuration.  With CR0.TS = 1 all of them are #NM, which leaves
+    IA32_XFD_ERR alone (SDM vol. 1, 13.14), unless the machine says that AMX instructions ignore CR0.TS.
     """
     needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}.get(INSTRUCTIONS[insn], xf.MASK_XTILE)
     if regs.xcr0 & needs != needs or needs & ~machine.user_xfeatures:
         raise InvalidOpcode
-    if cr0_ts and (insn == "vmovups" or machine.ts_first):
+    if cr0_ts and (insn == "vmovups" or not machine.amx_ignores_ts):
         raise DeviceNotAvailable(xfd=False)
     if insn in ("tileload", "dyn2load"):
         check_xfd(regs, needs)

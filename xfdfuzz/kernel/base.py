@@ -12,12 +12,25 @@ interrupted (docs/fidelity.md).
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
 
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
 from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, System
+
+#: Methods that the kernel does not have: a phase of one of its functions, split off so that patches can replace it.
+SEAMS: set[str] = set()
+
+_M = TypeVar("_M", bound=Callable[..., object])
+
+
+def seam(method: _M) -> _M:
+    """Mark a method that is no function of the kernel's; call traces leave it out."""
+    SEAMS.add(method.__name__)
+    return method
 
 
 class KernelBase:
@@ -52,6 +65,7 @@ class KernelBase:
 
     # -- reports -------------------------------------------------------------------------------------------------
 
+    @seam
     def report(self, kind: str, *detail: int, site: str | None = None) -> None:
         """Note an event, with the model's own call stack as the call trace."""
         trace = self._call_trace(sys._getframe(1))
@@ -59,21 +73,22 @@ class KernelBase:
 
     def _call_trace(self, frame: FrameType | None) -> tuple[str, ...]:
         names: list[str] = []
-        plumbing = ("report", "warn_on", "die", "deref")
         while frame is not None and frame.f_locals.get("self") is self:
             name = frame.f_code.co_name
             # super().f() of a patch shows as f twice; the kernel has it once
-            if name not in plumbing and (not names or names[-1] != name):
+            if name not in SEAMS and (not names or names[-1] != name):
                 names.append(name)
             frame = frame.f_back
-        return tuple(names) or ("?",)
+        return tuple(f"_{name}" if name.startswith("_") else name for name in names) or ("?",)
 
+    @seam
     def warn_on(self, condition: object) -> bool:
         """WARN_ON() and WARN_ON_ONCE(): report if ``condition``; "once" is left to whoever collects the reports."""
         if condition:
             self.report(WARN)
         return bool(condition)
 
+    @seam
     def die(self, kind: str, *detail: int) -> None:
         """The kernel oopses here; nothing runs after it."""
         self.report(kind, *detail)
@@ -142,6 +157,7 @@ class KernelBase:
         fpstate.allocated = 0
         fpstate.freed = 1
 
+    @seam
     def deref(self, nr: int) -> Fpstate:
         """``*fpstate``: the kernel's pointer dereference, with KASAN's eyes."""
         if nr == NULL:
@@ -151,6 +167,7 @@ class KernelBase:
             self.report(USE_AFTER_FREE, nr)
         return fpstate
 
+    @seam
     def leak(self, nr: int) -> None:
         """An allocation is dropped without being freed."""
         self.report(LEAK, nr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, InvalidOpcode, execute, load_component
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EAGAIN, EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.event import HOST_FAULT
 from xfdfuzz.kernel.fpu.xstate import Xstate
@@ -61,6 +62,7 @@ class Process(Xstate):
             self.switch_fpu_return()
         self.current.user_mode = 1
 
+    @seam
     def user_insn(self, insn: str, token: int) -> str:
         """One data instruction in user mode: ``ok``, or the signal that it ends in.
 
@@ -82,7 +84,7 @@ class Process(Xstate):
 
     def exc_device_not_available(self) -> str:
         """#NM from user mode (arch/x86/kernel/traps.c, handle_xfd_event()): grow the buffer or kill the task."""
-        xfd_err = self.rdmsrl(MSR_IA32_XFD_ERR) if self.machine.xfd else 0
+        xfd_err = self.rdmsrl(MSR_IA32_XFD_ERR) if self.machine.has_xfd else 0
         if not xfd_err:
             self.die(HOST_FAULT, 0)
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)

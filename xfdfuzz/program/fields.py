@@ -11,8 +11,10 @@ Nr = Annotated[int, "nr"]
 Xfeatures = Annotated[int, "xfeatures"]
 #: A 64-bit register value: ``0x40000``.
 Hex = Annotated[int, "hex"]
-#: A small decimal number.
+#: A decimal number of 32 bits.
 Count = Annotated[int, "count"]
+#: A decimal number from 0 to 255.
+Small = Annotated[int, "small"]
 #: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.
 Facility = Annotated[int, "facility"]
 #: IA32_XFD or IA32_XFD_ERR.

@@ -12,7 +12,7 @@ from xfdfuzz.program.ops.base import Op
 class Expectation:
     """One ``# expect:`` line.
 
-    ``revisions`` is a revision or a range as written (``amx-v1``, ``v5.18..``, ``v5.17..v6.1.192``, ``*`` for every
+    ``revisions`` is a revision or a range as written (``amx-v1``, ``v5.18..``, ``amx-v1..amx-review-c``, ``*`` for every
     revision).  ``kind`` is ``clean`` (no violation at all), ``violates`` (at least the invariants in ``invariants``) or
     ``result`` (op number ``op``, counted from 1, gives ``result`` on these revisions).  ``line`` is where it stands.
     """
@@ -34,9 +34,10 @@ class Expectation:
 class Program:
     """A list of ops and the set-up they need; the unit of replay, of the corpus and of reproduction.
 
-    ``results[i]`` is the expected result of op i as text, or None.  ``apply`` names patches that every revision it is
-    judged on gets.  ``comments`` are the free comment lines of the header, without ``#``.  ``lines[i]`` is the line of
-    the file that op i came from.
+    ``results[i]`` is the expected result of op i as text, or None; too short a tuple is filled up with None, and a
+    result that has no op raises ValueError.  ``apply`` names patches that every revision it is judged on gets.
+    ``comments`` are the free comment lines of the header, without ``#``; ``notes`` are those further down, in order,
+    each with the number of ops that stand before it.  ``lines[i]`` is the line of the file that op i came from.
     """
 
     machine: Machine
@@ -46,4 +47,11 @@ class Program:
     expect: tuple[Expectation, ...] = ()
     apply: tuple[str, ...] = ()
     comments: tuple[str, ...] = ()
+    notes: tuple[tuple[int, str], ...] = ()
     lines: tuple[int, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        missing = len(self.ops) - len(self.results)
+        if any(result is not None for result in self.results[len(self.ops) :]):
+            raise ValueError(f"{len(self.results)} results for {len(self.ops)} ops")
+        object.__setattr__(self, "results", self.results[: len(self.ops)] + (None,) * missing)

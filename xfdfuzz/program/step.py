@@ -29,8 +29,8 @@ class Image(NamedTuple):
 class Result(NamedTuple):
     """What an op returned.
 
-    ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value or
-    an image that it wrote to its caller, if it did.
+    ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value
+    or an image that it wrote to its caller, if it did.
     """
 
     ret: int | str

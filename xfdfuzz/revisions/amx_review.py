@@ -8,6 +8,7 @@ as in amx-v1.
 
 from __future__ import annotations
 
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v1 import KVM_MSR_RET_USERSPACE, AmxV1
@@ -36,6 +37,7 @@ class AmxReviewA(AmxV1):
         super().kvm_put_guest_fpu(vcpu)
         return ret
 
+    @seam
     def served_realloc_request(self, vcpu: Vcpu, ret: int) -> None:
         """ "Also what clears the reallocation request" - "Nothing"."""
 
@@ -47,6 +49,7 @@ class AmxReviewA(AmxV1):
         self.write_guest_xfd(vcpu, data)
         return 0
 
+    @seam
     def write_guest_xfd(self, vcpu: Vcpu, data: int) -> None:
         """ "should be written in vcpu->arch.guest_fpu" (022620db-13ad-8118-5296-ae2913d41f1f@redhat.com)."""
         fpstate = self.deref(vcpu.arch.guest_fpu.fpstate)

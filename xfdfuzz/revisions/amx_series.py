@@ -8,6 +8,7 @@ Source: amx-v1 patches 01-06, 18 and 19 (20211208000359.2853257-1-yang.zhong@int
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EBUSY, EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.fpu.xstate import ARCH_GET_XCOMP_GUEST_PERM, ARCH_REQ_XCOMP_GUEST_PERM, Value
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -52,6 +53,7 @@ class AmxSeries(Kernel):
         self.fpu_init_guest_permissions(gfpu)
         return True
 
+    @seam
     def guest_default_xfeatures(self) -> int:
         """What a new guest fpstate is said to be sized for: the *user* default, until dda366083e5f (6.15)."""
         return self.fpu_user_cfg.default_features
@@ -81,6 +83,7 @@ class AmxSeries(Kernel):
             failed = self.fpstate_realloc_guest(event, perm.state_size, perm.user_state_size, guest_fpu)
         return -EFAULT if failed else 0
 
+    @seam
     def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
         """fpstate_realloc() for a guest FPU, loaded or not (fpu/xstate.c, c270ce393dfd; as merged).
 
@@ -116,6 +119,7 @@ class AmxSeries(Kernel):
             self.vfree(old)
         return 0
 
+    @seam
     def set_uabi_size(self, guest_fpu: FpuGuest, usize: int) -> None:
         """guest_fpu->uabi_size, which the first posting does not have."""
 
@@ -128,7 +132,7 @@ class AmxSeries(Kernel):
 
     def kvm_cpu_cap_has_xfd(self) -> bool:
         """F(XFD) (cpuid.c)."""
-        return self.use_xsave and self.machine.xfd
+        return self.machine.has_xfd
 
     def kvm_cpu_cap_has_amx(self) -> bool:
         """F(AMX_TILE) (cpuid.c, 690a757d610e)."""
@@ -140,6 +144,7 @@ class AmxSeries(Kernel):
             return 1
         return super().kvm_set_xcr_tail(vcpu, xcr0)
 
+    @seam
     def legal_tile_pair(self, xcr0: int) -> bool:
         """Both tile components or none."""
         return xcr0 & xf.MASK_XTILE in (0, xf.MASK_XTILE)

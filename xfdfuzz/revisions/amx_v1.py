@@ -12,6 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL, ENOMEM, EUNATCH
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.x86 import KVM_MSR_RET_INVALID
@@ -112,10 +113,12 @@ class AmxV1(AmxSeries):
             self.vmx_set_xfd_passthrough(vcpu)
         return False
 
+    @seam
     def note_realloc_request(self, vcpu: Vcpu, request: int) -> None:
         """guest_fpu->realloc_request = request (patch 09)."""
         vcpu.arch.guest_fpu.realloc_request = request
 
+    @seam
     def exit_fpu_realloc(self, vcpu: Vcpu) -> None:
         """Leave to user space, skip the instruction when it comes back (patches 10 and 11)."""
         vcpu.run.exit_reason = st.KVM_EXIT_FPU_REALLOC
@@ -189,6 +192,7 @@ class AmxV1(AmxSeries):
             return 0
         return self.kvm_set_xfd(vcpu, data, host_initiated)
 
+    @seam
     def kvm_set_xfd(self, vcpu: Vcpu, data: int, host_initiated: bool) -> int:
         """The rest of it: request and exit, or write *current's* fpstate and the MSR (x86.c, patch 10)."""
         current_fps = self.current.fpu.fpstate
@@ -225,7 +229,7 @@ class AmxV1(AmxSeries):
 
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
         """A guest with XFD reads it, and reads and writes XFD_ERR, without an exit (vmx.c, patches 10 and 15)."""
-        if self.machine.xfd and self.guest_cpuid_has_xfd(vcpu):
+        if self.machine.has_xfd and self.guest_cpuid_has_xfd(vcpu):
             vcpu.arch.xfd_read_intercept = 0
             vcpu.arch.xfd_err_read_intercept = vcpu.arch.xfd_err_write_intercept = 0
         super().kvm_x86_vcpu_after_set_cpuid(vcpu)

@@ -11,6 +11,7 @@ from xfdfuzz.arch.cpuid import standard_size
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
@@ -32,6 +33,7 @@ class AmxV6(AmxSeries):
         self.set_uabi_size(gfpu, self.guest_default_uabi_size())
         return True
 
+    @seam
     def guest_default_uabi_size(self) -> int:
         """Bytes that KVM_{G,S}ET_XSAVE copy for a vCPU without dynamic features: the host's, until d187ba531230."""
         return self.fpu_user_cfg.default_size
@@ -179,6 +181,7 @@ class AmxV6(AmxSeries):
         """At least 4096; what the process may give to guests decides, not what a vCPU has (x86.c, be50b2065dfa)."""
         return max(KVM_XSAVE_SIZE, standard_size(self.cap_xsave2_xcr0()))
 
+    @seam
     def cap_xsave2_xcr0(self) -> int:
         """The components that KVM_CAP_XSAVE2 counts."""
         return self.supported_xcr0 & self.xstate_get_group_perm(True)

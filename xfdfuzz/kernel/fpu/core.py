@@ -66,11 +66,11 @@ class FpuCore(FpuInit):
         try:
             xsave.xrstors(self.regs, fpstate.regs, mask)
         except DeviceNotAvailable:
-            self.exc_device_not_available_in_kernel()
+            self.handle_xfd_event_in_kernel()
         except GeneralProtection:
             self.ex_handler_fprestore()
 
-    def exc_device_not_available_in_kernel(self) -> None:
+    def handle_xfd_event_in_kernel(self) -> None:
         """#NM from kernel mode: handle_xfd_event() WARNs, then die() (arch/x86/kernel/traps.c)."""
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)
         self.die(HOST_FAULT, xf.MASK_XTILE_DATA)

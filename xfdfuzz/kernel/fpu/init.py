@@ -61,7 +61,7 @@ class FpuInit(KernelBase):
         machine = self.machine
         self.user_supported = self.XFEATURE_MASK_USER_SUPPORTED | (xf.MASK_DYN2 if machine.dyn2 else 0)
         user = machine.user_xfeatures & self.user_supported
-        if not machine.xfd:
+        if not machine.has_xfd:
             user &= ~(self.XFEATURE_MASK_USER_DYNAMIC | xf.MASK_XTILE)
         supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC

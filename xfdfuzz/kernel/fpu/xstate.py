@@ -8,6 +8,7 @@ from xfdfuzz.arch import cpuid
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
@@ -62,6 +63,7 @@ class Xstate(FpuCore):
             return Value(self.xstate_request_perm(arg2, False, undefined))
         return Value(-EINVAL)
 
+    @seam
     def put_user(self, value: int, pointer_ok: int) -> Value:
         """put_user()."""
         return Value(0, value) if pointer_ok else Value(-EFAULT)
@@ -80,6 +82,7 @@ class Xstate(FpuCore):
             return 0
         return self.xstate_request_perm_locked(permitted, requested, guest, undefined)
 
+    @seam
     def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
         """The part of xstate_request_perm() that runs under siglock (fpu/xstate.c)."""
         return self._xstate_request_perm(permitted, requested, guest)
@@ -102,10 +105,12 @@ class Xstate(FpuCore):
         perm.user_state_size = usize
         return 0
 
+    @seam
     def xstate_perm_kernel_mask(self, mask: int, guest: bool) -> int:
         """The features that the kernel's buffer size is computed for; a seam for 781c64bfcb73."""
         return mask
 
+    @seam
     def write_state_perm(self, perm: FpuStatePerm, permitted: int, requested: int) -> None:
         """The WRITE_ONCE(perm->__state_perm, ...) of __xstate_request_perm(): v5.16 overwrites, so that only the
         requested bit is left; a seam for 063452fd94d1."""
@@ -203,6 +208,7 @@ class Xstate(FpuCore):
         """XFEATURE_MASK_SUPERVISOR_ALL."""
         return self.machine.supervisor_xfeatures
 
+    @seam
     def snapshot(self, fpstate: Fpstate) -> XsaveArea:
         """A copy of the memory image."""
         area: XsaveArea = copy_of(fpstate.regs)

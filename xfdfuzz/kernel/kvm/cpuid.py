@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.fpu import KvmFpu
 from xfdfuzz.kernel.state import Vcpu
@@ -50,6 +51,7 @@ class KvmCpuid(KvmFpu):
         """KVM_GET_SUPPORTED_CPUID (kvm_dev_ioctl_get_cpuid())."""
         return CpuidEntries(self.supported_cpuid_xcr0(), self.kvm_cpu_cap_has_xfd(), self.kvm_cpu_cap_has_amx())
 
+    @seam
     def supported_cpuid_xcr0(self) -> int:
         """Leaf 0xD.0 of KVM_GET_SUPPORTED_CPUID (__do_cpuid_func())."""
         return self.supported_xcr0
@@ -73,6 +75,7 @@ class KvmCpuid(KvmFpu):
         arch.cpuid_amx = entries.amx
         return self.kvm_vcpu_after_set_cpuid(vcpu)
 
+    @seam
     def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
         """Refuse any change once the vCPU has run (x86.c, feb627e8d6f6); None: go on."""
         return -EINVAL if vcpu.last_vmentry_cpu != -1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch import cpuid
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.kvm.main import KvmMain
@@ -33,14 +34,17 @@ class KvmFpu(KvmMain):
         gfpu.fpstate = nr
         return True
 
+    @seam
     def guest_fpstate_reset(self, fpstate: Fpstate) -> None:
         """__fpstate_reset() of a guest's fpstate."""
         self._fpstate_reset(fpstate, self.guest_reset_xfd())
 
+    @seam
     def guest_fpstate_alloc_size(self) -> int:
         """Bytes for the registers: the *user* default size, until 1937e18cc3cf (6.15)."""
         return self.fpu_user_cfg.default_size
 
+    @seam
     def guest_reset_xfd(self) -> int:
         """What a new guest fpstate's xfd is."""
         return self.init_xfd

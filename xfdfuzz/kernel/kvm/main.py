@@ -7,6 +7,7 @@ the kernel declares them in headers.
 from __future__ import annotations
 
 from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EEXIST, EINVAL, EIO, ENOMEM
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Vcpu, Vm
@@ -38,6 +39,7 @@ class KvmMain(Process):
 
     # -- guards --------------------------------------------------------------------------------------------------
 
+    @seam
     def kvm_vm_ioctl_guard(self, vm: Vm) -> int:
         """EIO from another address space or once the VM is bugged (kvm_vm_ioctl(), kvm_vcpu_ioctl())."""
         return -EIO if vm.mm != self.current.mm or vm.vm_bugged else 0

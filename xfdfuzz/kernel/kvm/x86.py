@@ -12,6 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
@@ -108,6 +109,7 @@ class KvmX86(KvmCpuid):
                 return 1
         return self.kvm_set_xcr_tail(vcpu, xcr)
 
+    @seam
     def kvm_set_xcr_tail(self, vcpu: Vcpu, xcr0: int) -> int:
         """The end of __kvm_set_xcr(): nothing else to check, commit."""
         vcpu.arch.xcr0 = xcr0
@@ -183,12 +185,14 @@ class KvmX86(KvmCpuid):
         """KVM_GET_XSAVE2 does not exist before the series."""
         return -EINVAL, None
 
+    @seam
     def kvm_copy_xsave_to_uabi(self, vcpu: Vcpu, size: int) -> XsaveArea:
         """The copy that the two ioctls share."""
         return self.fpu_copy_guest_fpstate_to_uabi(
             vcpu.arch.guest_fpu, size, self.kvm_get_xsave_features(vcpu), vcpu.arch.pkru
         )
 
+    @seam
     def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
         """Which components KVM_GET_XSAVE shows: whatever the fpstate has, until 18164f66e6c5."""
         return xf.U64_MAX
@@ -202,6 +206,7 @@ class KvmX86(KvmCpuid):
             vcpu.arch.pkru = pkru
         return ret
 
+    @seam
     def kvm_set_xsave_size(self, vcpu: Vcpu) -> int:
         """How many bytes KVM_SET_XSAVE takes from user space."""
         return KVM_XSAVE_SIZE
@@ -256,6 +261,7 @@ class KvmX86(KvmCpuid):
             vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
             self.vcpu_run_result(vcpu, self.kvm_skip_emulated_instruction(vcpu))
 
+    @seam
     def vcpu_run_result(self, vcpu: Vcpu, r: int) -> None:
         """vcpu_run()'s `if (r <= 0) break`."""
         if r <= 0:
@@ -272,6 +278,7 @@ class KvmX86(KvmCpuid):
         self.vcpu_put(vcpu)
         return r
 
+    @seam
     def kvm_run_merge_put(self, r: int, put_ret: int) -> int:
         """kvm_put_guest_fpu()'s result is not looked at."""
         return r
@@ -285,6 +292,7 @@ class KvmX86(KvmCpuid):
         self.vcpu_enter_guest_xfd_err(vcpu)
         self.kvm_load_guest_xsave_state(vcpu)
 
+    @seam
     def vcpu_enter_guest_xfd_err(self, vcpu: Vcpu) -> None:
         """Load the guest's IA32_XFD_ERR; nothing before the series."""
 
@@ -299,9 +307,11 @@ class KvmX86(KvmCpuid):
         self.kvm_x86_handle_exit_irqoff(vcpu, kernel_fpu)
         self.vcpu_exited_after_irqoff(vcpu)
 
+    @seam
     def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:
         """Between VM exit and the vendor's interrupts-off handlers; nothing before the series."""
 
+    @seam
     def vcpu_exited_after_irqoff(self, vcpu: Vcpu) -> None:
         """Between those handlers and `local_irq_enable()`; nothing before the series."""
 

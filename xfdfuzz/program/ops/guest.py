@@ -118,13 +118,15 @@ class GuestDyn2load(_DataInsn):
 
 @op("v{vcpu} xsavec({mask})")
 class GuestXsavec(_Insn):
-    """XSAVEC into memory of the guest's; the value is the XSTATE_BV that it stored."""
+    """XSAVEC into memory of the guest's; the value is the XSTATE_BV that it stored.  #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
 
     def run(self, k: Kernel) -> Result:
-        self.thread(k)
+        vcpu = self.thread(k)
+        if vcpu.arch.cr0_ts:
+            return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
         xsave.xsavec(k.regs, area, self.mask)
         return Result("ok", area.xstate_bv)
@@ -132,7 +134,8 @@ class GuestXsavec(_Insn):
 
 @op("v{vcpu} xrstor({mask}, {xstate_bv}, {token})")
 class GuestXrstor(_Insn):
-    """XRSTOR of an image that holds ``token`` in the components of ``xstate_bv``; #NM if XFD disables one of them."""
+    """XRSTOR of an image that holds ``token`` in the components of ``xstate_bv``; #NM while CR0.TS is
+    set, or if XFD disables one of them."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
@@ -141,6 +144,8 @@ class GuestXrstor(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
+        if vcpu.arch.cr0_ts:
+            return self.device_not_available(k, vcpu, False, 0)
         token = ghost.vcpu_token(self.vcpu, self.token)
         area = XsaveArea()
         area.xstate_bv = self.xstate_bv

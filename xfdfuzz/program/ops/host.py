@@ -5,7 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
-from xfdfuzz.program.fields import Count, MsrIndex, Nr
+from xfdfuzz.program.fields import MsrIndex, Nr, Small
 from xfdfuzz.program.ops.base import OK, Op, op
 from xfdfuzz.program.step import Result
 
@@ -77,7 +77,7 @@ class HostRdmsr(_CpuOp):
     msr: MsrIndex = MSR_IA32_XFD_ERR
 
     def enabled(self, k: Kernel) -> bool:
-        return k.machine.xfd and _CpuOp.enabled(self, k)
+        return k.machine.has_xfd and _CpuOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -88,7 +88,7 @@ class HostRdmsr(_CpuOp):
 class FailAlloc(Op):
     """The next ``count`` allocations of an fpstate fail."""
 
-    count: Count = 1
+    count: Small = 1
 
     def enabled(self, k: Kernel) -> bool:
         return True

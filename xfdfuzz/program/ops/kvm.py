@@ -10,7 +10,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Token, UserImage, Xfeatures
+from xfdfuzz.program.fields import MsrIndex, Msrs, Nr, Small, Token, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, op
 from xfdfuzz.program.step import Image, Result
 
@@ -76,7 +76,7 @@ class KvmCreateVcpu(_VmIoctl):
 
     task: Nr = 0
     vm: Nr = 0
-    id: Count = 0
+    id: Small = 0
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

@@ -1,0 +1,98 @@
+"""Boot sequences: what a program starts with.
+
+Without one hardly a run ever gets a guest to load a tile; with one, the interesting part begins at once.  They are
+ordinary ops, executed and judged like all others, and the shrinker takes away what is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.program.ops import guest, host, kvm, run, tasks
+from xfdfuzz.program.ops.base import Op
+
+Boot = Callable[[Machine], list[Op]]
+
+
+def pristine(machine: Machine) -> list[Op]:
+    """Nothing."""
+    return []
+
+
+def permitted(machine: Machine) -> list[Op]:
+    """Permission for every dynamic feature of the machine."""
+    return [tasks.ReqXcompGuestPerm(0, i) for i in xf.components_in(machine.xfd_xfeatures)]
+
+
+def with_vcpu(machine: Machine) -> list[Op]:
+    """Permissions, then a VM with a vCPU."""
+    return [*permitted(machine), kvm.KvmCreateVm(0), kvm.KvmCreateVcpu(0, 0, 0)]
+
+
+def unpermitted_vcpu(machine: Machine) -> list[Op]:
+    """A VM with a vCPU, no permission asked for."""
+    return [kvm.KvmCreateVm(0), kvm.KvmCreateVcpu(0, 0, 0)]
+
+
+def with_cpuid(machine: Machine) -> list[Op]:
+    """A vCPU whose CPUID offers all that the machine has."""
+    return [*with_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(machine.user_xfeatures, True, True))]
+
+
+def with_xcr0(machine: Machine) -> list[Op]:
+    """The same with XCR0 set from user space."""
+    return [*with_cpuid(machine), kvm.KvmSetXcrs(0, 0, machine.user_xfeatures)]
+
+
+def in_guest(machine: Machine) -> list[Op]:
+    """The guest runs with XCR0 = 1."""
+    return [*with_cpuid(machine), run.KvmRun(0, 0), run.VmEnter(0)]
+
+
+def in_amx_guest(machine: Machine) -> list[Op]:
+    """The guest has set XCR0; KVM_RUN returned once on the way, as amx-v1 needs."""
+    enabled: list[Op] = [guest.GuestXsetbv(0, machine.user_xfeatures), run.HandleExit(0), run.KvmRunReturns(0)]
+    return [*in_guest(machine), *enabled, run.KvmRun(0, 0), run.VmEnter(0)]
+
+
+def tiles_live(machine: Machine) -> list[Op]:
+    """The guest holds tile data."""
+    return [*in_amx_guest(machine), guest.GuestLdtilecfg(0, 1), guest.GuestTileload(0, 2)]
+
+
+def guest_disabled_xfd(machine: Machine) -> list[Op]:
+    """The guest has written a non-zero XFD, so later writes of it may not exit."""
+    writes: list[Op] = [guest.GuestWrmsr(0, value=machine.xfd_xfeatures), run.HandleExit(0), run.VmEnter(0)]
+    return [*in_amx_guest(machine), *writes]
+
+
+def host_amx(machine: Machine) -> list[Op]:
+    """Another process uses AMX on the VMM's CPU, with a VM waiting."""
+    use: list[Op] = [
+        host.Schedule(0, 1),
+        tasks.ReqXcompPerm(1, xf.XTILE_DATA),
+        tasks.UserLdtilecfg(1, 1),
+        tasks.UserTileload(1, 2),
+        host.Schedule(0, 0),
+    ]
+    return [*with_xcr0(machine), *use]
+
+
+#: Plainest first; the ones with a guest are what most of the time should go to.
+BOOTS: tuple[Boot, ...] = (
+    pristine,
+    with_vcpu,
+    with_cpuid,
+    with_xcr0,
+    in_guest,
+    in_amx_guest,
+    tiles_live,
+    guest_disabled_xfd,
+    host_amx,
+    unpermitted_vcpu,
+    tiles_live,
+    in_amx_guest,
+)

@@ -1,0 +1,88 @@
+"""Choosing the next rule quickly: the one place that uses Hypothesis' internals.
+
+Hypothesis evaluates the preconditions of all rules at every step and draws a flag for each; with one rule per op that
+costs more than everything else together.  The rules here say in their precondition which list of the
+:class:`~xfdfuzz.engines.situation.Situation` must not be empty, so the enabled ones are looked up instead, and one
+number is drawn among them, by weight.  tests/test_selection.py notices when Hypothesis changes what this relies on:
+``RuleBasedStateMachine._rules_strategy`` is a strategy that gives (rule, arguments), and a rule has ``function`` and
+``arguments_strategies``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis.strategies import SearchStrategy
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.rules import KernelMachine
+
+#: How often a rule is drawn beside the others that are enabled.  Rules that only look at something, or that seldom
+#: change anything, get less of the time; what carries a program on gets more.
+WEIGHTS: dict[str, int] = {
+    "handle_exit": 8,
+    "vm_enter": 8,
+    "kvm_run": 8,
+    "guest_wrmsr_xfd": 8,
+    "kvm_set_msrs": 8,
+    "guest_tileload": 8,
+    "schedule_vmm": 24,
+    "arch_get_xcomp_guest_perm": 1,
+    "arch_get_xcomp_perm": 1,
+    "arch_get_xcomp_supp": 1,
+    "clone_thread": 1,
+    "clone_vm": 1,
+    "close_vm": 1,
+    "fail_alloc": 1,
+    "host_rdmsr": 1,
+    "kvm_check_xsave2": 1,
+    "kvm_create_vm": 1,
+    "kvm_get_fpu": 1,
+    "kvm_get_mp_state": 2,
+    "kvm_get_supported_cpuid": 1,
+    "kvm_get_xcrs": 1,
+    "kvm_set_fpu": 1,
+    "kvm_vm_check_xsave2": 1,
+    "schedule": 2,
+    "schedule_kthread": 2,
+    "sigaltstack": 1,
+}
+DEFAULT_WEIGHT = 4
+
+#: Hypothesis draws small numbers more often than large ones, so the order counts: what carries a program on is first.
+_ORDER = {name: place for place, name in enumerate(WEIGHTS)}
+
+
+class SituatedRules(SearchStrategy[Any]):
+    """Draws an enabled rule and its arguments for one machine instance."""
+
+    def __init__(self, machine: KernelMachine, conditions: dict[str, str]) -> None:
+        super().__init__()
+        self._machine = machine
+        self._conditions = conditions
+        self._rules = {rule.function.__name__: rule for rule in machine.rules}
+        self._enabled: dict[frozenset[str], tuple[Any, ...]] = _CACHE.setdefault(type(machine), {})
+
+    def do_draw(self, data: Any) -> Any:
+        """(rule, arguments), as hypothesis.stateful.RuleStrategy gives them."""
+        enabled = self._enabled_rules()
+        rule = enabled[data.draw_integer(0, len(enabled) - 1)]
+        return rule, {name: data.draw(strategy) for name, strategy in rule.arguments_strategies.items()}
+
+    def _enabled_rules(self) -> tuple[Any, ...]:
+        now = self._machine.now.possible()
+        if now not in self._enabled:
+            names = [name for name, condition in self._conditions.items() if condition in now]
+            names.sort(key=_place)
+            self._enabled[now] = tuple(
+                self._rules[name] for name in names for _ in range(WEIGHTS.get(name, DEFAULT_WEIGHT))
+            )
+        return self._enabled[now]
+
+
+def _place(name: str) -> tuple[bool, int, str]:
+    weight = WEIGHTS.get(name, DEFAULT_WEIGHT)
+    return weight < DEFAULT_WEIGHT, _ORDER.get(name, len(_ORDER)), name
+
+
+_CACHE: dict[type, dict[frozenset[str], tuple[Any, ...]]] = {}

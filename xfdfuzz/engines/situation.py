@@ -1,0 +1,102 @@
+"""Who can do what now: the lists that the rules choose from, made once per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.vmx import Kernel
+
+
+@dataclass(slots=True)
+class Situation:
+    """Task, vCPU, VM and CPU numbers by what they can do.
+
+    ``tasks`` can make a system call, ``vm_tasks`` are those of them that share a VM's address space, ``idle_tasks`` the
+    same where a vCPU is outside KVM_RUN (``idle``).  ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit
+    to handle, ``guests`` execute the guest; ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are
+    (CPU, task) pairs, ``away`` those that bring a VMM's thread back.
+    """
+
+    dead: bool = False
+    alive: bool = False
+    tasks: list[int] = field(default_factory=list)
+    vms: list[int] = field(default_factory=list)
+    vm_tasks: list[int] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
+    idle_tasks: list[int] = field(default_factory=list)
+    dyn2_tasks: list[int] = field(default_factory=list)
+    ready: list[int] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
+    returning: list[int] = field(default_factory=list)
+    guests: list[int] = field(default_factory=list)
+    dyn2_guests: list[int] = field(default_factory=list)
+    schedulable: list[tuple[int, int]] = field(default_factory=list)
+    away: list[tuple[int, int]] = field(default_factory=list)
+    kthread_cpus: list[int] = field(default_factory=list)
+    host_cpus: list[int] = field(default_factory=list)
+    xfd_cpus: list[int] = field(default_factory=list)
+
+    def possible(self) -> frozenset[str]:
+        """The names of the lists that are not empty, and of the flags that are set."""
+        return frozenset(name for name in self.__slots__ if getattr(self, name))
+
+    @staticmethod
+    def nothing() -> Situation:
+        """Before the machine is powered on."""
+        return Situation()
+
+    @staticmethod
+    def of(k: Kernel) -> Situation:
+        """The situation of a live system."""
+        if k.system.dead:
+            return Situation(dead=True)
+        now = Situation(alive=True)
+        now._look_at_tasks(k)
+        now._look_at_vcpus(k)
+        now._look_at_cpus(k)
+        return now
+
+    def _look_at_tasks(self, k: Kernel) -> None:
+        waiting = []
+        for nr in range(st.USER_TASKS):
+            task = k.tasks[nr]
+            if not task.exists:
+                continue
+            if not task.on_cpu:
+                waiting.append(nr)
+            elif not task.kvm_run:
+                self.tasks.append(nr)
+        self.schedulable = [(cpu, nr) for cpu in range(len(k.cpus)) if not k.cpus[cpu].guest for nr in waiting]
+        self.vms = [nr for nr, vm in enumerate(k.vms) if vm.exists]
+        mms = {k.vms[nr].mm for nr in self.vms}
+        self.vm_tasks = [nr for nr in self.tasks if k.tasks[nr].mm in mms]
+        self.dyn2_tasks = self.tasks if k.machine.dyn2 else []
+        self.away = [(cpu, nr) for cpu, nr in self.schedulable if k.tasks[nr].mm in mms]
+
+    def _look_at_vcpus(self, k: Kernel) -> None:
+        for nr, vcpu in enumerate(k.vcpus):
+            if not vcpu.exists:
+                continue
+            mode = vcpu.mode
+            if mode == st.VCPU_OUTSIDE:
+                self.idle.append(nr)
+            elif mode == st.VCPU_IN_GUEST:
+                self.guests.append(nr)
+            elif k.tasks[vcpu.task - 1].on_cpu:
+                self._look_at_exited(nr, vcpu)
+        self.idle_tasks = self.vm_tasks if self.idle else []
+        self.dyn2_guests = self.guests if k.machine.dyn2 else []
+
+    def _look_at_exited(self, nr: int, vcpu: st.Vcpu) -> None:
+        if vcpu.exit_pending:
+            self.pending.append(nr)
+            return
+        self.returning.append(vcpu.task - 1)
+        if not vcpu.run_over:
+            self.ready.append(nr)
+
+    def _look_at_cpus(self, k: Kernel) -> None:
+        self.host_cpus = [nr for nr, cpu in enumerate(k.cpus) if not cpu.guest]
+        self.kthread_cpus = [nr for nr in self.host_cpus if k.cpus[nr].current < st.USER_TASKS]
+        self.xfd_cpus = self.host_cpus if k.machine.has_xfd else []

@@ -1,0 +1,222 @@
+"""How a program writes and reads the values of op fields: one codec per field type (:mod:`xfdfuzz.program.fields`).
+
+ctypes cuts values to size without a word, so reading checks every range here.  Writing does not: ops that were read, or
+drawn by the strategies, fit.
+"""
+# ruff: noqa: D102 (write() and read() say what they are in the base class)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.machine import MAX_CPUS
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Undefined, UserImage
+from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
+
+T = TypeVar("T")
+
+_U64 = range(1 << 64)
+_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|-?(?:0|[1-9][0-9]{0,19})")
+
+
+def number(text: str) -> int | None:
+    """A number in decimal, or in hexadecimal after ``0x``; None if it is not one."""
+    return int(text, 0) if _NUMBER.fullmatch(text) else None
+
+
+class Codec(Generic[T]):
+    """Writes and reads one type of field.  ``expected`` names its values in messages.
+
+    A field that may be left out says in ``optional`` how it is written; it is left out, with the comma before it, where
+    ``write`` gives an empty text.
+    """
+
+    expected: str
+    optional: ClassVar[str] = ""
+
+    def write(self, value: T) -> str:
+        """The argument's text."""
+        raise NotImplementedError
+
+    def read(self, argument: Argument) -> T:
+        """The argument's value; raises :class:`Unreadable` if it does not fit."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Scalar(Codec[int]):
+    """A number out of ``numbers``, or one of the named ones.  It is written by name if it has one, else to ``base``."""
+
+    expected: str
+    numbers: range
+    base: int = 10
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def write(self, value: int) -> str:
+        if value in self.names:
+            return self.names[value]
+        return hex(value) if self.base == 16 and value else str(value)
+
+    def read(self, argument: Argument) -> int:
+        if isinstance(argument, Names) and len(argument.words) == 1:
+            return self.read_word(argument.words[0])
+        raise Unreadable(argument.column, self.expected)
+
+    def read_word(self, word: Word) -> int:
+        """The value of a single word; raises :class:`Unreadable`."""
+        for value, name in self.names.items():
+            if word.text == name:
+                return value
+        value_or_none = number(word.text)
+        if value_or_none is None or value_or_none not in self.numbers:
+            raise Unreadable(word.column, self.expected)
+        return value_or_none
+
+
+class XfeaturesCodec(Codec[int]):
+    """``x87|sse|avx|0x4000000000000000``."""
+
+    known: ClassVar[list[str]] = [*xf.NAMES.values(), *xf.GROUPS]
+    expected = f"state components joined by '|' ({', '.join(known)}), 0 or a 64-bit number"
+
+    def write(self, value: int) -> str:
+        return xf.format_mask(value)
+
+    def read(self, argument: Argument) -> int:
+        if not isinstance(argument, Names):
+            raise Unreadable(argument.column, self.expected)
+        mask = 0
+        for word in argument.words:
+            bits = xf.mask_by_name(word.text)
+            if bits is None:
+                bits = number(word.text)
+            if bits is None or bits not in _U64:
+                raise Unreadable(word.column, self.expected + did_you_mean(word.text, self.known))
+            mask |= bits
+        return mask
+
+
+class MsrsCodec(Codec[Msrs]):
+    """``{IA32_XFD: 0x40000, IA32_XFD_ERR: 0}``; order and repetition count."""
+
+    expected = "{MSR: value, ...}, where MSR is IA32_XFD or IA32_XFD_ERR"
+
+    def write(self, value: Msrs) -> str:
+        return f"{{{', '.join(f'{MSR.write(index)}: {HEX.write(data)}' for index, data in value.entries)}}}"
+
+    def read(self, argument: Argument) -> Msrs:
+        if not isinstance(argument, Dict):
+            raise Unreadable(argument.column, self.expected)
+        return Msrs(tuple(self._entry(entry) for entry in argument.entries))
+
+    def _entry(self, entry: Entry) -> tuple[int, int]:
+        index = MSR.read_word(entry.key)
+        if entry.value is None:
+            raise Unreadable(entry.key.column, f"{entry.key.text}: value")
+        return index, HEX.read(entry.value)
+
+
+class Record(Codec[T]):
+    """A dict with fixed keys: ``values`` in any order, each once and none left out; ``flags`` if they are set."""
+
+    def __init__(self, make: Callable[..., T], values: dict[str, Codec[int]], flags: tuple[str, ...] = ()) -> None:
+        self.make = make
+        self.values = values
+        self.flags = flags
+        self.expected = f"{{{', '.join((*(f'{key}: ...' for key in values), *flags))}}}"
+
+    def write(self, value: T) -> str:
+        entries = [f"{key}: {codec.write(getattr(value, key))}" for key, codec in self.values.items()]
+        return f"{{{', '.join(entries + [flag for flag in self.flags if getattr(value, flag)])}}}"
+
+    def read(self, argument: Argument) -> T:
+        if not isinstance(argument, Dict):
+            raise Unreadable(argument.column, self.expected)
+        found: dict[str, int] = {}
+        for entry in argument.entries:
+            key = entry.key.text
+            if key in found:
+                raise Unreadable(entry.key.column, f"{key} only once")
+            found[key] = self._entry(entry)
+        if not self.values.keys() <= found.keys():
+            raise Unreadable(argument.column, self.expected)
+        return self.make(**dict.fromkeys(self.flags, False) | found)
+
+    def _entry(self, entry: Entry) -> int:
+        key = entry.key.text
+        if key in self.values:
+            if entry.value is None:
+                raise Unreadable(entry.key.column, f"{key}: {self.values[key].expected}")
+            return self.values[key].read(entry.value)
+        if key not in self.flags:
+            raise Unreadable(entry.key.column, any_of([*self.values, *self.flags]))
+        if entry.value is not None:
+            raise Unreadable(entry.value.column, f"no value after {key}")
+        return True
+
+
+class UndefinedCodec(Codec[Undefined]):
+    """``undefined=7``; left out when it is 0.  The variable that it stands for is a C int."""
+
+    expected = "undefined=N, where N is a 32-bit signed number"
+    optional = "undefined=<n>"
+    value = Scalar(expected, range(-1 << 31, 1 << 31))
+
+    def write(self, value: Undefined) -> str:
+        return f"undefined={value.value}" if value.value else ""
+
+    def read(self, argument: Argument) -> Undefined:
+        if not isinstance(argument, Option) or argument.name.text != "undefined":
+            raise Unreadable(argument.column, self.expected)
+        return Undefined(self.value.read_word(argument.value))
+
+
+class DropCodec(Codec[Drop]):
+    """``drop``; left out when it is off."""
+
+    expected = "drop"
+    optional = "drop"
+
+    def write(self, value: Drop) -> str:
+        return "drop" if value.value else ""
+
+    def read(self, argument: Argument) -> Drop:
+        if not isinstance(argument, Names) or [word.text for word in argument.words] != ["drop"]:
+            raise Unreadable(argument.column, self.expected)
+        return Drop(True)
+
+
+HEX = Scalar("a 64-bit number", _U64, base=16)
+MSR = Scalar("IA32_XFD or IA32_XFD_ERR", range(0), names={MSR_IA32_XFD: "IA32_XFD", MSR_IA32_XFD_ERR: "IA32_XFD_ERR"})
+TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
+XFEATURES = XfeaturesCodec()
+
+#: By what marks the type of a field: the class, or the text in its ``Annotated``.
+CODECS: dict[object, Codec[Any]] = {
+    "xfeatures": XFEATURES,
+    "hex": HEX,
+    "count": Scalar("a number from 0 to 4294967295", range(1 << 32)),
+    "small": Scalar("a number from 0 to 255", range(1 << 8)),
+    "facility": Scalar(
+        "XTILECFG, XTILEDATA, DYN2 or a 64-bit number",
+        _U64,
+        names={xf.XTILE_CFG: "XTILECFG", xf.XTILE_DATA: "XTILEDATA", xf.DYN2: "DYN2"},
+    ),
+    "msr": MSR,
+    "token": TOKEN,
+    Msrs: MsrsCodec(),
+    UserImage: Record(UserImage, {"xstate_bv": XFEATURES, "data": TOKEN}),
+    CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),
+    Undefined: UndefinedCodec(),
+    Drop: DropCodec(),
+}
+
+#: How many there are of what a prefix numbers: ``t0`` to ``t4``.
+NUMBERED: dict[str, int] = {"t": USER_TASKS, "v": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}

@@ -1,0 +1,239 @@
+"""The ops' templates, compiled: to print an op, and to recognise a line.
+
+Printing fills a format string that is made once per op.  Reading walks a tree in which all templates that begin alike
+share a branch, so that where a line leaves the tree, the branches there are just what was expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
+
+from xfdfuzz.program.codecs import CODECS, NUMBERED, Codec
+from xfdfuzz.program.ops import OPS, Op
+from xfdfuzz.program.syntax import Argument, Line, Names, Unreadable, Word, any_of, did_you_mean
+
+_FIELD = re.compile(r"(, )?\{(\w+)\}")
+_FIELD_NAME = re.compile(r"\{(\w+)\}")
+_PIECE = re.compile(r"[()]|[^\s(),]+")
+_NUMBERED_FIELD = re.compile(r"([a-z]+)\{(\w+)\}")
+#: Literals of the tree that are no words, and what messages call them.
+_PUNCTUATION = {"(": "'('", ")": "')'", "": "the end of the line"}
+
+
+def format_op(op: Op) -> str:
+    """The op's line in a program, without a result."""
+    template = _templates()[type(op)]
+    return template.form % tuple([write(getattr(op, name)) for name, write in template.writers])
+
+
+def synopsis(cls: type[Op]) -> str:
+    """The line of an op for people: fields as ``<field>``, what can be left out in brackets."""
+    return _templates()[cls].synopsis
+
+
+def recognise(line: Line) -> Op:
+    """The op that a line stands for; raises :class:`Unreadable` where the line ceases to fit any op."""
+    node = _tree()
+    values: list[Any] = []
+    for item in line.items:
+        node = _step(node, item, values)
+    assert node.op is not None  # only the empty word at the end of a line leads to a leaf
+    return node.op(**dict(zip(node.fields, values, strict=True)))
+
+
+# -- compiling ---------------------------------------------------------------------------------------------------------
+
+
+class _Slot(NamedTuple):
+    """One place of a template: a literal word, a numbered word such as ``t{task}``, or an argument for a codec."""
+
+    literal: str = ""
+    prefix: str = ""
+    codec: Codec[Any] | None = None
+    field: str = ""
+
+
+class _Template(NamedTuple):
+    """An op's template as ``%`` form with what writes each of its fields, for people, and as slots of the tree."""
+
+    form: str
+    writers: list[tuple[str, Callable[[Any], str]]]
+    synopsis: str
+    slots: list[_Slot]
+
+
+@cache
+def _templates() -> dict[type[Op], _Template]:
+    return {cls: _compile(cls) for cls in OPS.values()}
+
+
+def _compile(cls: type[Op]) -> _Template:
+    codecs = _codecs(cls)
+    writers: list[tuple[str, Callable[[Any], str]]] = []
+
+    def place(match: re.Match[str]) -> str:
+        comma, name = match.groups(default="")
+        codec = codecs.get(name)
+        if codec is not None and codec.optional:
+            writers.append((name, _with_comma(codec)))
+            return "%s"
+        writers.append((name, str if codec is None else codec.write))
+        return f"{comma}%s"
+
+    def show(match: re.Match[str]) -> str:
+        comma, name = match.groups(default="")
+        optional = codecs[name].optional if name in codecs else ""
+        return f"[{comma}{optional}]" if optional else f"{comma}<{name}>"
+
+    form = _FIELD.sub(place, cls.template)
+    return _Template(form, writers, _FIELD.sub(show, cls.template), _slots(cls, codecs))
+
+
+def _codecs(cls: type[Op]) -> dict[str, Codec[Any]]:
+    """The codec of every field except those that only number an actor or an object (``t{task}``)."""
+    hints = get_type_hints(cls, include_extras=True)
+    markers = {
+        name: getattr(hints[name], "__metadata__", (hints[name],))[0] for name in _FIELD_NAME.findall(cls.template)
+    }
+    return {name: CODECS[marker] for name, marker in markers.items() if marker != "nr"}
+
+
+def _with_comma(codec: Codec[Any]) -> Callable[[Any], str]:
+    def write(value: Any) -> str:
+        text = codec.write(value)
+        return f", {text}" if text else ""
+
+    return write
+
+
+def _slots(cls: type[Op], codecs: dict[str, Codec[Any]]) -> list[_Slot]:
+    slots: list[_Slot] = []
+    for piece in _PIECE.findall(cls.template):
+        if numbered := _NUMBERED_FIELD.fullmatch(piece):
+            slots.append(_Slot(prefix=numbered[1], field=numbered[2]))
+        elif plain := _FIELD.fullmatch(piece):
+            slots.append(_Slot(codec=codecs[plain[2]], field=plain[2]))
+        else:
+            slots.append(_Slot(literal=piece))
+    return [*slots, _Slot()]
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Node:
+    """Where all templates stand that begin alike; ``ops`` are those below, ``op`` the one that ends here."""
+
+    actor: str = ""
+    literals: dict[str, _Node] = field(default_factory=dict)
+    numbered: dict[str, _Node] = field(default_factory=dict)
+    argument: tuple[Codec[Any], _Node] | None = None
+    ops: list[type[Op]] = field(default_factory=list)
+    op: type[Op] | None = None
+    fields: tuple[str, ...] = ()
+
+
+@cache
+def _tree() -> _Node:
+    root = _Node()
+    for cls, template in _templates().items():
+        _insert(root, cls, template.slots, ())
+        actor = template.slots[0]
+        _follow(root, actor).actor = actor.prefix or actor.literal
+    return root
+
+
+def _insert(node: _Node, cls: type[Op], slots: list[_Slot], names: tuple[str, ...]) -> None:
+    """Add a template, or what is left of it, below ``node``; once with and once without an optional argument."""
+    if cls not in node.ops:
+        node.ops.append(cls)
+    if not slots:
+        if node.op is not None:
+            raise TypeError(f"{cls.__name__} and {node.op.__name__} share the line {synopsis(cls)}")
+        node.op, node.fields = cls, names
+        return
+    slot, *rest = slots
+    if slot.codec is not None and slot.codec.optional:
+        _insert(node, cls, rest, names)
+    _insert(_follow(node, slot), cls, rest, (*names, slot.field) if slot.field else names)
+
+
+def _follow(node: _Node, slot: _Slot) -> _Node:
+    """The node behind a slot, made if need be."""
+    if slot.prefix:
+        return node.numbered.setdefault(slot.prefix, _Node())
+    if slot.codec is None:
+        return node.literals.setdefault(slot.literal, _Node())
+    if node.argument is None:
+        node.argument = (slot.codec, _Node())
+    if node.argument[0] is not slot.codec:
+        raise TypeError(f"{node.argument[0].expected} and {slot.codec.expected} cannot stand at the same place")
+    return node.argument[1]
+
+
+def _step(node: _Node, item: Word | Argument, values: list[Any]) -> _Node:
+    """Go from ``node`` along one item of a line; what it stands for is appended to ``values``."""
+    text = _single_word(item)
+    if text is not None and text in node.literals:
+        return node.literals[text]
+    prefix = (text or "").rstrip("0123456789")
+    if prefix in node.numbered:
+        values.append(_number_of(item, prefix))
+        return node.numbered[prefix]
+    if node.argument is not None and not isinstance(item, Word):
+        codec, behind = node.argument
+        values.append(_read(codec, node, item))
+        return behind
+    raise Unreadable(item.column, _expected(node, text or ""))
+
+
+def _single_word(item: Word | Argument) -> str | None:
+    if isinstance(item, Word):
+        return item.text
+    return item.words[0].text if isinstance(item, Names) and len(item.words) == 1 else None
+
+
+def _number_of(item: Word | Argument, prefix: str) -> int:
+    word = _single_word(item)
+    for nr in range(NUMBERED[prefix]):
+        if word == f"{prefix}{nr}":
+            return nr
+    raise Unreadable(item.column, _range(prefix))
+
+
+def _range(prefix: str) -> str:
+    return f"{prefix}0 to {prefix}{NUMBERED[prefix] - 1}"
+
+
+def _read(codec: Codec[Any], node: _Node, item: Argument) -> Any:
+    try:
+        return codec.read(item)
+    except Unreadable as error:
+        if error.expected != codec.expected:
+            raise
+        words = [literal for literal in node.literals if literal not in _PUNCTUATION]
+        raise Unreadable(error.column, any_of([*words, codec.expected])) from None
+
+
+def _expected(node: _Node, text: str) -> str:
+    """What could have come here instead of ``text``."""
+    if node.actor:
+        verbs = sorted(node.literals)
+        listed = ", ".join(_verb(verb, behind) for verb, behind in sorted(node.literals.items()))
+        return f"an op of {node.actor}{did_you_mean(text, verbs)}: {listed}"
+    if len(node.ops) == 1:
+        return synopsis(node.ops[0])
+    literals = [_PUNCTUATION.get(literal, literal) for literal in sorted(node.literals)]
+    return any_of(literals + sorted(map(_range, node.numbered))) + did_you_mean(text, node.literals)
+
+
+def _verb(verb: str, behind: _Node) -> str:
+    """``ioctl(...)``, or the rest of the lines that begin with the verb."""
+    if "(" in behind.literals:
+        return f"{verb}(...)"
+    return ", ".join(synopsis(op).partition(" ")[2] for op in behind.ops)

@@ -1,0 +1,293 @@
+"""The text form of programs, one op a line, as strace would write it: ``docs/program-format.md``.
+
+This module knows the file: header, ``machine`` line, results.  What one op looks like is in :mod:`.templates`, its
+arguments in :mod:`.codecs`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from xfdfuzz.arch.machine import MAX_CPUS, Machine
+from xfdfuzz.program.ops import Op
+from xfdfuzz.program.program import Expectation, Program
+from xfdfuzz.program.syntax import Unreadable, Word, any_of, did_you_mean, read_line, words
+from xfdfuzz.program.templates import format_op, recognise, synopsis
+
+__all__ = ["ProgramError", "format_op", "format_program", "parse", "parse_op", "synopsis"]
+
+#: The first line of every program.
+VERSION_LINE = "# xfdfuzz program 1"
+
+_HEADER = re.compile(r"#\s*(title|expect|apply):")
+_NAME = r"\w(?:[\w+~^@/-]|\.(?=\w))*"
+_REVISIONS = re.compile(rf"\*|{_NAME}(?:\.\.(?:{_NAME})?)?|\.\.{_NAME}")
+_INVARIANT = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_KINDS = ("clean", "violates", "result")
+_SWITCHES = {f.name.replace("_", "-"): f.name for f in fields(Machine) if f.name != "cpus"}
+
+
+class ProgramError(Exception):
+    """A program that cannot be read.  As text it is one line, ``file:line:column: what was expected``.
+
+    ``line`` and ``column`` count from 1, and a tab is one column; ``message`` is the part after them.
+    """
+
+    def __init__(self, file: str, line: int, column: int, message: str) -> None:
+        super().__init__(file, line, column, message)
+        self.file = file
+        self.line = line
+        self.column = column
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+def parse(text: str, file: str = "<string>") -> Program:
+    """Read a program.  ``file`` is its name in messages; raises :class:`ProgramError`."""
+    reader = _Reader()
+    number = 0
+    try:
+        for number, line in enumerate(text.rstrip().split("\n"), 1):
+            reader.read(number, line.rstrip())
+        return reader.program(number + 1)
+    except _Misplaced as error:
+        raise ProgramError(file, error.line, error.column, f"expected {error.expected}") from None
+    except Unreadable as error:
+        raise ProgramError(file, number, error.column, f"expected {error.expected}") from None
+
+
+def parse_op(text: str) -> Op:
+    """Read one op, without a result; raises :class:`ProgramError` with ``<string>`` as the file."""
+    try:
+        line = read_line(text)
+        op = recognise(line)
+        if line.result is not None:
+            raise Unreadable(line.result.column, "no result")
+    except Unreadable as error:
+        raise ProgramError("<string>", 1, error.column, f"expected {error.expected}") from None
+    return op
+
+
+def format_program(program: Program, results: Sequence[str] | None = None) -> str:
+    """The program's text, which :func:`parse` reads back as an equal program.
+
+    ``results``, one per op, are printed instead of the expected ones, if given.  Raises ValueError where the text would
+    be read as something else: a title of two lines, a comment that begins with ``expect:``, a missing result.
+    """
+    shown = program.results if results is None else results
+    notes = list(program.notes)
+    body: list[str] = []
+    for before, (op, result) in enumerate(zip(program.ops, shown, strict=True)):
+        while notes and notes[0][0] <= before:
+            body.append(_format_comment(notes.pop(0)[1]))
+        body.append(format_op(op) if result is None else f"{format_op(op)} = {_format_result(result)}")
+    body += [_format_comment(text) for _, text in notes]
+    machine = " ".join(("machine", *program.machine.words())).replace("_", "-")
+    return "\n".join([*_format_header(program), machine, *([""] if body else []), *body, ""])
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def _format_header(program: Program) -> Iterator[str]:
+    yield VERSION_LINE
+    if program.title:
+        yield f"# title: {_one_line(program.title, strip=True)}"
+    for expectation in program.expect:
+        yield f"# expect: {_one_line(str(expectation), strip=True)}"
+    for patch in program.apply:
+        if patch.split() != [patch]:
+            raise ValueError(f"not the name of a patch: {patch!r}")
+        yield f"# apply: {patch}"
+    for comment in program.comments:
+        yield _format_comment(comment)
+
+
+def _format_comment(text: str) -> str:
+    line = f"# {_one_line(text)}".rstrip()
+    if _HEADER.match(line):
+        raise ValueError(f"a comment that reads as a header line: {text!r}")
+    return line
+
+
+def _format_result(result: str) -> str:
+    if not result or " ".join(result.split()) != result:
+        raise ValueError(f"not a result: {result!r}")
+    return result
+
+
+def _one_line(text: str, strip: bool = False) -> str:
+    if len(text.splitlines()) > 1 or text.rstrip() != text or (strip and text.lstrip() != text):
+        raise ValueError(f"line breaks or white space around it cannot be written: {text!r}")
+    return text
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+class _Misplaced(Unreadable):
+    """Something unreadable that shows only after its line."""
+
+    def __init__(self, line: int, column: int, expected: str) -> None:
+        super().__init__(column, expected)
+        self.line = line
+
+
+class _Reader:
+    """Takes a program's lines, one after another."""
+
+    def __init__(self) -> None:
+        self.machine: Machine | None = None
+        self.title: str | None = None
+        self.expect: list[Expectation] = []
+        self.op_numbers: list[tuple[int, Word]] = []
+        self.apply: list[str] = []
+        self.comments: list[str] = []
+        self.notes: list[tuple[int, str]] = []
+        self.ops: list[Op] = []
+        self.results: list[str | None] = []
+        self.lines: list[int] = []
+
+    def read(self, number: int, line: str) -> None:
+        """Take line ``number``; raises :class:`Unreadable`."""
+        text = line.lstrip()
+        if number == 1:
+            if words(line) != words(VERSION_LINE):
+                raise Unreadable(1, f"{VERSION_LINE!r}, the first line of every program")
+        elif text.startswith("#"):
+            self._comment(number, line)
+        elif text.split(maxsplit=1)[:1] == ["machine"]:
+            self._machine(line)
+        elif text:
+            self._op(number, line)
+
+    def program(self, end: int) -> Program:
+        """What was read; ``end`` is the line after the last one.  Raises :class:`Unreadable`."""
+        if self.machine is None:
+            raise _Misplaced(end, 1, "a machine line, such as 'machine cpus=1'")
+        for line, word in self.op_numbers:
+            if int(word.text) > len(self.ops):
+                raise _Misplaced(line, word.column, f"the number of an op, which are {len(self.ops)}")
+        return Program(
+            machine=self.machine,
+            ops=tuple(self.ops),
+            results=tuple(self.results),
+            title=self.title or "",
+            expect=tuple(self.expect),
+            apply=tuple(self.apply),
+            comments=tuple(self.comments),
+            notes=tuple(self.notes),
+            lines=tuple(self.lines),
+        )
+
+    def _comment(self, number: int, line: str) -> None:
+        start = line.index("#")
+        header = _HEADER.match(line, start)
+        if header is None:
+            text = line[start + 1 :].removeprefix(" ")
+            if self.machine is None:
+                self.comments.append(text)
+            else:
+                self.notes.append((len(self.ops), text))
+            return
+        if self.machine is not None:
+            # as a mere comment it would never be judged
+            raise Unreadable(start + 1, f"the {header[1]} line above the machine line")
+        if header[1] == "title":
+            self._title(line, header)
+        elif header[1] == "apply":
+            self._apply(line, header.end())
+        else:
+            self._expect(number, line, header.end())
+
+    def _title(self, line: str, header: re.Match[str]) -> None:
+        if self.title is not None:
+            raise Unreadable(header.start() + 1, "one title line only")
+        self.title = line[header.end() :].strip()
+
+    def _apply(self, line: str, start: int) -> None:
+        names = words(line, start)
+        if not names:
+            raise Unreadable(len(line) + 1, "the commit or the name of a patch")
+        self.apply += [word.text for word in names]
+
+    def _expect(self, number: int, line: str, start: int) -> None:
+        end = Word("", len(line) + 1)
+        remaining = iter(words(line, start))
+        revisions, kind = next(remaining, end), next(remaining, end)
+        rest = [*remaining, end]
+        if not _REVISIONS.fullmatch(revisions.text):
+            raise Unreadable(revisions.column, "a revision, or a range: A..B, A.., ..B or *")
+        if kind.text not in _KINDS:
+            raise Unreadable(kind.column, any_of(list(_KINDS)) + did_you_mean(kind.text, _KINDS))
+        if kind.text == "result":
+            op, result = _op_result(rest)
+            self.op_numbers.append((number, op))
+            self.expect.append(Expectation(revisions.text, "result", (), int(op.text), result, number))
+            return
+        invariants = _invariants(rest) if kind.text == "violates" else ()
+        if kind.text == "clean" and rest[0] is not end:
+            raise Unreadable(rest[0].column, "nothing after clean")
+        self.expect.append(Expectation(revisions.text, kind.text, invariants, line=number))
+
+    def _machine(self, line: str) -> None:
+        first, *rest = words(line)
+        if self.machine is not None:
+            raise Unreadable(first.column, "one machine line only")
+        self.machine = _read_machine(rest)
+
+    def _op(self, number: int, line: str) -> None:
+        if self.machine is None:
+            raise Unreadable(words(line)[0].column, "a machine line above the first op")
+        parts = read_line(line)
+        self.ops.append(recognise(parts))
+        self.results.append(parts.result.text if parts.result else None)
+        self.lines.append(number)
+
+
+def _read_machine(rest: list[Word]) -> Machine:
+    """The set-up that the words after ``machine`` describe."""
+    cpus = [f"cpus={n}" for n in range(1, MAX_CPUS + 1)]
+    found: dict[str, Any] = {}
+    for word in rest:
+        switch = word.text.removeprefix("no-")
+        if word.text in cpus:
+            name, value = "cpus", cpus.index(word.text) + 1
+        elif switch in _SWITCHES:
+            name, value = _SWITCHES[switch], switch == word.text
+        elif word.text.startswith("cpus="):
+            raise Unreadable(word.column, f"{cpus[0]} to {cpus[-1]}")
+        else:
+            known = ["cpus=N", *_SWITCHES, *(f"no-{name}" for name in _SWITCHES)]
+            choice = ", ".join(known[: len(_SWITCHES) + 1])
+            raise Unreadable(word.column, f"{choice}, or a switch with no-{did_you_mean(word.text, known)}")
+        if name in found:
+            raise Unreadable(word.column, f"{name.replace('_', '-')} only once")
+        found[name] = value
+    return Machine(**found)
+
+
+def _invariants(rest: list[Word]) -> tuple[str, ...]:
+    """The names after ``violates``, of which there is at least one; ``rest`` ends with the end of the line."""
+    *names, end = rest
+    for word in names or [end]:
+        if not _INVARIANT.fullmatch(word.text):
+            raise Unreadable(word.column, "the name of an invariant, such as no-realloc-on-enter")
+    return tuple(word.text for word in names)
+
+
+def _op_result(rest: list[Word]) -> tuple[Word, str]:
+    """The op's number and the text in ``4 = -ENXIO``; ``rest`` ends with the end of the line."""
+    op = rest[0]
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", op.text):
+        raise Unreadable(op.column, "the number of an op, counted from 1")
+    if rest[1].text != "=":
+        raise Unreadable(rest[1].column, "'=' and a result")
+    if not rest[2].text:
+        raise Unreadable(rest[2].column, "a result")
+    return op, " ".join(word.text for word in rest[2:-1])
