@@ -72,7 +72,7 @@ Predicate = Callable[[View], Iterable[Broken]]
 
 
 def component_site(component: int) -> str:
-    """The site of a register component: dynamic ones have paths of their own through the kernel, the others share one."""
+    """The site of a register component: dynamic ones take paths of their own through the kernel, the others one."""
     return xf.NAMES[component] if 1 << component & (xf.MASK_XTILE | xf.MASK_DYN2) else "static"
 
 

@@ -13,7 +13,11 @@ from typing import Any
 
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.replay import judge, steps
+from xfdfuzz.program.fields import Msrs
 from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.ops.guest import GuestWrmsr, GuestXsetbv
+from xfdfuzz.program.ops.kvm import KvmSetMsrs, KvmSetXcrs
+from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.revisions import Revision
@@ -37,6 +41,7 @@ def minimise(program: Program, revision: Revision, bucket: str) -> Program:
     while program != before:
         before = program
         program = _drop_ops(program, still)
+        program = _first_of(program, _without_a_run, still)
         program = _first_of(program, _plainer_machines, still)
         program = _first_of(program, _renumbered, still)
         program = _first_of(program, _plainer_arguments, still)
@@ -73,11 +78,31 @@ def _first_of(program: Program, plainer: Callable[[Program], Iterator[Program]],
         program = found
 
 
+def _without_a_run(program: Program) -> Iterator[Program]:
+    """With a whole KVM_RUN replaced by the ioctls that set what the guest set in it."""
+    for start, op in enumerate(program.ops):
+        if not isinstance(op, KvmRun):
+            continue
+        rest = program.ops[start + 1 :]
+        end = next((n for n, o in enumerate(rest) if isinstance(o, KvmRunReturns) and o.task == op.task), None)
+        if end is not None:
+            ioctls = tuple(ioctl for o in rest[:end] for ioctl in _same_from_outside(op.task, o))
+            yield replace(program, ops=program.ops[:start] + ioctls + rest[end + 1 :], results=())
+
+
+def _same_from_outside(task: int, op: Op) -> Iterator[Op]:
+    if isinstance(op, GuestXsetbv):
+        yield KvmSetXcrs(task, op.vcpu, op.xcr0)
+    elif isinstance(op, GuestWrmsr):
+        yield KvmSetMsrs(task, op.vcpu, Msrs(((op.msr, op.value),)))
+
+
 def _plainer_machines(program: Program) -> Iterator[Program]:
     machine = program.machine
     for f in fields(Machine):
         if getattr(machine, f.name) != f.default:
-            yield replace(program, machine=replace(machine, **{f.name: f.default}))
+            plain: dict[str, Any] = {f.name: f.default}
+            yield replace(program, machine=replace(machine, **plain))
 
 
 def _renumbered(program: Program) -> Iterator[Program]:
