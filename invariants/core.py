@@ -174,7 +174,7 @@ class Checker:
         self._at_end = [i for i in applicable if i.at_end]
         self._each = [i for i in applicable if not i.at_end]
         self._by_op: dict[type[Op], list[Invariant]] = {}
-        self._broken: set[tuple[str, int]] = set()
+        self._broken: dict[str, frozenset[int]] = {}
 
     @property
     def looks_at_end(self) -> bool:
@@ -215,11 +215,12 @@ class Checker:
         return [_violation(inv, view, broken) for broken in inv.predicate(view)]
 
     def _newly_broken(self, inv: Invariant, view: View) -> list[Violation]:
-        now = {(inv.name, broken.key): broken for broken in inv.predicate(view)}
-        fresh = [broken for key, broken in now.items() if key not in self._broken]
-        if now or self._broken:
-            self._broken = {key for key in self._broken if key[0] != inv.name} | now.keys()
-        return [_violation(inv, view, broken) for broken in fresh]
+        now = list(inv.predicate(view))
+        if not now and inv.name not in self._broken:
+            return []
+        known = self._broken.get(inv.name, frozenset())
+        self._broken[inv.name] = frozenset(broken.key for broken in now)
+        return [_violation(inv, view, broken) for broken in now if broken.key not in known]
 
 
 def _applies(inv: Invariant, revision: str) -> bool:

@@ -37,9 +37,10 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
     that is held 0.  Otherwise the vCPUs of a VM disagree about what the guest may use."""
     op = view.step.op
     for nr in range(USER_TASKS):
-        before, after = view.before.tasks[nr].fpu.guest_perm, view.k.tasks[nr].fpu.guest_perm
-        if before.state_perm & FPU_GUEST_PERM_LOCKED and before.state_perm != after.state_perm:
-            yield Broken(f"t{nr}'s locked guest permissions changed to {after.state_perm:#x}")
+        if view.k.tasks[nr].exists:
+            before, after = view.before.tasks[nr].fpu.guest_perm.state_perm, view.k.tasks[nr].fpu.guest_perm.state_perm
+            if before & FPU_GUEST_PERM_LOCKED and before != after:
+                yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
     if isinstance(op, ReqXcompGuestPerm) and _perm(view.before, op.task, True).state_perm & FPU_GUEST_PERM_LOCKED:
         held = _perm(view.before, op.task, True).state_perm >> op.facility & 1 if op.facility < 63 else 0
         known = view.k.xstate_prctl_req(op.facility) if op.facility < view.k.XFEATURE_MAX else 0

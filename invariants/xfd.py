@@ -8,8 +8,12 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
+from xfdfuzz.program.ops.base import VcpuIoctl, VcpuRunOp
 from xfdfuzz.program.ops.guest import GuestRdmsr
-from xfdfuzz.program.ops.run import HandleExit, VmEnter
+from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
+
+#: Ops after which what KVM keeps of a vCPU can have changed.
+_VCPU_OPS = (VcpuIoctl, VcpuRunOp, KvmRun, KvmRunReturns)
 
 
 @invariant("xfd-shadow-matches-msr", "corruption", ("INV-12", "SHADOW"), state=True)
@@ -134,7 +138,7 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr} gets a #GP although its instruction completed", "faulted")
 
 
-@invariant("legal-xfd", "abi", ("INV-26",), state=True)
+@invariant("legal-xfd", "abi", ("INV-26",), ops=_VCPU_OPS, state=True)
 def legal_xfd(view: View) -> Iterator[Broken]:
     """A guest's XFD has no bit that the processor does not support: WRMSR of it would be a #GP in the host."""
     for nr, vcpu in enumerate(view.k.vcpus):
@@ -142,7 +146,7 @@ def legal_xfd(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: fpstate->xfd has a bit that IA32_XFD does not have", key=nr)
 
 
-@invariant("legal-xcr0", "abi", ("INV-25",), state=True)
+@invariant("legal-xcr0", "abi", ("INV-25",), ops=_VCPU_OPS, state=True)
 def legal_xcr0(view: View) -> Iterator[Broken]:
     """A guest's XCR0 is one that the processor accepts: XSETBV of it would be a #GP in the host."""
     for nr, vcpu in enumerate(view.k.vcpus):
@@ -154,6 +158,7 @@ def legal_xcr0(view: View) -> Iterator[Broken]:
     "passthrough-needs-nm-intercept",
     "corruption",
     ("INV-19",),
+    ops=_VCPU_OPS,
     state=True,
     excluded=("amx-v1", "amx-review-a", "amx-review-b", "amx-review-c"),
 )
@@ -165,7 +170,7 @@ def passthrough_needs_nm_intercept(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: IA32_XFD is passed through, #NM is not intercepted", key=nr)
 
 
-@invariant("passthrough-needs-buffer", "corruption", ("INV-19", "PERM"), state=True)
+@invariant("passthrough-needs-buffer", "corruption", ("INV-19", "PERM"), ops=_VCPU_OPS, state=True)
 def passthrough_needs_buffer(view: View) -> Iterator[Broken]:
     """Once the guest writes IA32_XFD without an exit, it can enable every dynamic feature that its XCR0 may have: the
     buffer must have room for all of them."""

@@ -1,0 +1,32 @@
+# make fuzz    look for violations in amx-v1 for a minute; ARGS="--revision v7.3 --time 10m" looks elsewhere
+# make test    run the tests
+# make replay  judge every program of the corpus
+# make lint    style and types
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: fuzz test replay lint
+
+# exit code 1 says that something was found, which is what fuzzing is for
+fuzz: $(VENV)/.installed
+	$(BIN)/xfdfuzz fuzz $(ARGS) || test $$? -eq 1
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -n auto $(ARGS)
+
+replay: $(VENV)/.installed
+	$(BIN)/xfdfuzz replay corpus $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# --group needs pip 25.1
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@

@@ -1,0 +1,65 @@
+"""How much of a fuzz campaign's CPU time the model and the invariants take: `python -m bench.campaign_share`.
+
+Runs the same campaign three times and prints, of the process' CPU time, the share of the model (executing ops), of the
+invariants (judging steps) and of everything else, which is Hypothesis and the rules around it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xfdfuzz.engines.campaign import Run
+from xfdfuzz.engines.fuzz import fuzz
+from xfdfuzz.invariants.core import Checker
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.revisions import resolve
+
+
+class Stopwatch:
+    """Accumulates the CPU time spent in a method that it replaces."""
+
+    def __init__(self, owner: type, name: str) -> None:
+        self.seconds = 0.0
+        self._original: Callable[..., Any] = getattr(owner, name)
+        setattr(owner, name, self._timed())
+
+    def _timed(self) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return self._original(*args, **kwargs)
+            finally:
+                self.seconds += time.process_time() - start
+
+        return timed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--revision", default="v5.16")
+    parser.add_argument("--examples", type=int, default=600)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    model, boot, judge = Stopwatch(Executor, "execute"), Stopwatch(Run, "__init__"), Stopwatch(Checker, "check")
+    for number in range(options.runs):
+        model.seconds = boot.seconds = judge.seconds = 0.0
+        start = time.process_time()
+        report = fuzz(resolve(options.revision, _fixes(options.revision)), seed=number, examples=options.examples)
+        total = time.process_time() - start
+        ours = model.seconds + boot.seconds + judge.seconds
+        print(
+            f"run {number + 1}: {report.stats.steps} steps in {total:.1f} s CPU; model {model.seconds / total:.1%}, "
+            f"boot {boot.seconds / total:.1%}, invariants {judge.seconds / total:.1%}, together {ours / total:.1%}; "
+            f"{ours / report.stats.steps * 1e6:.1f} us a step"
+        )
+
+
+def _fixes(revision: str) -> list[str]:
+    return ["063452fd94d1"] if revision in ("v5.16", "v5.17") else []
+
+
+if __name__ == "__main__":
+    main()

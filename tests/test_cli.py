@@ -1,0 +1,473 @@
+"""The command line as a user meets it: exit codes, one clear line for bad input, nothing lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xfdfuzz import cli
+from xfdfuzz.engines.campaign import Stats
+from xfdfuzz.engines.fuzz import Finding, Report
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.invariants.core import INVARIANTS, load
+from xfdfuzz.program.ops import OPS
+from xfdfuzz.program.text import format_op, parse
+from xfdfuzz.revisions import PATCHES, Revision, names, resolve
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = """\
+# xfdfuzz program 1
+# title: a permission request overwrites the permissions
+# expect: amx-v1 violates permission-only-grows
+# expect: v7.3 clean
+machine cpus=1
+
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+"""
+UNEXPECTED = "".join(line for line in PROGRAM.splitlines(keepends=True) if "expect" not in line)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty directory, and forget the invariants that a test loads."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(load())
+    yield
+    INVARIANTS.clear()
+    INVARIANTS.update(before)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def write(name: str, text: str) -> str:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return name
+
+
+def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "xfdfuzz.cli", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "dance"),
+        (["fuzz", "--tim", "3"], "--tim"),
+        (["fuzz", "--time", "0"], "a duration such as 90, 10m or 2h"),
+        (["fuzz", "--examples", "-1"], "a number from 0 on"),
+        (["fuzz", "--steps", "0"], "from 1 on"),
+        (["fuzz", "--time", "3", "--examples", "3"], "not allowed with"),
+        (["fuzz", "--revision", "amx-v9"], "unknown revision amx-v9"),
+        (["fuzz", "--apply", "deadbeef"], "unknown commit deadbeef"),
+        (["fuzz", "--revert", "063452fd94d1"], "amx-v1 does not have 063452fd94d1"),
+        (["fuzz", "--save", "file/below"], "cannot save to file/below: Not a directory"),
+        (["fuzz", "--invariants", "missing.py"], "missing.py: No such file"),
+        (["fuzz", "--invariants", "file"], "file: expected a Python file"),
+        (["replay"], "FILE|DIR"),
+        (["replay", "missing.xfd"], "missing.xfd: No such file or directory"),
+        (["replay", "file", "--revision", "amx-v9"], "unknown revision amx-v9"),
+        (["replay", "file"], "file:1:1: expected '# xfdfuzz program 1'"),
+        (["list"], "kind"),
+        (["list", "bugs"], "bugs"),
+        (["list", "ops", "--revision", "amx-v9"], "unknown revision amx-v9"),
+    ],
+)
+def test_bad_input_gives_one_line_and_2(run: Run, argv: list[str], message: str) -> None:
+    write("file", "no program\n")
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("xfdfuzz")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PROGRAM + "t0 ioctl(kvm, KVM_DANCE)\n", "p.xfd:9:15: expected "),
+        (PROGRAM.replace("permission-only-grows", "no-such-thing"), "p.xfd:3: unknown invariant no-such-thing"),
+        (PROGRAM.replace("v7.3", "v7.9"), "p.xfd:4: unknown revision v7.9"),
+        (PROGRAM.replace("# expect: v7.3 clean", "# apply: deadbeef"), "p.xfd: unknown commit deadbeef"),
+    ],
+)
+def test_a_broken_program_is_told_with_its_place(run: Run, text: str, message: str) -> None:
+    code, out, err = run("replay", write("p.xfd", text))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"xfdfuzz: {message}")
+    assert len(err.splitlines()) == 1
+
+
+def test_binary_and_unreadable_input(run: Run) -> None:
+    Path("p.xfd").write_bytes(b"\xff\xfe")
+    assert run("replay", "p.xfd")[::2] == (2, "xfdfuzz: p.xfd: not a UTF-8 text (byte 0)\n")
+    Path("d.xfd").mkdir()
+    assert run("replay", "d.xfd")[::2] == (3, "xfdfuzz: no *.xfd file below d.xfd\n")
+
+
+INVARIANT = """\
+from xfdfuzz.invariants.core import Broken, invariant
+
+
+@invariant("mine", "abi"{more})
+def mine(view):
+    \"\"\"My own.\"\"\"
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def f(:\n", "mine.py:1: invalid syntax"),
+        ("import nowhere\n", "mine.py: ModuleNotFoundError: No module named 'nowhere'"),
+        ("raise SystemExit(0)\n", "mine.py: SystemExit: 0"),
+        (INVARIANT.format(more=", revisions=('v9',)", body="return []"), "mine.py: unknown revision v9"),
+        (INVARIANT.format(more="", body="return [1 / 0]"), "mine.py:7: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str) -> None:
+    code, _, err = run("replay", write("p.xfd", PROGRAM), "--invariants", write("mine.py", text))
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_invariant_of_the_users_own(run: Run) -> None:
+    write("mine.py", INVARIANT.format(more="", body='yield Broken("no reason")'))
+    code, out, _ = run("replay", write("p.xfd", UNEXPECTED), "--revision", "v7.3", "--invariants", "mine.py")
+    assert code == 1
+    assert "! mine (abi): no reason" in out
+    assert "mine" in run("list", "invariants", "--invariants", "mine.py")[1].split()
+
+
+def test_an_internal_error_is_3_with_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("xfdfuzz.engines.replay.judge", fail)
+    code, _, err = run("replay", write("p.xfd", PROGRAM))
+    assert code == 3
+    assert "RuntimeError: oops" in err
+    assert err.splitlines()[-1] == "xfdfuzz: internal error: RuntimeError"
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["fuzz", "--help"], ["replay", "--help"], ["list", "--help"]])
+def test_help_names_the_exit_codes(run: Run, argv: list[str]) -> None:
+    code, out, _ = run(*argv)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if re.match(r"  \d  ", line)] == ["0", "1", "2", "3", "4"]
+
+
+def test_help_and_replay_do_not_import_hypothesis() -> None:
+    write("p.xfd", PROGRAM)
+    script = "import sys; from xfdfuzz.cli import main; main({}); sys.exit('hypothesis' in sys.modules)"
+    for argv in (["--help"], ["replay", "p.xfd"], ["list", "ops"]):
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", script.format(argv)], env=env, stdout=subprocess.DEVNULL)
+        assert done.returncode == 0
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    for name, command in commands().items():
+        assert f"`xfdfuzz {name}" in text
+        section = text.split(f"## `xfdfuzz {name}")[1].split("\n## ")[0] + text.split("## `xfdfuzz ")[0]
+        for action in command._actions:
+            for option in action.option_strings:
+                assert f"`{option}" in section, f"{name} {option}"
+            for choice in action.choices or ():
+                assert choice in section
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    actions = cli.build_parser()._actions
+    (found,) = (action for action in actions if isinstance(action, argparse._SubParsersAction))
+    return dict(found.choices)
+
+
+def test_json_keys_are_documented(run: Run) -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    run_json = [run("list", kind, "--format", "json")[1].splitlines()[0] for kind in ("revisions", "patches", "ops")]
+    run_json += [run("replay", write("p.xfd", PROGRAM), "--format", "json")[1]]
+    run_json += run("fuzz", "--examples", "20", "--seed", "1", "--format", "json")[1].splitlines()
+    for value in map(json.loads, run_json):
+        keys = {*value, *next(iter(value.get("verdicts", {}).values()), {}), *(value.get("findings") or [{}])[0]}
+        assert [key for key in keys if f"`{key}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/cli.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    file = ROOT / name
+    links = re.findall(r"\]\((?!http)([^)#]+)", file.read_text())
+    assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+def test_the_finding_in_the_readme_is_true(run: Run) -> None:
+    text = (ROOT / "README.md").read_text()
+    ops = "\n".join(re.findall(r"^ {5,}\d+  (.+)$", text, re.MULTILINE))
+    write("p.xfd", f"# xfdfuzz program 1\n# expect: amx-v1 violates no-realloc-on-enter\nmachine cpus=1\n{ops}\n")
+    code, out, _ = run("replay", "p.xfd")
+    assert code == 0
+    traced = [line.strip() for line in out.splitlines() if re.match(r"   \d  |      !", line)]
+    shown = [line.strip() for line in text.splitlines() if re.match(r"       \d  |          !", line)]
+    assert [line for line in traced if not line.startswith("! permission-only-grows")] == shown
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+def test_expectations_that_hold(run: Run) -> None:
+    code, out, err = run("replay", write("p.xfd", PROGRAM))
+    assert (code, err) == (0, "")
+    assert "! permission-only-grows (abi)" in out
+    assert out.splitlines()[-2:] == ["ok    p.xfd  amx-v1  violates permission-only-grows", "ok    p.xfd  v7.3  clean"]
+
+
+def test_a_wrong_result_is_named(run: Run) -> None:
+    code, out, _ = run("replay", write("p.xfd", PROGRAM.replace("= vm0", "= vm1")), "--revision", "v7.3")
+    assert code == 1
+    assert out.splitlines()[-1] == "FAIL  p.xfd  v7.3  op 2: expected vm1, got vm0"
+
+
+def test_without_expectations_a_violation_counts(run: Run) -> None:
+    write("p.xfd", re.sub(" = .*", "", UNEXPECTED))
+    assert run("replay", "p.xfd", "--revision", "amx-v1")[0] == 1
+    assert run("replay", "p.xfd", "--revision", "v7.3")[0] == 0
+
+
+def test_with_a_reverted_patch_expectations_do_not_count(run: Run) -> None:
+    write("p.xfd", PROGRAM)
+    code, out, _ = run("replay", "p.xfd", "--revision", "v5.18", "--revert", "063452fd94d1")
+    assert code == 1
+    assert "v5.18-063452fd94d1  violates permission-only-grows" in out
+
+
+def test_a_directory_is_everything_below_it_and_the_worst_code_wins(run: Run) -> None:
+    for name in ("a", "b", "sub/c", "sub/d"):
+        write(f"dir/{name}.xfd", PROGRAM)
+    write("dir/readme.md", "no program")
+    code, out, _ = run("replay", "dir", "dir/a.xfd", "--revision", "v7.3")
+    assert code == 0
+    assert out.splitlines() == [f"ok    dir/{n}.xfd  v7.3  clean" for n in ("a", "b", "sub/c", "sub/d")]
+    write("dir/b.xfd", PROGRAM.replace("= vm0", "= -ENOMEM"))
+    code, out, _ = run("replay", "dir", "--revision", "v7.3")
+    assert code == 1
+    assert "machine cpus=1" in out
+    write("dir/a.xfd", "broken")
+    code, out, err = run("replay", "dir", "--revision", "v7.3")
+    assert code == 2
+    assert "FAIL  dir/b.xfd" in out
+    assert err.startswith("xfdfuzz: dir/a.xfd:1:1: ")
+
+
+def test_a_program_that_executes_nothing_is_not_clean(run: Run) -> None:
+    code, _, err = run("replay", write("p.xfd", "# xfdfuzz program 1\nmachine cpus=1\n\nv0 vmenter\n"))
+    assert (code, err) == (3, "xfdfuzz: p.xfd: nothing was executed\n")
+
+
+def test_replay_as_json(run: Run) -> None:
+    code, out, _ = run("replay", write("a.xfd", PROGRAM), write("b.xfd", PROGRAM), "--format", "json")
+    assert code == 0
+    first, second = map(json.loads, out.splitlines())
+    assert (first["file"], second["file"]) == ("a.xfd", "b.xfd")
+    assert first["verdicts"] == {
+        "amx-v1": {"violations": ["permission-only-grows"], "results": ["0", "vm0"], "expected": True},
+        "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True},
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    write("p.xfd", PROGRAM)
+    with process("replay", "p.xfd", stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        assert child.stderr is not None
+        assert (child.stderr.read(), child.wait()) == ("", 3)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    write("p.xfd", PROGRAM)
+    with Path("/dev/full").open("w") as full, process("replay", "p.xfd", stdout=full) as child:
+        assert child.stderr is not None
+        assert (child.stderr.read(), child.wait()) == ("xfdfuzz: No space left on device\n", 3)
+
+
+# -- list --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "expected"),
+    [
+        ("revisions", "name", names()),
+        ("patches", "commit", list(PATCHES)),
+        ("ops", "name", list(OPS)),
+        ("invariants", "name", list(load())),
+    ],
+)
+def test_lists_are_complete(run: Run, kind: str, key: str, expected: list[str]) -> None:
+    code, out, _ = run("list", kind)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == expected
+    rows = [json.loads(line) for line in run("list", kind, "--format", "json")[1].splitlines()]
+    assert [row[key] for row in rows] == expected
+    assert {type(value) for row in rows for value in row.values()} <= {str, list}
+
+
+def test_lists_of_one_revision(run: Run) -> None:
+    def rows(kind: str, revision: str) -> list[Any]:
+        return [json.loads(r) for r in run("list", kind, "--revision", revision, "--format", "json")[1].splitlines()]
+
+    assert [row["name"] for row in rows("revisions", "v5.18")] == ["v5.18"]
+    assert [row["commit"] for row in rows("patches", "v5.18")] == [p.commit for p in resolve("v5.18").patches]
+    assert "no-realloc-on-enter" in [row["name"] for row in rows("invariants", "amx-v1")]
+    assert "no-realloc-on-enter" not in [row["name"] for row in rows("invariants", "v7.3")]
+
+
+# -- fuzz --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
+    code, out, err = run("fuzz", "--examples", "40", "--seed", "1")
+    assert code == 1
+    files = sorted(Path("findings").iterdir())
+    assert files
+    for file in files:
+        program = parse(file.read_text(), str(file))
+        assert all(program.results)
+        assert f"saved   {file}" in out
+        assert f"replay  xfdfuzz replay {file}" in out
+        assert f"{format_op(program.ops[-1])} = {program.results[-1]}" in out
+    assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 40" in err
+    assert run("replay", "findings")[0] == 0
+
+
+def test_a_real_run_as_json_repeats_with_its_seed(run: Run) -> None:
+    code, out, _ = run("fuzz", "--examples", "40", "--format", "json")
+    assert code == 1
+    first = json.loads(out)
+    assert first["findings"][0]["file"].startswith("findings/amx-v1-")
+    second = json.loads(run("fuzz", "--examples", "40", "--seed", str(first["seed"]), "--format", "json")[1])
+    del first["seconds"], second["seconds"]
+    assert first == second
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, *programs: str, **report: Any) -> list[dict[str, Any]]:
+    """Put an engine in place that finds the given programs; returns what it is called with."""
+    calls: list[dict[str, Any]] = []
+
+    def fuzz(revision: Revision, **options: Any) -> Report:
+        calls.append({"revision": revision.label, **options})
+        found = [finding_of(parse(text), revision) for text in programs]
+        for finding in found:
+            options["on_finding"](finding)
+        stats = Stats(examples=1, steps=report.get("steps", 5), seconds=1.0)
+        return Report(revision, options["seed"], stats, tuple(found), report.get("interrupted", False))
+
+    monkeypatch.setattr("xfdfuzz.engines.fuzz.fuzz", fuzz)
+    return calls
+
+
+def finding_of(program: Any, revision: Revision) -> Finding:
+    violation = judge(program, revision, expectations=False).violations[0]
+    return Finding(violation, program, revision)
+
+
+def test_what_the_engine_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake(monkeypatch)
+    assert run("fuzz", "--revision", "v5.18", "--revision", "mainline", "--time", "2m", "--seed", "5")[0] == 0
+    assert run("fuzz", "--examples", "9", "--steps", "7")[0] == 0
+    asked = [(c["revision"], c["seconds"], c["examples"], c["steps"]) for c in calls]
+    assert asked == [("v5.18", 120.0, None, 50), ("v7.3", 120.0, None, 50), ("amx-v1", None, 9, 7)]
+    assert [c["seed"] for c in calls[:2]] == [5, 5]
+
+
+def test_a_finding_is_saved_before_it_is_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, PROGRAM)
+    order: list[str] = []
+    monkeypatch.setattr("xfdfuzz.report.progress.Progress.found", lambda self, f: order.append(f.file.read_text()))
+    assert run("fuzz")[0] == 1
+    assert order[0].startswith("# xfdfuzz program 1\n# title: permission-only-grows: ")
+
+
+def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    fake(monkeypatch, PROGRAM)
+    monkeypatch.setattr("xfdfuzz.report.findings.save", full)
+    code, out, err = run("fuzz")
+    assert code == 2
+    assert "xfdfuzz: cannot save to findings: No space left on device" in err
+    assert "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0" in out
+    assert "not saved" in out
+
+
+def test_interrupted_and_empty_runs_cannot_be_judged(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake(monkeypatch, PROGRAM, interrupted=True)
+    code, out, _ = run("fuzz", "--revision", "amx-v1", "--revision", "amx-review-a")
+    assert (code, len(calls)) == (3, 1)
+    assert "1 finding in" in out
+    assert "(interrupted)" in out
+    fake(monkeypatch, steps=0)
+    assert run("fuzz")[0] == 3
+
+
+def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xfdfuzz.engines.replay.judge", interrupt)
+    assert run("replay", write("p.xfd", PROGRAM))[::2] == (3, "xfdfuzz: interrupted\n")
+
+
+def test_ctrl_c_in_a_real_run() -> None:
+    with process("fuzz", "--time", "60", "--format", "json", stdout=subprocess.PIPE) as child:
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not list(Path("findings").glob("*.xfd")):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == 3
+    assert "Traceback" not in err
+    value = json.loads(out)
+    assert value["interrupted"]
+    assert {f["file"] for f in value["findings"]} == {str(f) for f in Path("findings").glob("*.xfd")}

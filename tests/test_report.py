@@ -1,0 +1,383 @@
+"""What is printed and written: changes, traces, findings, JSON."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.engines.campaign import Stats
+from xfdfuzz.engines.fuzz import Finding, Report
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.kernel import state as st
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import parse, parse_op
+from xfdfuzz.report import changes, findings, machine, terminal
+from xfdfuzz.report.progress import Progress
+from xfdfuzz.revisions import resolve
+
+BOOT = """\
+# xfdfuzz program 1
+machine cpus=1
+
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx})
+t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|xtile)
+"""
+#: Breaks no-realloc-on-enter on amx-v1 and nothing on v7.3.
+PROGRAM = f"""{BOOT}t0 ioctl(v0, KVM_SET_MSRS, {{IA32_XFD: 0}})
+t0 ioctl(v0, KVM_RUN) ...
+"""
+
+
+def changed(revision: str, text: str, op: str) -> list[str]:
+    """What ``op`` changes after the program."""
+    program = parse(text)
+    executor = Executor(resolve(revision).kernel, program.machine)
+    for _ in executor.run(program.ops):
+        pass
+    step = executor.execute(parse_op(op))
+    return [str(change) for change in changes.changes(step.before, step.after)]
+
+
+def a_finding(revision: str = "amx-v1", **patches: list[str]) -> Finding:
+    resolved = resolve(revision, **patches)
+    program = parse(PROGRAM)
+    verdict = judge(program, resolved, expectations=False)
+    violation = next(v for v in verdict.violations if v.invariant in ("no-realloc-on-enter", "permission-only-grows"))
+    return Finding(violation, replace(program, results=verdict.results), resolved)
+
+
+def a_report(*found: Finding) -> Report:
+    stats = Stats(examples=3, steps=40, seconds=2.0, coverage={"KvmRun": Counter({"ok": 4, "-EIO": 1})})
+    return Report(resolve("amx-v1"), 7, stats, found, False)
+
+
+def printed(show: Any, *args: Any) -> str:
+    stream = io.StringIO()
+    show(terminal.console(stream), *args)
+    return stream.getvalue()
+
+
+# -- changes -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_changed() -> None:
+    system = st.System()
+    assert list(changes.changes(system, copy_of(system))) == []
+
+
+def test_registers_go_by_their_names_and_masks_by_their_components() -> None:
+    text = f"{BOOT}t0 ioctl(v0, KVM_RUN) ...\nv0 vmenter\nv0 ldtilecfg(1)\n"
+    assert changed("v7.3", text, "v0 tileload(2)") == [
+        "cpu0.xinuse pkru|xtilecfg -> pkru|xtile",
+        "cpu0.regs {xtiledata: init} -> {xtiledata: v0:2}",
+    ]
+
+
+def test_the_guests_buffer_is_followed_from_the_vcpu() -> None:
+    text = f"{BOOT}t0 ioctl(v0, KVM_SET_MSRS, {{IA32_XFD: 0}})\n"
+    assert "v0.guest_fpu.fpstate.xfd 0x0 -> 0x40000" in changed(
+        "v7.3", text, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000})"
+    )
+
+
+def test_a_reallocated_buffer_is_compared_with_the_one_it_replaces() -> None:
+    text = BOOT[: BOOT.index("t0 ioctl(v0, KVM_SET_CPUID2")]
+    seen = changed("v7.3", text, "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx})")
+    assert "v0.guest_fpu.fpstate fpstate#11 -> fpstate#12" in seen
+    assert any(line.startswith("v0.guest_fpu.fpstate.size ") and line.split()[1] != "0" for line in seen)
+    assert "fpstate#11 allocated -> freed" in seen
+
+
+def test_the_hosts_buffer_keeps_its_path_while_a_guests_is_installed() -> None:
+    seen = changed("v7.3", BOOT, "t0 ioctl(v0, KVM_RUN) ...")
+    assert "t0.fpu.__task_fpstate NULL -> t0.fpu.__fpstate" in seen
+    assert "t0.fpu.fpstate t0.fpu.__fpstate -> fpstate#12" in seen
+
+
+def test_a_task_that_is_preempted() -> None:
+    seen = changed("v7.3", BOOT, "cpu0 schedule(t1)")
+    assert "cpu0.current t0 -> t1" in seen
+    assert "t0.on_cpu cpu0 -> none" in seen
+
+
+def test_a_new_object_is_described_by_what_sets_it_apart() -> None:
+    text = BOOT[: BOOT.index("t0 ioctl(vm0, KVM_CREATE_VCPU")]
+    seen = changed("v7.3", text, "t0 ioctl(vm0, KVM_CREATE_VCPU, 0)")
+    assert "v0.exists 0 -> 1" in seen
+    assert "v0.guest_fpu.perm 0 -> x87|sse|avx|avx512|pkru|pasid|xtile" in seen
+    assert not any("intercept" in line for line in seen)
+
+
+def test_an_object_that_is_gone_is_named_and_not_described() -> None:
+    seen = changed("v7.3", BOOT, "t0 close(vm0)")
+    assert [line for line in seen if line.startswith("v")] == ["vm0.exists 1 -> 0", "v0.exists 1 -> 0"]
+
+
+def test_tokens_say_whose_contents_they_are() -> None:
+    assert [changes.token(value) for value in (0, 3, 8 | 1, 16 | 7, 128 | 2)] == [
+        "init",
+        "kernel:3",
+        "t0:1",
+        "t1:7",
+        "v0:2",
+    ]
+
+
+#: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
+LEFT_OUT = {
+    st.Cpu: {"guest", "regs.data"},
+    st.Task: {"pf_kthread", "group_leader", "mm", "user_mode", "kvm_run"},
+    st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},
+    st.Vm: {"mm"},
+    st.Vcpu: {
+        *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
+        *("exit_msr", "exit_value", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
+        "arch.insn_skips",
+    },
+    st.System: {"cpus", "tasks", "fpstates", "vms", "vcpus", "ghost"},
+}
+
+
+def members(struct: Any) -> Iterator[str]:
+    for name, ctype, *_ in struct._fields_:
+        if issubclass(ctype, ctypes.Structure) and name != "ghost":
+            yield from (f"{name}.{inner}" for inner in members(ctype))
+        else:
+            yield name
+
+
+@pytest.mark.parametrize(
+    ("struct", "shown"),
+    [
+        (st.System, changes.HOST),
+        (st.Cpu, changes.CPU),
+        (st.Task, changes.TASK),
+        (st.Fpstate, changes.FPSTATE),
+        (st.Vm, changes.VM),
+        (st.Vcpu, changes.VCPU),
+    ],
+)
+def test_every_field_of_the_state_is_shown_or_left_out_on_purpose(struct: Any, shown: Any) -> None:
+    named = {field.member for field in shown}
+    assert named | LEFT_OUT[struct] == set(members(struct))
+    assert not named & LEFT_OUT[struct]
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_finding_is_a_program_that_holds_what_it_expects(tmp_path: Path) -> None:
+    finding = a_finding()
+    path = findings.save(finding, tmp_path)
+    program = parse(path.read_text(), str(path))
+    assert program.title.startswith(f"{finding.violation.invariant}: ")
+    assert [str(e) for e in program.expect] == [f"amx-v1 violates {finding.violation.invariant}"]
+    assert program.results == finding.program.results
+    assert judge(program, finding.revision).ok
+
+
+def test_a_finding_on_a_patched_revision_names_it_in_a_comment() -> None:
+    finding = a_finding("v5.18", revert=["063452fd94d1"])
+    program = parse(findings.text(finding))
+    assert program.expect == ()
+    assert program.comments == (
+        f"violates {finding.violation.invariant} on v5.18-063452fd94d1: replay --revision v5.18 --revert 063452fd94d1",
+    )
+    command = findings.replay_command(replace(finding, file=Path("a b.xfd")), [Path("mine.py")])
+    assert command == (
+        "xfdfuzz replay 'a b.xfd' --revision v5.18 --revert 063452fd94d1 --invariants mine.py"
+    )  # fmt: skip
+
+
+def test_file_names_are_stable_and_only_depend_on_what_is_executed() -> None:
+    finding = a_finding()
+    name = findings.file_name(finding)
+    assert name.startswith(f"amx-v1-{finding.violation.invariant}-")
+    plain = replace(finding, program=replace(finding.program, results=(), title="other"))
+    assert findings.file_name(plain) == name
+    shorter = replace(finding, program=Program(finding.program.machine, finding.program.ops[:3]))
+    assert findings.file_name(shorter) != name
+
+
+def test_saving_leaves_nothing_else_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = findings.save(a_finding(), tmp_path)
+    assert findings.save(a_finding(), tmp_path) == path
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    path.unlink()
+    with pytest.raises(OSError, match="No space"):
+        findings.save(a_finding(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- terminal ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_finding_says_what_why_how_and_where() -> None:
+    text = printed(terminal.finding, replace(a_finding(), file=Path("findings/x.xfd")))
+    for part in (
+        "permission-only-grows on amx-v1: abi",
+        "bucket permission-only-grows@guest",
+        "A permission, once given, stays until exec",
+        "   1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        "t0.fpu.guest_perm.__state_perm  x87|sse|avx",
+        "replay  xfdfuzz replay findings/x.xfd",
+    ):
+        assert part in text
+
+
+def test_a_trace_shows_warnings_with_their_call_trace() -> None:
+    program = parse(PROGRAM)
+    text = printed(terminal.trace, program, judge(program, resolve("amx-v1")).trace)
+    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for 0x40000" in text
+    assert text.count("WARN in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate <- kvm_load_guest_fpu") == 1
+    silent = [replace(item, violations=()) for item in judge(program, resolve("amx-v1")).trace]
+    assert "warn in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate" in printed(terminal.trace, program, silent)
+
+
+def test_square_brackets_are_text_not_markup() -> None:
+    program = parse(f"{BOOT}t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD)\n")
+    assert "= 1 [0x" in printed(terminal.trace, program, judge(program, resolve("v7.3")).trace)
+
+
+def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
+    text = printed(terminal.campaign, a_report(), "xfdfuzz fuzz --seed 7")
+    assert "KvmRun  ok 4  -EIO 1\n" in text
+    assert "never executed: GuestVmovups, " in text
+    assert text.splitlines()[-2:] == [
+        "amx-v1: 0 findings in 3 examples, 40 steps, 2.0 s; seed 7",
+        "repeat: xfdfuzz fuzz --seed 7",
+    ]
+
+
+def test_findings_are_summed_up_worst_first() -> None:
+    mild = replace(a_finding(), file=Path("x.xfd"))
+    bad = replace(mild, violation=replace(mild.violation, severity="panic", site="elsewhere"))
+    assert printed(terminal.campaign, a_report(mild, bad), "").split("replay")[-1].splitlines()[2:5] == [
+        "severity  ops  bucket",
+        "panic     7    permission-only-grows@elsewhere",
+        "abi       7    permission-only-grows@guest",
+    ]
+
+
+def test_piped_text_is_plain_ascii() -> None:
+    report = a_report(replace(a_finding(), file=Path("x.xfd")))
+    text = printed(terminal.campaign, report, "xfdfuzz fuzz")
+    assert text.isascii()
+    assert "\x1b" not in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_colours_on_a_terminal_unless_no_color(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    terminal.line(terminal.console(stream), ("bad", "red"))
+    assert ("\x1b[31m" in stream.getvalue()) is not no_color
+
+
+def test_lists_fit_80_columns_on_a_terminal_and_are_one_line_a_row_elsewhere() -> None:
+    rows = [("a", "word " * 40), ("bb", "short")]
+    wide = Console(file=Terminal(), width=80, force_terminal=True, no_color=True)
+    terminal.table(wide, ("name", "doc"), rows)
+    assert isinstance(wide.file, io.StringIO)
+    assert all(len(line) <= 80 + len("\x1b[1m\x1b[0m") for line in wide.file.getvalue().splitlines())
+    assert len(printed(terminal.table, ("name", "doc"), rows).splitlines()) == 3
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with Progress(terminal.console(stream), "amx-v1") as progress:
+        for now[0] in (1.0, 4.9, 5.1, 6.0):
+            progress.update(a_report().stats, [])
+        progress.found(replace(a_finding(), file=Path("x.xfd")))
+    assert stream.getvalue().splitlines() == [
+        "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings",
+        "found permission-only-grows@guest abi, saved x.xfd",
+    ]
+
+
+def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Progress(terminal.console(stream), "amx-v1") as progress:
+        progress._next = 0
+        progress.update(a_report().stats, [a_finding()])
+    assert "3 examples" in stream.getvalue()
+    assert "1 finding" in stream.getvalue()
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def test_json_of_a_campaign() -> None:
+    stream = io.StringIO()
+    machine.write(machine.campaign(a_report(replace(a_finding(), file=Path("x.xfd")))), stream)
+    assert stream.getvalue().count("\n") == 1
+    value = json.loads(stream.getvalue())
+    assert value["coverage"] == {"KvmRun": {"ok": 4, "-EIO": 1}}
+    (finding,) = value.pop("findings")
+    assert parse(finding.pop("program")).expect
+    assert finding == {
+        "invariant": "permission-only-grows",
+        "severity": "abi",
+        "bucket": "permission-only-grows@guest",
+        "steps": 7,
+        "file": "x.xfd",
+    }
+    del value["coverage"]
+    assert value == {
+        "revision": "amx-v1",
+        "seed": 7,
+        "examples": 3,
+        "steps": 40,
+        "seconds": 2.0,
+        "interrupted": False,
+    }
+
+
+def test_json_of_a_replay() -> None:
+    program = parse(PROGRAM)
+    value = machine.replay("x.xfd", [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
+    assert value["file"] == "x.xfd"
+    assert value["verdicts"].keys() == {"amx-v1", "v7.3"}
+    assert "no-realloc-on-enter" in value["verdicts"]["amx-v1"]["violations"]
+    assert value["verdicts"]["amx-v1"]["expected"] is False
+    assert value["verdicts"]["v7.3"] == {
+        "violations": [],
+        "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
+        "expected": True,
+    }

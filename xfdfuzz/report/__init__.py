@@ -1,0 +1,1 @@
+"""What people and programs read of a run: terminal text, JSON objects, saved findings."""

@@ -1,0 +1,84 @@
+"""A finding as a file: its name, its text, and the commands that replay it and repeat the run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xfdfuzz.program.program import Expectation, Program
+from xfdfuzz.program.text import format_program
+from xfdfuzz.revisions import Revision, resolve
+
+if TYPE_CHECKING:  # the engine imports Hypothesis, which replaying does not need
+    from xfdfuzz.engines.fuzz import Finding
+
+
+def check_directory(directory: Path) -> None:
+    """Make ``directory`` if need be and write into it once; raises OSError if a finding could not be saved there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".xfdfuzz-"):
+        pass
+
+
+def save(finding: Finding, directory: Path) -> Path:
+    """Save a finding so that after a crash the file is either whole or not there; raises OSError."""
+    path = directory / file_name(finding)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text(finding))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp() makes it private; a finding is there to be handed on
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def file_name(finding: Finding) -> str:
+    """``amx-v1-no-realloc-on-enter-1f3870be.xfd``: the digest is of what is executed, not of titles and results."""
+    executed = format_program(Program(finding.program.machine, finding.program.ops, apply=finding.program.apply))
+    digest = hashlib.sha256(executed.encode()).hexdigest()[:8]
+    return f"{finding.revision.label}-{finding.violation.invariant}-{digest}.xfd"
+
+
+def text(finding: Finding) -> str:
+    """The program with a title and what it is expected to do; a patched revision cannot stand in an `expect:` line."""
+    program, violation, revision = finding.program, finding.violation, finding.revision
+    title = " ".join(f"{violation.invariant}: {violation.message}".split())
+    if revision.label == revision.name:
+        expectation = Expectation(revision.name, "violates", (violation.invariant,))
+        return format_program(replace(program, title=title, expect=(expectation,)))
+    comment = f"violates {violation.invariant} on {revision.label}: replay {shlex.join(revision_options(revision))}"
+    return format_program(replace(program, title=title, expect=(), comments=(*program.comments, comment)))
+
+
+def replay_command(finding: Finding, invariants: Iterable[Path] = ()) -> str:
+    """The one command that shows the finding again; a finding without a file has none."""
+    patched = finding.revision.label != finding.revision.name
+    options = revision_options(finding.revision) if patched else []
+    files = [word for file in invariants for word in ("--invariants", str(file))]
+    return shlex.join(["xfdfuzz", "replay", str(finding.file), *options, *files])
+
+
+def revision_options(revision: Revision) -> list[str]:
+    """The options that name ``revision`` on the command line."""
+    plain = [p.commit for p in resolve(revision.name).patches]
+    stack = [p.commit for p in revision.patches]
+    return [
+        *("--revision", revision.name),
+        *_each("--apply", [commit for commit in stack if commit not in plain]),
+        *_each("--revert", [commit for commit in plain if commit not in stack]),
+    ]
+
+
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]

@@ -1,0 +1,75 @@
+"""What there is: revisions, patches, ops and invariants, as rows that the terminal and JSON share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from xfdfuzz.invariants.core import INVARIANTS
+from xfdfuzz.program.ops import OPS
+from xfdfuzz.program.text import synopsis
+from xfdfuzz.revisions import PATCHES, Revision, names, resolve
+
+#: A row: column -> text, or several texts.
+Row = dict[str, str | list[str]]
+
+
+def revisions(only: Revision | None) -> list[Row]:
+    """Every named revision, or the one asked for with its patches."""
+    chosen = [resolve(name) for name in names()] if only is None else [only]
+    return [
+        {"name": r.label, "title": r.title, "source": r.source, "patches": [p.commit for p in r.patches]}
+        for r in chosen
+    ]
+
+
+def patches(only: Revision | None) -> list[Row]:
+    """The queue in its order, or what of it one revision has."""
+    chosen = list(PATCHES.values()) if only is None else list(only.patches)
+    return [
+        {
+            "commit": p.commit,
+            "version": p.version,
+            "title": p.title,
+            "fixes": list(p.fixes),
+            "stable": list(p.stable),
+            "doc": inspect.cleandoc(p.doc),
+        }
+        for p in chosen
+    ]
+
+
+def ops(only: Revision | None) -> list[Row]:
+    """Every op and its line in a program; they are the same on every revision."""
+    return [{"name": name, "line": synopsis(cls), "doc": inspect.getdoc(cls) or ""} for name, cls in OPS.items()]
+
+
+def invariants(only: Revision | None) -> list[Row]:
+    """Every invariant, or those that are checked on one revision."""
+    return [
+        {
+            "name": inv.name,
+            "severity": inv.severity,
+            "doc": inv.doc,
+            "revisions": list(inv.revisions),
+            "excluded": list(inv.excluded),
+            "references": list(inv.references),
+        }
+        for inv in INVARIANTS.values()
+        if only is None or inv.applies_to(only.name)
+    ]
+
+
+KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
+    "revisions": revisions,
+    "patches": patches,
+    "ops": ops,
+    "invariants": invariants,
+}
+#: The columns that the terminal shows; the last one takes the room that is left.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "revisions": ("name", "title"),
+    "patches": ("commit", "version", "title"),
+    "ops": ("name", "line"),
+    "invariants": ("name", "severity", "doc"),
+}

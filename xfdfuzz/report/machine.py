@@ -1,0 +1,54 @@
+"""What programs read: one JSON object a line.  The keys are documented in ``docs/cli.md``; they are only ever added."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from xfdfuzz.engines.replay import Verdict
+from xfdfuzz.report import findings
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.fuzz import Finding, Report
+
+
+def write(value: dict[str, Any], stream: TextIO) -> None:
+    """One object, one line; flushed, so that whoever reads a pipe has it now."""
+    print(json.dumps(value), file=stream, flush=True)
+
+
+def campaign(report: Report) -> dict[str, Any]:
+    """What a fuzz run on one revision did."""
+    stats = report.stats
+    return {
+        "revision": report.revision.label,
+        "seed": report.seed,
+        "examples": stats.examples,
+        "steps": stats.steps,
+        "seconds": round(stats.seconds, 3),
+        "interrupted": report.interrupted,
+        "findings": [finding(found) for found in report.findings],
+        "coverage": {op: dict(results) for op, results in stats.coverage.items()},
+    }
+
+
+def finding(found: Finding) -> dict[str, Any]:
+    """One finding; ``steps`` is how many ops its program has, ``file`` null if it could not be saved."""
+    return {
+        "invariant": found.violation.invariant,
+        "severity": found.violation.severity,
+        "bucket": found.violation.bucket,
+        "steps": len(found.program.ops),
+        "program": findings.text(found),
+        "file": None if found.file is None else str(found.file),
+    }
+
+
+def replay(file: str, verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """What one program did on each revision."""
+    return {"file": file, "verdicts": {verdict.revision.label: _verdict(verdict) for verdict in verdicts}}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {"violations": list(verdict.broken), "results": list(verdict.results), "expected": verdict.ok}

@@ -1,0 +1,72 @@
+"""How a campaign gets on: one line that moves on a terminal, a new line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from xfdfuzz.report import terminal
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.campaign import Stats
+    from xfdfuzz.engines.fuzz import Finding
+
+#: Seconds between two looks at the statistics, on a terminal and elsewhere.
+_TERMINAL, _ELSEWHERE = 0.25, 5.0
+
+
+class Progress:
+    """The progress of one campaign.  Use it as a context manager; :meth:`update` may be called as often as one likes.
+
+    Nothing runs in the background: the engine's statistics may only be read when the engine calls.
+    """
+
+    def __init__(self, out: Console, label: str) -> None:
+        self._out = out
+        self._label = label
+        self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        self._pause = _TERMINAL if self._live else _ELSEWHERE
+        self._next = time.monotonic() + self._pause
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, stats: Stats, found: list[Finding]) -> None:
+        """Show the state of the campaign, if the last time is long enough ago."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._pause
+        text = Text(f"{self._label}: {summary(stats, len(found))}")
+        if self._live:
+            self._live.update(text, refresh=True)
+        else:
+            self._out.print(text, soft_wrap=True)
+
+    def found(self, finding: Finding) -> None:
+        """Say at once what was found and where it is safe."""
+        where = f"saved {finding.file}" if finding.file else "not saved"
+        violation = finding.violation
+        terminal.line(self._out, ("found ", "bold"), violation.bucket, " ", terminal.severity(violation), f", {where}")
+
+
+def summary(stats: Stats, findings: int) -> str:
+    """``12.3 s, 1234 examples, 3210 steps/s, 87 pairs of op and result, 2 findings``."""
+    rate = stats.steps / stats.seconds if stats.seconds else 0.0
+    return (
+        f"{stats.seconds:.1f} s, {stats.examples} examples, {rate:.0f} steps/s, "
+        f"{stats.pairs} pairs of op and result, {findings} finding{'' if findings == 1 else 's'}"
+    )
