@@ -10,21 +10,17 @@ import os
 import random
 import re
 import shlex
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from xfdfuzz.engines.campaign import Stats
     from xfdfuzz.engines.fuzz import Finding, Report
     from xfdfuzz.engines.replay import Verdict
     from xfdfuzz.program.program import Program
@@ -272,16 +268,11 @@ def _campaign(args: argparse.Namespace, revision: Revision, err: Console) -> Rep
 
     saved: dict[str, Finding] = {}
     terminal.line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
-    with Progress(err, revision.label) as progress, _CtrlC() as ctrl_c:
-
-        def on_progress(stats: Stats, findings: list[Finding]) -> None:
-            ctrl_c.check()
-            progress.update(stats, findings)
+    with Progress(err, revision.label) as progress:
 
         def on_finding(finding: Finding) -> None:
             saved[finding.violation.bucket] = _save(finding, args.save)
             progress.found(saved[finding.violation.bucket])
-            ctrl_c.check()
 
         report = fuzz(
             revision,
@@ -289,54 +280,12 @@ def _campaign(args: argparse.Namespace, revision: Revision, err: Console) -> Rep
             seconds=None if args.examples else args.time,
             examples=args.examples,
             steps=args.steps,
-            on_progress=on_progress,
+            on_progress=progress.update,
             on_finding=on_finding,
         )
     # Ctrl-C may have come between the finding and its file
     findings = [saved.get(f.violation.bucket) or _save(f, args.save) for f in report.findings]
     return replace(report, findings=tuple(findings))
-
-
-class _CtrlC:
-    """Ctrl-C that is not lost.
-
-    Raised inside of Hypothesis a KeyboardInterrupt may vanish: it hooks into the garbage collector, where exceptions
-    are dropped, and it takes an example that was cut short for a flaky one.  So there it waits for the example's end
-    and the finding that may come of it; a second Ctrl-C does not wait.
-    """
-
-    def __init__(self) -> None:
-        self._pressed = False
-        self._previous: Any = None
-
-    def __enter__(self) -> _CtrlC:
-        # elsewhere than in the main thread, or where the caller has SIGINT ignored, it is not ours to handle
-        ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if ours and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _press(self, number: int, frame: FrameType | None) -> None:
-        if self._pressed or not _in_hypothesis(frame):
-            raise KeyboardInterrupt
-        self._pressed = True
-
-    def check(self) -> None:
-        """Raise the KeyboardInterrupt that could not be raised where it came."""
-        if self._pressed:
-            raise KeyboardInterrupt
-
-
-def _in_hypothesis(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if str(frame.f_globals.get("__name__")).startswith("hypothesis."):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _save(finding: Finding, directory: Path) -> Finding:

@@ -16,8 +16,8 @@ class Machine:
     """A machine set-up.  The default is a Sapphire-Rapids-like server with one processor.
 
     ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
-    ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is
-    reported (it is not settled which one is, docs/fidelity.md); ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
+    ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
+    is reported (it is not settled which one is, docs/fidelity.md); ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
     """
 
     cpus: int = 1

@@ -12,6 +12,8 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz.engines.campaign import Campaign, OutOfTime, Stats, ViolationFound
+from xfdfuzz.engines.confirm import buckets_elsewhere
+from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.rules import KernelMachine
@@ -81,24 +83,37 @@ def fuzz(
     campaign = Campaign(revision, set(known), None if seconds is None else began + seconds, examples)
     findings: list[Finding] = []
     interrupted = False
+    with PatientInterrupt() as ctrl_c:
 
-    def progress() -> None:
-        campaign.stats.seconds = time.monotonic() - began
-        on_progress(campaign.stats, findings)
+        def progress() -> None:
+            ctrl_c.check()
+            campaign.stats.seconds = time.monotonic() - began
+            on_progress(campaign.stats, findings)
 
-    campaign.on_example = progress
-    try:
-        for attempt in range(1 << 30):
-            program = _search(campaign, seed * 1_000_003 + attempt, steps)
-            if program is None:
-                break
-            for finding in _findings(campaign, program):
-                findings.append(finding)
-                on_finding(finding)
-    except KeyboardInterrupt:
-        interrupted = True
+        campaign.on_example = progress
+        try:
+            for attempt in range(1 << 30):
+                program = _search(campaign, seed * 1_000_003 + attempt, steps)
+                if program is None:
+                    break
+                for finding in _findings(campaign, program):
+                    findings.append(finding)
+                    on_finding(finding)
+                    ctrl_c.check()
+        except KeyboardInterrupt:
+            interrupted = True
     campaign.stats.seconds = time.monotonic() - began
+    _confirm(findings, revision)
     return Report(revision, seed, campaign.stats, tuple(findings), interrupted)
+
+
+def _confirm(findings: list[Finding], revision: Revision) -> None:
+    """Every finding must show in a fresh process too."""
+    if findings:
+        seen = buckets_elsewhere([format_program(finding.program) for finding in findings], revision)
+        for finding, buckets in zip(findings, seen, strict=True):
+            if finding.violation.bucket not in buckets:
+                raise NotReproducibleError(f"{finding.violation.bucket} does not show in a fresh process")
 
 
 def _search(campaign: Campaign, hypothesis_seed: int, steps: int) -> Program | None:

@@ -13,7 +13,7 @@ class Expectation:
     """One ``# expect:`` line.
 
     ``revisions`` is a revision or a range as written (``amx-v1``, ``v5.18..``, ``amx-v1..amx-review-c``, ``*`` for
-    every revision).  ``kind`` is ``clean`` (no violation at all), ``violates`` (at least the invariants in ``invariants``) or
+    every revision).  ``kind`` is ``clean`` (no violation at all), ``violates`` (at least those in ``invariants``) or
     ``result`` (op number ``op``, counted from 1, gives ``result`` on these revisions).  ``line`` is where it stands.
     """
 

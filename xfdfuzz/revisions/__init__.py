@@ -21,7 +21,10 @@ __all__ = ["PATCHES", "Patch", "Revision", "RevisionError", "find", "names", "re
 
 @dataclass(frozen=True)
 class Revision:
-    """A kernel that can be run: its label (with applied and reverted patches), title, source and patches."""
+    """A kernel that can be run: its label, title, source and patches.
+
+    ``applied`` and ``reverted`` are the commits that were added to or left out of the named revision.
+    """
 
     label: str
     name: str
@@ -29,6 +32,8 @@ class Revision:
     source: str
     kernel: type[Kernel]
     patches: tuple[Patch, ...]
+    applied: tuple[str, ...] = ()
+    reverted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,8 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
     stack = [p for p in PATCHES.values() if (p in chosen or p in added) and p not in removed]
     label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
     kernel = compose(label, point.base, stack, removed)
-    return Revision(label, name, point.title, point.source, kernel, tuple(stack))
+    commits = [tuple(p.commit for p in patches) for patches in (added, removed)]
+    return Revision(label, name, point.title, point.source, kernel, tuple(stack), *commits)
 
 
 def selects(spec: str, name: str) -> bool:

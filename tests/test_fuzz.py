@@ -1,0 +1,121 @@
+"""The fuzz engine, as its users meet it."""
+
+from __future__ import annotations
+
+import unittest
+
+import pytest
+
+from xfdfuzz.engines.fuzz import Finding, fuzz, state_machine
+from xfdfuzz.engines.minimise import minimise, shows
+from xfdfuzz.engines.rules import CONDITIONS, KernelMachine
+from xfdfuzz.engines.selection import WEIGHTS
+from xfdfuzz.program.ops.base import OPS
+from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.revisions import resolve
+
+REVIEWS_WARNING = "no-warning@fpu_guest_realloc_fpstate"
+
+
+def programs(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(f.violation.bucket, format_program(f.program)) for f in findings]
+
+
+def test_a_seed_gives_the_same_findings_and_programs_again() -> None:
+    first = fuzz(resolve("amx-v1"), seed=7, examples=60)
+    second = fuzz(resolve("amx-v1"), seed=7, examples=60)
+    assert programs(list(first.findings)) == programs(list(second.findings))
+    assert first.findings
+    assert first.stats.coverage == second.stats.coverage
+    assert programs(list(fuzz(resolve("amx-v1"), seed=8, examples=60).findings)) != programs(list(first.findings))
+
+
+def test_the_reviews_warning_is_found_in_amx_v1_and_fits_in_six_ops_after_the_boot() -> None:
+    known: set[str] = set()
+    found: list[Finding] = []
+    for seed in range(8):
+        report = fuzz(resolve("amx-v1"), seed=seed, examples=400, known=known)
+        found += [f for f in report.findings if f.violation.bucket == REVIEWS_WARNING]
+        known |= {f.violation.bucket for f in report.findings}
+        if found:
+            break
+    (finding,) = found
+    # permission, VM, vCPU and CPUID are the boot
+    assert len(finding.program.ops) <= 4 + 6
+    assert shows(finding.program, resolve("amx-v1"), REVIEWS_WARNING)
+
+
+def test_a_known_bucket_is_not_reported_again() -> None:
+    report = fuzz(resolve("amx-v1"), seed=7, examples=60)
+    buckets = {f.violation.bucket for f in report.findings}
+    again = fuzz(resolve("amx-v1"), seed=7, examples=60, known=buckets)
+    assert not buckets & {f.violation.bucket for f in again.findings}
+
+
+def test_every_finding_is_a_program_that_replays_from_its_text_and_is_one_minimal() -> None:
+    revision = resolve("v5.17")
+    report = fuzz(revision, seed=3, examples=150)
+    assert report.findings
+    for finding in report.findings:
+        again = parse(format_program(finding.program))
+        assert shows(again, revision, finding.violation.bucket)
+        for i in range(len(again.ops)):
+            shorter = parse("\n".join(_without_op(format_program(again), i)))
+            assert not shows(shorter, revision, finding.violation.bucket), finding.violation.bucket
+
+
+def _without_op(text: str, index: int) -> list[str]:
+    lines = text.split("\n")
+    first = next(n for n, line in enumerate(lines) if line.startswith("machine")) + 2
+    return lines[: first + index] + lines[first + index + 1 :]
+
+
+def test_the_kernel_before_the_series_with_its_one_fix_is_clean() -> None:
+    assert not fuzz(resolve("v5.16", ["063452fd94d1"]), seed=1, examples=150).findings
+
+
+def test_coverage_counts_every_step() -> None:
+    stats = fuzz(resolve("v5.16", ["063452fd94d1"]), seed=1, examples=20).stats
+    assert sum(sum(results.values()) for results in stats.coverage.values()) == stats.steps
+    assert stats.examples == 20
+    assert set(stats.coverage) <= set(OPS)
+
+
+def test_every_op_has_a_rule() -> None:
+    """An op that no rule executes would never be tried."""
+    executed = fuzz(resolve("v7.3"), seed=2, examples=300).stats.coverage
+    assert set(OPS) - set(executed) == set()
+
+
+def test_every_weight_belongs_to_a_rule() -> None:
+    rules = {rule.function.__name__ for rule in KernelMachine.setup_state().rules}  # type: ignore[no-untyped-call]
+    assert set(WEIGHTS) <= rules
+    assert set(CONDITIONS) == rules
+
+
+def test_it_is_an_ordinary_state_machine_for_pytest() -> None:
+    """`TestAmxV1 = state_machine("amx-v1").TestCase` fails with the violation, shrunk by Hypothesis."""
+    case = state_machine("amx-v1").TestCase
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    ((_, failure),) = result.errors or result.failures
+    assert "ViolationFound: permission-only-grows@" in failure
+
+
+def test_pytest_users_can_name_what_they_know() -> None:
+    machine = state_machine("v5.16", known={"permission-only-grows@host", "host-features-permitted@ReqXcompPerm"})
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(machine.TestCase).run(result)
+    assert result.wasSuccessful(), result.errors + result.failures
+
+
+@pytest.mark.parametrize("junk", ["t1 vmovups(3)", "cpu0 rdmsr(IA32_XFD_ERR)", "host fail_alloc(0)"])
+def test_minimise_takes_out_what_does_not_matter(junk: str) -> None:
+    ops = ["t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)", junk]
+    long = parse("# xfdfuzz program 1\nmachine cpus=2 mpx debug-fpu\n\n" + "\n".join([junk, *ops]) + "\n")
+    small = minimise(long, resolve("v5.16"), "permission-only-grows@host")
+    assert format_program(small).splitlines()[1:] == [
+        "machine cpus=1",
+        "",
+        "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0",
+    ]

@@ -1,0 +1,884 @@
+"""Every invariant has a mutant, which it catches, and a witness: the same program on the kernel without the mistake.
+
+A mutant replaces a function or two of a revision by a plausible mistake of a patch's author; where a posted series
+made the mistake already, that revision stands in for one.  The witness must come as far as the decision: in the step in
+which the mutant is caught the invariant is looked at there too, and all of it runs but what reports.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+import pytest
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.engines.replay import Verdict, judge, steps
+from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.errno import EFAULT, EINTR
+from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
+from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, Vcpu
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import Revision, resolve
+from xfdfuzz.revisions.amx_review import AmxReviewB
+from xfdfuzz.revisions.amx_series import AmxSeries
+from xfdfuzz.revisions.amx_v1 import AmxV1
+from xfdfuzz.revisions.amx_v6 import AmxV6
+
+#: Invariants that no plausible kernel can break, and why.
+VACUOUS: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An invariant, a kernel that breaks it in ``program``, and ``sound``, the same kernel without the mistake.
+
+    ``site``, for an invariant that judges reports: the kernel function that would have had to report.
+    """
+
+    invariant: str
+    name: str
+    program: Program
+    broken: Revision
+    sound: Revision
+    site: str = ""
+
+
+CASES: list[Case] = []
+
+_K = TypeVar("_K", bound=type[FpuCore])
+
+
+def mutant(invariant: str, text: str, of: str = "v7.3", site: str = "") -> Callable[[_K], _K]:
+    """The decorated class, on top of revision ``of``, breaks ``invariant`` in the program."""
+
+    def register(cls: _K) -> _K:
+        sound = posted(of)
+        label = f"{sound.label}+{cls.__name__}"
+        kernel = type(label, (cls, sound.kernel), {"revision": label})
+        CASES.append(
+            Case(invariant, cls.__name__, parse(text), replace(sound, label=label, kernel=kernel), sound, site)
+        )
+        return cls
+
+    return register
+
+
+def posted(name: str) -> Revision:
+    """A revision; one of the posted series without its permission bug (063452fd94d1), which has a case of its own."""
+    return resolve(name, apply=["063452fd94d1"] if name.startswith("amx-") else [])
+
+
+def known(invariant: str, text: str, broken: Revision, sound: Revision, site: str = "") -> None:
+    """A revision that breaks ``invariant``, and one that does not."""
+    CASES.append(Case(invariant, broken.label, parse(text), broken, sound, site))
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+def program(*parts: str, machine: str = "cpus=1") -> str:
+    return "\n".join(["# xfdfuzz program 1", f"machine {machine}", *parts])
+
+
+CREATE = """
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+"""
+#: A vCPU whose guest may use AMX, and whose buffer has room for it wherever KVM_SET_CPUID2 makes it.
+AMX = f"""
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0
+{CREATE}
+t0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse|avx|avx512|pkru|xtile, xfd, amx}}) = 0
+"""
+AMX_XCR0 = "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|xtile) = 0"
+ENTER = """
+t0 ioctl(v0, KVM_RUN) ... = ok
+v0 vmenter = ok
+"""
+#: The guest runs with AMX enabled in XCR0 and in IA32_XFD, which is 0 since reset.
+AMX_GUEST = AMX + AMX_XCR0 + ENTER
+#: The same guest after it disabled TILEDATA: from here on its writes of IA32_XFD do not exit.
+DISABLED = """
+v0 wrmsr(IA32_XFD, 0x40000) = exit
+v0 handle = resume
+v0 vmenter = ok
+"""
+TILES = """
+v0 ldtilecfg(1) = ok
+v0 tileload(2) = ok
+"""
+#: KVM_RUN ends by a signal.
+LEAVE = """
+v0 interrupt = exit
+t0 ... KVM_RUN = -EINTR
+"""
+#: amx-v1 and the alternatives that keep its request: XSETBV makes TILEDATA usable before there is room for it.
+REQUESTED = f"""
+{AMX}
+{ENTER}
+v0 xsetbv(x87|sse|avx|xtile) = exit
+v0 handle = exit
+"""
+SERVED = REQUESTED + "t0 ... KVM_RUN = KVM_EXIT_FPU_REALLOC\n"
+#: There is no memory at first; the alternatives that keep the request then serve it later.
+RETRIED = f"""
+{REQUESTED}
+host fail_alloc(1)
+t0 ... KVM_RUN = -EFAULT
+t0 ioctl(v0, KVM_RUN) ... = ok
+t0 ... KVM_RUN = -EINTR
+"""
+#: The guest's first tile instruction faults.
+FAULTED = f"""
+{AMX_GUEST}
+{DISABLED}
+v0 ldtilecfg(1) = ok
+v0 tileload(2) = exit
+"""
+
+# -- what ioctls and system calls promise ------------------------------------------------------------------------------
+
+
+@mutant(
+    "failed-call-changes-nothing",
+    program(CREATE, "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx}) = -EPERM"),
+)
+class CommitsCpuidBeforeTheCheck(KvmCpuid):
+    def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        vcpu.arch.cpuid_xcr0 = entries.xcr0
+        return super().kvm_check_cpuid(vcpu, entries)
+
+
+@mutant(
+    "faulting-instruction-changes-nothing",
+    program(AMX_GUEST, "v0 xsetbv(x87|avx) = exit", "v0 handle = resume", "v0 vmenter = #GP"),
+)
+class CommitsXcr0BeforeTheCheck(KvmX86):
+    def _kvm_set_xcr(self, vcpu: Vcpu, index: int, xcr: int) -> int:
+        vcpu.arch.xcr0 = xcr
+        return super()._kvm_set_xcr(vcpu, index, xcr)
+
+
+@mutant("ioctl-leaves-run-state-alone", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x20}) = 0"))
+class InjectsGpForUserSpace(KvmX86):
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        ret = super().kvm_set_msr_common(vcpu, index, data, host_initiated)
+        if ret:
+            self.kvm_inject_gp(vcpu)
+        return ret
+
+
+@mutant(
+    "ioctl-leaves-run-state-alone",
+    program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 1"),
+)
+class CompletesAnInstructionForUserSpace(KvmX86):
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        vcpu.arch.complete_userspace_io = st.COMPLETE_SKIP_INSN
+        return super().kvm_set_msr_common(vcpu, index, data, host_initiated)
+
+
+known(
+    "supported-cpuid-is-usable",
+    program(
+        CREATE,
+        "t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0",
+    ),
+    broken=resolve("v7.3", revert=["55cd57b596e8"]),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant(
+    "supported-cpuid-is-usable",
+    program(
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        CREATE,
+        "host fail_alloc(1)",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = -EFAULT",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0",
+        machine="cpus=1 dyn2",
+    ),
+)
+class OffersWhatIsNotPermitted(AmxV6):
+    def supported_cpuid_xcr0(self) -> int:
+        return self.supported_xcr0
+
+
+known(
+    "get-xsave-hides-disabled",
+    program(
+        AMX_GUEST,
+        TILES,
+        "v0 wrmsr(IA32_XFD, 0x40000) = exit",
+        "cpu0 softirq kernel_fpu_begin",
+        "v0 handle = resume",
+        "t0 ... KVM_RUN = -EINTR",
+        "t0 ioctl(v0, KVM_GET_XSAVE2) = 0",
+    ),
+    broken=resolve("v7.3", revert=["b45f72177594"]),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant(
+    "get-xsave-is-complete",
+    program(
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        CREATE,
+        "t0 ioctl(v0, KVM_GET_XSAVE) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx}) = 0",
+        "t0 ioctl(v0, KVM_GET_XSAVE) = -EINVAL",
+    ),
+)
+class CutsTheImage(AmxV6):
+    def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        return KvmX86.kvm_vcpu_ioctl_x86_get_xsave(self, vcpu)
+
+
+@mutant("get-xsave-is-true", program(AMX_GUEST, TILES, LEAVE, "t0 ioctl(v0, KVM_GET_XSAVE2) = 0"))
+class CopiesTheOldSize(AmxV6):
+    def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
+
+
+@mutant("get-msrs-is-true", program(AMX, "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD) = 1 [0x0]"))
+class ReadsTheXfdOfCurrent(AmxV6):
+    def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
+        ret, data = super().kvm_get_msr_common(vcpu, index, host_initiated)
+        return ret, self.this_cpu.xfd_state if index == MSR_IA32_XFD else data
+
+
+known(
+    "xfd-msrs-can-be-saved",
+    program(AMX, "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD_ERR) = 1 [0x0]"),
+    broken=posted("amx-v1"),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant("xfd-msrs-can-be-restored", program(CREATE, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0, IA32_XFD_ERR: 0}) = 2"))
+class AsksCpuidOfUserSpaceToo(AmxV6):
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        return super().kvm_set_msr_common(vcpu, index, data, False)
+
+
+@mutant(
+    "exit-reason-is-known",
+    program(AMX, ENTER, "v0 xsetbv(x87|sse|avx|xtile) = exit", "v0 handle = resume", "t0 ... KVM_RUN = -EINTR"),
+)
+class ExitsForAReallocation(KvmX86):
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
+        super().kvm_emulate_xsetbv(vcpu, index, value)
+        vcpu.run.exit_reason = st.KVM_EXIT_FPU_REALLOC
+        return 0
+
+
+# -- amx-v1 and its alternatives: the life of a request ----------------------------------------------------------------
+
+
+@mutant("no-realloc-on-enter", program(SERVED, "t0 ioctl(v0, KVM_RUN) ... = ok"), of="amx-v1")
+class NothingClearsTheRequest(AmxV1):
+    def xfd_enable_guest_features(self, guest_fpu: FpuGuest) -> int:
+        request = guest_fpu.realloc_request
+        ret = super().xfd_enable_guest_features(guest_fpu)
+        guest_fpu.realloc_request = request
+        return ret
+
+
+known("request-is-not-stale", program(SERVED), broken=posted("amx-review-a"), sound=posted("amx-review-b"))
+known("request-is-discharged", program(RETRIED), broken=posted("amx-review-a"), sound=posted("amx-review-b"))
+
+
+@mutant("request-is-discharged", program(RETRIED), of="amx-review-b")
+class KeepsTheRequestAndReportsSuccess(AmxReviewB):
+    def kvm_put_guest_fpu(self, vcpu: Vcpu) -> int:
+        super().kvm_put_guest_fpu(vcpu)
+        return 0
+
+
+@mutant(
+    "realloc-failure-is-reported",
+    program(REQUESTED, "host fail_alloc(1)", "t0 ... KVM_RUN = -EFAULT"),
+    of="amx-v1",
+)
+class DropsTheResultOfThePut(AmxV1):
+    def kvm_run_merge_put(self, r: int, put_ret: int) -> int:
+        return r
+
+
+known(
+    "request-accumulates",
+    program(
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, DYN2) = 0",
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile|dyn2, xfd, amx}) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|xtile|dyn2) = 0",
+        "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x100000}) = 1",
+        "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1",
+        machine="cpus=1 dyn2",
+    ),
+    broken=posted("amx-v1"),
+    sound=posted("amx-review-b"),
+)
+known(
+    "request-is-eventually-cleared",
+    program(REQUESTED, "host fail_alloc(1)", "t0 ... KVM_RUN = -EFAULT"),
+    broken=posted("amx-review-a"),
+    sound=posted("amx-review-b"),
+)
+
+# -- buffers -----------------------------------------------------------------------------------------------------------
+
+
+@mutant("no-buffer-overrun", program(AMX_GUEST, TILES, LEAVE), site="os_xsave")
+class AllocatesByTheHostsPermission(AmxSeries):
+    def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
+        ksize = self.tasks[self.current.group_leader].fpu.perm.state_size
+        return super().fpstate_realloc_guest(xfeatures, ksize, usize, guest_fpu)
+
+
+known(
+    "no-buffer-overrun",
+    program(CREATE, "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse, data: 1}) = 0", machine="cpus=1 no-xsave"),
+    broken=resolve("v7.3", revert=["d187ba531230"]),
+    sound=resolve("v7.3"),
+    site="fpu_copy_uabi_to_guest_fpstate",
+)
+
+
+@mutant("no-use-after-free", program(SERVED), of="amx-v1", site="fpu_swap_kvm_fpstate")
+class KeepsCurrentOnTheOldFpstate(AmxV1):
+    def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
+        old = self.current.fpu.fpstate
+        ret = super().fpstate_realloc_guest(xfeatures, ksize, usize, guest_fpu)
+        self.current.fpu.fpstate = old
+        return ret
+
+
+@mutant(
+    "no-null-dereference",
+    program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0", machine="cpus=1 mpx"),
+    of="v6.12",
+    site="fpu_swap_kvm_fpstate",
+)
+class PutsWhatIsNotLoaded(KvmX86):
+    def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
+        self.vcpu_load(vcpu)
+        self.kvm_put_guest_fpu(vcpu)
+        self.vcpu_put(vcpu)
+        return 0
+
+
+@mutant("no-leak", program(AMX_GUEST, LEAVE, "t0 close(vm0) = 0"), site="fpu_free_guest_fpstate")
+class StaysInUse(AmxV6):
+    def fpu_swap_kvm_fpstate(self, guest_fpu: FpuGuest, enter_guest: bool) -> int:
+        ret = super().fpu_swap_kvm_fpstate(guest_fpu, enter_guest)
+        self.deref(guest_fpu.fpstate).in_use = 1
+        return ret
+
+
+@mutant("fpstate-reachable", program(AMX, "t0 close(vm0) = 0"))
+class ForgetsTheFpstateInDestroy(KvmX86):
+    def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
+        pass
+
+
+@mutant("fpstate-has-one-owner", program("t0 clone(CLONE_THREAD) = t2"))
+class CopiesTheFpuWithItsPointer(Process):
+    def fpu_clone(self, child: int, flags: int) -> None:
+        super().fpu_clone(child, flags)
+        self.tasks[child].fpu.fpstate = self.current.fpu.fpstate
+
+
+known(
+    "fpstate-fits-its-features",
+    program(CREATE, machine="cpus=1 no-avx512 no-pku no-amx"),
+    broken=resolve("v6.12.117", revert=["1937e18cc3cf"]),
+    sound=resolve("v6.12.117"),
+)
+
+
+@mutant("uabi-size-covers-image", program(AMX))
+class TakesTheKernelSizeForTheUabi(AmxSeries):
+    def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
+        return super().fpstate_realloc_guest(xfeatures, ksize, ksize, guest_fpu)
+
+
+@mutant("in-use-tells-the-truth", program(AMX_GUEST))
+class ForgetsInUse(AmxV6):
+    def fpu_swap_kvm_fpstate(self, guest_fpu: FpuGuest, enter_guest: bool) -> int:
+        ret = super().fpu_swap_kvm_fpstate(guest_fpu, enter_guest)
+        self.deref(guest_fpu.fpstate).in_use = 0
+        return ret
+
+
+@mutant("load-put-balanced", program(AMX_GUEST, LEAVE))
+class ReturnsEarlyOnASignal(KvmX86):
+    def kvm_arch_vcpu_ioctl_run_out(self, vcpu: Vcpu) -> int:
+        if vcpu.run_over:
+            return super().kvm_arch_vcpu_ioctl_run_out(vcpu)
+        vcpu.run.exit_reason = st.KVM_EXIT_INTR
+        self.vcpu_put(vcpu)
+        return -EINTR
+
+
+@mutant("guest-features-backed", program(AMX_GUEST))
+class NeverExpandsTheBuffer(AmxV6):
+    def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        return 0
+
+
+# -- permissions -------------------------------------------------------------------------------------------------------
+
+known(
+    "permission-only-grows",
+    program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0"),
+    broken=resolve("v5.17"),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant(
+    "permission-frozen-by-first-vcpu",
+    program(CREATE, "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = -EBUSY"),
+)
+class IgnoresTheLock(AmxSeries):
+    def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
+        return self._xstate_request_perm(self.xstate_get_group_perm(guest), requested, guest)
+
+
+@mutant(
+    "permission-frozen-by-first-vcpu",
+    program(AMX, "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0"),
+)
+class AsksTheLockBeforeTheWord(AmxSeries):
+    def xstate_request_perm(self, idx: int, guest: bool, undefined: int = 0) -> int:
+        if guest and self.xstate_get_group_perm(guest) & st.FPU_GUEST_PERM_LOCKED:
+            return self.xstate_request_perm_locked(0, 1 << idx, guest, undefined)
+        return super().xstate_request_perm(idx, guest, undefined)
+
+
+known(
+    "permission-request-truthful",
+    program("t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA, undefined=7) = 0"),
+    broken=posted("amx-v1"),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant(
+    "guest-features-permitted",
+    program(
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx}) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile|dyn2, xfd, amx}) = -EPERM",
+        machine="cpus=1 dyn2",
+    ),
+)
+class SkipsTheGuestsPermission(AmxSeries):
+    def _xfd_enable_feature(self, xfd_err: int, guest_fpu: FpuGuest | None) -> int:
+        if guest_fpu is None:
+            return super()._xfd_enable_feature(xfd_err, guest_fpu)
+        size = self.fpu_kernel_cfg.max_size
+        return -EFAULT if self.fpstate_realloc_guest(xfd_err, size, self.fpu_user_cfg.max_size, guest_fpu) else 0
+
+
+@mutant("host-features-permitted", program("t0 ldtilecfg(1) = ok", "t0 tileload(2) = SIGILL", "t0 user = ok"))
+class AsksTheMachineForPermission(AmxSeries):
+    def xstate_get_group_perm(self, guest: bool) -> int:
+        return super().xstate_get_group_perm(guest) if guest else self.fpu_kernel_cfg.max_features
+
+
+@mutant("host-xfd-guards-unbacked-features", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 1"))
+class WritesTheXfdOfCurrent(AmxV6):
+    def fpu_update_guest_xfd(self, guest_fpu: FpuGuest, xfd: int) -> None:
+        fpstate = self.deref(self.current.fpu.fpstate)
+        fpstate.xfd = xfd
+        self.xfd_update_state(fpstate)
+
+
+# -- register contents -------------------------------------------------------------------------------------------------
+
+
+@mutant(
+    "guest-registers-preserved",
+    program(
+        AMX_GUEST,
+        "v0 vmovups(1) = ok",
+        "v0 interrupt = exit",
+        "cpu0 schedule(kthread) = ok",
+        "cpu1 schedule(t0) = ok",
+        "v0 vmenter = ok",
+        "v0 vmovups(2) = ok",
+        "v0 interrupt = exit",
+        "cpu1 schedule(kthread) = ok",
+        "cpu0 schedule(t0) = ok",
+        "v0 vmenter = ok",
+        machine="cpus=2",
+    ),
+)
+class ForgetsLastCpu(FpuCore):
+    def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
+        return self.this_cpu.fpu_fpregs_owner_ctx == task + 1
+
+
+@mutant("host-registers-preserved", program("t0 vmovups(1) = ok", "cpu0 softirq kernel_fpu_begin = ok", "t0 user = ok"))
+class BeginsWithoutSaving(FpuCore):
+    def kernel_fpu_begin(self) -> None:
+        self.current.tif_need_fpu_load = 1
+        self.cpu_invalidate_fpregs_state()
+
+
+@mutant(
+    "no-foreign-registers",
+    program(
+        "t0 vmovups(1) = ok",
+        "cpu0 schedule(t1) = ok",
+        "t1 vmovups(2) = ok",
+        "cpu0 schedule(t0) = ok",
+        "t0 user = ok",
+    ),
+)
+class ForgetsTheOwnerOfTheRegisters(FpuCore):
+    def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
+        return fpu.last_cpu == self.cpu
+
+
+@mutant("no-foreign-registers", program("t0 vmovups(1) = ok", AMX_GUEST))
+class DoesNotRestoreTheGuest(AmxV6):
+    def fpu_swap_kvm_fpstate(self, guest_fpu: FpuGuest, enter_guest: bool) -> int:
+        if not enter_guest:
+            return super().fpu_swap_kvm_fpstate(guest_fpu, enter_guest)
+        fpu = self.current.fpu
+        self.save_fpregs_to_fpstate(fpu)
+        fpu.task_fpstate, fpu.fpstate = fpu.fpstate, guest_fpu.fpstate
+        fpstate = self.deref(fpu.fpstate)
+        fpstate.in_use = 1
+        self.xfd_update_state(fpstate)
+        self.fpregs_mark_activate()
+        return 0
+
+
+@mutant("live-state-saved", program(AMX_GUEST, TILES, LEAVE), site="os_xsave")
+class ForgetsTheNewFeatures(AmxSeries):
+    def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
+        old = self.deref(guest_fpu.fpstate).xfeatures
+        ret = super().fpstate_realloc_guest(xfeatures, ksize, usize, guest_fpu)
+        self.deref(guest_fpu.fpstate).xfeatures = old
+        return ret
+
+
+known(
+    "host-xrstor-never-faults",
+    program(
+        AMX_GUEST,
+        DISABLED,
+        LEAVE,
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: xtile, data: 3}) = 0",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+    ),
+    broken=resolve("v7.3", revert=["b45f72177594"]),
+    sound=resolve("v7.3"),
+    site="os_xrstor",
+)
+
+
+@mutant(
+    "host-xrstor-never-faults", program(AMX_GUEST, TILES, LEAVE, "t0 ioctl(v0, KVM_RUN) ... = ok"), site="os_xrstor"
+)
+class RestoresBeforeItWritesXfd(FpuCore):
+    def restore_fpregs_from_fpstate(self, fpstate: Fpstate, mask: int) -> None:
+        self.os_xrstor(fpstate, self.fpu_kernel_cfg.max_features & mask)
+        self.xfd_update_state(fpstate)
+
+
+# -- the kernel's own opinion ------------------------------------------------------------------------------------------
+
+
+@mutant(
+    "no-warning",
+    program(
+        AMX,
+        "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: xtile, data: 3}) = 0",
+    ),
+    site="fpu_copy_uabi_to_guest_fpstate",
+)
+class LetsTheFpuCoreFindOut(AmxV6):
+    def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
+        return KvmX86.kvm_vcpu_ioctl_x86_set_xsave(self, vcpu, image)
+
+
+# -- IA32_XFD, IA32_XFD_ERR and #NM ------------------------------------------------------------------------------------
+
+
+@mutant("xfd-shadow-matches-msr", program(AMX_GUEST, LEAVE))
+class WritesTheMsrButNotTheShadow(FpuCore):
+    def xfd_update_state(self, fpstate: Fpstate) -> None:
+        if self.fpu_state_size_dynamic and self.this_cpu.xfd_state != fpstate.xfd:
+            self.wrmsrl(MSR_IA32_XFD, fpstate.xfd)
+
+
+@mutant("xfd-matches-fpstate", program(AMX_GUEST, "v0 wrmsr(IA32_XFD, 0x40000) = exit", "v0 handle = resume"))
+class WritesTheFpstateButNotTheMsr(AmxV6):
+    def fpu_update_guest_xfd(self, guest_fpu: FpuGuest, xfd: int) -> None:
+        self.deref(guest_fpu.fpstate).xfd = xfd
+
+
+@mutant(
+    "xfd-coherent-in-interrupt",
+    program(AMX_GUEST, DISABLED, "v0 wrmsr(IA32_XFD, 0) = ok", "v0 interrupt kernel_fpu_begin = exit"),
+)
+class SynchronisesXfdAfterTheHandlers(AmxV6):
+    def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:
+        pass
+
+    def vcpu_exited_after_irqoff(self, vcpu: Vcpu) -> None:
+        super().vcpu_exited_before_irqoff(vcpu)
+        super().vcpu_exited_after_irqoff(vcpu)
+
+
+@mutant("xfd-err-clean-in-host", program(FAULTED))
+class ForgetsToClearXfdErr(AmxV6):
+    def vcpu_exited_after_irqoff(self, vcpu: Vcpu) -> None:
+        pass
+
+
+@mutant(
+    "guest-sees-its-xfd",
+    program(
+        AMX_GUEST,
+        DISABLED,
+        "v0 wrmsr(IA32_XFD, 0) = ok",
+        "v0 interrupt = exit",
+        "cpu0 schedule(t1) = ok",
+        "t1 user = ok",
+        "cpu0 schedule(t0) = ok",
+        "v0 vmenter = ok",
+    ),
+)
+class SynchronisesTheShadowOnly(AmxV6):
+    def fpu_sync_guest_vmexit_xfd_state(self) -> None:
+        self.this_cpu.xfd_state = self.rdmsrl(MSR_IA32_XFD)
+
+
+@mutant("guest-sees-its-xcr0", program(AMX_GUEST))
+class ForgetsTheGuestsXcr0(KvmX86):
+    def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
+        pass
+
+
+@mutant("guest-sees-its-xfd-err", program(FAULTED, "v0 handle = resume", "v0 vmenter = #NM"))
+class ForgetsToRestoreXfdErr(AmxV6):
+    def vcpu_enter_guest_xfd_err(self, vcpu: Vcpu) -> None:
+        pass
+
+
+@mutant("nm-delivered-once", program(FAULTED, "v0 handle = resume", "v0 vmenter = #NM"))
+class ForgetsToQueueTheNm(AmxV6):
+    def handle_exception_nmi(self, vcpu: Vcpu) -> int:
+        return 1
+
+
+@mutant(
+    "nm-delivered-once",
+    program(FAULTED, "v0 handle = resume", "v0 vmenter = #NM", "v0 interrupt = exit", "v0 vmenter = ok"),
+)
+class QueuesTheNmTwice(AmxV6):
+    def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
+        super().vcpu_enter_guest(vcpu)
+        if vcpu.arch.guest_fpu.xfd_err:
+            self.kvm_queue_exception(vcpu, st.NM_VECTOR)
+
+
+@mutant(
+    "guest-reads-its-msrs",
+    program(FAULTED, "v0 handle = resume", "v0 vmenter = #NM", "v0 rdmsr(IA32_XFD_ERR) = ok [0x40000]"),
+)
+class DropsTheSavedXfdErr(AmxV6):
+    def handle_exception_nmi(self, vcpu: Vcpu) -> int:
+        vcpu.arch.guest_fpu.xfd_err = 0
+        return super().handle_exception_nmi(vcpu)
+
+
+@mutant(
+    "guest-instruction-completes-once",
+    program(AMX_GUEST, "v0 wrmsr(IA32_XFD, 0x20) = exit", "v0 handle = resume", "v0 vmenter = #GP"),
+)
+class SkipsAndFaults(KvmX86):
+    def kvm_complete_insn_gp(self, vcpu: Vcpu, err: int) -> int:
+        super().kvm_complete_insn_gp(vcpu, err)
+        return self.kvm_skip_emulated_instruction(vcpu) if err else 1
+
+
+@mutant(
+    "guest-instruction-completes-once",
+    program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 1", ENTER),
+)
+class LeavesACompletionBehind(CompletesAnInstructionForUserSpace):
+    pass
+
+
+@mutant("legal-xfd", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x20}) = 0"))
+class TakesAnyXfd(AmxV6):
+    def kvm_guest_supported_xfd(self, vcpu: Vcpu) -> int:
+        return xf.U64_MAX
+
+
+@mutant("legal-xcr0", program(AMX, "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|xtiledata) = -EINVAL"))
+class ForgetsTheTileRule(AmxSeries):
+    def legal_tile_pair(self, xcr0: int) -> bool:
+        return True
+
+
+@mutant("passthrough-needs-nm-intercept", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1"))
+class ForgetsTheExceptionBitmap(AmxV6):
+    def vmx_update_exception_bitmap(self, vcpu: Vcpu) -> None:
+        Kernel.vmx_update_exception_bitmap(self, vcpu)
+
+
+@mutant("passthrough-needs-buffer", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1"))
+class PassesThroughWithoutABuffer(NeverExpandsTheBuffer):
+    pass
+
+
+# -- the tests ---------------------------------------------------------------------------------------------------------
+
+#: The number that stands for the drained end of a program.
+END = 0
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.invariant}:{case.name}")
+
+
+@each_case
+def test_invariant_catches_the_mutant(case: Case) -> None:
+    assert case.invariant in judge(case.program, case.broken, expectations=False).broken
+
+
+@each_case
+def test_the_kernel_without_the_mistake_keeps_every_invariant(case: Case) -> None:
+    verdict = judge(case.program, case.sound)
+    assert verdict.failures == ()
+    assert "not-enabled" not in verdict.results
+
+
+@each_case
+def test_witness_comes_as_far_as_the_decision(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = caught_in(judge(case.program, case.broken, expectations=False), case.invariant)
+    if case.site:
+        assert caught in steps_that_reach(case.site, case)
+        return
+    on_mutant = evaluated(case, case.broken, monkeypatch)
+    on_witness = evaluated(case, case.sound, monkeypatch)
+    assert caught in on_witness
+    decided = set().union(*on_mutant.values()) - reporting_lines(INVARIANTS[case.invariant].predicate)
+    assert decided <= set().union(*on_witness.values())
+
+
+def test_every_invariant_has_a_mutant_or_is_named_vacuous() -> None:
+    tried = {case.invariant for case in CASES}
+    assert set(load()) == tried | VACUOUS.keys()
+    assert not tried & VACUOUS.keys()
+
+
+def test_every_invariant_that_judges_reports_names_the_function_that_reports() -> None:
+    load()
+    for case in CASES:
+        reports_only = bool(INVARIANTS[case.invariant].events) and case.invariant != "xfd-coherent-in-interrupt"
+        assert bool(case.site) == reports_only, case
+
+
+def caught_in(verdict: Verdict, invariant: str) -> int:
+    """The number of the step that broke the invariant first, or ``END``."""
+    return next(
+        judged.step.number if judged.step else END
+        for judged in verdict.trace
+        if any(violation.invariant == invariant for violation in judged.violations)
+    )
+
+
+def steps_that_reach(site: str, case: Case) -> set[int]:
+    """The steps in which the sound kernel runs the function ``site``."""
+    ran: list[str] = []
+
+    def counting(self: Kernel, *args: Any) -> Any:
+        ran.append(site)
+        return getattr(super(probe, self), site)(*args)
+
+    probe = type("Probe", (case.sound.kernel,), {site: counting})
+    found: set[int] = set()
+    for judged in steps(case.program, replace(case.sound, kernel=probe)):
+        if ran:
+            found.add(judged.step.number if judged.step else END)
+        ran.clear()
+    return found
+
+
+def evaluated(case: Case, revision: Revision, monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
+    """After which steps the invariant was looked at, and which of its lines ran then."""
+    known_invariant = load()[case.invariant]
+    ran: dict[int, set[int]] = defaultdict(set)
+
+    def watched(view: View) -> list[Broken]:
+        at = view.step.number if view.step.number <= len(case.program.ops) else END
+        with lines_of(known_invariant.predicate.__code__, ran[at]):
+            return list(known_invariant.predicate(view))
+
+    with monkeypatch.context() as patch:
+        patch.setitem(INVARIANTS, case.invariant, replace(known_invariant, predicate=watched))
+        judge(case.program, revision, expectations=False)
+    return ran
+
+
+@contextmanager
+def lines_of(code: CodeType, ran: set[int]) -> Iterator[None]:
+    """Note which lines of a function run."""
+
+    def line(frame: FrameType, event: str, argument: object) -> Any:
+        ran.add(frame.f_lineno)
+        return line
+
+    outer = sys.gettrace()
+    sys.settrace(lambda frame, event, argument: line if frame.f_code is code else None)
+    try:
+        yield
+    finally:
+        sys.settrace(outer)
+
+
+def reporting_lines(predicate: Predicate) -> set[int]:
+    """The lines of a predicate that run only after it decided: what guards a `yield`, and what follows a helper that
+    gives nothing unless there is something to report."""
+    first = predicate.__code__.co_firstlineno
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(predicate))):
+        guards = isinstance(node, ast.If) and any(isinstance(n, ast.Expr) and _yields(n) for n in node.body)
+        if guards or (isinstance(node, ast.For) and ast.unparse(node.iter).startswith("_differences(")):
+            body = node.body  # type: ignore[attr-defined]
+            found.update(range(first + body[0].lineno - 1, first + body[-1].end_lineno))
+    return found
+
+
+def _yields(node: ast.Expr) -> bool:
+    return isinstance(node.value, ast.Yield)

@@ -1,0 +1,98 @@
+"""The rooms: who may import whom, what the wheel holds, no generic names."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+#: docs/architecture.md: a room may import the ones before it, and what stands beside it here.
+ORDER = [
+    {"arch"},
+    {"kernel"},
+    {"revisions"},
+    {"program"},
+    {"strategies", "invariants"},
+    {"engines"},
+    {"report"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+
+
+def sources() -> list[Path]:
+    # the links into the package are walked at their real place
+    return [
+        *(path for path in (ROOT / "xfdfuzz").rglob("*.py") if not path.is_symlink()),
+        *(ROOT / "strategies").glob("*.py"),
+        *(ROOT / "invariants").glob("*.py"),
+    ]
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    inside = parts[1:] if parts[0] == "xfdfuzz" else parts
+    return inside[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            found.append(node.module or "")
+            found += [f"{node.module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_imports_upward(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    for name in imports(path):
+        target = name.removeprefix("xfdfuzz.").split(".")[0]
+        if name.startswith("xfdfuzz.") and target != room:
+            assert LEVEL[target] < LEVEL[room], f"{room} imports {name}"
+        assert name.split(".")[0] not in ("strategies", "invariants"), f"{name}: import it as xfdfuzz.{name}"
+
+
+def test_nothing_reads_the_shared_folder() -> None:
+    for path in sources():
+        assert "/shared" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", ["strategies", "invariants"])
+def test_the_linked_folders_refuse_their_bare_names(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"xfdfuzz.{name}" in done.stderr
+
+
+def test_the_wheel_holds_everything_and_no_generic_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "xfdfuzz").rglob("*.py") if "__pycache__" not in path.parts
+    }
+    expected |= {
+        f"xfdfuzz/{folder}/{path.name}"
+        for folder in ("strategies", "invariants")
+        for path in (ROOT / folder).glob("*.py")
+    }
+    expected |= {f"xfdfuzz/{path.relative_to(ROOT)}" for path in (ROOT / "corpus").rglob("*.xfd")}
+    expected |= {"xfdfuzz/program/grammar.lark"}
+    assert expected <= held
+    tops = {name.split("/")[0] for name in held}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"xfdfuzz"}

@@ -1,0 +1,122 @@
+"""Revisions: what composes, what refuses, and that a patch does what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import FpuStatePerm
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import PATCHES, RevisionError, names, resolve, selects
+from xfdfuzz.revisions.queue import Patch, compose
+
+OVERWRITE = """# xfdfuzz program 1
+machine cpus=1
+
+t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0
+t0 arch_prctl(ARCH_GET_XCOMP_PERM)
+"""
+
+
+def permission(name: str, *apply: str) -> str:
+    return judge(parse(OVERWRITE), resolve(name, apply), expectations=False).results[1]
+
+
+def test_every_revision_has_a_kernel_that_boots_and_runs() -> None:
+    program = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 ioctl(kvm, KVM_CREATE_VM) = vm0\n")
+    for name in names():
+        assert judge(program, resolve(name)).ok, name
+
+
+def test_aliases_name_the_same_revision() -> None:
+    assert resolve("mainline").label == resolve("v7.3").label == resolve("v7.3.4").label
+    assert resolve("amx-v6").label == "v5.17"
+
+
+def test_the_label_names_what_was_applied_and_reverted() -> None:
+    assert resolve("v5.17", ["063452fd94d1"]).label == "v5.17+063452fd94d1"
+    assert resolve("v7.3", revert=["b45f72177594"]).label == "v7.3-b45f72177594"
+
+
+def test_a_fix_applied_to_an_old_revision_cures_it() -> None:
+    assert permission("v5.17") == "0 [0x40000]"
+    assert permission("v5.17", "063452fd94d1") == "0 [0x602e7]"
+    assert permission("v5.16", "063452fd94d1") == permission("v5.18") == "0 [0x602e7]"
+
+
+def test_mainline_is_a_prefix_of_the_queue() -> None:
+    queue = [p.commit for p in PATCHES.values()]
+    for name in ("v5.17", "v5.18", "v6.6", "v6.12", "v6.18", "v7.3"):
+        commits = [p.commit for p in resolve(name).patches]
+        assert commits == queue[: len(commits)], name
+
+
+def test_a_stable_version_has_its_backports_and_not_what_came_between() -> None:
+    commits = {p.commit for p in resolve("v6.1.192").patches}
+    assert "b45f72177594" in commits
+    assert "55cd57b596e8" not in commits
+    assert "b45f72177594" not in {p.commit for p in resolve("v6.17.13").patches}
+
+
+@pytest.mark.parametrize(
+    ("name", "apply", "revert", "message"),
+    [
+        ("v9.9", [], [], "unknown revision v9.9: expected one of amx-v1, "),
+        ("v5.17", ["123456789abc"], [], "unknown commit 123456789abc"),
+        ("v5.17", ["0634"], [], "unknown commit 0634"),
+        ("v7.3", ["b45f72177594"], [], "v7.3 has b45f72177594 already"),
+        ("v5.17", [], ["b45f72177594"], "v5.17 does not have b45f72177594"),
+        ("v5.16", ["b45f72177594"], [], "b45f72177594 does not apply to v5.16"),
+        ("v7.3", [], ["063452fd94d1"], "cannot revert 063452fd94d1: d8414603b29f"),
+    ],
+)
+def test_what_cannot_be_composed_is_refused_in_one_line(
+    name: str, apply: list[str], revert: list[str], message: str
+) -> None:
+    with pytest.raises(RevisionError, match=f"^{message}") as refused:
+        resolve(name, apply, revert)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_patch_that_stands_on_another_patch_is_refused_without_it() -> None:
+    below = PATCHES["063452fd94d1"]
+
+    class OnTop(below.cls):  # type: ignore[name-defined, misc]
+        def write_state_perm(self, perm: FpuStatePerm, permitted: int, requested: int) -> None:
+            perm.state_perm = permitted
+
+    assert issubclass(OnTop, Xstate)
+    top = Patch("fedcba987654", "stands on another", "v9.0", (), (), OnTop)
+    with pytest.raises(RevisionError, match=r"does not apply|still in the stack"):
+        compose("test", Kernel, [top])
+
+
+@pytest.mark.parametrize(
+    ("spec", "selected", "refused"),
+    [
+        ("v5.18..", ["v5.18", "v7.3", "mainline"], ["v5.17", "v6.1.192", "amx-v1"]),
+        ("..v5.17", ["v5.16", "v5.17"], ["v5.18"]),
+        ("v5.17..v6.6", ["v5.17", "v6.6"], ["v6.12"]),
+        ("amx-v1..amx-review-b", ["amx-review-a"], ["amx-review-c", "v5.17"]),
+        ("v6.1.192", ["v6.1.192"], ["v6.6"]),
+        ("*", ["amx-v1", "v7.3", "v6.17.13"], []),
+    ],
+)
+def test_ranges(spec: str, selected: list[str], refused: list[str]) -> None:
+    assert all(selects(spec, name) for name in selected)
+    assert not any(selects(spec, name) for name in refused)
+
+
+def test_a_range_across_lines_is_an_error() -> None:
+    with pytest.raises(RevisionError, match=r"amx-v1\.\.v5\.17"):
+        selects("amx-v1..v5.17", "v5.16")
+
+
+def test_every_kernel_function_names_its_source_or_stands_in_a_module_that_does() -> None:
+    for p in PATCHES.values():
+        assert p.doc, p.commit
+        for name, method in vars(p.cls).items():
+            if callable(method) and not name.startswith("__"):
+                assert method.__doc__, f"{p.commit}: {name}"
