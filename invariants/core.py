@@ -16,7 +16,8 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
-from xfdfuzz.program.ops.base import GuestOp, Op
+from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
+from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
 from xfdfuzz.revisions import RevisionError, selects
 
@@ -231,7 +232,16 @@ def _applies(inv: Invariant, revision: str) -> bool:
 
 
 def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
-    op = view.step.op
-    # every exiting instruction takes the same way out of the guest
-    site = broken.site or ("vm-exit" if isinstance(op, GuestOp) else type(op).__name__)
-    return Violation(inv.name, inv.severity, site, broken.message, view.step.number)
+    return Violation(inv.name, inv.severity, broken.site or _site_of(view.step.op), broken.message, view.step.number)
+
+
+def _site_of(op: Op) -> str:
+    """Where an op shows what its kernel functions did; ops that take the same way through the kernel are one site.
+
+    Every exiting instruction leaves the guest alike, and every system call or user instruction enters user mode alike.
+    """
+    if isinstance(op, GuestOp):
+        return "vm-exit"
+    if isinstance(op, TaskOp) and not isinstance(op, KvmRun | KvmRunReturns | VcpuIoctl):
+        return "task"
+    return type(op).__name__

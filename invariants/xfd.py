@@ -40,7 +40,8 @@ def xfd_matches_fpstate(view: View) -> Iterator[Broken]:
             continue
         xfd = k.fpstates[task.fpu.fpstate].xfd
         if xfd != cpu.regs.xfd:
-            yield Broken(f"cpu{nr}: IA32_XFD is {cpu.regs.xfd:#x}, t{cpu.current}'s fpstate says {xfd:#x}", key=nr)
+            whose = "guest" if k.fpstates[task.fpu.fpstate].is_guest else "host"
+            yield Broken(f"cpu{nr}: IA32_XFD is {cpu.regs.xfd:#x}, t{cpu.current}'s fpstate says {xfd:#x}", whose, nr)
 
 
 @invariant("xfd-coherent-in-interrupt", "corruption", ("INV-13", "SHADOW"), events=(IRQ_FPU,))

@@ -103,7 +103,7 @@ def test_it_is_an_ordinary_state_machine_for_pytest() -> None:
 
 
 def test_pytest_users_can_name_what_they_know() -> None:
-    machine = state_machine("v5.16", known={"permission-only-grows@host", "host-features-permitted@ReqXcompPerm"})
+    machine = state_machine("v5.16", known={"permission-only-grows@host", "host-features-permitted@task"})
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(machine.TestCase).run(result)
     assert result.wasSuccessful(), result.errors + result.failures

@@ -34,6 +34,7 @@ from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, Vcpu
 from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, resolve
 from xfdfuzz.revisions.amx_review import AmxReviewB
@@ -732,12 +733,10 @@ class SkipsAndFaults(KvmX86):
         return self.kvm_skip_emulated_instruction(vcpu) if err else 1
 
 
-@mutant(
+mutant(
     "guest-instruction-completes-once",
     program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 1", ENTER),
-)
-class LeavesACompletionBehind(CompletesAnInstructionForUserSpace):
-    pass
+)(CompletesAnInstructionForUserSpace)
 
 
 @mutant("legal-xfd", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x20}) = 0"))
@@ -758,10 +757,10 @@ class ForgetsTheExceptionBitmap(AmxV6):
         Kernel.vmx_update_exception_bitmap(self, vcpu)
 
 
-@mutant("passthrough-needs-buffer", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1"))
-class PassesThroughWithoutABuffer(NeverExpandsTheBuffer):
-    pass
-
+mutant(
+    "passthrough-needs-buffer",
+    program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1"),
+)(NeverExpandsTheBuffer)
 
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
@@ -780,7 +779,7 @@ def test_invariant_catches_the_mutant(case: Case) -> None:
 def test_the_kernel_without_the_mistake_keeps_every_invariant(case: Case) -> None:
     verdict = judge(case.program, case.sound)
     assert verdict.failures == ()
-    assert "not-enabled" not in verdict.results
+    assert NOT_ENABLED not in verdict.results
 
 
 @each_case

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import seed as seeded
@@ -59,7 +60,19 @@ def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type
     load()
     chosen = resolve(revision) if isinstance(revision, str) else revision
     campaign = Campaign(chosen, set(known))
-    return type("KernelMachine", (KernelMachine,), {"campaign": campaign, "__doc__": f"{chosen.label} under test."})
+    machine: Any = type(
+        "KernelMachine", (KernelMachine,), {"campaign": campaign, "__doc__": f"{chosen.label} under test."}
+    )
+    # one bug at a time, and no explanations: both would multiply the time to the first shrunk program
+    machine.TestCase.settings = settings(
+        deadline=None,
+        report_multiple_bugs=False,
+        stateful_step_count=STEPS,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    tested: type[KernelMachine] = machine
+    return tested
 
 
 def fuzz(

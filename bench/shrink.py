@@ -1,0 +1,64 @@
+"""What a shrunk program costs, through Hypothesis and on the program itself: `python -m bench.shrink`.
+
+For each seed the same first violation is found twice; once Hypothesis shrinks it, once engines.minimise does.  Prints
+seconds and the length of the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+
+from hypothesis import Phase, settings
+from hypothesis import seed as seeded
+from hypothesis.stateful import run_state_machine_as_test
+
+from xfdfuzz.engines.campaign import Campaign, ViolationFound
+from xfdfuzz.engines.fuzz import STEPS, _settings
+from xfdfuzz.engines.minimise import minimise
+from xfdfuzz.engines.rules import KernelMachine
+from xfdfuzz.invariants.core import load
+from xfdfuzz.revisions import Revision, resolve
+
+
+def first_violation(
+    revision: Revision, known: set[str], seed: int, phases: tuple[Phase, ...]
+) -> tuple[ViolationFound, float]:
+    campaign = Campaign(revision, set(known))
+    machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
+    seeded(seed)(machine)
+    start = time.process_time()
+    try:
+        with_phases = settings(_settings(campaign, STEPS), phases=phases)
+        run_state_machine_as_test(machine, settings=with_phases)  # type: ignore[no-untyped-call]
+    except ViolationFound as found:
+        return found, time.process_time() - start
+    raise SystemExit("nothing found")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=8)
+    options = parser.parse_args()
+    load()
+    revision = resolve("amx-v1")
+    known = {"permission-only-grows@guest", "permission-only-grows@host", "permission-request-truthful@task"}
+    through, directly = [], []
+    for seed in range(options.seeds):
+        found, finding = first_violation(revision, known, seed, (Phase.generate,))
+        start = time.process_time()
+        program = minimise(found.program, revision, found.violation.bucket)
+        minimising = time.process_time() - start
+        shrunk, both = first_violation(revision, known, seed, (Phase.generate, Phase.shrink))
+        through.append(both - finding)
+        directly.append(minimising)
+        print(
+            f"seed {seed}: {found.violation.bucket}, {len(found.program.ops)} ops; Hypothesis {both - finding:.2f} s to "
+            f"{len(shrunk.program.ops)} ops, minimise {minimising:.2f} s to {len(program.ops)} ops"
+        )
+    print(f"median: Hypothesis {median(through):.2f} s, minimise {median(directly):.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,538 @@
+"""The processor as the SDM describes it: sizes, XCR0, IA32_XFD, IA32_XFD_ERR, #NM, and the XSAVE family under XFD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, compacted_end, compacted_size, standard_size
+from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.machine import MAX_CPUS, Machine
+from xfdfuzz.arch.registers import (
+    INSTRUCTIONS,
+    MSR_IA32_XFD,
+    MSR_IA32_XFD_ERR,
+    MSR_IA32_XSS,
+    CpuRegs,
+    DeviceNotAvailable,
+    Fault,
+    GeneralProtection,
+    InvalidOpcode,
+    execute,
+    load_component,
+    rdmsr,
+    wrmsr,
+    xsetbv,
+)
+from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED, XsaveArea, xrstor, xrstors, xsave, xsavec, xsaves
+
+SPR = Machine()
+DYN2 = Machine(dyn2=True)
+#: XCR0 of Linux on Sapphire Rapids.
+XCR0 = 0x602E7
+TILEDATA = 1 << 18
+TILECFG = 1 << 17
+AVX = 1 << 2
+
+Save = Callable[[CpuRegs, XsaveArea, int], None]
+Restore = Callable[[CpuRegs, XsaveArea, int], None]
+
+SAVES: list[Save] = [xsave, xsavec, xsaves]
+#: Each way to restore with the way to save that makes its format.
+PAIRS: list[tuple[Save, Restore]] = [(xsave, xrstor), (xsaves, xrstors)]
+
+
+def processor(xcr0: int = XCR0, xfd: int = 0, **contents: int) -> CpuRegs:
+    """Registers with the named components in use."""
+    regs = CpuRegs(xcr0=xcr0, xfd=xfd)
+    for name, token in contents.items():
+        mask = xf.mask_by_name(name)
+        assert mask is not None
+        load_component(regs, mask.bit_length() - 1, token)
+    return regs
+
+
+def image(xstate_bv: int, xcomp_bv: int = 0, token: int = 5) -> XsaveArea:
+    area = XsaveArea(xstate_bv=xstate_bv, xcomp_bv=xcomp_bv)
+    for i in xf.components_in(xstate_bv):
+        area.data[i] = token
+    return area
+
+
+# -- CPUID -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mask", "standard", "compacted"),
+    [
+        (XCR0, 11008, 10752),
+        (XCR0 & ~TILEDATA, 2816, 2560),
+        (XCR0 & ~xf.MASK_XTILE, 2696, 2440),
+        (xf.MASK_FPSSE, 576, 576),
+        (xf.MASK_FPSSE | AVX, 832, 832),
+    ],
+    ids=["all", "without TILEDATA", "without AMX", "legacy", "AVX"],
+)
+def test_sizes_are_those_of_sapphire_rapids(mask: int, standard: int, compacted: int) -> None:
+    assert standard_size(mask) == standard
+    assert compacted_size(mask) == compacted
+
+
+def test_tiledata_is_8192_bytes_at_2816_and_the_one_component_under_xfd() -> None:
+    assert (SAPPHIRE_RAPIDS[18].offset, SAPPHIRE_RAPIDS[18].size) == (2816, 8192)
+    assert SPR.xfd_xfeatures == TILEDATA
+    assert SPR.user_xfeatures == XCR0
+
+
+def test_supervisor_components_have_no_place_in_the_standard_format() -> None:
+    assert standard_size(XCR0 | xf.MASK_PASID) == standard_size(XCR0)
+    assert compacted_size(AVX | xf.MASK_PASID) == compacted_size(AVX) + 8
+
+
+def test_tile_components_are_aligned_to_64_bytes_in_the_compacted_format() -> None:
+    # PKRU's 8 bytes end at 840; TILECFG starts at 896 and takes 64
+    assert compacted_size(xf.MASK_FPSSE | AVX | xf.MASK_PKRU | TILECFG) == 896 + 64
+
+
+def test_components_that_are_not_written_count_in_the_layout_but_not_in_what_is_touched() -> None:
+    assert compacted_end(AVX | TILEDATA, AVX) == 832
+    assert compacted_end(AVX | TILEDATA, TILEDATA) == 832 + 8192
+
+
+def test_standard_components_do_not_overlap() -> None:
+    places = sorted((c.offset, c.offset + c.size) for c in SAPPHIRE_RAPIDS.values() if not c.supervisor)
+    assert all(end <= start for (_, end), (start, _) in pairwise(places))
+
+
+@pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])
+def test_machine_without_or_with_too_many_processors_is_refused(cpus: int) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 4"):
+        Machine(cpus=cpus)
+
+
+def test_machine_without_xsave_has_neither_components_nor_xfd() -> None:
+    bare = Machine(xsave=False, cet=True, mpx=True)
+    assert (bare.user_xfeatures, bare.supervisor_xfeatures, bare.xfd_xfeatures, bare.has_xfd) == (0, 0, 0, False)
+
+
+# -- XCR0 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "legal"),
+    [
+        (0b1, True),
+        (0b11, True),
+        (0b111, True),
+        (0xE7, True),
+        (XCR0, True),
+        (0b111 | xf.MASK_XTILE, True),
+        (0b1 | xf.MASK_XTILE, True),
+        (0b111 | xf.MASK_MPX, True),
+        (0b111 | xf.MASK_PKRU, True),
+        (0, False),  # a. x87 is always there
+        (0b110, False),
+        (1 << 63 | 0b1, False),  # b. reserved, or not supported
+        (0b1 | xf.MASK_PASID, False),
+        (0b101, False),  # c. AVX needs SSE
+        (0b111 | 1 << 5, False),  # d. AVX-512: all three and AVX
+        (0b111 | 1 << 6 | 1 << 7, False),
+        (0b011 | xf.MASK_AVX512, False),
+        (0b111 | 1 << 3, False),  # e. MPX: both
+        (0b111 | 1 << 4, False),
+        (0b111 | TILECFG, False),  # f. tiles: both
+        (0b111 | TILEDATA, False),
+    ],
+)
+def test_xsetbv_takes_what_the_sdm_allows_and_nothing_else(value: int, legal: bool) -> None:
+    machine = Machine(mpx=True)
+    regs = processor(xcr0=0b1)
+    if legal:
+        xsetbv(regs, machine, value)
+    else:
+        with pytest.raises(GeneralProtection):
+            xsetbv(regs, machine, value)
+    assert regs.xcr0 == (value if legal else 0b1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "value"),
+    [
+        (Machine(), 0b111 | xf.MASK_MPX),
+        (Machine(amx=False), 0b111 | xf.MASK_XTILE),
+        (Machine(avx512=False), 0b111 | xf.MASK_AVX512),
+        (Machine(pku=False), 0b111 | xf.MASK_PKRU),
+        (Machine(), 0b111 | xf.MASK_DYN2),
+    ],
+)
+def test_xsetbv_refuses_what_the_machine_lacks(machine: Machine, value: int) -> None:
+    with pytest.raises(GeneralProtection):
+        xsetbv(processor(xcr0=0b1), machine, value)
+
+
+def test_xsetbv_leaves_the_registers_alone() -> None:
+    regs = processor(avx=3, xtilecfg=1, xtiledata=2)
+    xsetbv(regs, SPR, 0b1)
+    xsetbv(regs, SPR, XCR0)
+    assert (regs.data[xf.YMM], regs.data[xf.XTILE_DATA]) == (3, 2)
+    assert regs.xinuse == AVX | xf.MASK_XTILE
+
+
+# -- IA32_XFD and IA32_XFD_ERR -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("msr", [MSR_IA32_XFD, MSR_IA32_XFD_ERR])
+@pytest.mark.parametrize(
+    ("machine", "value", "faults"),
+    [
+        (SPR, 0, False),
+        (SPR, TILEDATA, False),
+        (SPR, TILECFG, True),
+        (SPR, TILEDATA | AVX, True),
+        (SPR, 1 << 63, True),
+        (SPR, xf.MASK_DYN2, True),
+        (DYN2, TILEDATA | xf.MASK_DYN2, False),
+        (Machine(amx=False), TILEDATA, True),
+        (Machine(xfd=False), 0, True),
+        (Machine(xsave=False), 0, True),
+    ],
+)
+def test_wrmsr_of_the_xfd_msrs_takes_xfd_capable_components_only(
+    msr: int, machine: Machine, value: int, faults: bool
+) -> None:
+    regs = CpuRegs()
+    if faults:
+        with pytest.raises(GeneralProtection):
+            wrmsr(regs, machine, msr, value)
+        assert bytes(regs) == bytes(CpuRegs())
+    else:
+        wrmsr(regs, machine, msr, value)
+        assert rdmsr(regs, machine, msr) == value
+
+
+def test_the_two_xfd_msrs_are_two_registers() -> None:
+    regs = CpuRegs()
+    wrmsr(regs, SPR, MSR_IA32_XFD, TILEDATA)
+    assert rdmsr(regs, SPR, MSR_IA32_XFD_ERR) == 0
+
+
+@pytest.mark.parametrize("msr", [MSR_IA32_XFD, MSR_IA32_XFD_ERR])
+@pytest.mark.parametrize("machine", [Machine(xfd=False), Machine(xsave=False)])
+def test_rdmsr_of_an_xfd_msr_that_does_not_exist_faults(msr: int, machine: Machine) -> None:
+    with pytest.raises(GeneralProtection):
+        rdmsr(CpuRegs(), machine, msr)
+
+
+@pytest.mark.parametrize(
+    ("machine", "value", "faults"),
+    [
+        (Machine(), xf.MASK_PASID, False),
+        (Machine(cet=True), xf.MASK_CET_USER | xf.MASK_CET_KERNEL, False),
+        (Machine(), xf.MASK_CET_KERNEL, True),
+        (Machine(), AVX, True),
+        (Machine(xsave=False), 0, True),
+    ],
+)
+def test_xss_takes_supervisor_components_only(machine: Machine, value: int, faults: bool) -> None:
+    regs = CpuRegs()
+    if faults:
+        with pytest.raises(GeneralProtection):
+            wrmsr(regs, machine, MSR_IA32_XSS, value)
+    else:
+        wrmsr(regs, machine, MSR_IA32_XSS, value)
+        assert rdmsr(regs, machine, MSR_IA32_XSS) == value
+
+
+def test_setting_xfd_does_not_touch_the_tiles() -> None:
+    regs = processor(xtilecfg=1, xtiledata=2)
+    wrmsr(regs, SPR, MSR_IA32_XFD, TILEDATA)
+    assert regs.data[xf.XTILE_DATA] == 2
+
+
+# -- #NM ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("insn", "xfd", "loaded"),
+    [
+        ("tileload", TILEDATA, TILEDATA),
+        ("tileload", TILEDATA | xf.MASK_DYN2, TILEDATA),
+        ("dyn2load", TILEDATA | xf.MASK_DYN2, xf.MASK_DYN2),
+    ],
+)
+def test_xfd_nm_loads_what_is_disabled_and_needed(insn: str, xfd: int, loaded: int) -> None:
+    regs = processor(xcr0=XCR0 | xf.MASK_DYN2, xfd=xfd, xtilecfg=1)
+    with pytest.raises(DeviceNotAvailable) as fault:
+        execute(regs, DYN2, insn, 3, cr0_ts=False)
+    assert fault.value.xfd
+    assert regs.xfd_err == loaded
+
+
+def test_xfd_nm_comes_before_the_missing_configuration() -> None:
+    with pytest.raises(DeviceNotAvailable):
+        execute(processor(xfd=TILEDATA), SPR, "tileload", 1, cr0_ts=False)
+
+
+@pytest.mark.parametrize("insn", ["vmovups", "ldtilecfg", "tileload", "tilerelease"])
+@pytest.mark.parametrize("xfd", [0, TILEDATA])
+def test_nm_of_cr0_ts_leaves_xfd_err_alone(insn: str, xfd: int) -> None:
+    regs = processor(xfd=xfd, xtilecfg=1)
+    with pytest.raises(DeviceNotAvailable) as fault:
+        execute(regs, SPR, insn, 1, cr0_ts=True)
+    assert not fault.value.xfd
+    assert regs.xfd_err == 0
+
+
+def test_where_amx_ignores_cr0_ts_the_xfd_nm_is_reported() -> None:
+    regs = processor(xfd=TILEDATA, xtilecfg=1)
+    with pytest.raises(DeviceNotAvailable) as fault:
+        execute(regs, Machine(amx_ignores_ts=True), "tileload", 1, cr0_ts=True)
+    assert fault.value.xfd
+    assert regs.xfd_err == TILEDATA
+
+
+@pytest.mark.parametrize("insn", ["ldtilecfg", "tilerelease"])
+def test_ldtilecfg_and_tilerelease_run_under_xfd_and_clear_the_tiles(insn: str) -> None:
+    regs = processor(xfd=TILEDATA, xtilecfg=1, xtiledata=2)
+    execute(regs, SPR, insn, 3, cr0_ts=False)
+    assert regs.data[xf.XTILE_DATA] == 0
+    assert regs.data[xf.XTILE_CFG] == (3 if insn == "ldtilecfg" else 0)
+    assert regs.xfd_err == 0
+
+
+def test_avx_runs_under_xfd() -> None:
+    regs = processor(xfd=TILEDATA)
+    execute(regs, SPR, "vmovups", 4, cr0_ts=False)
+    assert regs.data[xf.YMM] == 4
+
+
+@pytest.mark.parametrize(
+    ("insn", "xcr0", "machine"),
+    [
+        ("tileload", XCR0, SPR),  # no configuration
+        ("tileload", 0xE7, SPR),
+        ("ldtilecfg", 0xE7, SPR),
+        ("tilerelease", 0xE7, SPR),
+        ("vmovups", 0b11, SPR),
+        ("dyn2load", XCR0, DYN2),
+        ("ldtilecfg", XCR0, Machine(amx=False)),
+    ],
+)
+def test_what_xcr0_or_the_machine_does_not_enable_is_undefined(insn: str, xcr0: int, machine: Machine) -> None:
+    with pytest.raises(InvalidOpcode):
+        execute(processor(xcr0=xcr0), machine, insn, 1, cr0_ts=False)
+
+
+def test_xfd_means_nothing_while_xcr0_is_clear() -> None:
+    regs = processor(xcr0=0xE7, xfd=TILEDATA)
+    xrstors(regs, image(AVX, XCOMP_BV_COMPACTED | 0xE7), xf.U64_MAX)
+    with pytest.raises(InvalidOpcode):
+        execute(regs, SPR, "tileload", 1, cr0_ts=False)
+    assert regs.xfd_err == 0
+
+
+# -- saving ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_saving_under_xfd_does_not_fault_and_takes_tiledata_as_initial(save: Save) -> None:
+    regs = processor(xfd=TILEDATA, avx=3, xtilecfg=1, xtiledata=2)
+    before = bytes(regs)
+    area = XsaveArea()
+    save(regs, area, xf.U64_MAX)
+    assert area.xstate_bv == AVX | TILECFG
+    assert area.data[xf.YMM] == 3
+    assert bytes(regs) == before
+
+
+@pytest.mark.parametrize(("save", "left"), [(xsave, 0), (xsavec, 6), (xsaves, 6)])
+def test_only_plain_xsave_writes_the_initial_configuration_over_old_data(save: Save, left: int) -> None:
+    area = image(TILEDATA, token=6)
+    save(processor(xfd=TILEDATA, xtiledata=2), area, TILEDATA)
+    assert area.xstate_bv == 0
+    assert area.data[xf.XTILE_DATA] == left
+
+
+@pytest.mark.parametrize("save", [xsavec, xsaves])
+def test_xcomp_bv_is_the_request_whatever_xfd_says(save: Save) -> None:
+    area = XsaveArea()
+    save(processor(xfd=TILEDATA, xtiledata=2), area, TILEDATA)
+    assert area.xstate_bv == 0
+    assert area.xcomp_bv == XCOMP_BV_COMPACTED | TILEDATA
+
+
+def test_xsave_keeps_the_bits_that_it_was_not_asked_for() -> None:
+    area = image(xf.MASK_X87 | AVX)
+    xsave(processor(xtilecfg=1), area, AVX | TILECFG)
+    assert area.xstate_bv == xf.MASK_X87 | TILECFG
+
+
+def test_xsavec_drops_the_bits_that_it_was_not_asked_for() -> None:
+    area = image(xf.MASK_X87 | AVX)
+    xsavec(processor(xtilecfg=1), area, AVX | TILECFG)
+    assert area.xstate_bv == TILECFG
+
+
+def test_only_xsaves_reaches_supervisor_components() -> None:
+    saved = {}
+    for save in SAVES:
+        area = XsaveArea()
+        regs = processor(pasid=4)
+        regs.xss = xf.MASK_PASID
+        save(regs, area, xf.U64_MAX)
+        saved[save.__name__] = area.xstate_bv
+    assert saved == {"xsave": 0, "xsavec": 0, "xsaves": xf.MASK_PASID}
+
+
+# -- restoring ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("restore", "xcomp_bv"), [(xrstor, 0), (xrstors, XCOMP_BV_COMPACTED | XCR0)])
+def test_restoring_a_disabled_component_is_nm(restore: Restore, xcomp_bv: int) -> None:
+    regs = processor(xfd=TILEDATA, avx=1)
+    with pytest.raises(DeviceNotAvailable) as fault:
+        restore(regs, image(AVX | TILEDATA, xcomp_bv), XCR0)
+    assert fault.value.xfd
+    assert regs.xfd_err == TILEDATA
+    assert regs.data[xf.YMM] == 1
+
+
+@pytest.mark.parametrize(("restore", "xcomp_bv"), [(xrstor, 0), (xrstors, XCOMP_BV_COMPACTED | XCR0)])
+def test_initialising_a_disabled_component_is_no_nm(restore: Restore, xcomp_bv: int) -> None:
+    regs = processor(xfd=TILEDATA, xtiledata=2)
+    restore(regs, image(AVX, xcomp_bv), XCR0)
+    assert regs.data[xf.XTILE_DATA] == 0
+    assert regs.xinuse == AVX
+
+
+@pytest.mark.parametrize(("restore", "xcomp_bv"), [(xrstor, 0), (xrstors, XCOMP_BV_COMPACTED | XCR0)])
+def test_a_disabled_component_outside_the_request_is_not_looked_at(restore: Restore, xcomp_bv: int) -> None:
+    regs = processor(xfd=TILEDATA, xtiledata=2)
+    restore(regs, image(AVX | TILEDATA, xcomp_bv), XCR0 & ~TILEDATA)
+    assert regs.data[xf.XTILE_DATA] == 2
+    assert regs.data[xf.YMM] == 5
+
+
+@pytest.mark.parametrize(
+    ("restore", "xstate_bv", "xcomp_bv"),
+    [
+        (xrstor, AVX, XCOMP_BV_COMPACTED | AVX),
+        (xrstor, 1 << 3, 0),
+        (xrstors, AVX, 0),
+        (xrstors, AVX, AVX),
+        (xrstors, AVX | TILEDATA, XCOMP_BV_COMPACTED | AVX),
+        (xrstors, AVX, XCOMP_BV_COMPACTED | AVX | 1 << 3),
+        (xrstors, AVX, XCOMP_BV_COMPACTED | AVX | xf.MASK_PASID),
+    ],
+    ids=[
+        "compacted",
+        "XSTATE_BV beyond XCR0",
+        "no XCOMP_BV",
+        "not compacted",
+        "XSTATE_BV beyond XCOMP_BV",
+        "XCOMP_BV beyond XCR0",
+        "XCOMP_BV beyond IA32_XSS",
+    ],
+)
+def test_restoring_an_image_with_a_bad_header_is_gp(restore: Restore, xstate_bv: int, xcomp_bv: int) -> None:
+    regs = processor(avx=1)
+    before = bytes(regs)
+    with pytest.raises(GeneralProtection):
+        restore(regs, image(xstate_bv, xcomp_bv), xf.U64_MAX)
+    assert bytes(regs) == before
+
+
+def test_xrstors_reaches_supervisor_components() -> None:
+    regs = processor()
+    regs.xss = xf.MASK_PASID
+    xrstors(regs, image(xf.MASK_PASID, XCOMP_BV_COMPACTED | XCR0 | xf.MASK_PASID), xf.U64_MAX)
+    assert regs.data[xf.PASID] == 5
+
+
+# -- properties --------------------------------------------------------------------------------------------------------
+
+MASKS = st.just(xf.U64_MAX) | st.integers(0, 2**xf.COMPONENTS - 1)
+XCR0S = st.sampled_from([0b1, 0b111, 0xE7, XCR0, XCR0 | xf.MASK_DYN2, 0b111 | xf.MASK_XTILE])
+XFDS = st.sampled_from([0, TILEDATA, xf.MASK_DYN2, TILEDATA | xf.MASK_DYN2])
+CONTENTS = st.dictionaries(st.sampled_from(xf.components_in(DYN2.user_xfeatures)), st.integers(0, 255))
+
+
+@st.composite
+def processors(draw: st.DrawFn) -> CpuRegs:
+    regs = CpuRegs(xcr0=draw(XCR0S), xfd=draw(XFDS))
+    for component, token in draw(CONTENTS).items():
+        load_component(regs, component, token)
+    return regs
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=["xsave", "xsaves"])
+@given(regs=processors(), other=processors(), mask=MASKS)
+def test_what_was_saved_is_restored_and_the_rest_stays(
+    pair: tuple[Save, Restore], regs: CpuRegs, other: CpuRegs, mask: int
+) -> None:
+    save, restore = pair
+    other.xcr0 = regs.xcr0
+    untouched = copy_of(other)
+    area = XsaveArea()
+    save(regs, area, mask)
+    other.xfd = 0
+    restore(other, area, mask)
+    for i in xf.NAMES:
+        bit = 1 << i
+        saved = 0 if bit & regs.xfd else regs.data[i]
+        expected = saved if bit & mask & regs.xcr0 else untouched.data[i]
+        assert other.data[i] == expected
+        assert bool(other.xinuse & bit) == bool(expected)
+
+
+@given(regs=processors(), mask=MASKS)
+def test_what_was_saved_under_an_xfd_is_restored_under_it_without_a_fault(regs: CpuRegs, mask: int) -> None:
+    for save, restore in PAIRS:
+        area = XsaveArea()
+        save(regs, area, mask)
+        restore(copy_of(regs), area, mask)
+
+
+@given(
+    regs=processors(),
+    insn=st.sampled_from(sorted(INSTRUCTIONS)),
+    machine=st.sampled_from([SPR, DYN2, Machine(amx=False), Machine(amx_ignores_ts=True)]),
+    cr0_ts=st.booleans(),
+)
+def test_an_instruction_that_faults_changes_nothing_but_xfd_err(
+    regs: CpuRegs, insn: str, machine: Machine, cr0_ts: bool
+) -> None:
+    before = copy_of(regs)
+    try:
+        execute(regs, machine, insn, 7, cr0_ts)
+    except Fault as fault:
+        if isinstance(fault, DeviceNotAvailable) and fault.xfd:
+            assert regs.xfd_err
+            regs.xfd_err = before.xfd_err
+        assert bytes(regs) == bytes(before)
+    else:
+        assert regs.data[INSTRUCTIONS[insn]] == (0 if insn == "tilerelease" else 7)
+
+
+@given(regs=processors(), bv=MASKS, layout=MASKS, compacted=st.booleans(), mask=MASKS)
+def test_a_restore_that_faults_changes_nothing_but_xfd_err(
+    regs: CpuRegs, bv: int, layout: int, compacted: bool, mask: int
+) -> None:
+    before = copy_of(regs)
+    area = image(bv, XCOMP_BV_COMPACTED | bv | layout if compacted else 0)
+    try:
+        (xrstors if compacted else xrstor)(regs, area, mask)
+    except Fault as fault:
+        if isinstance(fault, DeviceNotAvailable):
+            assert regs.xfd_err == regs.xfd & mask & bv & regs.xcr0
+            regs.xfd_err = before.xfd_err
+        assert bytes(regs) == bytes(before)
+    else:
+        loaded = bv & mask & regs.xcr0
+        assert not loaded & regs.xfd
+        assert all(regs.data[i] == 5 for i in xf.components_in(loaded))

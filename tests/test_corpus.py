@@ -1,0 +1,249 @@
+"""The corpus: every file does what it says, on every revision that it speaks of, and nothing in it is idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.engines.replay import Verdict, judge, revisions_for
+from xfdfuzz.invariants.core import INVARIANTS, load
+from xfdfuzz.program.ops import kvm, tasks
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.ops.guest import GuestRdmsr
+from xfdfuzz.program.ops.host import HostRdmsr
+from xfdfuzz.program.program import Expectation, Program
+from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.revisions import Revision
+
+ROOT = Path(__file__).parent.parent / "corpus"
+FILES = sorted(ROOT.glob("*/*.xfd"))
+NAMES = [str(file.relative_to(ROOT)) for file in FILES]
+
+
+@cache
+def program(name: str) -> Program:
+    return parse((ROOT / name).read_text(encoding="utf-8"), name)
+
+
+@cache
+def revisions(name: str) -> tuple[Revision, ...]:
+    return tuple(revisions_for(program(name)))
+
+
+def expected() -> Iterator[tuple[str, str]]:
+    for name in NAMES:
+        for revision in revisions(name):
+            yield name, revision.name
+
+
+# -- every expectation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "revision"), expected())
+def test_does_what_it_says(name: str, revision: str) -> None:
+    (resolved,) = revisions_for(program(name), [revision])
+    verdict = judge(program(name), resolved)
+    assert verdict.judged
+    assert not verdict.failures
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_canonical(name: str) -> None:
+    assert format_program(program(name)) == (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_what_it_is(name: str) -> None:
+    written = program(name)
+    assert written.title
+    assert written.expect
+    # what a program is clean of, or breaks, is said for every revision that any line selects
+    for revision in revisions(name):
+        assert [e for e in selected(written, revision) if e.kind != "result"], revision.name
+
+
+def selected(written: Program, revision: Revision) -> list[Expectation]:
+    return [
+        e for e in written.expect if revision.name in {r.name for r in revisions_for(replace(written, expect=(e,)))}
+    ]
+
+
+def test_readme_has_a_line_for_every_file() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for name in NAMES:
+        assert len([line for line in lines if line.startswith(f"| `{Path(name).name}` |")]) == 1, name
+    rows = [line for line in lines if line.startswith("| `") and ".xfd`" in line]
+    assert len(rows) == len(NAMES)
+
+
+# -- the witness table --------------------------------------------------------------------------------------------------
+
+COLUMNS = (
+    "amx-v1",
+    "amx-review-a",
+    "amx-review-b",
+    "amx-review-c",
+    "v5.17",
+    "v5.18",
+    "v6.1.192",
+    "v6.12.117",
+    "v7.3",
+)
+
+#: What a specification written before the model says of each trace on each revision.  Numbers are INV-nn that must be
+#: violated (others may be too), WARN is a warning that must fire, an errno is what an op must return; `ok` is nothing
+#: violated at all, and so is an errno alone.  n/a: not judged, see DIFFERENT.
+WITNESSES = {
+    "t01-warn-on-entering": ("01 06 09 WARN", "03 06", "06", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t02-stale-request": ("01 06 09 WARN", "03", "ok", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t03-set-xcrs-checks-nothing": ("06 15", "06 15", "06 15", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t04-failed-reallocation-reentered": ("06 15", "03 06", "06", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t06-permission-by-amx-tile-only": (
+        *("06 15", "06 15", "06 15"),
+        "EINVAL",
+        *("EPERM", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ),
+    "t07-set-msrs-writes-the-host": ("11 WARN", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t08-invalid-xfd-from-user-space": ("09", "09", "09", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t10-irq-between-exit-and-emulation": ("14", "14", "14", "14", "14", "14", "ok", "ok", "ok"),
+    "t11-set-xsave-under-xfd": ("14", "n/a", "14", "14", "14", "14", "ok", "ok", "ok"),
+    "t14-expansion-fails": ("n/a", "n/a", "n/a", "n/a", "EFAULT", "EFAULT", "EFAULT", "EFAULT", "EFAULT"),
+    "t15-xfd-err-life-cycle": ("16", "n/a", "n/a", "n/a", "ok", "ok", "ok", "ok", "ok"),
+    "t17-supported-cpuid-fed-back": ("28 EINVAL", "28", "28", "28", "28", "28", "28", "ok", "ok"),
+    "t18-permission-overwritten": ("20 22", "20 22", "20 22", "20 22", "20 28", "ok", "ok", "ok", "ok"),
+    "t19-happy-path": ("ok", "03", "ok", "ok", "ok", "ok", "ok", "ok", "ok"),
+}
+
+_LAZY_T14 = "KVM_SET_CPUID2 allocates nothing there, so the allocation cannot fail in it"
+_MAILS_T15 = "the review's mails say nothing about XFD_ERR"
+
+#: Cells that are not judged by the table, and why.
+DIFFERENT = {
+    ("t11-set-xsave-under-xfd", "amx-review-a"): (
+        "the table says INV-14 and notes that it depends on whether a request that is never cleared is served again: it"
+        " is, at every put, and each time it clears the XFD bit, so KVM_SET_XSAVE finds XFD = 0"
+    ),
+    **{("t14-expansion-fails", name): _LAZY_T14 for name in COLUMNS[:4]},
+    **{("t15-xfd-err-life-cycle", name): _MAILS_T15 for name in COLUMNS[1:4]},
+}
+
+
+def cells() -> Iterator[tuple[str, str, str]]:
+    for trace, row in WITNESSES.items():
+        for column, cell in zip(COLUMNS, row, strict=True):
+            if cell != "n/a":
+                yield trace, column, cell
+
+
+def witness(trace: str, revision: str) -> Verdict:
+    """The verdict on a trace without its own `expect:` lines; 063452fd94d1 is applied to all of them but T18."""
+    name = f"witness/{trace}.xfd"
+    assert program(name).apply == (() if trace.startswith("t18") else ("063452fd94d1",))
+    (resolved,) = revisions_for(program(name), [revision])
+    return judge(program(name), resolved, expectations=False)
+
+
+def references(verdict: Verdict) -> set[str]:
+    return {reference for name in verdict.broken for reference in INVARIANTS[name].references}
+
+
+@pytest.mark.parametrize(("trace", "revision", "cell"), cells())
+def test_witness_table(trace: str, revision: str, cell: str) -> None:
+    load()
+    verdict = witness(trace, revision)
+    words = cell.split()
+    wanted = {f"INV-{word}" for word in words if word.isdigit()}
+    assert wanted <= references(verdict)
+    if "WARN" in words:
+        assert "no-warning" in verdict.broken
+    for errno in (word for word in words if word.startswith("E")):
+        assert f"-{errno}" in {result.split(" ")[0] for result in verdict.results}
+    if not wanted and "WARN" not in words:
+        assert not verdict.broken
+
+
+def test_cells_that_are_not_judged_have_a_reason() -> None:
+    unjudged = {
+        (trace, column)
+        for trace, row in WITNESSES.items()
+        for column, cell in zip(COLUMNS, row, strict=True)
+        if cell == "n/a"
+    }
+    assert unjudged == set(DIFFERENT)
+    assert all(DIFFERENT.values())
+
+
+def test_t11_on_amx_review_a() -> None:
+    """The one cell that differs from the table is as its reason says: no fault, because the XFD bit is gone."""
+    verdict = witness("t11-set-xsave-under-xfd", "amx-review-a")
+    assert "INV-14" not in references(verdict)
+    assert "request-is-discharged" in verdict.broken
+    executed = [judged.step for judged in verdict.trace if judged.step is not None]
+    set_xsave = next(step for step in executed if isinstance(step.op, kvm.KvmSetXsave))
+    assert set_xsave.before.ghost.vcpus[0].xfd == 0x40000
+    assert set_xsave.before.fpstates[set_xsave.before.vcpus[0].arch.guest_fpu.fpstate].xfd == 0
+
+
+def test_every_witness_is_in_the_table() -> None:
+    assert {f"witness/{trace}.xfd" for trace in WITNESSES} == {n for n in NAMES if n.startswith("witness/")}
+
+
+# -- nothing idle -------------------------------------------------------------------------------------------------------
+
+#: Ops that change nothing: they are there for what they read.
+_QUERIES = (
+    GuestRdmsr,
+    HostRdmsr,
+    kvm.KvmCheckXsave2,
+    kvm.KvmGetFpu,
+    kvm.KvmGetMsrs,
+    kvm.KvmGetSupportedCpuid,
+    kvm.KvmGetXcrs,
+    kvm.KvmGetXsave,
+    kvm.KvmGetXsave2,
+    kvm.KvmVmCheckXsave2,
+    tasks.GetXcompGuestPerm,
+    tasks.GetXcompPerm,
+    tasks.GetXcompSupp,
+)
+
+
+def without(written: Program, number: int) -> Program:
+    """The program without op ``number``, counted from 1, and without what is expected of that op alone."""
+    expect = [
+        replace(e, op=e.op - 1) if e.kind == "result" and e.op > number else e
+        for e in written.expect
+        if e.kind != "result" or e.op != number
+    ]
+    cut = slice(number - 1, number)
+    ops: list[Op] = list(written.ops)
+    results = list(written.results)
+    del ops[cut], results[cut]
+    return replace(written, ops=tuple(ops), results=tuple(results), expect=tuple(expect), notes=(), lines=())
+
+
+def is_question(written: Program, number: int) -> bool:
+    """Whether the op's own result is what the program asks for: it reads something, must fail, or comes last."""
+    results = [e.result for e in written.expect if e.kind == "result" and e.op == number]
+    results += [result for result in (written.results[number - 1],) if result is not None]
+    if not results:
+        return False
+    last = number == len(written.ops)
+    return last or isinstance(written.ops[number - 1], _QUERIES) or any(r.startswith("-E") for r in results)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("witness/")])
+def test_every_op_is_needed(name: str) -> None:
+    """Without any one op, something that the program expects does not come out on some revision."""
+    written = program(name)
+    idle = [
+        number
+        for number in range(1, len(written.ops) + 1)
+        if not is_question(written, number)
+        and not any(judge(without(written, number), revision).failures for revision in revisions(name))
+    ]
+    assert not idle
