@@ -11,7 +11,15 @@ from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
 from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NR_FPSTATES, NULL, USER_TASKS
 from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.ops.guest import GuestInterrupt
-from xfdfuzz.program.ops.kvm import CloseVm, KvmCreateVcpu, KvmSetCpuid2, KvmSetCpuid2Supported, KvmSetMsrs, KvmSetXcrs
+from xfdfuzz.program.ops.kvm import (
+    CloseVm,
+    KvmCreateVcpu,
+    KvmGetMpState,
+    KvmSetCpuid2,
+    KvmSetCpuid2Supported,
+    KvmSetMsrs,
+    KvmSetXcrs,
+)
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
 from xfdfuzz.program.ops.tasks import CloneThread, CloneVm, UserDyn2load, UserTileload
 
@@ -22,6 +30,7 @@ _ALLOCATING = (
     CloseVm,
     HandleExit,
     KvmCreateVcpu,
+    KvmGetMpState,
     KvmRun,
     KvmRunReturns,
     KvmSetCpuid2,

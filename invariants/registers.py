@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
-from xfdfuzz.kernel.event import HOST_FAULT, LOST_STATE
+from xfdfuzz.kernel.event import LOST_STATE, OOPS, XRSTOR_FAULT
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import TaskOp
@@ -94,12 +94,20 @@ def live_state_saved(view: View) -> Iterator[Broken]:
         yield Broken(f"XSAVES leaves out {xf.format_mask(event.detail[0])}, which is in use", _caller(event.trace))
 
 
-@invariant("host-xrstor-never-faults", "panic", ("INV-14", "HOST_NM"), events=(HOST_FAULT,))
+@invariant("host-xrstor-never-faults", "panic", ("INV-14", "HOST_NM"), events=(XRSTOR_FAULT,))
 def host_xrstor_never_faults(view: View) -> Iterator[Broken]:
     """The host must never execute an XRSTOR that faults: #NM, because the image holds a component that IA32_XFD
     disables, kills the kernel; #GP, because header and XCR0 do not fit, makes it throw the task's state away."""
-    for event in view.events(HOST_FAULT):
+    for event in view.events(XRSTOR_FAULT):
         yield Broken(f"fault in {' <- '.join(event.trace)}", _caller(event.trace))
+
+
+@invariant("host-kernel-never-oopses", "panic", ("HOST_NM",), events=(OOPS,))
+def host_kernel_never_oopses(view: View) -> Iterator[Broken]:
+    """No instruction of the host kernel faults without a handler: an XSETBV of an illegal value, a #NM that nobody
+    expects."""
+    for event in view.events(OOPS):
+        yield Broken(f"oops in {' <- '.join(event.trace)}", event.trace[0])
 
 
 def _caller(trace: tuple[str, ...]) -> str:

@@ -135,6 +135,8 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
     before = view.before
     if before.vcpus[nr].arch.insn_skips:
         yield Broken(f"v{nr}: RIP was advanced over an instruction that never exited", "skipped")
+    if view.step.result.ret != "#GP" and before.ghost.vcpus[nr].insn_owed:
+        yield Broken(f"v{nr} goes on at an instruction that was neither emulated nor refused", "unfinished")
     if view.step.result.ret == "#GP" and not before.ghost.vcpus[nr].insn_owed:
         yield Broken(f"v{nr} gets a #GP although its instruction completed", "faulted")
 
@@ -151,7 +153,8 @@ def legal_xfd(view: View) -> Iterator[Broken]:
 def legal_xcr0(view: View) -> Iterator[Broken]:
     """A guest's XCR0 is one that the processor accepts: XSETBV of it would be a #GP in the host."""
     for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists and not xf.legal_xcr0(vcpu.arch.xcr0):
+        unsupported = vcpu.arch.xcr0 & ~view.k.machine.user_xfeatures if view.k.use_xsave else 0
+        if vcpu.exists and (unsupported or not xf.legal_xcr0(vcpu.arch.xcr0)):
             yield Broken(f"v{nr}: XCR0 = {vcpu.arch.xcr0:#x} cannot be loaded", key=nr)
 
 

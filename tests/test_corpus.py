@@ -80,7 +80,7 @@ def test_readme_has_a_line_for_every_file() -> None:
     assert len(rows) == len(NAMES)
 
 
-# -- the witness table --------------------------------------------------------------------------------------------------
+# -- the witness table -------------------------------------------------------------------------------------------------
 
 COLUMNS = (
     "amx-v1",
@@ -192,7 +192,7 @@ def test_every_witness_is_in_the_table() -> None:
     assert {f"witness/{trace}.xfd" for trace in WITNESSES} == {n for n in NAMES if n.startswith("witness/")}
 
 
-# -- nothing idle -------------------------------------------------------------------------------------------------------
+# -- nothing idle ------------------------------------------------------------------------------------------------------
 
 #: Ops that change nothing: they are there for what they read.
 _QUERIES = (

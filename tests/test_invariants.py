@@ -276,6 +276,19 @@ known(
 )
 
 
+@mutant("load-put-balanced", program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0"))
+class LoadsForTheMpStateAndNeverPuts(KvmX86):
+    def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
+        self.kvm_load_guest_fpu(vcpu)
+        return 0
+
+
+@mutant("xfd-msrs-can-be-restored", program(CREATE, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0, IA32_XFD_ERR: 0}) = 2"))
+class RefusesXfdErr(AmxV6):
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        return super().kvm_set_msr_common(vcpu, index, data, host_initiated) if index == MSR_IA32_XFD else 1
+
+
 @mutant("xfd-msrs-can-be-restored", program(CREATE, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0, IA32_XFD_ERR: 0}) = 2"))
 class AsksCpuidOfUserSpaceToo(AmxV6):
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
@@ -739,6 +752,21 @@ mutant(
 )(CompletesAnInstructionForUserSpace)
 
 
+@mutant(
+    "guest-instruction-completes-once",
+    program(AMX_GUEST, "v0 wrmsr(IA32_XFD, 0x20) = exit", "v0 handle = resume", "v0 vmenter = #GP"),
+)
+class NeitherSkipsNorFaults(KvmX86):
+    def kvm_complete_insn_gp(self, vcpu: Vcpu, err: int) -> int:
+        return 1
+
+
+@mutant("guest-reads-its-msrs", program(AMX_GUEST, "v0 rdmsr(IA32_XFD) = exit", "v0 handle = resume [0x0]"))
+class ReadsTheHostsXfd(AmxV6):
+    def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
+        return 0, self.init_xfd
+
+
 @mutant("legal-xfd", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x20}) = 0"))
 class TakesAnyXfd(AmxV6):
     def kvm_guest_supported_xfd(self, vcpu: Vcpu) -> int:
@@ -749,6 +777,18 @@ class TakesAnyXfd(AmxV6):
 class ForgetsTheTileRule(AmxSeries):
     def legal_tile_pair(self, xcr0: int) -> bool:
         return True
+
+
+@mutant(
+    "host-kernel-never-oopses",
+    program(AMX, "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|dyn2) = -EINVAL", ENTER),
+    site="xsetbv",
+)
+@mutant("legal-xcr0", program(AMX, "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|dyn2) = -EINVAL"))
+class TakesAnyXcr0(KvmX86):
+    def _kvm_set_xcr(self, vcpu: Vcpu, index: int, xcr: int) -> int:
+        vcpu.arch.xcr0 = xcr
+        return 0
 
 
 @mutant("passthrough-needs-nm-intercept", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1"))
@@ -881,3 +921,11 @@ def reporting_lines(predicate: Predicate) -> set[int]:
 
 def _yields(node: ast.Expr) -> bool:
     return isinstance(node.value, ast.Yield)
+
+
+def test_a_kvm_run_that_is_refused_does_not_enter() -> None:
+    """Another process' KVM_RUN is -EIO and loads nothing, so the request that waits there warns nobody."""
+    waiting = program(AMX, AMX_XCR0, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 0", "cpu0 schedule(t1)")
+    verdict = judge(parse(waiting + "\nt1 ioctl(v0, KVM_RUN) ... = -EIO\n"), posted("amx-v1"), expectations=False)
+    assert verdict.results[-1] == "-EIO"
+    assert "no-realloc-on-enter" not in verdict.broken

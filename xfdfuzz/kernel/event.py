@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 #: A WARN_ON*() fired.
 WARN = "warn"
-#: An instruction of the host kernel faulted: #NM is fatal, XRSTOR's #GP is fixed up with init state.
-HOST_FAULT = "host-fault"
+#: An XRSTOR of the host faulted: #NM is fatal, #GP is fixed up with init state.
+XRSTOR_FAULT = "xrstor-fault"
+#: Another instruction of the host kernel faulted, or an exception that it has no handler for; it is dead.
+OOPS = "oops"
 #: XSAVES ran over state that is in use and that the buffer has no room for; detail: the lost components.
 LOST_STATE = "lost-state"
 #: Bytes beyond a buffer were read or written; detail: (bytes touched, bytes there).

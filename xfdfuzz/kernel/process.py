@@ -10,7 +10,7 @@ from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, InvalidOpcode, execute, load_component
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EAGAIN, EFAULT, ENOMEM, EPERM
-from xfdfuzz.kernel.event import HOST_FAULT
+from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.state import USER_TASKS
 
@@ -86,7 +86,7 @@ class Process(Xstate):
         """#NM from user mode (arch/x86/kernel/traps.c, handle_xfd_event()): grow the buffer or kill the task."""
         xfd_err = self.rdmsrl(MSR_IA32_XFD_ERR) if self.machine.has_xfd else 0
         if not xfd_err:
-            self.die(HOST_FAULT, 0)
+            self.die(OOPS)
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)
         err = self.xfd_enable_feature(xfd_err)
         return {-EPERM: "SIGILL", -EFAULT: "SIGSEGV"}.get(err, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from xfdfuzz.arch import cpuid, xsave
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
-from xfdfuzz.kernel.event import HOST_FAULT, IRQ_FPU, LOST_STATE, OVERRUN
+from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
 
@@ -73,11 +73,11 @@ class FpuCore(FpuInit):
     def handle_xfd_event_in_kernel(self) -> None:
         """#NM from kernel mode: handle_xfd_event() WARNs, then die() (arch/x86/kernel/traps.c)."""
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)
-        self.die(HOST_FAULT, xf.MASK_XTILE_DATA)
+        self.die(XRSTOR_FAULT)
 
     def ex_handler_fprestore(self) -> None:
         """ "Bad FPU state detected", reinitialise the registers (arch/x86/mm/extable.c; core.c)."""
-        self.report(HOST_FAULT, 0)
+        self.report(XRSTOR_FAULT)
         init = self.fpstates[INIT_FPSTATE]
         self.xfd_update_state(init)
         xsave.xrstors(self.regs, init.regs, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)

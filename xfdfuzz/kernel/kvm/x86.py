@@ -14,6 +14,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
+from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import Vcpu
@@ -148,8 +149,8 @@ class KvmX86(KvmCpuid):
         return self.kvm_complete_insn_gp(vcpu, r)
 
     def kvm_emulate_rdmsr(self, vcpu: Vcpu, index: int) -> int:
-        """RDMSR exit; the value goes to the guest's registers, which are not modelled."""
-        r, _ = self.kvm_x86_get_msr(vcpu, index, False)
+        """RDMSR exit; the value goes to the guest's EDX:EAX, here to exit_value."""
+        r, vcpu.exit_value = self.kvm_x86_get_msr(vcpu, index, False)
         return self.kvm_complete_insn_gp(vcpu, r)
 
     def kvm_msr_user_space(self, r: int) -> bool:
@@ -340,7 +341,7 @@ class KvmX86(KvmCpuid):
         try:
             arch.xsetbv(self.regs, self.machine, value)
         except arch.GeneralProtection:
-            self.die("host-fault", value)
+            self.die(OOPS, value)
 
     # -- exits ---------------------------------------------------------------------------------------------------
 

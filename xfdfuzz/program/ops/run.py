@@ -107,4 +107,5 @@ class KvmRunReturns(TaskOp):
         vcpu.wants_to_run = 0
         vcpu.task = 0
         task.kvm_run = 0
-        return Result(ret or _EXIT_REASONS[vcpu.run.exit_reason])
+        reason = vcpu.run.exit_reason
+        return Result(ret or _EXIT_REASONS.get(reason, f"KVM_EXIT_{reason}"))
