@@ -54,8 +54,9 @@ def main() -> None:
         through.append(both - finding)
         directly.append(minimising)
         print(
-            f"seed {seed}: {found.violation.bucket}, {len(found.program.ops)} ops; Hypothesis {both - finding:.2f} s to "
-            f"{len(shrunk.program.ops)} ops, minimise {minimising:.2f} s to {len(program.ops)} ops"
+            f"seed {seed}: {found.violation.bucket}, {len(found.program.ops)} ops; "
+            f"Hypothesis {both - finding:.2f} s to {len(shrunk.program.ops)} ops, "
+            f"minimise {minimising:.2f} s to {len(program.ops)} ops"
         )
     print(f"median: Hypothesis {median(through):.2f} s, minimise {median(directly):.2f} s")
 

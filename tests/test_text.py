@@ -393,14 +393,14 @@ def test_a_wrong_file_is_told_with_its_place(text: str, message: str) -> None:
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, debug-fpu, or a switch with no- "
-            "(did you mean cpus=N?)",
+            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, debug-fpu, or a switch with "
+            "no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, debug-fpu, or a switch with no- "
-            "(did you mean no-amx?)",
+            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, debug-fpu, or a switch with "
+            "no- (did you mean no-amx?)",
         ),
     ],
 )
