@@ -31,7 +31,7 @@ def first_violation(
     start = time.process_time()
     try:
         with_phases = settings(_settings(campaign, STEPS), phases=phases)
-        run_state_machine_as_test(machine, settings=with_phases)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(machine, settings=with_phases)
     except ViolationFound as found:
         return found, time.process_time() - start
     raise SystemExit("nothing found")

@@ -88,7 +88,7 @@ def test_every_op_has_a_rule() -> None:
 
 
 def test_every_weight_belongs_to_a_rule() -> None:
-    rules = {rule.function.__name__ for rule in KernelMachine.setup_state().rules}  # type: ignore[no-untyped-call]
+    rules = {rule.function.__name__ for rule in KernelMachine.setup_state().rules}
     assert set(WEIGHTS) <= rules
     assert set(CONDITIONS) == rules
 

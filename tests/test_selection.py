@@ -41,7 +41,7 @@ def test_a_machine_chooses_its_rules_through_the_attribute_that_is_replaced() ->
             drawn.append(f"b{n}")
 
     quick = settings(max_examples=5, database=None, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(Machine, settings=quick)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=quick)
     assert drawn
     assert "a" not in drawn
 

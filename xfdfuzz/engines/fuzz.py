@@ -134,7 +134,7 @@ def _search(campaign: Campaign, hypothesis_seed: int, steps: int) -> Program | N
     machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
     seeded(hypothesis_seed)(machine)
     try:
-        run_state_machine_as_test(machine, settings=_settings(campaign, steps))  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(machine, settings=_settings(campaign, steps))
     except OutOfTime:
         return None
     except ViolationFound as found:
