@@ -43,7 +43,7 @@ def expected() -> Iterator[tuple[str, str]]:
 # -- every expectation ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "revision"), expected())
+@pytest.mark.parametrize(("name", "revision"), list(expected()))
 def test_does_what_it_says(name: str, revision: str) -> None:
     (resolved,) = revisions_for(program(name), [revision])
     verdict = judge(program(name), resolved)
@@ -151,7 +151,7 @@ def references(verdict: Verdict) -> set[str]:
     return {reference for name in verdict.broken for reference in INVARIANTS[name].references}
 
 
-@pytest.mark.parametrize(("trace", "revision", "cell"), cells())
+@pytest.mark.parametrize(("trace", "revision", "cell"), list(cells()))
 def test_witness_table(trace: str, revision: str, cell: str) -> None:
     load()
     verdict = witness(trace, revision)
