@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import standard_size
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EIO
@@ -105,7 +104,7 @@ def get_xsave_is_complete(view: View) -> Iterator[Broken]:
     op = view.step.op
     if view.step.result.ret == 0 and view.k.use_xsave:
         pointer = view.k.vcpus[op.vcpu].arch.guest_fpu.fpstate  # type: ignore[attr-defined]
-        size = standard_size(view.k.fpstates[pointer].user_xfeatures)
+        size = view.k.machine.cpuid.standard_size(view.k.fpstates[pointer].user_xfeatures)
         if size > KVM_XSAVE_SIZE:
             yield Broken(f"succeeds with {KVM_XSAVE_SIZE} of {size} bytes")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from xfdfuzz.arch.cpuid import compacted_size, standard_size
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
 from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NR_FPSTATES, NULL, USER_TASKS
@@ -104,7 +103,7 @@ def fpstate_fits_its_features(view: View) -> Iterator[Broken]:
         return
     for nr, fpstate in enumerate(view.k.fpstates):
         if fpstate.allocated:
-            needed = compacted_size(fpstate.xfeatures)
+            needed = view.k.machine.cpuid.compacted_size(fpstate.xfeatures)
             if needed > fpstate.alloc_size:
                 kind = "init" if nr == INIT_FPSTATE else "guest" if fpstate.is_guest else "host"
                 yield Broken(f"{kind} fpstate {nr} has {fpstate.alloc_size} bytes for {needed}", kind, nr)
@@ -117,7 +116,7 @@ def uabi_size_covers_image(view: View) -> Iterator[Broken]:
     for nr, vcpu in enumerate(view.k.vcpus):
         size = vcpu.arch.guest_fpu.uabi_size
         if vcpu.exists and size:
-            needed = standard_size(view.k.fpstates[vcpu.arch.guest_fpu.fpstate].user_xfeatures)
+            needed = view.k.machine.cpuid.standard_size(view.k.fpstates[vcpu.arch.guest_fpu.fpstate].user_xfeatures)
             if view.k.use_xsave and needed > size:
                 yield Broken(f"v{nr}: uabi_size is {size}, its image takes {needed} bytes", key=nr)
 

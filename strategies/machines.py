@@ -22,4 +22,5 @@ MACHINES: tuple[Machine, ...] = (
     Machine(xsave=False),
     Machine(cpus=4, pasid=False),
     Machine(avx512=False, pku=False),
+    Machine(dense=True),
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, compacted_end, compacted_size, standard_size
+from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, Leaf
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.machine import MAX_CPUS, Machine
 from xfdfuzz.arch.registers import (
@@ -79,34 +79,62 @@ def image(xstate_bv: int, xcomp_bv: int = 0, token: int = 5) -> XsaveArea:
     ids=["all", "without TILEDATA", "without AMX", "legacy", "AVX"],
 )
 def test_sizes_are_those_of_sapphire_rapids(mask: int, standard: int, compacted: int) -> None:
-    assert standard_size(mask) == standard
-    assert compacted_size(mask) == compacted
+    assert SAPPHIRE_RAPIDS.standard_size(mask) == standard
+    assert SAPPHIRE_RAPIDS.compacted_size(mask) == compacted
 
 
 def test_tiledata_is_8192_bytes_at_2816_and_the_one_component_under_xfd() -> None:
-    assert (SAPPHIRE_RAPIDS[18].offset, SAPPHIRE_RAPIDS[18].size) == (2816, 8192)
+    assert (SAPPHIRE_RAPIDS.components[18].offset, SAPPHIRE_RAPIDS.components[18].size) == (2816, 8192)
     assert SPR.xfd_xfeatures == TILEDATA
     assert SPR.user_xfeatures == XCR0
 
 
 def test_supervisor_components_have_no_place_in_the_standard_format() -> None:
-    assert standard_size(XCR0 | xf.MASK_PASID) == standard_size(XCR0)
-    assert compacted_size(AVX | xf.MASK_PASID) == compacted_size(AVX) + 8
+    assert SAPPHIRE_RAPIDS.standard_size(XCR0 | xf.MASK_PASID) == SAPPHIRE_RAPIDS.standard_size(XCR0)
+    assert SAPPHIRE_RAPIDS.compacted_size(AVX | xf.MASK_PASID) == SAPPHIRE_RAPIDS.compacted_size(AVX) + 8
 
 
 def test_tile_components_are_aligned_to_64_bytes_in_the_compacted_format() -> None:
     # PKRU's 8 bytes end at 840; TILECFG starts at 896 and takes 64
-    assert compacted_size(xf.MASK_FPSSE | AVX | xf.MASK_PKRU | TILECFG) == 896 + 64
+    assert SAPPHIRE_RAPIDS.compacted_size(xf.MASK_FPSSE | AVX | xf.MASK_PKRU | TILECFG) == 896 + 64
 
 
 def test_components_that_are_not_written_count_in_the_layout_but_not_in_what_is_touched() -> None:
-    assert compacted_end(AVX | TILEDATA, AVX) == 832
-    assert compacted_end(AVX | TILEDATA, TILEDATA) == 832 + 8192
+    assert SAPPHIRE_RAPIDS.compacted_end(AVX | TILEDATA, AVX) == 832
+    assert SAPPHIRE_RAPIDS.compacted_end(AVX | TILEDATA, TILEDATA) == 832 + 8192
 
 
 def test_standard_components_do_not_overlap() -> None:
-    places = sorted((c.offset, c.offset + c.size) for c in SAPPHIRE_RAPIDS.values() if not c.supervisor)
+    places = sorted((c.offset, c.offset + c.size) for c in SAPPHIRE_RAPIDS.components.values() if not c.supervisor)
     assert all(end <= start for (_, end), (start, _) in pairwise(places))
+
+
+@pytest.mark.parametrize(
+    ("subleaf", "expected"),
+    [
+        (0, Leaf(0x602E7, 576, 11008, 0)),
+        (1, Leaf(0x1F, 576, 0x400, 0)),
+        (2, Leaf(256, 576, 0, 0)),
+        (3, Leaf(0, 0, 0, 0)),
+        (10, Leaf(8, 0, 1, 0)),
+        (17, Leaf(64, 2752, 2, 0)),
+        (18, Leaf(8192, 2816, 6, 0)),
+    ],
+)
+def test_leaf_0xd_enumerates_what_the_machine_has(subleaf: int, expected: Leaf) -> None:
+    """At reset, XCR0 = 1 and XSS = 0: the current sizes are those of the legacy region and the header."""
+    assert SPR.cpuid.leaf(subleaf, SPR.user_xfeatures, SPR.supervisor_xfeatures, xf.MASK_X87, 0) == expected
+
+
+def test_leaf_0xd_sizes_follow_xcr0_and_xss() -> None:
+    assert SPR.cpuid.leaf(0, XCR0, xf.MASK_PASID, XCR0 & ~TILEDATA, 0).ebx == 2816
+    assert SPR.cpuid.leaf(1, XCR0, xf.MASK_PASID, AVX | xf.MASK_FPSSE, xf.MASK_PASID).ebx == 840
+
+
+def test_the_dense_layout_has_no_gap() -> None:
+    places = sorted((c.offset, c.offset + c.size) for c in DENSE.components.values() if not c.supervisor)
+    assert all(end == start for (_, end), (start, _) in pairwise(places))
+    assert DENSE.standard_size(AVX | xf.MASK_FPSSE) == DENSE.compacted_size(AVX | xf.MASK_FPSSE) == 832
 
 
 @pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])

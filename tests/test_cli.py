@@ -367,7 +367,7 @@ def test_lists_of_one_revision(run: Run) -> None:
 
 def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
     code, out, err = run("fuzz", "--examples", "40", "--seed", "1")
-    assert code == 1
+    assert code == 1, err
     files = sorted(Path("findings").iterdir())
     assert files
     for file in files:

@@ -18,7 +18,7 @@ from xfdfuzz.arch.machine import MAX_CPUS, Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -79,6 +79,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     CpuidEntries: st.builds(CpuidEntries, U64, st.booleans(), st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     Drop: st.builds(Drop, st.booleans()),
+    Null: st.builds(Null, st.booleans()),
 }
 NUMBERED = {"task": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
 
@@ -393,14 +394,14 @@ def test_a_wrong_file_is_told_with_its_place(text: str, message: str) -> None:
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, debug-fpu, or a switch with "
-            "no- (did you mean cpus=N?)",
+            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, dense, debug-fpu, or a "
+            "switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, debug-fpu, or a switch with "
-            "no- (did you mean no-amx?)",
+            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, dense, debug-fpu, or a "
+            "switch with no- (did you mean no-amx?)",
         ),
     ],
 )

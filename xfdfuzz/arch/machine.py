@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, CpuidTable
 
 MAX_CPUS = 4
 
@@ -17,7 +17,8 @@ class Machine:
 
     ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
     ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
-    is reported (it is not settled which one is, docs/fidelity.md); ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
+    is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
+    what gaps hide; ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
     """
 
     cpus: int = 1
@@ -31,11 +32,17 @@ class Machine:
     pasid: bool = True
     cet: bool = False
     amx_ignores_ts: bool = False
+    dense: bool = False
     debug_fpu: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
+
+    @property
+    def cpuid(self) -> CpuidTable:
+        """The layout that CPUID enumerates."""
+        return DENSE if self.dense else SAPPHIRE_RAPIDS
 
     @property
     def has_xfd(self) -> bool:
@@ -67,7 +74,7 @@ class Machine:
         """The components i with CPUID.0xD.i:ECX[2]: bits that may be set in IA32_XFD."""
         if not self.has_xfd:
             return 0
-        return xf.mask_of(*(i for i in xf.components_in(self.user_xfeatures) if is_xfd_capable(i)))
+        return xf.mask_of(*(i for i in xf.components_in(self.user_xfeatures) if self.cpuid.xfd_capable(i)))
 
     def words(self) -> list[str]:
         """The set-up as the ``machine`` line writes it: ``cpus=2``, and each switch that differs from the default."""
@@ -76,8 +83,3 @@ class Machine:
             for f in fields(self)
             if (value := getattr(self, f.name)) != f.default or f.name == "cpus"
         ]
-
-
-def is_xfd_capable(component: int) -> bool:
-    """CPUID.0xD.i:ECX[2] of component i."""
-    return component in SAPPHIRE_RAPIDS and SAPPHIRE_RAPIDS[component].xfd

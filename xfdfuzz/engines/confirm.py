@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,11 @@ def buckets_elsewhere(texts: Sequence[str], revision: Revision) -> list[list[str
         "programs": list(texts),
     }
     command = [sys.executable, "-m", "xfdfuzz.engines.confirm"]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    # the same modules, also where xfdfuzz is run from a checkout without being installed
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        command, input=json.dumps(request), capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode:
         raise RuntimeError(f"the confirming process failed: {done.stderr.strip().splitlines()[-1:]}")
     answer: list[list[str]] = json.loads(done.stdout)

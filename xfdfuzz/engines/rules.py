@@ -17,7 +17,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.campaign import Campaign, Run
 from xfdfuzz.engines.selection import SituatedRules
 from xfdfuzz.engines.situation import Situation
-from xfdfuzz.program.fields import Drop, Undefined
+from xfdfuzz.program.fields import Drop, Null, Undefined
 from xfdfuzz.program.ops import guest, host, kvm, run, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.boots import BOOTS
@@ -104,20 +104,20 @@ class KernelMachine(RuleBasedStateMachine):
 
     # -- system calls --------------------------------------------------------------------------------------------
 
-    @on("tasks", n=targets)
-    def arch_get_xcomp_supp(self, n: int) -> None:
+    @on("tasks", n=targets, null=flags)
+    def arch_get_xcomp_supp(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_SUPP."""
-        self.do(tasks.GetXcompSupp(self.task(n)))
+        self.do(tasks.GetXcompSupp(self.task(n), Null(null)))
 
-    @on("tasks", n=targets)
-    def arch_get_xcomp_perm(self, n: int) -> None:
+    @on("tasks", n=targets, null=flags)
+    def arch_get_xcomp_perm(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_PERM."""
-        self.do(tasks.GetXcompPerm(self.task(n)))
+        self.do(tasks.GetXcompPerm(self.task(n), Null(null)))
 
-    @on("tasks", n=targets)
-    def arch_get_xcomp_guest_perm(self, n: int) -> None:
+    @on("tasks", n=targets, null=flags)
+    def arch_get_xcomp_guest_perm(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_GUEST_PERM."""
-        self.do(tasks.GetXcompGuestPerm(self.task(n)))
+        self.do(tasks.GetXcompGuestPerm(self.task(n), Null(null)))
 
     @on("tasks", n=targets, facility=picks)
     def arch_req_xcomp_perm(self, n: int, facility: int) -> None:

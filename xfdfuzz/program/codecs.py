@@ -17,7 +17,7 @@ from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -178,19 +178,31 @@ class UndefinedCodec(Codec[Undefined]):
         return Undefined(self.value.read_word(argument.value))
 
 
-class DropCodec(Codec[Drop]):
-    """``drop``; left out when it is off."""
+class SwitchCodec(Codec[Any]):
+    """One word that stands for True; left out when it is False."""
 
-    expected = "drop"
-    optional = "drop"
+    def __init__(self, make: type[Drop] | type[Null]) -> None:
+        self.make = make
 
-    def write(self, value: Drop) -> str:
-        return "drop" if value.value else ""
+    def write(self, value: Drop | Null) -> str:
+        return self.expected if value.value else ""
 
-    def read(self, argument: Argument) -> Drop:
-        if not isinstance(argument, Names) or [word.text for word in argument.words] != ["drop"]:
+    def read(self, argument: Argument) -> Drop | Null:
+        if not isinstance(argument, Names) or [word.text for word in argument.words] != [self.expected]:
             raise Unreadable(argument.column, self.expected)
-        return Drop(True)
+        return self.make(True)
+
+
+class DropCodec(SwitchCodec):
+    """``drop``."""
+
+    expected = optional = "drop"
+
+
+class NullCodec(SwitchCodec):
+    """``NULL``."""
+
+    expected = optional = "NULL"
 
 
 HEX = Scalar("a 64-bit number", _U64, base=16)
@@ -215,7 +227,8 @@ CODECS: dict[object, Codec[Any]] = {
     UserImage: Record(UserImage, {"xstate_bv": XFEATURES, "data": TOKEN}),
     CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),
     Undefined: UndefinedCodec(),
-    Drop: DropCodec(),
+    Drop: DropCodec(Drop),
+    Null: NullCodec(Null),
 }
 
 #: How many there are of what a prefix numbers: ``t0`` to ``t4``.

@@ -45,6 +45,12 @@ class Undefined(NamedTuple):
     value: int = 0
 
 
+class Null(NamedTuple):
+    """``NULL``: the caller passes a bad pointer."""
+
+    value: bool = False
+
+
 class Drop(NamedTuple):
     """``drop``: the processor forgets the data of a component at the moment that XFD disables it, which it may."""
 

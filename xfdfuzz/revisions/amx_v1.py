@@ -7,7 +7,6 @@ user space; the buffer grows on the way out, inside fpu_swap_kvm_fpstate().
 
 from __future__ import annotations
 
-from xfdfuzz.arch import cpuid
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.arch.xsave import XsaveArea
@@ -256,7 +255,7 @@ class AmxV1(AmxSeries):
 
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         """User space says how large its buffer is; here, as large as the image (x86.c, patch 16)."""
-        size = cpuid.standard_size(self.deref(vcpu.arch.guest_fpu.fpstate).user_xfeatures)
+        size = self.machine.cpuid.standard_size(self.deref(vcpu.arch.guest_fpu.fpstate).user_xfeatures)
         return 0, self.kvm_copy_xsave_to_uabi(vcpu, size)
 
     def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:

@@ -7,7 +7,6 @@ guest_supported_xcr0 has a dynamic bit only after the buffer has room for it.
 
 from __future__ import annotations
 
-from xfdfuzz.arch.cpuid import standard_size
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
@@ -179,7 +178,7 @@ class AmxV6(AmxSeries):
 
     def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
         """At least 4096; what the process may give to guests decides, not what a vCPU has (x86.c, be50b2065dfa)."""
-        return max(KVM_XSAVE_SIZE, standard_size(self.cap_xsave2_xcr0()))
+        return max(KVM_XSAVE_SIZE, self.machine.cpuid.standard_size(self.cap_xsave2_xcr0()))
 
     @seam
     def cap_xsave2_xcr0(self) -> int:

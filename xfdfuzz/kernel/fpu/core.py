@@ -5,8 +5,8 @@ arch/x86/kernel/fpu/{xstate.h,context.h,core.c} and arch/x86/include/asm/fpu/sch
 
 from __future__ import annotations
 
-from xfdfuzz.arch import cpuid, xsave
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
 from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
@@ -56,7 +56,7 @@ class FpuCore(FpuInit):
             self.report(LOST_STATE, lost)
         xsave.xsaves(regs, fpstate.regs, mask)
         if fpstate.size > fpstate.alloc_size or fpstate.xfeatures & self.XFEATURE_MASK_USER_DYNAMIC:
-            end = cpuid.compacted_end(mask & xsave.enabled(regs), live)
+            end = self.machine.cpuid.compacted_end(mask & xsave.enabled(regs), live)
             if end > fpstate.alloc_size:
                 self.report(OVERRUN, end, fpstate.alloc_size)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xfdfuzz.arch import cpuid
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.machine import Machine
@@ -66,10 +65,10 @@ class FpuInit(KernelBase):
         supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC
         self.use_xsave = machine.xsave
-        self.fpu_user_cfg = self._config(user, user & ~dynamic, cpuid.standard_size)
+        self.fpu_user_cfg = self._config(user, user & ~dynamic, machine.cpuid.standard_size)
         most = user | supervisor
         default = most & ~dynamic & ~self.XFEATURE_MASK_GUEST_SUPERVISOR
-        self.fpu_kernel_cfg = self._config(most, default, cpuid.compacted_size)
+        self.fpu_kernel_cfg = self._config(most, default, machine.cpuid.compacted_size)
         self.init_xfd = user & dynamic
         #: The static key __fpu_state_size_dynamic.
         self.fpu_state_size_dynamic = self.init_xfd != 0
@@ -88,7 +87,8 @@ class FpuInit(KernelBase):
 
     def xstate_calculate_size(self, mask: int, compacted: bool) -> int:
         """Bytes that ``mask`` takes (arch/x86/kernel/fpu/xstate.c)."""
-        return cpuid.compacted_size(mask) if compacted else cpuid.standard_size(mask)
+        table = self.machine.cpuid
+        return table.compacted_size(mask) if compacted else table.standard_size(mask)
 
     # -- the booted system -----------------------------------------------------------------------------------------
 

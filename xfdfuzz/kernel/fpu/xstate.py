@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xfdfuzz.arch import cpuid
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import seam
@@ -190,16 +190,16 @@ class Xstate(FpuCore):
 
         Does not look at XCR0.  What lies beyond ``size`` is read all the same.
         """
-        if size < cpuid.HEADER_END:
-            self.report(OVERRUN, cpuid.HEADER_END, size)
+        if size < HEADER_END:
+            self.report(OVERRUN, HEADER_END, size)
         ret = self.validate_user_xstate_header(image, fpstate)
         if ret:
             return ret
         area = fpstate.regs
         for i in xf.components_in(image.xstate_bv):
             area.data[i] = image.data[i]
-        end = cpuid.standard_size(image.xstate_bv)
-        if end > size >= cpuid.HEADER_END:
+        end = self.machine.cpuid.standard_size(image.xstate_bv)
+        if end > size >= HEADER_END:
             self.report(OVERRUN, end, size)
         area.xstate_bv = area.xstate_bv & self.xfeatures_mask_supervisor_all() | image.xstate_bv
         return 0

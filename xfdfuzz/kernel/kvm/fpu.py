@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch import cpuid
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
@@ -90,11 +90,11 @@ class KvmFpu(KvmMain):
         if self.use_xsave:
             image = self.copy_xstate_to_uabi_buf(kstate, xfeatures, pkru)
             for i in xf.components_in(image.xstate_bv):
-                if cpuid.standard_size(1 << i) > size:
+                if self.machine.cpuid.standard_size(1 << i) > size:
                     image.data[i] = 0
             return image
-        if size < cpuid.HEADER_END:
-            self.report(OVERRUN, cpuid.HEADER_END, size)
+        if size < HEADER_END:
+            self.report(OVERRUN, HEADER_END, size)
         image = self.snapshot(kstate)
         image.xstate_bv = xf.MASK_FPSSE
         return image
@@ -105,8 +105,8 @@ class KvmFpu(KvmMain):
         """Take over user space's image of ``size`` bytes: 0 or EINVAL, and PKRU if it was in the image (fpu/core.c)."""
         kstate = self.deref(gfpu.fpstate)
         if not self.use_xsave:
-            if size < cpuid.HEADER_END:
-                self.report(OVERRUN, cpuid.HEADER_END, size)
+            if size < HEADER_END:
+                self.report(OVERRUN, HEADER_END, size)
             if image.xstate_bv & ~xf.MASK_FPSSE:
                 return -EINVAL, None
             for i in (xf.X87, xf.SSE):

@@ -8,7 +8,7 @@ from xfdfuzz.kernel import process as proc
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, Facility, Nr, Token, Undefined
+from xfdfuzz.program.fields import Count, Facility, Nr, Null, Token, Undefined
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result
 
@@ -24,34 +24,37 @@ class _Prctl(TaskOp):
         return Result(value.ret, None if value.ret else value.value)
 
 
-@op("t{task} arch_prctl(ARCH_GET_XCOMP_SUPP)")
+@op("t{task} arch_prctl(ARCH_GET_XCOMP_SUPP, {pointer})")
 class GetXcompSupp(_Prctl):
     """Which components the kernel supports."""
 
     task: Nr = 0
+    pointer: Null = Null()
 
     def run(self, k: Kernel) -> Result:
-        return self.prctl(k, xstate.ARCH_GET_XCOMP_SUPP, 1)
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_SUPP, not self.pointer.value)
 
 
-@op("t{task} arch_prctl(ARCH_GET_XCOMP_PERM)")
+@op("t{task} arch_prctl(ARCH_GET_XCOMP_PERM, {pointer})")
 class GetXcompPerm(_Prctl):
     """Which components the process may use."""
 
     task: Nr = 0
+    pointer: Null = Null()
 
     def run(self, k: Kernel) -> Result:
-        return self.prctl(k, xstate.ARCH_GET_XCOMP_PERM, 1)
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_PERM, not self.pointer.value)
 
 
-@op("t{task} arch_prctl(ARCH_GET_XCOMP_GUEST_PERM)")
+@op("t{task} arch_prctl(ARCH_GET_XCOMP_GUEST_PERM, {pointer})")
 class GetXcompGuestPerm(_Prctl):
     """Which components the process' guests may use."""
 
     task: Nr = 0
+    pointer: Null = Null()
 
     def run(self, k: Kernel) -> Result:
-        return self.prctl(k, xstate.ARCH_GET_XCOMP_GUEST_PERM, 1)
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_GUEST_PERM, not self.pointer.value)
 
 
 @op("t{task} arch_prctl(ARCH_REQ_XCOMP_PERM, {facility})")
