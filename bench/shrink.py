@@ -15,7 +15,7 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz.engines.campaign import Campaign, ViolationFound
-from xfdfuzz.engines.fuzz import STEPS, _settings
+from xfdfuzz.engines.fuzz import STEPS, campaign_settings
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.rules import KernelMachine
 from xfdfuzz.invariants.core import load
@@ -30,7 +30,7 @@ def first_violation(
     seeded(seed)(machine)
     start = time.process_time()
     try:
-        with_phases = settings(_settings(campaign, STEPS), phases=phases)
+        with_phases = settings(campaign_settings(campaign, STEPS), phases=phases)
         run_state_machine_as_test(machine, settings=with_phases)
     except ViolationFound as found:
         return found, time.process_time() - start

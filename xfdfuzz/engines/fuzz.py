@@ -134,7 +134,7 @@ def _search(campaign: Campaign, hypothesis_seed: int, steps: int) -> Program | N
     machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
     seeded(hypothesis_seed)(machine)
     try:
-        run_state_machine_as_test(machine, settings=_settings(campaign, steps))
+        run_state_machine_as_test(machine, settings=campaign_settings(campaign, steps))
     except OutOfTime:
         return None
     except ViolationFound as found:
@@ -156,7 +156,7 @@ def _findings(campaign: Campaign, program: Program) -> Iterator[Finding]:
         yield Finding(shown, smallest, campaign.revision)
 
 
-def _settings(campaign: Campaign, steps: int) -> settings:
+def campaign_settings(campaign: Campaign, steps: int) -> settings:
     """For the command line: no end of its own, no database, and no shrinking, which minimise() does faster."""
     return settings(
         max_examples=10_000_000,

@@ -90,13 +90,10 @@ class AmxSeries(Kernel):
         If the guest's fpstate is not current's, the old memory image is dropped: nothing copies it.
         """
         fpu = self.current.fpu
-        new = self.vzalloc(ksize)
+        new = self.fpstate_realloc_new(ksize, usize)
         if not new:
             return -ENOMEM
         newfps = self.fpstates[new]
-        newfps.size = ksize
-        newfps.user_size = usize
-        newfps.is_valloc = 1
         old = guest_fpu.fpstate
         curfps = self.deref(old)
         in_use = fpu.fpstate == old

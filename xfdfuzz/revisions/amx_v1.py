@@ -75,13 +75,10 @@ class AmxV1(AmxSeries):
         fpu = self.current.fpu
         old = fpu.fpstate
         curfps = self.deref(old)
-        new = self.vzalloc(ksize)
+        new = self.fpstate_realloc_new(ksize, usize)
         if not new:
             return -ENOMEM
         newfps = self.fpstates[new]
-        newfps.size = ksize
-        newfps.user_size = usize
-        newfps.is_valloc = 1
         newfps.is_guest = 1
         newfps.is_confidential = curfps.is_confidential
         guest_fpu.xfeatures |= xfeatures

@@ -145,16 +145,24 @@ class Xstate(FpuCore):
             return -EFAULT
         return 0
 
+    @seam
+    def fpstate_realloc_new(self, ksize: int, usize: int) -> int:
+        """The head of fpstate_realloc(): a zeroed fpstate of those sizes, in bytes; NULL without memory."""
+        new = self.vzalloc(ksize)
+        if new:
+            newfps = self.fpstates[new]
+            newfps.size = ksize
+            newfps.user_size = usize
+            newfps.is_valloc = 1
+        return new
+
     def fpstate_realloc(self, xfeatures: int, ksize: int, usize: int) -> int:
         """A bigger fpstate for current; the registers carry the state over (fpu/xstate.c, 500afbf645a0)."""
         fpu = self.current.fpu
-        new = self.vzalloc(ksize)
+        new = self.fpstate_realloc_new(ksize, usize)
         if not new:
             return -ENOMEM
         newfps = self.fpstates[new]
-        newfps.size = ksize
-        newfps.user_size = usize
-        newfps.is_valloc = 1
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         old = fpu.fpstate
