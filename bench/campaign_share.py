@@ -1,7 +1,7 @@
 """How much of a fuzz campaign's CPU time the model and the invariants take: `python -m bench.campaign_share`.
 
-Runs the same campaign three times and prints, of the process' CPU time, the share of the model (executing ops), of the
-invariants (judging steps) and of everything else, which is Hypothesis and the rules around it.
+Runs three campaigns with different seeds and prints, of the process' CPU time, the share of the model (executing ops),
+of the invariants (judging steps) and of everything else, which is Hypothesis and the rules around it.
 """
 
 from __future__ import annotations

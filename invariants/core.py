@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import NamedTuple
 
 import xfdfuzz.invariants as package
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel import event as reports
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
@@ -23,6 +28,14 @@ from xfdfuzz.revisions import RevisionError, selects
 
 #: Severities, worst first.
 SEVERITIES = ("panic", "corruption", "leak", "warn", "abi")
+#: Every kind of report that ``events=`` may name.
+EVENT_KINDS = tuple(value for name, value in vars(reports).items() if name.isupper() and isinstance(value, str))
+#: What an `expect:` line can name.
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class InvariantError(Exception):
+    """An invariant, or a package of them, that cannot be used; as text it is one line with its place."""
 
 
 class Broken(NamedTuple):
@@ -112,6 +125,8 @@ class Invariant:
 
 #: Every invariant by name.
 INVARIANTS: dict[str, Invariant] = {}
+#: Every file that load_file() has executed, by its resolved path, with the name of its module.
+_FILES: dict[Path, str] = {}
 
 
 def invariant(
@@ -126,14 +141,22 @@ def invariant(
     revisions: tuple[str, ...] = (),
     excluded: tuple[str, ...] = (),
 ) -> Callable[[Predicate], Predicate]:
-    """Register an invariant; its docstring is what reports print under "why this is bad"."""
+    """Register an invariant; its docstring is what reports print under "why this is bad".
+
+    Raises ValueError for a name, severity or kind of report that cannot be used, and for a second one of the same name.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"invariant {name}: expected a name in kebab-case, such as no-realloc-on-enter")
     if severity not in SEVERITIES:
         raise ValueError(f"invariant {name}: severity {severity!r} is none of {', '.join(SEVERITIES)}")
+    for kind in events:
+        if kind not in EVENT_KINDS:
+            raise ValueError(f"invariant {name}: event {kind!r} is none of {', '.join(EVENT_KINDS)}")
 
     def register(predicate: Predicate) -> Predicate:
         known = INVARIANTS.get(name)
-        if known is not None and known.predicate.__code__.co_filename != predicate.__code__.co_filename:
-            raise ValueError(f"invariant {name} exists already")
+        if known is not None and _place(known.predicate) != _place(predicate):
+            raise ValueError(f"invariant {name} exists already ({_place(known.predicate)})")
         if not predicate.__doc__:
             raise ValueError(f"invariant {name}: its docstring must say why a violation is bad")
         INVARIANTS[name] = Invariant(
@@ -144,26 +167,58 @@ def invariant(
     return register
 
 
+def _place(predicate: Predicate) -> str:
+    """``file:line``; the same file executed again gives the same invariant again, which is no second one."""
+    code: CodeType = predicate.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
 def load(files: Iterable[Path] = ()) -> dict[str, Invariant]:
     """Import the modules of this folder, the entry points of installed packages and the given files.
 
-    Raises OSError for a file that cannot be read, and whatever a file raises when it is executed.
+    Raises OSError for a file that cannot be read, whatever a file raises when it is executed, and InvariantError for a
+    package that cannot be loaded.
     """
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     for entry in importlib.metadata.entry_points(group="xfdfuzz.invariants"):
-        entry.load()
+        _load_entry(entry)
     for file in files:
         load_file(file)
     return INVARIANTS
 
 
+def _load_entry(entry: importlib.metadata.EntryPoint) -> None:
+    try:
+        entry.load()
+    except (Exception, SystemExit) as error:
+        package_name = f" of the package {entry.dist.name}" if entry.dist else ""
+        raise InvariantError(
+            f"entry point {entry.name} = {entry.value}{package_name}: {type(error).__name__}: {error}"
+        ) from error
+
+
 def load_file(file: Path) -> None:
-    """Execute a file that defines invariants."""
-    spec = importlib.util.spec_from_file_location(f"xfdfuzz_user_invariants_{file.stem}", file)
-    if spec is None or spec.loader is None or not file.is_file():
+    """Execute a file that defines invariants; :func:`loaded_files` remembers it."""
+    path = file.resolve()
+    # files of one name in two folders are two modules
+    name = f"xfdfuzz_user_invariants_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(2, "No such file", str(file))
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    _FILES[path] = name
+
+
+def loaded_files() -> list[Path]:
+    """The files that :func:`load_file` has executed, in that order, as absolute paths."""
+    return list(_FILES)
 
 
 class Checker:
@@ -213,15 +268,36 @@ class Checker:
         return self._by_op[op]
 
     def _violations(self, inv: Invariant, view: View) -> list[Violation]:
-        return [_violation(inv, view, broken) for broken in inv.predicate(view)]
+        return [_violation(inv, view, broken) for broken in _broken(inv, view)]
 
     def _newly_broken(self, inv: Invariant, view: View) -> list[Violation]:
-        now = list(inv.predicate(view))
+        now = _broken(inv, view)
         if not now and inv.name not in self._broken:
             return []
         known = self._broken.get(inv.name, frozenset())
         self._broken[inv.name] = frozenset(broken.key for broken in now)
         return [_violation(inv, view, broken) for broken in now if broken.key not in known]
+
+
+def _broken(inv: Invariant, view: View) -> list[Broken]:
+    """What the predicate gives; raises InvariantError where that is something else than it has to be."""
+    given: object = inv.predicate(view)
+    # a generator is by far the most common; what it raises itself is left alone
+    if not isinstance(given, Iterable):
+        raise _wrong(inv, f"returns {_described(given)}")
+    found = list(given)
+    for broken in found:
+        if not isinstance(broken, Broken):
+            raise _wrong(inv, f"gives {_described(broken)}")
+    return found
+
+
+def _wrong(inv: Invariant, what: str) -> InvariantError:
+    return InvariantError(f"{_place(inv.predicate)}: invariant {inv.name} {what}: expected an iterable of Broken")
+
+
+def _described(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _applies(inv: Invariant, revision: str) -> bool:

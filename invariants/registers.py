@@ -18,7 +18,7 @@ _COMPARED = tuple(i for i in xf.NAMES if i != xf.PKRU)
 
 #: Functions between the faulting instruction and the one that decided to restore.
 _PLUMBING = (
-    "handle_xfd_event_in_kernel",
+    "exc_device_not_available",
     "ex_handler_fprestore",
     "os_xrstor",
     "restore_fpregs_from_fpstate",

@@ -135,10 +135,11 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
     before = view.before
     if before.vcpus[nr].arch.insn_skips:
         yield Broken(f"v{nr}: RIP was advanced over an instruction that never exited", "skipped")
-    if view.step.result.ret != "#GP" and before.ghost.vcpus[nr].insn_owed:
+    faulted = view.step.result.ret in ("#GP", "#DF")
+    if not faulted and before.ghost.vcpus[nr].insn_owed:
         yield Broken(f"v{nr} goes on at an instruction that was neither emulated nor refused", "unfinished")
-    if view.step.result.ret == "#GP" and not before.ghost.vcpus[nr].insn_owed:
-        yield Broken(f"v{nr} gets a #GP although its instruction completed", "faulted")
+    if faulted and not before.ghost.vcpus[nr].insn_owed:
+        yield Broken(f"v{nr} gets {view.step.result} although its instruction completed", "faulted")
 
 
 @invariant("legal-xfd", "abi", ("INV-26",), ops=_VCPU_OPS, state=True)

@@ -30,7 +30,7 @@ targets = st.integers(0, 3)
 
 @dataclass(frozen=True)
 class Domain(Generic[T]):
-    """The values of one argument: a table, plainest first, and what a pick beyond ``common`` times the table gives.
+    """The values of one argument: a table, plainest first, and what the other picks give.
 
     ``spread`` of 256 picks go to the table, the rest to ``arbitrary``.
     """

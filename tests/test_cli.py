@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from xfdfuzz import cli
 from xfdfuzz.engines.campaign import Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import judge
+from xfdfuzz.invariants import core
 from xfdfuzz.invariants.core import INVARIANTS, load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
@@ -45,6 +47,7 @@ Run = Callable[..., tuple[int, str, str]]
 def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Work in an empty directory, and forget the invariants that a test loads."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(core, "_FILES", {})
     before = dict(load())
     yield
     INVARIANTS.clear()
@@ -95,6 +98,11 @@ def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
         (["fuzz", "--apply", "deadbeef"], "unknown commit deadbeef"),
         (["fuzz", "--revert", "063452fd94d1"], "amx-v1 does not have 063452fd94d1"),
         (["fuzz", "--save", "file/below"], "cannot save to file/below: Not a directory"),
+        (["fuzz", "--save", ""], "--save: expected the name of a directory"),
+        (["fuzz", "--known"], "--known"),
+        (["fuzz", "--known", "missing.xfd"], "missing.xfd: No such file"),
+        (["fuzz", "--known", "."], "no *.xfd file below ."),
+        (["fuzz", "--known", "file"], "file:1:1: expected '# xfdfuzz program 1'"),
         (["fuzz", "--invariants", "missing.py"], "missing.py: No such file"),
         (["fuzz", "--invariants", "file"], "file: expected a Python file"),
         (["replay"], "FILE|DIR"),
@@ -119,9 +127,22 @@ def test_bad_input_gives_one_line_and_2(run: Run, argv: list[str], message: str)
     ("text", "message"),
     [
         (PROGRAM + "t0 ioctl(kvm, KVM_DANCE)\n", "p.xfd:9:15: expected "),
-        (PROGRAM.replace("permission-only-grows", "no-such-thing"), "p.xfd:3: unknown invariant no-such-thing"),
-        (PROGRAM.replace("v7.3", "v7.9"), "p.xfd:4: unknown revision v7.9"),
-        (PROGRAM.replace("# expect: v7.3 clean", "# apply: deadbeef"), "p.xfd: unknown commit deadbeef"),
+        (PROGRAM.replace("permission-only-grows", "no-such-thing"), "p.xfd:3:27: unknown invariant no-such-thing"),
+        (PROGRAM.replace("v7.3", "v7.9"), "p.xfd:4:11: unknown revision v7.9"),
+        (PROGRAM.replace("# expect: v7.3 clean", "# apply: deadbeef"), "p.xfd:4:10: unknown commit deadbeef"),
+        (PROGRAM.replace("# expect: v7.3 clean", "# revert: cafecafe"), "p.xfd:4:11: unknown commit cafecafe"),
+        (
+            PROGRAM.replace("# expect: v7.3 clean", "# apply: 063452fd94d1\n# revert: 063452fd94"),
+            "p.xfd:5:11: 063452fd94 is applied and reverted",
+        ),
+        (
+            PROGRAM.replace("v7.3", "*"),
+            "p.xfd:4:11: contradicts line 3 on amx-v1: amx-v1 violates permission-only-grows",
+        ),
+        (
+            PROGRAM.replace("v7.3 clean", "v7.3 result 2 = vm0\n# expect: v5.17.. result 2 = vm1"),
+            "p.xfd:5:11: contradicts line 4 on v7.3: v7.3 result 2 = vm0",
+        ),
     ],
 )
 def test_a_broken_program_is_told_with_its_place(run: Run, text: str, message: str) -> None:
@@ -138,6 +159,14 @@ def test_binary_and_unreadable_input(run: Run) -> None:
     assert run("replay", "d.xfd")[::2] == (3, "xfdfuzz: no *.xfd file below d.xfd\n")
 
 
+def test_carriage_returns_end_lines_only_before_a_line_feed(run: Run) -> None:
+    Path("p.xfd").write_bytes(PROGRAM.replace("\n", "\r\n").encode())
+    assert run("replay", "p.xfd")[0] == 0
+    Path("p.xfd").write_bytes(PROGRAM.replace("a permission", "a\rpermission").encode())
+    message = "xfdfuzz: p.xfd:2:11: expected text, not the control character U+000D\n"
+    assert run("replay", "p.xfd") == (2, "", message)
+
+
 INVARIANT = """\
 from xfdfuzz.invariants.core import Broken, invariant
 
@@ -152,11 +181,14 @@ def mine(view):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def f(:\n", "mine.py:1: invalid syntax"),
+        ("def f(:\n", "mine.py:1:7: invalid syntax"),
+        ("x = 1\ny = '\\0'\n".replace("\\0", "\0"), "mine.py:2:6: not a text: it has a NUL byte"),
         ("import nowhere\n", "mine.py: ModuleNotFoundError: No module named 'nowhere'"),
         ("raise SystemExit(0)\n", "mine.py: SystemExit: 0"),
         (INVARIANT.format(more=", revisions=('v9',)", body="return []"), "mine.py: unknown revision v9"),
         (INVARIANT.format(more="", body="return [1 / 0]"), "mine.py:7: ZeroDivisionError: division by zero"),
+        (INVARIANT.format(more="", body="pass"), "mine.py:4: invariant mine returns None: expected an iterable of Br"),
+        (INVARIANT.format(more=", events=('bad',)", body="return []"), "mine.py: ValueError: invariant mine: event"),
     ],
 )
 def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str) -> None:
@@ -164,6 +196,29 @@ def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str
     assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_binary_invariants_file(run: Run) -> None:
+    Path("mine.py").write_bytes(b"# one\nx = '\xff'\n")
+    assert run("list", "ops", "--invariants", "mine.py") == (2, "", "xfdfuzz: mine.py:2:6: not a UTF-8 text\n")
+    Path("mine.py").write_bytes(b"# coding: latin-1\nx = '\xff'\n")
+    assert run("list", "ops", "--invariants", "mine.py")[0] == 0
+
+
+def test_a_predicate_that_returns_nothing_ends_a_fuzz_run(run: Run) -> None:
+    write("mine.py", INVARIANT.format(more="", body="pass"))
+    code, _, err = run("fuzz", "--revision", "v7.3", "--examples", "5", "--seed", "1", "--invariants", "mine.py")
+    assert code == 2
+    assert err.splitlines()[-1].endswith("mine.py:4: invariant mine returns None: expected an iterable of Broken")
+    assert "Traceback" not in err
+
+
+def test_a_broken_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("theirs", "nowhere", "xfdfuzz.invariants")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    code, out, err = run("list", "invariants")
+    assert (code, out) == (2, "")
+    assert err == "xfdfuzz: entry point theirs = nowhere: ModuleNotFoundError: No module named 'nowhere'\n"
 
 
 def test_an_invariant_of_the_users_own(run: Run) -> None:
@@ -193,6 +248,19 @@ def test_help_names_the_exit_codes(run: Run, argv: list[str]) -> None:
     code, out, _ = run(*argv)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if re.match(r"  \d  ", line)] == ["0", "1", "2", "3", "4"]
+
+
+def test_help_and_the_documentation_list_the_same_cases() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    documented = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
+    cases = re.findall(r"^  (\d)  (.*(?:\n     .*)*)", cli.EXIT_CODES, re.MULTILINE)
+    assert [(code, " ".join(case.split())) for code, case in cases] == [(c, t.replace("`", "")) for c, t in documented]
+
+
+def test_the_version(run: Run) -> None:
+    code, out, err = run("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"xfdfuzz \S+\n", out)
 
 
 def test_help_and_replay_do_not_import_hypothesis() -> None:
@@ -299,7 +367,26 @@ def test_a_directory_is_everything_below_it_and_the_worst_code_wins(run: Run) ->
 
 def test_a_program_that_executes_nothing_is_not_clean(run: Run) -> None:
     code, _, err = run("replay", write("p.xfd", "# xfdfuzz program 1\nmachine cpus=1\n\nv0 vmenter\n"))
-    assert (code, err) == (3, "xfdfuzz: p.xfd: nothing was executed\n")
+    assert (code, err) == (3, "xfdfuzz: p.xfd: nothing was executed on amx-v1\n")
+    code, out, _ = run("replay", "p.xfd", "--format", "json")
+    assert (code, json.loads(out)["verdicts"]["amx-v1"]["expected"]) == (3, False)
+    assert "FAIL  p.xfd  amx-v1  nothing was executed: 1 of 1 ops could not happen" in run("replay", "p.xfd")[1]
+
+
+def test_ops_that_could_not_happen_are_counted(run: Run) -> None:
+    code, out, _ = run("replay", write("p.xfd", PROGRAM + "v0 vmenter\n"), "--revision", "v7.3")
+    assert (code, out.splitlines()[-1]) == (0, "ok    p.xfd  v7.3  clean; 1 of 3 ops could not happen")
+
+
+def test_the_header_can_leave_a_patch_out(run: Run) -> None:
+    header = "# expect: v5.17..v5.18 violates permission-only-grows\n# revert: 063452fd94d1\nmachine"
+    write("p.xfd", UNEXPECTED.replace("machine", header))
+    code, out, err = run("replay", "p.xfd")
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line.startswith(("ok", "FAIL"))] == [
+        "ok    p.xfd  v5.17  violates permission-only-grows",  # which never had it
+        "ok    p.xfd  v5.18-063452fd94d1  violates permission-only-grows",
+    ]
 
 
 def test_replay_as_json(run: Run) -> None:
@@ -360,6 +447,18 @@ def test_lists_of_one_revision(run: Run) -> None:
     assert [row["commit"] for row in rows("patches", "v5.18")] == [p.commit for p in resolve("v5.18").patches]
     assert "no-realloc-on-enter" in [row["name"] for row in rows("invariants", "amx-v1")]
     assert "no-realloc-on-enter" not in [row["name"] for row in rows("invariants", "v7.3")]
+
+
+def test_the_list_of_invariants_names_what_they_come_from(run: Run) -> None:
+    rows = run("list", "invariants")[1].splitlines()
+    (row,) = (row for row in rows if row.startswith("no-realloc-on-enter "))
+    assert row.endswith(" (INV-01, REQ)")
+
+
+def test_the_short_names_of_the_specification_are_explained() -> None:
+    text = (ROOT / "docs" / "invariants.md").read_text()
+    used = {name for inv in load().values() for name in inv.references if not name.startswith("INV-")}
+    assert sorted(used) == re.findall(r"^\| `([A-Z_]+)` \|", text, re.MULTILINE)
 
 
 # -- fuzz --------------------------------------------------------------------------------------------------------------
@@ -428,15 +527,40 @@ def test_a_finding_is_saved_before_it_is_printed(run: Run, monkeypatch: pytest.M
     assert order[0].startswith("# xfdfuzz program 1\n# title: permission-only-grows: ")
 
 
+def test_known_programs_are_no_news(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake(monkeypatch)
+    write("open/p.xfd", PROGRAM)
+    write("open/sub/q.xfd", PROGRAM)
+    code, _, err = run("fuzz", "--revision", "amx-v1", "--revision", "v7.3", "--known", "open", "open/p.xfd")
+    assert code == 0
+    assert [sorted(call["known"]) for call in calls] == [["permission-only-grows@guest"], []]
+    assert "amx-v1: 1 known bucket of 2 programs" in err
+    assert "v7.3: 0 known buckets of 2 programs" in err
+    assert "--known open --known open/p.xfd" in err
+    run("fuzz")
+    assert calls[-1]["known"] == set()
+
+
+def test_a_real_run_finds_nothing_twice(run: Run) -> None:
+    def buckets(*more: str) -> set[str]:
+        out = run("fuzz", "--examples", "40", "--seed", "1", "--format", "json", *more)[1]
+        return {finding["bucket"] for finding in json.loads(out)["findings"]}
+
+    first = buckets()
+    assert first
+    # it gets further, because it does not stop at what it knows
+    assert not first & buckets("--known", "findings", "--save", "new")
+
+
 def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    fake(monkeypatch, PROGRAM)
+    fake(monkeypatch, PROGRAM, PROGRAM)
     monkeypatch.setattr("xfdfuzz.report.findings.save", full)
-    code, out, err = run("fuzz")
+    code, out, err = run("fuzz", "--revision", "amx-v1", "--revision", "v5.17")
     assert code == 2
-    assert "xfdfuzz: cannot save to findings: No space left on device" in err
+    assert err.count("xfdfuzz: cannot save to findings: No space left on device") == 1
     assert "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0" in out
     assert "not saved" in out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import unittest
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,19 @@ def test_minimise_takes_out_what_does_not_matter(junk: str) -> None:
         "",
         "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0",
     ]
+
+
+def test_a_finding_that_a_fresh_process_does_not_confirm_is_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xfdfuzz.engines.fuzz.buckets_elsewhere", lambda texts, revision: [[] for _ in texts])
+    report = fuzz(resolve("amx-v1"), seed=1, examples=5)
+    assert report.findings
+    assert len(report.doubts) == len(report.findings)
+    assert "does not show in a fresh process" in report.doubts[0]
+
+
+def test_the_confirming_process_runs_nothing_from_the_current_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    assert fuzz(resolve("amx-v1"), seed=1, examples=5).doubts == ()

@@ -18,7 +18,7 @@ from rich.console import Console
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.engines.campaign import Stats
 from xfdfuzz.engines.fuzz import Finding, Report
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.replay import contradiction, judge, revisions_for
 from xfdfuzz.kernel import state as st
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program
@@ -191,17 +191,27 @@ def test_a_saved_finding_is_a_program_that_holds_what_it_expects(tmp_path: Path)
     assert judge(program, finding.revision).ok
 
 
-def test_a_finding_on_a_patched_revision_names_it_in_a_comment() -> None:
-    finding = a_finding("v5.18", revert=["063452fd94d1"])
+@pytest.mark.parametrize(
+    ("revision", "apply", "revert"), [("v5.18", [], ["063452fd94d1"]), ("v5.17", ["b45f72177594"], [])]
+)
+def test_a_finding_on_a_patched_revision_judges_itself(revision: str, apply: list[str], revert: list[str]) -> None:
+    finding = a_finding(revision, apply=apply, revert=revert)
     program = parse(findings.text(finding))
-    assert program.expect == ()
-    assert program.comments == (
-        f"violates {finding.violation.invariant} on v5.18-063452fd94d1: replay --revision v5.18 --revert 063452fd94d1",
-    )
+    assert [str(e) for e in program.expect] == [f"{revision} violates {finding.violation.invariant}"]
+    assert (program.apply, program.revert) == (tuple(apply), tuple(revert))
+    (patched,) = revisions_for(program)
+    assert patched.label == finding.revision.label
+    verdict = judge(program, patched)
+    assert verdict.judged
+    assert verdict.ok
     command = findings.replay_command(replace(finding, file=Path("a b.xfd")), [Path("mine.py")])
-    assert command == (
-        "xfdfuzz replay 'a b.xfd' --revision v5.18 --revert 063452fd94d1 --invariants mine.py"
-    )  # fmt: skip
+    assert command == "xfdfuzz replay 'a b.xfd' --invariants mine.py"
+
+
+def test_a_message_with_control_characters_can_be_saved() -> None:
+    finding = a_finding()
+    violation = replace(finding.violation, message="a\x1b[31m\x00 b\u2028c")
+    assert parse(findings.text(replace(finding, violation=violation))).title == "permission-only-grows: a [31m b c"
 
 
 def test_file_names_are_stable_and_only_depend_on_what_is_executed() -> None:
@@ -228,6 +238,35 @@ def test_saving_leaves_nothing_else_behind(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         findings.save(a_finding(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "# expect: amx-v1 violates permission-only-grows\n# expect: * clean\n",
+        "# expect: v7.3 result 2 = vm0\n# expect: * result 2 = vm1\n",
+        "# expect: v7.3 result 2 = vm1\n# expect: * result 2 = vm0\n",
+    ],
+)
+def test_what_contradicts_itself_is_never_ok(lines: str) -> None:
+    program = parse(PROGRAM.replace("machine", f"{lines}machine"))
+    found = contradiction(program)
+    assert found is not None
+    assert found[0].line == 3
+    assert not judge(program, resolve(program.expect[0].revisions)).ok
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "# expect: amx-v1 violates permission-only-grows\n# expect: v5.18.. clean\n",
+        "# expect: amx-v1 violates a\n# expect: amx-v1 violates b\n# expect: amx-v1 result 1 = 0\n",
+        "# expect: amx-v1 clean\n# expect: * clean\n# expect: amx-v1 result 1 = 0\n# expect: * result 1 = 0\n",
+        "# expect: amx-v1 result 1 = 0\n# expect: amx-v1 result 2 = vm0\n# expect: v7.3 result 1 = 1\n",
+    ],
+)
+def test_what_does_not_contradict_itself(lines: str) -> None:
+    assert contradiction(parse(PROGRAM.replace("machine", f"{lines}machine"))) is None
 
 
 # -- terminal ----------------------------------------------------------------------------------------------------------
@@ -366,6 +405,7 @@ def test_json_of_a_campaign() -> None:
         "steps": 40,
         "seconds": 2.0,
         "interrupted": False,
+        "doubts": [],
     }
 
 

@@ -39,6 +39,8 @@ CANONICAL = """\
 # expect: * clean
 # expect: amx-v2..amx-v4 result 4 = -ENXIO
 # apply: 063452fd94d1
+# revert: b45f72177594
+# revert: dda366083e5f
 # Posted as <20211208000359.2853257-1-yang.zhong@intel.com>.
 #
 #   indented = as it was
@@ -95,7 +97,7 @@ def ops_of(cls: type[Op]) -> st.SearchStrategy[Op]:
 
 OP = st.sampled_from(list(OPS.values())).flatmap(ops_of)
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
-COMMENT = TEXT.map(str.rstrip).filter(lambda text: not re.match(r"\s*(title|expect|apply):", text))
+COMMENT = TEXT.map(str.rstrip).filter(lambda text: not re.match(r"\s*(title|expect|apply|revert):", text))
 RESULT = st.sampled_from(["0", "-EINVAL", "ok", "exit", "#NM", "vm0", "ok [0x40000]", "0 {xstate_bv: x87, x87: 9}"])
 REVISION = st.sampled_from(["amx-v1", "v5.17", "v6.1.192", "*", "v5.18..", "..v6.1", "amx-v2..amx-v4", "v5.17..v7.3"])
 NAME = st.sampled_from(["no-realloc-on-enter", "host-xrstor-never-faults", "xfd2"])
@@ -124,6 +126,7 @@ def programs(draw: st.DrawFn) -> Program:
         title=draw(TEXT.map(str.strip)),
         expect=tuple(draw(st.lists(st.one_of(expect), max_size=3))),
         apply=tuple(draw(st.lists(st.sampled_from(["063452fd94d1", "no-warn"]), max_size=2))),
+        revert=tuple(draw(st.lists(st.sampled_from(["b45f72177594", "no-warn"]), max_size=2))),
         comments=tuple(draw(st.lists(COMMENT, max_size=3))),
         notes=tuple(sorted(notes, key=lambda note: note[0])),
     )
@@ -144,13 +147,16 @@ def test_a_program_holds_what_its_text_says() -> None:
     assert program.expect[-1] == Expectation("amx-v2..amx-v4", "result", (), 4, "-ENXIO")
     assert [expectation.line for expectation in program.expect] == [3, 4, 5, 6, 7, 8]
     assert program.apply == ("063452fd94d1",)
+    assert program.revert == ("b45f72177594", "dda366083e5f")
+    assert program.patch_places == ((9, 10), (10, 11), (11, 11))
+    assert program.expect[0].columns == (11, 27, 47)
     assert program.comments[1:] == ("", "  indented = as it was")
     assert program.notes == ((1, "the next one is new"), (11, "the end"))
     assert program.ops[0] == ReqXcompGuestPerm(0, 18, Undefined(0))
     assert program.ops[1] == KvmSetCpuid2(0, 0, CpuidEntries(0x60007, True, True))
     assert program.ops[5] == GuestWrmsr(0, MSR_IA32_XFD, 0x40000, Drop(True))
     assert program.results[:5] == ("0", "0", None, None, "-EINTR")
-    assert program.lines[:3] == (15, 17, 18)
+    assert program.lines[:3] == (17, 19, 20)
 
 
 @given(programs())
@@ -384,6 +390,22 @@ def test_a_wrong_file_is_told_with_its_place(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "char", ["\0", "\x07", "\x0b", "\x0c", "\r", "\x1b", "\x1c", "\x1f", "\x7f", "\x85", "\x9b", "\u2028"]
+)
+def test_control_characters_are_told_with_their_place(char: str) -> None:
+    expected = f"expected text, not the control character U+{ord(char):04X}"
+    assert error_of(f"# xfdfuzz program 1\n# title: a{char}b\nmachine cpus=1\n") == f"2:11: {expected}"
+    assert error_of(f"{HEAD}# a{char}b\n") == f"4:4: {expected}"
+    assert error_of(f"{HEAD}t0 user = o{char}k\n") == f"4:12: {expected}"
+    if char != "\r":
+        assert error_of(f"{HEAD}t0 user{char}\n") == f"4:8: {expected}"
+
+
+def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
+    assert parse(HEAD.replace("\n", "\r\n") + "t0\tuser = ok \r\n# a\tb\r\n").notes == ((1, "a\tb"),)
+
+
+@pytest.mark.parametrize(
     ("words", "column", "expected"),
     [
         ("cpus=0", 9, "cpus=1 to cpus=4"),
@@ -427,6 +449,7 @@ def test_a_wrong_machine_is_told_with_its_place(words: str, column: int, expecte
         ("# expect: v5.17 result 1 =", 27, "a result"),
         ("# expect: v5.17 result 2 = 0", 24, "the number of an op, which are 1"),
         ("# apply:", 9, "the commit or the name of a patch"),
+        ("# revert:", 10, "the commit or the name of a patch"),
         ("# title: two", 1, "one title line only"),
     ],
 )
@@ -475,8 +498,13 @@ def test_an_error_travels_between_processes() -> None:
         Program(Machine(), (), title=" white space around it "),
         Program(Machine(), (), comments=("expect: * clean",)),
         Program(Machine(), (), comments=("a\r\nb",)),
+        Program(Machine(), (), title="a\x1b[2J"),
+        Program(Machine(), (), comments=("a\x85",)),
+        Program(Machine(), (FailAlloc(1),), results=("a\x00b",)),
         Program(Machine(), (FailAlloc(1),), notes=((0, "title: late"),)),
         Program(Machine(), (), apply=("two words",)),
+        Program(Machine(), (), revert=("two words",)),
+        Program(Machine(), (), comments=("revert: 063452fd94d1",)),
         Program(Machine(), (FailAlloc(1),), results=("",)),
         Program(Machine(), (FailAlloc(1),), results=("two  spaces",)),
     ],

@@ -31,10 +31,13 @@ CLEAN, VIOLATION, BAD_INPUT, NOT_JUDGED = range(4)
 EXIT_CODES = """\
 exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation
-  1  a violation (fuzz); an expectation that fails, or a violation without one (replay)
-  2  usage or bad input: an unknown revision or commit, a broken program, an
-     unreadable file or directory, a directory that cannot be saved to
-  3  could not judge: interrupted, nothing executed, internal error
+  1  a violation that --known does not know (fuzz); an expectation that fails,
+     or a violation without one (replay)
+  2  usage or bad input: an unknown revision, commit or invariant, a broken or
+     contradictory program, an unreadable file or directory, a directory that
+     cannot be saved to, a broken --invariants file or package of invariants
+  3  could not judge: interrupted, nothing executed, a finding that a fresh
+     process does not confirm, the output could not be written, internal error
   4  skipped: what it needs is not here (reserved)
 the highest one wins when there are several
 """
@@ -67,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else _complain(_reason(error), NOT_JUDGED)
     except Exception as error:
+        from xfdfuzz.invariants.core import InvariantError
+
+        if isinstance(error, InvariantError):
+            return _complain(str(error), BAD_INPUT)
         place = _place_in(args.invariants, error)
         if place:
             return _complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
@@ -77,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _place_in(files: Sequence[Path], error: Exception) -> str:
     """Where in the user's own invariants the error came up, or nothing."""
-    names = {str(file.absolute()) for file in files}
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if str(Path(f.filename).absolute()) in names]
+    names = {file.resolve() for file in files}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in names]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
@@ -107,6 +114,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that takes longer than parsing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("xfdfuzz")
+        except metadata.PackageNotFoundError:
+            version = "unknown"  # run from a checkout
+        print(f"xfdfuzz {version}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = _Parser(
@@ -116,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fuzz(_add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found"))
     _add_replay(_add_command(commands, "replay", _replay, "run programs and hold them against what they expect"))
@@ -158,7 +180,16 @@ def _add_fuzz(command: argparse.ArgumentParser) -> None:
     limit.add_argument("--examples", type=_positive, metavar="N", help="stop after N examples instead")
     command.add_argument("--steps", type=_positive, default=50, metavar="N", help="longest example (default: 50 steps)")
     command.add_argument(
-        "--save", type=Path, default=Path("findings"), metavar="DIR", help="where findings go (default: findings)"
+        "--known",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="FILE|DIR",
+        help="what these programs violate is known: only other violations count; repeatable",
+    )
+    command.add_argument(
+        "--save", type=_directory, default=Path("findings"), metavar="DIR", help="where findings go (default: findings)"
     )
 
 
@@ -185,6 +216,12 @@ def _positive(text: str) -> int:
     return number
 
 
+def _directory(text: str) -> Path:
+    if not text:  # a script's unset variable, which Path() would take for the current directory
+        raise argparse.ArgumentTypeError("expected the name of a directory")
+    return Path(text)
+
+
 def _seconds(text: str) -> float:
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
@@ -207,17 +244,35 @@ def _load_invariants(files: Sequence[Path]) -> None:
             raise BadInput(f"{file}: expected a Python file, *.py")
         known = set(INVARIANTS)
         try:
+            _check_text(file)
             load_file(file)
             for name in INVARIANTS.keys() - known:
                 INVARIANTS[name].applies_to(names()[0])  # that its revisions exist
         except OSError as error:
             raise BadInput(f"{file}: {error.strerror}") from None
         except SyntaxError as error:
-            raise BadInput(f"{file}:{error.lineno}: {error.msg}") from None
-        except RevisionError as error:
-            raise BadInput(f"{file}: {error}") from None
+            # a file that this one imports may be the broken one
+            where = error.filename if error.filename not in (None, str(file.resolve())) else file
+            raise BadInput(f"{where}:{error.lineno or 1}:{error.offset or 1}: {error.msg}") from None
+        except (BadInput, RevisionError) as error:
+            raise BadInput(str(error) if isinstance(error, BadInput) else f"{file}: {error}") from None
         except (Exception, SystemExit) as error:
             raise BadInput(f"{file}: {type(error).__name__}: {error}") from None
+
+
+def _check_text(file: Path) -> None:
+    """Refuse a binary file with the place of the first bad byte: Python's own error has none."""
+    data = file.read_bytes()
+    position, reason = data.find(b"\0"), "not a text: it has a NUL byte"
+    if position < 0 and not re.match(rb"(.*\n)?[ \t]*#.*coding[:=]", data):  # another encoding is Python's business
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            position, reason = error.start, "not a UTF-8 text"
+    if position >= 0:
+        above, _, before = data[:position].rpartition(b"\n")
+        line = above.count(b"\n") + 1 + (b"\n" in data[:position])
+        raise BadInput(f"{file}:{line}:{len(before.decode(errors='replace')) + 1}: {reason}")
 
 
 def _revisions(wanted: Sequence[str], apply: Sequence[str], revert: Sequence[str]) -> list[Revision]:
@@ -244,23 +299,43 @@ def _fuzz(args: argparse.Namespace) -> int:
         check_directory(args.save)
     except OSError as error:
         raise BadInput(f"cannot save to {args.save}: {error.strerror}") from None
+    known = [_read_program(file) for file in _programs(args.known)]
+    if args.known and not known:
+        raise BadInput(f"no *.xfd file below {', '.join(map(str, args.known))}")
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(1 << 32)
     out, err = terminal.console(sys.stdout), terminal.console(sys.stderr)
     code = CLEAN
+    saver = _Saver(args.save)
     for revision in revisions:
-        report = _campaign(args, revision, err)
+        report = _campaign(args, revision, known, saver, err)
         if args.format == "json":
             machine.write(machine.campaign(report), sys.stdout)
         else:
             terminal.campaign(out, report, _repeat_command(args, revision), args.invariants)
+        for doubt in report.doubts:
+            _complain(doubt, NOT_JUDGED)
         code = max(code, _judgement(report))
         if report.interrupted:
             break
     return code
 
 
-def _campaign(args: argparse.Namespace, revision: Revision, err: Console) -> Report:
+def _known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
+    """What the known programs violate on the revision under test, just as it is."""
+    from xfdfuzz.engines.replay import judge
+    from xfdfuzz.report import terminal
+
+    buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
+    if programs:
+        counts = f"{len(buckets)} known bucket{'' if len(buckets) == 1 else 's'} of {len(programs)} programs"
+        terminal.line(err, f"{revision.label}: {counts}")
+    return buckets
+
+
+def _campaign(
+    args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: _Saver, err: Console
+) -> Report:
     """Fuzz one revision; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.fuzz import fuzz
     from xfdfuzz.report import terminal
@@ -268,10 +343,11 @@ def _campaign(args: argparse.Namespace, revision: Revision, err: Console) -> Rep
 
     saved: dict[str, Finding] = {}
     terminal.line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
+    buckets = _known_buckets(known, revision, err)
     with Progress(err, revision.label) as progress:
 
         def on_finding(finding: Finding) -> None:
-            saved[finding.violation.bucket] = _save(finding, args.save)
+            saved[finding.violation.bucket] = saver.save(finding)
             progress.found(saved[finding.violation.bucket])
 
         report = fuzz(
@@ -280,28 +356,38 @@ def _campaign(args: argparse.Namespace, revision: Revision, err: Console) -> Rep
             seconds=None if args.examples else args.time,
             examples=args.examples,
             steps=args.steps,
+            known=buckets,
             on_progress=progress.update,
             on_finding=on_finding,
         )
     # Ctrl-C may have come between the finding and its file
-    findings = [saved.get(f.violation.bucket) or _save(f, args.save) for f in report.findings]
+    findings = [saved.get(f.violation.bucket) or saver.save(f) for f in report.findings]
     return replace(report, findings=tuple(findings))
 
 
-def _save(finding: Finding, directory: Path) -> Finding:
-    """The finding with its file.  If the disk is full by now it is printed all the same, and the exit code tells."""
-    from xfdfuzz.report.findings import save
+class _Saver:
+    """Saves findings in a directory.  What cannot be saved, and why, is told once: a full disk stays full."""
 
-    try:
-        return replace(finding, file=save(finding, directory))
-    except OSError as error:
-        _complain(f"cannot save to {directory}: {error.strerror}", BAD_INPUT)
-        return finding
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._told = False
+
+    def save(self, finding: Finding) -> Finding:
+        """The finding with its file.  If the disk is full by now it is printed all the same; the exit code tells."""
+        from xfdfuzz.report.findings import save
+
+        try:
+            return replace(finding, file=save(finding, self._directory))
+        except OSError as error:
+            if not self._told:
+                _complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
+            self._told = True
+            return finding
 
 
 def _judgement(report: Report) -> int:
     """The exit code of a campaign."""
-    if report.interrupted or not report.stats.steps:
+    if report.interrupted or report.doubts or not report.stats.steps:
         return NOT_JUDGED
     if any(finding.file is None for finding in report.findings):
         return BAD_INPUT
@@ -314,7 +400,11 @@ def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
     limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
     options = [*limit, "--steps", str(args.steps), "--save", str(args.save)]
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
-    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), "--seed", str(args.seed), *options, *files])
+    # the option once for each: a file name can then not be taken for the end of the list
+    known = [word for path in args.known for word in ("--known", str(path))]
+    return shlex.join(
+        ["xfdfuzz", "fuzz", *revision_options(revision), "--seed", str(args.seed), *options, *known, *files]
+    )
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------
@@ -323,7 +413,7 @@ def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
 def _replay(args: argparse.Namespace) -> int:
     _load_invariants(args.invariants)
     _revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
-    files = list(dict.fromkeys(file for path in args.paths for file in _programs_below(path)))
+    files = _programs(args.paths)
     if not files:
         return _complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     code = CLEAN
@@ -333,6 +423,11 @@ def _replay(args: argparse.Namespace) -> int:
         except BadInput as error:
             code = max(code, _complain(str(error), BAD_INPUT))
     return code
+
+
+def _programs(paths: Sequence[Path]) -> list[Path]:
+    """The files that the command line names, each once."""
+    return list(dict.fromkeys(file for path in paths for file in _programs_below(path)))
 
 
 def _programs_below(path: Path) -> Iterator[Path]:
@@ -351,7 +446,6 @@ def _programs_below(path: Path) -> Iterator[Path]:
 
 def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
     from xfdfuzz.engines.replay import judge
-    from xfdfuzz.program.step import NOT_ENABLED
     from xfdfuzz.report import machine
 
     program = _read_program(file)
@@ -361,8 +455,9 @@ def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
         machine.write(machine.replay(str(file), verdicts), sys.stdout)
     else:
         _print_verdicts(file, program, verdicts, few, every=bool(args.revision))
-    if all(result == NOT_ENABLED for verdict in verdicts for result in verdict.results):
-        return _complain(f"{file}: nothing was executed", NOT_JUDGED)
+    idle = [verdict.revision.label for verdict in verdicts if not verdict.happened]
+    if idle:
+        return _complain(f"{file}: nothing was executed on {', '.join(idle)}", NOT_JUDGED)
     return CLEAN if all(verdict.ok for verdict in verdicts) else VIOLATION
 
 
@@ -381,7 +476,8 @@ def _read_program(file: Path) -> Program:
     from xfdfuzz.program.text import ProgramError, parse
 
     try:
-        program = parse(file.read_text(encoding="utf-8"), str(file))
+        # not read_text(), which would take a lone carriage return for the end of a line
+        program = parse(file.read_bytes().decode(), str(file))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -389,22 +485,45 @@ def _read_program(file: Path) -> Program:
     except ProgramError as error:
         raise BadInput(str(error)) from None
     _check_expectations(program, file)
+    _check_patches(program, file)
     return program
 
 
 def _check_expectations(program: Program, file: Path) -> None:
-    """An `expect:` line that names what does not exist would never fail, or always."""
+    """An `expect:` line that names what does not exist would never fail, or always; so would contradicting ones."""
+    from xfdfuzz.engines.replay import contradiction
     from xfdfuzz.invariants.core import INVARIANTS
     from xfdfuzz.revisions import RevisionError, names, selects
 
     for expectation in program.expect:
+        place, *columns = (f"{file}:{expectation.line}:{column}" for column in expectation.columns)
         try:
             selects(expectation.revisions, names()[0])
         except RevisionError as error:
-            raise BadInput(f"{file}:{expectation.line}: {error}") from None
-        for name in expectation.invariants:
+            raise BadInput(f"{place}: {error}") from None
+        for name, column in zip(expectation.invariants, columns, strict=True):
             if name not in INVARIANTS:
-                raise BadInput(f"{file}:{expectation.line}: unknown invariant {name}: see xfdfuzz list invariants")
+                raise BadInput(f"{column}: unknown invariant {name}: see xfdfuzz list invariants")
+    found = contradiction(program)
+    if found:
+        raise BadInput(f"{file}:{found[0].line}:{found[0].columns[0]}: {found[1]}")
+
+
+def _check_patches(program: Program, file: Path) -> None:
+    """The patches in the header exist, and none is both applied and reverted."""
+    from xfdfuzz.revisions import RevisionError, find
+
+    applied: set[str] = set()
+    named = [*((name, True) for name in program.apply), *((name, False) for name in program.revert)]
+    for (name, apply), (line, column) in zip(named, program.patch_places, strict=True):
+        try:
+            commit = find(name).commit
+        except RevisionError as error:
+            raise BadInput(f"{file}:{line}:{column}: {error}") from None
+        if apply:
+            applied.add(commit)
+        elif commit in applied:
+            raise BadInput(f"{file}:{line}:{column}: {name} is applied and reverted")
 
 
 def _revisions_for(program: Program, file: Path, args: argparse.Namespace) -> list[Revision]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     U8 = int
     I8 = int
-    U16 = int
     U32 = int
     U64 = int
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 else:
     U8 = Annotated[int, ctypes.c_uint8]
     I8 = Annotated[int, ctypes.c_int8]
-    U16 = Annotated[int, ctypes.c_uint16]
     U32 = Annotated[int, ctypes.c_uint32]
     U64 = Annotated[int, ctypes.c_uint64]
 

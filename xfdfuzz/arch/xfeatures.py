@@ -68,7 +68,7 @@ def components_in(mask: int) -> tuple[int, ...]:
 
 
 def legal_xcr0(value: int) -> bool:
-    """Whether the bits of ``value`` may stand together in XCR0 (SDM vol. 2, XSETBV; kernel.md 1.3 a, c-f).
+    """Whether the bits of ``value`` may stand together in XCR0 (SDM vol. 2, XSETBV).
 
     Which bits the processor supports at all is not looked at here.
     """

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.invariants.core import Checker, Violation
@@ -63,7 +64,8 @@ def result_class(result: Result) -> str:
 class Campaign:
     """One revision under test.
 
-    ``known`` are the buckets that are no news.
+    ``known`` are the buckets that are no news.  ``enabled_rules`` remembers which rules a situation enables
+    (engines.selection).
     """
 
     revision: Revision
@@ -73,6 +75,7 @@ class Campaign:
     stats: Stats = field(default_factory=Stats)
     on_example: Callable[[], None] = lambda: None
     errors: dict[str, type[ViolationFound]] = field(default_factory=dict)
+    enabled_rules: dict[frozenset[str], tuple[Any, ...]] = field(default_factory=dict)
 
     def is_news(self, violation: Violation) -> bool:
         """Whether it should be raised."""

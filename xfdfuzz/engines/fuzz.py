@@ -13,7 +13,7 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz.engines.campaign import Campaign, OutOfTime, Stats, ViolationFound
-from xfdfuzz.engines.confirm import buckets_elsewhere
+from xfdfuzz.engines.confirm import ConfirmError, buckets_elsewhere
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
@@ -43,13 +43,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What a campaign on one revision came to."""
+    """What a campaign on one revision came to.
+
+    ``doubts``: a line for each reason not to rely on a finding, because a fresh process did not confirm it.
+    """
 
     revision: Revision
     seed: int
     stats: Stats
     findings: tuple[Finding, ...]
     interrupted: bool
+    doubts: tuple[str, ...] = ()
 
 
 def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type[KernelMachine]:
@@ -115,18 +119,28 @@ def fuzz(
                     ctrl_c.check()
         except KeyboardInterrupt:
             interrupted = True
-    campaign.stats.seconds = time.monotonic() - began
-    _confirm(findings, revision)
-    return Report(revision, seed, campaign.stats, tuple(findings), interrupted)
+        campaign.stats.seconds = time.monotonic() - began
+        try:
+            doubts = _doubts(findings, revision)
+        except KeyboardInterrupt:
+            interrupted = True
+            doubts = ["interrupted before a fresh process had confirmed the findings"]
+    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(doubts))
 
 
-def _confirm(findings: list[Finding], revision: Revision) -> None:
-    """Every finding must show in a fresh process too."""
-    if findings:
+def _doubts(findings: list[Finding], revision: Revision) -> list[str]:
+    """Why a finding, or all of them, cannot be relied on: a line for each that a fresh process does not confirm."""
+    if not findings:
+        return []
+    try:
         seen = buckets_elsewhere([format_program(finding.program) for finding in findings], revision)
-        for finding, buckets in zip(findings, seen, strict=True):
-            if finding.violation.bucket not in buckets:
-                raise NotReproducibleError(f"{finding.violation.bucket} does not show in a fresh process")
+    except ConfirmError as error:
+        return [str(error)]
+    return [
+        f"{finding.violation.bucket} does not show in a fresh process"
+        for finding, buckets in zip(findings, seen, strict=True)
+        if finding.violation.bucket not in buckets
+    ]
 
 
 def _search(campaign: Campaign, hypothesis_seed: int, steps: int) -> Program | None:

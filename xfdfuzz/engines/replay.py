@@ -9,7 +9,7 @@ from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.invariants.core import Checker, Violation, load
 from xfdfuzz.program.executor import Executor, drain_ops
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import Step, format_ret
+from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
 
 #: What a program without an `expect:` line is judged on.
@@ -57,8 +57,23 @@ class Verdict:
         return tuple(str(judged.step.result) for judged in self.trace if judged.step is not None)
 
     @property
+    def left_out(self) -> int:
+        """How many ops could not happen in the state that they found."""
+        return self.results.count(NOT_ENABLED)
+
+    @property
+    def happened(self) -> bool:
+        """Whether any op did; else there is nothing to judge."""
+        return self.left_out < len(self.results)
+
+    @property
     def ok(self) -> bool:
-        """Whether everything expected held; without an expectation, whether nothing was broken."""
+        """Whether everything expected held; without an expectation, whether nothing was broken.
+
+        A program of which nothing happened is never ok.
+        """
+        if not self.happened:
+            return False
         return not self.failures if self.judged else not self.violations
 
 
@@ -95,9 +110,9 @@ def judge(program: Program, revision: Revision, *, expectations: bool = True) ->
 
 
 def _broken_expectations(verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:
-    if verdict.violations and not any(e.kind == "violates" for e in selected):
-        broken = ", ".join(verdict.broken)
-        yield f"expected {'clean' if any(e.kind == 'clean' for e in selected) else 'no violation'}, breaks {broken}"
+    kinds = {e.kind for e in selected}
+    if verdict.violations and ("clean" in kinds or "violates" not in kinds):
+        yield f"expected {'clean' if 'clean' in kinds else 'no violation'}, breaks {', '.join(verdict.broken)}"
     for expectation in selected:
         missing = [name for name in expectation.invariants if name not in verdict.broken]
         if missing:
@@ -105,14 +120,39 @@ def _broken_expectations(verdict: Verdict, selected: Sequence[Expectation]) -> I
 
 
 def _different_results(program: Program, verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:
-    expected: dict[int, str] = {n: text for n, text in enumerate(program.results, 1) if text is not None}
-    expected.update({e.op: e.result for e in selected if e.kind == "result"})
+    special: dict[int, list[str]] = {}
+    for e in selected:
+        if e.kind == "result":
+            special.setdefault(e.op, []).append(e.result)
+    inline = {n: [text] for n, text in enumerate(program.results, 1) if text is not None}
     for judged in verdict.trace:
-        if judged.step is None or judged.step.number not in expected:
+        if judged.step is None:
             continue
-        text, result = expected[judged.step.number], judged.step.result
-        if text not in (str(result), format_ret(result.ret)):
-            yield f"op {judged.step.number}: expected {text}, got {result}"
+        result = judged.step.result
+        for text in (inline | special).get(judged.step.number, ()):
+            if text not in (str(result), format_ret(result.ret)):
+                yield f"op {judged.step.number}: expected {text}, got {result}"
+
+
+def contradiction(program: Program) -> tuple[Expectation, str] | None:
+    """The first `expect:` line that cannot hold beside one above it, and why; None if there is none.
+
+    Raises RevisionError for a line that names an unknown revision.
+    """
+    for name in names():
+        seen: list[Expectation] = []
+        for expectation in (e for e in program.expect if selects(e.revisions, name)):
+            other = next((e for e in seen if _contradict(e, expectation)), None)
+            if other is not None:
+                return expectation, f"contradicts line {other.line} on {name}: {other}"
+            seen.append(expectation)
+    return None
+
+
+def _contradict(one: Expectation, other: Expectation) -> bool:
+    if one.kind == other.kind == "result":
+        return one.op == other.op and one.result != other.result
+    return {one.kind, other.kind} == {"clean", "violates"}
 
 
 def revisions_for(
@@ -120,7 +160,8 @@ def revisions_for(
 ) -> list[Revision]:
     """The revisions to judge a program on: those asked for, else those its `expect:` lines select, else the default.
 
-    Each gets the program's own `apply:` patches where it does not have them.  Raises RevisionError.
+    Each gets the program's own `apply:` patches where it does not have them, and loses its `revert:` patches where it
+    has them.  Raises RevisionError.
     """
     chosen = list(wanted) or [n for n in names() if any(selects(e.revisions, n) for e in program.expect)]
     return [_with_patches(program, name, apply, revert) for name in chosen or [DEFAULT_REVISION]]
@@ -129,5 +170,10 @@ def revisions_for(
 def _with_patches(program: Program, name: str, apply: Sequence[str], revert: Sequence[str]) -> Revision:
     plain = {p.commit for p in resolve(name).patches}
     given = {find(commit).commit for commit in (*apply, *revert)}
-    header = [find(commit).commit for commit in program.apply]
-    return resolve(name, [*apply, *(c for c in header if c not in plain and c not in given)], revert)
+    added, removed = (
+        [c for c in dict.fromkeys(find(commit).commit for commit in header) if c not in given]
+        for header in (program.apply, program.revert)
+    )
+    return resolve(
+        name, [*apply, *(c for c in added if c not in plain)], [*revert, *(c for c in removed if c in plain)]
+    )

@@ -61,7 +61,7 @@ class SituatedRules(SearchStrategy[Any]):
         self._machine = machine
         self._conditions = conditions
         self._rules = {rule.function.__name__: rule for rule in machine.rules}
-        self._enabled: dict[frozenset[str], tuple[Any, ...]] = _CACHE.setdefault(type(machine), {})
+        self._enabled = machine.campaign.enabled_rules
 
     def do_draw(self, data: Any) -> Any:
         """(rule, arguments), as hypothesis.stateful.RuleStrategy gives them."""
@@ -83,6 +83,3 @@ class SituatedRules(SearchStrategy[Any]):
 def _place(name: str) -> tuple[bool, int, str]:
     weight = WEIGHTS.get(name, DEFAULT_WEIGHT)
     return weight < DEFAULT_WEIGHT, _ORDER.get(name, len(_ORDER)), name
-
-
-_CACHE: dict[type, dict[frozenset[str], tuple[Any, ...]]] = {}

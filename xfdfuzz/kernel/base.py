@@ -33,6 +33,20 @@ def seam(method: _M) -> _M:
     return method
 
 
+#: Methods that bear another name than the kernel function they are, or are a part of: what call traces call them.
+PHASES: dict[str, str] = {}
+
+
+def phase_of(function: str) -> Callable[[_M], _M]:
+    """Mark a method that is the kernel function ``function``, or a part of it, under another name here."""
+
+    def mark(method: _M) -> _M:
+        PHASES[method.__name__] = function
+        return method
+
+    return mark
+
+
 class KernelBase:
     """The ground that the FPU core and KVM stand on."""
 
@@ -74,7 +88,7 @@ class KernelBase:
     def _call_trace(self, frame: FrameType | None) -> tuple[str, ...]:
         names: list[str] = []
         while frame is not None and frame.f_locals.get("self") is self:
-            name = frame.f_code.co_name
+            name = PHASES.get(frame.f_code.co_name, frame.f_code.co_name)
             # super().f() of a patch shows as f twice; the kernel has it once
             if name not in SEAMS and (not names or names[-1] != name):
                 names.append(name)

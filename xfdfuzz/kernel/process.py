@@ -14,6 +14,9 @@ from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.state import USER_TASKS
 
+#: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
+MINSIGSTKSZ = 2048
+
 CLONE_VM = 0x100
 CLONE_THREAD = 0x10000
 
@@ -95,7 +98,7 @@ class Process(Xstate):
 
     def sigaltstack(self, size: int) -> int:
         """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack())."""
-        if size and not self.sigaltstack_size_valid(size):
+        if size and (size < MINSIGSTKSZ or not self.sigaltstack_size_valid(size)):
             return -ENOMEM
         self.current.sas_ss_size = size
         return 0

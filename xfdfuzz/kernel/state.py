@@ -20,7 +20,7 @@ NULL = 0
 
 #: User tasks that can exist; task 0 is the VMM's main thread, task 1 an unrelated process that exists from boot.
 USER_TASKS = 5
-#: User tasks, then one kernel thread per CPU (its idle loop, also ``k0`` .. ``k3`` in programs).
+#: User tasks, then one kernel thread per CPU (its idle loop; ``kthread`` in programs).
 NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 2
 NR_VCPUS = 3
@@ -60,6 +60,7 @@ KVM_EXIT_FPU_REALLOC = 36
 COMPLETE_NONE, COMPLETE_SKIP_INSN = range(2)
 
 NM_VECTOR = 7
+DF_VECTOR = 8
 GP_VECTOR = 13
 
 
@@ -255,7 +256,8 @@ class GhostRegs(Struct):
 class GhostVcpu(Struct):
     """The ideal vCPU: its registers, XCR0, XFD and XFD_ERR, and what the hardware owes it.
 
-    ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once.  ``nm_owed``: an XFD #NM
+    ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once; ``owed_value`` is what it
+    will have written then, or what user space wrote to the same register since.  ``nm_owed``: an XFD #NM
     was intercepted and must be delivered, exactly once.
     """
 
@@ -264,6 +266,7 @@ class GhostVcpu(Struct):
     xcr0: U64
     xfd: U64
     xfd_err: U64
+    owed_value: U64
     insn_owed: U8
     nm_owed: U8
 

@@ -53,11 +53,17 @@ def drain_ops(k: Kernel) -> Iterator[Op]:
         if vcpu.exists and vcpu.mode != st.VCPU_OUTSIDE:
             yield from _finish_run(k, nr)
     for nr, vcpu in enumerate(k.vcpus):
-        if vcpu.exists and k.vms[vcpu.vm].mm == k.tasks[0].mm:
-            yield from _switch_to(k, 0)
-            yield run.KvmRun(0, nr)
+        owner = _task_of(k, k.vms[vcpu.vm].mm) if vcpu.exists else None
+        if owner is not None:
+            yield from _switch_to(k, owner)
+            yield run.KvmRun(owner, nr)
             if vcpu.mode != st.VCPU_OUTSIDE:
                 yield from _finish_run(k, nr)
+
+
+def _task_of(k: Kernel, mm: int) -> int | None:
+    """A task of that address space."""
+    return next((nr for nr in range(st.USER_TASKS) if k.tasks[nr].exists and k.tasks[nr].mm == mm), None)
 
 
 def _switch_to(k: Kernel, task: int) -> Iterator[Op]:

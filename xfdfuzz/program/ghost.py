@@ -80,8 +80,25 @@ def settle_insn(k: Kernel, nr: int) -> None:
 def complete(vcpu: Vcpu, ghost: GhostVcpu, kind: int) -> None:
     """The architectural effect of a completed instruction that exited."""
     if kind == st.EXIT_MSR_WRITE and vcpu.exit_msr == MSR_IA32_XFD:
-        set_xfd(ghost, vcpu.exit_value)
+        set_xfd(ghost, ghost.owed_value)
     elif kind == st.EXIT_MSR_WRITE and vcpu.exit_msr == MSR_IA32_XFD_ERR:
-        ghost.xfd_err = vcpu.exit_value
+        ghost.xfd_err = ghost.owed_value
     elif kind == st.EXIT_XSETBV:
-        ghost.xcr0 = vcpu.exit_value
+        ghost.xcr0 = ghost.owed_value
+
+
+def user_wrote_xcr0(ghost: GhostVcpu, value: int) -> None:
+    """KVM_SET_XCRS succeeded; an XSETBV that still waits to complete no longer decides."""
+    ghost.xcr0 = value
+    if ghost.insn_owed == st.EXIT_XSETBV:
+        ghost.owed_value = value
+
+
+def user_wrote_msr(vcpu: Vcpu, ghost: GhostVcpu, index: int, value: int) -> None:
+    """KVM_SET_MSRS took an entry; a WRMSR of the same MSR that still waits to complete no longer decides."""
+    if index == MSR_IA32_XFD:
+        set_xfd(ghost, value)
+    elif index == MSR_IA32_XFD_ERR:
+        ghost.xfd_err = value
+    if ghost.insn_owed == st.EXIT_MSR_WRITE and vcpu.exit_msr == index:
+        ghost.owed_value = value

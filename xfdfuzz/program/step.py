@@ -1,4 +1,4 @@
-"""What happened: results, steps and the trace of a whole program."""
+"""What happened: results and steps."""
 
 from __future__ import annotations
 

@@ -17,12 +17,14 @@ from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.syntax import Unreadable, Word, any_of, did_you_mean, read_line, words
 from xfdfuzz.program.templates import format_op, recognise, synopsis
 
-__all__ = ["ProgramError", "format_op", "format_program", "parse", "parse_op", "synopsis"]
+__all__ = ["CONTROL", "ProgramError", "format_op", "format_program", "parse", "parse_op", "synopsis"]
 
 #: The first line of every program.
 VERSION_LINE = "# xfdfuzz program 1"
 
-_HEADER = re.compile(r"#\s*(title|expect|apply):")
+#: What would break a line in two for some readers, or make a terminal do something; tabs are white space.
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_HEADER = re.compile(r"#\s*(title|expect|apply|revert):")
 _NAME = r"\w(?:[\w+~^@/-]|\.(?=\w))*"
 _REVISIONS = re.compile(rf"\*|{_NAME}(?:\.\.(?:{_NAME})?)?|\.\.{_NAME}")
 _INVARIANT = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -52,13 +54,20 @@ def parse(text: str, file: str = "<string>") -> Program:
     reader = _Reader()
     number = 0
     try:
-        for number, line in enumerate(text.rstrip().split("\n"), 1):
+        for number, line in enumerate(text.rstrip(" \t\r\n").split("\n"), 1):
+            _refuse_control(line.rstrip("\r"))
             reader.read(number, line.rstrip())
         return reader.program(number + 1)
     except _Misplaced as error:
         raise ProgramError(file, error.line, error.column, f"expected {error.expected}") from None
     except Unreadable as error:
         raise ProgramError(file, number, error.column, f"expected {error.expected}") from None
+
+
+def _refuse_control(line: str) -> None:
+    found = CONTROL.search(line)
+    if found:
+        raise Unreadable(found.start() + 1, f"text, not the control character U+{ord(found[0]):04X}")
 
 
 def parse_op(text: str) -> Op:
@@ -77,7 +86,7 @@ def format_program(program: Program, results: Sequence[str] | None = None) -> st
     """The program's text, which :func:`parse` reads back as an equal program.
 
     ``results``, one per op, are printed instead of the expected ones, if given.  Raises ValueError where the text would
-    be read as something else: a title of two lines, a comment that begins with ``expect:``, a missing result.
+    be read as something else: a title with control characters, a comment that begins with ``expect:``.
     """
     shown = program.results if results is None else results
     notes = list(program.notes)
@@ -87,7 +96,7 @@ def format_program(program: Program, results: Sequence[str] | None = None) -> st
             body.append(_format_comment(notes.pop(0)[1]))
         body.append(format_op(op) if result is None else f"{format_op(op)} = {_format_result(result)}")
     body += [_format_comment(text) for _, text in notes]
-    machine = " ".join(("machine", *program.machine.words())).replace("_", "-")
+    machine = " ".join(("machine", *program.machine.words()))
     return "\n".join([*_format_header(program), machine, *([""] if body else []), *body, ""])
 
 
@@ -100,12 +109,16 @@ def _format_header(program: Program) -> Iterator[str]:
         yield f"# title: {_one_line(program.title, strip=True)}"
     for expectation in program.expect:
         yield f"# expect: {_one_line(str(expectation), strip=True)}"
-    for patch in program.apply:
-        if patch.split() != [patch]:
-            raise ValueError(f"not the name of a patch: {patch!r}")
-        yield f"# apply: {patch}"
+    for header, patches in (("apply", program.apply), ("revert", program.revert)):
+        yield from (f"# {header}: {_format_patch(patch)}" for patch in patches)
     for comment in program.comments:
         yield _format_comment(comment)
+
+
+def _format_patch(patch: str) -> str:
+    if patch.split() != [patch]:
+        raise ValueError(f"not the name of a patch: {patch!r}")
+    return _one_line(patch)
 
 
 def _format_comment(text: str) -> str:
@@ -116,14 +129,14 @@ def _format_comment(text: str) -> str:
 
 
 def _format_result(result: str) -> str:
-    if not result or " ".join(result.split()) != result:
+    if not result or " ".join(result.split()) != result or CONTROL.search(result):
         raise ValueError(f"not a result: {result!r}")
     return result
 
 
 def _one_line(text: str, strip: bool = False) -> str:
-    if len(text.splitlines()) > 1 or text.rstrip() != text or (strip and text.lstrip() != text):
-        raise ValueError(f"line breaks or white space around it cannot be written: {text!r}")
+    if CONTROL.search(text) or text.rstrip() != text or (strip and text.lstrip() != text):
+        raise ValueError(f"control characters or white space around it cannot be written: {text!r}")
     return text
 
 
@@ -146,7 +159,7 @@ class _Reader:
         self.title: str | None = None
         self.expect: list[Expectation] = []
         self.op_numbers: list[tuple[int, Word]] = []
-        self.apply: list[str] = []
+        self.patches: dict[str, list[tuple[str, tuple[int, int]]]] = {"apply": [], "revert": []}
         self.comments: list[str] = []
         self.notes: list[tuple[int, str]] = []
         self.ops: list[Op] = []
@@ -179,10 +192,12 @@ class _Reader:
             results=tuple(self.results),
             title=self.title or "",
             expect=tuple(self.expect),
-            apply=tuple(self.apply),
+            apply=tuple(name for name, _ in self.patches["apply"]),
+            revert=tuple(name for name, _ in self.patches["revert"]),
             comments=tuple(self.comments),
             notes=tuple(self.notes),
             lines=tuple(self.lines),
+            patch_places=tuple(place for named in self.patches.values() for _, place in named),
         )
 
     def _comment(self, number: int, line: str) -> None:
@@ -200,8 +215,8 @@ class _Reader:
             raise Unreadable(start + 1, f"the {header[1]} line above the machine line")
         if header[1] == "title":
             self._title(line, header)
-        elif header[1] == "apply":
-            self._apply(line, header.end())
+        elif header[1] in self.patches:
+            self._patches(header[1], number, line, header.end())
         else:
             self._expect(number, line, header.end())
 
@@ -210,11 +225,11 @@ class _Reader:
             raise Unreadable(header.start() + 1, "one title line only")
         self.title = line[header.end() :].strip()
 
-    def _apply(self, line: str, start: int) -> None:
+    def _patches(self, header: str, number: int, line: str, start: int) -> None:
         names = words(line, start)
         if not names:
             raise Unreadable(len(line) + 1, "the commit or the name of a patch")
-        self.apply += [word.text for word in names]
+        self.patches[header] += [(word.text, (number, word.column)) for word in names]
 
     def _expect(self, number: int, line: str, start: int) -> None:
         end = Word("", len(line) + 1)
@@ -228,12 +243,15 @@ class _Reader:
         if kind.text == "result":
             op, result = _op_result(rest)
             self.op_numbers.append((number, op))
-            self.expect.append(Expectation(revisions.text, "result", (), int(op.text), result, number))
+            self.expect.append(
+                Expectation(revisions.text, "result", (), int(op.text), result, number, (revisions.column,))
+            )
             return
         invariants = _invariants(rest) if kind.text == "violates" else ()
         if kind.text == "clean" and rest[0] is not end:
             raise Unreadable(rest[0].column, "nothing after clean")
-        self.expect.append(Expectation(revisions.text, kind.text, invariants, line=number))
+        columns = (revisions.column, *(word.column for word in rest[: len(invariants)]))
+        self.expect.append(Expectation(revisions.text, kind.text, invariants, line=number, columns=columns))
 
     def _machine(self, line: str) -> None:
         first, *rest = words(line)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.text import format_program
+from xfdfuzz.program.text import CONTROL, format_program
 from xfdfuzz.revisions import Revision, resolve
 
 if TYPE_CHECKING:  # the engine imports Hypothesis, which replaying does not need
@@ -51,22 +51,20 @@ def file_name(finding: Finding) -> str:
 
 
 def text(finding: Finding) -> str:
-    """The program with a title and what it is expected to do; a patched revision cannot stand in an `expect:` line."""
+    """The program with a title and what it is expected to do; the patches of its revision stand in the header."""
     program, violation, revision = finding.program, finding.violation, finding.revision
-    title = " ".join(f"{violation.invariant}: {violation.message}".split())
-    if revision.label == revision.name:
-        expectation = Expectation(revision.name, "violates", (violation.invariant,))
-        return format_program(replace(program, title=title, expect=(expectation,)))
-    comment = f"violates {violation.invariant} on {revision.label}: replay {shlex.join(revision_options(revision))}"
-    return format_program(replace(program, title=title, expect=(), comments=(*program.comments, comment)))
+    # the message may be that of a user's invariant and hold anything
+    title = " ".join(CONTROL.sub(" ", f"{violation.invariant}: {violation.message}").split())
+    expectation = Expectation(revision.name, "violates", (violation.invariant,))
+    return format_program(
+        replace(program, title=title, expect=(expectation,), apply=revision.applied, revert=revision.reverted)
+    )
 
 
 def replay_command(finding: Finding, invariants: Iterable[Path] = ()) -> str:
     """The one command that shows the finding again; a finding without a file has none."""
-    patched = finding.revision.label != finding.revision.name
-    options = revision_options(finding.revision) if patched else []
     files = [word for file in invariants for word in ("--invariants", str(file))]
-    return shlex.join(["xfdfuzz", "replay", str(finding.file), *options, *files])
+    return shlex.join(["xfdfuzz", "replay", str(finding.file), *files])
 
 
 def revision_options(revision: Revision) -> list[str]:

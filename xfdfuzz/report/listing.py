@@ -66,6 +66,15 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
     "ops": ops,
     "invariants": invariants,
 }
+
+
+def cell(row: Row, column: str) -> str:
+    """What the terminal shows of a column; the references stand behind the text of an invariant."""
+    text = str(row[column])
+    references = row.get("references")
+    return f"{text} ({', '.join(references)})" if column == "doc" and references else text
+
+
 #: The columns that the terminal shows; the last one takes the room that is left.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "revisions": ("name", "title"),

@@ -28,6 +28,7 @@ def campaign(report: Report) -> dict[str, Any]:
         "steps": stats.steps,
         "seconds": round(stats.seconds, 3),
         "interrupted": report.interrupted,
+        "doubts": list(report.doubts),
         "findings": [finding(found) for found in report.findings],
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }

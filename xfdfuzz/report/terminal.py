@@ -23,7 +23,7 @@ from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
 from xfdfuzz.report import findings
 from xfdfuzz.report.changes import changes
-from xfdfuzz.report.listing import COLUMNS, Row
+from xfdfuzz.report.listing import COLUMNS, Row, cell
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.fuzz import Finding, Report
@@ -180,9 +180,15 @@ def verdict(out: Console, file: str, program: Program, judged: Verdict, traced: 
 
 
 def _conclusion(judged: Verdict) -> str:
+    """What came out, and how much of the program that speaks for."""
     if judged.failures:
-        return "; ".join(judged.failures)
-    return f"violates {', '.join(judged.broken)}" if judged.broken else "clean"
+        text = "; ".join(judged.failures)
+    else:
+        text = f"violates {', '.join(judged.broken)}" if judged.broken else "clean"
+    left_out = f"{judged.left_out} of {len(judged.results)} ops could not happen"
+    if not judged.happened:
+        return f"nothing was executed: {left_out}"
+    return f"{text}; {left_out}" if judged.left_out else text
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
@@ -191,7 +197,7 @@ def _conclusion(judged: Verdict) -> str:
 def listing(out: Console, kind: str, rows: Sequence[Row]) -> None:
     """The columns of a list that fit a terminal; JSON has the others."""
     columns = COLUMNS[kind]
-    table(out, columns, [tuple(str(row[column]) for column in columns) for row in rows])
+    table(out, columns, [tuple(cell(row, column) for column in columns) for row in rows])
 
 
 def table(out: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

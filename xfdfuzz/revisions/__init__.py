@@ -122,12 +122,13 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
     added = [find(commit) for commit in apply]
     removed = [find(commit) for commit in revert]
     for p in added:
-        if p in chosen:
+        if p in chosen or added.count(p) > 1:
             raise RevisionError(f"{name} has {p.commit} already")
     for p in removed:
         if p not in chosen:
             raise RevisionError(f"{name} does not have {p.commit}")
     stack = [p for p in PATCHES.values() if (p in chosen or p in added) and p not in removed]
+    added.sort(key=stack.index)
     label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
     kernel = compose(label, point.base, stack, removed)
     commits = [tuple(p.commit for p in patches) for patches in (added, removed)]

@@ -8,7 +8,9 @@ as in amx-v1.
 
 from __future__ import annotations
 
+from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.kvm.x86 import KVM_MSR_RET_INVALID
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v1 import KVM_MSR_RET_USERSPACE, AmxV1
@@ -39,7 +41,7 @@ class AmxReviewA(AmxV1):
 
     @seam
     def served_realloc_request(self, vcpu: Vcpu, ret: int) -> None:
-        """ "Also what clears the reallocation request" - "Nothing"."""
+        """The review: "Also what clears the reallocation request" - "Nothing"."""
 
     def kvm_set_xfd(self, vcpu: Vcpu, data: int, host_initiated: bool) -> int:
         """The guest's fpstate takes the value; only a guest's own write exits (INFERRED, see above)."""
@@ -51,7 +53,7 @@ class AmxReviewA(AmxV1):
 
     @seam
     def write_guest_xfd(self, vcpu: Vcpu, data: int) -> None:
-        """ "should be written in vcpu->arch.guest_fpu" (022620db-13ad-8118-5296-ae2913d41f1f@redhat.com)."""
+        """The value belongs "in vcpu->arch.guest_fpu" (022620db-13ad-8118-5296-ae2913d41f1f@redhat.com)."""
         fpstate = self.deref(vcpu.arch.guest_fpu.fpstate)
         fpstate.xfd = data
         if fpstate.in_use:
@@ -75,7 +77,9 @@ class AmxReviewC(AmxReviewA):
     revision = "amx-review-c"
 
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
-        """ "After all the validity checks" of the review: user space needs no CPUID bit, the mask is the guest's."""
+        """The review: "after all the validity checks"; user space needs no CPUID bit, the mask is the guest's."""
+        if index != MSR_IA32_XFD:
+            return KVM_MSR_RET_INVALID
         if not host_initiated and not self.guest_cpuid_has_xfd(vcpu):
             return 1
         if data & ~(vcpu.arch.guest_supported_xcr0 & self.XFEATURE_MASK_USER_DYNAMIC):
@@ -90,14 +94,14 @@ class AmxReviewC(AmxReviewA):
         return 0
 
     def kvm_set_xcr_tail(self, vcpu: Vcpu, xcr0: int) -> int:
-        """ "The same code works for __kvm_set_xcr as well"; the tile rule is looked at first."""
+        """The review: "The same code works for __kvm_set_xcr as well"; the tile rule is looked at first."""
         xfd = self.deref(vcpu.arch.guest_fpu.fpstate).xfd
         if self.legal_tile_pair(xcr0) and self.fpu_guest_alloc_xfeatures(vcpu.arch.guest_fpu, xcr0 & ~xfd) < 0:
             return 1
         return super().kvm_set_xcr_tail(vcpu, xcr0)
 
     def fpu_guest_alloc_xfeatures(self, guest_fpu: FpuGuest, xfeatures: int) -> int:
-        """ "This function just calls xfd_enable_feature", for what has no room yet."""
+        """The review: "This function just calls xfd_enable_feature", for what has no room yet."""
         missing = xfeatures & self.XFEATURE_MASK_USER_DYNAMIC & ~guest_fpu.xfeatures
         return self._xfd_enable_feature(missing, guest_fpu) if missing else 0
 
@@ -106,5 +110,5 @@ class AmxReviewC(AmxReviewA):
         return AmxSeries.fpstate_realloc_guest(self, xfeatures, ksize, usize, guest_fpu)
 
     def kvm_check_guest_realloc_fpstate(self, vcpu: Vcpu, xfd: int) -> bool:
-        """ "With none of the kvm_check_guest_realloc_fpstate or KVM_EXIT_FPU_REALLOC business"."""
+        """The review: "with none of the kvm_check_guest_realloc_fpstate or KVM_EXIT_FPU_REALLOC business"."""
         return False

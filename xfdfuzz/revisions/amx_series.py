@@ -8,7 +8,7 @@ Source: amx-v1 patches 01-06, 18 and 19 (20211208000359.2853257-1-yang.zhong@int
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EBUSY, EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.fpu.xstate import ARCH_GET_XCOMP_GUEST_PERM, ARCH_REQ_XCOMP_GUEST_PERM, Value
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -83,7 +83,7 @@ class AmxSeries(Kernel):
             failed = self.fpstate_realloc_guest(event, perm.state_size, perm.user_state_size, guest_fpu)
         return -EFAULT if failed else 0
 
-    @seam
+    @phase_of("fpstate_realloc")
     def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
         """fpstate_realloc() for a guest FPU, loaded or not (fpu/xstate.c, c270ce393dfd; as merged).
 

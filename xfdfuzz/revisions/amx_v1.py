@@ -56,7 +56,7 @@ class AmxV1(AmxSeries):
         return ret
 
     def fpu_guest_realloc_fpstate(self, guest_fpu: FpuGuest, enter_guest: bool) -> int:
-        """ "Reallocation requests can only be handled when switching from guest to host mode" (patch 06)."""
+        """A request is served on the way from guest to host mode only (patch 06)."""
         if self.warn_on(enter_guest):
             guest_fpu.realloc_request = 0
             return -EUNATCH

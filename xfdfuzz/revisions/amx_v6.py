@@ -73,6 +73,8 @@ class AmxV6(AmxSeries):
         if vcpu.last_vmentry_cpu == -1:
             return None
         arch = vcpu.arch
+        if not arch.cpuid_set:
+            return -EINVAL
         equal = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx))
         return 0 if equal else -EINVAL
 

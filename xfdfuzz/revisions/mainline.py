@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.errno import EEXIST, EINVAL
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE, KvmFpu
+from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Fpstate, FpuGuest, FpuStatePerm, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
@@ -43,7 +45,7 @@ class PermSizeSupervisor(Xstate):
     """The host's buffer size counts the supervisor states."""
 
     def xstate_perm_kernel_mask(self, mask: int, guest: bool) -> int:
-        """ "Take supervisor states into account on the host" (fpu/xstate.c)."""
+        """The host's mask takes them into account, the guest's does not (fpu/xstate.c)."""
         return mask if guest else mask | self.xfeatures_mask_supervisor()
 
 
@@ -51,7 +53,9 @@ class PermSizeSupervisor(Xstate):
 class Enqcmd(FpuInit):
     """PASID becomes the first supervisor state in use."""
 
-    XFEATURE_MASK_SUPERVISOR_SUPPORTED = xf.MASK_PASID
+    def supervisor_xfeatures(self) -> int:
+        """(include/asm/disabled-features.h)."""
+        return super().supervisor_xfeatures() | xf.MASK_PASID
 
 
 @patch(
@@ -101,7 +105,9 @@ class FilteredXcr0(AmxV6):
 class CetUser(FpuInit):
     """CET_USER is a supervisor state of the host (commit id MEMORY)."""
 
-    XFEATURE_MASK_SUPERVISOR_SUPPORTED = xf.MASK_PASID | xf.MASK_CET_USER
+    def supervisor_xfeatures(self) -> int:
+        """(include/asm/fpu/xstate.h)."""
+        return super().supervisor_xfeatures() | xf.MASK_CET_USER
 
 
 @patch(
@@ -116,6 +122,15 @@ class GetXsaveLimited(AmxV6):
     def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
         """guest_supported_xcr0, and x87 and SSE for guests without XSAVE (x86.c)."""
         return vcpu.arch.guest_supported_xcr0 | xf.MASK_FPSSE
+
+
+@patch("8f2a27752e80", "KVM: x86: Replace (almost) all guest CPUID feature queries with cpu_caps", version="v6.14")
+class GuestCpuCaps(KvmCpuid):
+    """A CPUID flag counts for the guest only where KVM supports it (release MEMORY)."""
+
+    def guest_cpuid_has_xfd(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_XFD) (cpuid.h)."""
+        return super().guest_cpuid_has_xfd(vcpu) and self.kvm_cpu_cap_has_xfd()
 
 
 @patch(
@@ -231,8 +246,13 @@ class GuestDefault(AmxSeries):
 class CetKernelGuestOnly(FpuInit):
     """CET_KERNEL is saved and restored for guests only (with 151bf232494d)."""
 
-    XFEATURE_MASK_SUPERVISOR_SUPPORTED = xf.MASK_PASID | xf.MASK_CET_USER | xf.MASK_CET_KERNEL
-    XFEATURE_MASK_GUEST_SUPERVISOR = xf.MASK_CET_KERNEL
+    def supervisor_xfeatures(self) -> int:
+        """(include/asm/fpu/xstate.h)."""
+        return super().supervisor_xfeatures() | xf.MASK_CET_KERNEL
+
+    def guest_supervisor_xfeatures(self) -> int:
+        """(include/asm/fpu/xstate.h)."""
+        return super().guest_supervisor_xfeatures() | xf.MASK_CET_KERNEL
 
 
 @patch(
@@ -306,3 +326,16 @@ class ClearXstateBv(AmxV6):
         if self.use_xsave and not image.xstate_bv & ~xcr0 and self.warn_on(disabled):
             return -EINVAL, None
         return super().fpu_copy_uabi_to_guest_fpstate(gfpu, image, size, xcr0)
+
+
+@patch(
+    "kvm-eexist-first",
+    "KVM: look for an existing vCPU id before anything is created (in 7.3-rc7; commit not identified)",
+    version="v7.3",
+)
+class EexistFirst(KvmMain):
+    """KVM_CREATE_VCPU with an id that exists fails before it allocates, and so before it locks permissions."""
+
+    def kvm_vcpu_id_precheck(self, vm_nr: int, vcpu_id: int) -> int:
+        """EEXIST under kvm->lock, before kvm_arch_vcpu_precreate() (virt/kvm/kvm_main.c)."""
+        return -EEXIST if self.kvm_get_vcpu_by_id(vm_nr, vcpu_id) else 0

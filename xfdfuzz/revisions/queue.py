@@ -69,31 +69,41 @@ def compose(label: str, base: type[Kernel], patches: Sequence[Patch], reverted: 
     kernel: type[Kernel] = type(
         label, (*(p.cls for p in reversed(patches)), base), {"revision": label, "__doc__": base.__doc__}
     )
-    selected = {p.cls for p in patches}
-    hidden = [p.commit for p in PATCHES.values() if p.cls in kernel.__mro__ and p.cls not in selected]
-    if hidden:
-        raise RevisionError(f"{label}: patch {hidden[0]} is still in the stack, although it was not selected")
     return kernel
 
 
 def check_applies(base: type[Kernel], p: Patch) -> None:
-    """A patch applies where the class whose functions it changes is part of the base."""
+    """A patch applies where the class whose functions it changes is part of the base.
+
+    So one that subclasses another patch never does: reverting that one would silently do nothing.
+    """
     missing = [parent for parent in p.cls.__bases__ if not issubclass(base, parent)]
     if missing:
-        changed = ", ".join(name for name in vars(p.cls) if not name.startswith("__"))
+        changed = ", ".join(_changed_by(p))
         raise RevisionError(f"{p.commit} does not apply to {base.revision}, which does not have {changed}()")
 
 
 def check_reverts(patches: Sequence[Patch], reverted: Sequence[Patch]) -> None:
-    """A reverted patch must not have a method that a later patch replaces whole: its revert would change nothing."""
+    """Nothing that a reverted patch changes may be replaced whole by a later one: its revert would change nothing."""
     order = list(PATCHES.values())
     for gone in reverted:
         for later in patches:
-            if order.index(later) < order.index(gone):
-                continue
-            for name, method in vars(gone.cls).items():
-                whole = vars(later.cls).get(name)
-                if callable(method) and callable(whole) and "super" not in whole.__code__.co_names:
+            if order.index(later) > order.index(gone):
+                name = next((name for name in _changed_by(gone) if _replaces_whole(later, name)), None)
+                if name is not None:
                     raise RevisionError(
                         f"cannot revert {gone.commit}: {later.commit}, later in the queue, replaces {name}() whole"
                     )
+
+
+def _changed_by(p: Patch) -> list[str]:
+    """The kernel functions, and constants, that a patch class defines."""
+    return [name for name in vars(p.cls) if not name.startswith("__")]
+
+
+def _replaces_whole(p: Patch, name: str) -> bool:
+    """Whether the patch defines ``name`` without building on what was there."""
+    replacement = vars(p.cls).get(name)
+    if replacement is None:
+        return False
+    return not callable(replacement) or "super" not in replacement.__code__.co_names

@@ -8,6 +8,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
+from xfdfuzz.kernel.base import phase_of
 from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
@@ -70,13 +71,14 @@ class FpuCore(FpuInit):
         except GeneralProtection:
             self.ex_handler_fprestore()
 
+    @phase_of("exc_device_not_available")
     def handle_xfd_event_in_kernel(self) -> None:
         """#NM from kernel mode: handle_xfd_event() WARNs, then die() (arch/x86/kernel/traps.c)."""
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)
         self.die(XRSTOR_FAULT)
 
     def ex_handler_fprestore(self) -> None:
-        """ "Bad FPU state detected", reinitialise the registers (arch/x86/mm/extable.c; core.c)."""
+        """Report bad FPU state and reinitialise the registers (arch/x86/mm/extable.c; core.c)."""
         self.report(XRSTOR_FAULT)
         init = self.fpstates[INIT_FPSTATE]
         self.xfd_update_state(init)

@@ -10,7 +10,7 @@ from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.kernel.base import KernelBase
+from xfdfuzz.kernel.base import KernelBase, seam
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, INIT_FPSTATE, NULL, USER_TASKS, Fpstate, System
 
 #: sizeof(struct fxregs_state): what a kernel without XSAVE saves, in bytes.
@@ -38,18 +38,29 @@ class FpuInit(KernelBase):
     XFEATURE_MASK_USER_SUPPORTED = (
         xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_AVX512 | xf.MASK_PKRU | xf.MASK_MPX | xf.MASK_XTILE
     )
-    #: PASID is in the kernel's mask, but ENQCMD, which it depends on, was disabled until 5.18 (7c1ef59145f1); so no
-    #: supervisor state is in use before (commit message of 781c64bfcb73).
-    XFEATURE_MASK_SUPERVISOR_SUPPORTED = 0
-    #: Supervisor states that only guests use; none until 8b05b3c98816 (6.17).
-    XFEATURE_MASK_GUEST_SUPERVISOR = 0
 
     def __init__(self, machine: Machine, system: System | None = None) -> None:
         super().__init__(machine, system)
         if machine.dyn2:
             self.XFEATURE_MAX = xf.DYN2 + 1
+        self.XFEATURE_MASK_SUPERVISOR_SUPPORTED = self.supervisor_xfeatures()
+        self.XFEATURE_MASK_GUEST_SUPERVISOR = self.guest_supervisor_xfeatures()
         self.XFEATURE_MASK_USER_DYNAMIC = xf.MASK_XTILE_DATA | (xf.MASK_DYN2 if machine.dyn2 else 0)
         self.fpu__init_system_xstate()
+
+    @seam
+    def supervisor_xfeatures(self) -> int:
+        """XFEATURE_MASK_SUPERVISOR_SUPPORTED, as far as it is in use (include/asm/fpu/xstate.h).
+
+        PASID is in the kernel's mask, but ENQCMD, which it depends on, was disabled until 5.18 (7c1ef59145f1), so no
+        supervisor state is in use before (commit message of 781c64bfcb73).
+        """
+        return 0
+
+    @seam
+    def guest_supervisor_xfeatures(self) -> int:
+        """XFEATURE_MASK_GUEST_SUPERVISOR: what only guests use; none until 8b05b3c98816 (6.17)."""
+        return 0
 
     def fpu__init_system_xstate(self) -> None:
         """Choose the features (arch/x86/kernel/fpu/xstate.c, fpu__init_system_xstate(), v5.16).

@@ -134,7 +134,7 @@ class Xstate(FpuCore):
     # -- growth --------------------------------------------------------------------------------------------------
 
     def xfd_enable_feature(self, xfd_err: int) -> int:
-        """Give current the features in ``xfd_err``; 0, EPERM or EFAULT (fpu/xstate.c, 672365477ae8)."""
+        """Give current the features in ``xfd_err``; 0, EPERM or EFAULT (fpu/xstate.c, 783e87b40495)."""
         event = xfd_err & self.XFEATURE_MASK_USER_DYNAMIC
         if not event:
             return 0

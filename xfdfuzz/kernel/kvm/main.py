@@ -81,28 +81,39 @@ class KvmMain(Process):
     def kvm_vm_ioctl_create_vcpu(self, vm_nr: int, vcpu_id: int) -> tuple[int, int]:
         """KVM_CREATE_VCPU: 0 and the vCPU's number; EIO, EINVAL, ENOMEM, EEXIST.
 
-        The id is checked against the existing ones only after kvm_arch_vcpu_create(), so EEXIST comes after the guest
-        permissions were locked.
+        Up to 6.12 at least, the id is checked against the existing ones only after kvm_arch_vcpu_create(), so EEXIST
+        comes after the guest permissions were locked.
         """
         ret = self.kvm_vm_ioctl_guard(self.vms[vm_nr])
         if ret:
             return ret, 0
         if vcpu_id >= KVM_MAX_VCPU_IDS:
             return -EINVAL, 0
+        ret = self.kvm_vcpu_id_precheck(vm_nr, vcpu_id)
+        if ret:
+            return ret, 0
         nr = next((nr for nr, vcpu in enumerate(self.vcpus) if not vcpu.exists), None)
         if nr is None:
             return -ENOMEM, 0
         vcpu = self.vcpus[nr]
+        taken = self.kvm_get_vcpu_by_id(vm_nr, vcpu_id)
         assign(vcpu, Vcpu(exists=1, vm=vm_nr, id=vcpu_id, last_vmentry_cpu=-1))
         ret = self.kvm_arch_vcpu_create(vcpu)
-        if not ret and any(
-            other.exists and other.vm == vm_nr and other.id == vcpu_id for n, other in enumerate(self.vcpus) if n != nr
-        ):
+        if not ret and taken:
             self.kvm_arch_vcpu_destroy(vcpu)
             ret = -EEXIST
         if ret:
             assign(vcpu, Vcpu())
         return ret, nr
+
+    @seam
+    def kvm_vcpu_id_precheck(self, vm_nr: int, vcpu_id: int) -> int:
+        """What newer kernels check before they create anything."""
+        return 0
+
+    def kvm_get_vcpu_by_id(self, vm_nr: int, vcpu_id: int) -> bool:
+        """Whether the VM has a vCPU of that id."""
+        return any(vcpu.exists and vcpu.vm == vm_nr and vcpu.id == vcpu_id for vcpu in self.vcpus)
 
     def kvm_destroy_vm(self, vm_nr: int) -> None:
         """The last reference to a VM and its vCPUs is closed."""

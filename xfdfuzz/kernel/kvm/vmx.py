@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.base import phase_of
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 
@@ -15,20 +16,24 @@ class Kernel(KvmX86):
 
     revision = "v5.16"
 
+    @phase_of("vmx_create_vcpu")
     def kvm_x86_vcpu_create(self, vcpu: Vcpu) -> None:
         """All MSRs are intercepted, #NM is not (vmx_create_vcpu())."""
         arch = vcpu.arch
         arch.xfd_read_intercept = arch.xfd_write_intercept = 1
         arch.xfd_err_read_intercept = arch.xfd_err_write_intercept = 1
 
+    @phase_of("vmx_vcpu_after_set_cpuid")
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
         """vmx_vcpu_after_set_cpuid(): nothing for XFD; refreshes the exception bitmap."""
         self.vmx_update_exception_bitmap(vcpu)
 
+    @phase_of("vmx_set_msr")
     def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
         """vmx_set_msr(): 0, or a positive code for a refused access."""
         return self.kvm_set_msr_common(vcpu, index, data, host_initiated)
 
+    @phase_of("vmx_get_msr")
     def kvm_x86_get_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
         """vmx_get_msr()."""
         return self.kvm_get_msr_common(vcpu, index, host_initiated)
@@ -37,6 +42,7 @@ class Kernel(KvmX86):
         """Which exceptions exit; of those that matter here none."""
         vcpu.arch.nm_intercept = 0
 
+    @phase_of("vmx_handle_exit_irqoff")
     def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
         """vmx_handle_exit_irqoff(): the host's interrupt handler runs here, softirqs on its way out."""
         if vcpu.exit_pending == st.EXIT_NM:

@@ -12,7 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
@@ -76,7 +76,12 @@ class KvmX86(KvmCpuid):
     # -- exceptions ----------------------------------------------------------------------------------------------
 
     def kvm_queue_exception(self, vcpu: Vcpu, vector: int) -> None:
-        """kvm_multiple_exception(): a second benign exception replaces the first."""
+        """kvm_multiple_exception(): #GP on top of #GP is #DF, a benign exception replaces the first.
+
+        The triple fault of a third #GP is not modelled: #DF stays.
+        """
+        if vcpu.arch.exception_pending and vector == st.GP_VECTOR and vcpu.arch.exception_vector != st.NM_VECTOR:
+            vector = st.DF_VECTOR
         vcpu.arch.exception_pending = 1
         vcpu.arch.exception_vector = vector
 
@@ -129,6 +134,10 @@ class KvmX86(KvmCpuid):
             return -EINVAL
         return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
 
+    def kvm_vcpu_ioctl_x86_get_xcrs(self, vcpu: Vcpu) -> int | None:
+        """KVM_GET_XCRS: XCR0; no entry without XSAVE."""
+        return vcpu.arch.xcr0 if self.use_xsave else None
+
     # -- MSRs ----------------------------------------------------------------------------------------------------
 
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
@@ -164,6 +173,7 @@ class KvmX86(KvmCpuid):
             return 1
         return self.kvm_skip_emulated_instruction(vcpu)
 
+    @phase_of("msr_io")
     def kvm_set_msrs(self, vcpu: Vcpu, entries: tuple[tuple[int, int], ...]) -> int:
         """KVM_SET_MSRS: how many entries were taken before the first that was refused (msr_io())."""
         for count, (index, data) in enumerate(entries):
@@ -171,6 +181,7 @@ class KvmX86(KvmCpuid):
                 return count
         return len(entries)
 
+    @phase_of("msr_io")
     def kvm_get_msrs(self, vcpu: Vcpu, index: int) -> tuple[int, int]:
         """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
         r, data = self.kvm_x86_get_msr(vcpu, index, True)
@@ -212,6 +223,7 @@ class KvmX86(KvmCpuid):
         """How many bytes KVM_SET_XSAVE takes from user space."""
         return KVM_XSAVE_SIZE
 
+    @phase_of("kvm_vm_ioctl_check_extension")
     def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
         """KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) on a VM, or with None on /dev/kvm; unknown before the series."""
         return 0
@@ -269,6 +281,7 @@ class KvmX86(KvmCpuid):
             vcpu.run_over = 1
             vcpu.run_ret = r
 
+    @phase_of("kvm_arch_vcpu_ioctl_run")
     def kvm_arch_vcpu_ioctl_run_out(self, vcpu: Vcpu) -> int:
         """The `out:` label: a pending signal ended the loop unless an exit did; put the guest FPU and the vCPU."""
         r = vcpu.run_ret
@@ -297,6 +310,7 @@ class KvmX86(KvmCpuid):
     def vcpu_enter_guest_xfd_err(self, vcpu: Vcpu) -> None:
         """Load the guest's IA32_XFD_ERR; nothing before the series."""
 
+    @phase_of("vcpu_enter_guest")
     def vcpu_enter_guest_exited(self, vcpu: Vcpu, kernel_fpu: bool = False) -> None:
         """From VM exit to `local_irq_enable()`.
 

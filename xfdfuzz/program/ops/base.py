@@ -44,7 +44,7 @@ class Op:
         raise NotImplementedError
 
     def run(self, k: Kernel) -> Result:
-        """Make it happen: call the kernel, then write the ghost."""
+        """Make it happen: call the kernel and write the ghost, before or after, as the hardware would."""
         raise NotImplementedError
 
 

@@ -32,7 +32,9 @@ class _Insn(GuestOp):
         """The instruction exits: it must later complete or fault, once."""
         vcpu.exit_msr = msr
         vcpu.exit_value = value
-        k.system.ghost.vcpus[self.vcpu].insn_owed = kind
+        ideal = k.system.ghost.vcpus[self.vcpu]
+        ideal.insn_owed = kind
+        ideal.owed_value = value
         return vm_exit(k, vcpu, kind)
 
     def device_not_available(self, k: Kernel, vcpu: Vcpu, xfd: bool, components: int) -> Result:
@@ -125,6 +127,8 @@ class GuestXsavec(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
+        if not k.machine.xsave:
+            return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
@@ -144,6 +148,8 @@ class GuestXrstor(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
+        if not k.machine.xsave:
+            return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
         token = ghost.vcpu_token(self.vcpu, self.token)
@@ -217,13 +223,16 @@ class GuestRdmsr(_Insn):
 
 @op("v{vcpu} xsetbv({xcr0})")
 class GuestXsetbv(_Insn):
-    """XSETBV of XCR0; it always exits."""
+    """XSETBV of XCR0; it always exits, unless it is #UD because there is no XSAVE."""
 
     vcpu: Nr = 0
     xcr0: Xfeatures = xf.MASK_X87
 
     def run(self, k: Kernel) -> Result:
-        return self.insn_exit(k, self.thread(k), st.EXIT_XSETBV, 0, self.xcr0)
+        vcpu = self.thread(k)
+        if not k.machine.xsave:
+            return Result("#UD")
+        return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
 
 
 @op("v{vcpu} clts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -95,6 +95,9 @@ class CloseVm(_VmIoctl):
     vm: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
+        """Only who shares the VM's address space holds its file descriptors."""
+        if k.vms[self.vm].mm != k.tasks[self.task].mm:
+            return False
         running = any(v.exists and v.vm == self.vm and v.task for v in k.vcpus)
         return not running and _VmIoctl.enabled(self, k)
 
@@ -139,7 +142,7 @@ class KvmSetXcrs(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, self.xcr0)
         if not ret:
-            k.system.ghost.vcpus[self.vcpu].xcr0 = self.xcr0
+            ghost.user_wrote_xcr0(k.system.ghost.vcpus[self.vcpu], self.xcr0)
         return Result(ret)
 
 
@@ -151,7 +154,7 @@ class KvmGetXcrs(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, vcpu.arch.xcr0)
+        return Result(0, k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MSRS, {msrs})")
@@ -166,10 +169,7 @@ class KvmSetMsrs(VcpuIoctl):
         count = k.kvm_set_msrs(vcpu, self.msrs.entries)
         ideal = k.system.ghost.vcpus[self.vcpu]
         for index, value in self.msrs.entries[:count]:
-            if index == MSR_IA32_XFD:
-                ghost.set_xfd(ideal, value)
-            elif index == MSR_IA32_XFD_ERR:
-                ideal.xfd_err = value
+            ghost.user_wrote_msr(vcpu, ideal, index, value)
         return Result(count)
 
 
@@ -239,7 +239,7 @@ class KvmGetXsave2(VcpuIoctl):
 class KvmSetFpu(VcpuIoctl):
     """Write x87 and SSE through the old interface.
 
-    KVM does not touch XSTATE_BV there, so whether the guest sees them depends on what it held (kernel.md 8): the ghost
+    KVM does not touch XSTATE_BV there, so whether the guest sees them depends on what it held: the ghost
     takes them as undefined.
     """
 

@@ -62,7 +62,7 @@ class VmEnter(VcpuRunOp):
         ideal = k.system.ghost.vcpus[self.vcpu]
         ideal.insn_owed = ideal.nm_owed = 0
         vcpu.arch.insn_skips = 0
-        return Result({0: "ok", st.NM_VECTOR: "#NM", st.GP_VECTOR: "#GP"}[injected])
+        return Result({0: "ok", st.NM_VECTOR: "#NM", st.DF_VECTOR: "#DF", st.GP_VECTOR: "#GP"}[injected])
 
 
 @op("v{vcpu} handle")

@@ -1,0 +1,160 @@
+"""Registering and loading invariants, and what the checker says of a predicate that is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.invariants import core
+from xfdfuzz.invariants.core import INVARIANTS, Broken, InvariantError, View, invariant, load, load_file, loaded_files
+from xfdfuzz.kernel.event import WARN
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import resolve
+
+PROGRAM = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 ioctl(kvm, KVM_CREATE_VM)\n")
+ONE = """\
+from xfdfuzz.invariants.core import invariant
+
+
+@invariant("mine", "abi")
+def mine(view):
+    \"\"\"My own.\"\"\"
+    return []
+"""
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the invariants and the files that a test loads."""
+    before = dict(load())
+    monkeypatch.setattr(core, "_FILES", {})
+    yield
+    INVARIANTS.clear()
+    INVARIANTS.update(before)
+
+
+def register(name: str = "mine", **options: Any) -> None:
+    @invariant(name, "abi", **options)
+    def mine(view: View) -> list[Broken]:
+        """My own."""
+        return []
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+# -- registering -------------------------------------------------------------------------------------------------------
+
+
+def test_two_of_one_name_in_one_file_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", ONE + ONE)
+    with pytest.raises(ValueError, match=r"invariant mine exists already \(.*mine\.py:4\)"):
+        load_file(file)
+
+
+def test_a_file_may_be_executed_again(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", ONE)
+    load_file(file)
+    load_file(tmp_path / "." / "mine.py")
+    load_file(tmp_path / "sub" / ".." / "mine.py")
+    assert loaded_files() == [file.resolve()]
+
+
+@pytest.mark.parametrize("name", ["", "Mine", "my_own", "-mine", "mine-", "my--own", "my own", "mine\n"])
+def test_names_are_kebab_case(name: str) -> None:
+    with pytest.raises(ValueError, match="kebab-case"):
+        register(name)
+
+
+def test_events_are_kinds_of_reports() -> None:
+    register(events=(WARN,))
+    with pytest.raises(ValueError, match="event 'warning' is none of warn, xrstor-fault, "):
+        register(events=("warning",))
+    with pytest.raises(ValueError, match="event 'w' is none of"):
+        register(events="warn")
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_may_define_dataclasses(tmp_path: Path) -> None:
+    text = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "@dataclass\n"
+        "class Mine:\n"
+        "    number: int\n"
+        "    all: ClassVar[int] = 0\n"
+    )
+    load_file(write(tmp_path / "mine.py", text))
+
+
+def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
+    files = [write(tmp_path / folder / "mine.py", f"WHERE = {folder!r}\n") for folder in ("a", "b")]
+    for file in files:
+        load_file(file)
+    assert loaded_files() == files
+    assert [vars(sys.modules[name])["WHERE"] for name in core._FILES.values()] == ["a", "b"]
+
+
+def test_a_file_that_fails_was_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        load_file(write(tmp_path / "failing.py", "1 / 0\n"))
+    with pytest.raises(FileNotFoundError):
+        load_file(tmp_path / "missing.py")
+    assert loaded_files() == []
+    assert not [name for name in sys.modules if "_failing_" in name]
+
+
+def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("theirs", "nowhere.at_all", "xfdfuzz.invariants")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    with pytest.raises(InvariantError, match=r"^entry point theirs = nowhere\.at_all: ModuleNotFoundError: "):
+        load()
+
+
+# -- checking ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "returns None"),
+        (True, "returns a value of type bool"),
+        (["it is broken"], "gives a value of type str"),
+        ([None], "gives None"),
+        ([("message", "site", 0)], "gives a value of type tuple"),
+    ],
+)
+def test_a_predicate_that_gives_something_else(given: Any, message: str, state: bool) -> None:
+    @invariant("mine", "abi", state=state)
+    def mine(view: View) -> Any:
+        """My own."""
+        return given
+
+    place = f"{__file__}:{mine.__code__.co_firstlineno}"
+    with pytest.raises(InvariantError) as caught:
+        judge(PROGRAM, resolve("v7.3"), expectations=False)
+    assert str(caught.value) == f"{place}: invariant mine {message}: expected an iterable of Broken"
+
+
+def test_what_a_predicate_raises_is_its_own() -> None:
+    @invariant("mine", "abi")
+    def mine(view: View) -> Iterator[Broken]:
+        """My own."""
+        yield Broken("one")
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match=r"^mine$"):
+        judge(PROGRAM, resolve("v7.3"), expectations=False)
