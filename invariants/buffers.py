@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from xfdfuzz.invariants.core import Broken, View, invariant
@@ -74,9 +73,9 @@ def no_leak(view: View) -> Iterator[Broken]:
 def fpstate_reachable(view: View) -> Iterator[Broken]:
     """Every allocated fpstate is pointed to by a task or a vCPU, and none that is pointed to is freed: the first is a
     leak, the second a use after free in waiting."""
-    pointers = view.k.fpstate_pointers()
+    pointers, fpstates = view.k.fpstate_pointers(), view.k.fpstates
     for nr in range(FIRST_VALLOC, NR_FPSTATES):
-        fpstate = view.k.fpstates[nr]
+        fpstate = fpstates[nr]
         if fpstate.allocated and nr not in pointers:
             yield Broken(f"fpstate {nr} is allocated and nothing points to it", key=nr)
         if fpstate.freed and nr in pointers:
@@ -87,12 +86,12 @@ def fpstate_reachable(view: View) -> Iterator[Broken]:
 def fpstate_has_one_owner(view: View) -> Iterator[Broken]:
     """No two tasks, and no two vCPUs, share an fpstate: each would find the other's registers."""
     for pointers in (
-        [task.fpu.fpstate for task in view.k.tasks if task.exists],
-        [vcpu.arch.guest_fpu.fpstate for vcpu in view.k.vcpus if vcpu.exists],
+        [task.fpu.fpstate for task in view.k.tasks if task.exists and task.fpu.fpstate != NULL],
+        [vcpu.arch.guest_fpu.fpstate for vcpu in view.k.vcpus if vcpu.exists and vcpu.arch.guest_fpu.fpstate != NULL],
     ):
-        for nr, count in Counter(pointers).items():
-            if nr != NULL and count > 1:
-                yield Broken(f"fpstate {nr} belongs to {count} owners", key=nr)
+        for nr in set(pointers):
+            if pointers.count(nr) > 1:
+                yield Broken(f"fpstate {nr} belongs to {pointers.count(nr)} owners", key=nr)
 
 
 @invariant("fpstate-fits-its-features", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)
@@ -101,9 +100,10 @@ def fpstate_fits_its_features(view: View) -> Iterator[Broken]:
     writes there; the page that vmalloc rounds up to only hides it."""
     if not view.k.use_xsave:
         return
+    compacted_size = view.k.machine.cpuid.compacted_size
     for nr, fpstate in enumerate(view.k.fpstates):
         if fpstate.allocated:
-            needed = view.k.machine.cpuid.compacted_size(fpstate.xfeatures)
+            needed = compacted_size(fpstate.xfeatures)
             if needed > fpstate.alloc_size:
                 kind = "init" if nr == INIT_FPSTATE else "guest" if fpstate.is_guest else "host"
                 yield Broken(f"{kind} fpstate {nr} has {fpstate.alloc_size} bytes for {needed}", kind, nr)

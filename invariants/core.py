@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, GeneratorType
 from typing import NamedTuple
 
 import xfdfuzz.invariants as package
@@ -90,9 +91,9 @@ def component_site(component: int) -> str:
     return xf.NAMES[component] if 1 << component & (xf.MASK_XTILE | xf.MASK_DYN2) else "static"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Invariant:
-    """A named predicate.
+    """A named predicate.  Two are equal when they are the same object, which keeps hashing them cheap.
 
     ``ops``: the op classes after which it is looked at (empty: all).  ``events``: report kinds that it judges; it is
     called only when there is one.  ``state``: it speaks of a state, so it counts when it *becomes* false.  ``at_end``:
@@ -226,10 +227,10 @@ class Checker:
 
     def __init__(self, kernel: Kernel, revision: str) -> None:
         self.kernel = kernel
-        applicable = [i for i in INVARIANTS.values() if _applies(i, revision)]
+        applicable = _applicable(tuple(INVARIANTS.values()), revision)
         self._at_end = [i for i in applicable if i.at_end]
         self._each = [i for i in applicable if not i.at_end]
-        self._by_op: dict[type[Op], list[Invariant]] = {}
+        self._by_op: dict[type[Op], tuple[list[Invariant], list[Invariant]]] = {}
         self._broken: dict[str, frozenset[int]] = {}
 
     @property
@@ -242,19 +243,22 @@ class Checker:
         if step.result.ret == NOT_ENABLED:
             return []
         view = View(self.kernel, step)
-        dead = step.result.ret == PANIC
-        kinds = {event.kind for event in step.events} if step.events else ()
+        reports, looks = self._of(type(step.op))
         found: list[Violation] = []
-        for inv in self._of(type(step.op)):
-            if inv.events:
-                if kinds and not kinds.isdisjoint(inv.events):
+        if step.events:
+            kinds = {event.kind for event in step.events}
+            for inv in reports:
+                if not kinds.isdisjoint(inv.events):
                     found += self._violations(inv, view)
-            elif dead:
-                continue
-            elif inv.state:
-                found += self._newly_broken(inv, view)
-            else:
-                found += self._violations(inv, view)
+        if step.result.ret == PANIC:
+            return found
+        for inv in looks:
+            broken = _broken(inv, view)
+            # nearly all look and find nothing, ten times a step
+            if broken or inv.name in self._broken:
+                if inv.state:
+                    broken = self._newly(inv, broken)
+                found += [_violation(inv, view, one) for one in broken]
         return found
 
     def finish(self, last: Step) -> list[Violation]:
@@ -262,30 +266,30 @@ class Checker:
         view = View(self.kernel, last)
         return [violation for inv in self._at_end for violation in self._violations(inv, view)]
 
-    def _of(self, op: type[Op]) -> list[Invariant]:
+    def _of(self, op: type[Op]) -> tuple[list[Invariant], list[Invariant]]:
+        """The invariants that wait for a report, and those that look at the step whatever it reports."""
         if op not in self._by_op:
-            self._by_op[op] = [i for i in self._each if not i.ops or issubclass(op, i.ops)]
+            applicable = [i for i in self._each if not i.ops or issubclass(op, i.ops)]
+            self._by_op[op] = [i for i in applicable if i.events], [i for i in applicable if not i.events]
         return self._by_op[op]
 
     def _violations(self, inv: Invariant, view: View) -> list[Violation]:
         return [_violation(inv, view, broken) for broken in _broken(inv, view)]
 
-    def _newly_broken(self, inv: Invariant, view: View) -> list[Violation]:
-        now = _broken(inv, view)
-        if not now and inv.name not in self._broken:
-            return []
+    def _newly(self, inv: Invariant, broken: list[Broken]) -> list[Broken]:
+        """Of what is broken, what was not broken before; a state that stays broken is one violation."""
         known = self._broken.get(inv.name, frozenset())
-        self._broken[inv.name] = frozenset(broken.key for broken in now)
-        return [_violation(inv, view, broken) for broken in now if broken.key not in known]
+        self._broken[inv.name] = frozenset(one.key for one in broken)
+        return [one for one in broken if one.key not in known]
 
 
 def _broken(inv: Invariant, view: View) -> list[Broken]:
     """What the predicate gives; raises InvariantError where that is something else than it has to be."""
     given: object = inv.predicate(view)
-    # a generator is by far the most common; what it raises itself is left alone
-    if not isinstance(given, Iterable):
+    # a generator is by far the most common, and asking the abstract class is slow; what it raises itself is left alone
+    if type(given) is not GeneratorType and not isinstance(given, Iterable):
         raise _wrong(inv, f"returns {_described(given)}")
-    found = list(given)
+    found = [*given]
     for broken in found:
         if not isinstance(broken, Broken):
             raise _wrong(inv, f"gives {_described(broken)}")
@@ -298,6 +302,11 @@ def _wrong(inv: Invariant, what: str) -> InvariantError:
 
 def _described(value: object) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+@functools.cache
+def _applicable(invariants: tuple[Invariant, ...], revision: str) -> list[Invariant]:
+    return [inv for inv in invariants if _applies(inv, revision)]
 
 
 def _applies(inv: Invariant, revision: str) -> bool:

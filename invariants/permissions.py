@@ -36,10 +36,11 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
     """After the first vCPU of a process its guest permissions do not change: a request for a new one is -EBUSY, for one
     that is held 0.  Otherwise the vCPUs of a VM disagree about what the guest may use."""
     op = view.step.op
+    old, new = view.before.tasks, view.k.tasks
     for nr in range(USER_TASKS):
-        if view.k.tasks[nr].exists:
-            before, after = view.before.tasks[nr].fpu.guest_perm.state_perm, view.k.tasks[nr].fpu.guest_perm.state_perm
-            if before & FPU_GUEST_PERM_LOCKED and before != after:
+        if new[nr].exists:
+            before, after = old[nr].fpu.guest_perm.state_perm, new[nr].fpu.guest_perm.state_perm
+            if before != after and before & FPU_GUEST_PERM_LOCKED:
                 yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
     if isinstance(op, ReqXcompGuestPerm) and _perm(view.before, op.task, True).state_perm & FPU_GUEST_PERM_LOCKED:
         held = _perm(view.before, op.task, True).state_perm >> op.facility & 1 if op.facility < 63 else 0
@@ -83,12 +84,12 @@ def guest_features_permitted(view: View) -> Iterator[Broken]:
 def host_features_permitted(view: View) -> Iterator[Broken]:
     """A host thread's own fpstate has room only for dynamic features that its process asked for."""
     k = view.k
+    tasks, fpstates, dynamic = k.tasks, k.fpstates, k.XFEATURE_MASK_USER_DYNAMIC
     for nr in range(USER_TASKS):
-        task = k.tasks[nr]
+        task = tasks[nr]
         if task.exists:
-            own = k.fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
-            allowed = k.tasks[task.group_leader].fpu.perm.state_perm
-            if own.xfeatures & k.XFEATURE_MASK_USER_DYNAMIC & ~allowed:
+            used = fpstates[task.fpu.task_fpstate or task.fpu.fpstate].xfeatures & dynamic
+            if used and used & ~tasks[task.group_leader].fpu.perm.state_perm:
                 yield Broken(f"t{nr} has room for a feature that its process may not use", key=nr)
 
 
@@ -97,9 +98,10 @@ def host_xfd_guards_unbacked_features(view: View) -> Iterator[Broken]:
     """A host thread's fpstate keeps every dynamic feature disabled that it has no room for: with the XFD bit clear the
     thread uses the feature without permission, and its state is lost at the next switch."""
     k = view.k
+    tasks, fpstates = k.tasks, k.fpstates
     for nr in range(USER_TASKS):
-        task = k.tasks[nr]
+        task = tasks[nr]
         if task.exists:
-            own = k.fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
-            if not own.is_guest and k.init_xfd & ~own.xfeatures & ~own.xfd:
+            own = fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
+            if k.init_xfd & ~own.xfeatures & ~own.xfd and not own.is_guest:
                 yield Broken(f"t{nr}'s fpstate->xfd is {own.xfd:#x}, it has no room for {k.init_xfd:#x}", key=nr)

@@ -28,10 +28,11 @@ _PLUMBING = (
 
 def _differences(regs: CpuRegs, ideal: GhostRegs, own: int) -> Iterator[tuple[int, int, int, bool]]:
     """(component, found, expected, foreign) for what is not as it should be; ``own``: a token of the owner's."""
-    if not (regs.xinuse or any(ideal.data)):
+    all_found, all_expected = bytes(regs.data), bytes(ideal.data)
+    if all_found == all_expected:
         return
     for i in _COMPARED:
-        found, expected = regs.data[i], ideal.data[i]
+        found, expected = all_found[i], all_expected[i]
         if found == expected:
             continue
         foreign = found != 0 and not ghost.same_owner(found, own)

@@ -67,6 +67,7 @@ def components_in(mask: int) -> tuple[int, ...]:
     return tuple(i for i in range(COMPONENTS) if mask >> i & 1)
 
 
+@lru_cache(maxsize=4096)
 def legal_xcr0(value: int) -> bool:
     """Whether the bits of ``value`` may stand together in XCR0 (SDM vol. 2, XSETBV).
 

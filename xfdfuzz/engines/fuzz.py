@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,7 @@ def fuzz(
     campaign = Campaign(revision, set(known), None if seconds is None else began + seconds, examples)
     findings: list[Finding] = []
     interrupted = False
-    with PatientInterrupt() as ctrl_c:
+    with PatientInterrupt() as ctrl_c, _imports_out_of_the_collectors_way():
 
         def progress() -> None:
             ctrl_c.check()
@@ -126,6 +128,16 @@ def fuzz(
             interrupted = True
             doubts = ["interrupted before a fresh process had confirmed the findings"]
     return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(doubts))
+
+
+@contextmanager
+def _imports_out_of_the_collectors_way() -> Iterator[None]:
+    """Each full collection walks all modules, which stay for good: 7 % of a campaign's time without this."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _doubts(findings: list[Finding], revision: Revision) -> list[str]:
