@@ -222,28 +222,47 @@ def loaded_files() -> list[Path]:
     return list(_FILES)
 
 
+class Selection:
+    """The invariants of one revision, by when they are looked at; one serves every run of a campaign."""
+
+    def __init__(self, invariants: Iterable[Invariant], revision: str) -> None:
+        applicable = [inv for inv in invariants if _applies(inv, revision)]
+        self.at_end = [inv for inv in applicable if inv.at_end]
+        self._each = [inv for inv in applicable if not inv.at_end]
+        self._by_op: dict[type[Op], tuple[list[Invariant], list[Invariant]]] = {}
+
+    def after(self, op: type[Op]) -> tuple[list[Invariant], list[Invariant]]:
+        """Those that wait for a report, and those that look at the step of an ``op`` whatever it reports."""
+        if op not in self._by_op:
+            found = [inv for inv in self._each if not inv.ops or issubclass(op, inv.ops)]
+            self._by_op[op] = [inv for inv in found if inv.events], [inv for inv in found if not inv.events]
+        return self._by_op[op]
+
+
+@functools.cache
+def _selection(invariants: tuple[Invariant, ...], revision: str) -> Selection:
+    return Selection(invariants, revision)
+
+
 class Checker:
     """Applies the invariants of one revision to the steps of one run."""
 
     def __init__(self, kernel: Kernel, revision: str) -> None:
         self.kernel = kernel
-        applicable = _applicable(tuple(INVARIANTS.values()), revision)
-        self._at_end = [i for i in applicable if i.at_end]
-        self._each = [i for i in applicable if not i.at_end]
-        self._by_op: dict[type[Op], tuple[list[Invariant], list[Invariant]]] = {}
+        self._selection = _selection(tuple(INVARIANTS.values()), revision)
         self._broken: dict[str, frozenset[int]] = {}
 
     @property
     def looks_at_end(self) -> bool:
         """Whether any invariant wants to see the drained program."""
-        return bool(self._at_end)
+        return bool(self._selection.at_end)
 
     def check(self, step: Step) -> list[Violation]:
         """What ``step`` broke.  After the death of the host only its reports count."""
         if step.result.ret == NOT_ENABLED:
             return []
         view = View(self.kernel, step)
-        reports, looks = self._of(type(step.op))
+        reports, looks = self._selection.after(type(step.op))
         found: list[Violation] = []
         if step.events:
             kinds = {event.kind for event in step.events}
@@ -264,14 +283,7 @@ class Checker:
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""
         view = View(self.kernel, last)
-        return [violation for inv in self._at_end for violation in self._violations(inv, view)]
-
-    def _of(self, op: type[Op]) -> tuple[list[Invariant], list[Invariant]]:
-        """The invariants that wait for a report, and those that look at the step whatever it reports."""
-        if op not in self._by_op:
-            applicable = [i for i in self._each if not i.ops or issubclass(op, i.ops)]
-            self._by_op[op] = [i for i in applicable if i.events], [i for i in applicable if not i.events]
-        return self._by_op[op]
+        return [violation for inv in self._selection.at_end for violation in self._violations(inv, view)]
 
     def _violations(self, inv: Invariant, view: View) -> list[Violation]:
         return [_violation(inv, view, broken) for broken in _broken(inv, view)]
@@ -302,11 +314,6 @@ def _wrong(inv: Invariant, what: str) -> InvariantError:
 
 def _described(value: object) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
-
-
-@functools.cache
-def _applicable(invariants: tuple[Invariant, ...], revision: str) -> list[Invariant]:
-    return [inv for inv in invariants if _applies(inv, revision)]
 
 
 def _applies(inv: Invariant, revision: str) -> bool:
