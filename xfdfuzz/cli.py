@@ -254,8 +254,10 @@ def _load_invariants(files: Sequence[Path]) -> None:
             # a file that this one imports may be the broken one
             where = error.filename if error.filename not in (None, str(file.resolve())) else file
             raise BadInput(f"{where}:{error.lineno or 1}:{error.offset or 1}: {error.msg}") from None
-        except (BadInput, RevisionError) as error:
-            raise BadInput(str(error) if isinstance(error, BadInput) else f"{file}: {error}") from None
+        except BadInput:
+            raise
+        except RevisionError as error:
+            raise BadInput(f"{file}: {error}") from None
         except (Exception, SystemExit) as error:
             raise BadInput(f"{file}: {type(error).__name__}: {error}") from None
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.invariants.core import Checker, Violation
-from xfdfuzz.program.executor import Executor, drain_ops
+from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import NOT_ENABLED, Result, Step
+from xfdfuzz.program.step import NOT_ENABLED, Result
 from xfdfuzz.revisions import Revision
 
 
@@ -125,15 +125,8 @@ class Run:
     def finish(self) -> None:
         """Drain the program, look at what is left, and count the example, unless a violation ended it."""
         try:
-            if not self.over and self.checker.looks_at_end:
-                self._drain()
+            if not self.over and self.checker.looks_at_end and (last := self.executor.drain()):
+                self._judge(self.checker.finish(last))
         finally:
             if not self.over:
                 self.campaign.example_done()
-
-    def _drain(self) -> None:
-        last: Step | None = None
-        for op in drain_ops(self.executor.kernel):
-            last = self.executor.execute(op)
-        if last is not None and not self.executor.kernel.system.dead:
-            self._judge(self.checker.finish(last))

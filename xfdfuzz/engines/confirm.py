@@ -29,7 +29,7 @@ def buckets_elsewhere(texts: Sequence[str], revision: Revision) -> list[list[str
         "revision": revision.name,
         "apply": list(revision.applied),
         "revert": list(revision.reverted),
-        "invariants": [str(file.resolve()) for file in loaded_files()],
+        "invariants": [str(file) for file in loaded_files()],
         "programs": list(texts),
     }
     done = subprocess.run(

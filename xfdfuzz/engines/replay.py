@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.invariants.core import Checker, Violation, load
-from xfdfuzz.program.executor import Executor, drain_ops
+from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
@@ -84,12 +84,7 @@ def steps(program: Program, revision: Revision) -> Iterator[Judged]:
     checker = Checker(executor.kernel, revision.name)
     for step in executor.run(program.ops):
         yield Judged(_keep(step), tuple(checker.check(step)))
-    if not checker.looks_at_end:
-        return
-    last = None
-    for op in drain_ops(executor.kernel):
-        last = executor.execute(op)
-    if last is not None and not executor.kernel.system.dead:
+    if checker.looks_at_end and (last := executor.drain()):
         yield Judged(None, tuple(checker.finish(last)))
 
 

@@ -67,7 +67,7 @@ class KernelMachine(RuleBasedStateMachine):
         self.run = Run(self.campaign, machine)
         self.domains = domains(machine)
         for op in boot(machine):
-            self.do(op)
+            self.run.execute(op)
         self.now = Situation.of(self.run.executor.kernel)
 
     def do(self, op: Op) -> None:

@@ -42,8 +42,15 @@ class Executor:
         for op in ops:
             yield self.execute(op)
 
+    def drain(self) -> Step | None:
+        """Let everything that is pending come to its end; the last step of it, None if the host is dead."""
+        last = None
+        for op in _drain_ops(self.kernel):
+            last = self.execute(op)
+        return None if self.kernel.system.dead else last
 
-def drain_ops(k: Kernel) -> Iterator[Op]:
+
+def _drain_ops(k: Kernel) -> Iterator[Op]:
     """What lets everything that is pending come to its end: memory is there, every KVM_RUN returns and runs once more.
 
     Yields ops lazily: each is chosen in the state that the ones before have led to.
