@@ -281,8 +281,9 @@ class BugOnImbalance(KvmX86):
 
     def kvm_bug_on(self, vcpu: Vcpu, condition: object) -> bool:
         """KVM_BUG_ON(): warn, and refuse every later ioctl (include/linux/kvm_host.h)."""
-        if self.warn_on(condition):
-            self.vms[vcpu.vm].vm_bugged = 1
+        vm = self.vms[vcpu.vm]
+        if self.warn_on(condition and not vm.vm_bugged):
+            vm.vm_bugged = 1
         return bool(condition)
 
     def kvm_load_guest_fpu(self, vcpu: Vcpu) -> None:

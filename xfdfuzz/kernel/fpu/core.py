@@ -67,15 +67,21 @@ class FpuCore(FpuInit):
         try:
             xsave.xrstors(self.regs, fpstate.regs, mask)
         except DeviceNotAvailable:
-            self.handle_xfd_event_in_kernel()
+            self.exc_device_not_available_in_kernel()
         except GeneralProtection:
             self.ex_handler_fprestore()
 
     @phase_of("exc_device_not_available")
-    def handle_xfd_event_in_kernel(self) -> None:
-        """#NM from kernel mode: handle_xfd_event() WARNs, then die() (arch/x86/kernel/traps.c)."""
-        self.wrmsrl(MSR_IA32_XFD_ERR, 0)
+    def exc_device_not_available_in_kernel(self) -> None:
+        """#NM from kernel mode: "unexpected #NM exception", die() (arch/x86/kernel/traps.c)."""
+        self.handle_xfd_event_in_kernel()
         self.die(XRSTOR_FAULT)
+
+    @phase_of("handle_xfd_event")
+    def handle_xfd_event_in_kernel(self) -> None:
+        """Clear XFD_ERR, then WARN_ON(!user_mode(regs)) (arch/x86/kernel/traps.c)."""
+        self.wrmsrl(MSR_IA32_XFD_ERR, 0)
+        self.warn_on(True)
 
     def ex_handler_fprestore(self) -> None:
         """Report bad FPU state and reinitialise the registers (arch/x86/mm/extable.c; core.c)."""
