@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
+from xfdfuzz.cli.exits import EXIT_CODES
 from xfdfuzz.engines.campaign import Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import judge
@@ -73,7 +74,7 @@ def write(name: str, text: str) -> str:
 
 def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "xfdfuzz.cli", *argv],
+        [sys.executable, "-m", "xfdfuzz", *argv],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
         stderr=subprocess.PIPE,
@@ -253,7 +254,7 @@ def test_help_names_the_exit_codes(run: Run, argv: list[str]) -> None:
 def test_help_and_the_documentation_list_the_same_cases() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     documented = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
-    cases = re.findall(r"^  (\d)  (.*(?:\n     .*)*)", cli.EXIT_CODES, re.MULTILINE)
+    cases = re.findall(r"^  (\d)  (.*(?:\n     .*)*)", EXIT_CODES, re.MULTILINE)
     assert [(code, " ".join(case.split())) for code, case in cases] == [(c, t.replace("`", "")) for c, t in documented]
 
 

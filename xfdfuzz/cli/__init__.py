@@ -1,0 +1,81 @@
+"""The command line.  It reads arguments and wires; what happens is in the engines, what is printed in the reports.
+
+One module a command, and what they share.  Imports are made where they are needed: `--help` does not load the model,
+and `replay` does not load Hypothesis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from xfdfuzz.cli import fuzz, listing, replay
+from xfdfuzz.cli.arguments import Parser, Version
+from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, complain, reason
+
+#: The modules of the commands, in the order of the help.
+COMMANDS = (fuzz, replay, listing)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or a usage error that was printed
+        return int(stop.code or 0)
+    try:
+        code: int = args.command(args)
+        sys.stdout.flush()
+    except BadInput as error:
+        return complain(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return complain("interrupted", NOT_JUDGED)
+    except OSError as error:
+        _drop_stdout()
+        # a reader that went away, such as head, has what it wanted
+        return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
+    except Exception as error:
+        from xfdfuzz.invariants.core import InvariantError
+
+        if isinstance(error, InvariantError):
+            return complain(str(error), BAD_INPUT)
+        place = _place_in(args.invariants, error)
+        if place:
+            return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
+        traceback.print_exc()
+        return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
+    return code
+
+
+def _place_in(files: Sequence[Path], error: Exception) -> str:
+    """Where in the user's own invariants the error came up, or nothing."""
+    names = {file.resolve() for file in files}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in names]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _drop_stdout() -> None:
+    """Whatever is still buffered goes nowhere, or Python would complain about it at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="xfdfuzz",
+        description="Fuzz and check an executable model of Linux' KVM and FPU code under XFD and AMX.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        module.add(commands)
+    return parser

@@ -1,0 +1,98 @@
+"""What the commands' parsers share: the parser itself, option groups and argument types."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+#: What a command adds its parser to.
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a usage error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print it and exit."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class Version(argparse.Action):
+    """Looks the version up when it is asked for: that takes longer than parsing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it and exit."""
+        from importlib import metadata
+
+        try:
+            version = metadata.version("xfdfuzz")
+        except metadata.PackageNotFoundError:
+            version = "unknown"  # run from a checkout
+        print(f"xfdfuzz {version}")
+        parser.exit()
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    """A command's parser with the options of every command; ``run`` gives the exit code."""
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(command=run)
+    command.add_argument("--invariants", action="append", type=Path, default=[], metavar="FILE", help="more invariants")
+    command.add_argument("--format", choices=("rich", "json"), default="rich", help="text for people, or JSON lines")
+    return command
+
+
+def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
+    """The options that choose the kernels under test; ``default`` says what is taken without them."""
+    command.add_argument(
+        "--revision", action="append", default=[], metavar="R", help=f"the kernel under test; repeatable ({default})"
+    )
+    command.add_argument("--apply", action="append", default=[], metavar="C", help="add the patch with commit C")
+    command.add_argument("--revert", action="append", default=[], metavar="C", help="leave the patch with commit C out")
+
+
+def natural(text: str) -> int:
+    """A number from 0 on."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
+    number = natural(text)
+    if not number:
+        raise argparse.ArgumentTypeError("expected a number from 1 on, got 0")
+    return number
+
+
+def directory(text: str) -> Path:
+    """The name of a directory, which need not exist."""
+    if not text:  # a script's unset variable, which Path() would take for the current directory
+        raise argparse.ArgumentTypeError("expected the name of a directory")
+    return Path(text)
+
+
+def seconds(text: str) -> float:
+    """A duration: 90, 10m, 2h."""
+    match = _DURATION.fullmatch(text)
+    duration = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < duration < 1e9:
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90, 10m or 2h, got {text!r}")
+    return duration

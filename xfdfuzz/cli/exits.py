@@ -1,0 +1,39 @@
+"""Exit codes, and the one line that says what was wrong."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+CLEAN, VIOLATION, BAD_INPUT, NOT_JUDGED = range(4)
+
+EXIT_CODES = """\
+exit codes:
+  0  clean; replay: every expectation holds or, without one, there is no violation
+  1  a violation that --known does not know (fuzz); an expectation that fails,
+     or a violation without one (replay)
+  2  usage or bad input: an unknown revision, commit or invariant, a broken or
+     contradictory program, an unreadable file or directory, a directory that
+     cannot be saved to, a broken --invariants file or package of invariants
+  3  could not judge: interrupted, nothing executed, a finding that a fresh
+     process does not confirm, the output could not be written, internal error
+  4  skipped: what it needs is not here (reserved)
+the highest one wins when there are several
+"""
+
+
+class BadInput(Exception):
+    """What the user gave cannot be used; as text it is one line that says why."""
+
+
+def complain(message: str, code: int) -> int:
+    """Print the line; returns ``code``."""
+    with suppress(OSError):
+        print(f"xfdfuzz: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, and with which file."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -1,0 +1,166 @@
+"""`xfdfuzz fuzz`: search revisions for violations, save and print what is found."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, directory, natural, positive, seconds
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from xfdfuzz.engines.fuzz import Finding, Report
+    from xfdfuzz.program.program import Program
+    from xfdfuzz.revisions import Revision
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found")
+    add_revisions(command, "default: amx-v1")
+    command.add_argument("--seed", type=natural, metavar="N", help="repeat the run with this seed (default: random)")
+    limit = command.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--time", type=seconds, default=60.0, metavar="SECONDS", help="for each revision; 90, 10m, 2h (default: 60)"
+    )
+    limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
+    command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
+    command.add_argument(
+        "--known",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="FILE|DIR",
+        help="what these programs violate is known: only other violations count; repeatable",
+    )
+    command.add_argument(
+        "--save", type=directory, default=Path("findings"), metavar="DIR", help="where findings go (default: findings)"
+    )
+
+
+def _fuzz(args: argparse.Namespace) -> int:
+    from xfdfuzz.report import machine, terminal
+    from xfdfuzz.report.findings import check_directory
+
+    load_invariants(args.invariants)
+    revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    try:
+        check_directory(args.save)
+    except OSError as error:
+        raise BadInput(f"cannot save to {args.save}: {error.strerror}") from None
+    known = [read_program(file) for file in find_programs(args.known)]
+    if args.known and not known:
+        raise BadInput(f"no *.xfd file below {', '.join(map(str, args.known))}")
+    if args.seed is None:
+        args.seed = random.SystemRandom().randrange(1 << 32)
+    out, err = terminal.console(sys.stdout), terminal.console(sys.stderr)
+    code = CLEAN
+    saver = _Saver(args.save)
+    for revision in revisions:
+        report = _campaign(args, revision, known, saver, err)
+        if args.format == "json":
+            machine.write(machine.campaign(report), sys.stdout)
+        else:
+            terminal.campaign(out, report, _repeat_command(args, revision), args.invariants)
+        for doubt in report.doubts:
+            complain(doubt, NOT_JUDGED)
+        code = max(code, _judgement(report))
+        if report.interrupted:
+            break
+    return code
+
+
+def _known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
+    """What the known programs violate on the revision under test, just as it is."""
+    from xfdfuzz.engines.replay import judge
+    from xfdfuzz.report import terminal
+
+    buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
+    if programs:
+        counts = f"{len(buckets)} known bucket{'' if len(buckets) == 1 else 's'} of {len(programs)} programs"
+        terminal.line(err, f"{revision.label}: {counts}")
+    return buckets
+
+
+def _campaign(
+    args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: _Saver, err: Console
+) -> Report:
+    """Fuzz one revision; every finding is saved before anything is said about it."""
+    from xfdfuzz.engines.fuzz import fuzz
+    from xfdfuzz.report import terminal
+    from xfdfuzz.report.progress import Progress
+
+    saved: dict[str, Finding] = {}
+    terminal.line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
+    buckets = _known_buckets(known, revision, err)
+    with Progress(err, revision.label) as progress:
+
+        def on_finding(finding: Finding) -> None:
+            saved[finding.violation.bucket] = saver.save(finding)
+            progress.found(saved[finding.violation.bucket])
+
+        report = fuzz(
+            revision,
+            seed=args.seed,
+            seconds=None if args.examples else args.time,
+            examples=args.examples,
+            steps=args.steps,
+            known=buckets,
+            on_progress=progress.update,
+            on_finding=on_finding,
+        )
+    # Ctrl-C may have come between the finding and its file
+    findings = [saved.get(f.violation.bucket) or saver.save(f) for f in report.findings]
+    return replace(report, findings=tuple(findings))
+
+
+class _Saver:
+    """Saves findings in a directory.  What cannot be saved, and why, is told once: a full disk stays full."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._told = False
+
+    def save(self, finding: Finding) -> Finding:
+        """The finding with its file.  If the disk is full by now it is printed all the same; the exit code tells."""
+        from xfdfuzz.report.findings import save
+
+        try:
+            return replace(finding, file=save(finding, self._directory))
+        except OSError as error:
+            if not self._told:
+                complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
+            self._told = True
+            return finding
+
+
+def _judgement(report: Report) -> int:
+    """The exit code of a campaign."""
+    if report.interrupted or report.doubts or not report.stats.steps:
+        return NOT_JUDGED
+    if any(finding.file is None for finding in report.findings):
+        return BAD_INPUT
+    return VIOLATION if report.findings else CLEAN
+
+
+def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
+    from xfdfuzz.report.findings import revision_options
+
+    limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
+    options = [*limit, "--steps", str(args.steps), "--save", str(args.save)]
+    files = [word for file in args.invariants for word in ("--invariants", str(file))]
+    # the option once for each: a file name can then not be taken for the end of the list
+    known = [word for path in args.known for word in ("--known", str(path))]
+    return shlex.join(
+        ["xfdfuzz", "fuzz", *revision_options(revision), "--seed", str(args.seed), *options, *known, *files]
+    )

@@ -1,0 +1,144 @@
+"""What the command line names, read and checked: invariants, revisions, programs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xfdfuzz.cli.exits import BadInput, reason
+
+if TYPE_CHECKING:
+    from xfdfuzz.program.program import Program
+    from xfdfuzz.revisions import Revision
+
+
+def load_invariants(files: Sequence[Path]) -> None:
+    """Load the built-in invariants and the given files; raises BadInput for a file that cannot be used."""
+    from xfdfuzz.invariants.core import INVARIANTS, load, load_file
+    from xfdfuzz.revisions import RevisionError, names
+
+    load()
+    for file in files:
+        if file.suffix != ".py":
+            raise BadInput(f"{file}: expected a Python file, *.py")
+        known = set(INVARIANTS)
+        try:
+            _check_text(file)
+            load_file(file)
+            for name in INVARIANTS.keys() - known:
+                INVARIANTS[name].applies_to(names()[0])  # that its revisions exist
+        except OSError as error:
+            raise BadInput(f"{file}: {error.strerror}") from None
+        except SyntaxError as error:
+            # a file that this one imports may be the broken one
+            where = error.filename if error.filename not in (None, str(file.resolve())) else file
+            raise BadInput(f"{where}:{error.lineno or 1}:{error.offset or 1}: {error.msg}") from None
+        except BadInput:
+            raise
+        except RevisionError as error:
+            raise BadInput(f"{file}: {error}") from None
+        except (Exception, SystemExit) as error:
+            raise BadInput(f"{file}: {type(error).__name__}: {error}") from None
+
+
+def _check_text(file: Path) -> None:
+    """Refuse a binary file with the place of the first bad byte: Python's own error has none."""
+    data = file.read_bytes()
+    position, reason = data.find(b"\0"), "not a text: it has a NUL byte"
+    if position < 0 and not re.match(rb"(.*\n)?[ \t]*#.*coding[:=]", data):  # another encoding is Python's business
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            position, reason = error.start, "not a UTF-8 text"
+    if position >= 0:
+        above, _, before = data[:position].rpartition(b"\n")
+        line = above.count(b"\n") + 1 + (b"\n" in data[:position])
+        raise BadInput(f"{file}:{line}:{len(before.decode(errors='replace')) + 1}: {reason}")
+
+
+def resolve_revisions(wanted: Sequence[str], apply: Sequence[str], revert: Sequence[str]) -> list[Revision]:
+    """The revisions asked for, each once."""
+    from xfdfuzz.revisions import RevisionError, resolve
+
+    try:
+        found = [resolve(name, apply, revert) for name in wanted]
+    except RevisionError as error:
+        raise BadInput(str(error)) from None
+    return list({revision.label: revision for revision in found}.values())
+
+
+def find_programs(paths: Sequence[Path]) -> list[Path]:
+    """The files that the command line names, each once."""
+    return list(dict.fromkeys(file for path in paths for file in _programs_below(path)))
+
+
+def _programs_below(path: Path) -> Iterator[Path]:
+    """``path`` itself if it is a file, else every program below it, in a stable order."""
+    if not path.is_dir():
+        yield path
+        return
+
+    def fail(error: OSError) -> None:
+        raise BadInput(reason(error))
+
+    for folder, inner, names in os.walk(path, onerror=fail):
+        inner.sort()
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(".xfd"))
+
+
+def read_program(file: Path) -> Program:
+    """Read and check a program; raises BadInput with the place of what is wrong."""
+    from xfdfuzz.program.text import ProgramError, parse
+
+    try:
+        # not read_text(), which would take a lone carriage return for the end of a line
+        program = parse(file.read_bytes().decode(), str(file))
+    except OSError as error:
+        raise BadInput(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: not a UTF-8 text (byte {error.start})") from None
+    except ProgramError as error:
+        raise BadInput(str(error)) from None
+    _check_expectations(program, file)
+    _check_patches(program, file)
+    return program
+
+
+def _check_expectations(program: Program, file: Path) -> None:
+    """An `expect:` line that names what does not exist would never fail, or always; so would contradicting ones."""
+    from xfdfuzz.engines.replay import contradiction
+    from xfdfuzz.invariants.core import INVARIANTS
+    from xfdfuzz.revisions import RevisionError, names, selects
+
+    for expectation in program.expect:
+        place, *columns = (f"{file}:{expectation.line}:{column}" for column in expectation.columns)
+        try:
+            selects(expectation.revisions, names()[0])
+        except RevisionError as error:
+            raise BadInput(f"{place}: {error}") from None
+        for name, column in zip(expectation.invariants, columns, strict=True):
+            if name not in INVARIANTS:
+                raise BadInput(f"{column}: unknown invariant {name}: see xfdfuzz list invariants")
+    found = contradiction(program)
+    if found:
+        raise BadInput(f"{file}:{found[0].line}:{found[0].columns[0]}: {found[1]}")
+
+
+def _check_patches(program: Program, file: Path) -> None:
+    """The patches in the header exist, and none is both applied and reverted."""
+    from xfdfuzz.revisions import RevisionError, find
+
+    applied: set[str] = set()
+    named = [*((name, True) for name in program.apply), *((name, False) for name in program.revert)]
+    for (name, apply), (line, column) in zip(named, program.patch_places, strict=True):
+        try:
+            commit = find(name).commit
+        except RevisionError as error:
+            raise BadInput(f"{file}:{line}:{column}: {error}") from None
+        if apply:
+            applied.add(commit)
+        elif commit in applied:
+            raise BadInput(f"{file}:{line}:{column}: {name} is applied and reverted")

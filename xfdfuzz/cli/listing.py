@@ -1,0 +1,31 @@
+"""`xfdfuzz list`: what there is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from xfdfuzz.cli.arguments import Commands, add_command
+from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(commands, "list", _list, "list revisions, patches, ops or invariants")
+    command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants"))
+    command.add_argument("--revision", metavar="R", help="only what this revision has; ops are the same on all")
+
+
+def _list(args: argparse.Namespace) -> int:
+    from xfdfuzz.report import listing, machine, terminal
+
+    load_invariants(args.invariants)
+    only = resolve_revisions([args.revision], [], [])[0] if args.revision else None
+    rows = listing.KINDS[args.kind](only)
+    if args.format == "rich":
+        terminal.listing(terminal.console(sys.stdout), args.kind, rows)
+        return CLEAN
+    for row in rows:
+        machine.write(row, sys.stdout)
+    return CLEAN

@@ -1,0 +1,80 @@
+"""`xfdfuzz replay`: run programs and hold them against what they expect."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.replay import Verdict
+    from xfdfuzz.program.program import Program
+    from xfdfuzz.revisions import Revision
+
+#: How many files are few enough to print their traces.
+FEW = 3
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(commands, "replay", _replay, "run programs and hold them against what they expect")
+    command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd below DIR")
+    add_revisions(command, "default: those that the program's expect: lines name, else amx-v1")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    load_invariants(args.invariants)
+    resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
+    files = find_programs(args.paths)
+    if not files:
+        return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
+    code = CLEAN
+    for file in files:
+        try:
+            code = max(code, _replay_file(args, file, few=len(files) <= FEW))
+        except BadInput as error:
+            code = max(code, complain(str(error), BAD_INPUT))
+    return code
+
+
+def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
+    from xfdfuzz.engines.replay import judge
+    from xfdfuzz.report import machine
+
+    program = read_program(file)
+    patched = bool(args.apply or args.revert)
+    verdicts = [judge(program, r, expectations=not patched) for r in _revisions_for(program, file, args)]
+    if args.format == "json":
+        machine.write(machine.replay(str(file), verdicts), sys.stdout)
+    else:
+        _print_verdicts(file, program, verdicts, few, every=bool(args.revision))
+    idle = [verdict.revision.label for verdict in verdicts if not verdict.happened]
+    if idle:
+        return complain(f"{file}: nothing was executed on {', '.join(idle)}", NOT_JUDGED)
+    return CLEAN if all(verdict.ok for verdict in verdicts) else VIOLATION
+
+
+def _print_verdicts(file: Path, program: Program, verdicts: list[Verdict], few: bool, every: bool) -> None:
+    """Full traces of failures and, of few files, of the first revision or of ``every`` one that was asked for."""
+    from xfdfuzz.report import terminal
+
+    out = terminal.console(sys.stdout)
+    for nr, verdict in enumerate(verdicts):
+        traced = not verdict.ok or (few and (every or nr == 0))
+        terminal.verdict(out, str(file), program, verdict, traced)
+
+
+def _revisions_for(program: Program, file: Path, args: argparse.Namespace) -> list[Revision]:
+    from xfdfuzz.engines.replay import revisions_for
+    from xfdfuzz.revisions import RevisionError
+
+    try:
+        found = revisions_for(program, args.revision, args.apply, args.revert)
+    except RevisionError as error:
+        raise BadInput(f"{file}: {error}") from None
+    return list({revision.label: revision for revision in found}.values())
