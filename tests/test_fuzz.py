@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import unittest
 from pathlib import Path
 
@@ -87,10 +86,8 @@ def test_coverage_counts_every_step() -> None:
 
 def test_every_op_has_a_rule() -> None:
     """An op that no rule makes would never be tried."""
-    tree = ast.parse(inspect.getsource(rules))
-    made = {
-        node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    }
+    nodes = [node for file in Path(rules.__path__[0]).glob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    made = {node.func.attr for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
     assert set(OPS) - made == set()
 
 

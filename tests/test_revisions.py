@@ -10,7 +10,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuStatePerm
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, RevisionError, names, resolve, selects
-from xfdfuzz.revisions.queue import Patch, compose
+from xfdfuzz.revisions.queue import DECLARED, Patch, compose
 
 OVERWRITE = """# xfdfuzz program 1
 machine cpus=1
@@ -51,6 +51,13 @@ def test_mainline_is_a_prefix_of_the_queue() -> None:
     for name in ("v5.17", "v5.18", "v6.6", "v6.12", "v6.18", "v7.3"):
         commits = [p.commit for p in resolve(name).patches]
         assert commits == queue[: len(commits)], name
+
+
+def test_every_declared_patch_has_a_place_in_the_queue_and_versions_ascend() -> None:
+    queue = [p for p in PATCHES.values() if p.cls.__module__.startswith("xfdfuzz.")]
+    assert set(queue) == {p for p in DECLARED.values() if p.cls.__module__.startswith("xfdfuzz.")}
+    versions = [tuple(int(part) for part in p.version[1:].split(".")) for p in queue]
+    assert versions == sorted(versions)
 
 
 def test_a_stable_version_has_its_backports_and_not_what_came_between() -> None:

@@ -1,6 +1,6 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches.
 
-The bases are the posted series and v5.17, one module each; mainline after it is a prefix of the queue in mainline.py, a
+The bases are the posted series and v5.17, one module each; mainline after it is a prefix of the queue in mainline/, a
 stable version is its base's prefix plus the backports that it is known to carry.
 """
 

@@ -37,6 +37,8 @@ class Patch:
 
 #: Every patch by its commit, in mainline order.
 PATCHES: dict[str, Patch] = {}
+#: What :func:`patch` declared, by class.
+DECLARED: dict[type[KernelBase], Patch] = {}
 
 _C = TypeVar("_C", bound=type[KernelBase])
 
@@ -44,13 +46,19 @@ _C = TypeVar("_C", bound=type[KernelBase])
 def patch(
     commit: str, title: str, version: str, fixes: tuple[str, ...] = (), stable: tuple[str, ...] = ()
 ) -> Callable[[_C], _C]:
-    """Register a patch class; the order of registration is the order of the queue."""
+    """Declare a class to be a patch; :func:`enqueue` gives it its place in the queue."""
 
-    def register(cls: _C) -> _C:
-        PATCHES[commit] = Patch(commit, title, version, fixes, stable, cls)
+    def declare(cls: _C) -> _C:
+        DECLARED[cls] = Patch(commit, title, version, fixes, stable, cls)
         return cls
 
-    return register
+    return declare
+
+
+def enqueue(series: Sequence[type[KernelBase]]) -> None:
+    """Put declared patches into the queue, in this order."""
+    for cls in series:
+        PATCHES[DECLARED[cls].commit] = DECLARED[cls]
 
 
 def find(commit: str) -> Patch:

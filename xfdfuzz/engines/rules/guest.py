@@ -1,0 +1,99 @@
+"""What guests do, and what makes them exit."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
+from xfdfuzz.program.fields import Drop
+from xfdfuzz.program.ops import guest
+from xfdfuzz.strategies.values import picks, targets
+
+
+class GuestRules(Rules):
+    """What guests do, and what makes them exit."""
+
+    @on("guests", vcpu=targets, token=tokens)
+    def guest_vmovups(self, vcpu: int, token: int) -> None:
+        """AVX."""
+        self.do(guest.GuestVmovups(self.guest(vcpu), token))
+
+    @on("guests", vcpu=targets, token=tokens)
+    def guest_ldtilecfg(self, vcpu: int, token: int) -> None:
+        """LDTILECFG."""
+        self.do(guest.GuestLdtilecfg(self.guest(vcpu), token))
+
+    @on("guests", vcpu=targets, token=tokens)
+    def guest_tileload(self, vcpu: int, token: int) -> None:
+        """TILELOADD."""
+        self.do(guest.GuestTileload(self.guest(vcpu), token))
+
+    @on("guests", vcpu=targets)
+    def guest_tilerelease(self, vcpu: int) -> None:
+        """TILERELEASE."""
+        self.do(guest.GuestTilerelease(self.guest(vcpu)))
+
+    @on("dyn2_guests", vcpu=targets, token=tokens)
+    def guest_dyn2load(self, vcpu: int, token: int) -> None:
+        """The synthetic feature."""
+        self.do(guest.GuestDyn2load(self.guest(vcpu), token))
+
+    @on("guests", vcpu=targets, mask=picks)
+    def guest_xsavec(self, vcpu: int, mask: int) -> None:
+        """XSAVEC."""
+        self.do(guest.GuestXsavec(self.guest(vcpu), self.domains.xfeatures.value(mask)))
+
+    @on("guests", vcpu=targets, mask=picks, bv=picks, token=tokens)
+    def guest_xrstor(self, vcpu: int, mask: int, bv: int, token: int) -> None:
+        """XRSTOR."""
+        values = self.domains.xfeatures
+        self.do(guest.GuestXrstor(self.guest(vcpu), values.value(mask), values.value(bv), token))
+
+    @on("guests", vcpu=targets, value=picks, drop=flags)
+    def guest_wrmsr_xfd(self, vcpu: int, value: int, drop: bool) -> None:
+        """WRMSR of IA32_XFD."""
+        self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD, self.domains.xfd.value(value), Drop(drop)))
+
+    @on("guests", vcpu=targets, value=picks)
+    def guest_wrmsr_xfd_err(self, vcpu: int, value: int) -> None:
+        """WRMSR of IA32_XFD_ERR."""
+        self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD_ERR, self.domains.xfd.value(value)))
+
+    @on("guests", vcpu=targets, err=flags)
+    def guest_rdmsr(self, vcpu: int, err: bool) -> None:
+        """RDMSR."""
+        self.do(guest.GuestRdmsr(self.guest(vcpu), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
+
+    @on("guests", vcpu=targets, xcr0=picks)
+    def guest_xsetbv(self, vcpu: int, xcr0: int) -> None:
+        """XSETBV."""
+        self.do(guest.GuestXsetbv(self.guest(vcpu), self.domains.xcr0.value(xcr0)))
+
+    @on("guests", vcpu=targets)
+    def guest_stts(self, vcpu: int) -> None:
+        """CR0.TS = 1."""
+        self.do(guest.GuestStts(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets)
+    def guest_clts(self, vcpu: int) -> None:
+        """CR0.TS = 0."""
+        self.do(guest.GuestClts(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets)
+    def guest_hlt(self, vcpu: int) -> None:
+        """HLT."""
+        self.do(guest.GuestHlt(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets)
+    def guest_out(self, vcpu: int) -> None:
+        """OUT."""
+        self.do(guest.GuestOut(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets)
+    def guest_interrupt(self, vcpu: int) -> None:
+        """An external interrupt."""
+        self.do(guest.GuestInterrupt(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets)
+    def guest_interrupt_kernel_fpu(self, vcpu: int) -> None:
+        """An external interrupt whose softirq uses the FPU."""
+        self.do(guest.GuestInterruptKernelFpu(self.guest(vcpu)))

@@ -1,0 +1,45 @@
+"""The environment: scheduling, softirqs, memory pressure."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.engines.rules.base import Rules, flags, on
+from xfdfuzz.program.ops import host
+from xfdfuzz.strategies.values import targets
+
+
+class HostRules(Rules):
+    """The environment: scheduling, softirqs, memory pressure."""
+
+    @on("schedulable", n=st.integers(0, 7))
+    def schedule(self, n: int) -> None:
+        """Preemption in favour of a user task."""
+        self.do(host.Schedule(*self.now.schedulable[n % len(self.now.schedulable)]))
+
+    @on("away", n=targets)
+    def schedule_vmm(self, n: int) -> None:
+        """Preemption in favour of a VMM's thread, so that a program comes back to its point."""
+        self.do(host.Schedule(*self.now.away[n % len(self.now.away)]))
+
+    @on("kthread_cpus", n=targets)
+    def schedule_kthread(self, n: int) -> None:
+        """Preemption in favour of a kernel thread."""
+        self.do(host.ScheduleKthread(self.now.kthread_cpus[n % len(self.now.kthread_cpus)]))
+
+    @on("host_cpus", n=targets)
+    def softirq_kernel_fpu(self, n: int) -> None:
+        """A softirq uses the FPU."""
+        self.do(host.SoftirqKernelFpu(self.now.host_cpus[n % len(self.now.host_cpus)]))
+
+    @on("xfd_cpus", n=targets, err=flags)
+    def host_rdmsr(self, n: int, err: bool) -> None:
+        """RDMSR in the host."""
+        cpu = self.now.xfd_cpus[n % len(self.now.xfd_cpus)]
+        self.do(host.HostRdmsr(cpu, MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
+
+    @on("alive", count=st.integers(0, 2))
+    def fail_alloc(self, count: int) -> None:
+        """Allocations fail."""
+        self.do(host.FailAlloc(count))

@@ -1,0 +1,103 @@
+"""/dev/kvm, VM and vCPU ioctls, but for KVM_RUN."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
+from xfdfuzz.program.ops import kvm
+from xfdfuzz.strategies.values import picks, targets
+
+
+class IoctlRules(Rules):
+    """/dev/kvm, VM and vCPU ioctls, but for KVM_RUN."""
+
+    @on("tasks", n=targets)
+    def kvm_create_vm(self, n: int) -> None:
+        """KVM_CREATE_VM."""
+        self.do(kvm.KvmCreateVm(self.task(n)))
+
+    @on("tasks", n=targets)
+    def kvm_get_supported_cpuid(self, n: int) -> None:
+        """KVM_GET_SUPPORTED_CPUID."""
+        self.do(kvm.KvmGetSupportedCpuid(self.task(n)))
+
+    @on("tasks", n=targets)
+    def kvm_check_xsave2(self, n: int) -> None:
+        """KVM_CAP_XSAVE2 of /dev/kvm."""
+        self.do(kvm.KvmCheckXsave2(self.task(n)))
+
+    @on("vm_tasks", n=targets, vm=targets)
+    def kvm_vm_check_xsave2(self, n: int, vm: int) -> None:
+        """KVM_CAP_XSAVE2 of a VM."""
+        self.do(kvm.KvmVmCheckXsave2(self.vmm(n), self.now.vms[vm % len(self.now.vms)]))
+
+    @on("vm_tasks", n=targets, vm=targets, vcpu_id=picks)
+    def kvm_create_vcpu(self, n: int, vm: int, vcpu_id: int) -> None:
+        """KVM_CREATE_VCPU."""
+        nr = self.now.vms[vm % len(self.now.vms)]
+        self.do(kvm.KvmCreateVcpu(self.vmm(n), nr, self.domains.vcpu_id.value(vcpu_id)))
+
+    @on("vm_tasks", n=targets, vm=targets)
+    def close_vm(self, n: int, vm: int) -> None:
+        """close() of a VM and its vCPUs."""
+        self.do(kvm.CloseVm(self.vmm(n), self.now.vms[vm % len(self.now.vms)]))
+
+    @on("idle_tasks", n=targets, vcpu=targets, entries=picks)
+    def kvm_set_cpuid2(self, n: int, vcpu: int, entries: int) -> None:
+        """KVM_SET_CPUID2."""
+        self.do(kvm.KvmSetCpuid2(self.vmm(n), self.idle_vcpu(vcpu), self.domains.cpuid.value(entries)))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_set_cpuid2_supported(self, n: int, vcpu: int) -> None:
+        """KVM_SET_CPUID2 of what is supported."""
+        self.do(kvm.KvmSetCpuid2Supported(self.vmm(n), self.idle_vcpu(vcpu)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, xcr0=picks)
+    def kvm_set_xcrs(self, n: int, vcpu: int, xcr0: int) -> None:
+        """KVM_SET_XCRS."""
+        self.do(kvm.KvmSetXcrs(self.vmm(n), self.idle_vcpu(vcpu), self.domains.xcr0.value(xcr0)))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_xcrs(self, n: int, vcpu: int) -> None:
+        """KVM_GET_XCRS."""
+        self.do(kvm.KvmGetXcrs(self.vmm(n), self.idle_vcpu(vcpu)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, msrs=picks)
+    def kvm_set_msrs(self, n: int, vcpu: int, msrs: int) -> None:
+        """KVM_SET_MSRS."""
+        self.do(kvm.KvmSetMsrs(self.vmm(n), self.idle_vcpu(vcpu), self.domains.msrs.value(msrs)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, err=flags)
+    def kvm_get_msrs(self, n: int, vcpu: int, err: bool) -> None:
+        """KVM_GET_MSRS."""
+        self.do(kvm.KvmGetMsrs(self.vmm(n), self.idle_vcpu(vcpu), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
+
+    @on("idle_tasks", n=targets, vcpu=targets, image=picks)
+    def kvm_set_xsave(self, n: int, vcpu: int, image: int) -> None:
+        """KVM_SET_XSAVE."""
+        self.do(kvm.KvmSetXsave(self.vmm(n), self.idle_vcpu(vcpu), self.domains.image.value(image)))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_xsave(self, n: int, vcpu: int) -> None:
+        """KVM_GET_XSAVE."""
+        self.do(kvm.KvmGetXsave(self.vmm(n), self.idle_vcpu(vcpu)))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_xsave2(self, n: int, vcpu: int) -> None:
+        """KVM_GET_XSAVE2."""
+        self.do(kvm.KvmGetXsave2(self.vmm(n), self.idle_vcpu(vcpu)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, token=tokens)
+    def kvm_set_fpu(self, n: int, vcpu: int, token: int) -> None:
+        """KVM_SET_FPU."""
+        self.do(kvm.KvmSetFpu(self.vmm(n), self.idle_vcpu(vcpu), token))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_fpu(self, n: int, vcpu: int) -> None:
+        """KVM_GET_FPU."""
+        self.do(kvm.KvmGetFpu(self.vmm(n), self.idle_vcpu(vcpu)))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_mp_state(self, n: int, vcpu: int) -> None:
+        """KVM_GET_MP_STATE."""
+        self.do(kvm.KvmGetMpState(self.vmm(n), self.idle_vcpu(vcpu)))

@@ -1,0 +1,44 @@
+"""Mainline from v5.17 to v7.3 as a queue of patches; :data:`SERIES` is its order, as in quilt's file of that name.
+
+Only what changes the behaviour of the modelled functions is here; the rest of the history comes with its revisions.
+Each class names what the commit changed; commit ids marked MEMORY were not looked up again.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.revisions.mainline.cpuid import FilteredXcr0, GuestCpuCaps
+from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
+from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
+from xfdfuzz.revisions.mainline.kvm import (
+    BugOnImbalance,
+    EexistFirst,
+    GetXsaveLimited,
+    MpStateWithoutFpu,
+    XfdErrNotByTs,
+)
+from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
+from xfdfuzz.revisions.queue import enqueue
+
+#: Oldest first.
+SERIES = (
+    PermAdds,
+    PermSizeSupervisor,
+    Enqcmd,
+    UabiSize,
+    FilteredXcr0,
+    CetUser,
+    GetXsaveLimited,
+    GuestCpuCaps,
+    GuestAllocSize,
+    GuestXfeatures,
+    XfdErrNotByTs,
+    PermKeepsSupervisor,
+    Apx,
+    GuestDefault,
+    CetKernelGuestOnly,
+    MpStateWithoutFpu,
+    BugOnImbalance,
+    ClearXstateBv,
+    EexistFirst,
+)
+enqueue(SERIES)

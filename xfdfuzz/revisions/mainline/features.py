@@ -1,0 +1,49 @@
+"""Which components the kernel knows and uses."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.revisions.queue import patch
+
+
+@patch("7c1ef59145f1", "x86/cpufeatures: Re-enable ENQCMD", version="v5.18")
+class Enqcmd(FpuInit):
+    """PASID becomes the first supervisor state in use."""
+
+    def supervisor_xfeatures(self) -> int:
+        """(include/asm/disabled-features.h)."""
+        return super().supervisor_xfeatures() | xf.MASK_PASID
+
+
+@patch("8970ef027b68", "x86/fpu/xstate: Introduce CET MSR and XSAVES supervisor states", version="v6.6")
+class CetUser(FpuInit):
+    """CET_USER is a supervisor state of the host (commit id MEMORY)."""
+
+    def supervisor_xfeatures(self) -> int:
+        """(include/asm/fpu/xstate.h)."""
+        return super().supervisor_xfeatures() | xf.MASK_CET_USER
+
+
+@patch("bd0b10b795c5", "x86/fpu/apx: Define APX state component", version="v6.16")
+class Apx(FpuInit):
+    """One more component number, so index 19 is known to arch_prctl() though no facility has it."""
+
+    XFEATURE_MAX = 20
+
+
+@patch(
+    "8b05b3c98816",
+    "x86/fpu/xstate: Add CET supervisor xfeature support as a guest-only feature",
+    version="v6.17",
+)
+class CetKernelGuestOnly(FpuInit):
+    """CET_KERNEL is saved and restored for guests only (with 151bf232494d)."""
+
+    def supervisor_xfeatures(self) -> int:
+        """(include/asm/fpu/xstate.h)."""
+        return super().supervisor_xfeatures() | xf.MASK_CET_KERNEL
+
+    def guest_supervisor_xfeatures(self) -> int:
+        """(include/asm/fpu/xstate.h)."""
+        return super().guest_supervisor_xfeatures() | xf.MASK_CET_KERNEL

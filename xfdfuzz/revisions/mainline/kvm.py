@@ -1,0 +1,90 @@
+"""The vCPU path: ioctls, exits, loading and putting the guest FPU."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.errno import EEXIST
+from xfdfuzz.kernel.kvm.main import KvmMain
+from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.revisions.amx_v6 import AmxV6
+from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "18164f66e6c5",
+    "x86/fpu: Allow caller to constrain xfeatures when copying to uabi buffer",
+    version="v6.6",
+    fixes=("ad856280ddea",),
+)
+class GetXsaveLimited(AmxV6):
+    """KVM_GET_XSAVE shows only what the guest may have, with 8647c52e9504 that uses it."""
+
+    def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
+        """guest_supported_xcr0, and x87 and SSE for guests without XSAVE (x86.c)."""
+        return vcpu.arch.guest_supported_xcr0 | xf.MASK_FPSSE
+
+
+@patch("3ef0df3f760f", "KVM: VMX: Don't modify guest XFD_ERR if CR0.TS=1", version="v6.15")
+class XfdErrNotByTs(AmxV6):
+    """A #NM that CR0.TS caused leaves XFD_ERR alone."""
+
+    def is_xfd_nm_fault(self, vcpu: Vcpu) -> bool:
+        """XFD is not 0 and CR0.TS is clear (vmx.c)."""
+        return super().is_xfd_nm_fault(vcpu) and not vcpu.arch.cr0_ts
+
+
+@patch(
+    "8819a49f9ff8",
+    "KVM: x86: Unload FPU state on INIT if and only if its currently in-use",
+    version="v6.18",
+    fixes=("69cc3e886582",),
+)
+class MpStateWithoutFpu(KvmX86):
+    """KVM_GET_MP_STATE does not touch the guest FPU."""
+
+    def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
+        """(x86.c)."""
+        self.vcpu_load(vcpu)
+        self.vcpu_put(vcpu)
+        return 0
+
+
+@patch(
+    "9bc610b6a2a7",
+    "KVM: x86: Harden KVM against imbalanced load/put of guest FPU state",
+    version="v6.19",
+)
+class BugOnImbalance(KvmX86):
+    """A second load or put in a row kills the VM instead of the host."""
+
+    def kvm_bug_on(self, vcpu: Vcpu, condition: object) -> bool:
+        """KVM_BUG_ON(): warn, and refuse every later ioctl (include/linux/kvm_host.h)."""
+        vm = self.vms[vcpu.vm]
+        if self.warn_on(condition and not vm.vm_bugged):
+            vm.vm_bugged = 1
+        return bool(condition)
+
+    def kvm_load_guest_fpu(self, vcpu: Vcpu) -> None:
+        """(arch/x86/kvm/fpu.h)."""
+        if not self.kvm_bug_on(vcpu, self.deref(vcpu.arch.guest_fpu.fpstate).in_use):
+            super().kvm_load_guest_fpu(vcpu)
+
+    def kvm_put_guest_fpu(self, vcpu: Vcpu) -> int:
+        """(arch/x86/kvm/fpu.h)."""
+        if self.kvm_bug_on(vcpu, not self.deref(vcpu.arch.guest_fpu.fpstate).in_use):
+            return 0
+        return super().kvm_put_guest_fpu(vcpu)
+
+
+@patch(
+    "kvm-eexist-first",
+    "KVM: look for an existing vCPU id before anything is created (in 7.3-rc7; commit not identified)",
+    version="v7.3",
+)
+class EexistFirst(KvmMain):
+    """KVM_CREATE_VCPU with an id that exists fails before it allocates, and so before it locks permissions."""
+
+    def kvm_vcpu_id_precheck(self, vm_nr: int, vcpu_id: int) -> int:
+        """EEXIST under kvm->lock, before kvm_arch_vcpu_precreate() (virt/kvm/kvm_main.c)."""
+        return -EEXIST if self.kvm_get_vcpu_by_id(vm_nr, vcpu_id) else 0
