@@ -12,8 +12,7 @@ import timeit
 from collections.abc import Callable
 from typing import Any
 
-from xfdfuzz.engines.campaign import Run
-from xfdfuzz.engines.fuzz import fuzz
+from xfdfuzz.engines.fuzz import JudgedRun, fuzz
 from xfdfuzz.invariants.core import Checker
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.revisions import resolve
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=600)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    model, boot, judge = Stopwatch(Executor, "execute"), Stopwatch(Run, "__init__"), Stopwatch(Checker, "check")
+    model, boot, judge = Stopwatch(Executor, "execute"), Stopwatch(JudgedRun, "__init__"), Stopwatch(Checker, "check")
     for number in range(options.runs):
         model.seconds = boot.seconds = judge.seconds = 0.0
         start = time.process_time()

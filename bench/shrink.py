@@ -14,8 +14,9 @@ from hypothesis import Phase, settings
 from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
-from xfdfuzz.engines.campaign import Campaign, ViolationFound
-from xfdfuzz.engines.fuzz import STEPS, campaign_settings
+from xfdfuzz.engines.campaign import NewsFound
+from xfdfuzz.engines.fuzz import ViolationCampaign
+from xfdfuzz.engines.hunt import STEPS, campaign_settings
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.rules import KernelMachine
 from xfdfuzz.invariants.core import load
@@ -24,15 +25,15 @@ from xfdfuzz.revisions import Revision, resolve
 
 def first_violation(
     revision: Revision, known: set[str], seed: int, phases: tuple[Phase, ...]
-) -> tuple[ViolationFound, float]:
-    campaign = Campaign(revision, set(known))
+) -> tuple[NewsFound, float]:
+    campaign = ViolationCampaign(revision=revision, known=set(known))
     machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
     seeded(seed)(machine)
     start = time.process_time()
     try:
-        with_phases = settings(campaign_settings(campaign, STEPS), phases=phases)
+        with_phases = settings(campaign_settings(STEPS), phases=phases)
         run_state_machine_as_test(machine, settings=with_phases)
-    except ViolationFound as found:
+    except NewsFound as found:
         return found, time.process_time() - start
     raise SystemExit("nothing found")
 
@@ -48,13 +49,13 @@ def main() -> None:
     for seed in range(options.seeds):
         found, finding = first_violation(revision, known, seed, (Phase.generate,))
         start = time.process_time()
-        program = minimise(found.program, revision, found.violation.bucket)
+        program = minimise(found.program, revision, found.news.bucket)
         minimising = time.process_time() - start
         shrunk, both = first_violation(revision, known, seed, (Phase.generate, Phase.shrink))
         through.append(both - finding)
         directly.append(minimising)
         print(
-            f"seed {seed}: {found.violation.bucket}, {len(found.program.ops)} ops; "
+            f"seed {seed}: {found.news.bucket}, {len(found.program.ops)} ops; "
             f"Hypothesis {both - finding:.2f} s to {len(shrunk.program.ops)} ops, "
             f"minimise {minimising:.2f} s to {len(program.ops)} ops"
         )

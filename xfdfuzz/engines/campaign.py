@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.invariants.core import Checker, Violation
-from xfdfuzz.program.executor import Executor
+from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import NOT_ENABLED, Result
-from xfdfuzz.revisions import Revision
+from xfdfuzz.program.step import Result
 
 
-class ViolationFound(Exception):
-    """A violation that is news, and the program up to it.
+class News(Protocol):
+    """What a campaign looks for: a violation, or a difference of two revisions.  Two of one bucket are the same."""
+
+    @property
+    def bucket(self) -> str:
+        """What makes it the same again."""
+
+    @property
+    def message(self) -> str:
+        """What was seen, in a sentence."""
+
+
+N = TypeVar("N", bound=News)
+
+
+class NewsFound(Exception):
+    """Something that is news, and the program up to it.
 
     One subclass per bucket: Hypothesis tells failures apart by type, would merge two of one type, and would slip from
     one to the other while it shrinks.
     """
 
-    def __init__(self, violation: Violation, program: Program) -> None:
-        super().__init__(f"{violation.bucket}: {violation.message}")
-        self.violation = violation
+    def __init__(self, news: News, program: Program) -> None:
+        super().__init__(f"{news.bucket}: {news.message}")
+        self.news = news
         self.program = program
 
 
@@ -60,31 +73,44 @@ def result_class(result: Result) -> str:
     return "ok" if text.rstrip("0123456789") in ("vm", "v", "t") else text
 
 
-@dataclass
-class Campaign:
-    """One revision under test.
+@dataclass(kw_only=True)
+class Campaign(Generic[N]):
+    """The memory of a search; a subclass says what is searched and for what.
 
     ``known`` are the buckets that are no news.  ``enabled_rules`` remembers which rules a situation enables
     (engines.selection).
     """
 
-    revision: Revision
     known: set[str] = field(default_factory=set)
     deadline: float | None = None
     max_examples: int | None = None
     stats: Stats = field(default_factory=Stats)
     on_example: Callable[[], None] = lambda: None
-    errors: dict[str, type[ViolationFound]] = field(default_factory=dict)
+    errors: dict[str, type[NewsFound]] = field(default_factory=dict)
     enabled_rules: dict[frozenset[str], tuple[Any, ...]] = field(default_factory=dict)
+    #: What the exception is called that a test fails with.
+    error_name: ClassVar[str]
 
-    def is_news(self, violation: Violation) -> bool:
+    def start(self, machine: Machine) -> Run:
+        """Begin an example on a machine."""
+        raise NotImplementedError
+
+    def shown(self, program: Program) -> Sequence[N]:
+        """Everything that the program shows, run from its beginning, known or not."""
+        raise NotImplementedError
+
+    def minimise(self, program: Program, bucket: str) -> Program:
+        """The plainest program that still shows the bucket."""
+        raise NotImplementedError
+
+    def is_news(self, found: News) -> bool:
         """Whether it should be raised."""
-        return violation.bucket not in self.known
+        return found.bucket not in self.known
 
-    def found(self, violation: Violation, program: Program) -> ViolationFound:
+    def found(self, news: News, program: Program) -> NewsFound:
         """The exception for it, of the bucket's own type."""
-        error = self.errors.setdefault(violation.bucket, type("ViolationFound", (ViolationFound,), {}))
-        return error(violation, program)
+        error = self.errors.setdefault(news.bucket, type(self.error_name, (NewsFound,), {}))
+        return error(news, program)
 
     def example_done(self) -> None:
         """Count an example; raise OutOfTime where the campaign ends."""
@@ -97,36 +123,42 @@ class Campaign:
 
 
 class Run:
-    """One example: a booted kernel, the ops executed on it so far and the checker that judges them."""
+    """One example: the ops executed so far, on what a subclass has booted, and what to do at its end."""
 
-    def __init__(self, campaign: Campaign, machine: Machine) -> None:
+    def __init__(self, campaign: Campaign[Any], machine: Machine) -> None:
         self.campaign = campaign
         self.machine = machine
-        self.executor = Executor(campaign.revision.kernel, machine)
-        self.checker = Checker(self.executor.kernel, campaign.revision.name)
         self.ops: list[Op] = []
         self.over = False
 
     def execute(self, op: Op) -> None:
-        """Execute and judge ``op``; raises ViolationFound for news."""
-        step = self.executor.execute(op)
-        if step.result.ret == NOT_ENABLED:
-            return
-        self.ops.append(op)
-        self.campaign.stats.count(type(op).__name__, result_class(step.result))
-        self._judge(self.checker.check(step))
+        """Execute and judge ``op``; raises NewsFound for news."""
+        raise NotImplementedError
 
-    def _judge(self, violations: list[Violation]) -> None:
-        for violation in violations:
-            if self.campaign.is_news(violation):
-                self.over = True
-                raise self.campaign.found(violation, Program(self.machine, tuple(self.ops)))
+    def situation(self) -> Situation:
+        """Who can do what now."""
+        raise NotImplementedError
 
     def finish(self) -> None:
-        """Drain the program, look at what is left, and count the example, unless a violation ended it."""
+        """Look at what is left, and count the example, unless news ended it."""
         try:
-            if not self.over and self.checker.looks_at_end and (last := self.executor.drain()):
-                self._judge(self.checker.finish(last))
+            if not self.over:
+                self.look_at_end()
         finally:
             if not self.over:
                 self.campaign.example_done()
+
+    def look_at_end(self) -> None:
+        """Judge what the program leaves behind; raises NewsFound."""
+
+    def done(self, op: Op, result: Result) -> None:
+        """Note and count an op that was executed."""
+        self.ops.append(op)
+        self.campaign.stats.count(type(op).__name__, result_class(result))
+
+    def judge(self, found: Iterable[News]) -> None:
+        """Raise the first of them that is news."""
+        for one in found:
+            if self.campaign.is_news(one):
+                self.over = True
+                raise self.campaign.found(one, Program(self.machine, tuple(self.ops)))

@@ -1,36 +1,29 @@
-"""The fuzz engine: Hypothesis drives the rules, every distinct violation of a campaign is shrunk and handed out."""
+"""The fuzz engine: one revision is searched for violations of its invariants."""
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, Verbosity, settings
-from hypothesis import seed as seeded
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, settings
 
-from xfdfuzz.engines.campaign import Campaign, OutOfTime, Stats, ViolationFound
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.confirm import ConfirmError, buckets_elsewhere
-from xfdfuzz.engines.interrupt import PatientInterrupt
+from xfdfuzz.engines.hunt import STEPS, hunt
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.rules import KernelMachine
-from xfdfuzz.invariants.core import Violation, load
+from xfdfuzz.engines.situation import Situation
+from xfdfuzz.invariants.core import Checker, Violation, load
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.program.step import NOT_ENABLED
+from xfdfuzz.program.text import format_program
 from xfdfuzz.revisions import Revision, resolve
-
-#: Default length of an example, in rules.
-STEPS = 50
-
-
-class NotReproducibleError(Exception):
-    """A violation that its own program does not show again: the model is not deterministic, which is a bug of ours."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +51,52 @@ class Report:
     doubts: tuple[str, ...] = ()
 
 
+@dataclass(kw_only=True)
+class ViolationCampaign(Campaign[Violation]):
+    """One revision under test."""
+
+    revision: Revision
+    error_name = "ViolationFound"
+
+    def start(self, machine: Machine) -> JudgedRun:
+        """Boot the revision."""
+        return JudgedRun(self, machine)
+
+    def shown(self, program: Program) -> tuple[Violation, ...]:
+        """What it violates, in order."""
+        return judge(program, self.revision, expectations=False).violations
+
+    def minimise(self, program: Program, bucket: str) -> Program:
+        """The plainest program that still violates it."""
+        return minimise(program, self.revision, bucket)
+
+
+class JudgedRun(Run):
+    """One example: a booted kernel and the checker that judges what happens on it."""
+
+    def __init__(self, campaign: ViolationCampaign, machine: Machine) -> None:
+        super().__init__(campaign, machine)
+        self.executor = Executor(campaign.revision.kernel, machine)
+        self.checker = Checker(self.executor.kernel, campaign.revision.name)
+
+    def execute(self, op: Op) -> None:
+        """Execute and judge ``op``."""
+        step = self.executor.execute(op)
+        if step.result.ret == NOT_ENABLED:
+            return
+        self.done(op, step.result)
+        self.judge(self.checker.check(step))
+
+    def situation(self) -> Situation:
+        """Who can do what on the kernel."""
+        return Situation.of(self.executor.kernel)
+
+    def look_at_end(self) -> None:
+        """Drain the program and judge what is left."""
+        if self.checker.looks_at_end and (last := self.executor.drain()):
+            self.judge(self.checker.finish(last))
+
+
 def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type[KernelMachine]:
     """The state machine of one revision for pytest: ``TestAmxV1 = state_machine("amx-v1").TestCase``.
 
@@ -65,7 +104,7 @@ def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type
     """
     load()
     chosen = resolve(revision) if isinstance(revision, str) else revision
-    campaign = Campaign(chosen, set(known))
+    campaign = ViolationCampaign(revision=chosen, known=set(known))
     machine: Any = type(
         "KernelMachine", (KernelMachine,), {"campaign": campaign, "__doc__": f"{chosen.label} under test."}
     )
@@ -98,46 +137,27 @@ def fuzz(
     gives the same programs.  Ctrl-C ends the campaign in an orderly way.
     """
     load()
-    began = time.monotonic()
-    campaign = Campaign(revision, set(known), None if seconds is None else began + seconds, examples)
+    campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
     findings: list[Finding] = []
-    interrupted = False
-    with PatientInterrupt() as ctrl_c, _imports_out_of_the_collectors_way():
 
-        def progress() -> None:
-            ctrl_c.check()
-            campaign.stats.seconds = time.monotonic() - began
-            on_progress(campaign.stats, findings)
+    def on_news(violation: Violation, program: Program) -> None:
+        findings.append(Finding(violation, program, revision))
+        on_finding(findings[-1])
 
-        campaign.on_example = progress
-        try:
-            for attempt in range(1 << 30):
-                program = _search(campaign, seed * 1_000_003 + attempt, steps)
-                if program is None:
-                    break
-                for finding in _findings(campaign, program):
-                    findings.append(finding)
-                    on_finding(finding)
-                    ctrl_c.check()
-        except KeyboardInterrupt:
-            interrupted = True
-        campaign.stats.seconds = time.monotonic() - began
-        try:
-            doubts = _doubts(findings, revision)
-        except KeyboardInterrupt:
-            interrupted = True
-            doubts = ["interrupted before a fresh process had confirmed the findings"]
-    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(doubts))
-
-
-@contextmanager
-def _imports_out_of_the_collectors_way() -> Iterator[None]:
-    """Each full collection walks all modules, which stay for good: 7 % of a campaign's time without this."""
-    gc.freeze()
+    interrupted = hunt(
+        campaign,
+        seed=seed,
+        seconds=seconds,
+        steps=steps,
+        on_progress=lambda: on_progress(campaign.stats, findings),
+        on_news=on_news,
+    )
     try:
-        yield
-    finally:
-        gc.unfreeze()
+        doubts = _doubts(findings, revision)
+    except KeyboardInterrupt:
+        interrupted = True
+        doubts = ["interrupted before a fresh process had confirmed the findings"]
+    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(doubts))
 
 
 def _doubts(findings: list[Finding], revision: Revision) -> list[str]:
@@ -153,46 +173,3 @@ def _doubts(findings: list[Finding], revision: Revision) -> list[str]:
         for finding, buckets in zip(findings, seen, strict=True)
         if finding.violation.bucket not in buckets
     ]
-
-
-def _search(campaign: Campaign, hypothesis_seed: int, steps: int) -> Program | None:
-    """One run of Hypothesis: up to the first program that breaks something new; None when the campaign is over."""
-    machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
-    seeded(hypothesis_seed)(machine)
-    try:
-        run_state_machine_as_test(machine, settings=campaign_settings(campaign, steps))
-    except OutOfTime:
-        return None
-    except ViolationFound as found:
-        return found.program
-    return None
-
-
-def _findings(campaign: Campaign, program: Program) -> Iterator[Finding]:
-    """Everything new that the program breaks, each with a program of its own, minimal and confirmed from its text."""
-    for violation in judge(program, campaign.revision, expectations=False).violations:
-        if not campaign.is_news(violation):
-            continue
-        campaign.known.add(violation.bucket)
-        smallest = minimise(program, campaign.revision, violation.bucket)
-        confirmed = judge(parse(format_program(smallest)), campaign.revision, expectations=False)
-        shown = next((v for v in confirmed.violations if v.bucket == violation.bucket), None)
-        if shown is None:
-            raise NotReproducibleError(f"{violation.bucket} does not show again on {campaign.revision.label}")
-        yield Finding(shown, smallest, campaign.revision)
-
-
-def campaign_settings(campaign: Campaign, steps: int) -> settings:
-    """For the command line: no end of its own, no database, and no shrinking, which minimise() does faster."""
-    return settings(
-        max_examples=10_000_000,
-        stateful_step_count=steps,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        report_multiple_bugs=False,
-        print_blob=False,
-        verbosity=Verbosity.quiet,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )

@@ -7,7 +7,7 @@ costs what its ops cost, without the state machine around them (docs/performance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -33,10 +33,13 @@ def shows(program: Program, revision: Revision, bucket: str) -> bool:
 
 def minimise(program: Program, revision: Revision, bucket: str) -> Program:
     """The plainest program of the same bucket, with its results filled in; ``program`` itself must show it."""
+    smallest = reduce(program, lambda candidate: shows(candidate, revision, bucket))
+    results = judge(smallest, revision, expectations=False).results
+    return with_results(smallest, results)
 
-    def still(candidate: Program) -> bool:
-        return shows(candidate, revision, bucket)
 
+def reduce(program: Program, still: Test) -> Program:
+    """The plainest program for which ``still`` holds, as it does for ``program``; without results."""
     before = None
     while program != before:
         before = program
@@ -45,7 +48,13 @@ def minimise(program: Program, revision: Revision, bucket: str) -> Program:
         program = _first_of(program, _plainer_machines, still)
         program = _first_of(program, _renumbered, still)
         program = _first_of(program, _plainer_arguments, still)
-    return _without_idle_ops(program, revision)
+    return program
+
+
+def with_results(program: Program, results: Sequence[str]) -> Program:
+    """The results filled in, one per op, and the ops left out that were not enabled."""
+    kept = [(op, text) for op, text in zip(program.ops, results, strict=True) if text != NOT_ENABLED]
+    return replace(program, ops=tuple(op for op, _ in kept), results=tuple(text for _, text in kept))
 
 
 def _drop_ops(program: Program, still: Test) -> Program:
@@ -159,10 +168,3 @@ def _plainer_ops(op: Op, machine: Machine) -> Iterator[Op]:
         for plainer in before:
             if plainer != value:
                 yield replace(op, **{f.name: plainer})  # type: ignore[type-var]
-
-
-def _without_idle_ops(program: Program, revision: Revision) -> Program:
-    """Without the ops that were not enabled, every result filled in."""
-    results = judge(program, revision, expectations=False).results
-    kept = [(op, text) for op, text in zip(program.ops, results, strict=True) if text != NOT_ENABLED]
-    return replace(program, ops=tuple(op for op, _ in kept), results=tuple(text for _, text in kept))

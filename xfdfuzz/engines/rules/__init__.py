@@ -19,7 +19,7 @@ __all__ = ["CONDITIONS", "KernelMachine"]
 
 
 class KernelMachine(SyscallRules, IoctlRules, RunRules, GuestRules, HostRules):
-    """Everything that user space, guests, the scheduler and interrupts can do to one revision."""
+    """Everything that user space, guests, the scheduler and interrupts can do to what is under test."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,11 +45,11 @@ def on(condition: str, **arguments: st.SearchStrategy[Any]) -> Callable[[_F], _F
 class Rules(RuleBasedStateMachine):
     """What the rules of every area stand on: the running program, and who can do what now.
 
-    ``campaign`` says which revision, counts, and decides which violations are news; a subclass sets it
+    ``campaign`` says what is under test, counts, and decides what is news; a subclass sets it
     (:func:`xfdfuzz.engines.fuzz.state_machine`).
     """
 
-    campaign: ClassVar[Campaign]
+    campaign: ClassVar[Campaign[Any]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,17 +59,17 @@ class Rules(RuleBasedStateMachine):
     @initialize(machine=st.sampled_from(MACHINES), boot=st.sampled_from(BOOTS))
     def power_on(self, machine: Any, boot: Any) -> None:
         """Boot the kernel on a machine, with a first stretch of a program."""
-        self.run = Run(self.campaign, machine)
+        self.run = self.campaign.start(machine)
         self.domains = domains(machine)
         for op in boot(machine):
             self.run.execute(op)
-        self.now = Situation.of(self.run.executor.kernel)
+        self.now = self.run.situation()
 
     def do(self, op: Op) -> None:
         """Execute and judge one op; a violation that is news raises."""
         assert self.run is not None
         self.run.execute(op)
-        self.now = Situation.of(self.run.executor.kernel)
+        self.now = self.run.situation()
 
     def teardown(self) -> None:
         """Drain the program and count it."""
