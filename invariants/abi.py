@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EIO
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
-from xfdfuzz.kernel.state import GP_VECTOR
+from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, Vcpu
 from xfdfuzz.program.ops.base import VcpuIoctl
 from xfdfuzz.program.ops.kvm import (
     KvmGetMsrs,
     KvmGetSupportedCpuid,
     KvmGetXsave,
     KvmGetXsave2,
+    KvmSetCpuid2,
     KvmSetCpuid2Supported,
     KvmSetMsrs,
 )
@@ -34,9 +36,17 @@ def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
     nr = op.vcpu  # type: ignore[attr-defined]
     before, after = view.before.vcpus[nr], view.k.vcpus[nr]
     pointer = after.arch.guest_fpu.fpstate
-    same = bytes(before) == bytes(after) and bytes(view.before.fpstates[pointer]) == bytes(view.k.fpstates[pointer])
+    unchanged = bytes(view.before.fpstates[pointer]) == bytes(view.k.fpstates[pointer])
+    same = unchanged and _without_cached_cpuid(before) == _without_cached_cpuid(after)
     if not same:
         yield Broken(f"v{nr} changed although the call returned {view.step.result}")
+
+
+def _without_cached_cpuid(vcpu: Vcpu) -> bytes:
+    """The vCPU without what KVM derives from XCR0 for its CPUID, which it may do when it likes."""
+    copy = copy_of(vcpu)
+    copy.arch.cpuid_dynamic_bits_dirty = copy.arch.cpuid_0xd_0_ebx = copy.arch.cpuid_0xd_1_ebx = 0
+    return bytes(copy)
 
 
 @invariant("faulting-instruction-changes-nothing", "corruption", ("INV-08", "ATOMIC"), ops=(HandleExit,))
@@ -84,6 +94,39 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
         starved = view.step.result.ret == -EFAULT and view.before.alloc_failures
         if not ran and not starved:
             yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
+
+
+@invariant(
+    "same-cpuid-again-is-accepted",
+    "abi",
+    ("ABI",),
+    ops=(KvmSetCpuid2,),
+    revisions=("v5.17..", "v6.1.192", "v6.12.117", "v6.17.13"),
+)
+def same_cpuid_again_is_accepted(view: View) -> Iterator[Broken]:
+    """KVM_SET_CPUID2 of the CPUID that the vCPU has succeeds after KVM_RUN, whatever the guest did meanwhile: VMMs that
+    reuse vCPUs for hotplug rely on it (c6617c61e8fe)."""
+    op = view.step.op
+    assert isinstance(op, KvmSetCpuid2)
+    before = view.before.vcpus[op.vcpu]
+    stored = (before.arch.cpuid_xcr0, before.arch.cpuid_xfd, before.arch.cpuid_amx)
+    again = before.arch.cpuid_set and before.last_vmentry_cpu != -1 and op.entries == stored
+    if again and view.step.result.ret not in (0, -EIO):
+        yield Broken(f"v{op.vcpu}: KVM_SET_CPUID2 refuses the CPUID that it has with {view.step.result}")
+
+
+@invariant("guest-cpuid-follows-xcr0", "corruption", ("GSTATE",), ops=(HandleExit,))
+def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
+    """CPUID.0xD.0:EBX tells the guest how many bytes XSAVE writes for its XCR0 (SDM vol. 1, 13.2): a guest that reads
+    less allocates less, and XSAVE runs over the end."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    before = view.before.vcpus[nr]
+    if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set:
+        return
+    table, xcr0 = view.k.machine.cpuid, view.k.system.ghost.vcpus[nr].xcr0
+    expected = table.compacted_size(xcr0) if before.exit_msr else table.standard_size(xcr0)
+    if view.step.result.out != expected:
+        yield Broken(f"v{nr} reads {view.step.result.out}, XCR0 = {xcr0:#x} takes {expected} bytes")
 
 
 @invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))

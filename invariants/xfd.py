@@ -8,6 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
+from xfdfuzz.kernel.state import EXIT_MSR_READ
 from xfdfuzz.program.ops.base import VcpuIoctl, VcpuRunOp
 from xfdfuzz.program.ops.guest import GuestRdmsr
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
@@ -120,6 +121,8 @@ def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
     if not isinstance(out, int):
         return
     nr = op.vcpu  # type: ignore[attr-defined]
+    if isinstance(op, HandleExit) and view.before.vcpus[nr].exit_pending != EXIT_MSR_READ:
+        return
     ideal = view.k.system.ghost.vcpus[nr]
     msr = op.msr if isinstance(op, GuestRdmsr) else view.k.vcpus[nr].exit_msr
     expected = ideal.xfd if msr == MSR_IA32_XFD else ideal.xfd_err

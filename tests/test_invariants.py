@@ -208,6 +208,47 @@ known(
 )
 
 
+#: The guest enables AVX in XCR0, then user space gives it the CPUID that it has once more.
+SAME_CPUID_AGAIN = f"""
+{CREATE}
+t0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse|avx}}) = 0
+t0 ioctl(v0, KVM_RUN) ... = ok
+v0 vmenter = ok
+v0 xsetbv(x87|sse|avx) = exit
+v0 handle = resume
+v0 vmenter = ok
+v0 interrupt = exit
+t0 ... KVM_RUN = -EINTR
+t0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse|avx}}) = 0
+"""
+known(
+    "same-cpuid-again-is-accepted",
+    program(SAME_CPUID_AGAIN),
+    broken=resolve("v7.3", revert=["e2b43fb25243"]),
+    sound=resolve("v7.3"),
+)
+known(
+    "guest-cpuid-follows-xcr0",
+    program(
+        SAME_CPUID_AGAIN,
+        ENTER,
+        "v0 cpuid(0xd, 0) = exit",
+        "v0 handle = resume [0x340]",
+    ),
+    broken=resolve("v7.3", revert=["e2b43fb25243"]),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant(
+    "guest-cpuid-follows-xcr0",
+    program(SAME_CPUID_AGAIN, ENTER, "v0 cpuid(0xd, 1) = exit", "v0 handle = resume [0x340]"),
+)
+class NeverUpdatesTheCpuid(KvmCpuid):
+    def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
+        pass
+
+
 @mutant(
     "supported-cpuid-is-usable",
     program(

@@ -118,23 +118,42 @@ INSTRUCTIONS: dict[str, int] = {
 }
 
 
+def _check_enabled(regs: CpuRegs, machine: Machine, components: int) -> None:
+    if regs.xcr0 & components != components or components & ~machine.user_xfeatures:
+        raise InvalidOpcode
+
+
+def check_tile_access(regs: CpuRegs, machine: Machine, component: int, cr0_ts: bool) -> None:
+    """Raise the fault of an AMX instruction that reads or writes TILECFG or TILEDATA.
+
+    LDTILECFG, STTILECFG and TILERELEASE, which access TILECFG, never raise the XFD #NM; the others do, before they look
+    at the configuration.  With CR0.TS = 1 all of them are #NM, which leaves IA32_XFD_ERR alone (SDM vol. 1, 13.14),
+    unless the machine says that AMX instructions ignore CR0.TS.
+    """
+    _check_enabled(regs, machine, xf.MASK_XTILE)
+    if cr0_ts and not machine.amx_ignores_ts:
+        raise DeviceNotAvailable(xfd=False)
+    if component == xf.XTILE_DATA:
+        check_xfd(regs, xf.MASK_XTILE)
+        if not regs.data[xf.XTILE_CFG]:
+            raise InvalidOpcode
+
+
 def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool) -> None:
     """Execute one data instruction: load ``token`` into the component it writes.
 
     ``vmovups`` stands for AVX (CR0.TS makes it #NM), ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and
-    ``dyn2load`` for the synthetic component.  LDTILECFG and TILERELEASE initialise TILEDATA and never raise the XFD
-    #NM; TILELOADD does, before it looks at the configuration.  With CR0.TS = 1 all of them are #NM, which leaves
-    IA32_XFD_ERR alone (SDM vol. 1, 13.14), unless the machine says that AMX instructions ignore CR0.TS.
+    ``dyn2load`` for the synthetic component.  LDTILECFG and TILERELEASE initialise TILEDATA.
     """
-    needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}.get(INSTRUCTIONS[insn], xf.MASK_XTILE)
-    if regs.xcr0 & needs != needs or needs & ~machine.user_xfeatures:
-        raise InvalidOpcode
-    if cr0_ts and (insn == "vmovups" or not machine.amx_ignores_ts):
-        raise DeviceNotAvailable(xfd=False)
-    if insn in ("tileload", "dyn2load"):
-        check_xfd(regs, needs)
-    if insn == "tileload" and not regs.data[xf.XTILE_CFG]:
-        raise InvalidOpcode
+    component = INSTRUCTIONS[insn]
+    if component in (xf.XTILE_CFG, xf.XTILE_DATA):
+        check_tile_access(regs, machine, component, cr0_ts)
+    else:
+        needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}[component]
+        _check_enabled(regs, machine, needs)
+        if cr0_ts and (component == xf.YMM or not machine.amx_ignores_ts):
+            raise DeviceNotAvailable(xfd=False)
+        check_xfd(regs, needs & xf.MASK_DYN2)
     if insn in ("ldtilecfg", "tilerelease"):
         load_component(regs, xf.XTILE_DATA, 0)
-    load_component(regs, INSTRUCTIONS[insn], 0 if insn == "tilerelease" else token)
+    load_component(regs, component, 0 if insn == "tilerelease" else token)

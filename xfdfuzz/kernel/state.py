@@ -22,7 +22,7 @@ NULL = 0
 USER_TASKS = 5
 #: User tasks, then one kernel thread per CPU (its idle loop; ``kthread`` in programs).
 NR_TASKS = USER_TASKS + MAX_CPUS
-NR_VMS = 2
+NR_VMS = 3
 NR_VCPUS = 3
 #: fpstate 1 is init_fpstate, 2.. are the tasks' embedded ones, the rest is what vzalloc() gives out.
 INIT_FPSTATE = 1
@@ -46,7 +46,8 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_XSETBV,
     EXIT_HLT,
     EXIT_IO,
-) = range(8)
+    EXIT_CPUID,
+) = range(9)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0
@@ -172,10 +173,11 @@ class KvmRun(Struct):
 class VcpuArch(Struct):
     """struct kvm_vcpu_arch, and what the VMCS holds for it.
 
-    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, and the XFD and AMX_TILE flags.  ``nm_intercept`` is bit 7 of
-    the exception bitmap, the ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is
-    ``xfd_out_of_sync`` in amx-v1.  ``xfd_realloc_request`` exists in the review's alternatives only.  ``insn_skips``
-    counts kvm_skip_emulated_instruction() since the last VM entry.
+    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, and the XFD and AMX_TILE flags; the two ``*_ebx`` KVM itself
+    keeps up to date: the image sizes for the guest's XCR0.  ``nm_intercept`` is bit 7 of the exception bitmap, the
+    ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` in amx-v1.
+    ``xfd_realloc_request`` exists in the review's alternatives only.  ``insn_skips`` counts
+    kvm_skip_emulated_instruction() since the last VM entry.
     """
 
     __slots__ = ()
@@ -185,6 +187,9 @@ class VcpuArch(Struct):
     cpuid_set: U8
     cpuid_xfd: U8
     cpuid_amx: U8
+    cpuid_dynamic_bits_dirty: U8
+    cpuid_0xd_0_ebx: U32
+    cpuid_0xd_1_ebx: U32
     cr0_ts: U8
     xfd_no_write_intercept: U8
     nm_intercept: U8

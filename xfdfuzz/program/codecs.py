@@ -124,16 +124,27 @@ class MsrsCodec(Codec[Msrs]):
 
 
 class Record(Codec[T]):
-    """A dict with fixed keys: ``values`` in any order, each once and none left out; ``flags`` if they are set."""
+    """A dict with fixed keys in any order, each once.
 
-    def __init__(self, make: Callable[..., T], values: dict[str, Codec[int]], flags: tuple[str, ...] = ()) -> None:
+    None of ``values`` is left out but those in ``zero``, while they are 0; ``flags`` are there if they are set.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., T],
+        values: dict[str, Codec[int]],
+        flags: tuple[str, ...] = (),
+        zero: tuple[str, ...] = (),
+    ) -> None:
         self.make = make
         self.values = values
         self.flags = flags
-        self.expected = f"{{{', '.join((*(f'{key}: ...' for key in values), *flags))}}}"
+        self.zero = zero
+        self.expected = f"{{{', '.join((*(f'{key}: ...' for key in values if key not in zero), *flags))}}}"
 
     def write(self, value: T) -> str:
-        entries = [f"{key}: {codec.write(getattr(value, key))}" for key, codec in self.values.items()]
+        held = {key: getattr(value, key) for key in self.values}
+        entries = [f"{key}: {self.values[key].write(held[key])}" for key in held if key not in self.zero or held[key]]
         return f"{{{', '.join(entries + [flag for flag in self.flags if getattr(value, flag)])}}}"
 
     def read(self, argument: Argument) -> T:
@@ -145,7 +156,7 @@ class Record(Codec[T]):
             if key in found:
                 raise Unreadable(entry.key.column, f"{key} only once")
             found[key] = self._entry(entry)
-        if not self.values.keys() <= found.keys():
+        if not self.values.keys() - set(self.zero) <= found.keys():
             raise Unreadable(argument.column, self.expected)
         return self.make(**dict.fromkeys(self.flags, False) | found)
 
@@ -216,6 +227,7 @@ CODECS: dict[object, Codec[Any]] = {
     "hex": HEX,
     "count": Scalar("a number from 0 to 4294967295", range(1 << 32)),
     "small": Scalar("a number from 0 to 255", range(1 << 8)),
+    "bit": Scalar("0 or 1", range(2)),
     "facility": Scalar(
         "XTILECFG, XTILEDATA, DYN2 or a 64-bit number",
         _U64,
@@ -224,7 +236,11 @@ CODECS: dict[object, Codec[Any]] = {
     "msr": MSR,
     "token": TOKEN,
     Msrs: MsrsCodec(),
-    UserImage: Record(UserImage, {"xstate_bv": XFEATURES, "data": TOKEN}),
+    UserImage: Record(
+        UserImage,
+        {"xstate_bv": XFEATURES, "data": TOKEN, "init": XFEATURES, "xcomp_bv": XFEATURES},
+        zero=("init", "xcomp_bv"),
+    ),
     CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),
     Undefined: UndefinedCodec(),
     Drop: DropCodec(Drop),

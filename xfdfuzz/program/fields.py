@@ -15,6 +15,8 @@ Hex = Annotated[int, "hex"]
 Count = Annotated[int, "count"]
 #: A decimal number from 0 to 255.
 Small = Annotated[int, "small"]
+#: 0 or 1.
+Bit = Annotated[int, "bit"]
 #: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.
 Facility = Annotated[int, "facility"]
 #: IA32_XFD or IA32_XFD_ERR.
@@ -33,10 +35,16 @@ class Msrs(NamedTuple):
 
 
 class UserImage(NamedTuple):
-    """``{xstate_bv: avx|xtile, data: 3}``: an image for KVM_SET_XSAVE; every component in it holds token ``data``."""
+    """``{xstate_bv: avx|xtile, data: 3}``: an image for KVM_SET_XSAVE; every component in it holds token ``data``.
+
+    Those in ``init`` hold their initial values instead, although XSTATE_BV has them.  ``xcomp_bv`` is the header's, 0
+    in the standard format.
+    """
 
     xstate_bv: int
     data: int
+    init: int = 0
+    xcomp_bv: int = 0
 
 
 class Undefined(NamedTuple):

@@ -70,13 +70,18 @@ class AmxV6(AmxSeries):
 
     def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
         """The same CPUID again is fine (cpuid.c, c6617c61e8fe)."""
-        if vcpu.last_vmentry_cpu == -1:
-            return None
+        return None if vcpu.last_vmentry_cpu == -1 else self.kvm_cpuid_check_equal(vcpu, entries)
+
+    def kvm_cpuid_check_equal(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """EINVAL unless ``entries``, with what KVM keeps up to date in them, are those that stand there (cpuid.c)."""
         arch = vcpu.arch
         if not arch.cpuid_set:
             return -EINVAL
-        equal = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx))
-        return 0 if equal else -EINVAL
+        same = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx))
+        standard = self.xstate_required_size(arch.xcr0, compacted=False)
+        compacted = self.xstate_required_size(arch.xcr0, compacted=True)
+        updated = (arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx) == (standard, compacted)
+        return 0 if same and updated else -EINVAL
 
     def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
         """Expand the buffer for the dynamic bits of leaf 0xD.0, before the commit (cpuid.c, 5ab2f45bba48)."""

@@ -37,6 +37,36 @@ class GuestRules(Rules):
         """The synthetic feature."""
         self.do(guest.GuestDyn2load(self.guest(vcpu), token))
 
+    @on("guests", vcpu=targets)
+    def guest_sttilecfg(self, vcpu: int) -> None:
+        """STTILECFG."""
+        self.do(guest.GuestSttilecfg(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets)
+    def guest_tilestore(self, vcpu: int) -> None:
+        """TILESTORED."""
+        self.do(guest.GuestTilestore(self.guest(vcpu)))
+
+    @on("guests", vcpu=targets, mask=picks)
+    def guest_xsave(self, vcpu: int, mask: int) -> None:
+        """XSAVE."""
+        self.do(guest.GuestXsave(self.guest(vcpu), self.domains.xfeatures.value(mask)))
+
+    @on("guests", vcpu=targets, mask=picks)
+    def guest_xsaves(self, vcpu: int, mask: int) -> None:
+        """XSAVES."""
+        self.do(guest.GuestXsaves(self.guest(vcpu), self.domains.xfeatures.value(mask)))
+
+    @on("guests", vcpu=targets, inuse=flags)
+    def guest_xgetbv(self, vcpu: int, inuse: bool) -> None:
+        """XGETBV."""
+        self.do(guest.GuestXgetbv(self.guest(vcpu), int(inuse)))
+
+    @on("guests", vcpu=targets, compacted=flags)
+    def guest_cpuid(self, vcpu: int, compacted: bool) -> None:
+        """CPUID of leaf 0xD."""
+        self.do(guest.GuestCpuid(self.guest(vcpu), int(compacted)))
+
     @on("guests", vcpu=targets, mask=picks)
     def guest_xsavec(self, vcpu: int, mask: int) -> None:
         """XSAVEC."""

@@ -52,6 +52,11 @@ class IoctlRules(Rules):
         """KVM_SET_CPUID2 of what is supported."""
         self.do(kvm.KvmSetCpuid2Supported(self.vmm(n), self.idle_vcpu(vcpu)))
 
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_cpuid2(self, n: int, vcpu: int) -> None:
+        """KVM_GET_CPUID2."""
+        self.do(kvm.KvmGetCpuid2(self.vmm(n), self.idle_vcpu(vcpu)))
+
     @on("idle_tasks", n=targets, vcpu=targets, xcr0=picks)
     def kvm_set_xcrs(self, n: int, vcpu: int, xcr0: int) -> None:
         """KVM_SET_XCRS."""

@@ -19,6 +19,13 @@ class CpuidEntries(NamedTuple):
     amx: bool
 
 
+class Cpuid(NamedTuple):
+    """What matters of one sub-leaf of 0xD: EDX:EAX (of sub-leaf 1 only the XFD flag) and EBX."""
+
+    edx_eax: int
+    ebx: int
+
+
 class KvmCpuid(KvmFpu):
     """What the guest is told that it has."""
 
@@ -73,7 +80,36 @@ class KvmCpuid(KvmFpu):
         arch.cpuid_xcr0 = entries.xcr0
         arch.cpuid_xfd = entries.xfd
         arch.cpuid_amx = entries.amx
+        self.kvm_update_cpuid_runtime(vcpu)
         return self.kvm_vcpu_after_set_cpuid(vcpu)
+
+    def kvm_vcpu_ioctl_get_cpuid2(self, vcpu: Vcpu) -> Cpuid:
+        """KVM_GET_CPUID2: leaf 0xD.0 as it stands there."""
+        return self.kvm_find_cpuid_entry(vcpu, 0)
+
+    def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
+        """EBX of 0xD.0 and 0xD.1 follow XCR0; the guest's IA32_XSS is taken to be 0."""
+        arch = vcpu.arch
+        arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
+        arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0, compacted=True)
+
+    def xstate_required_size(self, xstate_bv: int, compacted: bool) -> int:
+        """Bytes of an image with these components; without any extended one, legacy region and header."""
+        return self.xstate_calculate_size(xstate_bv, compacted)
+
+    @seam
+    def kvm_find_cpuid_entry(self, vcpu: Vcpu, index: int) -> Cpuid:
+        """kvm_find_cpuid_entry_index() of leaf 0xD, sub-leaf 0 or 1; nothing before KVM_SET_CPUID2."""
+        arch = vcpu.arch
+        if not arch.cpuid_set:
+            return Cpuid(0, 0)
+        if index == 0:
+            return Cpuid(arch.cpuid_xcr0, arch.cpuid_0xd_0_ebx)
+        return Cpuid(int(bool(arch.cpuid_xfd)) << 4, arch.cpuid_0xd_1_ebx)
+
+    def kvm_cpuid(self, vcpu: Vcpu, index: int) -> Cpuid:
+        """What the guest's CPUID gives for leaf 0xD and sub-leaf ``index``, 0 or 1."""
+        return self.kvm_find_cpuid_entry(vcpu, index)
 
     @seam
     def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:

@@ -117,9 +117,17 @@ class KvmX86(KvmCpuid):
 
     @seam
     def kvm_set_xcr_tail(self, vcpu: Vcpu, xcr0: int) -> int:
-        """The end of __kvm_set_xcr(): nothing else to check, commit."""
+        """The end of __kvm_set_xcr(): nothing else to check, commit; CPUID follows XCR0."""
+        changed = vcpu.arch.xcr0 ^ xcr0
         vcpu.arch.xcr0 = xcr0
+        if changed & ~xf.MASK_FPSSE:
+            self.kvm_cpuid_runtime_changed(vcpu)
         return 0
+
+    @seam
+    def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:
+        """What __kvm_set_xcr() does about the guest's CPUID when XFEATURE_MASK_EXTEND changes: update it at once."""
+        self.kvm_update_cpuid_runtime(vcpu)
 
     def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
         """XSETBV exit: commit and skip, or #GP."""
@@ -373,6 +381,8 @@ class KvmX86(KvmCpuid):
             r = self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
         elif kind == st.EXIT_HLT:
             r = self.kvm_emulate_halt(vcpu)
+        elif kind == st.EXIT_CPUID:
+            r = self.kvm_emulate_cpuid(vcpu)
         else:
             r = self.kvm_fast_pio_out(vcpu)
         self.vcpu_run_result(vcpu, r)
@@ -380,6 +390,11 @@ class KvmX86(KvmCpuid):
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:
         """#NM is not intercepted before the series (vmx.c)."""
         raise NotImplementedError
+
+    def kvm_emulate_cpuid(self, vcpu: Vcpu) -> int:
+        """CPUID of leaf 0xD; EBX goes to exit_value (cpuid.c)."""
+        vcpu.exit_value = self.kvm_cpuid(vcpu, vcpu.exit_msr).ebx
+        return self.kvm_skip_emulated_instruction(vcpu)
 
     def kvm_emulate_halt(self, vcpu: Vcpu) -> int:
         """HLT without an in-kernel APIC: skip and leave to user space."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
-from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Drop, Hex, MsrIndex, Nr, Token, Xfeatures
+from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Token, Xfeatures
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, op
 from xfdfuzz.program.step import Result
 
@@ -36,6 +38,17 @@ class _Insn(GuestOp):
         ideal.insn_owed = kind
         ideal.owed_value = value
         return vm_exit(k, vcpu, kind)
+
+    def read_component(self, k: Kernel, component: int) -> Result:
+        """An AMX instruction that stores ``component`` to memory; it faults as one that loads it does."""
+        vcpu = self.thread(k)
+        try:
+            arch.check_tile_access(k.regs, k.machine, component, bool(vcpu.arch.cr0_ts))
+        except arch.InvalidOpcode:
+            return Result("#UD")
+        except arch.DeviceNotAvailable as fault:
+            return self.device_not_available(k, vcpu, fault.xfd, 1 << component)
+        return Result("ok", k.regs.data[component])
 
     def device_not_available(self, k: Kernel, vcpu: Vcpu, xfd: bool, components: int) -> Result:
         """#NM: to the guest, or an exit if it is intercepted.  IA32_XFD_ERR is loaded before that is decided."""
@@ -118,22 +131,74 @@ class GuestDyn2load(_DataInsn):
         return self.insn(k, "dyn2load", self.token)
 
 
-@op("v{vcpu} xsavec({mask})")
-class GuestXsavec(_Insn):
-    """XSAVEC into memory of the guest's; the value is the XSTATE_BV that it stored.  #NM while CR0.TS is set."""
+@op("v{vcpu} sttilecfg")
+class GuestSttilecfg(_Insn):
+    """STTILECFG: the value is the configuration; never an XFD #NM."""
 
     vcpu: Nr = 0
-    mask: Xfeatures = xf.MASK_X87
 
     def run(self, k: Kernel) -> Result:
+        return self.read_component(k, xf.XTILE_CFG)
+
+
+@op("v{vcpu} tilestore")
+class GuestTilestore(_Insn):
+    """TILESTORED: the value is the tile data; #NM while XFD disables TILEDATA, #UD without a configuration."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.read_component(k, xf.XTILE_DATA)
+
+
+class _Save(_Insn):
+    __slots__ = ()
+    mask: int
+
+    def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
         vcpu = self.thread(k)
         if not k.machine.xsave:
             return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
-        xsave.xsavec(k.regs, area, self.mask)
+        insn(k.regs, area, self.mask)
         return Result("ok", area.xstate_bv)
+
+
+@op("v{vcpu} xsave({mask})")
+class GuestXsave(_Save):
+    """XSAVE into zeroed memory of the guest's; the value is the XSTATE_BV that it stored.  #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        return self.save(k, xsave.xsave)
+
+
+@op("v{vcpu} xsavec({mask})")
+class GuestXsavec(_Save):
+    """XSAVEC, likewise."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        return self.save(k, xsave.xsavec)
+
+
+@op("v{vcpu} xsaves({mask})")
+class GuestXsaves(_Save):
+    """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        if not k.vcpus[self.vcpu].arch.cpuid_set:
+            return Result("#UD")
+        return self.save(k, xsave.xsaves)
 
 
 @op("v{vcpu} xrstor({mask}, {xstate_bv}, {token})")
@@ -233,6 +298,31 @@ class GuestXsetbv(_Insn):
         if not k.machine.xsave:
             return Result("#UD")
         return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
+
+
+@op("v{vcpu} xgetbv({index})")
+class GuestXgetbv(_Insn):
+    """XGETBV: 0 reads XCR0, 1 the components of it that are in use; XFD does not count."""
+
+    vcpu: Nr = 0
+    index: Bit = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.thread(k)
+        if not k.machine.xsave:
+            return Result("#UD")
+        return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
+
+
+@op("v{vcpu} cpuid(0xd, {index})")
+class GuestCpuid(_Insn):
+    """CPUID of leaf 0xD, which always exits; `handle` gives EBX: the image's size for XCR0, or the compacted one."""
+
+    vcpu: Nr = 0
+    index: Bit = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.index)
 
 
 @op("v{vcpu} clts")

@@ -131,6 +131,17 @@ class KvmSetCpuid2Supported(VcpuIoctl):
         return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, entries), entries.xcr0)
 
 
+@op("t{task} ioctl(v{vcpu}, KVM_GET_CPUID2)")
+class KvmGetCpuid2(VcpuIoctl):
+    """Read the guest's CPUID back; the value is leaf 0xD.0 EDX:EAX."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, k.kvm_vcpu_ioctl_get_cpuid2(vcpu).edx_eax)
+
+
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")
 class KvmSetXcrs(VcpuIoctl):
     """Set XCR0 from user space."""
@@ -201,13 +212,15 @@ class KvmSetXsave(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         area = XsaveArea()
         area.xstate_bv = self.image.xstate_bv
+        area.xcomp_bv = self.image.xcomp_bv
         token = ghost.vcpu_token(self.vcpu, self.image.data)
-        for i in xf.components_in(self.image.xstate_bv):
+        for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
             area.data[i] = token
         ret = k.kvm_vcpu_ioctl_x86_set_xsave(vcpu, area)
         if not ret:
             user = k.machine.user_xfeatures or xf.MASK_FPSSE
-            ghost.set_xsave(k.system.ghost.vcpus[self.vcpu], self.image.xstate_bv, token, user)
+            held = self.image.xstate_bv & ~self.image.init
+            ghost.set_xsave(k.system.ghost.vcpus[self.vcpu], held, token, user)
         return Result(ret)
 
 

@@ -76,7 +76,7 @@ class HandleExit(VcpuRunOp):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        read = vcpu.exit_pending == st.EXIT_MSR_READ
+        read = vcpu.exit_pending in (st.EXIT_MSR_READ, st.EXIT_CPUID)
         k.handle_exit(vcpu)
         out = vcpu.exit_value if read and not vcpu.arch.exception_pending else None
         ghost.settle_insn(k, self.vcpu)

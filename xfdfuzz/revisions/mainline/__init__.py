@@ -6,7 +6,7 @@ Each class names what the commit changed; commit ids marked MEMORY were not look
 
 from __future__ import annotations
 
-from xfdfuzz.revisions.mainline.cpuid import FilteredXcr0, GuestCpuCaps
+from xfdfuzz.revisions.mainline.cpuid import CpuidUpdatedFirst, DeferredCpuid, FilteredXcr0, GuestCpuCaps
 from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.kvm import (
@@ -32,12 +32,14 @@ SERIES = (
     GuestAllocSize,
     GuestXfeatures,
     XfdErrNotByTs,
+    DeferredCpuid,
     PermKeepsSupervisor,
     Apx,
     GuestDefault,
     CetKernelGuestOnly,
     MpStateWithoutFpu,
     BugOnImbalance,
+    CpuidUpdatedFirst,
     ClearXstateBv,
     EexistFirst,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
+from xfdfuzz.kernel.kvm.cpuid import Cpuid, CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.queue import patch
@@ -43,3 +43,60 @@ class GuestCpuCaps(KvmCpuid):
     def guest_cpuid_has_xfd(self, vcpu: Vcpu) -> bool:
         """guest_cpu_cap_has(vcpu, X86_FEATURE_XFD) (cpuid.h)."""
         return super().guest_cpuid_has_xfd(vcpu) and self.kvm_cpu_cap_has_xfd()
+
+
+@patch(
+    "93da6af3ae56",
+    "KVM: x86: Defer runtime updates of dynamic CPUID bits until CPUID emulation",
+    version="v6.15",
+)
+class DeferredCpuid(AmxV6):
+    """A change of XCR0 only marks the guest's CPUID as out of date; it is updated when somebody looks at it.
+
+    KVM_SET_CPUID2 after KVM_RUN does not: it compares the updated new entries with the old ones, which are not
+    updated, and the mark is gone afterwards.
+    """
+
+    def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:
+        """(x86.c, __kvm_set_xcr())."""
+        vcpu.arch.cpuid_dynamic_bits_dirty = 1
+
+    def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
+        """(cpuid.c)."""
+        vcpu.arch.cpuid_dynamic_bits_dirty = 0
+        super().kvm_update_cpuid_runtime(vcpu)
+
+    def kvm_vcpu_ioctl_get_cpuid2(self, vcpu: Vcpu) -> Cpuid:
+        """(cpuid.c)."""
+        if vcpu.arch.cpuid_dynamic_bits_dirty:
+            self.kvm_update_cpuid_runtime(vcpu)
+        return super().kvm_vcpu_ioctl_get_cpuid2(vcpu)
+
+    def kvm_cpuid(self, vcpu: Vcpu, index: int) -> Cpuid:
+        """(cpuid.c)."""
+        if vcpu.arch.cpuid_dynamic_bits_dirty:
+            self.kvm_update_cpuid_runtime(vcpu)
+        return super().kvm_cpuid(vcpu, index)
+
+    def kvm_cpuid_check_equal(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """kvm_update_cpuid_runtime() works on the new entries, which are swapped in meanwhile (cpuid.c)."""
+        ret = super().kvm_cpuid_check_equal(vcpu, entries)
+        vcpu.arch.cpuid_dynamic_bits_dirty = 0
+        return ret
+
+
+@patch(
+    "e2b43fb25243",
+    "KVM: x86: Apply runtime updates to current CPUID during KVM_SET_CPUID{,2}",
+    version="v6.19",
+    fixes=("93da6af3ae56",),
+    stable=("v6.18.y",),
+)
+class CpuidUpdatedFirst(KvmCpuid):
+    """KVM_SET_CPUID2 brings the old entries up to date before anything else."""
+
+    def kvm_vcpu_ioctl_set_cpuid2(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """(cpuid.c, kvm_set_cpuid())."""
+        if vcpu.arch.cpuid_dynamic_bits_dirty:
+            self.kvm_update_cpuid_runtime(vcpu)
+        return super().kvm_vcpu_ioctl_set_cpuid2(vcpu, entries)
