@@ -44,16 +44,18 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=600)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    model, boot, judge = Stopwatch(Executor, "execute"), Stopwatch(JudgedRun, "__init__"), Stopwatch(Checker, "check")
+    model, boot = Stopwatch(Executor, "execute"), Stopwatch(JudgedRun, "__init__")
+    judge, end = Stopwatch(Checker, "check"), Stopwatch(Checker, "finish")
     for number in range(options.runs):
-        model.seconds = boot.seconds = judge.seconds = 0.0
+        model.seconds = boot.seconds = judge.seconds = end.seconds = 0.0
         start = time.process_time()
         report = fuzz(resolve(options.revision, _fixes(options.revision)), seed=number, examples=options.examples)
         total = time.process_time() - start
-        ours = model.seconds + boot.seconds + judge.seconds
+        ours = model.seconds + boot.seconds + judge.seconds + end.seconds
         print(
             f"run {number + 1}: {report.stats.steps} steps in {total:.1f} s CPU; model {model.seconds / total:.1%}, "
-            f"boot {boot.seconds / total:.1%}, invariants {judge.seconds / total:.1%}, together {ours / total:.1%}; "
+            f"boot {boot.seconds / total:.1%}, invariants {judge.seconds / total:.1%}, at the end "
+            f"{end.seconds / total:.1%}, together {ours / total:.1%}; "
             f"{ours / report.stats.steps * 1e6:.1f} us a step"
         )
 

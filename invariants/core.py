@@ -68,10 +68,14 @@ class Violation:
 
 
 class View(NamedTuple):
-    """What an invariant looks at: a step, and the kernel, whose system is the state after it."""
+    """What an invariant looks at: a step, and the kernel, whose system is the state after it.
+
+    ``program`` is what was executed, for those that look at the end of it.
+    """
 
     k: Kernel
     step: Step
+    program: tuple[Op, ...] = ()
 
     @property
     def before(self) -> System:
@@ -251,6 +255,7 @@ class Checker:
         self.kernel = kernel
         self._selection = _selection(tuple(INVARIANTS.values()), revision)
         self._broken: dict[str, frozenset[int]] = {}
+        self._program: list[Op] = []
 
     @property
     def looks_at_end(self) -> bool:
@@ -261,6 +266,7 @@ class Checker:
         """What ``step`` broke.  After the death of the host only its reports count."""
         if step.result.ret == NOT_ENABLED:
             return []
+        self._program.append(step.op)
         view = View(self.kernel, step)
         reports, looks = self._selection.after(type(step.op))
         found: list[Violation] = []
@@ -282,7 +288,7 @@ class Checker:
 
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""
-        view = View(self.kernel, last)
+        view = View(self.kernel, last, tuple(self._program))
         return [violation for inv in self._selection.at_end for violation in self._violations(inv, view)]
 
     def _violations(self, inv: Invariant, view: View) -> list[Violation]:

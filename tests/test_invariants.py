@@ -25,7 +25,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.replay import Verdict, judge, steps
 from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.errno import EFAULT, EINTR
+from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
@@ -676,6 +676,8 @@ class RestoresBeforeItWritesXfd(FpuCore):
     program(
         AMX,
         "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000}) = 1",
+        # a call between the two, or the sound kernel breaks restore-order-is-free (corpus/open)
+        "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD)",
         "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: xtile, data: 3}) = 0",
     ),
     site="fpu_copy_uabi_to_guest_fpstate",
@@ -970,3 +972,28 @@ def test_a_kvm_run_that_is_refused_does_not_enter() -> None:
     verdict = judge(parse(waiting + "\nt1 ioctl(v0, KVM_RUN) ... = -EIO\n"), posted("amx-v1"), expectations=False)
     assert verdict.results[-1] == "-EIO"
     assert "no-realloc-on-enter" not in verdict.broken
+
+
+# -- restore and migration -------------------------------------------------------------------------------------------
+
+
+@mutant(
+    "restore-order-is-free",
+    program(
+        AMX,
+        "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 1",
+        AMX_XCR0,
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx|xtile, data: 3}) = 0",
+    ),
+)
+class TakesOnlyWhatXcr0Enables(KvmX86):
+    def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
+        if image.xstate_bv & ~vcpu.arch.xcr0:
+            return -EINVAL
+        return super().kvm_vcpu_ioctl_x86_set_xsave(vcpu, image)
+
+
+@mutant("migration-is-invisible", program(AMX_GUEST, TILES, LEAVE))
+class MigratesFourKilobytes(KvmX86):
+    def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)

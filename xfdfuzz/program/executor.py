@@ -9,17 +9,19 @@ from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import System
 from xfdfuzz.program.ops import guest, host, run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
 
 
 class Executor:
-    """Executes ops, one after another, on a freshly booted system of one revision."""
+    """Executes ops, one after another, on a freshly booted system of one revision, or on one that exists."""
 
-    def __init__(self, revision: type[Kernel], machine: Machine) -> None:
-        self.kernel = revision(machine)
-        self.kernel.boot()
+    def __init__(self, revision: type[Kernel], machine: Machine, system: System | None = None) -> None:
+        self.kernel = revision(machine, system)
+        if system is None:
+            self.kernel.boot()
         self.count = 0
 
     def execute(self, op: Op) -> Step:
@@ -41,6 +43,17 @@ class Executor:
         """Execute ``ops`` lazily, a step at a time."""
         for op in ops:
             yield self.execute(op)
+
+    def fork(self) -> Executor:
+        """Another executor, on a copy of the system."""
+        return Executor(type(self.kernel), self.kernel.machine, copy_of(self.kernel.system))
+
+    def enter_guest(self, nr: int) -> Step | None:
+        """Let a task of its VM enter the guest of a vCPU outside KVM_RUN; the last step, None without a task."""
+        last = None
+        for op in _enter_ops(self.kernel, nr):
+            last = self.execute(op)
+        return last
 
     def drain(self) -> Step | None:
         """Let everything that is pending come to its end; the last step of it, None if the host is dead."""
@@ -66,6 +79,14 @@ def _drain_ops(k: Kernel) -> Iterator[Op]:
             yield run.KvmRun(owner, nr)
             if vcpu.mode != st.VCPU_OUTSIDE:
                 yield from _finish_run(k, nr)
+
+
+def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:
+    owner = _task_of(k, k.vms[k.vcpus[nr].vm].mm)
+    if owner is not None:
+        yield from _switch_to(k, owner)
+        yield run.KvmRun(owner, nr)
+        yield run.VmEnter(nr)
 
 
 def _task_of(k: Kernel, mm: int) -> int | None:

@@ -1,0 +1,256 @@
+"""What must not depend on how user space goes about it: the order of a restore, and a migration.
+
+Both run the kernel again, on copies: the program's beginning with its restore in every order, and the vCPU that the
+drained program leaves behind, moved to a fresh host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import permutations
+from typing import NamedTuple
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.ops.kvm import (
+    CloseVm,
+    KvmCreateVcpu,
+    KvmCreateVm,
+    KvmSetCpuid2,
+    KvmSetMsrs,
+    KvmSetXcrs,
+    KvmSetXsave,
+)
+from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm
+from xfdfuzz.program.step import Result, format_ret
+
+
+class GuestState(NamedTuple):
+    """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work."""
+
+    entry: int | str
+    xcr0: int = 0
+    xfd: int = 0
+    xfd_err: int = 0
+    registers: tuple[tuple[int, int], ...] = ()
+
+
+def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
+    """Enter the guest and look at ``components`` as far as XFD lets it see them; the executor is used up."""
+    step = executor.enter_guest(nr)
+    k = executor.kernel
+    if step is None or not k.this_cpu.guest:
+        return GuestState("no entry" if step is None else step.result.ret)
+    regs = k.regs
+    visible = xf.components_in(components & ~regs.xfd)
+    return GuestState("entered", regs.xcr0, regs.xfd, regs.xfd_err, tuple((i, regs.data[i]) for i in visible))
+
+
+def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]:
+    """(site, what differs) for each part that is not the same."""
+    if one.entry != other.entry:
+        yield "entry", f"VM entry: {format_ret(one.entry)} and {format_ret(other.entry)}"
+        return
+    for name in ("xcr0", "xfd", "xfd_err"):
+        a, b = getattr(one, name), getattr(other, name)
+        if a != b:
+            yield name, f"{name.upper()} = {a:#x} and {b:#x}"
+    for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
+        if i == j and a != b:
+            yield component_site(i), f"{xf.NAMES[i]} = {a} and {b}"
+
+
+def visible_components(vcpu: Vcpu) -> int:
+    """What the guest can have in registers; PKRU has a way of its own."""
+    return (vcpu.arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~xf.MASK_PKRU
+
+
+# -- the order of a restore --------------------------------------------------------------------------------------------
+
+
+@invariant("restore-order-is-free", "abi", ("INV-27", "ABI"), at_end=True)
+def restore_order_is_free(view: View) -> Iterator[Broken]:
+    """Once a new vCPU has its CPUID, KVM_SET_MSRS, KVM_SET_XCRS and KVM_SET_XSAVE with the same arguments give the same
+    guest in any order: no document tells VMMs one, and they use different ones."""
+    for nr in range(len(view.k.vcpus)):
+        start = next((n for n, op in enumerate(view.program) if _restores(op, nr)), None)
+        if start is None:
+            continue
+        calls = _calls(view.program[start:], nr)
+        if len(calls) > 1:
+            yield from _compare_orders(view.k, view.program[:start], nr, calls)
+
+
+def _restores(op: Op, nr: int) -> bool:
+    return isinstance(op, KvmSetMsrs | KvmSetXcrs | KvmSetXsave) and op.vcpu == nr
+
+
+def _calls(program: Sequence[Op], nr: int) -> list[Op]:
+    """One call of each kind, in their order, up to something else that changes the vCPU."""
+    calls: dict[type[Op], Op] = {}
+    for op in program:
+        if _restores(op, nr):
+            calls.setdefault(type(op), op)
+        elif getattr(op, "vcpu", None) == nr or isinstance(op, CloseVm):
+            break
+    return list(calls.values())
+
+
+def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
+    """It has its CPUID, and nothing else that a restore would find."""
+    gfpu = vcpu.arch.guest_fpu
+    fpstate = k.fpstates[gfpu.fpstate]
+    pristine = not (fpstate.xfd or fpstate.regs.xstate_bv or gfpu.xfd_err) and vcpu.arch.xcr0 == xf.MASK_X87
+    return bool(vcpu.exists and vcpu.arch.cpuid_set) and vcpu.last_vmentry_cpu == -1 and pristine
+
+
+def _compare_orders(k: Kernel, program: Sequence[Op], nr: int, calls: list[Op]) -> Iterator[Broken]:
+    start = Executor(type(k), k.machine)
+    for op in program:
+        start.execute(op)
+    if start.kernel.system.dead or not _is_new(start.kernel, start.kernel.vcpus[nr]):
+        return
+    start.kernel.system.alloc_failures = 0
+    outcomes = [(order, *_carry_out(start.fork(), nr, order)) for order in permutations(calls)]
+    first, results, state = outcomes[0]
+    sites: set[str] = set()
+    for order, other_results, other_state in outcomes[1:]:
+        found = list(differences(state, other_state))
+        if results != other_results:
+            found.append(("result", f"{_written(results)} and {_written(other_results)}"))
+        for site, what in found:
+            if site not in sites:
+                sites.add(site)
+                yield Broken(f"v{nr}: {what} after {_named(first)} and after {_named(order)}", site)
+
+
+def _carry_out(executor: Executor, nr: int, order: Sequence[Op]) -> tuple[dict[type[Op], Result], GuestState]:
+    results = {type(op): executor.execute(op).result for op in order}
+    return results, guest_state(executor, nr, visible_components(executor.kernel.vcpus[nr]))
+
+
+def _named(order: Sequence[Op]) -> str:
+    return ", ".join(_name(type(op)) for op in order)
+
+
+def _written(results: dict[type[Op], Result]) -> str:
+    return ", ".join(
+        f"{_name(op)} = {result}" for op, result in sorted(results.items(), key=lambda item: _name(item[0]))
+    )
+
+
+def _name(op: type[Op]) -> str:
+    return {KvmSetMsrs: "MSRS", KvmSetXcrs: "XCRS", KvmSetXsave: "XSAVE"}[op]
+
+
+# -- migration ---------------------------------------------------------------------------------------------------------
+
+
+class Saved(NamedTuple):
+    """What a VMM reads from a vCPU: its CPUID, MSRs, XCR0 and XSAVE image; None where there is nothing to read."""
+
+    cpuid: CpuidEntries
+    msrs: tuple[tuple[int, int], ...]
+    xcr0: int | None
+    xsave: XsaveArea | None
+
+
+@invariant(
+    "migration-is-invisible",
+    "corruption",
+    ("INV-27", "ABI", "GSTATE"),
+    at_end=True,
+    # the mails that propose them do not say how user space reads the MSRs
+    excluded=("amx-review-a", "amx-review-b", "amx-review-c"),
+)
+def migration_is_invisible(view: View) -> Iterator[Broken]:
+    """What user space reads from a vCPU, written into a new one on another host in any order, is the same guest: that
+    is what snapshots and live migration are made of."""
+    k = view.k
+    for nr, vcpu in enumerate(k.vcpus):
+        if not (vcpu.exists and vcpu.arch.cpuid_set and _within_cpuid(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
+            continue
+        components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
+        source = Executor(type(k), k.machine, copy_of(k.system))
+        saved = save(source.kernel, source.kernel.vcpus[nr])
+        stays = guest_state(source, nr, components)
+        yield from _compare_migrations(k, nr, saved, stays, components)
+
+
+def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
+    """KVM does not look again at XCR0 and the XFD MSRs when user space takes features away with a second
+    KVM_SET_CPUID2, in no revision; what lies outside its CPUID then no other vCPU accepts."""
+    arch = vcpu.arch
+    msrs = k.fpstates[arch.guest_fpu.fpstate].xfd | arch.guest_fpu.xfd_err
+    return not (arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0)
+
+
+def save(k: Kernel, vcpu: Vcpu) -> Saved:
+    """Get everything, as a VMM does."""
+    arch = vcpu.arch
+    read = [(index, *k.kvm_get_msrs(vcpu, index)) for index in (MSR_IA32_XFD, MSR_IA32_XFD_ERR)]
+    ret, image = k.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
+    if ret:
+        _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
+    return Saved(
+        CpuidEntries(arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx)),
+        tuple((index, value) for index, count, value in read if count),
+        k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu),
+        image,
+    )
+
+
+def _compare_migrations(k: Kernel, nr: int, saved: Saved, stays: GuestState, components: int) -> Iterator[Broken]:
+    # mypy takes no class for hashable
+    destination, accepted = _destination(type(k), k.machine, saved.cpuid)  # type: ignore[arg-type]
+    if accepted.ret != 0:
+        yield Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid")
+        return
+    sites: set[str] = set()
+    same: set[bytes] = set()
+    for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
+        there = destination.fork()
+        refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
+        outcome = bytes(there.kernel.system)
+        if outcome in same and not refused:
+            continue
+        same.add(outcome)
+        found = list(differences(stays, guest_state(there, 0, components)))
+        found += [("refused", f"KVM_SET_{call} refuses what was read") for call in refused]
+        for site, what in found:
+            if site not in sites:
+                sites.add(site)
+                yield Broken(f"v{nr}: {what}, here and on the destination", site)
+
+
+@lru_cache(maxsize=64)
+def _destination(kernel: type[Kernel], machine: Machine, cpuid: CpuidEntries) -> tuple[Executor, Result]:
+    """A host whose VMM has the permissions and a new vCPU with the CPUID; and how that was taken.  To be forked."""
+    executor = Executor(kernel, machine)
+    for i in xf.components_in(cpuid.xcr0 & machine.xfd_xfeatures):
+        executor.execute(ReqXcompGuestPerm(0, i))
+    executor.execute(KvmCreateVm(0))
+    executor.execute(KvmCreateVcpu(0, 0, 0))
+    return executor, executor.execute(KvmSetCpuid2(0, 0, cpuid)).result
+
+
+def _set_msrs(k: Kernel, saved: Saved) -> bool:
+    return k.kvm_set_msrs(k.vcpus[0], saved.msrs) == len(saved.msrs)
+
+
+def _set_xcrs(k: Kernel, saved: Saved) -> bool:
+    return saved.xcr0 is None or k.kvm_vcpu_ioctl_x86_set_xcrs(k.vcpus[0], saved.xcr0) == 0
+
+
+def _set_xsave(k: Kernel, saved: Saved) -> bool:
+    return saved.xsave is None or k.kvm_vcpu_ioctl_x86_set_xsave(k.vcpus[0], copy_of(saved.xsave)) == 0
