@@ -25,7 +25,7 @@ from xfdfuzz.kernel.state import System
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
 from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
-from xfdfuzz.revisions import RevisionError, selects
+from xfdfuzz.revisions import RevisionError, concerns
 
 #: Severities, worst first.
 SEVERITIES = ("panic", "corruption", "leak", "warn", "abi")
@@ -123,9 +123,9 @@ class Invariant:
 
     def applies_to(self, revision: str) -> bool:
         """Whether it is checked on the revision with that name."""
-        if any(selects(spec, revision) for spec in self.excluded):
+        if any(concerns(spec, revision) for spec in self.excluded):
             return False
-        return not self.revisions or any(selects(spec, revision) for spec in self.revisions)
+        return not self.revisions or any(concerns(spec, revision) for spec in self.revisions)
 
 
 #: Every invariant by name.

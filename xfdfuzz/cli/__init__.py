@@ -41,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
     except Exception as error:
         from xfdfuzz.invariants.core import InvariantError
+        from xfdfuzz.revisions import RevisionError
 
-        if isinstance(error, InvariantError):
+        if isinstance(error, InvariantError | RevisionError):
             return complain(str(error), BAD_INPUT)
-        place = _place_in(args.invariants, error)
+        place = _place_in_users_files(error)
         if place:
             return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
         traceback.print_exc()
@@ -52,10 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _place_in(files: Sequence[Path], error: Exception) -> str:
-    """Where in the user's own invariants the error came up, or nothing."""
-    names = {file.resolve() for file in files}
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in names]
+def _place_in_users_files(error: Exception) -> str:
+    """Where in the user's own invariants or series the error came up, or nothing."""
+    from xfdfuzz.invariants.core import loaded_files
+    from xfdfuzz.revisions import loaded_series
+
+    files = {*loaded_files(), *loaded_series()}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in files]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 

@@ -61,7 +61,11 @@ def add_command(
 def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
     """The options that choose the kernels under test; ``default`` says what is taken without them."""
     command.add_argument(
-        "--revision", action="append", default=[], metavar="R", help=f"the kernel under test; repeatable ({default})"
+        "--revision",
+        action="append",
+        default=[],
+        metavar="R",
+        help=f"the kernel under test: a name, a label such as v6.12+b45f72177594, a file *.py; repeatable ({default})",
     )
     command.add_argument("--apply", action="append", default=[], metavar="C", help="add the patch with commit C")
     command.add_argument("--revert", action="append", default=[], metavar="C", help="leave the patch with commit C out")

@@ -52,8 +52,9 @@ def _fuzz(args: argparse.Namespace) -> int:
     from xfdfuzz.report import machine, terminal
     from xfdfuzz.report.findings import check_directory
 
-    load_invariants(args.invariants)
+    # before the invariants, which may speak of a series from outside
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    load_invariants(args.invariants)
     try:
         check_directory(args.save)
     except OSError as error:

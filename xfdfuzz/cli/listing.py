@@ -19,9 +19,11 @@ def add(commands: Commands) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     from xfdfuzz.report import listing, machine, terminal
+    from xfdfuzz.revisions import load_entries
 
-    load_invariants(args.invariants)
+    load_entries()
     only = resolve_revisions([args.revision], [], [])[0] if args.revision else None
+    load_invariants(args.invariants)
     rows = listing.KINDS[args.kind](only)
     if args.format == "rich":
         terminal.listing(terminal.console(sys.stdout), args.kind, rows)

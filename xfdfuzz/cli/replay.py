@@ -28,8 +28,8 @@ def add(commands: Commands) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    load_invariants(args.invariants)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
+    load_invariants(args.invariants)
     files = find_programs(args.paths)
     if not files:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)

@@ -26,9 +26,7 @@ def buckets_elsewhere(texts: Sequence[str], revision: Revision) -> list[list[str
     session of its own, so that a Ctrl-C at the terminal leaves it to finish.
     """
     request = {
-        "revision": revision.name,
-        "apply": list(revision.applied),
-        "revert": list(revision.reverted),
+        "revision": revision.address,
         "invariants": [str(file) for file in loaded_files()],
         "programs": list(texts),
     }
@@ -52,7 +50,7 @@ def main() -> None:
     answer_to, sys.stdout = sys.stdout, sys.stderr
     request = json.load(sys.stdin)
     load(Path(file) for file in request["invariants"])
-    revision = resolve(request["revision"], request["apply"], request["revert"])
+    revision = resolve(request["revision"])
     answer = [judge(parse(text), revision, expectations=False).buckets for text in request["programs"]]
     json.dump(answer, answer_to)
 

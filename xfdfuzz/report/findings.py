@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import CONTROL, format_program
-from xfdfuzz.revisions import Revision, resolve
+from xfdfuzz.revisions import Revision
 
 if TYPE_CHECKING:  # the engine imports Hypothesis, which replaying does not need
     from xfdfuzz.engines.fuzz import Finding
@@ -64,17 +64,17 @@ def text(finding: Finding) -> str:
 def replay_command(finding: Finding, invariants: Iterable[Path] = ()) -> str:
     """The one command that shows the finding again; a finding without a file has none."""
     files = [word for file in invariants for word in ("--invariants", str(file))]
-    return shlex.join(["xfdfuzz", "replay", str(finding.file), *files])
+    # its `expect:` line names a series from outside, which has to be loaded for it
+    outside = ["--revision", str(finding.revision.file)] if finding.revision.file else []
+    return shlex.join(["xfdfuzz", "replay", str(finding.file), *outside, *files])
 
 
 def revision_options(revision: Revision) -> list[str]:
     """The options that name ``revision`` on the command line."""
-    plain = [p.commit for p in resolve(revision.name).patches]
-    stack = [p.commit for p in revision.patches]
     return [
-        *("--revision", revision.name),
-        *_each("--apply", [commit for commit in stack if commit not in plain]),
-        *_each("--revert", [commit for commit in plain if commit not in stack]),
+        *("--revision", str(revision.file or revision.name)),
+        *_each("--apply", revision.applied),
+        *_each("--revert", revision.reverted),
     ]
 
 

@@ -6,24 +6,41 @@ stable version is its base's prefix plus the backports that it is known to carry
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions import mainline  # noqa: F401 - registers the queue
 from xfdfuzz.revisions.amx_review import AmxReviewA, AmxReviewB, AmxReviewC
 from xfdfuzz.revisions.amx_v1 import AmxV1
 from xfdfuzz.revisions.amx_v6 import AmxV6
-from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find
+from xfdfuzz.revisions.outside import OUTSIDE, Series, load_entries, load_file, loaded_series
+from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch
 
-__all__ = ["PATCHES", "Patch", "Revision", "RevisionError", "find", "names", "resolve", "selects"]
+__all__ = [
+    "PATCHES",
+    "Patch",
+    "Revision",
+    "RevisionError",
+    "Series",
+    "concerns",
+    "find",
+    "load_entries",
+    "loaded_series",
+    "names",
+    "resolve",
+    "selects",
+]
 
 
 @dataclass(frozen=True)
 class Revision:
     """A kernel that can be run: its label, title, source and patches.
 
-    ``applied`` and ``reverted`` are the commits that were added to or left out of the named revision.
+    ``applied`` and ``reverted`` are the commits that were added to or left out of the named revision; ``file`` is where
+    a series from outside the tree was read.
     """
 
     label: str
@@ -34,6 +51,12 @@ class Revision:
     patches: tuple[Patch, ...]
     applied: tuple[str, ...] = ()
     reverted: tuple[str, ...] = ()
+    file: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """What :func:`resolve` finds it by in any process: its label, beginning with the file if it is from one."""
+        return f"{self.file or self.name}{self.label.removeprefix(self.name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +109,18 @@ ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3", "amx-v6": "v
 
 
 def names() -> list[str]:
-    """Every revision's name: the series in the order of posting, then mainline, then stable."""
-    return list(_POINTS)
+    """Every revision's name: the series in the order of posting, then mainline, then stable, then what was loaded."""
+    return [*_POINTS, *OUTSIDE]
 
 
 def canonical(name: str) -> str:
     """The name that an alias stands for; RevisionError for an unknown one."""
     name = ALIASES.get(name, name)
-    if name not in _POINTS:
-        known = ", ".join([*_POINTS, *ALIASES])
-        raise RevisionError(f"unknown revision {name}: expected one of {known}")
+    if name not in _POINTS and name not in OUTSIDE:
+        load_entries()
+    if name not in _POINTS and name not in OUTSIDE:
+        known = ", ".join([*names(), *ALIASES])
+        raise RevisionError(f"unknown revision {name}: expected one of {known}, or a file *.py")
     return name
 
 
@@ -113,26 +138,85 @@ def _patches_of(point: _Point) -> list[Patch]:
 def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) -> Revision:
     """The revision ``name`` with the commits of ``apply`` added in queue order and those of ``revert`` left out.
 
-    Raises RevisionError for an unknown name or commit, for one that is applied twice or reverted without being there,
-    and for a stack that cannot be composed.
+    ``name`` may also be a label, ``v6.12+b45f72177594``, and begin with a file that defines a Series.  Raises
+    RevisionError for an unknown name or commit, for one that is applied twice or reverted without being there, for a
+    stack that cannot be composed, and for a file that cannot be used.
     """
+    name, suffix = _split_label(name)
+    if name.endswith(".py"):
+        name = load_file(Path(name)).name
     name = canonical(name)
-    point = _POINTS[name]
-    chosen = _patches_of(point)
-    added = [find(commit) for commit in apply]
-    removed = [find(commit) for commit in revert]
+    series = OUTSIDE.get(name)
+    own = series.patches if series else []
+    signed = _commits_in(suffix, [*PATCHES, *(p.commit for p in own)])
+    added, removed = (
+        [find_patch(commit, own) for commit in (*given, *(commit for s, commit in signed if s == sign))]
+        for sign, given in (("+", apply), ("-", revert))
+    )
+    chosen = _stack_of(name)
     for p in added:
         if p in chosen or added.count(p) > 1:
             raise RevisionError(f"{name} has {p.commit} already")
     for p in removed:
         if p not in chosen:
             raise RevisionError(f"{name} does not have {p.commit}")
-    stack = [p for p in PATCHES.values() if (p in chosen or p in added) and p not in removed]
+    queue = [*PATCHES.values(), *own]
+    stack = [p for p in queue if (p in chosen or p in added) and p not in removed]
     added.sort(key=stack.index)
     label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
-    kernel = compose(label, point.base, stack, removed)
-    commits = [tuple(p.commit for p in patches) for patches in (added, removed)]
-    return Revision(label, name, point.title, point.source, kernel, tuple(stack), *commits)
+    kernel = compose(label, _base_of(name), stack, removed)
+    about = series or _POINTS[name]
+    return Revision(
+        label,
+        name,
+        about.title,
+        about.source,
+        kernel,
+        tuple(stack),
+        applied=tuple(p.commit for p in added),
+        reverted=tuple(p.commit for p in removed),
+        file=series.file if series else None,
+    )
+
+
+def find(commit: str) -> Patch:
+    """The patch with that commit, of the queue or of a series that was loaded; at least 6 digits of it will do."""
+    return find_patch(commit, [p for series in OUTSIDE.values() for p in series.patches])
+
+
+def _split_label(label: str) -> tuple[str, str]:
+    """A label's name, or file, and what is added to and left out of it: ``+commit-commit``."""
+    file = re.match(r"(.+?\.py)(?=[+-]|$)", label)
+    known = [name for name in (*names(), *ALIASES) if label == name or label.startswith((f"{name}+", f"{name}-"))]
+    name = file[1] if file else max(known, key=len, default=label)
+    return name, label.removeprefix(name)
+
+
+def _commits_in(suffix: str, commits: Sequence[str]) -> list[tuple[str, str]]:
+    """The signs and commits in a label behind its name.  A commit may be the name of a patch, with a - in it."""
+    known = "|".join(re.escape(commit) for commit in sorted(commits, key=len, reverse=True))
+    return re.findall(rf"([+-])({known}|[^+-]*)(?=[+-]|$)", suffix)
+
+
+def _stack_of(name: str) -> list[Patch]:
+    """The patches that the named revision has."""
+    series = OUTSIDE.get(name)
+    return [*series.base.patches, *series.patches] if series else _patches_of(_POINTS[name])
+
+
+def _base_of(name: str) -> type[Kernel]:
+    """The class that the named revision's patches stand on."""
+    series = OUTSIDE.get(name)
+    return _base_of(series.base.name) if series else _POINTS[name].base
+
+
+def concerns(spec: str, name: str) -> bool:
+    """Whether what is said of the revisions ``spec`` holds for the revision ``name``.
+
+    As :func:`selects`; and what holds for a revision holds for a series from outside that stands on it.
+    """
+    series = OUTSIDE.get(name)
+    return selects(spec, name) or (series is not None and concerns(spec, series.base.name))
 
 
 def selects(spec: str, name: str) -> bool:

@@ -61,16 +61,25 @@ def enqueue(series: Sequence[type[KernelBase]]) -> None:
         PATCHES[DECLARED[cls].commit] = DECLARED[cls]
 
 
-def find(commit: str) -> Patch:
-    """The patch with that commit, or with the only commit that starts so (at least 6 digits)."""
-    found = [p for c, p in PATCHES.items() if c.startswith(commit) or commit.startswith(c)] if len(commit) >= 6 else []
+def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
+    """The patch of the queue, or of a series' ``own``, with that commit.
+
+    Or with the only commit that starts so (at least 6 digits).
+    """
+    queue = [*PATCHES.values(), *own]
+    found = [p for p in queue if p.commit == commit]
+    if not found and len(commit) >= 6:
+        found = [p for p in queue if p.commit.startswith(commit) or commit.startswith(p.commit)]
     if len(found) != 1:
         raise RevisionError(f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
     return found[0]
 
 
 def compose(label: str, base: type[Kernel], patches: Sequence[Patch], reverted: Sequence[Patch] = ()) -> type[Kernel]:
-    """The kernel class of ``base`` with ``patches`` on it, in this order; ``reverted`` are left out on request."""
+    """The kernel class of ``base`` with ``patches`` on it, in this order; ``reverted`` are left out on request.
+
+    What is not in the queue, a series' own patches, comes after all that is.
+    """
     for p in patches:
         check_applies(base, p)
     check_reverts(patches, reverted)
@@ -93,7 +102,7 @@ def check_applies(base: type[Kernel], p: Patch) -> None:
 
 def check_reverts(patches: Sequence[Patch], reverted: Sequence[Patch]) -> None:
     """Nothing that a reverted patch changes may be replaced whole by a later one: its revert would change nothing."""
-    order = list(PATCHES.values())
+    order = [*PATCHES.values(), *(p for p in (*patches, *reverted) if p.commit not in PATCHES)]
     for gone in reverted:
         for later in patches:
             if order.index(later) > order.index(gone):

@@ -1,0 +1,223 @@
+"""Series from outside the tree: what a file can say, and how it is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz import cli
+from xfdfuzz.engines.confirm import buckets_elsewhere
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.invariants import core
+from xfdfuzz.invariants.core import INVARIANTS, load
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import PATCHES, RevisionError, concerns, outside, resolve, selects
+from xfdfuzz.revisions.outside import OUTSIDE
+
+Run = Callable[..., tuple[int, str, str]]
+
+#: It puts the permission overwrite back that 063452fd94d1 cured.
+SERIES = '''\
+from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.revisions import Series
+
+series = Series("my-series", base="{base}", title="permissions, simplified", source="mail")
+
+
+@series.patch("my-series-1", "x86/fpu: simplify permissions", fixes=("063452fd94d1",))
+class Simplified(Xstate):
+    """A request is the whole permission."""
+
+    def write_state_perm(self, perm, permitted, requested):
+        """(fpu/xstate.c)."""
+        {body}
+'''
+OVERWRITES = SERIES.format(base="v7.3", body="perm.state_perm = requested")
+PROGRAM = """\
+# xfdfuzz program 1
+# expect: my-series violates permission-only-grows
+machine cpus=1
+
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0
+"""
+BARE = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n"
+
+
+@pytest.fixture(autouse=True)
+def _registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty directory, and forget the series and invariants that a test loads."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(core, "_FILES", {})
+    monkeypatch.setattr(outside, "_FILES", {})
+    before = dict(load())
+    yield
+    OUTSIDE.clear()
+    INVARIANTS.clear()
+    INVARIANTS.update(before)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def test_a_file_is_a_revision_with_its_own_name() -> None:
+    revision = resolve(write("my.py", OVERWRITES))
+    assert (revision.label, revision.title, revision.source) == ("my-series", "permissions, simplified", "mail")
+    assert [p.commit for p in revision.patches] == [*PATCHES, "my-series-1"]
+    assert judge(parse(BARE), revision).broken == ("permission-only-grows",)
+    assert resolve("my-series").label == "my-series"
+
+
+def test_its_patches_can_be_left_out_and_mainlines_too() -> None:
+    without = resolve(write("my.py", OVERWRITES), revert=["my-series-1"])
+    assert without.label == "my-series-my-series-1"
+    assert judge(parse(BARE), without).violations == ()
+    assert resolve("my.py-kvm-eexist-first").reverted == ("kvm-eexist-first",)
+    with pytest.raises(RevisionError, match="my-series-1, later in the queue, replaces write_state_perm"):
+        resolve("my.py", revert=["d8414603b29f"])
+
+
+def test_its_address_finds_it_in_another_process() -> None:
+    revision = resolve(write("my.py", OVERWRITES), revert=["kvm-eexist-first"])
+    assert revision.address == f"{Path('my.py').resolve()}-kvm-eexist-first"
+    assert resolve(revision.address).label == revision.label
+    assert buckets_elsewhere([BARE], revision) == [["permission-only-grows@guest"]]
+
+
+def test_what_is_said_of_its_base_holds_for_it_but_expectations_do_not() -> None:
+    resolve(write("my.py", SERIES.format(base="amx-v1", body="perm.state_perm = requested")))
+    assert concerns("amx-v1", "my-series")
+    assert not concerns("v5.17..", "my-series")
+    assert not selects("amx-v1", "my-series")
+    assert INVARIANTS["no-realloc-on-enter"].applies_to("my-series")
+    assert not INVARIANTS["no-realloc-on-enter"].applies_to("v7.3")
+
+
+def test_a_series_can_stand_on_a_patched_revision() -> None:
+    revision = resolve(write("my.py", SERIES.format(base="v6.12+b45f72177594", body="perm.state_perm = requested")))
+    assert [p.commit for p in revision.patches][-2:] == ["b45f72177594", "my-series-1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = (\n", "my.py:1: '(' was never closed"),
+        ("\nimport nowhere\n", "my.py:2: ModuleNotFoundError: No module named 'nowhere'"),
+        ("raise SystemExit(0)\n", "my.py:1: SystemExit: 0"),
+        ("x = 1\n", "my.py:1: expected one Series in the file, found none"),
+        (OVERWRITES.replace("v7.3", "v9"), "my.py:4: unknown revision v9: expected one of"),
+        (OVERWRITES.replace('"my-series"', '"My Series"'), "my.py:4: revision My Series: expected lower-case words"),
+        (OVERWRITES.replace('"my-series"', '"v7.3"'), "my.py: revision v7.3 exists already"),
+        (OVERWRITES.replace("my-series-1", "one"), "my.py:7: patch one: expected a name of its own"),
+        (OVERWRITES.replace("my-series-1", "b45f72177594"), "my.py:7: patch b45f72177594: expected a name of its own"),
+        (
+            OVERWRITES.replace("v7.3", "v5.16").replace(
+                "kernel.fpu.xstate import X", "revisions.amx_v6 import AmxV6 as X"
+            ),
+            "my.py:7: my-series-1 does not apply to v5.16, which does not have write_state_perm()",
+        ),
+        (SERIES.format(base="v7.3", body="1 / 0"), "my.py:13: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_broken_file_is_one_line_with_its_place(run: Run, text: str, message: str) -> None:
+    code, out, err = run("replay", write("p.xfd", BARE), "--revision", write("my.py", text))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_file_and_a_name_that_is_taken(run: Run) -> None:
+    write("p.xfd", BARE)
+    assert run("replay", "p.xfd", "--revision", "my.py") == (2, "", "xfdfuzz: my.py: No such file or directory\n")
+    write("a.py", OVERWRITES)
+    write("b.py", OVERWRITES)
+    code, _, err = run("replay", "p.xfd", "--revision", "a.py", "--revision", "b.py")
+    assert (code, err) == (2, "xfdfuzz: b.py: revision my-series exists already\n")
+
+
+def test_every_command_takes_a_file(run: Run) -> None:
+    code, out, _ = run("replay", write("p.xfd", PROGRAM), "--revision", write("my.py", OVERWRITES))
+    assert (code, out.splitlines()[-1]) == (0, "ok    p.xfd  my-series  violates permission-only-grows")
+    rows = run("list", "patches", "--revision", "my.py", "--format", "json")[1].splitlines()
+    assert json.loads(rows[-1])["commit"] == "my-series-1"
+
+
+def test_a_finding_on_a_file_repeats_and_replays_with_the_commands_that_are_printed(run: Run) -> None:
+    path = Path(write("my.py", OVERWRITES)).resolve()
+    code, out, err = run("fuzz", "--revision", "my.py", "--examples", "5", "--seed", "1")
+    assert code == 1
+    assert f"repeat: xfdfuzz fuzz --revision {path} --seed 1" in err
+    commands = re.findall(r"^  replay  xfdfuzz (.*)$", out, re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert command.endswith(f"--revision {path}")
+        assert run(*command.split())[0] == 0
+
+
+def test_a_finding_without_one_of_its_patches_replays(run: Run) -> None:
+    """The header of the saved program names the series' own patch."""
+    second = textwrap.dedent('''
+
+        @series.patch("my-series-2", "x86/fpu: nothing")
+        class Nothing(Xstate):
+            """Nothing."""
+    ''')
+    write("my.py", OVERWRITES + second)
+    code, _, _ = run("fuzz", "--revision", "my.py", "--revert", "my-series-2", "--examples", "5", "--seed", "1")
+    assert code == 1
+    assert "# revert: my-series-2" in next(Path("findings").glob("*permission-only-grows*")).read_text()
+    assert run("replay", "findings", "--revision", "my.py")[0] == 0
+
+
+def test_an_installed_package_offers_a_series(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("theirs.py").write_text(OVERWRITES)
+    monkeypatch.syspath_prepend(".")
+    entry = EntryPoint("theirs", "theirs:series", "xfdfuzz.revisions")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
+    assert run("replay", write("p.xfd", PROGRAM))[0] == 0
+    assert "my-series" in [line.split()[0] for line in run("list", "revisions")[1].splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("nowhere", "ModuleNotFoundError: No module named 'nowhere'"), ("json:loads", "expected a Series, not a value")],
+)
+def test_a_broken_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
+    entry = EntryPoint("theirs", value, "xfdfuzz.revisions")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
+    code, out, err = run("list", "revisions")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"xfdfuzz: entry point theirs = {value}: {message}")
+    assert len(err.splitlines()) == 1
+
+
+def test_an_invariant_may_speak_of_the_series(run: Run) -> None:
+    write("my.py", OVERWRITES)
+    text = (
+        "from xfdfuzz.invariants.core import Broken, invariant\n\n\n"
+        '@invariant("mine", "abi", revisions=("my-series",))\n'
+        'def mine(view):\n    """Mine."""\n    yield Broken("seen")\n'
+    )
+    command = ("replay", write("p.xfd", BARE), "--revision", "my.py", "--revision", "v7.3")
+    code, out, _ = run(*command, "--invariants", write("mine.py", text))
+    assert code == 1
+    assert "! mine (abi): seen" in out
+    assert "FAIL  p.xfd  my-series  " in out
+    assert "v7.3  clean" in out
