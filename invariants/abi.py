@@ -9,19 +9,21 @@ from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EIO
+from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, Vcpu
 from xfdfuzz.program.ops.base import VcpuIoctl
 from xfdfuzz.program.ops.kvm import (
+    KvmGetDeviceAttr,
+    KvmGetMsrIndexList,
     KvmGetMsrs,
     KvmGetSupportedCpuid,
-    KvmGetXsave,
-    KvmGetXsave2,
     KvmSetCpuid2,
     KvmSetCpuid2Supported,
     KvmSetMsrs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
+from xfdfuzz.program.ops.xsave import KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import Image
 
 
@@ -152,6 +154,40 @@ def get_xsave_is_complete(view: View) -> Iterator[Broken]:
             yield Broken(f"succeeds with {KVM_XSAVE_SIZE} of {size} bytes")
 
 
+@invariant(
+    "xsave-copies-what-it-promised",
+    "corruption",
+    ("INV-23", "BUF", "ABI"),
+    ops=(KvmGetXsave, KvmGetXsave2, KvmSetXsave),
+    excluded=("amx-v1", "amx-review-a", "amx-review-b", "amx-review-c"),
+)
+def xsave_copies_what_it_promised(view: View) -> Iterator[Broken]:
+    """KVM_GET_XSAVE, KVM_GET_XSAVE2 and KVM_SET_XSAVE copy no more than KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) says
+    (Documentation/virt/kvm/api.rst): more overruns the caller's buffer.  It says what the calling process may give to
+    guests, so a vCPU that another process set up, with features of its own, promises nothing to this one.  (amx-v1's
+    KVM_GET_XSAVE2 is told the size.)"""
+    op, k = view.step.op, view.k
+    assert isinstance(op, KvmGetXsave | KvmGetXsave2 | KvmSetXsave)
+    gfpu = k.vcpus[op.vcpu].arch.guest_fpu
+    own = k.tasks[k.current.group_leader].fpu.guest_perm.state_perm
+    dynamic = k.fpstates[gfpu.fpstate].user_xfeatures & k.XFEATURE_MASK_USER_DYNAMIC
+    copied = max((event.detail[0] for event in view.events(USER_COPY)), default=0)
+    promised = max(KVM_XSAVE_SIZE, k.kvm_vm_ioctl_check_extension_xsave2(k.vcpus[op.vcpu].vm))
+    if copied > promised and not dynamic & ~own:
+        yield Broken(f"v{op.vcpu}: {copied} bytes are copied, KVM_CAP_XSAVE2 says {promised}")
+
+
+@invariant("xcomp-guest-supp-is-complete", "abi", ("ABI", "PERM"), ops=(KvmGetDeviceAttr,))
+def xcomp_guest_supp_is_complete(view: View) -> Iterator[Broken]:
+    """KVM_X86_XCOMP_GUEST_SUPP tells a VMM which permissions are worth asking for, so it names all that guests can
+    have, whatever the caller has asked for already."""
+    k, value = view.k, view.step.result.out
+    if isinstance(value, int):
+        possible = k.kvm_dev_ioctl_get_cpuid().xcr0 | k.fpu_user_cfg.max_features & k.XFEATURE_MASK_USER_DYNAMIC
+        if possible & ~value:
+            yield Broken(f"is {value:#x}, without {possible & ~value:#x}")
+
+
 @invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
 def get_xsave_is_true(view: View) -> Iterator[Broken]:
     """The image that user space reads holds what the guest had in its registers, or user space put there; a migration
@@ -190,6 +226,14 @@ def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     assert isinstance(op, KvmGetMsrs)
     if view.step.result.ret == 0 and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
         yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")
+
+
+@invariant("xfd-msrs-are-listed", "abi", ("ABI",), ops=(KvmGetMsrIndexList,))
+def xfd_msrs_are_listed(view: View) -> Iterator[Broken]:
+    """Where KVM offers XFD to guests, KVM_GET_MSR_INDEX_LIST names IA32_XFD and IA32_XFD_ERR: VMMs migrate what is on
+    the list."""
+    if view.k.kvm_cpu_cap_has_xfd() and not view.step.result.out:
+        yield Broken("KVM offers XFD, and its MSR is not on the list")
 
 
 @invariant("xfd-msrs-can-be-restored", "abi", ("ABI",), ops=(KvmSetMsrs,))

@@ -29,9 +29,9 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetCpuid2,
     KvmSetMsrs,
     KvmSetXcrs,
-    KvmSetXsave,
 )
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm
+from xfdfuzz.program.ops.xsave import KvmSetXsave
 from xfdfuzz.program.step import Result, format_ret
 
 

@@ -18,6 +18,8 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.program.fields import Msrs, UserImage
 
 T = TypeVar("T")
@@ -72,6 +74,8 @@ class Domains:
     facility: Domain[int]
     altstack: Domain[int]
     vcpu_id: Domain[int]
+    buffer: Domain[UserBuffer]
+    device_attr: Domain[tuple[int, int]]
 
 
 @lru_cache(maxsize=64)
@@ -105,7 +109,16 @@ def domains(machine: Machine) -> Domains:
         ),
         altstack=Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
         vcpu_id=Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
+        buffer=_buffer(machine),
+        device_attr=Domain(((0, 0), (0, 1), (1, 0)), lambda pick: (0, scatter(pick) & 0xFFFFFFFF)),
     )
+
+
+def _buffer(machine: Machine) -> Domain[UserBuffer]:
+    """Mostly enough room; now and then struct kvm_xsave, or the image of what the machine has, to the byte."""
+    sizes = (KVM_XSAVE_SIZE, machine.cpuid.standard_size(machine.user_xfeatures))
+    table = [UserBuffer()] * 12 + [UserBuffer(size, guarded) for guarded in (True, False) for size in sizes]
+    return Domain(table, lambda pick: UserBuffer(scatter(pick) & 0x3FFF, pick % 2 == 0))
 
 
 def _xfd(dynamic: int) -> Domain[int]:

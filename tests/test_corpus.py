@@ -11,7 +11,7 @@ import pytest
 
 from xfdfuzz.engines.replay import Verdict, judge, revisions_for
 from xfdfuzz.invariants.core import INVARIANTS, load
-from xfdfuzz.program.ops import kvm, tasks
+from xfdfuzz.program.ops import kvm, tasks, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.guest import GuestRdmsr
 from xfdfuzz.program.ops.host import HostRdmsr
@@ -183,7 +183,7 @@ def test_t11_on_amx_review_a() -> None:
     assert "INV-14" not in references(verdict)
     assert "request-is-discharged" in verdict.broken
     executed = [judged.step for judged in verdict.trace if judged.step is not None]
-    set_xsave = next(step for step in executed if isinstance(step.op, kvm.KvmSetXsave))
+    set_xsave = next(step for step in executed if isinstance(step.op, xsave.KvmSetXsave))
     assert set_xsave.before.ghost.vcpus[0].xfd == 0x40000
     assert set_xsave.before.fpstates[set_xsave.before.vcpus[0].arch.guest_fpu.fpstate].xfd == 0
 
@@ -198,17 +198,21 @@ def test_every_witness_is_in_the_table() -> None:
 _QUERIES = (
     GuestRdmsr,
     HostRdmsr,
-    kvm.KvmCheckXsave2,
-    kvm.KvmGetFpu,
+    kvm.KvmGetCpuid2,
+    kvm.KvmGetDeviceAttr,
+    kvm.KvmGetMsrIndexList,
     kvm.KvmGetMsrs,
     kvm.KvmGetSupportedCpuid,
     kvm.KvmGetXcrs,
-    kvm.KvmGetXsave,
-    kvm.KvmGetXsave2,
-    kvm.KvmVmCheckXsave2,
+    kvm.KvmHasDeviceAttr,
     tasks.GetXcompGuestPerm,
     tasks.GetXcompPerm,
     tasks.GetXcompSupp,
+    xsave.KvmCheckXsave2,
+    xsave.KvmGetFpu,
+    xsave.KvmGetXsave,
+    xsave.KvmGetXsave2,
+    xsave.KvmVmCheckXsave2,
 )
 
 

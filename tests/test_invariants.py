@@ -27,10 +27,12 @@ from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, Vcpu
 from xfdfuzz.program.program import Program
@@ -294,6 +296,32 @@ known(
 class CutsTheImage(AmxV6):
     def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         return KvmX86.kvm_vcpu_ioctl_x86_get_xsave(self, vcpu)
+
+
+@mutant("xsave-copies-what-it-promised", program(AMX, "t0 ioctl(v0, KVM_GET_XSAVE2) = 0"))
+class PromisesTheDefaults(AmxV6):
+    def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
+        return KVM_XSAVE_SIZE
+
+
+@mutant("xsave-copies-what-it-promised", program(CREATE, "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87, data: 1}) = 0"))
+class ReadsTheLargestImage(KvmXsave):
+    def kvm_set_xsave_size(self, vcpu: Vcpu) -> int:
+        return self.fpu_user_cfg.max_size
+
+
+@mutant("xcomp-guest-supp-is-complete", program("t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0"))
+class TellsWhatIsPermitted(AmxV6):
+    def kvm_x86_dev_get_attr(self, group: int, attr: int, pointer_ok: bool) -> Value:
+        return Value(0, self.cap_xsave2_xcr0())
+
+
+known(
+    "xfd-msrs-are-listed",
+    program("t0 ioctl(kvm, KVM_GET_MSR_INDEX_LIST, IA32_XFD_ERR) = 0 [0x1]"),
+    broken=posted("amx-v1"),
+    sound=resolve("v7.3"),
+)
 
 
 @mutant("get-xsave-is-true", program(AMX_GUEST, TILES, LEAVE, "t0 ioctl(v0, KVM_GET_XSAVE2) = 0"))

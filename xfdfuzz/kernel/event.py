@@ -14,6 +14,8 @@ OOPS = "oops"
 LOST_STATE = "lost-state"
 #: Bytes beyond a buffer were read or written; detail: (bytes touched, bytes there).
 OVERRUN = "overrun"
+#: An ioctl copied an XSAVE image from or to its caller; detail: (bytes).
+USER_COPY = "user-copy"
 #: A freed fpstate was used; detail: its index.
 USE_AFTER_FREE = "use-after-free"
 #: A NULL pointer was dereferenced.

@@ -16,6 +16,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
@@ -189,6 +190,24 @@ class UndefinedCodec(Codec[Undefined]):
         return Undefined(self.value.read_word(argument.value))
 
 
+class BufferCodec(Codec[UserBuffer]):
+    """``buffer=4096`` or ``mapped=4096``; left out when the caller's memory is large enough for everything."""
+
+    expected = "buffer=N or mapped=N, where N is a number of bytes from 0 to 4294967295"
+    optional = "buffer=<n>"
+    value = Scalar(expected, range(1 << 32))
+
+    def write(self, value: UserBuffer) -> str:
+        if value.size is None:
+            return ""
+        return f"{'mapped' if value.guarded else 'buffer'}={value.size}"
+
+    def read(self, argument: Argument) -> UserBuffer:
+        if not isinstance(argument, Option) or argument.name.text not in ("buffer", "mapped"):
+            raise Unreadable(argument.column, self.expected)
+        return UserBuffer(self.value.read_word(argument.value), argument.name.text == "mapped")
+
+
 class SwitchCodec(Codec[Any]):
     """One word that stands for True; left out when it is False."""
 
@@ -243,6 +262,7 @@ CODECS: dict[object, Codec[Any]] = {
     ),
     CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),
     Undefined: UndefinedCodec(),
+    UserBuffer: BufferCodec(),
     Drop: DropCodec(Drop),
     Null: NullCodec(Null),
 }

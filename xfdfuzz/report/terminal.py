@@ -16,7 +16,7 @@ from rich.text import Text
 
 from xfdfuzz.engines.replay import Judged, Verdict, judge
 from xfdfuzz.invariants.core import INVARIANTS, SEVERITIES, Violation
-from xfdfuzz.kernel.event import IRQ_FPU, Event
+from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
@@ -78,7 +78,7 @@ def _step(out: Console, step: Step, violations: Sequence[Violation]) -> None:
     told = " ".join(violation.message for violation in violations)
     for event in step.events:
         # a softirq's use of the FPU is no defect in itself, and the op says that it happened
-        if event.kind != IRQ_FPU and " <- ".join(event.trace) not in told:
+        if event.kind not in (IRQ_FPU, USER_COPY) and " <- ".join(event.trace) not in told:
             _event(out, event)
     for path, before, after in changes(step.before, step.after):
         line(out, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))

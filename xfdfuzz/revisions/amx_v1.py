@@ -12,9 +12,10 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EINVAL, ENOMEM, EUNATCH
+from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, EUNATCH
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.x86 import KVM_MSR_RET_INVALID
+from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 
@@ -251,9 +252,19 @@ class AmxV1(AmxSeries):
     # -- XSAVE ioctls --------------------------------------------------------------------------------------------
 
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
-        """User space says how large its buffer is; here, as large as the image (x86.c, patch 16)."""
-        size = self.machine.cpuid.standard_size(self.deref(vcpu.arch.guest_fpu.fpstate).user_xfeatures)
-        return 0, self.kvm_copy_xsave_to_uabi(vcpu, size)
+        """A caller that says nothing of its buffer states the size of the image (x86.c, patch 16)."""
+        return 0, self.kvm_copy_xsave_to_uabi(vcpu, self.kvm_get_xsave2_size(vcpu))
+
+    def kvm_get_xsave2_size(self, vcpu: Vcpu) -> int:
+        """As large as the image."""
+        return self.machine.cpuid.standard_size(self.deref(vcpu.arch.guest_fpu.fpstate).user_xfeatures)
+
+    def kvm_arch_vcpu_ioctl_get_xsave2(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
+        """The caller states the size of its buffer, which is taken as it is (x86.c, patch 16)."""
+        if user.size is None:
+            return super().kvm_arch_vcpu_ioctl_get_xsave2(vcpu, user)
+        area = self.kvm_copy_xsave_to_uabi(vcpu, user.size)
+        return (-EFAULT, None) if self.copy_to_user(user, user.size) else (0, area)
 
     def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
         """Just "yes" (x86.c, patch 16)."""

@@ -115,6 +115,10 @@ class AmxV6(AmxSeries):
         gfpu = vcpu.arch.guest_fpu
         return 0, self.deref(gfpu.fpstate).xfd if index == MSR_IA32_XFD else gfpu.xfd_err
 
+    def kvm_probe_msr_to_save(self, index: int) -> bool:
+        """Both, where KVM offers XFD (x86.c, 820a6ee944e7 and 548e83650a51)."""
+        return self.kvm_cpu_cap_has_xfd()
+
     # -- VMX -----------------------------------------------------------------------------------------------------
 
     def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:

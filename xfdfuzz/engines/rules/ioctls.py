@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
-from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
+from xfdfuzz.engines.rules.base import Rules, flags, on
+from xfdfuzz.program.fields import Null
 from xfdfuzz.program.ops import kvm
 from xfdfuzz.strategies.values import picks, targets
 
@@ -21,15 +22,21 @@ class IoctlRules(Rules):
         """KVM_GET_SUPPORTED_CPUID."""
         self.do(kvm.KvmGetSupportedCpuid(self.task(n)))
 
-    @on("tasks", n=targets)
-    def kvm_check_xsave2(self, n: int) -> None:
-        """KVM_CAP_XSAVE2 of /dev/kvm."""
-        self.do(kvm.KvmCheckXsave2(self.task(n)))
+    @on("tasks", n=targets, attr=picks)
+    def kvm_get_device_attr(self, n: int, attr: int) -> None:
+        """KVM_GET_DEVICE_ATTR."""
+        group, number = self.domains.device_attr.value(attr)
+        self.do(kvm.KvmGetDeviceAttr(self.task(n), group, number, Null(attr % 16 == 15)))
 
-    @on("vm_tasks", n=targets, vm=targets)
-    def kvm_vm_check_xsave2(self, n: int, vm: int) -> None:
-        """KVM_CAP_XSAVE2 of a VM."""
-        self.do(kvm.KvmVmCheckXsave2(self.vmm(n), self.now.vms[vm % len(self.now.vms)]))
+    @on("tasks", n=targets, attr=picks)
+    def kvm_has_device_attr(self, n: int, attr: int) -> None:
+        """KVM_HAS_DEVICE_ATTR."""
+        self.do(kvm.KvmHasDeviceAttr(self.task(n), *self.domains.device_attr.value(attr)))
+
+    @on("tasks", n=targets, err=flags)
+    def kvm_get_msr_index_list(self, n: int, err: bool) -> None:
+        """KVM_GET_MSR_INDEX_LIST."""
+        self.do(kvm.KvmGetMsrIndexList(self.task(n), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
 
     @on("vm_tasks", n=targets, vm=targets, vcpu_id=picks)
     def kvm_create_vcpu(self, n: int, vm: int, vcpu_id: int) -> None:
@@ -76,31 +83,6 @@ class IoctlRules(Rules):
     def kvm_get_msrs(self, n: int, vcpu: int, err: bool) -> None:
         """KVM_GET_MSRS."""
         self.do(kvm.KvmGetMsrs(self.vmm(n), self.idle_vcpu(vcpu), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
-
-    @on("idle_tasks", n=targets, vcpu=targets, image=picks)
-    def kvm_set_xsave(self, n: int, vcpu: int, image: int) -> None:
-        """KVM_SET_XSAVE."""
-        self.do(kvm.KvmSetXsave(self.vmm(n), self.idle_vcpu(vcpu), self.domains.image.value(image)))
-
-    @on("idle_tasks", n=targets, vcpu=targets)
-    def kvm_get_xsave(self, n: int, vcpu: int) -> None:
-        """KVM_GET_XSAVE."""
-        self.do(kvm.KvmGetXsave(self.vmm(n), self.idle_vcpu(vcpu)))
-
-    @on("idle_tasks", n=targets, vcpu=targets)
-    def kvm_get_xsave2(self, n: int, vcpu: int) -> None:
-        """KVM_GET_XSAVE2."""
-        self.do(kvm.KvmGetXsave2(self.vmm(n), self.idle_vcpu(vcpu)))
-
-    @on("idle_tasks", n=targets, vcpu=targets, token=tokens)
-    def kvm_set_fpu(self, n: int, vcpu: int, token: int) -> None:
-        """KVM_SET_FPU."""
-        self.do(kvm.KvmSetFpu(self.vmm(n), self.idle_vcpu(vcpu), token))
-
-    @on("idle_tasks", n=targets, vcpu=targets)
-    def kvm_get_fpu(self, n: int, vcpu: int) -> None:
-        """KVM_GET_FPU."""
-        self.do(kvm.KvmGetFpu(self.vmm(n), self.idle_vcpu(vcpu)))
 
     @on("idle_tasks", n=targets, vcpu=targets)
     def kvm_get_mp_state(self, n: int, vcpu: int) -> None:

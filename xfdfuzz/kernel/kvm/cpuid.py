@@ -7,6 +7,7 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.fpu import KvmFpu
 from xfdfuzz.kernel.state import Vcpu
 
@@ -53,6 +54,18 @@ class KvmCpuid(KvmFpu):
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
         """vmx_vcpu_after_set_cpuid()."""
         raise NotImplementedError
+
+    def kvm_x86_dev_get_attr(self, group: int, attr: int, pointer_ok: bool) -> Value:
+        """KVM_GET_DEVICE_ATTR on /dev/kvm is no ioctl yet: EINVAL (x86.c)."""
+        return Value(-EINVAL)
+
+    def kvm_x86_dev_has_attr(self, group: int, attr: int) -> int:
+        """KVM_HAS_DEVICE_ATTR on /dev/kvm is no ioctl yet: EINVAL (x86.c)."""
+        return -EINVAL
+
+    def kvm_probe_msr_to_save(self, index: int) -> bool:
+        """Whether KVM_GET_MSR_INDEX_LIST names the MSR (x86.c, kvm_init_msr_list()): neither XFD nor XFD_ERR yet."""
+        return False
 
     def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
         """KVM_GET_SUPPORTED_CPUID (kvm_dev_ioctl_get_cpuid())."""

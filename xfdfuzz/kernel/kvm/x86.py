@@ -1,4 +1,4 @@
-"""The x86 vCPU: MSRs, XCR0, XSAVE ioctls, KVM_RUN and VM entry (arch/x86/kvm/x86.c, v5.16).
+"""The x86 vCPU: MSRs, XCR0, KVM_RUN and VM entry (arch/x86/kvm/x86.c, v5.16).
 
 KVM_RUN is cut where interrupts are on: :meth:`kvm_arch_vcpu_ioctl_run` up to vcpu_run()'s loop, then per iteration
 :meth:`vcpu_enter_guest` up to VM entry, :meth:`vcpu_enter_guest_exited` from VM exit until interrupts are on again,
@@ -10,20 +10,18 @@ from __future__ import annotations
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import load_component
-from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.state import Vcpu
 
 #: "No such MSR" (arch/x86/kvm/x86.h).
 KVM_MSR_RET_INVALID = 2
 
 
-class KvmX86(KvmCpuid):
+class KvmX86(KvmXsave):
     """The vCPU path."""
 
     # -- vendor calls, defined by vmx.c -----------------------------------------------------------------------------
@@ -194,57 +192,6 @@ class KvmX86(KvmCpuid):
         """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
         r, data = self.kvm_x86_get_msr(vcpu, index, True)
         return (0, 0) if r else (1, data)
-
-    # -- XSAVE ioctls --------------------------------------------------------------------------------------------
-
-    def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
-        """KVM_GET_XSAVE: 4096 bytes."""
-        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
-
-    def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
-        """KVM_GET_XSAVE2 does not exist before the series."""
-        return -EINVAL, None
-
-    @seam
-    def kvm_copy_xsave_to_uabi(self, vcpu: Vcpu, size: int) -> XsaveArea:
-        """The copy that the two ioctls share."""
-        return self.fpu_copy_guest_fpstate_to_uabi(
-            vcpu.arch.guest_fpu, size, self.kvm_get_xsave_features(vcpu), vcpu.arch.pkru
-        )
-
-    @seam
-    def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
-        """Which components KVM_GET_XSAVE shows: whatever the fpstate has, until 18164f66e6c5."""
-        return xf.U64_MAX
-
-    def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
-        """KVM_SET_XSAVE; EINVAL."""
-        ret, pkru = self.fpu_copy_uabi_to_guest_fpstate(
-            vcpu.arch.guest_fpu, image, self.kvm_set_xsave_size(vcpu), self.supported_xcr0
-        )
-        if pkru is not None:
-            vcpu.arch.pkru = pkru
-        return ret
-
-    @seam
-    def kvm_set_xsave_size(self, vcpu: Vcpu) -> int:
-        """How many bytes KVM_SET_XSAVE takes from user space."""
-        return KVM_XSAVE_SIZE
-
-    @phase_of("kvm_vm_ioctl_check_extension")
-    def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
-        """KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) on a VM, or with None on /dev/kvm; unknown before the series."""
-        return 0
-
-    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, int]:
-        """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says; here x87's token."""
-        return 0, self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87]
-
-    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, token: int) -> int:
-        """KVM_SET_FPU: writes the legacy region and not XSTATE_BV."""
-        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-        regs.data[xf.X87] = regs.data[xf.SSE] = token
-        return 0
 
     # -- MP state ------------------------------------------------------------------------------------------------
 

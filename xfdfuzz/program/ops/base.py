@@ -73,6 +73,16 @@ class TaskOp(Op):
         return task
 
 
+class VmIoctl(TaskOp):
+    """An ioctl on a VM's file descriptor."""
+
+    __slots__ = ()
+    vm: int
+
+    def enabled(self, k: Kernel) -> bool:
+        return bool(k.vms[self.vm].exists) and TaskOp.enabled(self, k)
+
+
 class VcpuIoctl(TaskOp):
     """An ioctl on a vCPU's file descriptor, other than KVM_RUN.  The vCPU's mutex must be free."""
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD
-from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import MsrIndex, Msrs, Nr, Small, Token, UserImage, Xfeatures
-from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, op
-from xfdfuzz.program.step import Image, Result
+from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Small, Xfeatures
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
+from xfdfuzz.program.step import Result
 
 
 @op("t{task} ioctl(kvm, KVM_CREATE_VM)")
@@ -38,40 +37,48 @@ class KvmGetSupportedCpuid(TaskOp):
         return Result(0, k.kvm_dev_ioctl_get_cpuid().xcr0)
 
 
-@op("t{task} ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)")
-class KvmCheckXsave2(TaskOp):
-    """The size of an XSAVE image, asked of /dev/kvm."""
+@op("t{task} ioctl(kvm, KVM_GET_DEVICE_ATTR, {group}, {attr}, {pointer})")
+class KvmGetDeviceAttr(TaskOp):
+    """Read an attribute of KVM itself; 0 in group 0 is KVM_X86_XCOMP_GUEST_SUPP."""
 
     task: Nr = 0
+    group: Count = 0
+    attr: Count = 0
+    pointer: Null = Null()
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        return Result(k.kvm_vm_ioctl_check_extension_xsave2(None))
+        value = k.kvm_x86_dev_get_attr(self.group, self.attr, not self.pointer.value)
+        return Result(value.ret, None if value.ret else value.value)
 
 
-class _VmIoctl(TaskOp):
-    __slots__ = ()
-    vm: int
-
-    def enabled(self, k: Kernel) -> bool:
-        return bool(k.vms[self.vm].exists) and TaskOp.enabled(self, k)
-
-
-@op("t{task} ioctl(vm{vm}, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)")
-class KvmVmCheckXsave2(_VmIoctl):
-    """The size of an XSAVE image, asked of a VM."""
+@op("t{task} ioctl(kvm, KVM_HAS_DEVICE_ATTR, {group}, {attr})")
+class KvmHasDeviceAttr(TaskOp):
+    """Whether KVM itself has an attribute."""
 
     task: Nr = 0
-    vm: Nr = 0
+    group: Count = 0
+    attr: Count = 0
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        ret = k.kvm_vm_ioctl_guard(k.vms[self.vm])
-        return Result(ret or k.kvm_vm_ioctl_check_extension_xsave2(self.vm))
+        return Result(k.kvm_x86_dev_has_attr(self.group, self.attr))
+
+
+@op("t{task} ioctl(kvm, KVM_GET_MSR_INDEX_LIST, {msr})")
+class KvmGetMsrIndexList(TaskOp):
+    """Whether an MSR is on the list of those that user space is to save and restore: the value is 1 or 0."""
+
+    task: Nr = 0
+    msr: MsrIndex = MSR_IA32_XFD
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, int(k.kvm_probe_msr_to_save(self.msr)))
 
 
 @op("t{task} ioctl(vm{vm}, KVM_CREATE_VCPU, {id})")
-class KvmCreateVcpu(_VmIoctl):
+class KvmCreateVcpu(VmIoctl):
     """A vCPU; the first one of a process freezes the guest permissions."""
 
     task: Nr = 0
@@ -88,7 +95,7 @@ class KvmCreateVcpu(_VmIoctl):
 
 
 @op("t{task} close(vm{vm})")
-class CloseVm(_VmIoctl):
+class CloseVm(VmIoctl):
     """Close a VM and all its vCPUs, while none of them runs."""
 
     task: Nr = 0
@@ -99,7 +106,7 @@ class CloseVm(_VmIoctl):
         if k.vms[self.vm].mm != k.tasks[self.task].mm:
             return False
         running = any(v.exists and v.vm == self.vm and v.task for v in k.vcpus)
-        return not running and _VmIoctl.enabled(self, k)
+        return not running and VmIoctl.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -195,90 +202,6 @@ class KvmGetMsrs(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         count, value = k.kvm_get_msrs(vcpu, self.msr)
         return Result(count, value if count else None)
-
-
-def _image(area: XsaveArea) -> Image:
-    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)))
-
-
-@op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE, {image})")
-class KvmSetXsave(VcpuIoctl):
-    """Load a standard-format XSAVE image into the guest."""
-
-    task: Nr = 0
-    vcpu: Nr = 0
-    image: UserImage = UserImage(xf.MASK_YMM, 1)
-
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        area = XsaveArea()
-        area.xstate_bv = self.image.xstate_bv
-        area.xcomp_bv = self.image.xcomp_bv
-        token = ghost.vcpu_token(self.vcpu, self.image.data)
-        for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
-            area.data[i] = token
-        ret = k.kvm_vcpu_ioctl_x86_set_xsave(vcpu, area)
-        if not ret:
-            user = k.machine.user_xfeatures or xf.MASK_FPSSE
-            held = self.image.xstate_bv & ~self.image.init
-            ghost.set_xsave(k.system.ghost.vcpus[self.vcpu], held, token, user)
-        return Result(ret)
-
-
-@op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE)")
-class KvmGetXsave(VcpuIoctl):
-    """Read the guest's XSAVE image into 4096 bytes."""
-
-    task: Nr = 0
-    vcpu: Nr = 0
-
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret, area = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
-        return Result(ret, None if area is None else _image(area))
-
-
-@op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE2)")
-class KvmGetXsave2(VcpuIoctl):
-    """Read the guest's XSAVE image, whatever its size."""
-
-    task: Nr = 0
-    vcpu: Nr = 0
-
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret, area = k.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
-        return Result(ret, None if area is None else _image(area))
-
-
-@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU, {token})")
-class KvmSetFpu(VcpuIoctl):
-    """Write x87 and SSE through the old interface.
-
-    KVM does not touch XSTATE_BV there, so whether the guest sees them depends on what it held: the ghost
-    takes them as undefined.
-    """
-
-    task: Nr = 0
-    vcpu: Nr = 0
-    token: Token = 1
-
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        token = ghost.vcpu_token(self.vcpu, self.token)
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, token)
-        regs = k.system.ghost.vcpus[self.vcpu].regs
-        for i in (xf.X87, xf.SSE):
-            regs.data[i] = token
-        regs.undefined |= xf.MASK_FPSSE
-        return Result(ret)
-
-
-@op("t{task} ioctl(v{vcpu}, KVM_GET_FPU)")
-class KvmGetFpu(VcpuIoctl):
-    """Read x87 through the old interface."""
-
-    task: Nr = 0
-    vcpu: Nr = 0
-
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(*k.kvm_arch_vcpu_ioctl_get_fpu(vcpu))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")

@@ -6,7 +6,13 @@ Each class names what the commit changed; commit ids marked MEMORY were not look
 
 from __future__ import annotations
 
-from xfdfuzz.revisions.mainline.cpuid import CpuidUpdatedFirst, DeferredCpuid, FilteredXcr0, GuestCpuCaps
+from xfdfuzz.revisions.mainline.cpuid import (
+    CpuidUpdatedFirst,
+    DeferredCpuid,
+    FilteredXcr0,
+    GuestCpuCaps,
+    SystemAttribute,
+)
 from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.kvm import (
@@ -21,6 +27,7 @@ from xfdfuzz.revisions.queue import enqueue
 
 #: Oldest first.
 SERIES = (
+    SystemAttribute,
     PermAdds,
     PermSizeSupervisor,
     Enqcmd,

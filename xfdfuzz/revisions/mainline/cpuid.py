@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.errno import ENXIO
+from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import Cpuid, CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.queue import patch
+
+#: include/uapi asm/kvm.h, attribute of group 0 of /dev/kvm.
+KVM_X86_XCOMP_GUEST_SUPP = 0
+
+
+@patch(
+    "dd6e63122018",
+    "KVM: x86: add system attribute to retrieve full set of supported xsave states",
+    version="v5.17",
+)
+class SystemAttribute(KvmCpuid):
+    """KVM_X86_XCOMP_GUEST_SUPP: which components guests can have once their process asks for them."""
+
+    def kvm_x86_dev_get_attr(self, group: int, attr: int, pointer_ok: bool) -> Value:
+        """Group, then attribute, then pointer; ENXIO, EFAULT (x86.c)."""
+        ret = self.kvm_x86_dev_has_attr(group, attr)
+        return Value(ret) if ret else self.put_user(self.supported_xcr0, pointer_ok)
+
+    def kvm_x86_dev_has_attr(self, group: int, attr: int) -> int:
+        """There is one, in group 0; ENXIO (x86.c)."""
+        return -ENXIO if group or attr != KVM_X86_XCOMP_GUEST_SUPP else 0
 
 
 @patch(

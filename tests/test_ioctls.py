@@ -1,0 +1,70 @@
+"""What single ioctls return, revision by revision: a program each, judged by its own results."""
+
+from __future__ import annotations
+
+import pytest
+
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import resolve
+
+
+def unexpected(revision: str, *ops: str, machine: str = "cpus=1") -> list[str]:
+    """The results that did not come out."""
+    written = parse("\n".join(["# xfdfuzz program 1", f"machine {machine}", *ops]))
+    return list(judge(written, resolve(revision)).failures)
+
+
+def test_the_system_attribute_does_not_depend_on_permissions() -> None:
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID) = 0 [0x2e7]",
+        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0 [0x602e7]",
+        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0, NULL) = -EFAULT",
+        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 1, NULL) = -ENXIO",
+        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 1, 0) = -ENXIO",
+        "t0 ioctl(kvm, KVM_HAS_DEVICE_ATTR, 0, 0) = 0",
+        "t0 ioctl(kvm, KVM_HAS_DEVICE_ATTR, 0, 1) = -ENXIO",
+    )
+
+
+def test_before_the_series_there_is_no_system_attribute() -> None:
+    assert not unexpected(
+        "v5.16",
+        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = -EINVAL",
+        "t0 ioctl(kvm, KVM_HAS_DEVICE_ATTR, 0, 0) = -EINVAL",
+    )
+
+
+@pytest.mark.parametrize("machine", ["cpus=1", "cpus=1 no-xfd"])
+def test_the_msr_list_has_xfd_where_the_processor_has_it(machine: str) -> None:
+    listed = int("no-xfd" not in machine)
+    assert not unexpected("v7.3", f"t0 ioctl(kvm, KVM_GET_MSR_INDEX_LIST, IA32_XFD) = 0 [{listed:#x}]", machine=machine)
+
+
+def test_the_cpuid_that_was_set_is_read_back() -> None:
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(v0, KVM_GET_CPUID2) = 0 [0x0]",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v0, KVM_GET_CPUID2) = 0 [0x7]",
+    )
+
+
+def test_an_image_ends_where_the_callers_memory_ends() -> None:
+    """4096 bytes without a dynamic feature, all of the tile data with one."""
+    assert not unexpected(
+        "v7.3",
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(v0, KVM_GET_XSAVE, mapped=4095) = -EFAULT",
+        "t0 ioctl(v0, KVM_GET_XSAVE2, mapped=4096) = 0 {xstate_bv: 0}",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx, data: 1}, mapped=4096) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|xtile, xfd, amx}) = 0",
+        "t0 ioctl(v0, KVM_GET_XSAVE2, mapped=11007) = -EFAULT",
+        "t0 ioctl(v0, KVM_GET_XSAVE2, mapped=11008) = 0 {xstate_bv: 0}",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx, data: 1}, mapped=4096) = -EFAULT",
+    )

@@ -1,0 +1,48 @@
+"""XSAVE images, their sizes, and the older FPU ioctls."""
+
+from __future__ import annotations
+
+from xfdfuzz.engines.rules.base import Rules, on, tokens
+from xfdfuzz.program.ops import xsave
+from xfdfuzz.strategies.values import picks, targets
+
+
+class XsaveRules(Rules):
+    """XSAVE images, their sizes, and the older FPU ioctls."""
+
+    @on("tasks", n=targets)
+    def kvm_check_xsave2(self, n: int) -> None:
+        """KVM_CAP_XSAVE2 of /dev/kvm."""
+        self.do(xsave.KvmCheckXsave2(self.task(n)))
+
+    @on("vm_tasks", n=targets, vm=targets)
+    def kvm_vm_check_xsave2(self, n: int, vm: int) -> None:
+        """KVM_CAP_XSAVE2 of a VM."""
+        self.do(xsave.KvmVmCheckXsave2(self.vmm(n), self.now.vms[vm % len(self.now.vms)]))
+
+    @on("idle_tasks", n=targets, vcpu=targets, image=picks, buffer=picks)
+    def kvm_set_xsave(self, n: int, vcpu: int, image: int, buffer: int) -> None:
+        """KVM_SET_XSAVE."""
+        values = self.domains
+        image_, buffer_ = values.image.value(image), values.buffer.value(buffer)
+        self.do(xsave.KvmSetXsave(self.vmm(n), self.idle_vcpu(vcpu), image_, buffer_))
+
+    @on("idle_tasks", n=targets, vcpu=targets, buffer=picks)
+    def kvm_get_xsave(self, n: int, vcpu: int, buffer: int) -> None:
+        """KVM_GET_XSAVE."""
+        self.do(xsave.KvmGetXsave(self.vmm(n), self.idle_vcpu(vcpu), self.domains.buffer.value(buffer)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, buffer=picks)
+    def kvm_get_xsave2(self, n: int, vcpu: int, buffer: int) -> None:
+        """KVM_GET_XSAVE2."""
+        self.do(xsave.KvmGetXsave2(self.vmm(n), self.idle_vcpu(vcpu), self.domains.buffer.value(buffer)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, token=tokens)
+    def kvm_set_fpu(self, n: int, vcpu: int, token: int) -> None:
+        """KVM_SET_FPU."""
+        self.do(xsave.KvmSetFpu(self.vmm(n), self.idle_vcpu(vcpu), token))
+
+    @on("idle_tasks", n=targets, vcpu=targets)
+    def kvm_get_fpu(self, n: int, vcpu: int) -> None:
+        """KVM_GET_FPU."""
+        self.do(xsave.KvmGetFpu(self.vmm(n), self.idle_vcpu(vcpu)))

@@ -1,0 +1,122 @@
+"""The XSAVE ioctls and what they copy from and to user space (arch/x86/kvm/x86.c, v5.16)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.errno import EFAULT, EINVAL
+from xfdfuzz.kernel.event import USER_COPY
+from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
+from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.state import Vcpu
+
+
+class UserBuffer(NamedTuple):
+    """The memory that an ioctl's argument points to: ``size`` bytes, or with None as many as it takes.
+
+    Behind them lies other data of the caller's, or with ``guarded`` nothing is mapped.
+    """
+
+    size: int | None = None
+    guarded: bool = False
+
+    def overrun_by(self, size: int) -> bool:
+        """Whether ``size`` bytes are more than there are."""
+        return self.size is not None and size > self.size
+
+
+class KvmXsave(KvmCpuid):
+    """KVM_GET_XSAVE, KVM_GET_XSAVE2, KVM_SET_XSAVE and the older KVM_GET_FPU and KVM_SET_FPU."""
+
+    # -- the copies --------------------------------------------------------------------------------------------------
+
+    def copy_to_user(self, user: UserBuffer, size: int) -> bool:
+        """copy_to_user(): whether memory ended before ``size`` bytes were copied."""
+        self.report(USER_COPY, size)
+        return user.guarded and user.overrun_by(size)
+
+    def memdup_user(self, user: UserBuffer, size: int) -> int:
+        """memdup_user(): 0 or EFAULT."""
+        self.report(USER_COPY, size)
+        return -EFAULT if user.guarded and user.overrun_by(size) else 0
+
+    @phase_of("kvm_arch_vcpu_ioctl")
+    def kvm_arch_vcpu_ioctl_get_xsave(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
+        """KVM_GET_XSAVE: struct kvm_xsave, whatever the image's size; EFAULT."""
+        ret, area = self.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
+        if ret < 0:
+            return ret, None
+        return (-EFAULT, None) if self.copy_to_user(user, KVM_XSAVE_SIZE) else (0, area)
+
+    @phase_of("kvm_arch_vcpu_ioctl")
+    def kvm_arch_vcpu_ioctl_get_xsave2(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
+        """KVM_GET_XSAVE2, which does not exist before the series; EFAULT."""
+        ret, area = self.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
+        if ret < 0:
+            return ret, None
+        return (-EFAULT, None) if self.copy_to_user(user, self.kvm_get_xsave2_size(vcpu)) else (0, area)
+
+    @seam
+    def kvm_get_xsave2_size(self, vcpu: Vcpu) -> int:
+        """How many bytes KVM_GET_XSAVE2 copies to user space: as many as KVM_SET_XSAVE takes."""
+        return self.kvm_set_xsave_size(vcpu)
+
+    @phase_of("kvm_arch_vcpu_ioctl")
+    def kvm_arch_vcpu_ioctl_set_xsave(self, vcpu: Vcpu, image: XsaveArea, user: UserBuffer) -> int:
+        """KVM_SET_XSAVE; EFAULT."""
+        ret = self.memdup_user(user, self.kvm_set_xsave_size(vcpu))
+        return ret or self.kvm_vcpu_ioctl_x86_set_xsave(vcpu, image)
+
+    # -- XSAVE images ------------------------------------------------------------------------------------------------
+
+    def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        """KVM_GET_XSAVE: 4096 bytes."""
+        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
+
+    def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
+        """KVM_GET_XSAVE2 does not exist before the series."""
+        return -EINVAL, None
+
+    @seam
+    def kvm_copy_xsave_to_uabi(self, vcpu: Vcpu, size: int) -> XsaveArea:
+        """The copy that the two ioctls share."""
+        return self.fpu_copy_guest_fpstate_to_uabi(
+            vcpu.arch.guest_fpu, size, self.kvm_get_xsave_features(vcpu), vcpu.arch.pkru
+        )
+
+    @seam
+    def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
+        """Which components KVM_GET_XSAVE shows: whatever the fpstate has, until 18164f66e6c5."""
+        return xf.U64_MAX
+
+    def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
+        """KVM_SET_XSAVE; EINVAL."""
+        ret, pkru = self.fpu_copy_uabi_to_guest_fpstate(
+            vcpu.arch.guest_fpu, image, self.kvm_set_xsave_size(vcpu), self.supported_xcr0
+        )
+        if pkru is not None:
+            vcpu.arch.pkru = pkru
+        return ret
+
+    @seam
+    def kvm_set_xsave_size(self, vcpu: Vcpu) -> int:
+        """How many bytes KVM_SET_XSAVE takes from user space."""
+        return KVM_XSAVE_SIZE
+
+    @phase_of("kvm_vm_ioctl_check_extension")
+    def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
+        """KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) on a VM, or with None on /dev/kvm; unknown before the series."""
+        return 0
+
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, int]:
+        """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says; here x87's token."""
+        return 0, self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87]
+
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, token: int) -> int:
+        """KVM_SET_FPU: writes the legacy region and not XSTATE_BV."""
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        regs.data[xf.X87] = regs.data[xf.SSE] = token
+        return 0

@@ -1,0 +1,140 @@
+"""XSAVE images and their sizes as user space sees them, and the older KVM_GET_FPU and KVM_SET_FPU."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.event import USER_COPY
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Nr, Token, UserImage
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
+from xfdfuzz.program.step import Image, Result
+
+
+@op("t{task} ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)")
+class KvmCheckXsave2(TaskOp):
+    """The size of an XSAVE image, asked of /dev/kvm."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(k.kvm_vm_ioctl_check_extension_xsave2(None))
+
+
+@op("t{task} ioctl(vm{vm}, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)")
+class KvmVmCheckXsave2(VmIoctl):
+    """The size of an XSAVE image, asked of a VM."""
+
+    task: Nr = 0
+    vm: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        ret = k.kvm_vm_ioctl_guard(k.vms[self.vm])
+        return Result(ret or k.kvm_vm_ioctl_check_extension_xsave2(self.vm))
+
+
+def _image(area: XsaveArea) -> Image:
+    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)))
+
+
+class _XsaveIoctl(VcpuIoctl):
+    __slots__ = ()
+    buffer: UserBuffer
+
+    def result(self, k: Kernel, ret: int, area: XsaveArea | None = None) -> Result:
+        """What the ioctl returned; ``overrun`` if it was 0 and the copy went beyond the caller's buffer."""
+        copied = max((e.detail[0] for e in k.events if e.kind == USER_COPY), default=0)
+        overrun = not ret and self.buffer.overrun_by(copied)
+        return Result("overrun" if overrun else ret, None if area is None else _image(area))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE, {image}, {buffer})")
+class KvmSetXsave(_XsaveIoctl):
+    """Load a standard-format XSAVE image into the guest."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    image: UserImage = UserImage(xf.MASK_YMM, 1)
+    buffer: UserBuffer = UserBuffer()
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        area = XsaveArea()
+        area.xstate_bv = self.image.xstate_bv
+        area.xcomp_bv = self.image.xcomp_bv
+        token = ghost.vcpu_token(self.vcpu, self.image.data)
+        for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
+            area.data[i] = token
+        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, area, self.buffer)
+        if not ret:
+            user = k.machine.user_xfeatures or xf.MASK_FPSSE
+            ideal = k.system.ghost.vcpus[self.vcpu]
+            ghost.set_xsave(ideal, self.image.xstate_bv & ~self.image.init, token, user)
+            ideal.regs.undefined |= self.beyond(k)
+        return self.result(k, ret)
+
+    def beyond(self, k: Kernel) -> int:
+        """The components that lie beyond the caller's buffer: the guest gets what is in memory there."""
+        size_of, held = k.machine.cpuid.standard_size, xf.components_in(self.image.xstate_bv)
+        return xf.mask_of(*(i for i in held if self.buffer.overrun_by(size_of(1 << i))))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE, {buffer})")
+class KvmGetXsave(_XsaveIoctl):
+    """Read the guest's XSAVE image into 4096 bytes."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    buffer: UserBuffer = UserBuffer()
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return self.result(k, *k.kvm_arch_vcpu_ioctl_get_xsave(vcpu, self.buffer))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE2, {buffer})")
+class KvmGetXsave2(_XsaveIoctl):
+    """Read the guest's XSAVE image, whatever its size.  amx-v1 is told the size of a buffer that has one."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    buffer: UserBuffer = UserBuffer()
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return self.result(k, *k.kvm_arch_vcpu_ioctl_get_xsave2(vcpu, self.buffer))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU, {token})")
+class KvmSetFpu(VcpuIoctl):
+    """Write x87 and SSE through the old interface.
+
+    KVM does not touch XSTATE_BV there, so whether the guest sees them depends on what it held: the ghost
+    takes them as undefined.
+    """
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        token = ghost.vcpu_token(self.vcpu, self.token)
+        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, token)
+        regs = k.system.ghost.vcpus[self.vcpu].regs
+        for i in (xf.X87, xf.SSE):
+            regs.data[i] = token
+        regs.undefined |= xf.MASK_FPSSE
+        return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_FPU)")
+class KvmGetFpu(VcpuIoctl):
+    """Read x87 through the old interface."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(*k.kvm_arch_vcpu_ioctl_get_fpu(vcpu))
