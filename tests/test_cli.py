@@ -445,7 +445,10 @@ def test_lists_of_one_revision(run: Run) -> None:
         return [json.loads(r) for r in run("list", kind, "--revision", revision, "--format", "json")[1].splitlines()]
 
     assert [row["name"] for row in rows("revisions", "v5.18")] == ["v5.18"]
-    assert [row["commit"] for row in rows("patches", "v5.18")] == [p.commit for p in resolve("v5.18").patches]
+    patches = rows("patches", "v5.18")
+    assert [row["commit"] for row in patches] == list(PATCHES)
+    assert [row["commit"] for row in patches if row["in"] == "yes"] == [p.commit for p in resolve("v5.18").patches]
+    assert {row["in"] for row in patches} == {"yes", "no"}
     assert "no-realloc-on-enter" in [row["name"] for row in rows("invariants", "amx-v1")]
     assert "no-realloc-on-enter" not in [row["name"] for row in rows("invariants", "v7.3")]
 

@@ -41,7 +41,11 @@ class Version(argparse.Action):
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    formats: tuple[str, ...] = ("rich", "json"),
 ) -> argparse.ArgumentParser:
     """A command's parser with the options of every command; ``run`` gives the exit code."""
     command = commands.add_parser(
@@ -54,7 +58,7 @@ def add_command(
     )
     command.set_defaults(command=run)
     command.add_argument("--invariants", action="append", type=Path, default=[], metavar="FILE", help="more invariants")
-    command.add_argument("--format", choices=("rich", "json"), default="rich", help="text for people, or JSON lines")
+    command.add_argument("--format", choices=formats, default=formats[0], help="for people, or JSON lines")
     return command
 
 

@@ -14,7 +14,11 @@ def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "list", _list, "list revisions, patches, ops or invariants")
     command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants"))
-    command.add_argument("--revision", metavar="R", help="only what this revision has; ops are the same on all")
+    command.add_argument(
+        "--revision",
+        metavar="R",
+        help="what this revision has, and of the patches what it has not; ops are the same on all",
+    )
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -52,10 +52,10 @@ def hunt(
         campaign.on_example = progress
         try:
             for attempt in range(1 << 30):
-                program = _search(campaign, seed * 1_000_003 + attempt, steps)
-                if program is None:
+                found = search(campaign, seed, attempt, steps)
+                if found is None:
                     break
-                for news, smallest in _news(campaign, program):
+                for news, smallest in _news(campaign, found.program):
                     on_news(news, smallest)
                     ctrl_c.check()
         except KeyboardInterrupt:
@@ -75,16 +75,16 @@ def _imports_out_of_the_collectors_way() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _search(campaign: Campaign[Any], hypothesis_seed: int, steps: int) -> Program | None:
+def search(campaign: Campaign[Any], seed: int, attempt: int, steps: int) -> NewsFound | None:
     """One run of Hypothesis: up to the first program that shows something new; None when the campaign is over."""
     machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
-    seeded(hypothesis_seed)(machine)
+    seeded(seed * 1_000_003 + attempt)(machine)
     try:
         run_state_machine_as_test(machine, settings=campaign_settings(steps))
     except OutOfTime:
         return None
     except NewsFound as found:
-        return found.program
+        return found
     return None
 
 

@@ -24,10 +24,10 @@ def revisions(only: Revision | None) -> list[Row]:
 
 
 def patches(only: Revision | None) -> list[Row]:
-    """The queue in its order, or what of it one revision has."""
-    chosen = list(PATCHES.values()) if only is None else list(only.patches)
+    """The queue in its order; with a revision, ``in`` says which of it that one has."""
     return [
         {
+            **({} if only is None else {"in": "yes" if p in only.patches else "no"}),
             "commit": p.commit,
             "version": p.version,
             "title": p.title,
@@ -35,7 +35,7 @@ def patches(only: Revision | None) -> list[Row]:
             "stable": list(p.stable),
             "doc": inspect.cleandoc(p.doc),
         }
-        for p in chosen
+        for p in PATCHES.values()
     ]
 
 
@@ -78,7 +78,7 @@ def cell(row: Row, column: str) -> str:
 #: The columns that the terminal shows; the last one takes the room that is left.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "revisions": ("name", "title"),
-    "patches": ("commit", "version", "title"),
+    "patches": ("in", "commit", "version", "title"),
     "ops": ("name", "line"),
     "invariants": ("name", "severity", "doc"),
 }

@@ -196,7 +196,7 @@ def _conclusion(judged: Verdict) -> str:
 
 def listing(out: Console, kind: str, rows: Sequence[Row]) -> None:
     """The columns of a list that fit a terminal; JSON has the others."""
-    columns = COLUMNS[kind]
+    columns = [column for column in COLUMNS[kind] if rows and column in rows[0]]
     table(out, columns, [tuple(cell(row, column) for column in columns) for row in rows])
 
 

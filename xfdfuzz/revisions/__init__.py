@@ -27,6 +27,7 @@ __all__ = [
     "Series",
     "concerns",
     "find",
+    "lines",
     "load_entries",
     "loaded_series",
     "names",
@@ -113,26 +114,45 @@ def names() -> list[str]:
     return [*_POINTS, *OUTSIDE]
 
 
+def lines() -> tuple[list[str], list[str]]:
+    """The posted series in the order of posting, and mainline: within each, a revision comes before another."""
+    return list(_SERIES), list(_MAINLINE)
+
+
 def canonical(name: str) -> str:
-    """The name that an alias stands for; RevisionError for an unknown one."""
+    """The name that an alias stands for; RevisionError for an unknown one.
+
+    A patch's commit names mainline as of that patch.
+    """
     name = ALIASES.get(name, name)
-    if name not in _POINTS and name not in OUTSIDE:
+    if not _is_known(name):
         load_entries()
-    if name not in _POINTS and name not in OUTSIDE:
+    if not _is_known(name):
         known = ", ".join([*names(), *ALIASES])
         raise RevisionError(f"unknown revision {name}: expected one of {known}, or a file *.py")
     return name
+
+
+def _is_known(name: str) -> bool:
+    return name in _POINTS or name in PATCHES or name in OUTSIDE
 
 
 def _version(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.removeprefix("v").split("."))
 
 
+def _point(name: str) -> _Point:
+    return _POINTS.get(name) or _Point(AmxV6, f"mainline as of {PATCHES[name].title}", "mainline", upto=name)
+
+
 def _patches_of(point: _Point) -> list[Patch]:
+    queue = list(PATCHES.values())
+    if point.upto in PATCHES:
+        return queue[: queue.index(PATCHES[point.upto]) + 1]
     if not point.upto:
         return []
     limit = _version(point.upto)
-    return [p for p in PATCHES.values() if _version(p.version) <= limit or p.commit in point.backports]
+    return [p for p in queue if _version(p.version) <= limit or p.commit in point.backports]
 
 
 def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) -> Revision:
@@ -165,7 +185,7 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
     added.sort(key=stack.index)
     label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
     kernel = compose(label, _base_of(name), stack, removed)
-    about = series or _POINTS[name]
+    about = series or _point(name)
     return Revision(
         label,
         name,
@@ -187,7 +207,9 @@ def find(commit: str) -> Patch:
 def _split_label(label: str) -> tuple[str, str]:
     """A label's name, or file, and what is added to and left out of it: ``+commit-commit``."""
     file = re.match(r"(.+?\.py)(?=[+-]|$)", label)
-    known = [name for name in (*names(), *ALIASES) if label == name or label.startswith((f"{name}+", f"{name}-"))]
+    known = [
+        name for name in (*names(), *ALIASES, *PATCHES) if label == name or label.startswith((f"{name}+", f"{name}-"))
+    ]
     name = file[1] if file else max(known, key=len, default=label)
     return name, label.removeprefix(name)
 
@@ -201,13 +223,13 @@ def _commits_in(suffix: str, commits: Sequence[str]) -> list[tuple[str, str]]:
 def _stack_of(name: str) -> list[Patch]:
     """The patches that the named revision has."""
     series = OUTSIDE.get(name)
-    return [*series.base.patches, *series.patches] if series else _patches_of(_POINTS[name])
+    return [*series.base.patches, *series.patches] if series else _patches_of(_point(name))
 
 
 def _base_of(name: str) -> type[Kernel]:
     """The class that the named revision's patches stand on."""
     series = OUTSIDE.get(name)
-    return _base_of(series.base.name) if series else _POINTS[name].base
+    return _base_of(series.base.name) if series else _point(name).base
 
 
 def concerns(spec: str, name: str) -> bool:
@@ -232,7 +254,7 @@ def selects(spec: str, name: str) -> bool:
         return canonical(spec) == name
     first, last = spec.split("..", 1)
     ends = [canonical(end) for end in (first, last) if end]
-    for line in (list(_SERIES), list(_MAINLINE)):
+    for line in lines():
         if ends and all(end in line for end in ends):
             low = line.index(canonical(first)) if first else 0
             high = line.index(canonical(last)) if last else len(line) - 1

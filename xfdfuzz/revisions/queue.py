@@ -20,7 +20,10 @@ class RevisionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it."""
+    """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it.
+
+    ``feature``: it brings something new, so that a kernel without it keeps every promise.
+    """
 
     commit: str
     title: str
@@ -28,6 +31,7 @@ class Patch:
     fixes: tuple[str, ...]
     stable: tuple[str, ...]
     cls: type[KernelBase]
+    feature: bool = False
 
     @property
     def doc(self) -> str:
@@ -44,12 +48,17 @@ _C = TypeVar("_C", bound=type[KernelBase])
 
 
 def patch(
-    commit: str, title: str, version: str, fixes: tuple[str, ...] = (), stable: tuple[str, ...] = ()
+    commit: str,
+    title: str,
+    version: str,
+    fixes: tuple[str, ...] = (),
+    stable: tuple[str, ...] = (),
+    feature: bool = False,
 ) -> Callable[[_C], _C]:
     """Declare a class to be a patch; :func:`enqueue` gives it its place in the queue."""
 
     def declare(cls: _C) -> _C:
-        DECLARED[cls] = Patch(commit, title, version, fixes, stable, cls)
+        DECLARED[cls] = Patch(commit, title, version, fixes, stable, cls, feature)
         return cls
 
     return declare

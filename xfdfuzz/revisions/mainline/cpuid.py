@@ -59,7 +59,12 @@ class FilteredXcr0(AmxV6):
         return self.kvm_get_filtered_xcr0()
 
 
-@patch("8f2a27752e80", "KVM: x86: Replace (almost) all guest CPUID feature queries with cpu_caps", version="v6.14")
+@patch(
+    "8f2a27752e80",
+    "KVM: x86: Replace (almost) all guest CPUID feature queries with cpu_caps",
+    version="v6.14",
+    feature=True,
+)
 class GuestCpuCaps(KvmCpuid):
     """A CPUID flag counts for the guest only where KVM supports it (release MEMORY)."""
 
@@ -72,6 +77,7 @@ class GuestCpuCaps(KvmCpuid):
     "93da6af3ae56",
     "KVM: x86: Defer runtime updates of dynamic CPUID bits until CPUID emulation",
     version="v6.15",
+    feature=True,
 )
 class DeferredCpuid(AmxV6):
     """A change of XCR0 only marks the guest's CPUID as out of date; it is updated when somebody looks at it.

@@ -1,0 +1,222 @@
+"""Does the fuzzer find what it should: for each known bug, how long until a violation that the kernel without it keeps.
+
+A *subject* is a kernel with a bug and the same without it: a fix reverted and applied, a posted series and what it
+became, a program of the corpus on a revision that it breaks and on one that it does not.  What counts is a violation of
+the first that the program found does not show on the second, so neither a verdict nor a program is given to the search.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass, replace
+from statistics import median
+
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
+from xfdfuzz.engines.hunt import STEPS, search
+from xfdfuzz.engines.replay import judge, revisions_for
+from xfdfuzz.invariants.core import Violation, load
+from xfdfuzz.program.program import Program
+from xfdfuzz.revisions import PATCHES, Patch, Revision, RevisionError, lines, resolve, selects
+
+#: The newest mainline point, on which a fix is reverted unless a later patch hides that.
+NEWEST = "mainline"
+#: What a posted series is held against: the first version with the permission fix that every posting lacks.
+MERGED = "v5.18"
+PERMISSION_FIX = "063452fd94d1"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bug.  ``broken`` is the label of a kernel that has it, ``sound`` of one that has not.
+
+    ``buckets`` are the violations that count (empty: any).
+    """
+
+    kind: str
+    name: str
+    title: str
+    broken: str
+    sound: str
+    buckets: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One search: seconds and examples to the violation; ``bucket`` is empty if there was none."""
+
+    seed: int
+    seconds: float
+    examples: int
+    bucket: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """All searches for one subject, and what a campaign on the sound kernel found of the same buckets."""
+
+    subject: Subject
+    detections: tuple[Detection, ...]
+    still: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> list[Detection]:
+        """Those that ended with a violation."""
+        return [d for d in self.detections if d.bucket]
+
+    @property
+    def seconds(self) -> float | None:
+        """Median seconds over all seeds, None if most of them found nothing."""
+        if 2 * len(self.found) <= len(self.detections):
+            return None
+        return median(d.seconds for d in self.detections)
+
+    @property
+    def buckets(self) -> list[str]:
+        """What was found, each once."""
+        return sorted({d.bucket for d in self.found})
+
+
+# -- subjects ----------------------------------------------------------------------------------------------------------
+
+
+def fixes() -> Iterator[Subject]:
+    """Every patch of the queue that mends something, reverted."""
+    for p in PATCHES.values():
+        if not p.feature:
+            broken, sound = _around(p)
+            yield Subject("fix", p.commit, p.title, broken, sound)
+
+
+def _around(p: Patch) -> tuple[str, str]:
+    """The newest kernel without and with the patch; where a later one hides the revert, mainline as of the patch."""
+    sound = NEWEST
+    try:
+        resolve(NEWEST, revert=[p.commit])
+    except RevisionError:
+        sound = p.commit
+    return f"{sound}-{p.commit}", sound
+
+
+def series() -> Iterator[Subject]:
+    """Every posted series, each with the fix of the permission bug that all of them have."""
+    for name in lines()[0]:
+        yield Subject("series", name, resolve(name).title, f"{name}+{PERMISSION_FIX}", MERGED)
+
+
+def known_bugs(programs: Iterable[tuple[str, Program]]) -> Iterator[Subject]:
+    """Every (name, program) of the corpus, on the newest revision that it breaks; one that breaks none is left out."""
+    for name, program in programs:
+        broken = [(r, buckets) for r in _every_revision(program) if (buckets := _expected(program, r))]
+        if broken:
+            revision, buckets = broken[-1]
+            sound = _sound(program, revision, buckets)
+            if sound is not None:
+                wanted = buckets - _buckets(program, sound)
+                yield Subject("bug", name, program.title, revision.label, sound.label, wanted)
+
+
+def _every_revision(program: Program) -> list[Revision]:
+    """Series, then mainline in its order, each with what the program's header applies and reverts."""
+    return [r for line in lines() for name in line for r in revisions_for(program, [name])]
+
+
+def _expected(program: Program, revision: Revision) -> frozenset[str]:
+    """The buckets of the invariants that its `expect:` lines name for the revision."""
+    selected = (e for e in program.expect if selects(e.revisions, revision.name))
+    named = {name for expectation in selected for name in expectation.invariants}
+    return frozenset(b for b in _buckets(program, revision) if b.partition("@")[0] in named)
+
+
+def _buckets(program: Program, revision: Revision) -> frozenset[str]:
+    return frozenset(judge(program, revision, expectations=False).buckets)
+
+
+def _sound(program: Program, broken: Revision, buckets: frozenset[str]) -> Revision | None:
+    """A revision that keeps one of the promises at least: the newest one."""
+    others = [r for r in _every_revision(program) if r.label != broken.label]
+    return next((r for r in reversed(others) if buckets - _buckets(program, r)), None)
+
+
+def subjects(programs: Iterable[tuple[str, Program]]) -> list[Subject]:
+    """All of them."""
+    load()
+    return [*fixes(), *series(), *known_bugs(programs)]
+
+
+# -- search ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class DetectionCampaign(ViolationCampaign):
+    """A fuzz campaign to which only that is news which ``sound`` does not show; it does not shrink."""
+
+    sound: Revision
+    buckets: frozenset[str]
+
+    def start(self, machine: Machine) -> DetectionRun:
+        """Boot the broken kernel."""
+        return DetectionRun(self, machine)
+
+
+class DetectionRun(JudgedRun):
+    """An example that goes on past what does not count."""
+
+    campaign: DetectionCampaign
+
+    def judge(self, found: Iterable[Violation]) -> None:  # type: ignore[override]
+        """Raise the first violation that counts and that the program does not show on the sound kernel."""
+        wanted = self.campaign.buckets
+        counting = [v for v in found if not wanted or v.bucket in wanted]
+        if counting:
+            elsewhere = judge(Program(self.machine, tuple(self.ops)), self.campaign.sound, expectations=False).buckets
+            super().judge(v for v in counting if v.bucket not in elsewhere)
+
+
+def detect(subject: Subject, seed: int, seconds: float) -> Detection:
+    """Search the broken kernel for at most so many seconds."""
+    load()
+    campaign = DetectionCampaign(
+        revision=resolve(subject.broken), sound=resolve(subject.sound), buckets=subject.buckets
+    )
+    began = time.monotonic()
+    campaign.deadline = began + seconds
+    found = search(campaign, seed, 0, STEPS)
+    bucket = found.news.bucket if found else ""
+    return Detection(seed, time.monotonic() - began, campaign.stats.examples + bool(found), bucket)
+
+
+def remaining(subject: Subject, buckets: Sequence[str], seconds: float) -> tuple[str, ...]:
+    """Which of ``buckets`` a campaign on the sound kernel finds in so many seconds."""
+    load()
+    campaign = ViolationCampaign(revision=resolve(subject.sound))
+    campaign.deadline = time.monotonic() + seconds
+    for attempt in range(1 << 30):
+        found = search(campaign, 0, attempt, STEPS)
+        if found is None:
+            break
+        campaign.known.add(found.news.bucket)
+    return tuple(bucket for bucket in buckets if bucket in campaign.known)
+
+
+def measure(subject: Subject, seeds: int, seconds: float, control: float) -> Row:
+    """Search with seeds 0 to ``seeds`` - 1, then look on the sound kernel for what was found."""
+    row = Row(subject, tuple(detect(subject, seed, seconds) for seed in range(seeds)))
+    return replace(row, still=remaining(subject, row.buckets, control) if row.buckets and control else ())
+
+
+def measure_all(
+    chosen: Sequence[Subject],
+    seeds: int,
+    seconds: float,
+    control: float,
+    executor: Executor,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """A row for each subject, in their order; ``on_row`` gets each when it is done.  One core works on a subject."""
+    futures = [executor.submit(measure, subject, seeds, seconds, control) for subject in chosen]
+    for future in as_completed(futures):
+        on_row(future.result())
+    return [future.result() for future in futures]
