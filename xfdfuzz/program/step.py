@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.state import System
@@ -20,10 +21,26 @@ PANIC = "panic"
 
 
 class Image(NamedTuple):
-    """An XSAVE image as user space or the guest sees it: XSTATE_BV and the tokens of the components in it."""
+    """An XSAVE image as user space or the guest sees it: its header, and the tokens of the components in it.
+
+    ``xcomp_bv`` is 0 in the standard format.
+    """
 
     xstate_bv: int
     tokens: tuple[tuple[int, int], ...] = ()
+    xcomp_bv: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"xstate_bv: {xf.format_mask(self.xstate_bv)}"]
+        if self.xcomp_bv:
+            parts.append(f"xcomp_bv: {xf.format_mask(self.xcomp_bv)}")
+        parts += [f"{xf.NAMES[i]}: {token}" for i, token in self.tokens]
+        return f"{{{', '.join(parts)}}}"
+
+
+def image_of(area: XsaveArea) -> Image:
+    """What the reader of a stored image sees."""
+    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)), area.xcomp_bv)
 
 
 class Result(NamedTuple):
@@ -41,8 +58,7 @@ class Result(NamedTuple):
         if self.out is None:
             return text
         if isinstance(self.out, Image):
-            tokens = "".join(f", {xf.NAMES[i]}: {token}" for i, token in self.out.tokens)
-            return f"{text} {{xstate_bv: {xf.format_mask(self.out.xstate_bv)}{tokens}}}"
+            return f"{text} {self.out}"
         return f"{text} [{self.out:#x}]"
 
 

@@ -15,7 +15,7 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Token, Xfeatures
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, op
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Result, image_of
 
 
 def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Result:
@@ -163,12 +163,12 @@ class _Save(_Insn):
             return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
         insn(k.regs, area, self.mask)
-        return Result("ok", area.xstate_bv)
+        return Result("ok", image_of(area))
 
 
 @op("v{vcpu} xsave({mask})")
 class GuestXsave(_Save):
-    """XSAVE into zeroed memory of the guest's; the value is the XSTATE_BV that it stored.  #NM while CR0.TS is set."""
+    """XSAVE into zeroed memory of the guest's; the value is the image that it stored.  #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87

@@ -11,7 +11,7 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, Token, UserImage
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
-from xfdfuzz.program.step import Image, Result
+from xfdfuzz.program.step import Result, image_of
 
 
 @op("t{task} ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)")
@@ -38,10 +38,6 @@ class KvmVmCheckXsave2(VmIoctl):
         return Result(ret or k.kvm_vm_ioctl_check_extension_xsave2(self.vm))
 
 
-def _image(area: XsaveArea) -> Image:
-    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)))
-
-
 class _XsaveIoctl(VcpuIoctl):
     __slots__ = ()
     buffer: UserBuffer
@@ -50,7 +46,7 @@ class _XsaveIoctl(VcpuIoctl):
         """What the ioctl returned; ``overrun`` if it was 0 and the copy went beyond the caller's buffer."""
         copied = max((e.detail[0] for e in k.events if e.kind == USER_COPY), default=0)
         overrun = not ret and self.buffer.overrun_by(copied)
-        return Result("overrun" if overrun else ret, None if area is None else _image(area))
+        return Result("overrun" if overrun else ret, None if area is None else image_of(area))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE, {image}, {buffer})")
