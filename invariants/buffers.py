@@ -50,14 +50,16 @@ def no_buffer_overrun(view: View) -> Iterator[Broken]:
 
 @invariant("no-use-after-free", "corruption", ("INV-24", "LIFE"), events=(USE_AFTER_FREE,))
 def no_use_after_free(view: View) -> Iterator[Broken]:
-    """A freed fpstate is never used."""
+    """A freed fpstate, or a vCPU's freed CPUID array, is never used, nor freed again."""
     for event in view.events(USE_AFTER_FREE):
-        yield Broken(f"fpstate {event.detail[0]} is used in {event.trace[0]} after it was freed", event.trace[0])
+        what = f"fpstate {event.detail[0]}" if event.detail else "the CPUID array"
+        yield Broken(f"{what} is used in {event.trace[0]} after it was freed", event.trace[0])
 
 
 @invariant("no-null-dereference", "panic", ("INV-24", "BAL"), events=(NULL_DEREF,))
 def no_null_dereference(view: View) -> Iterator[Broken]:
-    """The kernel follows no NULL pointer; here it would be a missing fpstate, after an unbalanced load or put."""
+    """The kernel follows no NULL pointer; here it would be a missing fpstate, after an unbalanced load or put, or a
+    vCPU that was never created."""
     for event in view.events(NULL_DEREF):
         yield Broken(f"NULL dereference in {' <- '.join(event.trace)}", event.trace[0])
 

@@ -32,7 +32,6 @@ def test_every_revision_has_a_kernel_that_boots_and_runs() -> None:
 
 def test_aliases_name_the_same_revision() -> None:
     assert resolve("mainline").label == resolve("v7.3").label == resolve("v7.3.4").label
-    assert resolve("amx-v6").label == "v5.17"
 
 
 def test_the_label_names_what_was_applied_and_reverted() -> None:

@@ -16,7 +16,7 @@ LOST_STATE = "lost-state"
 OVERRUN = "overrun"
 #: An ioctl copied an XSAVE image from or to its caller; detail: (bytes).
 USER_COPY = "user-copy"
-#: A freed fpstate was used; detail: its index.
+#: A freed fpstate was used; detail: its index.  Without one: a freed CPUID array.
 USE_AFTER_FREE = "use-after-free"
 #: A NULL pointer was dereferenced.
 NULL_DEREF = "null-deref"

@@ -174,8 +174,9 @@ class VcpuArch(Struct):
     """struct kvm_vcpu_arch, and what the VMCS holds for it.
 
     ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, and the XFD and AMX_TILE flags; the two ``*_ebx`` KVM itself
-    keeps up to date: the image sizes for the guest's XCR0.  ``nm_intercept`` is bit 7 of the exception bitmap, the
-    ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` in amx-v1.
+    keeps up to date: the image sizes for the guest's XCR0.  ``cpuid_freed``: ``cpuid_entries`` points to an array that
+    was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the ``*_intercept`` ones are the MSR bitmap (1:
+    exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
     ``xfd_realloc_request`` exists in the review's alternatives only.  ``insn_skips`` counts
     kvm_skip_emulated_instruction() since the last VM entry.
     """
@@ -185,6 +186,7 @@ class VcpuArch(Struct):
     guest_supported_xcr0: U64
     cpuid_xcr0: U64
     cpuid_set: U8
+    cpuid_freed: U8
     cpuid_xfd: U8
     cpuid_amx: U8
     cpuid_dynamic_bits_dirty: U8
@@ -236,12 +238,13 @@ class Vcpu(Struct):
 
 @struct()
 class Vm(Struct):
-    """struct kvm: the mm that owns it, and whether KVM_BUG_ON() declared it dead."""
+    """struct kvm: the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or NULL."""
 
     __slots__ = ()
     exists: U8
     mm: U8
     vm_bugged: U8
+    vcpus_0: U8
 
 
 @struct(data=xf.COMPONENTS + 3)

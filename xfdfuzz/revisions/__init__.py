@@ -15,6 +15,9 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions import mainline  # noqa: F401 - registers the queue
 from xfdfuzz.revisions.amx_review import AmxReviewA, AmxReviewB, AmxReviewC
 from xfdfuzz.revisions.amx_v1 import AmxV1
+from xfdfuzz.revisions.amx_v2 import AmxV2
+from xfdfuzz.revisions.amx_v3 import AmxV3
+from xfdfuzz.revisions.amx_v4 import AmxV4
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.outside import OUTSIDE, Series, load_entries, load_file, loaded_series
 from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch
@@ -82,10 +85,16 @@ _SERIES = {
     "amx-review-c": _Point(
         AmxReviewC, "no request, allocation in the write", "16c938e2-2427-c8dd-94a1-eba8f967283b@redhat.com"
     ),
+    "amx-v2": _Point(AmxV2, "allocation in KVM_SET_CPUID2", "20211217153003.1719189-1-jing2.liu@intel.com"),
+    "amx-v3": _Point(AmxV3, "#NM intercepted later", "20211222124052.644626-1-jing2.liu@intel.com"),
+    "amx-v4": _Point(AmxV4, "allocation before the commit", "20211229131328.12283-1-yang.zhong@intel.com"),
+    # its one difference to v6, what 32-bit hosts do, is not modelled
+    "amx-v5": _Point(AmxV6, "allocation for what CPUID gives", "20220105123532.12586-1-yang.zhong@intel.com"),
+    "amx-v6": _Point(AmxV6, "the final patches", "20220107185512.25321-1-pbonzini@redhat.com"),
 }
 _MAINLINE = {
     "v5.16": _Point(Kernel, "the kernel before the series", "mainline"),
-    "v5.17": _Point(AmxV6, "the series as merged (its v6)", "20220107185512.25321-1-pbonzini@redhat.com", "v5.17"),
+    "v5.17": _Point(AmxV6, "mainline, with the series as merged", "mainline", "v5.17"),
     "v5.18": _Point(AmxV6, "mainline", "mainline", "v5.18"),
     "v6.6": _Point(AmxV6, "mainline", "mainline", "v6.6"),
     "v6.12": _Point(AmxV6, "mainline", "mainline", "v6.12"),
@@ -106,7 +115,7 @@ _STABLE = {
     "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17"),
 }
 _POINTS = {**_SERIES, **_MAINLINE, **_STABLE}
-ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3", "amx-v6": "v5.17"}
+ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3"}
 
 
 def names() -> list[str]:

@@ -145,3 +145,16 @@ class AmxSeries(Kernel):
     def legal_tile_pair(self, xcr0: int) -> bool:
         """Both tile components or none."""
         return xcr0 & xf.MASK_XTILE in (0, xf.MASK_XTILE)
+
+
+class UninitialisedResult(AmxSeries):
+    """amx-v1, amx-tglx and amx-v2: __xstate_request_perm() returns a variable that nothing assigns for a guest."""
+
+    def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
+        """`int ret;`, and its only assignment is the one that is skipped for guests (fpu/xstate.c).
+
+        amx-v1 patch 01, amx-tglx patch 1, amx-v2 patch 01 as quoted in 8735mrcbpd.ffs@tglx ("needs to be int ret = 0").
+        """
+        held = self.xstate_get_group_perm(guest) & requested == requested
+        ret = super().xstate_request_perm_locked(permitted, requested, guest, undefined)
+        return undefined if guest and not ret and not held else ret

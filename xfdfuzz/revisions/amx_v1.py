@@ -17,7 +17,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.x86 import KVM_MSR_RET_INVALID
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
-from xfdfuzz.revisions.amx_series import AmxSeries
+from xfdfuzz.revisions.amx_series import UninitialisedResult
 
 #: "The exit reason and the completion are already set" (x86.h, patch 10).
 KVM_MSR_RET_USERSPACE = 4
@@ -28,18 +28,10 @@ XFD_ERR_GUEST_DISABLED = 1 << 0
 XFD_ERR_GUEST_SAVED = 1 << 1
 
 
-class AmxV1(AmxSeries):
+class AmxV1(UninitialisedResult):
     """The first posting."""
 
     revision = "amx-v1"
-
-    # -- permissions ---------------------------------------------------------------------------------------------
-
-    def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
-        """Success for a guest returns an uninitialised variable: its only assignment is skipped (patch 01)."""
-        held = self.xstate_get_group_perm(guest) & requested == requested
-        ret = super().xstate_request_perm_locked(permitted, requested, guest, undefined)
-        return undefined if guest and not ret and not held else ret
 
     # -- reallocation --------------------------------------------------------------------------------------------
 

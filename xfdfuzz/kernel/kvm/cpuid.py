@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.event import USE_AFTER_FREE
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.fpu import KvmFpu
 from xfdfuzz.kernel.state import Vcpu
@@ -76,18 +77,34 @@ class KvmCpuid(KvmFpu):
         """Leaf 0xD.0 of KVM_GET_SUPPORTED_CPUID (__do_cpuid_func())."""
         return self.supported_xcr0
 
+    @seam
+    def deref_cpuid_entries(self, vcpu: Vcpu) -> None:
+        """``vcpu->arch.cpuid_entries[i]``, with KASAN's eyes."""
+        if vcpu.arch.cpuid_freed:
+            self.report(USE_AFTER_FREE)
+
+    @phase_of("kvfree")
+    def kvfree_cpuid_entries(self, vcpu: Vcpu) -> None:
+        """kvfree(vcpu->arch.cpuid_entries)."""
+        self.deref_cpuid_entries(vcpu)
+        vcpu.arch.cpuid_freed = 0
+
     def guest_cpuid_has_xfd(self, vcpu: Vcpu) -> bool:
         """guest_cpuid_has(vcpu, X86_FEATURE_XFD)."""
+        self.deref_cpuid_entries(vcpu)
         return bool(vcpu.arch.cpuid_xfd)
 
     def kvm_vcpu_ioctl_set_cpuid2(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
-        """KVM_SET_CPUID2: after the first KVM_RUN, then check, then commit; EINVAL, and what the check gives."""
+        """KVM_SET_CPUID2: after the first KVM_RUN, then kvm_set_cpuid(); EINVAL."""
         ret = self.kvm_cpuid_after_run(vcpu, entries)
-        if ret is not None:
-            return ret
+        return self.kvm_set_cpuid(vcpu, entries) if ret is None else ret
+
+    def kvm_set_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """Check, then commit; what the check gives."""
         ret = self.kvm_check_cpuid(vcpu, entries)
         if ret:
             return ret
+        self.kvfree_cpuid_entries(vcpu)
         arch = vcpu.arch
         arch.cpuid_set = 1
         arch.cpuid_xcr0 = entries.xcr0
@@ -102,6 +119,7 @@ class KvmCpuid(KvmFpu):
 
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
         """EBX of 0xD.0 and 0xD.1 follow XCR0; the guest's IA32_XSS is taken to be 0."""
+        self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
         arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0, compacted=True)
@@ -113,6 +131,7 @@ class KvmCpuid(KvmFpu):
     @seam
     def kvm_find_cpuid_entry(self, vcpu: Vcpu, index: int) -> Cpuid:
         """kvm_find_cpuid_entry_index() of leaf 0xD, sub-leaf 0 or 1; nothing before KVM_SET_CPUID2."""
+        self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         if not arch.cpuid_set:
             return Cpuid(0, 0)
@@ -128,6 +147,20 @@ class KvmCpuid(KvmFpu):
     def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
         """Refuse any change once the vCPU has run (x86.c, feb627e8d6f6); None: go on."""
         return -EINVAL if vcpu.last_vmentry_cpu != -1 else None
+
+    def kvm_cpuid_check_equal(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
+        """EINVAL unless ``entries``, with what KVM keeps up to date in them, are those that stand there (cpuid.c).
+
+        Came with c6617c61e8fe, which calls it.
+        """
+        arch = vcpu.arch
+        if not arch.cpuid_set:
+            return -EINVAL
+        same = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx))
+        standard = self.xstate_required_size(arch.xcr0, compacted=False)
+        compacted = self.xstate_required_size(arch.xcr0, compacted=True)
+        updated = (arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx) == (standard, compacted)
+        return 0 if same and updated else -EINVAL
 
     def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
         """Nothing about XSAVE features yet."""

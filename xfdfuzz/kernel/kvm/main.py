@@ -104,6 +104,8 @@ class KvmMain(Process):
             ret = -EEXIST
         if ret:
             assign(vcpu, Vcpu())
+        elif not self.vms[vm_nr].vcpus_0:
+            self.vms[vm_nr].vcpus_0 = nr + 1
         return ret, nr
 
     @seam

@@ -61,6 +61,7 @@ class KvmX86(KvmXsave):
     def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
         """Free what belongs to the vCPU."""
         self.fpu_free_guest_fpstate(vcpu.arch.guest_fpu)
+        self.kvfree_cpuid_entries(vcpu)
 
     def kvm_arch_vcpu_load(self, vcpu: Vcpu) -> None:
         """The vCPU's state moves to this CPU."""

@@ -11,6 +11,7 @@ from xfdfuzz.revisions.mainline.cpuid import (
     DeferredCpuid,
     FilteredXcr0,
     GuestCpuCaps,
+    SameCpuidAfterRun,
     SystemAttribute,
 )
 from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
@@ -27,6 +28,7 @@ from xfdfuzz.revisions.queue import enqueue
 
 #: Oldest first.
 SERIES = (
+    SameCpuidAfterRun,
     SystemAttribute,
     PermAdds,
     PermSizeSupervisor,

@@ -33,6 +33,21 @@ class SystemAttribute(KvmCpuid):
 
 
 @patch(
+    "c6617c61e8fe",
+    "KVM: x86: Partially allow KVM_SET_CPUID{,2} after KVM_RUN",
+    version="v5.17",
+    fixes=("feb627e8d6f6",),
+    stable=("v5.16.y",),
+)
+class SameCpuidAfterRun(KvmCpuid):
+    """The CPUID that the vCPU has already may be set again once it has run."""
+
+    def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
+        """(cpuid.c)."""
+        return None if vcpu.last_vmentry_cpu == -1 else self.kvm_cpuid_check_equal(vcpu, entries)
+
+
+@patch(
     "55cd57b596e8",
     "KVM: x86: Filter out XTILE_CFG if XTILE_DATA isn't permitted",
     version="v6.4",
