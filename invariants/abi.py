@@ -58,8 +58,8 @@ def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
     before, after = view.before.vcpus[nr].arch, view.k.vcpus[nr].arch
     if not after.exception_pending or after.exception_vector != GP_VECTOR or before.exception_pending:
         return
-    old_xfd = view.before.fpstates[before.guest_fpu.fpstate].xfd
-    new_xfd = view.k.fpstates[after.guest_fpu.fpstate].xfd
+    old_xfd = view.before.fpstates[before.guest_fpu.fpstate].xfd | before.guest_fpu.xfd
+    new_xfd = view.k.fpstates[after.guest_fpu.fpstate].xfd | after.guest_fpu.xfd
     if (before.xcr0, old_xfd) != (after.xcr0, new_xfd):
         yield Broken(f"v{nr}: XCR0 {before.xcr0:#x} -> {after.xcr0:#x}, XFD {old_xfd:#x} -> {new_xfd:#x} and #GP")
 
@@ -103,7 +103,7 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
     "abi",
     ("ABI",),
     ops=(KvmSetCpuid2,),
-    revisions=("v5.17..", "v6.1.192", "v6.12.117", "v6.17.13"),
+    revisions=("v5.17..", "amx-px25", "v6.1.192", "v6.12.117", "v6.17.13"),
 )
 def same_cpuid_again_is_accepted(view: View) -> Iterator[Broken]:
     """KVM_SET_CPUID2 of the CPUID that the vCPU has succeeds after KVM_RUN, whatever the guest did meanwhile: VMMs that
@@ -137,7 +137,7 @@ def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
     b45f72177594 states it)."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     image = view.step.result.out
-    xfd = view.k.fpstates[view.k.vcpus[nr].arch.guest_fpu.fpstate].xfd
+    xfd = view.k.guest_xfd(view.k.vcpus[nr].arch.guest_fpu)
     if isinstance(image, Image) and image.xstate_bv & xfd:
         yield Broken(f"v{nr}: XSTATE_BV {image.xstate_bv:#x} holds components that XFD {xfd:#x} disables")
 

@@ -110,7 +110,7 @@ def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
     """It has its CPUID, and nothing else that a restore would find."""
     gfpu = vcpu.arch.guest_fpu
     fpstate = k.fpstates[gfpu.fpstate]
-    pristine = not (fpstate.xfd or fpstate.regs.xstate_bv or gfpu.xfd_err) and vcpu.arch.xcr0 == xf.MASK_X87
+    pristine = not (k.guest_xfd(gfpu) or fpstate.regs.xstate_bv or gfpu.xfd_err) and vcpu.arch.xcr0 == xf.MASK_X87
     return bool(vcpu.exists and vcpu.arch.cpuid_set) and vcpu.last_vmentry_cpu == -1 and pristine
 
 
@@ -171,7 +171,7 @@ class Saved(NamedTuple):
     ("INV-27", "ABI", "GSTATE"),
     at_end=True,
     # the mails that propose them do not say how user space reads the MSRs
-    excluded=("amx-review-a", "amx-review-b", "amx-review-c"),
+    excluded=("amx-review-a", "amx-review-b", "amx-review-c", "amx-tglx"),
 )
 def migration_is_invisible(view: View) -> Iterator[Broken]:
     """What user space reads from a vCPU, written into a new one on another host in any order, is the same guest: that
@@ -191,7 +191,7 @@ def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
     """KVM does not look again at XCR0 and the XFD MSRs when user space takes features away with a second
     KVM_SET_CPUID2, in no revision; what lies outside its CPUID then no other vCPU accepts."""
     arch = vcpu.arch
-    msrs = k.fpstates[arch.guest_fpu.fpstate].xfd | arch.guest_fpu.xfd_err
+    msrs = k.guest_xfd(arch.guest_fpu) | arch.guest_fpu.xfd_err
     return not (arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0)
 
 

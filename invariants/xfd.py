@@ -149,8 +149,8 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
 def legal_xfd(view: View) -> Iterator[Broken]:
     """A guest's XFD has no bit that the processor does not support: WRMSR of it would be a #GP in the host."""
     for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists and view.k.fpstates[vcpu.arch.guest_fpu.fpstate].xfd & ~view.k.machine.xfd_xfeatures:
-            yield Broken(f"v{nr}: fpstate->xfd has a bit that IA32_XFD does not have", key=nr)
+        if vcpu.exists and view.k.guest_xfd(vcpu.arch.guest_fpu) & ~view.k.machine.xfd_xfeatures:
+            yield Broken(f"v{nr}: its XFD has a bit that IA32_XFD does not have", key=nr)
 
 
 @invariant("legal-xcr0", "abi", ("INV-25",), ops=_VCPU_OPS, state=True)

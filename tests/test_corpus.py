@@ -89,6 +89,12 @@ COLUMNS = (
     "amx-review-a",
     "amx-review-b",
     "amx-review-c",
+    "amx-tglx",
+    "amx-v2",
+    "amx-v3",
+    "amx-v4",
+    "amx-v5",
+    "amx-v6",
     "v5.17",
     "v5.18",
     "v6.1.192",
@@ -100,28 +106,35 @@ COLUMNS = (
 #: violated (others may be too), WARN is a warning that must fire, an errno is what an op must return; `ok` is nothing
 #: violated at all, and so is an errno alone.  n/a: not judged, see DIFFERENT.
 WITNESSES = {
-    "t01-warn-on-entering": ("01 06 09 WARN", "03 06", "06", "ok", "ok", "ok", "ok", "ok", "ok"),
-    "t02-stale-request": ("01 06 09 WARN", "03", "ok", "ok", "ok", "ok", "ok", "ok", "ok"),
-    "t03-set-xcrs-checks-nothing": ("06 15", "06 15", "06 15", "ok", "ok", "ok", "ok", "ok", "ok"),
-    "t04-failed-reallocation-reentered": ("06 15", "03 06", "06", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t01-warn-on-entering": ("01 06 09 WARN", "03 06", "06", "ok", "n/a", *["ok"] * 10),
+    "t02-stale-request": ("01 06 09 WARN", "03", "ok", "ok", "n/a", *["ok"] * 10),
+    "t03-set-xcrs-checks-nothing": ("06 15", "06 15", "06 15", "ok", "n/a", *["ok"] * 10),
+    "t04-failed-reallocation-reentered": ("06 15", "03 06", "06", "ok", "ok", *["ok"] * 10),
     "t06-permission-by-amx-tile-only": (
-        *("06 15", "06 15", "06 15"),
-        "EINVAL",
-        *("EPERM", "EPERM", "EPERM", "EPERM", "EPERM"),
+        *("06 15", "06 15", "06 15", "EINVAL", "n/a", "ENXIO", "ENXIO", "ENXIO"),
+        *["EPERM"] * 7,
     ),
-    "t07-set-msrs-writes-the-host": ("11 WARN", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok"),
-    "t08-invalid-xfd-from-user-space": ("09", "09", "09", "ok", "ok", "ok", "ok", "ok", "ok"),
-    "t10-irq-between-exit-and-emulation": ("14", "14", "14", "14", "14", "14", "ok", "ok", "ok"),
-    "t11-set-xsave-under-xfd": ("14", "n/a", "14", "14", "14", "14", "ok", "ok", "ok"),
-    "t14-expansion-fails": ("n/a", "n/a", "n/a", "n/a", "EFAULT", "EFAULT", "EFAULT", "EFAULT", "EFAULT"),
-    "t15-xfd-err-life-cycle": ("16", "n/a", "n/a", "n/a", "ok", "ok", "ok", "ok", "ok"),
-    "t17-supported-cpuid-fed-back": ("28 EINVAL", "28", "28", "28", "28", "28", "28", "ok", "ok"),
-    "t18-permission-overwritten": ("20 22", "20 22", "20 22", "20 22", "20 28", "ok", "ok", "ok", "ok"),
-    "t19-happy-path": ("ok", "03", "ok", "ok", "ok", "ok", "ok", "ok", "ok"),
+    "t07-set-msrs-writes-the-host": ("11 WARN", *["ok"] * 14),
+    "t08-invalid-xfd-from-user-space": ("09", "09", "09", *["ok"] * 12),
+    "t10-irq-between-exit-and-emulation": (*["14"] * 12, "ok", "ok", "ok"),
+    "t11-set-xsave-under-xfd": ("14", "n/a", *["14"] * 10, "ok", "ok", "ok"),
+    "t14-expansion-fails": (*["n/a"] * 5, "10 EFAULT", "10 EFAULT", *["EFAULT"] * 8),
+    "t15-xfd-err-life-cycle": ("16", *["n/a"] * 4, *["ok"] * 10),
+    "t17-supported-cpuid-fed-back": ("28 EINVAL", *["28"] * 12, "ok", "ok"),
+    "t18-permission-overwritten": (
+        *["20 22"] * 5,
+        *("20 22 28 ENXIO", "20 28 ENXIO", "20 28 ENXIO", "20 28", "20 28", "20 28"),
+        *["ok"] * 4,
+    ),
+    "t19-happy-path": ("ok", "03", *["ok"] * 13),
 }
 
 _LAZY_T14 = "KVM_SET_CPUID2 allocates nothing there, so the allocation cannot fail in it"
-_MAILS_T15 = "the review's mails say nothing about XFD_ERR"
+_MAILS_T15 = "the mails say nothing about XFD_ERR"
+_TGLX_REALLOC = (
+    "the table says that the new buffer takes its attributes from the wrong fpstate: it does, and with TILEDATA alone"
+    " they come out as they should (bugs/tglx-realloc-active-pointer.xfd shows where they do not)"
+)
 
 #: Cells that are not judged by the table, and why.
 DIFFERENT = {
@@ -129,8 +142,15 @@ DIFFERENT = {
         "the table says INV-14 and notes that it depends on whether a request that is never cleared is served again: it"
         " is, at every put, and each time it clears the XFD bit, so KVM_SET_XSAVE finds XFD = 0"
     ),
-    **{("t14-expansion-fails", name): _LAZY_T14 for name in COLUMNS[:4]},
-    **{("t15-xfd-err-life-cycle", name): _MAILS_T15 for name in COLUMNS[1:4]},
+    ("t06-permission-by-amx-tile-only", "amx-tglx"): (
+        "the table says EPERM, which is what fpu_update_guest_xcr0() returns; __kvm_set_xcr() has but one way to fail,"
+        " and KVM_SET_XCRS makes it EINVAL"
+    ),
+    ("t01-warn-on-entering", "amx-tglx"): _TGLX_REALLOC,
+    ("t02-stale-request", "amx-tglx"): _TGLX_REALLOC,
+    ("t03-set-xcrs-checks-nothing", "amx-tglx"): _TGLX_REALLOC,
+    **{("t14-expansion-fails", name): _LAZY_T14 for name in COLUMNS[:5]},
+    **{("t15-xfd-err-life-cycle", name): _MAILS_T15 for name in COLUMNS[1:5]},
 }
 
 
@@ -188,6 +208,13 @@ def test_t11_on_amx_review_a() -> None:
     set_xsave = next(step for step in executed if isinstance(step.op, xsave.KvmSetXsave))
     assert set_xsave.before.ghost.vcpus[0].xfd == 0x40000
     assert set_xsave.before.fpstates[set_xsave.before.vcpus[0].arch.guest_fpu.fpstate].xfd == 0
+
+
+@pytest.mark.parametrize("trace", [trace for trace, name in DIFFERENT if name == "amx-tglx"])
+def test_cells_of_amx_tglx_that_differ_are_harmless(trace: str) -> None:
+    """Beside XFD_ERR, which it handles as amx-v1 does, nothing goes wrong in them."""
+    broken = witness(trace, "amx-tglx").broken
+    assert broken == (("xfd-err-clean-in-host",) if trace.startswith("t15") else ())
 
 
 def test_every_witness_is_in_the_table() -> None:

@@ -143,7 +143,7 @@ LEFT_OUT = {
     st.Cpu: {"guest", "regs.data"},
     st.Task: {"pf_kthread", "group_leader", "mm", "user_mode", "kvm_run"},
     st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},
-    st.Vm: {"mm"},
+    st.Vm: {"mm", "vcpus_0"},
     st.Vcpu: {
         *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
         *("exit_msr", "exit_value", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),

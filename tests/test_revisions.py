@@ -59,6 +59,20 @@ def test_every_declared_patch_has_a_place_in_the_queue_and_versions_ascend() -> 
     assert versions == sorted(versions)
 
 
+def test_v5_17_is_the_last_posting_and_what_came_until_its_release() -> None:
+    posted, merged = resolve("amx-v6"), resolve("v5.17")
+    assert not posted.patches
+    assert [p.commit for p in merged.patches] == ["c6617c61e8fe"]
+    assert resolve("amx-v6", ["c6617c61e8fe"]).kernel.__mro__[1:] == merged.kernel.__mro__[1:]
+
+
+def test_what_was_posted_on_mainline_has_its_patches_but_not_the_one_that_was_taken_instead() -> None:
+    commits = {p.commit for p in resolve("amx-px25").patches}
+    assert {p.commit for p in resolve("v6.18").patches} < commits
+    assert "9bc610b6a2a7" in commits
+    assert "b45f72177594" not in commits
+
+
 def test_a_stable_version_has_its_backports_and_not_what_came_between() -> None:
     commits = {p.commit for p in resolve("v6.1.192").patches}
     assert "b45f72177594" in commits
@@ -106,6 +120,9 @@ def test_a_patch_that_stands_on_another_patch_is_refused_without_it() -> None:
         ("..v5.17", ["v5.16", "v5.17"], ["v5.18"]),
         ("v5.17..v6.6", ["v5.17", "v6.6"], ["v6.12"]),
         ("amx-v1..amx-review-b", ["amx-review-a"], ["amx-review-c", "v5.17"]),
+        ("amx-tglx..amx-v4", ["amx-tglx", "amx-v2", "amx-v3", "amx-v4"], ["amx-review-c", "amx-v5"]),
+        ("amx-v2..", ["amx-v5", "amx-v6"], ["amx-tglx", "amx-px25", "v5.17"]),
+        ("amx-px25", ["amx-px25"], ["amx-v6", "v6.18"]),
         ("v6.1.192", ["v6.1.192"], ["v6.6"]),
         ("*", ["amx-v1", "v7.3", "v6.17.13"], []),
     ],

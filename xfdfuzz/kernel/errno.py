@@ -16,6 +16,8 @@ EINVAL = 22
 ENOSPC = 28
 EUNATCH = 49
 EOPNOTSUPP = 95
+#: For the kernel's own use, not part of the ABI (include/linux/errno.h).
+ENOTSUPP = 524
 
 NAMES: dict[int, str] = {
     value: name for name, value in dict(globals()).items() if name.startswith("E") and name.isupper()

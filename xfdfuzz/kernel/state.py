@@ -149,13 +149,15 @@ class Cpu(Struct):
 class FpuGuest(Struct):
     """struct fpu_guest.
 
-    ``xfeatures`` is ``user_xfeatures`` and ``perm`` is ``user_perm`` in amx-v1; ``realloc_request`` is amx-v1's alone.
+    ``xfeatures`` is ``user_xfeatures`` and ``perm`` is ``user_perm`` in amx-v1; ``realloc_request`` is amx-v1's alone,
+    ``xfd`` amx-px25's.
     """
 
     __slots__ = ()
     xfeatures: U64
     perm: U64
     realloc_request: U64
+    xfd: U64
     xfd_err: U64
     uabi_size: U32
     fpstate: U8

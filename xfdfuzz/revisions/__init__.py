@@ -1,7 +1,7 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches.
 
-The bases are the posted series and v5.17, one module each; mainline after it is a prefix of the queue in mainline/, a
-stable version is its base's prefix plus the backports that it is known to carry.
+The bases are v5.16 and what was posted, a module each; mainline after the series is a prefix of the queue in mainline/
+on its last posting, a stable version is its base's prefix plus the backports that it is known to carry.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions import mainline  # noqa: F401 - registers the queue
+from xfdfuzz.revisions.amx_px25 import AmxPx25
 from xfdfuzz.revisions.amx_review import AmxReviewA, AmxReviewB, AmxReviewC
+from xfdfuzz.revisions.amx_tglx import AmxTglx
 from xfdfuzz.revisions.amx_v1 import AmxV1
 from xfdfuzz.revisions.amx_v2 import AmxV2
 from xfdfuzz.revisions.amx_v3 import AmxV3
@@ -65,13 +67,17 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """Where a named revision stands: its base class, and which of the queue it has."""
+    """Where a named revision stands: its base class, and which of the queue it has.
+
+    That is, everything up to a version, with backports of what came later and without what that version got too late.
+    """
 
     base: type[Kernel]
     title: str
     source: str
     upto: str = ""
     backports: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 _SERIES = {
@@ -85,6 +91,7 @@ _SERIES = {
     "amx-review-c": _Point(
         AmxReviewC, "no request, allocation in the write", "16c938e2-2427-c8dd-94a1-eba8f967283b@redhat.com"
     ),
+    "amx-tglx": _Point(AmxTglx, "the FPU core validates and allocates", "20211214022825.563892248@linutronix.de"),
     "amx-v2": _Point(AmxV2, "allocation in KVM_SET_CPUID2", "20211217153003.1719189-1-jing2.liu@intel.com"),
     "amx-v3": _Point(AmxV3, "#NM intercepted later", "20211222124052.644626-1-jing2.liu@intel.com"),
     "amx-v4": _Point(AmxV4, "allocation before the commit", "20211229131328.12283-1-yang.zhong@intel.com"),
@@ -114,12 +121,22 @@ _STABLE = {
     ),
     "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17"),
 }
-_POINTS = {**_SERIES, **_MAINLINE, **_STABLE}
+#: Posted against mainline, not merged.
+_UNMERGED = {
+    "amx-px25": _Point(
+        AmxPx25,
+        "guest XFD apart from the fpstate's, not merged",
+        "20251224001249.1041934-1-pbonzini@redhat.com",
+        "v6.19",
+        without=("b45f72177594",),
+    ),
+}
+_POINTS = {**_SERIES, **_UNMERGED, **_MAINLINE, **_STABLE}
 ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3"}
 
 
 def names() -> list[str]:
-    """Every revision's name: the series in the order of posting, then mainline, then stable, then what was loaded."""
+    """Every revision's name: what was posted in the order of posting, then mainline, then stable, then what was loaded."""
     return [*_POINTS, *OUTSIDE]
 
 
@@ -161,7 +178,11 @@ def _patches_of(point: _Point) -> list[Patch]:
     if not point.upto:
         return []
     limit = _version(point.upto)
-    return [p for p in queue if _version(p.version) <= limit or p.commit in point.backports]
+    return [
+        p
+        for p in queue
+        if (_version(p.version) <= limit or p.commit in point.backports) and p.commit not in point.without
+    ]
 
 
 def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) -> Revision:
@@ -254,7 +275,7 @@ def selects(spec: str, name: str) -> bool:
     """Whether the revisions part of an `expect:` line, ``spec``, selects the revision ``name``.
 
     A name selects itself, ``*`` everything; ``A..B``, ``A..`` and ``..B`` select within the line that A or B belongs
-    to: the posted series, or mainline (stable versions are named one by one).
+    to: the posted series, or mainline (stable versions, and amx-px25, are named one by one).
     """
     name = canonical(name)
     if spec == "*":

@@ -95,10 +95,14 @@ class AmxReviewC(AmxReviewA):
 
     def kvm_set_xcr_tail(self, vcpu: Vcpu, xcr0: int) -> int:
         """The review: "The same code works for __kvm_set_xcr as well"; the tile rule is looked at first."""
-        xfd = self.deref(vcpu.arch.guest_fpu.fpstate).xfd
-        if self.legal_tile_pair(xcr0) and self.fpu_guest_alloc_xfeatures(vcpu.arch.guest_fpu, xcr0 & ~xfd) < 0:
+        if self.legal_tile_pair(xcr0) and self.fpu_guest_alloc_xcr0(vcpu.arch.guest_fpu, xcr0) < 0:
             return 1
         return super().kvm_set_xcr_tail(vcpu, xcr0)
+
+    @seam
+    def fpu_guest_alloc_xcr0(self, guest_fpu: FpuGuest, xcr0: int) -> int:
+        """Room for what ``xcr0`` and the current XFD make usable."""
+        return self.fpu_guest_alloc_xfeatures(guest_fpu, xcr0 & ~self.deref(guest_fpu.fpstate).xfd)
 
     def fpu_guest_alloc_xfeatures(self, guest_fpu: FpuGuest, xfeatures: int) -> int:
         """The review: "This function just calls xfd_enable_feature", for what has no room yet."""

@@ -99,7 +99,7 @@ class AmxV6(AmxSeries):
         if not host_initiated and not self.guest_cpuid_has_xfd(vcpu):
             return 1, 0
         gfpu = vcpu.arch.guest_fpu
-        return 0, self.deref(gfpu.fpstate).xfd if index == MSR_IA32_XFD else gfpu.xfd_err
+        return 0, self.guest_xfd(gfpu) if index == MSR_IA32_XFD else gfpu.xfd_err
 
     def kvm_probe_msr_to_save(self, index: int) -> bool:
         """Both, where KVM offers XFD (x86.c, 820a6ee944e7 and 548e83650a51)."""

@@ -45,6 +45,11 @@ class KvmFpu(KvmMain):
         return self.fpu_user_cfg.default_size
 
     @seam
+    def guest_xfd(self, gfpu: FpuGuest) -> int:
+        """What the guest's XFD is while it does not run."""
+        return self.deref(gfpu.fpstate).xfd
+
+    @seam
     def guest_reset_xfd(self) -> int:
         """What a new guest fpstate's xfd is."""
         return self.init_xfd
