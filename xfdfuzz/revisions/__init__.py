@@ -136,7 +136,7 @@ ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3"}
 
 
 def names() -> list[str]:
-    """Every revision's name: what was posted in the order of posting, then mainline, then stable, then what was loaded."""
+    """Every revision's name: what was posted, in that order, then mainline, then stable, then what was loaded."""
     return [*_POINTS, *OUTSIDE]
 
 
