@@ -70,10 +70,10 @@ def guest_disabled_xfd(machine: Machine) -> list[Op]:
 
 
 def host_amx(machine: Machine) -> list[Op]:
-    """Another process uses AMX on the VMM's CPU, with a VM waiting."""
+    """Another process has every dynamic feature and uses AMX on the VMM's CPU, with a VM waiting."""
     use: list[Op] = [
         host.Schedule(0, 1),
-        tasks.ReqXcompPerm(1, xf.XTILE_DATA),
+        *(tasks.ReqXcompPerm(1, i) for i in xf.components_in(machine.xfd_xfeatures)),
         tasks.UserLdtilecfg(1, 1),
         tasks.UserTileload(1, 2),
         host.Schedule(0, 0),

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Any
+
 from xfdfuzz.arch.machine import Machine
 
-#: The default is there several times: it is the one that can do most.  ``amx_ignores_ts`` is not there: which #NM an
-#: AMX instruction reports under CR0.TS is not settled (docs/fidelity.md).
+#: The switches that change what a guest can do, or what the layout of an image hides; two of them often matter
+#: together.  ``amx_ignores_ts`` is not there: which #NM an AMX instruction reports under CR0.TS is not settled
+#: (docs/fidelity.md).
+_SWITCHES: tuple[dict[str, Any], ...] = (
+    {"cpus": 2},
+    {"dyn2": True},
+    {"dense": True},
+    {"cet": True},
+    {"mpx": True},
+    {"debug_fpu": True},
+    {"pku": False},
+    {"avx512": False},
+)
+#: Without one of these there is little to do.
+_LACKS: tuple[dict[str, Any], ...] = (
+    {"pasid": False},
+    {"amx": False},
+    {"xfd": False},
+    {"xsave": False},
+    {"cpus": 4},
+    {"amx": False, "pku": False, "avx512": False},
+)
+_PLAIN = (Machine(), Machine(cpus=2), Machine(dyn2=True), Machine(), Machine(cpus=2, dyn2=True), Machine())
+
+#: Nearly half of them can do everything; every pair of switches comes once.
 MACHINES: tuple[Machine, ...] = (
-    Machine(),
-    Machine(cpus=2),
-    Machine(dyn2=True),
-    Machine(),
-    Machine(mpx=True),
-    Machine(cpus=2, dyn2=True),
-    Machine(debug_fpu=True),
-    Machine(),
-    Machine(cet=True),
-    Machine(xfd=False),
-    Machine(amx=False),
-    Machine(),
-    Machine(xsave=False),
-    Machine(cpus=4, pasid=False),
-    Machine(avx512=False, pku=False),
-    Machine(dense=True),
+    *_PLAIN,
+    *(Machine(**switch) for switch in (*_SWITCHES, *_LACKS)),
+    *_PLAIN * 3,
+    *(Machine(**one, **other) for one, other in combinations(_SWITCHES, 2)),
 )

@@ -24,7 +24,7 @@ t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0
 
 def test_every_fix_of_the_queue_is_a_subject_and_reverts_itself() -> None:
     found = {subject.name: subject for subject in fixes()}
-    assert set(found) == {p.commit for p in PATCHES.values() if not p.feature}
+    assert set(found) == {p.commit for p in PATCHES.values() if not p.neutral}
     for commit, subject in found.items():
         having = [p.commit for p in resolve(subject.sound).patches]
         assert [p.commit for p in resolve(subject.broken).patches] == [c for c in having if c != commit]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -85,19 +86,18 @@ class Row:
 def fixes() -> Iterator[Subject]:
     """Every patch of the queue that mends something, reverted."""
     for p in PATCHES.values():
-        if not p.feature:
+        if not p.neutral:
             broken, sound = _around(p)
             yield Subject("fix", p.commit, p.title, broken, sound)
 
 
 def _around(p: Patch) -> tuple[str, str]:
-    """The newest kernel without and with the patch; where a later one hides the revert, mainline as of the patch."""
-    sound = NEWEST
-    try:
-        resolve(NEWEST, revert=[p.commit])
-    except RevisionError:
-        sound = p.commit
-    return f"{sound}-{p.commit}", sound
+    """Mainline without and with the patch: the newest, or as of the last patch that does not hide the revert."""
+    later = list(PATCHES)[list(PATCHES).index(p.commit) :]
+    for sound in (NEWEST, *reversed(later)):
+        with suppress(RevisionError):
+            return resolve(sound, revert=[p.commit]).label, sound
+    raise AssertionError(p.commit)  # as of itself a patch can be reverted
 
 
 def series() -> Iterator[Subject]:

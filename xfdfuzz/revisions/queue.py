@@ -22,7 +22,7 @@ class RevisionError(Exception):
 class Patch:
     """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it.
 
-    ``feature``: it brings something new, so that a kernel without it keeps every promise.
+    ``neutral``: why a kernel without it keeps every promise all the same; empty for a fix.
     """
 
     commit: str
@@ -31,7 +31,7 @@ class Patch:
     fixes: tuple[str, ...]
     stable: tuple[str, ...]
     cls: type[KernelBase]
-    feature: bool = False
+    neutral: str = ""
 
     @property
     def doc(self) -> str:
@@ -53,12 +53,12 @@ def patch(
     version: str,
     fixes: tuple[str, ...] = (),
     stable: tuple[str, ...] = (),
-    feature: bool = False,
+    neutral: str = "",
 ) -> Callable[[_C], _C]:
     """Declare a class to be a patch; :func:`enqueue` gives it its place in the queue."""
 
     def declare(cls: _C) -> _C:
-        DECLARED[cls] = Patch(commit, title, version, fixes, stable, cls, feature)
+        DECLARED[cls] = Patch(commit, title, version, fixes, stable, cls, neutral)
         return cls
 
     return declare

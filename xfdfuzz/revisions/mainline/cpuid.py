@@ -18,6 +18,7 @@ KVM_X86_XCOMP_GUEST_SUPP = 0
     "dd6e63122018",
     "KVM: x86: add system attribute to retrieve full set of supported xsave states",
     version="v5.17",
+    neutral="a feature",
 )
 class SystemAttribute(KvmCpuid):
     """KVM_X86_XCOMP_GUEST_SUPP: which components guests can have once their process asks for them."""
@@ -78,7 +79,7 @@ class FilteredXcr0(AmxV6):
     "8f2a27752e80",
     "KVM: x86: Replace (almost) all guest CPUID feature queries with cpu_caps",
     version="v6.14",
-    feature=True,
+    neutral="a feature",
 )
 class GuestCpuCaps(KvmCpuid):
     """A CPUID flag counts for the guest only where KVM supports it (release MEMORY)."""
@@ -92,7 +93,7 @@ class GuestCpuCaps(KvmCpuid):
     "93da6af3ae56",
     "KVM: x86: Defer runtime updates of dynamic CPUID bits until CPUID emulation",
     version="v6.15",
-    feature=True,
+    neutral="a feature",
 )
 class DeferredCpuid(AmxV6):
     """A change of XCR0 only marks the guest's CPUID as out of date; it is updated when somebody looks at it.

@@ -7,7 +7,7 @@ from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.revisions.queue import patch
 
 
-@patch("7c1ef59145f1", "x86/cpufeatures: Re-enable ENQCMD", version="v5.18", feature=True)
+@patch("7c1ef59145f1", "x86/cpufeatures: Re-enable ENQCMD", version="v5.18", neutral="a feature")
 class Enqcmd(FpuInit):
     """PASID becomes the first supervisor state in use."""
 
@@ -16,7 +16,12 @@ class Enqcmd(FpuInit):
         return super().supervisor_xfeatures() | xf.MASK_PASID
 
 
-@patch("8970ef027b68", "x86/fpu/xstate: Introduce CET MSR and XSAVES supervisor states", version="v6.6", feature=True)
+@patch(
+    "8970ef027b68",
+    "x86/fpu/xstate: Introduce CET MSR and XSAVES supervisor states",
+    version="v6.6",
+    neutral="a feature",
+)
 class CetUser(FpuInit):
     """CET_USER is a supervisor state of the host (commit id MEMORY)."""
 
@@ -25,7 +30,7 @@ class CetUser(FpuInit):
         return super().supervisor_xfeatures() | xf.MASK_CET_USER
 
 
-@patch("bd0b10b795c5", "x86/fpu/apx: Define APX state component", version="v6.16", feature=True)
+@patch("bd0b10b795c5", "x86/fpu/apx: Define APX state component", version="v6.16", neutral="a feature")
 class Apx(FpuInit):
     """One more component number, so index 19 is known to arch_prctl() though no facility has it."""
 
@@ -36,7 +41,7 @@ class Apx(FpuInit):
     "8b05b3c98816",
     "x86/fpu/xstate: Add CET supervisor xfeature support as a guest-only feature",
     version="v6.17",
-    feature=True,
+    neutral="a feature",
 )
 class CetKernelGuestOnly(FpuInit):
     """CET_KERNEL is saved and restored for guests only (with 151bf232494d)."""

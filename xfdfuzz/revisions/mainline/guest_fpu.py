@@ -59,7 +59,7 @@ class GuestXfeatures(AmxSeries):
     "509e880b7795",
     "x86/fpu: Initialize guest fpstate and FPU pseudo container from guest defaults",
     version="v6.17",
-    feature=True,
+    neutral="a feature",
 )
 class GuestDefault(AmxSeries):
     """Guests get defaults of their own, which may hold supervisor states that the host does not use.

@@ -25,7 +25,12 @@ class GetXsaveLimited(AmxV6):
         return vcpu.arch.guest_supported_xcr0 | xf.MASK_FPSSE
 
 
-@patch("3ef0df3f760f", "KVM: VMX: Don't modify guest XFD_ERR if CR0.TS=1", version="v6.15")
+@patch(
+    "3ef0df3f760f",
+    "KVM: VMX: Don't modify guest XFD_ERR if CR0.TS=1",
+    version="v6.15",
+    neutral="XFD_ERR in hardware is the saved one then, so that reading it again changes nothing",
+)
 class XfdErrNotByTs(AmxV6):
     """A #NM that CR0.TS caused leaves XFD_ERR alone."""
 
@@ -54,6 +59,7 @@ class MpStateWithoutFpu(KvmX86):
     "9bc610b6a2a7",
     "KVM: x86: Harden KVM against imbalanced load/put of guest FPU state",
     version="v6.19",
+    neutral="hardening: nothing that is left unbalances load and put",
 )
 class BugOnImbalance(KvmX86):
     """A second load or put in a row kills the VM instead of the host."""
