@@ -45,9 +45,10 @@ def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
 
 
 def _without_cached_cpuid(vcpu: Vcpu) -> bytes:
-    """The vCPU without what KVM derives from XCR0 for its CPUID, which it may do when it likes."""
+    """The vCPU without what KVM derives from XCR0 and CR4 for its CPUID, which it may do when it likes."""
     copy = copy_of(vcpu)
-    copy.arch.cpuid_dynamic_bits_dirty = copy.arch.cpuid_0xd_0_ebx = copy.arch.cpuid_0xd_1_ebx = 0
+    arch = copy.arch
+    arch.cpuid_dynamic_bits_dirty = arch.cpuid_osxsave = arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = 0
     return bytes(copy)
 
 

@@ -85,10 +85,10 @@ def guest_sees_its_xfd(view: View) -> Iterator[Broken]:
 
 @invariant("guest-sees-its-xcr0", "corruption", ("GSTATE",), ops=(VmEnter,))
 def guest_sees_its_xcr0(view: View) -> Iterator[Broken]:
-    """XCR0 in the guest is what the guest or user space set last."""
+    """XCR0 in the guest is what the guest or user space set last, where the guest can see it (CR4.OSXSAVE)."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     ideal = view.k.system.ghost.vcpus[nr].xcr0
-    if view.k.use_xsave and view.k.regs.xcr0 != ideal:
+    if view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 != ideal:
         yield Broken(f"v{nr} runs with XCR0 = {view.k.regs.xcr0:#x}, it was set to {ideal:#x}")
 
 

@@ -19,7 +19,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Sregs, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -82,6 +82,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     UserImage: st.builds(UserImage, U64, TOKEN, U64, U64),
     CpuidEntries: st.builds(CpuidEntries, U64, st.booleans(), st.booleans()),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
+    Sregs: st.builds(Sregs, st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     Drop: st.builds(Drop, st.booleans()),
     Null: st.builds(Null, st.booleans()),

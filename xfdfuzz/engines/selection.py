@@ -52,6 +52,7 @@ WEIGHTS: dict[str, int] = {
     "kvm_get_xcrs": 1,
     "kvm_has_device_attr": 1,
     "kvm_set_fpu": 1,
+    "kvm_set_sregs": 1,
     "kvm_vm_check_xsave2": 1,
     "schedule": 2,
     "schedule_kthread": 2,

@@ -175,10 +175,10 @@ class KvmRun(Struct):
 class VcpuArch(Struct):
     """struct kvm_vcpu_arch, and what the VMCS holds for it.
 
-    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, and the XFD and AMX_TILE flags; the two ``*_ebx`` KVM itself
-    keeps up to date: the image sizes for the guest's XCR0.  ``cpuid_freed``: ``cpuid_entries`` points to an array that
-    was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the ``*_intercept`` ones are the MSR bitmap (1:
-    exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
+    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, and the XFD and AMX_TILE flags; ``cpuid_osxsave`` (leaf 1)
+    and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date.  ``cpuid_freed``:
+    ``cpuid_entries`` points to an array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the
+    ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
     ``xfd_realloc_request`` exists in the review's alternatives only.  ``insn_skips`` counts
     kvm_skip_emulated_instruction() since the last VM entry.
     """
@@ -191,10 +191,12 @@ class VcpuArch(Struct):
     cpuid_freed: U8
     cpuid_xfd: U8
     cpuid_amx: U8
+    cpuid_osxsave: U8
     cpuid_dynamic_bits_dirty: U8
     cpuid_0xd_0_ebx: U32
     cpuid_0xd_1_ebx: U32
     cr0_ts: U8
+    cr4_osxsave: U8
     xfd_no_write_intercept: U8
     nm_intercept: U8
     xfd_read_intercept: U8

@@ -18,7 +18,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Sregs, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -261,6 +261,7 @@ CODECS: dict[object, Codec[Any]] = {
         zero=("init", "xcomp_bv"),
     ),
     CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),
+    Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
     Drop: DropCodec(Drop),

@@ -47,6 +47,12 @@ class UserImage(NamedTuple):
     xcomp_bv: int = 0
 
 
+class Sregs(NamedTuple):
+    """``{osxsave}``: CR4.OSXSAVE of KVM_SET_SREGS, or ``{}`` without it; everything else is a flat 64-bit state."""
+
+    osxsave: bool
+
+
 class Undefined(NamedTuple):
     """``undefined=7``: what an uninitialised variable returns, where the modelled code returns one; 0 if left out."""
 

@@ -117,7 +117,11 @@ _STABLE = {
         ("18164f66e6c5", "1937e18cc3cf", "dda366083e5f", "b45f72177594"),
     ),
     "v6.12.117": _Point(
-        AmxV6, "stable", "Debian linux-source-6.12", "v6.12", ("1937e18cc3cf", "dda366083e5f", "b45f72177594")
+        AmxV6,
+        "stable",
+        "Debian linux-source-6.12",
+        "v6.12",
+        ("1937e18cc3cf", "dda366083e5f", "184bd464bdb6", "b45f72177594"),
     ),
     "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.rules.base import Rules, flags, on
-from xfdfuzz.program.fields import Null
+from xfdfuzz.program.fields import Null, Sregs
 from xfdfuzz.program.ops import kvm
 from xfdfuzz.strategies.values import picks, targets
 
@@ -63,6 +63,11 @@ class IoctlRules(Rules):
     def kvm_get_cpuid2(self, n: int, vcpu: int) -> None:
         """KVM_GET_CPUID2."""
         self.do(kvm.KvmGetCpuid2(self.vmm(n), self.idle_vcpu(vcpu)))
+
+    @on("idle_tasks", n=targets, vcpu=targets, osxsave=flags)
+    def kvm_set_sregs(self, n: int, vcpu: int, osxsave: bool) -> None:
+        """KVM_SET_SREGS."""
+        self.do(kvm.KvmSetSregs(self.vmm(n), self.idle_vcpu(vcpu), Sregs(osxsave)))
 
     @on("idle_tasks", n=targets, vcpu=targets, xcr0=picks)
     def kvm_set_xcrs(self, n: int, vcpu: int, xcr0: int) -> None:

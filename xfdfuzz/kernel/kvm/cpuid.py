@@ -118,9 +118,10 @@ class KvmCpuid(KvmFpu):
         return self.kvm_find_cpuid_entry(vcpu, 0)
 
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
-        """EBX of 0xD.0 and 0xD.1 follow XCR0; the guest's IA32_XSS is taken to be 0."""
+        """OSXSAVE follows CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, the guest's IA32_XSS is taken to be 0."""
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
+        arch.cpuid_osxsave = arch.cr4_osxsave
         arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
         arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0, compacted=True)
 
@@ -159,7 +160,8 @@ class KvmCpuid(KvmFpu):
         same = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx))
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
         compacted = self.xstate_required_size(arch.xcr0, compacted=True)
-        updated = (arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx) == (standard, compacted)
+        stored = (arch.cpuid_osxsave, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
+        updated = stored == (arch.cr4_osxsave, standard, compacted)
         return 0 if same and updated else -EINVAL
 
     def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:

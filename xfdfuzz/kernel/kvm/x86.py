@@ -55,8 +55,9 @@ class KvmX86(KvmXsave):
         return 0
 
     def kvm_vcpu_reset(self, vcpu: Vcpu) -> None:
-        """Power-on state: XCR0 = 1."""
+        """Power-on state: XCR0 = 1.  CR4.OSXSAVE is 0 then, but is taken to be set at once wherever it can be."""
         vcpu.arch.xcr0 = xf.MASK_X87
+        vcpu.arch.cr4_osxsave = self.use_xsave
 
     def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
         """Free what belongs to the vCPU."""
@@ -125,8 +126,29 @@ class KvmX86(KvmXsave):
 
     @seam
     def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:
-        """What __kvm_set_xcr() does about the guest's CPUID when XFEATURE_MASK_EXTEND changes: update it at once."""
+        """What __kvm_set_xcr() and vmx_set_cr4() do when the guest's CPUID has to follow: update it at once."""
         self.kvm_update_cpuid_runtime(vcpu)
+
+    # -- special registers ---------------------------------------------------------------------------------------
+
+    @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
+    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool) -> int:
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which only CR4.OSXSAVE is kept; EINVAL (x86.c)."""
+        if not self.kvm_is_valid_sregs(vcpu, osxsave):
+            return -EINVAL
+        changed = bool(vcpu.arch.cr4_osxsave) != osxsave
+        vcpu.arch.cr4_osxsave = osxsave
+        if changed:
+            self.kvm_cpuid_runtime_changed(vcpu)
+        return 0
+
+    def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
+        """EFER is not looked at."""
+        return self.kvm_is_valid_cr4(vcpu, osxsave)
+
+    def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
+        """OSXSAVE where the host has XSAVE: the guest's reserved bits are 0 before KVM_SET_CPUID2."""
+        return self.use_xsave or not osxsave
 
     def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
         """XSETBV exit: commit and skip, or #GP."""
@@ -287,10 +309,10 @@ class KvmX86(KvmXsave):
         """Between those handlers and `local_irq_enable()`; nothing before the series."""
 
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
-        """XCR0 and PKRU of the guest; CR4.OSXSAVE is taken to be set, CR4.PKE clear, and IA32_XSS to be the host's."""
+        """XCR0, if CR4.OSXSAVE is set, and PKRU of the guest; CR4.PKE is taken to be clear, IA32_XSS the host's."""
         if not self.use_xsave:
             return
-        if vcpu.arch.xcr0 != self.host_xcr0:
+        if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(vcpu.arch.xcr0)
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU and vcpu.arch.pkru != vcpu.arch.host_pkru:
             load_component(self.regs, xf.PKRU, vcpu.arch.pkru)
@@ -303,7 +325,7 @@ class KvmX86(KvmXsave):
             vcpu.arch.pkru = self.regs.data[xf.PKRU]
             if vcpu.arch.pkru != vcpu.arch.host_pkru:
                 load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
-        if vcpu.arch.xcr0 != self.host_xcr0:
+        if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(self.host_xcr0)
 
     def xsetbv(self, value: int) -> None:

@@ -42,6 +42,8 @@ class _Insn(GuestOp):
     def read_component(self, k: Kernel, component: int) -> Result:
         """An AMX instruction that stores ``component`` to memory; it faults as one that loads it does."""
         vcpu = self.thread(k)
+        if not vcpu.arch.cr4_osxsave:
+            return Result("#UD")
         try:
             arch.check_tile_access(k.regs, k.machine, component, bool(vcpu.arch.cr0_ts))
         except arch.InvalidOpcode:
@@ -67,6 +69,8 @@ class _DataInsn(_Insn):
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         vcpu = self.thread(k)
         token = ghost.vcpu_token(self.vcpu, token)
+        if not vcpu.arch.cr4_osxsave:
+            return Result("#UD")
         try:
             arch.execute(k.regs, k.machine, name, token, bool(vcpu.arch.cr0_ts))
         except arch.InvalidOpcode:
@@ -157,7 +161,7 @@ class _Save(_Insn):
 
     def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
         vcpu = self.thread(k)
-        if not k.machine.xsave:
+        if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
@@ -213,7 +217,7 @@ class GuestXrstor(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if not k.machine.xsave:
+        if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
@@ -288,14 +292,14 @@ class GuestRdmsr(_Insn):
 
 @op("v{vcpu} xsetbv({xcr0})")
 class GuestXsetbv(_Insn):
-    """XSETBV of XCR0; it always exits, unless it is #UD because there is no XSAVE."""
+    """XSETBV of XCR0; it always exits, unless it is #UD because CR4.OSXSAVE is clear."""
 
     vcpu: Nr = 0
     xcr0: Xfeatures = xf.MASK_X87
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if not k.machine.xsave:
+        if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
         return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
 
@@ -308,8 +312,8 @@ class GuestXgetbv(_Insn):
     index: Bit = 0
 
     def run(self, k: Kernel) -> Result:
-        self.thread(k)
-        if not k.machine.xsave:
+        vcpu = self.thread(k)
+        if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
         return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
 

@@ -9,7 +9,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Small, Xfeatures
+from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Small, Sregs, Xfeatures
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
 
@@ -147,6 +147,18 @@ class KvmGetCpuid2(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return Result(0, k.kvm_vcpu_ioctl_get_cpuid2(vcpu).edx_eax)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS, {sregs})")
+class KvmSetSregs(VcpuIoctl):
+    """Set CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX; a vCPU has it from the start."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    sregs: Sregs = Sregs(True)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(k.kvm_vcpu_ioctl_set_sregs(vcpu, self.sregs.osxsave))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")

@@ -7,6 +7,7 @@ Each class names what the commit changed; commit ids marked MEMORY were not look
 from __future__ import annotations
 
 from xfdfuzz.revisions.mainline.cpuid import (
+    CpuidProcessedAtCreation,
     CpuidUpdatedFirst,
     DeferredCpuid,
     FilteredXcr0,
@@ -19,6 +20,7 @@ from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, 
 from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
     EexistFirst,
+    EferInSregs,
     GetXsaveLimited,
     MpStateWithoutFpu,
     XfdErrNotByTs,
@@ -37,6 +39,7 @@ SERIES = (
     FilteredXcr0,
     CetUser,
     GetXsaveLimited,
+    CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,
     GuestXfeatures,
@@ -50,6 +53,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    EferInSregs,
     EexistFirst,
 )
 enqueue(SERIES)

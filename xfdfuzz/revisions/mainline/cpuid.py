@@ -6,6 +6,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.errno import ENXIO
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import Cpuid, CpuidEntries, KvmCpuid
+from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.queue import patch
@@ -76,6 +77,20 @@ class FilteredXcr0(AmxV6):
 
 
 @patch(
+    "85e5ba83c016",
+    "KVM: x86: Do all post-set CPUID processing during vCPU creation",
+    version="v6.14",
+    feature=True,
+)
+class CpuidProcessedAtCreation(KvmX86):
+    """Before KVM_SET_CPUID2 a guest has no features, where it had all."""
+
+    def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
+        """cr4_guest_rsvd_bits has OSXSAVE from the start (cpuid.c, kvm_vcpu_after_set_cpuid(); x86.h)."""
+        return super().kvm_is_valid_cr4(vcpu, osxsave) and not (osxsave and not vcpu.arch.cpuid_set)
+
+
+@patch(
     "8f2a27752e80",
     "KVM: x86: Replace (almost) all guest CPUID feature queries with cpu_caps",
     version="v6.14",
@@ -96,14 +111,14 @@ class GuestCpuCaps(KvmCpuid):
     neutral="a feature",
 )
 class DeferredCpuid(AmxV6):
-    """A change of XCR0 only marks the guest's CPUID as out of date; it is updated when somebody looks at it.
+    """A change of XCR0 or CR4.OSXSAVE only marks the guest's CPUID as out of date; it is updated when it is looked at.
 
     KVM_SET_CPUID2 after KVM_RUN does not: it compares the updated new entries with the old ones, which are not
     updated, and the mark is gone afterwards.
     """
 
     def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:
-        """(x86.c, __kvm_set_xcr())."""
+        """(x86.c, __kvm_set_xcr(); vmx.c, vmx_set_cr4())."""
         vcpu.arch.cpuid_dynamic_bits_dirty = 1
 
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:

@@ -94,3 +94,17 @@ class EexistFirst(KvmMain):
     def kvm_vcpu_id_precheck(self, vm_nr: int, vcpu_id: int) -> int:
         """EEXIST under kvm->lock, before kvm_arch_vcpu_precreate() (virt/kvm/kvm_main.c)."""
         return -EEXIST if self.kvm_get_vcpu_by_id(vm_nr, vcpu_id) else 0
+
+
+@patch(
+    "184bd464bdb6",
+    "KVM: x86: Check EFER validity on KVM_SET_SREGS*",
+    version="v7.3",
+    stable=("v6.12.117",),
+)
+class EferInSregs(KvmX86):
+    """KVM_SET_SREGS of a 64-bit state needs a CPUID with long mode, and so a KVM_SET_CPUID2 before it."""
+
+    def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
+        """kvm_valid_efer() (regs.c)."""
+        return super().kvm_is_valid_sregs(vcpu, osxsave) and bool(vcpu.arch.cpuid_set)
