@@ -157,9 +157,10 @@ def _name(op: type[Op]) -> str:
 
 
 class Saved(NamedTuple):
-    """What a VMM reads from a vCPU: its CPUID, MSRs, XCR0 and XSAVE image; None where there is nothing to read."""
+    """What a VMM reads from a vCPU: its CPUID, CR4.OSXSAVE, MSRs, XCR0 and XSAVE image; None where there is nothing."""
 
     cpuid: CpuidEntries
+    osxsave: bool
     msrs: tuple[tuple[int, int], ...]
     xcr0: int | None
     xsave: XsaveArea | None
@@ -204,6 +205,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
         _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
     return Saved(
         CpuidEntries(arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx)),
+        bool(arch.cr4_osxsave),
         tuple((index, value) for index, count, value in read if count),
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu),
         image,
@@ -220,6 +222,7 @@ def _compare_migrations(k: Kernel, nr: int, saved: Saved, stays: GuestState, com
     same: set[bytes] = set()
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there = destination.fork()
+        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
         outcome = bytes(there.kernel.system)
         if outcome in same and not refused:

@@ -72,13 +72,14 @@ def xfd_err_clean_in_host(view: View) -> Iterator[Broken]:
 @invariant("guest-sees-its-xfd", "corruption", ("GSTATE", "XFDMATCH"), ops=(VmEnter,))
 def guest_sees_its_xfd(view: View) -> Iterator[Broken]:
     """IA32_XFD in the guest is what the guest or user space wrote last.  A bit that differs makes a feature fault that
-    was enabled, or work that was disabled.  Bits without a feature in XCR0 count only where the guest can read the
-    MSR."""
+    was enabled, or work that was disabled.  Bits without a feature in XCR0, or with CR4.OSXSAVE clear, count only where
+    the guest can read the MSR."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     arch = view.k.vcpus[nr].arch
     ideal = view.k.system.ghost.vcpus[nr]
     readable = arch.cpuid_xfd and not arch.xfd_read_intercept
-    visible = xf.U64_MAX if readable else view.k.regs.xcr0
+    enabled = view.k.regs.xcr0 if arch.cr4_osxsave else 0
+    visible = xf.U64_MAX if readable else enabled
     if (view.k.regs.xfd ^ ideal.xfd) & visible:
         yield Broken(f"v{nr} runs with IA32_XFD = {view.k.regs.xfd:#x}, it was set to {ideal.xfd:#x}")
 
