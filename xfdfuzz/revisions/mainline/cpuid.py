@@ -80,7 +80,7 @@ class FilteredXcr0(AmxV6):
     "85e5ba83c016",
     "KVM: x86: Do all post-set CPUID processing during vCPU creation",
     version="v6.14",
-    feature=True,
+    neutral="what user space may set, which no invariant speaks of",
 )
 class CpuidProcessedAtCreation(KvmX86):
     """Before KVM_SET_CPUID2 a guest has no features, where it had all."""

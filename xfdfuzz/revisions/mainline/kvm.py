@@ -101,7 +101,7 @@ class EexistFirst(KvmMain):
     "KVM: x86: Check EFER validity on KVM_SET_SREGS*",
     version="v7.3",
     stable=("v6.12.117",),
-    feature=True,
+    neutral="what user space may set, which no invariant speaks of",
 )
 class EferInSregs(KvmX86):
     """KVM_SET_SREGS of a 64-bit state needs a CPUID with long mode, and so a KVM_SET_CPUID2 before it."""
