@@ -28,6 +28,8 @@ T = TypeVar("T")
 picks = st.integers(0, 255)
 #: For targets (which vCPU, which task): a few are enough, the machine knows how many there are.
 targets = st.integers(0, 3)
+#: Of CPUID leaf 0xD: sizes, the components, one more.
+subleaves = st.integers(0, xf.COMPONENTS)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
 from xfdfuzz.program.fields import Drop
 from xfdfuzz.program.ops import guest
-from xfdfuzz.strategies.values import picks, targets
+from xfdfuzz.strategies.values import picks, subleaves, targets
 
 
 class GuestRules(Rules):
@@ -62,10 +62,10 @@ class GuestRules(Rules):
         """XGETBV."""
         self.do(guest.GuestXgetbv(self.guest(vcpu), int(inuse)))
 
-    @on("guests", vcpu=targets, compacted=flags)
-    def guest_cpuid(self, vcpu: int, compacted: bool) -> None:
+    @on("guests", vcpu=targets, subleaf=subleaves)
+    def guest_cpuid(self, vcpu: int, subleaf: int) -> None:
         """CPUID of leaf 0xD."""
-        self.do(guest.GuestCpuid(self.guest(vcpu), int(compacted)))
+        self.do(guest.GuestCpuid(self.guest(vcpu), subleaf))
 
     @on("guests", vcpu=targets, mask=picks)
     def guest_xsavec(self, vcpu: int, mask: int) -> None:

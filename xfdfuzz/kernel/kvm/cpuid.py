@@ -22,7 +22,10 @@ class CpuidEntries(NamedTuple):
 
 
 class Cpuid(NamedTuple):
-    """What matters of one sub-leaf of 0xD: EDX:EAX (of sub-leaf 1 only the XFD flag) and EBX."""
+    """What matters of one sub-leaf of 0xD: EDX:EAX (of sub-leaf 1 only the XFD flag) and EBX.
+
+    Of a component's own sub-leaf these are its size and its offset in the standard format.
+    """
 
     edx_eax: int
     ebx: int
@@ -131,17 +134,23 @@ class KvmCpuid(KvmFpu):
 
     @seam
     def kvm_find_cpuid_entry(self, vcpu: Vcpu, index: int) -> Cpuid:
-        """kvm_find_cpuid_entry_index() of leaf 0xD, sub-leaf 0 or 1; nothing before KVM_SET_CPUID2."""
+        """kvm_find_cpuid_entry_index() of leaf 0xD; nothing before KVM_SET_CPUID2.
+
+        From sub-leaf 2 on user space is taken to pass the processor's own for what it gives the guest in XCR0.
+        """
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         if not arch.cpuid_set:
             return Cpuid(0, 0)
         if index == 0:
             return Cpuid(arch.cpuid_xcr0, arch.cpuid_0xd_0_ebx)
-        return Cpuid(int(bool(arch.cpuid_xfd)) << 4, arch.cpuid_0xd_1_ebx)
+        if index == 1:
+            return Cpuid(int(bool(arch.cpuid_xfd)) << 4, arch.cpuid_0xd_1_ebx)
+        leaf = self.machine.cpuid.leaf(index, arch.cpuid_xcr0 & self.machine.user_xfeatures, 0, 0, 0)
+        return Cpuid(leaf.eax, leaf.ebx)
 
     def kvm_cpuid(self, vcpu: Vcpu, index: int) -> Cpuid:
-        """What the guest's CPUID gives for leaf 0xD and sub-leaf ``index``, 0 or 1."""
+        """What the guest's CPUID gives for leaf 0xD and sub-leaf ``index``."""
         return self.kvm_find_cpuid_entry(vcpu, index)
 
     @seam

@@ -13,7 +13,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Token, Xfeatures
+from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Small, Token, Xfeatures
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -318,15 +318,16 @@ class GuestXgetbv(_Insn):
         return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
 
 
-@op("v{vcpu} cpuid(0xd, {index})")
+@op("v{vcpu} cpuid(0xd, {subleaf})")
 class GuestCpuid(_Insn):
-    """CPUID of leaf 0xD, which always exits; `handle` gives EBX: the image's size for XCR0, or the compacted one."""
+    """CPUID of leaf 0xD, which always exits; `handle` gives EBX: the image's size for XCR0 (0), the compacted one (1),
+    a component's offset."""
 
     vcpu: Nr = 0
-    index: Bit = 0
+    subleaf: Small = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.index)
+        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf)
 
 
 @op("v{vcpu} clts")
