@@ -288,7 +288,7 @@ def error_of(text: str) -> str:
             "t0 tileloda(1)",
             4,
             "an op of t (did you mean tileload?): ... KVM_RUN, arch_prctl(...), clone(...), close(...), dyn2load(...), "
-            "ioctl(...), ldtilecfg(...), sigaltstack(...), tileload(...), tilerelease, user, vmovups(...)",
+            "ioctl(...), ldtilecfg(...), sigaltstack(...), tileload(...), tilerelease, user, vmovups(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),

@@ -57,6 +57,7 @@ WEIGHTS: dict[str, int] = {
     "schedule": 2,
     "schedule_kthread": 2,
     "sigaltstack": 1,
+    "user_xsave": 1,
 }
 DEFAULT_WEIGHT = 4
 

@@ -81,3 +81,8 @@ class SyscallRules(Rules):
     def user_dyn2load(self, n: int, token: int) -> None:
         """The synthetic feature in user mode."""
         self.do(tasks.UserDyn2load(self.task(n), token))
+
+    @on("tasks", n=targets, mask=picks)
+    def user_xsave(self, n: int, mask: int) -> None:
+        """XSAVE in user mode."""
+        self.do(tasks.UserXsave(self.task(n), self.domains.xfeatures.value(mask)))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave
 from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import process as proc
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, Facility, Nr, Null, Token, Undefined
+from xfdfuzz.program.fields import Count, Facility, Nr, Null, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Result, image_of
 
 
 class _Prctl(TaskOp):
@@ -210,3 +212,20 @@ class UserDyn2load(_UserInsn):
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "dyn2load", self.token)
+
+
+@op("t{task} xsave({mask})")
+class UserXsave(TaskOp):
+    """XSAVE in user mode into zeroed memory; the value is the image that it stored."""
+
+    task: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        if not k.machine.xsave:
+            return Result("SIGILL")
+        area = XsaveArea()
+        xsave.xsave(k.regs, area, self.mask)
+        return Result("ok", image_of(area))
