@@ -169,7 +169,7 @@ def legal_xcr0(view: View) -> Iterator[Broken]:
     ("INV-19",),
     ops=_VCPU_OPS,
     state=True,
-    excluded=("amx-v1", "amx-review-a", "amx-review-b", "amx-review-c"),
+    excluded=("amx-v1..amx-tglx",),
 )
 def passthrough_needs_nm_intercept(view: View) -> Iterator[Broken]:
     """Once the guest writes IA32_XFD without an exit, KVM must intercept #NM: it cannot know when XFD_ERR changes
