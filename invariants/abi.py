@@ -8,7 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
-from xfdfuzz.kernel.errno import EFAULT, EIO
+from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, Vcpu
@@ -141,6 +141,29 @@ def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
     xfd = view.k.guest_xfd(view.k.vcpus[nr].arch.guest_fpu)
     if isinstance(image, Image) and image.xstate_bv & xfd:
         yield Broken(f"v{nr}: XSTATE_BV {image.xstate_bv:#x} holds components that XFD {xfd:#x} disables")
+
+
+@invariant("get-xsave-keeps-to-the-guest", "abi", ("ABI",), ops=(KvmGetXsave, KvmGetXsave2))
+def get_xsave_keeps_to_the_guest(view: View) -> Iterator[Broken]:
+    """The image has nothing but what the guest's CPUID offers, and x87 and SSE: KVM_SET_XSAVE on a host without such a
+    component would refuse it, and a migration between hosts that both can run the guest fails."""
+    image = view.step.result.out
+    arch = view.k.vcpus[view.step.op.vcpu].arch  # type: ignore[attr-defined]
+    if isinstance(image, Image) and arch.cpuid_set:
+        extra = image.xstate_bv & ~(arch.cpuid_xcr0 & view.k.supported_xcr0 | xf.MASK_FPSSE)
+        if extra:
+            yield Broken(f"XSTATE_BV {image.xstate_bv:#x} has {extra:#x}, which the guest does not have")
+
+
+@invariant("set-xsave-takes-what-the-host-has", "abi", ("ABI",), ops=(KvmSetXsave,))
+def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
+    """KVM_SET_XSAVE takes every component that KVM supports and that needs no permission, whatever the guest's CPUID:
+    it always did, images of older kernels have such components, and VMMs that ignore the error lose the state."""
+    op, k = view.step.op, view.k
+    assert isinstance(op, KvmSetXsave)
+    always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
+    if view.step.result.ret == -EINVAL and not op.image.xstate_bv & ~always:
+        yield Broken(f"v{op.vcpu}: XSTATE_BV {op.image.xstate_bv:#x} is refused")
 
 
 @invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave,))

@@ -42,6 +42,11 @@ def with_cpuid(machine: Machine) -> list[Op]:
     return [*with_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(machine.user_xfeatures, True, True))]
 
 
+def narrow_cpuid(machine: Machine) -> list[Op]:
+    """A vCPU whose CPUID offers less than the machine has, and of what needs no permission."""
+    return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(xf.MASK_FPSSE, False, False))]
+
+
 def with_xcr0(machine: Machine) -> list[Op]:
     """The same with XCR0 set from user space."""
     return [*with_cpuid(machine), kvm.KvmSetXcrs(0, 0, machine.user_xfeatures)]
@@ -93,6 +98,7 @@ BOOTS: tuple[Boot, ...] = (
     guest_disabled_xfd,
     host_amx,
     unpermitted_vcpu,
+    narrow_cpuid,
     tiles_live,
     in_amx_guest,
 )

@@ -152,12 +152,14 @@ def _cpuid(full: int, plain: int) -> Domain[CpuidEntries]:
         CpuidEntries(full, False, True),
         CpuidEntries(plain, True, True),
         CpuidEntries(0, False, False),
+        CpuidEntries(full & (xf.MASK_FPSSE | xf.MASK_YMM), False, False),
     )
     return Domain(table, lambda pick: CpuidEntries(neighbour(full)(pick), pick % 2 == 0, pick % 3 == 0))
 
 
 def _image(full: int, dynamic: int) -> Domain[UserImage]:
-    masks = (xf.MASK_YMM, full & (xf.MASK_XTILE | dynamic), full, 0, xf.MASK_FPSSE, dynamic)
+    defaults = full & ~dynamic
+    masks = (xf.MASK_YMM, full & (xf.MASK_XTILE | dynamic), full, defaults, 0, xf.MASK_FPSSE, dynamic)
     return Domain(
         [UserImage(mask, token) for token in (1, 2) for mask in masks],
         lambda pick: UserImage(neighbour(full)(pick), pick % 7 + 1),

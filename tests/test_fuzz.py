@@ -19,6 +19,9 @@ from xfdfuzz.revisions import resolve
 
 REVIEWS_WARNING = "no-warning@fpu_guest_realloc_fpstate"
 
+#: v5.16 with these is clean.
+CURES = ["063452fd94d1", "8647c52e9504"]
+
 
 def programs(findings: list[Finding]) -> list[tuple[str, str]]:
     return [(f.violation.bucket, format_program(f.program)) for f in findings]
@@ -74,11 +77,11 @@ def _without_op(text: str, index: int) -> list[str]:
 
 
 def test_the_kernel_before_the_series_with_its_one_fix_is_clean() -> None:
-    assert not fuzz(resolve("v5.16", ["063452fd94d1"]), seed=1, examples=150).findings
+    assert not fuzz(resolve("v5.16", CURES), seed=1, examples=150).findings
 
 
 def test_coverage_counts_every_step() -> None:
-    stats = fuzz(resolve("v5.16", ["063452fd94d1"]), seed=1, examples=20).stats
+    stats = fuzz(resolve("v5.16", CURES), seed=1, examples=20).stats
     assert sum(sum(results.values()) for results in stats.coverage.values()) == stats.steps
     assert stats.examples == 20
     assert set(stats.coverage) <= set(OPS)
@@ -109,7 +112,7 @@ def run_as_pytest_would(machine: type[KernelMachine]) -> str:
 
 
 def test_the_test_case_of_a_clean_revision_passes() -> None:
-    assert run_as_pytest_would(state_machine(resolve("v5.16", ["063452fd94d1"]))) == ""
+    assert run_as_pytest_would(state_machine(resolve("v5.16", CURES))) == ""
 
 
 def test_pytest_users_can_name_what_they_know() -> None:

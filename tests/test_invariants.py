@@ -310,6 +310,25 @@ class ReadsTheLargestImage(KvmXsave):
         return self.fpu_user_cfg.max_size
 
 
+known(
+    "get-xsave-keeps-to-the-guest",
+    program(
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx|pkru, data: 1}) = 0",
+        "t0 ioctl(v0, KVM_GET_XSAVE) = 0",
+    ),
+    broken=resolve("v5.16"),
+    sound=resolve("v7.3"),
+)
+
+
+@mutant("set-xsave-takes-what-the-host-has", program(CREATE, "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx, data: 1})"))
+class TakesWhatTheGuestHas(AmxV6):
+    def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
+        return -EINVAL if image.xstate_bv & ~vcpu.arch.guest_supported_xcr0 else 0
+
+
 @mutant("xcomp-guest-supp-is-complete", program("t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0"))
 class TellsWhatIsPermitted(AmxV6):
     def kvm_x86_dev_get_attr(self, group: int, attr: int, pointer_ok: bool) -> Value:

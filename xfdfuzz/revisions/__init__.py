@@ -114,7 +114,7 @@ _STABLE = {
         "stable",
         "Debian linux-source-6.1",
         "v6.1",
-        ("18164f66e6c5", "1937e18cc3cf", "dda366083e5f", "b45f72177594"),
+        ("8647c52e9504", "1937e18cc3cf", "dda366083e5f", "b45f72177594"),
     ),
     "v6.12.117": _Point(
         AmxV6,

@@ -82,7 +82,7 @@ class AmxReviewC(AmxReviewA):
             return KVM_MSR_RET_INVALID
         if not host_initiated and not self.guest_cpuid_has_xfd(vcpu):
             return 1
-        if data & ~(vcpu.arch.guest_supported_xcr0 & self.XFEATURE_MASK_USER_DYNAMIC):
+        if data & ~(self.kvm_guest_supported_xcr0(vcpu) & self.XFEATURE_MASK_USER_DYNAMIC):
             return 1
         return self.kvm_set_xfd(vcpu, data, host_initiated)
 

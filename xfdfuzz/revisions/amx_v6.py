@@ -80,7 +80,7 @@ class AmxV6(AmxSeries):
 
     def kvm_guest_supported_xfd(self, vcpu: Vcpu) -> int:
         """kvm_guest_supported_xfd() (x86.c)."""
-        return vcpu.arch.guest_supported_xcr0 & self.XFEATURE_MASK_USER_DYNAMIC
+        return self.kvm_guest_supported_xcr0(vcpu) & self.XFEATURE_MASK_USER_DYNAMIC
 
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
         """IA32_XFD (820a6ee944e7) and IA32_XFD_ERR (548e83650a51): same rules, 1 when refused (x86.c)."""

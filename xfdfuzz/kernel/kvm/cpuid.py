@@ -177,8 +177,18 @@ class KvmCpuid(KvmFpu):
         """Nothing about XSAVE features yet."""
         return 0
 
+    @seam
+    def kvm_guest_supported_xcr0(self, vcpu: Vcpu) -> int:
+        """Which components the guest may set in XCR0."""
+        return vcpu.arch.guest_supported_xcr0
+
+    @seam
+    def kvm_limit_user_xfeatures(self, vcpu: Vcpu) -> None:
+        """What the guest's CPUID means for KVM_GET_XSAVE and KVM_SET_XSAVE: nothing."""
+
     def kvm_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> int:
         """Derive what the guest may set in XCR0; neither XCR0 nor XFD nor XSTATE is looked at again."""
         vcpu.arch.guest_supported_xcr0 = vcpu.arch.cpuid_xcr0 & self.supported_xcr0
+        self.kvm_limit_user_xfeatures(vcpu)
         self.kvm_x86_vcpu_after_set_cpuid(vcpu)
         return 0

@@ -104,7 +104,7 @@ class KvmX86(KvmXsave):
             return 1
         if xcr & xf.MASK_YMM and not xcr & xf.MASK_SSE:
             return 1
-        if xcr & ~(vcpu.arch.guest_supported_xcr0 | xf.MASK_X87):
+        if xcr & ~(self.kvm_guest_supported_xcr0(vcpu) | xf.MASK_X87):
             return 1
         if bool(xcr & 1 << xf.BNDREGS) != bool(xcr & 1 << xf.BNDCSR):
             return 1

@@ -89,7 +89,7 @@ class KvmXsave(KvmCpuid):
 
     @seam
     def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
-        """Which components KVM_GET_XSAVE shows: whatever the fpstate has, until 18164f66e6c5."""
+        """Which components KVM_GET_XSAVE shows: whatever the fpstate has, until 8647c52e9504."""
         return xf.U64_MAX
 
     def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:

@@ -21,21 +21,31 @@ from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
     EexistFirst,
     EferInSregs,
-    GetXsaveLimited,
     MpStateWithoutFpu,
     XfdErrNotByTs,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
+from xfdfuzz.revisions.mainline.user_xfeatures import (
+    AlwaysFpSse,
+    GetXsaveLimited,
+    LimitUserXfeatures,
+    SupportedXcr0Again,
+    UserXfeaturesAreSupported,
+)
 from xfdfuzz.revisions.queue import enqueue
 
 #: Oldest first.
 SERIES = (
     SameCpuidAfterRun,
     SystemAttribute,
+    LimitUserXfeatures,
+    UserXfeaturesAreSupported,
     PermAdds,
     PermSizeSupervisor,
     Enqcmd,
     UabiSize,
+    SupportedXcr0Again,
+    AlwaysFpSse,
     FilteredXcr0,
     CetUser,
     GetXsaveLimited,

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.errno import EEXIST
 from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.queue import patch
-
-
-@patch(
-    "18164f66e6c5",
-    "x86/fpu: Allow caller to constrain xfeatures when copying to uabi buffer",
-    version="v6.6",
-    fixes=("ad856280ddea",),
-)
-class GetXsaveLimited(AmxV6):
-    """KVM_GET_XSAVE shows only what the guest may have, with 8647c52e9504 that uses it."""
-
-    def kvm_get_xsave_features(self, vcpu: Vcpu) -> int:
-        """guest_supported_xcr0, and x87 and SSE for guests without XSAVE (x86.c)."""
-        return vcpu.arch.guest_supported_xcr0 | xf.MASK_FPSSE
 
 
 @patch(
