@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
+#: The corpus: a folder at the top, a link to it in the package, real files in the wheel.
+CORPUS = Path(__file__).parent.parent / "corpus"
+
 
 def load_invariants(files: Sequence[Path]) -> None:
     """Load the built-in invariants and the given files; raises BadInput for a file that cannot be used."""

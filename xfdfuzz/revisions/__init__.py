@@ -36,8 +36,11 @@ __all__ = [
     "load_entries",
     "loaded_series",
     "names",
+    "posted_between",
+    "queue_between",
     "resolve",
     "selects",
+    "with_stack",
 ]
 
 
@@ -264,6 +267,29 @@ def _base_of(name: str) -> type[Kernel]:
     """The class that the named revision's patches stand on."""
     series = OUTSIDE.get(name)
     return _base_of(series.base.name) if series else _point(name).base
+
+
+def with_stack(name: str, patches: Sequence[Patch]) -> Revision:
+    """The named revision with just these patches on its base; raises RevisionError where they cannot be stacked."""
+    wanted, there = ([p.commit for p in stack] for stack in (patches, _stack_of(name)))
+    return resolve(name, [c for c in wanted if c not in there], [c for c in there if c not in wanted])
+
+
+def posted_between(first: str, last: str) -> list[str]:
+    """The posted series from one to the other, both among them; empty if they are not two series in this order."""
+    line = list(_SERIES)
+    return line[line.index(first) : line.index(last) + 1] if first in line and last in line else []
+
+
+def queue_between(first: Revision, last: Revision) -> list[Patch]:
+    """What ``last`` has on top of ``first``, in order; RevisionError if that is not a queue of patches."""
+    more = [p for p in last.patches if p not in first.patches]
+    if not more or len(more) + len(first.patches) > len(last.patches) or _base_of(first.name) != _base_of(last.name):
+        raise RevisionError(
+            f"no queue of patches leads from {first.label} to {last.label}: "
+            "expected two points of mainline, the earlier one first, or two posted series"
+        )
+    return more
 
 
 def concerns(spec: str, name: str) -> bool:

@@ -1,0 +1,59 @@
+"""`xfdfuzz matrix`: programs x revisions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program, resolve_revisions
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    summary = "judge programs on many revisions, a verdict per cell"
+    command = add_command(commands, "matrix", _matrix, summary, formats=("rich", "markdown", "json"))
+    command.add_argument("paths", nargs="*", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd below DIR")
+    command.add_argument("--corpus", action="store_true", help="the corpus that comes with xfdfuzz")
+    add_revisions(command, "default: all")
+    command.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each CPU)")
+
+
+def _matrix(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.compare.matrix import IDLE, NOT_APPLICABLE, Row, matrix
+    from xfdfuzz.engines.compare.workers import workers
+    from xfdfuzz.report import machine, terminal
+    from xfdfuzz.report import matrix as report
+    from xfdfuzz.revisions import names
+
+    revisions = resolve_revisions(args.revision or names(), args.apply, args.revert)
+    load_invariants(args.invariants)
+    paths = [*args.paths, *([CORPUS] if args.corpus else [])]
+    if not paths:
+        raise BadInput("expected FILE, DIR or --corpus (see xfdfuzz matrix --help)")
+    programs = [(_name(file), read_program(file)) for file in find_programs(paths)]
+    if not programs:
+        return complain(f"no *.xfd file below {', '.join(map(str, paths))}", NOT_JUDGED)
+    labels = [revision.label for revision in revisions]
+    rows: list[Row] = []
+    with workers(min(args.workers or os.cpu_count() or 1, len(programs))) as executor:
+        for row in matrix(programs, revisions, executor):
+            rows.append(row)
+            if args.format == "json":
+                machine.write(report.json_row(row, labels), sys.stdout)
+    if args.format == "rich":
+        report.terminal(terminal.console(sys.stdout), rows, labels)
+    elif args.format == "markdown":
+        report.markdown(sys.stdout, rows, labels)
+    idle = [row.file for row in rows if all(cell.state in (IDLE, NOT_APPLICABLE) for cell in row.cells)]
+    if idle:
+        return complain(f"nothing was executed of {', '.join(idle)}", NOT_JUDGED)
+    return VIOLATION if any(cell.expected is False for row in rows for cell in row.cells) else CLEAN
+
+
+def _name(file: Path) -> str:
+    """As the user named it; a program of the corpus that comes along by its place in there."""
+    return str(Path("corpus", file.relative_to(CORPUS)) if file.is_relative_to(CORPUS) else file)

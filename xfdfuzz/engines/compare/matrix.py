@@ -1,0 +1,79 @@
+"""Programs x revisions: a verdict per cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import repeat
+
+from xfdfuzz.engines.compare.workers import invariant_files, load_invariants
+from xfdfuzz.engines.replay import Verdict, judge, revisions_for
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import PANIC
+from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.revisions import Revision, RevisionError, resolve, selects
+
+#: What a cell can say: nothing was broken, something was, the host died, no op could happen, no such kernel exists.
+CLEAN, VIOLATES, PANICS, IDLE, NOT_APPLICABLE = "clean", "violates", "panic", "not-enabled", "n/a"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one program does on one revision.
+
+    ``left_out`` counts the ops that could not happen there.  ``expected`` is whether the `expect:` lines that name this
+    revision hold, None where there is none.  ``reason`` says why a cell is not applicable.
+    """
+
+    state: str
+    violations: tuple[str, ...] = ()
+    left_out: int = 0
+    expected: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One program with a cell for each revision, in the order of the columns."""
+
+    file: str
+    program: Program
+    cells: tuple[Cell, ...]
+
+
+def matrix(programs: Sequence[tuple[str, Program]], revisions: Sequence[Revision], executor: Executor) -> Iterator[Row]:
+    """Judge every program, given with the name of its file, on every revision; a row is one piece of work."""
+    texts = [format_program(program) for _, program in programs]
+    addresses = tuple(revision.address for revision in revisions)
+    rows = executor.map(judge_row, texts, repeat(addresses), repeat(invariant_files()))
+    for (file, program), cells in zip(programs, rows, strict=True):
+        yield Row(file, program, cells)
+
+
+def judge_row(text: str, addresses: Sequence[str], invariants: tuple[str, ...]) -> tuple[Cell, ...]:
+    """The cells of one program, in any process."""
+    load_invariants(invariants)
+    program = parse(text)
+    return tuple(_cell(program, address) for address in addresses)
+
+
+def _cell(program: Program, address: str) -> Cell:
+    try:
+        (revision,) = revisions_for(program, [address])
+    except RevisionError as error:
+        return Cell(NOT_APPLICABLE, reason=str(error))
+    plain = resolve(address)
+    # what is expected of a revision says nothing about one with other patches
+    spoken_of = not (plain.applied or plain.reverted) and any(selects(e.revisions, plain.name) for e in program.expect)
+    verdict = judge(program, revision, expectations=spoken_of)
+    expected = verdict.ok if spoken_of else None
+    return Cell(_state(verdict), verdict.broken, verdict.left_out, expected)
+
+
+def _state(verdict: Verdict) -> str:
+    if not verdict.happened:
+        return IDLE
+    if any(judged.step is not None and judged.step.result.ret == PANIC for judged in verdict.trace):
+        return PANICS
+    return VIOLATES if verdict.broken else CLEAN

@@ -1,0 +1,65 @@
+"""Where a verdict changes, for a terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from xfdfuzz.engines.compare.bisect import Bisection, Line
+from xfdfuzz.report.terminal import line as print_line
+from xfdfuzz.report.terminal import table
+
+
+def terminal(out: Console, line: Line, found: Sequence[Bisection]) -> None:
+    """The kernels that were judged, then what changed where and how sure that is."""
+    rows = [(p.label, p.patch.version if p.patch else "", ", ".join(sorted(p.broken)) or "clean") for p in line.tried]
+    table(out, ("up to", "version", "verdict"), rows)
+    print_line(out, (f"{len(line.tried)} of {len(line.labels)} kernels judged", "dim"))
+    for one in found:
+        print_line(out)
+        _bisection(out, one)
+
+
+def _bisection(out: Console, one: Bisection) -> None:
+    if one.at is None:
+        print_line(out, (one.invariant, "bold"), ": no change found between the ends")
+    else:
+        print_line(out, (one.at.label, "bold"), f" {one.change} ", (one.invariant, "bold"))
+        if one.at.patch:
+            fixes = f"; fixes {', '.join(one.at.patch.fixes)}" if one.at.patch.fixes else ""
+            print_line(out, f"  {one.at.patch.title}")
+            print_line(out, f"  first in {one.at.patch.version}{fixes}")
+    if one.verified:
+        print_line(out, ("  verified: ", "green"), one.verified)
+    elif one.at is not None:
+        print_line(out, ("  not verified", "bold yellow"))
+    for doubt in one.doubts:
+        print_line(out, f"  {doubt}")
+
+
+def as_object(file: str, line: Line, found: Sequence[Bisection]) -> dict[str, Any]:
+    """The whole search as one object."""
+    return {
+        "file": file,
+        "from": line.first.label,
+        "to": line.last.label,
+        "kernels": len(line.labels),
+        "tried": [{"label": p.label, "violations": sorted(p.broken)} for p in line.tried],
+        "changes": [_change(one) for one in found],
+    }
+
+
+def _change(one: Bisection) -> dict[str, Any]:
+    patch = one.at.patch if one.at else None
+    return {
+        "invariant": one.invariant,
+        "change": one.change,
+        "at": one.at.label if one.at else None,
+        "title": patch.title if patch else None,
+        "version": patch.version if patch else None,
+        "fixes": list(patch.fixes) if patch else [],
+        "verified": one.verified,
+        "doubts": list(one.doubts),
+    }
