@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -14,11 +14,9 @@ import pytest
 from xfdfuzz import cli
 from xfdfuzz.engines.confirm import buckets_elsewhere
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.invariants import core
-from xfdfuzz.invariants.core import INVARIANTS, load
+from xfdfuzz.invariants.core import INVARIANTS
 from xfdfuzz.program.text import parse
-from xfdfuzz.revisions import PATCHES, RevisionError, concerns, outside, resolve, selects
-from xfdfuzz.revisions.outside import OUTSIDE
+from xfdfuzz.revisions import PATCHES, RevisionError, concerns, resolve, selects
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -50,16 +48,8 @@ BARE = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUES
 
 
 @pytest.fixture(autouse=True)
-def _registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty directory, and forget the series and invariants that a test loads."""
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(core, "_FILES", {})
-    monkeypatch.setattr(outside, "_FILES", {})
-    before = dict(load())
-    yield
-    OUTSIDE.clear()
-    INVARIANTS.clear()
-    INVARIANTS.update(before)
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ def revisions(only: Revision | None) -> list[Row]:
 
 
 def patches(only: Revision | None) -> list[Row]:
-    """The queue in its order; with a revision, ``in`` says which of it that one has."""
+    """The queue in its order; with a revision, ``in`` says which of it that one has, and its own come last."""
+    own = [] if only is None else [p for p in only.patches if p.commit not in PATCHES]
     return [
         {
             **({} if only is None else {"in": "yes" if p in only.patches else "no"}),
@@ -35,7 +36,7 @@ def patches(only: Revision | None) -> list[Row]:
             "stable": list(p.stable),
             "doc": inspect.cleandoc(p.doc),
         }
-        for p in PATCHES.values()
+        for p in (*PATCHES.values(), *own)
     ]
 
 

@@ -90,7 +90,7 @@ def terminal(out: Console, rows: Sequence[Row], revisions: Sequence[str]) -> Non
             line(out, *cells, row[block[-1]])
         line(out)
     for sign, meaning in grid.legend:
-        line(out, (f"{sign:4}", "bold"), meaning)
+        line(out, (f"{sign:3}  ", "bold"), meaning)
 
 
 def _blocks(widths: Sequence[int], wide: int | None) -> Iterator[list[int]]:

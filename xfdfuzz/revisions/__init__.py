@@ -277,7 +277,7 @@ def with_stack(name: str, patches: Sequence[Patch]) -> Revision:
 
 def posted_between(first: str, last: str) -> list[str]:
     """The posted series from one to the other, both among them; empty if they are not two series in this order."""
-    line = list(_SERIES)
+    line, _ = lines()
     return line[line.index(first) : line.index(last) + 1] if first in line and last in line else []
 
 

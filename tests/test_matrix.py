@@ -1,0 +1,189 @@
+"""`xfdfuzz matrix`: programs x revisions, as a reader and a script get it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz import cli
+from xfdfuzz.engines.compare.matrix import Cell, Row, matrix
+from xfdfuzz.program.text import parse
+from xfdfuzz.report import matrix as report
+from xfdfuzz.report import terminal
+from xfdfuzz.revisions import names, resolve
+
+Run = Callable[..., tuple[int, str, str]]
+
+OVERWRITE = """\
+# xfdfuzz program 1
+# expect: ..v5.17 violates permission-only-grows
+# expect: v5.18.. clean
+machine cpus=1
+
+t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0
+"""
+#: Nothing happens to a vCPU that does not exist.
+IDLE = "# xfdfuzz program 1\nmachine cpus=1\n\nv0 vmenter\n"
+CORPUS = Path(__file__).parent.parent / "corpus"
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def test_of_one_program_a_row_is_a_revision(run: Run) -> None:
+    write("p.xfd", OVERWRITE)
+    code, out, err = run("matrix", "p.xfd", "--revision", "v5.17", "--revision", "v5.18")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:3] == ["revision  verdict", "v5.17     permission-only-grows", "v5.18     clean"]
+
+
+def test_every_revision_is_a_column_without_the_option(run: Run) -> None:
+    code, out, _ = run("matrix", write("p.xfd", OVERWRITE), "--format", "json")
+    verdicts = json.loads(out)["verdicts"]
+    assert code == 0
+    assert list(verdicts) == names()
+    assert verdicts["v5.17"] == {
+        "state": "violates",
+        "violations": ["permission-only-grows"],
+        "left_out": 0,
+        "expected": True,
+    }
+    assert verdicts["v6.1.192"] == {"state": "clean", "violations": [], "left_out": 0, "expected": None}
+
+
+def test_of_several_programs_letters_stand_for_the_invariants(run: Run) -> None:
+    write("idle.xfd", IDLE)
+    write("part.xfd", IDLE + "t0 ioctl(kvm, KVM_CREATE_VM)\n")
+    death = str(CORPUS / "witness" / "t11-set-xsave-under-xfd.xfd")
+    columns = ("--revision", "v5.17", "--revision", "v7.3", "--revision", "v5.16")
+    code, out, _ = run(
+        "matrix", write("a.xfd", OVERWRITE), death, "idle.xfd", "part.xfd", *columns, "--format", "markdown"
+    )
+    assert code == 3
+    lines = out.splitlines()
+    assert lines[0] == "| program | v5.17 | v7.3 | v5.16 |"
+    assert lines[2] == "| a.xfd | A | . | A |"
+    assert lines[3] == f"| {death} | *B,C | . | . |"
+    assert lines[4] == "| idle.xfd | - | - | - |"
+    assert lines[5] == "| part.xfd | ~ | ~ | ~ |"
+    assert lines[6:] == [
+        "",
+        "* `.` clean",
+        "* `~` clean as far as it went: some ops could not happen",
+        "* `*` the host dies",
+        "* `-` no op could happen",
+        "* `A` permission-only-grows",
+        "* `B` host-xrstor-never-faults",
+        "* `C` no-warning",
+    ]
+
+
+def test_a_revision_that_cannot_have_the_programs_patches_is_not_applicable(run: Run) -> None:
+    write("p.xfd", OVERWRITE.replace("machine", "# apply: b45f72177594\nmachine"))
+    code, out, _ = run("matrix", "p.xfd", "--revision", "v5.16", "--revision", "v6.12", "--format", "json")
+    assert code == 0
+    assert {label: v["state"] for label, v in json.loads(out)["verdicts"].items()} == {"v5.16": "n/a", "v6.12": "clean"}
+    assert "n/a: b45f72177594 does not apply to v5.16" in run("matrix", "p.xfd", "--revision", "v5.16")[1]
+
+
+def test_a_cell_that_contradicts_the_program_is_marked(run: Run) -> None:
+    write("p.xfd", OVERWRITE.replace("v5.18.. clean", "v6.6 violates no-warning"))
+    code, out, _ = run("matrix", "p.xfd", "--revision", "v6.6", "--revision", "v6.6+b45f72177594")
+    assert code == 1
+    assert "v6.6               clean (not what is expected)" in out
+    assert "v6.6+b45f72177594  clean\n" in out
+
+
+def test_several_processes_give_what_one_gives(run: Run) -> None:
+    """They get what the user gave: an invariant of his own and a series from outside the tree."""
+    write("a.xfd", OVERWRITE)
+    write("b.xfd", IDLE + "t0 ioctl(kvm, KVM_CREATE_VM)\n")
+    write(
+        "mine.py",
+        "from xfdfuzz.invariants.core import Broken, invariant\n\n\n"
+        '@invariant("mine-of-the-matrix", "abi")\ndef mine(view):\n    """Mine."""\n    yield Broken("seen")\n',
+    )
+    write(
+        "my.py", 'from xfdfuzz.revisions import Series\n\nseries = Series("matrix-series", base="v7.3", title="same")\n'
+    )
+    command = ("matrix", "a.xfd", "b.xfd", "--revision", "my.py", "--revision", "v5.17", "--invariants", "mine.py")
+    one, two = (run(*command, "--workers", workers, "--format", "json") for workers in ("1", "2"))
+    assert one == two
+    first = json.loads(two[1].splitlines()[0])
+    assert first["verdicts"]["matrix-series"]["violations"] == ["mine-of-the-matrix"]
+
+
+def test_the_corpus_comes_along(run: Run) -> None:
+    code, out, err = run("matrix", "--corpus", "--revision", "v7.3", "--format", "json", "--workers", "1")
+    assert (code, err) == (0, "")
+    files = [json.loads(line)["file"] for line in out.splitlines()]
+    assert sorted(files) == sorted(str(Path("corpus", f.relative_to(CORPUS))) for f in CORPUS.rglob("*.xfd"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        ([], 2, "expected FILE, DIR or --corpus"),
+        (["missing.xfd"], 2, "missing.xfd: No such file"),
+        (["."], 3, "no *.xfd file below ."),
+        (["p.xfd", "--revision", "v9"], 2, "unknown revision v9"),
+        (["p.xfd", "--workers", "0"], 2, "from 1 on"),
+    ],
+)
+def test_bad_input(run: Run, argv: list[str], code: int, message: str) -> None:
+    Path("p.xfd").write_text(OVERWRITE) if argv[:1] == ["p.xfd"] else None
+    given, out, err = run("matrix", *argv)
+    assert (given, out) == (code, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_any_executor_will_do() -> None:
+    with ThreadPoolExecutor(2) as executor:
+        rows = list(matrix([("p", parse(OVERWRITE))], [resolve("v5.17"), resolve("v5.18")], executor))
+    assert [cell.state for cell in rows[0].cells] == ["violates", "clean"]
+
+
+def test_on_a_terminal_columns_that_do_not_fit_stand_below() -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    out = terminal.console(stream)
+    out.width = 25
+    rows = [Row(name, parse(OVERWRITE), (Cell("clean"),) * 3) for name in ("a.xfd", "b.xfd")]
+    report.terminal(out, rows, ["v5.16", "v6.12.117", "v7.3"])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    assert [line.split() for line in text.splitlines()[:7]] == [
+        ["program", "v5.16", "v6.12.117"],
+        ["a.xfd", ".", "."],
+        ["b.xfd", ".", "."],
+        [],
+        ["program", "v7.3"],
+        ["a.xfd", "."],
+        ["b.xfd", "."],
+    ]
