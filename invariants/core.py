@@ -23,6 +23,8 @@ from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
+from xfdfuzz.program.ops.host import Suspend
+from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Exit
 from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
 from xfdfuzz.revisions import RevisionError, concerns
@@ -333,13 +335,17 @@ def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
     return Violation(inv.name, inv.severity, broken.site or _site_of(view.step.op), broken.message, view.step.number)
 
 
+_OWN_SITE = (KvmRun, KvmRunReturns, VcpuIoctl, Execve, ExecveReturns, Exit, Suspend)
+
+
 def _site_of(op: Op) -> str:
     """Where an op shows what its kernel functions did; ops that take the same way through the kernel are one site.
 
-    Every exiting instruction leaves the guest alike, and every system call or user instruction enters user mode alike.
+    Every exiting instruction leaves the guest alike, and every system call or user instruction enters user mode alike,
+    but for those that have more to do to registers and buffers.
     """
     if isinstance(op, GuestOp):
         return "vm-exit"
-    if isinstance(op, TaskOp) and not isinstance(op, KvmRun | KvmRunReturns | VcpuIoctl):
+    if isinstance(op, TaskOp) and not isinstance(op, _OWN_SITE):
         return "task"
     return type(op).__name__

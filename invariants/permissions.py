@@ -8,6 +8,7 @@ from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
 from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System
 from xfdfuzz.program.ops.base import TaskOp
+from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm
 
 
@@ -33,9 +34,11 @@ def permission_only_grows(view: View) -> Iterator[Broken]:
 
 @invariant("permission-frozen-by-first-vcpu", "abi", ("INV-21", "PERM"), ops=(TaskOp,))
 def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
-    """After the first vCPU of a process its guest permissions do not change: a request for a new one is -EBUSY, for one
-    that is held 0.  Otherwise the vCPUs of a VM disagree about what the guest may use."""
+    """After the first vCPU of a process its guest permissions do not change until exec: a request for a new one is
+    -EBUSY, for one that is held 0.  Otherwise the vCPUs of a VM disagree about what the guest may use."""
     op = view.step.op
+    if isinstance(op, Execve):
+        return
     old, new = view.before.tasks, view.k.tasks
     for nr in range(USER_TASKS):
         if new[nr].exists:
@@ -63,21 +66,21 @@ def permission_request_truthful(view: View) -> Iterator[Broken]:
         yield Broken(f"returns {view.step.result} and the permission is {'held' if held else 'not held'}")
 
 
-@invariant("guest-features-permitted", "abi", ("INV-07", "PERM"), ops=(TaskOp,), state=True)
+@invariant("guest-features-permitted", "abi", ("INV-07", "PERM"), ops=(TaskOp,))
 def guest_features_permitted(view: View) -> Iterator[Broken]:
-    """A guest's buffer has room only for dynamic features that a process which shares its VM's memory may give to
+    """A guest's buffer gets room only for dynamic features that a process which shares its VM's memory may give to
     guests. (Which of several such processes is not fixed: permissions belong to a thread group, VMs to an address
     space.)"""
     for nr, vcpu in enumerate(view.k.vcpus):
         used = vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC if vcpu.exists else 0
-        if used:
+        if used and used & ~view.before.vcpus[nr].arch.guest_fpu.xfeatures:
             mm = view.k.vms[vcpu.vm].mm
             allowed = 0
             for task in view.k.tasks:
                 if task.exists and task.mm == mm:
                     allowed |= view.k.tasks[task.group_leader].fpu.guest_perm.state_perm
             if used & ~allowed:
-                yield Broken(f"v{nr} has room for {used:#x}, permitted is {allowed:#x}", key=nr)
+                yield Broken(f"v{nr} has room for {used:#x}, permitted is {allowed:#x}")
 
 
 @invariant("host-features-permitted", "abi", ("INV-11", "PERM"), ops=(TaskOp,), state=True)
@@ -105,3 +108,36 @@ def host_xfd_guards_unbacked_features(view: View) -> Iterator[Broken]:
             own = fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
             if k.init_xfd & ~own.xfeatures & ~own.xfd and not own.is_guest:
                 yield Broken(f"t{nr}'s fpstate->xfd is {own.xfd:#x}, it has no room for {k.init_xfd:#x}", key=nr)
+
+
+@invariant("permission-inherited-by-fork", "abi", ("INV-20", "PERM"), ops=(Fork,))
+def permission_inherited_by_fork(view: View) -> Iterator[Broken]:
+    """A forked process has its parent's permissions, for itself and for its guests (Documentation/arch/x86/xstate.rst):
+    a program that asked for AMX may go on in a child, and must not have to ask there."""
+    op, ret = view.step.op, view.step.result.ret
+    assert isinstance(op, Fork)
+    if isinstance(ret, str) and view.k.fpu_state_size_dynamic:
+        child = int(ret.removeprefix("t"))
+        for guest in (False, True):
+            if bytes(_perm(view.k.system, child, guest)) != bytes(_perm(view.before, op.task, guest)):
+                yield Broken(f"t{child} does not have the permissions of t{op.task}", "guest" if guest else "host")
+
+
+@invariant("exec-starts-afresh", "corruption", ("INV-20", "PERM", "HSTATE"), ops=(ExecveReturns,))
+def exec_starts_afresh(view: View) -> Iterator[Broken]:
+    """A program that was just executed has the default permissions, for itself and for guests, a buffer for just these,
+    and its registers in their initial state: nothing of the program before, which another user may have run."""
+    k, op = view.k, view.step.op
+    assert isinstance(op, ExecveReturns)
+    dynamic = k.XFEATURE_MASK_USER_DYNAMIC
+    fpu = k.tasks[op.task].fpu
+    fpstate = k.fpstates[fpu.fpstate]
+    for perm in (fpu.perm, fpu.guest_perm):
+        if perm.state_perm & (dynamic | FPU_GUEST_PERM_LOCKED):
+            yield Broken(f"t{op.task} keeps the permissions {perm.state_perm:#x}", "permission")
+    if fpstate.xfeatures & dynamic or k.init_xfd & ~fpstate.xfd:
+        yield Broken(
+            f"t{op.task}'s fpstate has room for {fpstate.xfeatures:#x}, its xfd is {fpstate.xfd:#x}", "fpstate"
+        )
+    if fpstate.regs.xstate_bv & k.fpu_user_cfg.max_features or not k.tasks[op.task].tif_need_fpu_load:
+        yield Broken(f"t{op.task} finds registers of the program before", "registers")

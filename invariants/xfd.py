@@ -31,13 +31,13 @@ def xfd_shadow_matches_msr(view: View) -> Iterator[Broken]:
 @invariant("xfd-matches-fpstate", "corruption", ("INV-12", "XFDMATCH"), state=True)
 def xfd_matches_fpstate(view: View) -> Iterator[Broken]:
     """While current's registers are loaded, IA32_XFD is its fpstate's xfd: otherwise the task uses what its buffer has
-    no room for, or is refused what it may use."""
+    no room for, or is refused what it may use.  (Inside execve() a task has given its registers up.)"""
     k = view.k
     if not k.fpu_state_size_dynamic:
         return
     for nr, cpu in enumerate(k.cpus):
         task = k.tasks[cpu.current]
-        if cpu.guest or task.pf_kthread or task.tif_need_fpu_load:
+        if cpu.guest or task.pf_kthread or task.tif_need_fpu_load or task.in_execve:
             continue
         xfd = k.fpstates[task.fpu.fpstate].xfd
         if xfd != cpu.regs.xfd:

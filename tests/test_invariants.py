@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.replay import Verdict, judge, steps
@@ -33,7 +34,8 @@ from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KvmXsave
-from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.lifecycle import Lifecycle
+from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, Vcpu
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
@@ -506,7 +508,7 @@ class ForgetsTheFpstateInDestroy(KvmX86):
 
 
 @mutant("fpstate-has-one-owner", program("t0 clone(CLONE_THREAD) = t2"))
-class CopiesTheFpuWithItsPointer(Process):
+class CopiesTheFpuWithItsPointer(Lifecycle):
     def fpu_clone(self, child: int, flags: int) -> None:
         super().fpu_clone(child, flags)
         self.tasks[child].fpu.fpstate = self.current.fpu.fpstate
@@ -586,6 +588,61 @@ known(
     broken=posted("amx-v1"),
     sound=resolve("v7.3"),
 )
+
+
+HOST_TILES = """
+t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0
+t0 ldtilecfg(1) = ok
+t0 tileload(2) = ok
+"""
+
+
+@mutant(
+    "host-registers-preserved",
+    program(HOST_TILES, "cpu0 schedule(kthread) = ok", "cpu0 idle = ok", "cpu0 schedule(t0) = ok", "t0 user = ok"),
+)
+class IdleKeepsTheOwner(Power):
+    def intel_idle(self) -> None:
+        owner = self.this_cpu.fpu_fpregs_owner_ctx
+        super().intel_idle()
+        self.this_cpu.fpu_fpregs_owner_ctx = owner
+
+
+known(
+    "xfd-shadow-matches-msr",
+    program("cpu0 schedule(kthread) = ok", "cpu1 schedule(t0) = ok", HOST_TILES, "cpu1 hotplug = ok", machine="cpus=2"),
+    broken=resolve("v7.3", revert=["10e4b5166df9"]),
+    sound=resolve("v7.3"),
+)
+
+
+EXEC = """
+t0 execve ... = ok
+t0 ... execve = 0
+"""
+
+
+@mutant(
+    "permission-inherited-by-fork",
+    program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", "t0 fork = t2"),
+)
+class ForkStartsWithTheDefaults(Lifecycle):
+    def fpu_inherit_perms(self, child: int) -> None:
+        pass
+
+
+@mutant("exec-starts-afresh", program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", EXEC))
+class ExecKeepsThePermissions(Lifecycle):
+    def fpu_flush_thread(self) -> None:
+        kept = copy_of(self.current.fpu.perm)
+        super().fpu_flush_thread()
+        assign(self.current.fpu.perm, kept)
+
+
+@mutant("exec-starts-afresh", program("t0 vmovups(1) = ok", EXEC))
+class ExecForgetsTheRegisters(Lifecycle):
+    def fpu_flush_thread_regs(self) -> None:
+        pass
 
 
 @mutant(

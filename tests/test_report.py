@@ -141,7 +141,7 @@ def test_tokens_say_whose_contents_they_are() -> None:
 #: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
 LEFT_OUT = {
     st.Cpu: {"guest", "regs.data"},
-    st.Task: {"pf_kthread", "group_leader", "mm", "user_mode", "kvm_run"},
+    st.Task: {"pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "vm_fds"},
     st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},
     st.Vm: {"mm", "vcpus_0"},
     st.Vcpu: {

@@ -283,12 +283,13 @@ def error_of(text: str) -> str:
         ("x0 user", 1, "host, cpu0 to cpu3, t0 to t4 or v0 to v2"),
         ("(", 1, "a word"),
         ("host fial_alloc(1)", 6, "an op of host (did you mean fail_alloc?): fail_alloc(...)"),
-        ("cpu0", 5, "an op of cpu: rdmsr(...), schedule(...), softirq kernel_fpu_begin"),
+        ("cpu0", 5, "an op of cpu: hotplug, idle, rdmsr(...), schedule(...), softirq kernel_fpu_begin"),
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... KVM_RUN, arch_prctl(...), clone(...), close(...), dyn2load(...), "
-            "ioctl(...), ldtilecfg(...), sigaltstack(...), tileload(...), tilerelease, user, vmovups(...), xsave(...)",
+            "an op of t (did you mean tileload?): ... KVM_RUN, ... execve, arch_prctl(...), clone(...), close(...), "
+            "dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), sigaltstack(...), suspend, "
+            "tileload(...), tilerelease, user, vmovups(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),

@@ -32,6 +32,9 @@ WEIGHTS: dict[str, int] = {
     "arch_get_xcomp_supp": 1,
     "clone_thread": 1,
     "clone_vm": 1,
+    "execve": 1,
+    "exit_task": 1,
+    "fork": 1,
     "close_vm": 1,
     "fail_alloc": 1,
     "guest_cpuid": 1,
@@ -41,6 +44,8 @@ WEIGHTS: dict[str, int] = {
     "guest_xsave": 1,
     "guest_xsaves": 1,
     "host_rdmsr": 1,
+    "hotplug": 1,
+    "idle": 1,
     "kvm_check_xsave2": 1,
     "kvm_get_cpuid2": 1,
     "kvm_create_vm": 1,
@@ -57,6 +62,7 @@ WEIGHTS: dict[str, int] = {
     "schedule": 2,
     "schedule_kthread": 2,
     "sigaltstack": 1,
+    "suspend": 1,
     "user_xsave": 1,
 }
 DEFAULT_WEIGHT = 4

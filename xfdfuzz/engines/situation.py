@@ -12,15 +12,20 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 class Situation:
     """Task, vCPU, VM and CPU numbers by what they can do.
 
-    ``tasks`` can make a system call, ``vm_tasks`` are those of them that share a VM's address space, ``idle_tasks`` the
-    same where a vCPU is outside KVM_RUN (``idle``).  ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit
-    to handle, ``guests`` execute the guest; ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are
-    (CPU, task) pairs, ``away`` those that bring a VMM's thread back.
+    ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
+    inside execve(); ``leaving`` may exit or execute something else without taking a vCPU along.  ``vm_tasks`` are those
+    of ``tasks`` that share a VM's address space, ``idle_tasks`` the same where a vCPU is outside KVM_RUN (``idle``).
+    ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
+    ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
+    a VMM's thread back.  ``suspenders`` can ask for suspend.
     """
 
     dead: bool = False
     alive: bool = False
     tasks: list[int] = field(default_factory=list)
+    cloning: list[int] = field(default_factory=list)
+    execs: list[int] = field(default_factory=list)
+    leaving: list[int] = field(default_factory=list)
     vms: list[int] = field(default_factory=list)
     vm_tasks: list[int] = field(default_factory=list)
     idle: list[int] = field(default_factory=list)
@@ -36,6 +41,9 @@ class Situation:
     kthread_cpus: list[int] = field(default_factory=list)
     host_cpus: list[int] = field(default_factory=list)
     xfd_cpus: list[int] = field(default_factory=list)
+    idle_cpus: list[int] = field(default_factory=list)
+    secondary_cpus: list[int] = field(default_factory=list)
+    suspenders: list[int] = field(default_factory=list)
 
     def possible(self) -> frozenset[str]:
         """The names of the lists that are not empty, and of the flags that are set."""
@@ -59,19 +67,29 @@ class Situation:
 
     def _look_at_tasks(self, k: Kernel) -> None:
         waiting = []
+        room = False
         for nr in range(st.USER_TASKS):
             task = k.tasks[nr]
             if not task.exists:
-                continue
-            if not task.on_cpu:
-                waiting.append(nr)
+                room = True
+            elif not task.on_cpu:
+                if not task.exit_state:
+                    waiting.append(nr)
+            elif task.in_execve:
+                self.execs.append(nr)
             elif not task.kvm_run:
                 self.tasks.append(nr)
+        self.cloning = self.tasks if room else []
         self.schedulable = [(cpu, nr) for cpu in range(len(k.cpus)) if not k.cpus[cpu].guest for nr in waiting]
         self.vms = [nr for nr, vm in enumerate(k.vms) if vm.exists]
         mms = {k.vms[nr].mm for nr in self.vms}
         self.vm_tasks = [nr for nr in self.tasks if k.tasks[nr].mm in mms]
         self.dyn2_tasks = self.tasks if k.machine.dyn2 else []
+        needed = 0
+        for vcpu in k.vcpus:
+            if vcpu.exists:
+                needed |= 1 << vcpu.vm
+        self.leaving = [nr for nr in self.tasks if not needed & ~_held_by_others(k, nr) & k.tasks[nr].vm_fds]
         self.away = [(cpu, nr) for cpu, nr in self.schedulable if k.tasks[nr].mm in mms]
 
     def _look_at_vcpus(self, k: Kernel) -> None:
@@ -100,3 +118,17 @@ class Situation:
         self.host_cpus = [nr for nr, cpu in enumerate(k.cpus) if not cpu.guest]
         self.kthread_cpus = [nr for nr in self.host_cpus if k.cpus[nr].current < st.USER_TASKS]
         self.xfd_cpus = self.host_cpus if k.machine.has_xfd else []
+        self.idle_cpus = [nr for nr in self.host_cpus if k.cpus[nr].current >= st.USER_TASKS]
+        self.secondary_cpus = [nr for nr in self.host_cpus if nr]
+        first = k.cpus[0].current
+        if first in self.tasks and not any(task.kvm_run or task.in_execve for task in k.tasks[: st.USER_TASKS]):
+            self.suspenders = [first]
+
+
+def _held_by_others(k: Kernel, nr: int) -> int:
+    """The VMs that other tasks than ``nr`` have open."""
+    held = 0
+    for other, task in enumerate(k.tasks[: st.USER_TASKS]):
+        if other != nr:
+            held |= task.vm_fds
+    return held

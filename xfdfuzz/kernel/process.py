@@ -1,24 +1,19 @@
-"""Tasks: clone, the scheduler's context switch, the way back to user mode, user instructions and their #NM.
+"""Tasks: the scheduler's context switch, the way back to user mode, user instructions and their #NM.
 
-arch/x86/kernel/{process,process_64,traps,signal}.c, kernel/sched/core.c and kernel/fork.c of v5.16.
+arch/x86/kernel/{process,process_64,traps,signal}.c and kernel/sched/core.c of v5.16.
 """
 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, InvalidOpcode, execute, load_component
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EAGAIN, EFAULT, ENOMEM, EPERM
+from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.xstate import Xstate
-from xfdfuzz.kernel.state import USER_TASKS
 
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
-
-CLONE_VM = 0x100
-CLONE_THREAD = 0x10000
 
 
 class Process(Xstate):
@@ -102,42 +97,3 @@ class Process(Xstate):
             return -ENOMEM
         self.current.sas_ss_size = size
         return 0
-
-    def clone(self, flags: int) -> tuple[int, int]:
-        """clone(2): 0 and the new task's number, or -EAGAIN (kernel/fork.c, copy_process(); copy_thread())."""
-        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
-        if child is None:
-            return -EAGAIN, 0
-        self.boot_task(child)
-        task = self.tasks[child]
-        if flags & CLONE_THREAD:
-            task.group_leader = self.current.group_leader
-        if flags & CLONE_VM:
-            task.mm = self.current.mm
-        else:
-            task.mm = child
-            task.sas_ss_size = self.current.sas_ss_size
-        task.pkru = self.regs.data[xf.PKRU] if self.machine.pku else 0
-        self.fpu_clone(child, flags)
-        return 0, child
-
-    def fpu_clone(self, child: int, flags: int) -> None:
-        """The child starts with a copy of the default part of the parent's registers (fpu/core.c, fpu_clone()).
-
-        Dynamic state is caller-saved by definition and is not copied.
-        """
-        dst = self.tasks[child].fpu
-        if self.current.tif_need_fpu_load:
-            self.fpregs_restore_userregs()
-        self.save_fpregs_to_fpstate(dst)
-        if not flags & CLONE_THREAD:
-            self.fpu_inherit_perms(child)
-        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
-
-    def fpu_inherit_perms(self, child: int) -> None:
-        """A forked process has its parent's permissions, the LOCKED bit among them (fpu/core.c)."""
-        if self.fpu_state_size_dynamic:
-            src = self.tasks[self.current.group_leader].fpu
-            dst = self.tasks[child].fpu
-            assign(dst.perm, src.perm)
-            assign(dst.guest_perm, src.guest_perm)

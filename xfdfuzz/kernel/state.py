@@ -17,6 +17,8 @@ from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 
 NULL = 0
+#: The address space of a task that has exited.
+NO_MM = 0xFF
 
 #: User tasks that can exist; task 0 is the VMM's main thread, task 1 an unrelated process that exists from boot.
 USER_TASKS = 5
@@ -112,11 +114,16 @@ class Task(Struct):
     """struct task_struct and its thread_struct.
 
     ``on_cpu`` is the CPU number plus 1, or 0; ``user_mode`` says that the task executes user code rather than the
-    kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in.
+    kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
+    execve(2), past the point of no return.  ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the
+    bitmap of VMs that it has open.
     """
 
     __slots__ = ()
     exists: U8
+    exit_state: U8
+    in_execve: U8
+    vm_fds: U8
     pf_kthread: U8
     group_leader: U8
     mm: U8

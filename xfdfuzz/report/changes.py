@@ -84,6 +84,7 @@ CPU = (
 )
 TASK = (
     _Field("exists", "exists", str),
+    _Field("exit_state", "exit_state", str),
     _Field("on_cpu", "on_cpu", _cpu_plus_1),
     _Field("tif_need_fpu_load", "TIF_NEED_FPU_LOAD", str),
     _Field("sas_ss_size", "sas_ss_size", str),

@@ -11,6 +11,7 @@ from xfdfuzz.engines.rules.base import CONDITIONS
 from xfdfuzz.engines.rules.guest import GuestRules
 from xfdfuzz.engines.rules.host import HostRules
 from xfdfuzz.engines.rules.ioctls import IoctlRules
+from xfdfuzz.engines.rules.processes import ProcessRules
 from xfdfuzz.engines.rules.run import RunRules
 from xfdfuzz.engines.rules.syscalls import SyscallRules
 from xfdfuzz.engines.rules.xsave import XsaveRules
@@ -19,7 +20,7 @@ from xfdfuzz.engines.selection import SituatedRules
 __all__ = ["CONDITIONS", "KernelMachine"]
 
 
-class KernelMachine(SyscallRules, IoctlRules, XsaveRules, RunRules, GuestRules, HostRules):
+class KernelMachine(SyscallRules, ProcessRules, IoctlRules, XsaveRules, RunRules, GuestRules, HostRules):
     """Everything that user space, guests, the scheduler and interrupts can do to what is under test."""
 
     def __init__(self) -> None:

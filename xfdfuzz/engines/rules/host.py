@@ -28,6 +28,21 @@ class HostRules(Rules):
         """Preemption in favour of a kernel thread."""
         self.do(host.ScheduleKthread(self.now.kthread_cpus[n % len(self.now.kthread_cpus)]))
 
+    @on("idle_cpus", n=targets)
+    def idle(self, n: int) -> None:
+        """A CPU idles."""
+        self.do(host.Idle(self.now.idle_cpus[n % len(self.now.idle_cpus)]))
+
+    @on("secondary_cpus", n=targets)
+    def hotplug(self, n: int) -> None:
+        """A CPU goes offline and online."""
+        self.do(host.Hotplug(self.now.secondary_cpus[n % len(self.now.secondary_cpus)]))
+
+    @on("suspenders", n=targets)
+    def suspend(self, n: int) -> None:
+        """Suspend and resume."""
+        self.do(host.Suspend(self.now.suspenders[n % len(self.now.suspenders)]))
+
     @on("host_cpus", n=targets)
     def softirq_kernel_fpu(self, n: int) -> None:
         """A softirq uses the FPU."""

@@ -43,16 +43,6 @@ class SyscallRules(Rules):
         self.do(tasks.Sigaltstack(self.task(n), self.domains.altstack.value(size)))
 
     @on("tasks", n=targets)
-    def clone_thread(self, n: int) -> None:
-        """clone(CLONE_THREAD)."""
-        self.do(tasks.CloneThread(self.task(n)))
-
-    @on("tasks", n=targets)
-    def clone_vm(self, n: int) -> None:
-        """clone(CLONE_VM)."""
-        self.do(tasks.CloneVm(self.task(n)))
-
-    @on("tasks", n=targets)
     def return_to_user(self, n: int) -> None:
         """Back to user mode."""
         self.do(tasks.ReturnToUser(self.task(n)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
-from xfdfuzz.kernel.base import phase_of
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
@@ -53,7 +53,8 @@ class FpuCore(FpuInit):
         regs = self.regs
         live = xsave.effective_xinuse(regs)
         lost = live & ~mask & regs.xcr0
-        if lost and fpstate is self.fpstates[self.current.fpu.fpstate]:
+        # a task in exec has given its registers up
+        if lost and fpstate is self.fpstates[self.current.fpu.fpstate] and not self.current.in_execve:
             self.report(LOST_STATE, lost)
         xsave.xsaves(regs, fpstate.regs, mask)
         if fpstate.size > fpstate.alloc_size or fpstate.xfeatures & self.XFEATURE_MASK_USER_DYNAMIC:
@@ -62,8 +63,15 @@ class FpuCore(FpuInit):
                 self.report(OVERRUN, end, fpstate.alloc_size)
 
     def os_xrstor(self, fpstate: Fpstate, mask: int) -> None:
-        """XRSTORS; a fault goes through the exception table or kills the kernel (fpu/xstate.h, os_xrstor())."""
+        """XRSTORS; a fault goes through the exception table or kills the kernel (fpu/xstate.h, os_xrstor()).
+
+        XRSTORS may read all of what XCOMP_BV lays out (commit message of a401f45e3875).
+        """
         self.xfd_validate_state(fpstate, mask, True)
+        if fpstate.regs.xcomp_bv & self.XFEATURE_MASK_USER_DYNAMIC:
+            end = self.machine.cpuid.compacted_size(fpstate.regs.xcomp_bv & ~xsave.XCOMP_BV_COMPACTED)
+            if end > fpstate.alloc_size:
+                self.report(OVERRUN, end, fpstate.alloc_size)
         try:
             xsave.xrstors(self.regs, fpstate.regs, mask)
         except DeviceNotAvailable:
@@ -161,12 +169,38 @@ class FpuCore(FpuInit):
     def kernel_fpu_begin(self) -> None:
         """The kernel wants the registers for itself (fpu/core.c, kernel_fpu_begin_mask())."""
         current = self.current
-        shadowed = -1 if current.tif_need_fpu_load else self.fpstates[current.fpu.fpstate].xfd
+        loaded = not current.tif_need_fpu_load and not current.in_execve
+        shadowed = self.fpstates[current.fpu.fpstate].xfd if loaded else -1
         self.report(IRQ_FPU, self.cpu, self.regs.xfd, self.this_cpu.xfd_state, shadowed)
         if not current.pf_kthread and not current.tif_need_fpu_load:
             current.tif_need_fpu_load = 1
             self.save_fpregs_to_fpstate(current.fpu)
         self.cpu_invalidate_fpregs_state()
+
+    # -- exec and exit ---------------------------------------------------------------------------------------------
+
+    def fpu_drop(self) -> None:
+        """fpu__drop() of current: the registers are nobody's (fpu/core.c, fpregs_deactivate())."""
+        self.cpu_invalidate_fpregs_state()
+
+    def fpu_reset_fpregs(self) -> None:
+        """The memory image becomes that of init_fpstate, to be loaded on the way to user mode (fpu/core.c).
+
+        Only the legacy region and the header are copied, with the XCOMP_BV of init_fpstate.
+        """
+        fpstate = self.deref(self.current.fpu.fpstate)
+        init = self.fpstates[INIT_FPSTATE]
+        self.fpu_reset_invalidate()
+        for i in (xf.X87, xf.SSE):
+            fpstate.regs.data[i] = init.regs.data[i]
+        fpstate.regs.xstate_bv = init.regs.xstate_bv
+        fpstate.regs.xcomp_bv = init.regs.xcomp_bv
+        self.current.tif_need_fpu_load = 1
+
+    @seam
+    def fpu_reset_invalidate(self) -> None:
+        """How exec says that the registers no longer hold its state: on this CPU, until 1f69383b203e (6.6)."""
+        self.fpu_drop()
 
     # -- context switch ------------------------------------------------------------------------------------------
 

@@ -16,6 +16,9 @@ from xfdfuzz.kernel.state import FIRST_EMBEDDED, INIT_FPSTATE, NULL, USER_TASKS,
 #: sizeof(struct fxregs_state): what a kernel without XSAVE saves, in bytes.
 FXSAVE_SIZE = 512
 
+#: sizeof(union fpregs_state), what init_fpstate has, in bytes.
+INIT_FPSTATE_SIZE = 4096
+
 #: The token of the default PKRU value (init_pkru_value); 0 is the hardware's initial value.
 PKRU_DEFAULT = 1
 
@@ -124,8 +127,14 @@ class FpuInit(KernelBase):
         init = self.fpstates[INIT_FPSTATE]
         init.allocated = 1
         self._fpstate_reset(init, self.init_xfd)
-        init.alloc_size = self.fpu_kernel_cfg.default_size
-        self.xstate_init_xcomp_bv(init, self.fpu_kernel_cfg.max_features)
+        init.xfeatures, init.size = self.init_fpstate_features()
+        init.alloc_size = INIT_FPSTATE_SIZE
+        self.xstate_init_xcomp_bv(init, init.xfeatures)
+
+    @seam
+    def init_fpstate_features(self) -> tuple[int, int]:
+        """init_fpstate's xfeatures and size, in bytes: all, until a401f45e3875 (6.1)."""
+        return self.fpu_kernel_cfg.max_features, self.fpu_kernel_cfg.max_size
 
     def boot_task(self, nr: int) -> None:
         """A new task with its own process, its embedded fpstate in the initial state and nothing in registers."""
@@ -137,7 +146,13 @@ class FpuInit(KernelBase):
         task.tif_need_fpu_load = 1
         task.fpu.last_cpu = -1
         task.fpu.task_fpstate = NULL
+        embedded = FIRST_EMBEDDED + nr
+        self.system.fpstates[embedded] = Fpstate()
+        fpstate = self.fpstates[embedded]
+        fpstate.allocated = 1
+        fpstate.alloc_size = self.fpu_kernel_cfg.default_size
         self.fpstate_reset(nr)
+        self.fpstate_init_user(fpstate)
 
     def _boot_cpu(self, nr: int) -> None:
         self.on_cpu(nr)
@@ -174,16 +189,13 @@ class FpuInit(KernelBase):
         fpstate.xfd = xfd
 
     def fpstate_reset(self, nr: int) -> None:
-        """Point a task at its embedded fpstate and give it the default permissions (core.c, fpstate_reset())."""
+        """Point a task at its embedded fpstate and give it the default permissions (core.c, fpstate_reset()).
+
+        An fpstate that was allocated for it is not freed here, nor by exec, which calls this.
+        """
         fpu = self.tasks[nr].fpu
-        embedded = FIRST_EMBEDDED + nr
-        self.system.fpstates[embedded] = Fpstate()
-        fpstate = self.fpstates[embedded]
-        fpstate.allocated = 1
-        fpstate.alloc_size = self.fpu_kernel_cfg.default_size
-        fpu.fpstate = embedded
-        self._fpstate_reset(fpstate, self.init_xfd)
-        self.fpstate_init_user(fpstate)
+        fpu.fpstate = FIRST_EMBEDDED + nr
+        self._fpstate_reset(self.fpstates[fpu.fpstate], self.init_xfd)
         fpu.perm.state_perm = self.fpu_kernel_cfg.default_features
         fpu.perm.state_size = self.fpu_kernel_cfg.default_size
         fpu.perm.user_state_size = self.fpu_user_cfg.default_size

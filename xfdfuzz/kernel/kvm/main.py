@@ -9,14 +9,14 @@ from __future__ import annotations
 from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EEXIST, EINVAL, EIO, ENOMEM
-from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Vcpu, Vm
 
 #: Highest vCPU id plus one that programs use; the kernel's KVM_MAX_VCPU_IDS is larger.
 KVM_MAX_VCPU_IDS = 4
 
 
-class KvmMain(Process):
+class KvmMain(Power):
     """Life cycle of VMs and vCPUs."""
 
     # -- declared here, defined by x86.c and vmx.c ----------------------------------------------------------------
@@ -75,6 +75,9 @@ class KvmMain(Process):
         for nr, vm in enumerate(self.vms):
             if not vm.exists:
                 assign(vm, Vm(exists=1, mm=self.current.mm))
+                for task in self.tasks:
+                    if task.exists and task.mm == self.current.mm:
+                        task.vm_fds |= 1 << nr
                 return 0, nr
         return -ENOMEM, 0
 
@@ -116,6 +119,22 @@ class KvmMain(Process):
     def kvm_get_vcpu_by_id(self, vm_nr: int, vcpu_id: int) -> bool:
         """Whether the VM has a vCPU of that id."""
         return any(vcpu.exists and vcpu.vm == vm_nr and vcpu.id == vcpu_id for vcpu in self.vcpus)
+
+    def kvm_vm_release(self, vm_nr: int) -> None:
+        """close() of a VM and its vCPUs in current's table of open files; a forked process may still have them."""
+        for task in self.tasks:
+            if task.exists and task.mm == self.current.mm:
+                task.vm_fds &= ~(1 << vm_nr)
+        self.close_unused_vms()
+
+    def close_unused_vms(self) -> None:
+        """kvm_put_kvm(): the last descriptor is closed."""
+        held = 0
+        for task in self.tasks:
+            held |= task.vm_fds
+        for nr, vm in enumerate(self.vms):
+            if vm.exists and not held >> nr & 1:
+                self.kvm_destroy_vm(nr)
 
     def kvm_destroy_vm(self, vm_nr: int) -> None:
         """The last reference to a VM and its vCPUs is closed."""

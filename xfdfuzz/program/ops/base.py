@@ -54,14 +54,14 @@ ZERO = Result(0)
 
 
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside KVM_RUN."""
+    """An op of a user task that is on a CPU and not inside KVM_RUN or execve()."""
 
     __slots__ = ()
     task: int
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(task.exists and task.on_cpu and not task.kvm_run)
+        return self.task < USER_TASKS and bool(task.on_cpu and not task.kvm_run and not task.in_execve)
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""

@@ -1,4 +1,4 @@
-"""The environment: scheduling, softirqs, a look at an MSR, memory pressure."""
+"""The environment: scheduling, softirqs, idle, hotplug, suspend, a look at an MSR, memory pressure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import MsrIndex, Nr, Small
-from xfdfuzz.program.ops.base import OK, Op, op
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, op
 from xfdfuzz.program.step import Result
 
 
@@ -27,7 +27,7 @@ class _Schedule(_CpuOp):
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task_nr()]
-        return bool(task.exists) and not task.on_cpu and _CpuOp.enabled(self, k)
+        return bool(task.exists) and not task.on_cpu and not task.exit_state and _CpuOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -67,6 +67,57 @@ class SoftirqKernelFpu(_CpuOp):
         k.current.user_mode = 0
         k.kernel_fpu_begin()
         return OK
+
+
+@op("cpu{cpu} idle")
+class Idle(_CpuOp):
+    """The CPU's kernel thread, its idle loop, enters a deep idle state, which gives up tiles since f17b168734e5."""
+
+    cpu: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        return _CpuOp.enabled(self, k) and bool(k.tasks[k.cpus[self.cpu].current].pf_kthread)
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(self.cpu)
+        k.intel_idle()
+        return OK
+
+
+@op("cpu{cpu} hotplug")
+class Hotplug(_CpuOp):
+    """The CPU, any but the boot CPU, goes offline and comes back; what ran there is preempted."""
+
+    cpu: Nr = 1
+
+    def enabled(self, k: Kernel) -> bool:
+        return self.cpu > 0 and _CpuOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        k.cpu_down(self.cpu)
+        k.cpu_up(self.cpu)
+        return OK
+
+
+@op("t{task} suspend")
+class Suspend(TaskOp):
+    """The task, on the boot CPU, asks for suspend to memory, and the system resumes.
+
+    A task that was preempted before is taken to have been inside the system call already.  Freezing takes others out of
+    KVM_RUN and execve() first.
+    """
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        busy = any(task.kvm_run or task.in_execve for task in k.tasks)
+        return not busy and k.tasks[self.task].on_cpu == 1 and TaskOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(0)
+        k.current.user_mode = 0
+        k.suspend()
+        return Result(0)
 
 
 @op("cpu{cpu} rdmsr({msr})")

@@ -96,21 +96,20 @@ class KvmCreateVcpu(VmIoctl):
 
 @op("t{task} close(vm{vm})")
 class CloseVm(VmIoctl):
-    """Close a VM and all its vCPUs, while none of them runs."""
+    """Close a VM and all its vCPUs, while none of them runs; they are destroyed when no forked process has them."""
 
     task: Nr = 0
     vm: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
-        """Only who shares the VM's address space holds its file descriptors."""
-        if k.vms[self.vm].mm != k.tasks[self.task].mm:
+        if not k.tasks[self.task].vm_fds >> self.vm & 1:
             return False
         running = any(v.exists and v.vm == self.vm and v.task for v in k.vcpus)
         return not running and VmIoctl.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        k.kvm_destroy_vm(self.vm)
+        k.kvm_vm_release(self.vm)
         return Result(0)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel import process as proc
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
@@ -95,45 +93,6 @@ class Sigaltstack(TaskOp):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         return Result(k.sigaltstack(self.size))
-
-
-class _Clone(TaskOp):
-    __slots__ = ()
-
-    def clone(self, k: Kernel, flags: int) -> Result:
-        self.enter_kernel(k)
-        ret, child = k.clone(flags)
-        if ret:
-            return Result(ret)
-        self._ghost(k, child)
-        return Result(f"t{child}")
-
-    def _ghost(self, k: Kernel, child: int) -> None:
-        """The child has the parent's registers, without the dynamic ones (caller-saved) and the supervisor ones."""
-        tasks = k.system.ghost.tasks
-        assign(tasks[child], tasks[self.task])
-        for i in xf.components_in(k.machine.xfd_xfeatures | k.machine.supervisor_xfeatures):
-            ghost.define(tasks[child], i, 0)
-
-
-@op("t{task} clone(CLONE_THREAD)")
-class CloneThread(_Clone):
-    """A new thread of the same process (CLONE_VM | CLONE_THREAD)."""
-
-    task: Nr = 0
-
-    def run(self, k: Kernel) -> Result:
-        return self.clone(k, proc.CLONE_VM | proc.CLONE_THREAD)
-
-
-@op("t{task} clone(CLONE_VM)")
-class CloneVm(_Clone):
-    """A process of its own that shares the address space."""
-
-    task: Nr = 0
-
-    def run(self, k: Kernel) -> Result:
-        return self.clone(k, proc.CLONE_VM)
 
 
 @op("t{task} user")

@@ -17,6 +17,12 @@ from xfdfuzz.revisions.mainline.cpuid import (
 )
 from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
+from xfdfuzz.revisions.mainline.host import (
+    ExecInvalidatesTask,
+    IdleReleasesTiles,
+    InitFpstateStatic,
+    XfdStateInSync,
+)
 from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
     EexistFirst,
@@ -46,10 +52,14 @@ SERIES = (
     UabiSize,
     SupportedXcr0Again,
     AlwaysFpSse,
+    IdleReleasesTiles,
+    InitFpstateStatic,
     FilteredXcr0,
     CetUser,
+    ExecInvalidatesTask,
     GetXsaveLimited,
     CpuidProcessedAtCreation,
+    XfdStateInSync,
     GuestCpuCaps,
     GuestAllocSize,
     GuestXfeatures,

@@ -1,0 +1,97 @@
+"""CPU hotplug, suspend and idle, as far as the FPU is concerned (v5.16).
+
+arch/x86/kernel/{smpboot,cpu/common}.c, arch/x86/power/cpu.c, arch/x86/kernel/fpu/{xstate,core}.c.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs, load_component
+from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.lifecycle import Lifecycle
+from xfdfuzz.kernel.state import NULL, USER_TASKS
+
+
+class Power(Lifecycle):
+    """What CPUs do when nobody uses them."""
+
+    # -- hotplug -------------------------------------------------------------------------------------------------
+
+    def cpu_down(self, nr: int) -> None:
+        """A CPU goes offline: what runs there is preempted and moves on (kernel/cpu.c)."""
+        self.on_cpu(nr)
+        if self.current_nr != USER_TASKS + nr:
+            self.schedule(USER_TASKS + nr)
+
+    def cpu_up(self, nr: int) -> None:
+        """It comes back by INIT, which leaves registers alone (native_cpu_up(), start_secondary()).
+
+        "The FPU context is blank, nobody can own it": smpboot.c.
+        """
+        self.on_cpu(nr)
+        self.this_cpu.fpu_fpregs_owner_ctx = NULL
+        self.fpu_init_cpu_xstate()
+        self.pkru_write_default()
+
+    def fpu_init_cpu_xstate(self) -> None:
+        """fpu__init_cpu_xstate(): XFD, XCR0 and IA32_XSS of this CPU (fpu/xstate.c)."""
+        if not self.use_xsave:
+            return
+        if self.machine.has_xfd:
+            self.fpu_init_cpu_xfd()
+        self.regs.xcr0 = self.fpu_user_cfg.max_features
+        self.regs.xss = self.xfeatures_mask_supervisor()
+
+    @seam
+    def fpu_init_cpu_xfd(self) -> None:
+        """XFD := init_fpstate.xfd; the shadow is not told, until 10e4b5166df9 (6.9)."""
+        self.wrmsrl(MSR_IA32_XFD, self.init_xfd)
+
+    # -- suspend -------------------------------------------------------------------------------------------------
+
+    @phase_of("suspend_enter")
+    def suspend(self) -> None:
+        """Suspend to memory, asked for by current, and resume (kernel/power/suspend.c).
+
+        All other tasks are frozen and all other CPUs offline; current's CPU loses its power.
+        """
+        boot_cpu = self.cpu
+        others = [nr for nr in range(self.machine.cpus) if nr != boot_cpu]
+        for nr in others:
+            self.cpu_down(nr)
+        self.on_cpu(boot_cpu)
+        self.save_processor_state()
+        self.power_off()
+        self.restore_processor_state()
+        for nr in others:
+            self.cpu_up(nr)
+        self.on_cpu(boot_cpu)
+
+    def save_processor_state(self) -> None:
+        """__save_processor_state() (arch/x86/power/cpu.c)."""
+        self.kernel_fpu_begin()
+
+    @seam
+    def power_off(self) -> None:
+        """The CPU's registers are as after RESET; PKRU is taken to survive (docs/fidelity.md)."""
+        pkru = self.regs.data[xf.PKRU]
+        assign(self.regs, CpuRegs(xcr0=xf.MASK_X87))
+        load_component(self.regs, xf.PKRU, pkru)
+
+    def restore_processor_state(self) -> None:
+        """__restore_processor_state() (arch/x86/power/cpu.c)."""
+        self.fpu_resume_cpu()
+
+    def fpu_resume_cpu(self) -> None:
+        """fpu__resume_cpu(): XFD becomes current's; the shadow is what it was before (fpu/xstate.c)."""
+        if self.use_xsave:
+            self.regs.xcr0 = self.fpu_user_cfg.max_features
+            self.regs.xss = self.xfeatures_mask_supervisor()
+        if self.fpu_state_size_dynamic:
+            self.wrmsrl(MSR_IA32_XFD, self.deref(self.current.fpu.fpstate).xfd)
+
+    # -- idle ----------------------------------------------------------------------------------------------------
+
+    def intel_idle(self) -> None:
+        """The idle task enters a deep idle state; nothing is done to registers until f17b168734e5 (6.0)."""

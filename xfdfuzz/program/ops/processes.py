@@ -1,0 +1,109 @@
+"""System calls that make, change and end tasks."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.kernel import lifecycle
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import GhostRegs
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Nr
+from xfdfuzz.program.ops.base import OK, TaskOp, op
+from xfdfuzz.program.step import Result
+
+
+class _Clone(TaskOp):
+    __slots__ = ()
+
+    def clone(self, k: Kernel, flags: int) -> Result:
+        self.enter_kernel(k)
+        ret, child = k.clone(flags)
+        if ret:
+            return Result(ret)
+        self._ghost(k, child)
+        return Result(f"t{child}")
+
+    def _ghost(self, k: Kernel, child: int) -> None:
+        """The child has the parent's registers, without the dynamic ones (caller-saved) and the supervisor ones."""
+        tasks = k.system.ghost.tasks
+        assign(tasks[child], tasks[self.task])
+        for i in xf.components_in(k.machine.xfd_xfeatures | k.machine.supervisor_xfeatures):
+            ghost.define(tasks[child], i, 0)
+
+
+@op("t{task} clone(CLONE_THREAD)")
+class CloneThread(_Clone):
+    """A new thread of the same process (CLONE_VM | CLONE_THREAD)."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.clone(k, lifecycle.CLONE_VM | lifecycle.CLONE_THREAD)
+
+
+@op("t{task} clone(CLONE_VM)")
+class CloneVm(_Clone):
+    """A process of its own that shares the address space."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.clone(k, lifecycle.CLONE_VM)
+
+
+@op("t{task} fork")
+class Fork(_Clone):
+    """A process of its own with a copy of the address space; it has the VMs open too, but cannot use them."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.clone(k, 0)
+
+
+@op("t{task} execve ...")
+class Execve(TaskOp):
+    """execve() past the point of no return, up to the middle of fpu_flush_thread(): KVM's descriptors are closed, the
+    other threads are gone.  None of them may be inside KVM_RUN or execve() (the SIGKILL takes them out first)."""
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        leader = k.tasks[self.task].group_leader
+        others = (task for task in k.tasks if task.exists and task.group_leader == leader)
+        return TaskOp.enabled(self, k) and not any(task.kvm_run or task.in_execve for task in others)
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        k.begin_new_exec()
+        return OK
+
+
+@op("t{task} ... execve")
+class ExecveReturns(TaskOp):
+    """execve() flushes the registers and is done; what ran before leaves nothing behind."""
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        task = k.tasks[self.task]
+        return bool(task.on_cpu and task.in_execve)
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.begin_new_exec_flush()
+        assign(k.system.ghost.tasks[self.task], GhostRegs())
+        return Result(0)
+
+
+@op("t{task} exit")
+class Exit(TaskOp):
+    """exit() of this thread; the last one of an address space closes its VMs."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        k.do_exit()
+        return OK

@@ -1,0 +1,78 @@
+"""The FPU core for host tasks: init_fpstate, exec, idle, CPU bring-up."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import execute
+from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.kernel.power import Power
+from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "f17b168734e5",
+    "x86/fpu: Add a helper to prepare AMX state for low-power CPU idle",
+    version="v6.0",
+)
+class IdleReleasesTiles(Power):
+    """An idle CPU gives up the tiles that it still holds, and with them the registers of the task that they belong to.
+
+    With the flag in intel_idle that asks for it (release MEMORY).
+    """
+
+    def intel_idle(self) -> None:
+        """(drivers/idle/intel_idle.c, intel_idle_xstate())."""
+        self.fpu_idle_fpregs()
+        super().intel_idle()
+
+    def fpu_idle_fpregs(self) -> None:
+        """TILERELEASE, and nobody owns the registers any more (fpu/core.c)."""
+        if self.fpu_user_cfg.max_features & xf.MASK_XTILE and self.regs.xinuse & xf.MASK_XTILE:
+            execute(self.regs, self.machine, "tilerelease", 0, cr0_ts=False)
+            self.cpu_invalidate_fpregs_state()
+
+
+@patch(
+    "a401f45e3875",
+    "x86/fpu: Exclude dynamic states from init_fpstate",
+    version="v6.1",
+    fixes=("2308ee57d93d",),
+)
+class InitFpstateStatic(FpuInit):
+    """init_fpstate, one page, no longer claims to hold the dynamic states (with c32d7cab57e3, d3e021adac7c)."""
+
+    def init_fpstate_features(self) -> tuple[int, int]:
+        """The defaults (fpu/xstate.c)."""
+        return self.fpu_kernel_cfg.default_features, self.fpu_kernel_cfg.default_size
+
+
+@patch(
+    "1f69383b203e",
+    "x86/fpu: Invalidate FPU state correctly on exec()",
+    version="v6.6",
+    fixes=("33344368cb08",),
+    stable=("v6.1.192",),
+)
+class ExecInvalidatesTask(FpuCore):
+    """exec drops the task's registers wherever they are, not just those of the CPU that it runs on."""
+
+    def fpu_reset_invalidate(self) -> None:
+        """__fpu_invalidate_fpregs_state() (fpu/core.c)."""
+        self.current.fpu.last_cpu = -1
+
+
+@patch(
+    "10e4b5166df9",
+    "x86/fpu: Keep xfd_state in sync with MSR_IA32_XFD",
+    version="v6.9",
+    fixes=("672365477ae8",),
+    stable=("v6.1.192", "v6.6.y"),
+)
+class XfdStateInSync(Power):
+    """CPU bring-up tells the per-CPU shadow what it writes to IA32_XFD (CVE-2024-35801)."""
+
+    def fpu_init_cpu_xfd(self) -> None:
+        """xfd_set_state() (fpu/xstate.c)."""
+        super().fpu_init_cpu_xfd()
+        self.this_cpu.xfd_state = self.init_xfd
