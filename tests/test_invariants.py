@@ -1078,6 +1078,15 @@ def test_a_kvm_run_that_is_refused_does_not_enter() -> None:
     assert "no-realloc-on-enter" not in verdict.broken
 
 
+def test_a_guest_without_osxsave_needs_no_room_for_what_the_hosts_xcr0_has() -> None:
+    """It runs with the host's XCR0 and XFD = 0, but its tile instructions are #UD."""
+    cpuid = "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87}) = 0"
+    run = ("t0 ioctl(v0, KVM_SET_SREGS, {}) = 0", "t0 ioctl(v0, KVM_RUN) ...", "v0 vmenter", "v0 ldtilecfg(1) = #UD")
+    verdict = judge(parse(program(CREATE, cpuid, *run)), resolve("v7.3"))
+    assert not verdict.failures
+    assert not verdict.violations
+
+
 # -- restore and migration -------------------------------------------------------------------------------------------
 
 
