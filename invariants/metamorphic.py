@@ -179,7 +179,7 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
     is what snapshots and live migration are made of."""
     k = view.k
     for nr, vcpu in enumerate(k.vcpus):
-        if not (vcpu.exists and vcpu.arch.cpuid_set and _within_cpuid(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
+        if not (vcpu.exists and vcpu.arch.cpuid_set and _settled(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
             continue
         components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
         source = Executor(type(k), k.machine, copy_of(k.system))
@@ -197,6 +197,11 @@ def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
     arch = vcpu.arch
     msrs = k.guest_xfd(arch.guest_fpu) | arch.guest_fpu.xfd_err
     return not (arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0)
+
+
+def _settled(k: Kernel, vcpu: Vcpu) -> bool:
+    """Nothing is under way that the calls here do not carry over."""
+    return _within_cpuid(k, vcpu) and not vcpu.arch.init_pending
 
 
 def save(k: Kernel, vcpu: Vcpu) -> Saved:

@@ -108,6 +108,8 @@ def nm_delivered_once(view: View) -> Iterator[Broken]:
     """A #NM that was intercepted is delivered to the guest exactly once; a lost one hangs the guest's task, one too
     many kills it."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    if view.before.vcpus[nr].arch.init_pending:
+        return  # INIT forgets it
     owed = view.before.ghost.vcpus[nr].nm_owed
     if owed and view.step.result.ret != "#NM":
         yield Broken(f"v{nr}: the #NM that was intercepted is not delivered", "lost")
@@ -137,6 +139,8 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
     RIP over an instruction that it did not emulate, nor raise #GP for one that it did."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     before = view.before
+    if before.vcpus[nr].arch.init_pending:
+        return  # the guest starts anew
     if before.vcpus[nr].arch.insn_skips:
         yield Broken(f"v{nr}: RIP was advanced over an instruction that never exited", "skipped")
     faulted = view.step.result.ret in ("#GP", "#DF")

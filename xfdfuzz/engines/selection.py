@@ -51,7 +51,6 @@ WEIGHTS: dict[str, int] = {
     "kvm_create_vm": 1,
     "kvm_get_device_attr": 1,
     "kvm_get_fpu": 1,
-    "kvm_get_mp_state": 2,
     "kvm_get_msr_index_list": 1,
     "kvm_get_supported_cpuid": 1,
     "kvm_get_xcrs": 1,

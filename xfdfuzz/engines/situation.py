@@ -28,6 +28,7 @@ class Situation:
     leaving: list[int] = field(default_factory=list)
     vms: list[int] = field(default_factory=list)
     vm_tasks: list[int] = field(default_factory=list)
+    vcpus: list[int] = field(default_factory=list)
     idle: list[int] = field(default_factory=list)
     idle_tasks: list[int] = field(default_factory=list)
     dyn2_tasks: list[int] = field(default_factory=list)
@@ -96,6 +97,7 @@ class Situation:
         for nr, vcpu in enumerate(k.vcpus):
             if not vcpu.exists:
                 continue
+            self.vcpus.append(nr)
             mode = vcpu.mode
             if mode == st.VCPU_OUTSIDE:
                 self.idle.append(nr)

@@ -60,7 +60,7 @@ KVM_EXIT_INTR = 10
 KVM_EXIT_FPU_REALLOC = 36
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
-COMPLETE_NONE, COMPLETE_SKIP_INSN = range(2)
+COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
 NM_VECTOR = 7
 DF_VECTOR = 8
@@ -186,7 +186,8 @@ class VcpuArch(Struct):
     and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date.  ``cpuid_freed``:
     ``cpuid_entries`` points to an array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the
     ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
-    ``xfd_realloc_request`` exists in the review's alternatives only.  ``insn_skips`` counts
+    ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is
+    KVM_APIC_INIT in the local APIC's pending_events.  ``insn_skips`` counts
     kvm_skip_emulated_instruction() since the last VM entry.
     """
 
@@ -213,6 +214,7 @@ class VcpuArch(Struct):
     exception_pending: U8
     exception_vector: U8
     complete_userspace_io: U8
+    init_pending: U8
     insn_skips: U8
     pkru: U8
     host_pkru: U8

@@ -66,6 +66,14 @@ def set_xsave(vcpu: GhostVcpu, bv: int, token: int, components: int) -> None:
             vcpu.regs.undefined |= 1 << i
 
 
+def init(vcpu: Vcpu, ideal: GhostVcpu) -> None:
+    """INIT: CR0 and CR4 go, MPX and CET are cleared, a pending exception or instruction is forgotten."""
+    for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
+        define(ideal.regs, i, 0)
+    ideal.insn_owed = ideal.nm_owed = 0
+    vcpu.arch.insn_skips = 0
+
+
 def settle_insn(k: Kernel, nr: int) -> None:
     """If the kernel advanced RIP over the instruction that exited, the instruction has taken effect."""
     vcpu = k.vcpus[nr]

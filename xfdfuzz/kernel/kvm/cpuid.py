@@ -47,6 +47,16 @@ class KvmCpuid(KvmFpu):
         """supported_xcr0 (arch/x86/kvm/x86.c, kvm_arch_hardware_setup())."""
         return self.host_xcr0 & self.KVM_SUPPORTED_XCR0
 
+    @property
+    def host_xss(self) -> int:
+        """IA32_XSS as the host runs with it."""
+        return self.xfeatures_mask_supervisor()
+
+    @property
+    def supported_xss(self) -> int:
+        """supported_xss (arch/x86/kvm/x86.c): no supervisor state for guests until 69cc3e886582 (6.18)."""
+        return 0
+
     def kvm_cpu_cap_has_xfd(self) -> bool:
         """kvm_cpu_cap_has(X86_FEATURE_XFD)."""
         return False

@@ -59,6 +59,48 @@ class KvmX86(KvmXsave):
         vcpu.arch.xcr0 = xf.MASK_X87
         vcpu.arch.cr4_osxsave = self.use_xsave
 
+    @phase_of("kvm_vcpu_reset")
+    def kvm_vcpu_reset_init(self, vcpu: Vcpu) -> None:
+        """kvm_vcpu_reset(vcpu, init_event = true): XCR0, IA32_XSS, XFD and most of XSTATE stay.
+
+        CR4.OSXSAVE is taken to be set again at once, as after power-on.
+        """
+        arch = vcpu.arch
+        arch.exception_pending = 0
+        self.kvm_xstate_reset(vcpu)
+        arch.cr0_ts = 0
+        if arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
+            # complete_fast_pio_out() sees that RIP has moved
+            arch.complete_userspace_io = st.COMPLETE_NONE
+
+    @phase_of("kvm_vcpu_reset")
+    def kvm_xstate_reset(self, vcpu: Vcpu) -> None:
+        """Clear the components that INIT clears, in memory: "all paths that lead to INIT are required to load the
+        guest's FPU state", so it is put and loaded again."""
+        features = self.kvm_init_xfeatures()
+        if features:
+            self.kvm_put_guest_fpu(vcpu)
+            self.fpstate_clear_xstate_components(vcpu, features)
+            self.kvm_load_guest_fpu(vcpu)
+
+    @seam
+    def kvm_init_xfeatures(self) -> int:
+        """Which components INIT clears: MPX."""
+        return xf.MASK_MPX if self.kvm_mpx_supported() else 0
+
+    @phase_of("fpstate_clear_xstate_component")
+    def fpstate_clear_xstate_components(self, vcpu: Vcpu, features: int) -> None:
+        """Zero them where XSTATE_BV says that they are there; XSTATE_BV stays (fpu/xstate.c)."""
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        for i in xf.components_in(features & regs.xstate_bv):
+            regs.data[i] = 0
+
+    def kvm_apic_accept_events(self, vcpu: Vcpu) -> None:
+        """INIT, if one is pending; every vCPU is taken for the bootstrap processor, which goes on running (lapic.c)."""
+        if vcpu.arch.init_pending:
+            vcpu.arch.init_pending = 0
+            self.kvm_vcpu_reset_init(vcpu)
+
     def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
         """Free what belongs to the vCPU."""
         self.fpu_free_guest_fpstate(vcpu.arch.guest_fpu)
@@ -227,6 +269,7 @@ class KvmX86(KvmXsave):
         self.vcpu_load(vcpu)
         if self.kvm_mpx_supported():
             self.kvm_load_guest_fpu(vcpu)
+        self.kvm_apic_accept_events(vcpu)
         if self.kvm_mpx_supported():
             self.kvm_put_guest_fpu(vcpu)
         self.vcpu_put(vcpu)
@@ -248,7 +291,7 @@ class KvmX86(KvmXsave):
         vcpu.run_over = 0
         vcpu.run_ret = 0
         self.kvm_load_guest_fpu(vcpu)
-        if vcpu.arch.complete_userspace_io:
+        if vcpu.arch.complete_userspace_io:  # either callback skips the instruction
             vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
             self.vcpu_run_result(vcpu, self.kvm_skip_emulated_instruction(vcpu))
 
@@ -276,7 +319,8 @@ class KvmX86(KvmXsave):
         return r
 
     def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
-        """From `local_irq_disable()` to VM entry."""
+        """Pending events, then from `local_irq_disable()` to VM entry."""
+        self.kvm_apic_accept_events(vcpu)
         vcpu.arch.exception_pending = 0
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:
@@ -375,5 +419,5 @@ class KvmX86(KvmXsave):
     def kvm_fast_pio_out(self, vcpu: Vcpu) -> int:
         """OUT: user space handles it, the next KVM_RUN skips it."""
         vcpu.run.exit_reason = st.KVM_EXIT_IO
-        vcpu.arch.complete_userspace_io = st.COMPLETE_SKIP_INSN
+        vcpu.arch.complete_userspace_io = st.COMPLETE_FAST_PIO
         return 0

@@ -14,7 +14,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Small, Token, Xfeatures
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, op
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
 from xfdfuzz.program.step import Result, image_of
 
 
@@ -390,3 +390,18 @@ class GuestInterruptKernelFpu(GuestOp):
 
     def run(self, k: Kernel) -> Result:
         return vm_exit(k, self.thread(k), st.EXIT_NONE, kernel_fpu=True)
+
+
+@op("v{vcpu} init")
+class PendInit(Op):
+    """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
+    KVM_GET_MP_STATE."""
+
+    vcpu: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        return bool(k.vcpus[self.vcpu].exists)
+
+    def run(self, k: Kernel) -> Result:
+        k.vcpus[self.vcpu].arch.init_pending = 1
+        return OK

@@ -217,10 +217,13 @@ class KvmGetMsrs(VcpuIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")
 class KvmGetMpState(VcpuIoctl):
-    """Read the MP state; on an MPX host this loads and puts the guest FPU, until 8819a49f9ff8."""
+    """Read the MP state, which accepts a pending INIT; on an MPX host this loads and puts the guest FPU, until
+    8819a49f9ff8."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        if vcpu.arch.init_pending:
+            ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
         return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu))

@@ -55,7 +55,10 @@ class VmEnter(VcpuRunOp):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        injected = vcpu.arch.exception_vector if vcpu.arch.exception_pending else 0
+        reset = vcpu.arch.init_pending
+        injected = vcpu.arch.exception_vector if vcpu.arch.exception_pending and not reset else 0
+        if reset:
+            ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
         k.vcpu_enter_guest(vcpu)
         vcpu.mode = st.VCPU_IN_GUEST
         k.this_cpu.guest = self.vcpu + 1

@@ -25,6 +25,7 @@ from xfdfuzz.revisions.mainline.host import (
 )
 from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
+    CetXss,
     EexistFirst,
     EferInSregs,
     MpStateWithoutFpu,
@@ -69,6 +70,7 @@ SERIES = (
     Apx,
     GuestDefault,
     CetKernelGuestOnly,
+    CetXss,
     MpStateWithoutFpu,
     BugOnImbalance,
     CpuidUpdatedFirst,

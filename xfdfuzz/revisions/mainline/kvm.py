@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.errno import EEXIST
 from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.kvm.x86 import KvmX86
@@ -25,17 +26,53 @@ class XfdErrNotByTs(AmxV6):
 
 
 @patch(
+    "69cc3e886582",
+    "KVM: x86: Add XSS support for CET_KERNEL and CET_USER",
+    version="v6.18",
+    neutral="a feature",
+)
+class CetXss(KvmX86):
+    """Guests get both CET components, or none; with 779ed05511f2 and the other patches that make CET usable.
+
+    INIT clears them, as MPX before.
+    """
+
+    @property
+    def supported_xss(self) -> int:
+        """kvm_caps.supported_xss (x86.c)."""
+        return xf.MASK_CET if self.host_xss & xf.MASK_CET == xf.MASK_CET else 0
+
+    def kvm_init_xfeatures(self) -> int:
+        """MPX and CET, as far as KVM supports them (x86.c, kvm_vcpu_reset())."""
+        return (self.supported_xcr0 | self.supported_xss) & (xf.MASK_MPX | xf.MASK_CET)
+
+
+@patch(
     "8819a49f9ff8",
     "KVM: x86: Unload FPU state on INIT if and only if its currently in-use",
     version="v6.18",
     fixes=("69cc3e886582",),
 )
 class MpStateWithoutFpu(KvmX86):
-    """KVM_GET_MP_STATE does not touch the guest FPU."""
+    """INIT puts and loads the guest FPU where it is loaded, and KVM_GET_MP_STATE does not load it for that."""
+
+    def kvm_xstate_reset(self, vcpu: Vcpu) -> None:
+        """in_use says whether it is loaded; KVM_RUN always loads it (x86.c)."""
+        features = self.kvm_init_xfeatures()
+        if not features:
+            return
+        in_use = self.deref(vcpu.arch.guest_fpu.fpstate).in_use
+        self.warn_on(bool(vcpu.wants_to_run) != bool(in_use))
+        if in_use:
+            self.kvm_put_guest_fpu(vcpu)
+        self.fpstate_clear_xstate_components(vcpu, features)
+        if in_use:
+            self.kvm_load_guest_fpu(vcpu)
 
     def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
         """(x86.c)."""
         self.vcpu_load(vcpu)
+        self.kvm_apic_accept_events(vcpu)
         self.vcpu_put(vcpu)
         return 0
 
