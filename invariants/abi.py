@@ -164,7 +164,8 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     op, k = view.step.op, view.k
     assert isinstance(op, KvmSetXsave)
     always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
-    if view.step.result.ret == -EINVAL and not op.image.xcomp_bv and not op.image.xstate_bv & ~always:
+    malformed = op.image.xcomp_bv or op.image.reserved or op.image.mxcsr
+    if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
         yield Broken(f"v{op.vcpu}: XSTATE_BV {op.image.xstate_bv:#x} is refused")
 
 

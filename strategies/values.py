@@ -162,5 +162,5 @@ def _image(full: int, dynamic: int) -> Domain[UserImage]:
     masks = (xf.MASK_YMM, full & (xf.MASK_XTILE | dynamic), full, defaults, 0, xf.MASK_FPSSE, dynamic)
     return Domain(
         [UserImage(mask, token) for token in (1, 2) for mask in masks],
-        lambda pick: UserImage(neighbour(full)(pick), pick % 7 + 1),
+        lambda pick: UserImage(neighbour(full)(pick), pick % 7 + 1, reserved=pick % 5 == 0, mxcsr=pick % 3 == 0),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -473,6 +474,34 @@ def test_restoring_an_image_with_a_bad_header_is_gp(restore: Restore, xstate_bv:
     with pytest.raises(GeneralProtection):
         restore(regs, image(xstate_bv, xcomp_bv), xf.U64_MAX)
     assert bytes(regs) == before
+
+
+@pytest.mark.parametrize(("restore", "xcomp_bv"), [(xrstor, 0), (xrstors, XCOMP_BV_COMPACTED | XCR0)])
+def test_restoring_an_image_with_reserved_bytes_in_its_header_is_gp(restore: Restore, xcomp_bv: int) -> None:
+    area = image(AVX, xcomp_bv)
+    area.reserved = 1
+    with pytest.raises(GeneralProtection):
+        restore(processor(), area, AVX)
+
+
+@pytest.mark.parametrize(
+    ("restore", "xcomp_bv", "xstate_bv", "mask", "loads_mxcsr"),
+    [
+        (xrstor, 0, 0, AVX, True),
+        (xrstor, 0, AVX, xf.MASK_X87, False),
+        (xrstors, XCOMP_BV_COMPACTED | XCR0, AVX, AVX, False),
+        (xrstors, XCOMP_BV_COMPACTED | XCR0, AVX, XCR0, False),
+        (xrstors, XCOMP_BV_COMPACTED | XCR0, AVX | xf.MASK_SSE, XCR0, True),
+    ],
+)
+def test_loading_reserved_bits_of_mxcsr_is_gp(
+    restore: Restore, xcomp_bv: int, xstate_bv: int, mask: int, loads_mxcsr: bool
+) -> None:
+    """The standard format has MXCSR for SSE and AVX, whatever XSTATE_BV says; the compacted one for SSE alone."""
+    area = image(xstate_bv, xcomp_bv)
+    area.mxcsr = 1
+    with pytest.raises(GeneralProtection) if loads_mxcsr else nullcontext():
+        restore(processor(), area, mask)
 
 
 def test_xrstors_reaches_supervisor_components() -> None:

@@ -19,11 +19,14 @@ class XsaveArea(Struct):
     """An XSAVE image: the header and one token per component.
 
     ``data[i]`` counts only while ``xstate_bv`` holds bit i; for x87 and SSE it stands for the legacy region.
+    ``reserved``: reserved bytes of the header are not 0; ``mxcsr``: reserved bits of MXCSR are set.
     """
 
     __slots__ = ()
     xstate_bv: U64
     xcomp_bv: U64
+    reserved: U8
+    mxcsr: U8
     data: Array[U8]
 
 
@@ -72,17 +75,26 @@ def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
 
 def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
     """XRSTOR of a standard-format image (XCOMP_BV = 0)."""
-    if area.xcomp_bv or area.xstate_bv & ~regs.xcr0:
+    rfbm = mask & regs.xcr0
+    if area.xcomp_bv or area.reserved or area.xstate_bv & ~regs.xcr0:
         raise GeneralProtection
-    _restore(regs, area, mask & regs.xcr0)
+    if area.mxcsr and rfbm & (xf.MASK_SSE | xf.MASK_YMM):
+        raise GeneralProtection
+    _restore(regs, area, rfbm)
 
 
 def xrstors(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
-    """XRSTORS: compacted format; #GP unless XSTATE_BV is within XCOMP_BV and that within XCR0 | IA32_XSS."""
+    """XRSTORS: compacted format; #GP unless XSTATE_BV is within XCOMP_BV and that within XCR0 | IA32_XSS.
+
+    MXCSR is a part of SSE's component here; in the standard format AVX needs it too.
+    """
     layout = area.xcomp_bv & ~XCOMP_BV_COMPACTED
-    if not area.xcomp_bv & XCOMP_BV_COMPACTED or layout & ~enabled(regs) or area.xstate_bv & ~layout:
+    if not area.xcomp_bv & XCOMP_BV_COMPACTED or layout & ~enabled(regs) or area.xstate_bv & ~layout or area.reserved:
         raise GeneralProtection
-    _restore(regs, area, mask & enabled(regs))
+    rfbm = mask & enabled(regs)
+    if area.mxcsr and rfbm & area.xstate_bv & xf.MASK_SSE:
+        raise GeneralProtection
+    _restore(regs, area, rfbm)
 
 
 def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:

@@ -258,6 +258,7 @@ CODECS: dict[object, Codec[Any]] = {
     UserImage: Record(
         UserImage,
         {"xstate_bv": XFEATURES, "data": TOKEN, "init": XFEATURES, "xcomp_bv": XFEATURES},
+        ("reserved", "mxcsr"),
         zero=("init", "xcomp_bv"),
     ),
     CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),

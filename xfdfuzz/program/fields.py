@@ -38,13 +38,15 @@ class UserImage(NamedTuple):
     """``{xstate_bv: avx|xtile, data: 3}``: an image for KVM_SET_XSAVE; every component in it holds token ``data``.
 
     Those in ``init`` hold their initial values instead, although XSTATE_BV has them.  ``xcomp_bv`` is the header's, 0
-    in the standard format.
+    in the standard format.  ``reserved``: reserved bytes of the header are not 0; ``mxcsr``: MXCSR has reserved bits.
     """
 
     xstate_bv: int
     data: int
     init: int = 0
     xcomp_bv: int = 0
+    reserved: bool = False
+    mxcsr: bool = False
 
 
 class Sregs(NamedTuple):

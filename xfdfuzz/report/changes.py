@@ -109,6 +109,8 @@ FPSTATE = (
     _Field("in_use", "in_use", str),
     _Field("is_confidential", "is_confidential", str),
     _Field("regs.xstate_bv", "regs.xstate_bv", _mask),
+    _Field("regs.reserved", "regs.header.reserved", str),
+    _Field("regs.mxcsr", "regs.mxcsr (reserved bits)", str),
 )
 VM = (
     _Field("exists", "exists", str),

@@ -188,15 +188,16 @@ class Xstate(FpuCore):
         return image
 
     def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
-        """EINVAL for unknown components or a compacted image (fpu/xstate.c)."""
-        if image.xstate_bv & ~fpstate.user_xfeatures or image.xcomp_bv:
+        """EINVAL for unknown components, a compacted image or reserved bytes that are not 0 (fpu/xstate.c)."""
+        if image.xstate_bv & ~fpstate.user_xfeatures or image.xcomp_bv or image.reserved:
             return -EINVAL
         return 0
 
     def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
         """Take over a standard-format image of ``size`` bytes (fpu/xstate.c, copy_uabi_to_xstate()).
 
-        Does not look at XCR0.  What lies beyond ``size`` is read all the same.
+        Does not look at XCR0; at MXCSR only where a component in it needs that.  What lies beyond ``size`` is read all
+        the same.
         """
         if size < HEADER_END:
             self.report(OVERRUN, HEADER_END, size)
@@ -204,6 +205,10 @@ class Xstate(FpuCore):
         if ret:
             return ret
         area = fpstate.regs
+        if image.xstate_bv & (xf.MASK_FPSSE | xf.MASK_YMM):
+            if image.mxcsr:
+                return -EINVAL
+            area.mxcsr = image.mxcsr
         for i in xf.components_in(image.xstate_bv):
             area.data[i] = image.data[i]
         end = self.machine.cpuid.standard_size(image.xstate_bv)

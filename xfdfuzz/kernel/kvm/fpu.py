@@ -112,7 +112,7 @@ class KvmFpu(KvmMain):
         if not self.use_xsave:
             if size < HEADER_END:
                 self.report(OVERRUN, HEADER_END, size)
-            if image.xstate_bv & ~xf.MASK_FPSSE:
+            if image.xstate_bv & ~xf.MASK_FPSSE or image.mxcsr:
                 return -EINVAL, None
             for i in (xf.X87, xf.SSE):
                 kstate.regs.data[i] = image.data[i]

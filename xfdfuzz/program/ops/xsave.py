@@ -62,6 +62,7 @@ class KvmSetXsave(_XsaveIoctl):
         area = XsaveArea()
         area.xstate_bv = self.image.xstate_bv
         area.xcomp_bv = self.image.xcomp_bv
+        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
         token = ghost.vcpu_token(self.vcpu, self.image.data)
         for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
             area.data[i] = token
