@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,30 @@ def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
     )
     command.add_argument("--apply", action="append", default=[], metavar="C", help="add the patch with commit C")
     command.add_argument("--revert", action="append", default=[], metavar="C", help="leave the patch with commit C out")
+
+
+def add_search(command: argparse.ArgumentParser, save: str) -> None:
+    """The options of a search: its seed, its end, how long its examples get, and where its results are saved."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    command.add_argument(
+        "--seed", type=natural, default=seed, metavar="N", help="repeat the run with this seed (default: random)"
+    )
+    limit = command.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--time", type=seconds, default=60.0, metavar="SECONDS", help="how long; 90, 10m, 2h (default: 60)"
+    )
+    limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
+    command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
+    command.add_argument(
+        "--save", type=directory, default=Path(save), metavar="DIR", help=f"where results go (default: {save})"
+    )
+
+
+def search_options(args: argparse.Namespace) -> list[str]:
+    """The options of a search, and the users' invariants, as words of a command line that repeats it."""
+    limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
+    files = [word for file in args.invariants for word in ("--invariants", str(file))]
+    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), "--save", str(args.save), *files]
 
 
 def natural(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import random
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, directory, natural, positive, seconds
+from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, add_search, search_options
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.saving import Saver
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,13 +27,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found")
     add_revisions(command, "default: amx-v1")
-    command.add_argument("--seed", type=natural, metavar="N", help="repeat the run with this seed (default: random)")
-    limit = command.add_mutually_exclusive_group()
-    limit.add_argument(
-        "--time", type=seconds, default=60.0, metavar="SECONDS", help="for each revision; 90, 10m, 2h (default: 60)"
-    )
-    limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
-    command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
+    add_search(command, save="findings")
     command.add_argument(
         "--known",
         nargs="+",
@@ -43,30 +37,21 @@ def add(commands: Commands) -> None:
         metavar="FILE|DIR",
         help="what these programs violate is known: only other violations count; repeatable",
     )
-    command.add_argument(
-        "--save", type=directory, default=Path("findings"), metavar="DIR", help="where findings go (default: findings)"
-    )
 
 
 def _fuzz(args: argparse.Namespace) -> int:
     from xfdfuzz.report import machine, terminal
-    from xfdfuzz.report.findings import check_directory
+    from xfdfuzz.report.findings import save
 
     # before the invariants, which may speak of a series from outside
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    try:
-        check_directory(args.save)
-    except OSError as error:
-        raise BadInput(f"cannot save to {args.save}: {error.strerror}") from None
+    saver: Saver[Finding] = Saver(args.save, save)
     known = [read_program(file) for file in find_programs(args.known)]
     if args.known and not known:
         raise BadInput(f"no *.xfd file below {', '.join(map(str, args.known))}")
-    if args.seed is None:
-        args.seed = random.SystemRandom().randrange(1 << 32)
     out, err = terminal.console(sys.stdout), terminal.console(sys.stderr)
     code = CLEAN
-    saver = _Saver(args.save)
     for revision in revisions:
         report = _campaign(args, revision, known, saver, err)
         if args.format == "json":
@@ -94,7 +79,7 @@ def _known_buckets(programs: Sequence[Program], revision: Revision, err: Console
 
 
 def _campaign(
-    args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: _Saver, err: Console
+    args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: Saver[Finding], err: Console
 ) -> Report:
     """Fuzz one revision; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.fuzz import fuzz
@@ -125,26 +110,6 @@ def _campaign(
     return replace(report, findings=tuple(findings))
 
 
-class _Saver:
-    """Saves findings in a directory.  What cannot be saved, and why, is told once: a full disk stays full."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._told = False
-
-    def save(self, finding: Finding) -> Finding:
-        """The finding with its file.  If the disk is full by now it is printed all the same; the exit code tells."""
-        from xfdfuzz.report.findings import save
-
-        try:
-            return replace(finding, file=save(finding, self._directory))
-        except OSError as error:
-            if not self._told:
-                complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
-            self._told = True
-            return finding
-
-
 def _judgement(report: Report) -> int:
     """The exit code of a campaign."""
     if report.interrupted or report.doubts or not report.stats.steps:
@@ -157,11 +122,6 @@ def _judgement(report: Report) -> int:
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
     from xfdfuzz.report.findings import revision_options
 
-    limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
-    options = [*limit, "--steps", str(args.steps), "--save", str(args.save)]
-    files = [word for file in args.invariants for word in ("--invariants", str(file))]
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    return shlex.join(
-        ["xfdfuzz", "fuzz", *revision_options(revision), "--seed", str(args.seed), *options, *known, *files]
-    )
+    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), *known])

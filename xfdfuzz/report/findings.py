@@ -27,12 +27,17 @@ def check_directory(directory: Path) -> None:
 
 
 def save(finding: Finding, directory: Path) -> Path:
-    """Save a finding so that after a crash the file is either whole or not there; raises OSError."""
-    path = directory / file_name(finding)
+    """Save a finding; raises OSError."""
+    return save_text(file_name(finding), text(finding), directory)
+
+
+def save_text(name: str, content: str, directory: Path) -> Path:
+    """Write a file so that after a crash it is either whole or not there; raises OSError."""
+    path = directory / name
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text(finding))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp() makes it private; a finding is there to be handed on
@@ -45,9 +50,13 @@ def save(finding: Finding, directory: Path) -> Path:
 
 def file_name(finding: Finding) -> str:
     """``amx-v1-no-realloc-on-enter-1f3870be.xfd``: the digest is of what is executed, not of titles and results."""
-    executed = format_program(Program(finding.program.machine, finding.program.ops, apply=finding.program.apply))
-    digest = hashlib.sha256(executed.encode()).hexdigest()[:8]
-    return f"{finding.revision.label}-{finding.violation.invariant}-{digest}.xfd"
+    return f"{finding.revision.label}-{finding.violation.invariant}-{digest(finding.program)}.xfd"
+
+
+def digest(program: Program) -> str:
+    """What is executed, in eight digits."""
+    executed = format_program(Program(program.machine, program.ops, apply=program.apply))
+    return hashlib.sha256(executed.encode()).hexdigest()[:8]
 
 
 def text(finding: Finding) -> str:

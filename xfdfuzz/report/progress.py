@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def update(self, stats: Stats, found: list[Finding]) -> None:
+    def update(self, stats: Stats, found: Sequence[object]) -> None:
         """Show the state of the campaign, if the last time is long enough ago."""
         now = time.monotonic()
         if now < self._next:

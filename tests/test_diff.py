@@ -1,0 +1,156 @@
+"""`xfdfuzz diff`: what a user sees differ between two revisions, as programs that replay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz import cli
+from xfdfuzz.engines.compare.diff import diff
+from xfdfuzz.engines.compare.lockstep import Pair, differences, run
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import resolve
+
+Run = Callable[..., tuple[int, str, str]]
+
+WITNESS = Path(__file__).parent.parent / "corpus" / "witness"
+
+
+@pytest.fixture
+def xfdfuzz(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def pair(first: str, second: str) -> Pair:
+    return Pair(resolve(first), resolve(second))
+
+
+def buckets(text: str, first: str, second: str) -> list[str]:
+    program = parse(f"# xfdfuzz program 1\nmachine cpus=1\n\n{text}")
+    return [difference.bucket for difference in differences(program, pair(first, second))]
+
+
+PERMITTED = """\
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx})
+"""
+
+
+def test_an_overwritten_permission_is_a_value_that_differs() -> None:
+    text = "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)\nt0 arch_prctl(ARCH_GET_XCOMP_PERM)\n"
+    assert buckets(text, "v5.17", "v5.17+063452fd94d1") == [
+        "ReqXcompPerm: permission-only-grows@host broken on v5.17 only",
+        "GetXcompPerm: value",
+    ]
+
+
+def test_the_bits_of_an_image_and_the_death_of_a_host_are_told_apart() -> None:
+    text = (
+        f"{PERMITTED}t0 ioctl(v0, KVM_SET_MSRS, {{IA32_XFD: 0x40000}})\n"
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: xtile, data: 1})\n"
+        "t0 ioctl(v0, KVM_GET_XSAVE2)\nt0 ioctl(v0, KVM_RUN) ...\n"
+    )
+    assert buckets(text, "v6.12", "v6.12+b45f72177594") == [
+        "KvmGetXsave2: xstate_bv of the image, xtiledata",
+        "KvmGetXsave2: get-xsave-hides-disabled@KvmGetXsave2 broken on v6.12 only",
+        "KvmRun: gives panic | ok",
+        "KvmRun: warn in handle_xfd_event on v6.12 only",
+        "KvmRun: xrstor-fault in exc_device_not_available on v6.12 only",
+    ]
+
+
+def test_where_the_two_go_different_ways_a_program_ends() -> None:
+    text = "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\nt0 arch_prctl(ARCH_GET_XCOMP_GUEST_PERM)\n"
+    compared = list(run(parse(f"# xfdfuzz program 1\nmachine cpus=1\n\n{text}"), pair("v5.16", "v5.17")))
+    assert [c.diverged for c in compared] == [True]
+    assert compared[0].differences[0].bucket == "ReqXcompGuestPerm: gives -EINVAL | 0"
+
+
+def test_what_only_one_revision_promises_is_not_compared() -> None:
+    """amx-v1 has invariants of its own, which v5.17 cannot break."""
+    program = parse((WITNESS / "t02-stale-request.xfd").read_text())
+    told = " ".join(difference.bucket for difference in differences(program, pair("amx-v1", "v5.17")))
+    assert told
+    assert "request-is-not-stale" not in told
+
+
+def test_a_revision_does_not_differ_from_itself() -> None:
+    report = diff(pair("v7.3", "mainline"), seed=1, examples=40)
+    assert report.stats.examples == 40
+    assert report.found == ()
+
+
+def test_every_difference_is_saved_as_a_program_that_holds(xfdfuzz: Run) -> None:
+    code, out, err = xfdfuzz("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "60")
+    assert code == 1
+    files = sorted(Path("differences").iterdir())
+    assert files
+    for file in files:
+        assert f"saved   {file}" in out
+        assert f"saved {file}" in err
+    code, out, err = xfdfuzz("replay", "differences")
+    assert code == 0, out + err
+    judged = {tuple(line.split()[1:3]) for line in out.splitlines() if line.startswith("ok")}
+    assert judged == {(str(file), revision) for file in files for revision in ("v5.17", "v5.18")}
+
+
+def test_a_patch_alone_is_found_and_named_in_comments(xfdfuzz: Run) -> None:
+    code, out, _ = xfdfuzz("diff", "v5.17", "v5.17+063452fd94d1", "--seed", "1", "--examples", "60", "--format", "json")
+    assert code == 1
+    report = json.loads(out)
+    assert report["revisions"] == ["v5.17", "v5.17+063452fd94d1"]
+    found = {difference["bucket"]: difference for difference in report["differences"]}
+    overwritten = found["ReqXcompPerm: permission-only-grows@host broken on v5.17 only"]
+    assert "# expect: v5.17 violates permission-only-grows\n" in overwritten["program"]
+    assert "# v5.17+063452fd94d1: nothing\n" in overwritten["program"]
+    assert Path(overwritten["file"]).read_text() == overwritten["program"]
+
+
+def test_a_seed_gives_the_same_differences_again(xfdfuzz: Run) -> None:
+    command = ("diff", "amx-v1", "v5.17", "--seed", "3", "--examples", "30", "--format", "json")
+    first, second = (json.loads(xfdfuzz(*command)[1]) for _ in range(2))
+    del first["seconds"], second["seconds"]
+    assert first["differences"]
+    assert first == second
+
+
+def test_the_command_that_repeats_names_a_file_of_the_users(xfdfuzz: Run) -> None:
+    Path("same.py").write_text(
+        'from xfdfuzz.revisions import Series\n\nseries = Series("diffed-series", base="v7.3", title="same")\n'
+    )
+    code, out, _ = xfdfuzz("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
+    assert code == 0
+    path = Path("same.py").resolve()
+    repeat = f"repeat: xfdfuzz diff v7.3 {path} --seed 1 --examples 5 --steps 50 --save differences"
+    assert out.splitlines()[-2:] == [line for line in out.splitlines() if "0 differences in 5 examples" in line] + [
+        repeat
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["v7.3"], "R2"),
+        (["v7.3", "v9"], "unknown revision v9"),
+        (["v5.16", "v5.16+b45f72177594"], "b45f72177594 does not apply to v5.16"),
+        (["v7.3", "v5.17", "--save", "file/below"], "cannot save to file/below: Not a directory"),
+    ],
+)
+def test_bad_input(xfdfuzz: Run, argv: list[str], message: str) -> None:
+    Path("file").write_text("")
+    code, out, err = xfdfuzz("diff", *argv)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,78 @@
+"""`xfdfuzz diff`: what a user sees differ between two revisions."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from xfdfuzz.cli.arguments import Commands, add_command, add_search, search_options
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION
+from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
+from xfdfuzz.cli.saving import Saver
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.compare.diff import DiffReport, Discrepancy
+    from xfdfuzz.engines.compare.lockstep import Pair
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(commands, "diff", _diff, "search two revisions for what a user sees differ")
+    command.add_argument("first", metavar="R1", help="a revision: a name, a label, a file *.py")
+    command.add_argument("second", metavar="R2", help="the one to hold against it")
+    add_search(command, save="differences")
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.compare.lockstep import Pair
+    from xfdfuzz.report import differences, machine, terminal
+
+    first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
+    load_invariants(args.invariants)
+    pair = Pair(first, second)
+    saver: Saver[Discrepancy] = Saver(args.save, differences.save)
+    repeat = shlex.join(["xfdfuzz", "diff", first.address, second.address, *search_options(args)])
+    report = _search(args, pair, saver, repeat)
+    if args.format == "json":
+        machine.write(differences.as_object(report), sys.stdout)
+    else:
+        differences.report(terminal.console(sys.stdout), report, repeat)
+    if report.interrupted or not report.stats.steps:
+        return NOT_JUDGED
+    if any(found.file is None for found in report.found):
+        return BAD_INPUT
+    return VIOLATION if report.found else CLEAN
+
+
+def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> DiffReport:
+    """Search; every difference is saved before anything is said about it."""
+    from xfdfuzz.engines.compare.diff import diff
+    from xfdfuzz.report import terminal
+    from xfdfuzz.report.progress import Progress
+
+    err = terminal.console(sys.stderr)
+    label = f"{pair.first.label} | {pair.second.label}"
+    terminal.line(err, f"{label}: seed {args.seed}; repeat: {repeat}")
+    saved: dict[str, Discrepancy] = {}
+    with Progress(err, label) as progress:
+
+        def on_found(found: Discrepancy) -> None:
+            bucket = found.difference.bucket
+            saved[bucket] = saver.save(found)
+            terminal.line(err, ("found ", "bold"), bucket, f", saved {saved[bucket].file}")
+
+        report = diff(
+            pair,
+            seed=args.seed,
+            seconds=None if args.examples else args.time,
+            examples=args.examples,
+            steps=args.steps,
+            on_progress=progress.update,
+            on_found=on_found,
+        )
+    # Ctrl-C may have come between the difference and its file
+    found = tuple(saved.get(one.difference.bucket) or saver.save(one) for one in report.found)
+    return replace(report, found=found)
