@@ -10,9 +10,9 @@ CLEAN, VIOLATION, BAD_INPUT, NOT_JUDGED = range(4)
 EXIT_CODES = """\
 exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation;
-     matrix: every expectation holds; bisect: found and verified
+     matrix: every expectation holds; bisect: found and verified; diff: no difference
   1  a violation that --known does not know (fuzz); an expectation that fails
-     (replay, matrix), or a violation without one (replay)
+     (replay, matrix), or a violation without one (replay); a difference (diff)
   2  usage or bad input: an unknown revision, commit or invariant, a broken or
      contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a broken file or package of invariants or of a series
