@@ -37,7 +37,9 @@ def add(commands: Commands) -> None:
         help="the programs that stand for known bugs (default: corpus/bugs)",
     )
     command.add_argument("--seeds", type=positive, default=5, metavar="N", help="searches for each bug (default: 5)")
-    command.add_argument("--time", type=seconds, default=60.0, help="longest search; 90, 10m (default: 60)")
+    command.add_argument(
+        "--time", type=seconds, default=60.0, metavar="SECONDS", help="longest search, CPU time (default: 60)"
+    )
     command.add_argument(
         "--control", type=natural, default=10, metavar="SECONDS", help="search the fixed kernel too (default: 10)"
     )

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines.campaign import OutOfTime
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS, search
 from xfdfuzz.engines.replay import judge, revisions_for
@@ -46,7 +47,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Detection:
-    """One search: seconds and examples to the violation; ``bucket`` is empty if there was none."""
+    """One search: CPU seconds and examples to the violation; ``bucket`` is empty if there was none."""
 
     seed: int
     seconds: float
@@ -151,10 +152,26 @@ def subjects(programs: Iterable[tuple[str, Program]]) -> list[Subject]:
 
 @dataclass(kw_only=True)
 class DetectionCampaign(ViolationCampaign):
-    """A fuzz campaign to which only that is news which ``sound`` does not show; it does not shrink."""
+    """A fuzz campaign to which only that is news which ``sound`` does not show; it does not shrink.
+
+    It ends after ``cpu_seconds`` of its process, so that a busy machine does not look like a slow fuzzer.
+    """
 
     sound: Revision
     buckets: frozenset[str]
+    cpu_seconds: float
+    began: float = field(default_factory=time.process_time)
+
+    @property
+    def spent(self) -> float:
+        """CPU seconds since it began."""
+        return time.process_time() - self.began
+
+    def example_done(self) -> None:
+        """Count an example; raise OutOfTime at the end of the CPU time."""
+        super().example_done()
+        if self.spent >= self.cpu_seconds:
+            raise OutOfTime
 
     def start(self, machine: Machine) -> DetectionRun:
         """Boot the broken kernel."""
@@ -176,16 +193,13 @@ class DetectionRun(JudgedRun):
 
 
 def detect(subject: Subject, seed: int, seconds: float) -> Detection:
-    """Search the broken kernel for at most so many seconds."""
+    """Search the broken kernel for at most so many CPU seconds."""
     load()
     campaign = DetectionCampaign(
-        revision=resolve(subject.broken), sound=resolve(subject.sound), buckets=subject.buckets
+        revision=resolve(subject.broken), sound=resolve(subject.sound), buckets=subject.buckets, cpu_seconds=seconds
     )
-    began = time.monotonic()
-    campaign.deadline = began + seconds
     found = search(campaign, seed, 0, STEPS)
-    bucket = found.news.bucket if found else ""
-    return Detection(seed, time.monotonic() - began, campaign.stats.examples + bool(found), bucket)
+    return Detection(seed, campaign.spent, campaign.stats.examples + bool(found), found.news.bucket if found else "")
 
 
 def remaining(subject: Subject, buckets: Sequence[str], seconds: float) -> tuple[str, ...]:

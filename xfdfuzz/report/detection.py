@@ -50,7 +50,7 @@ def markdown(rows: Sequence[Row], seeds: int, seconds: float) -> str:
     parts = [
         "# Detection: does the fuzzer find the known bugs?",
         f"Written by `xfdfuzz bench detection --seeds {seeds} --time {seconds:g} --format markdown` with Python "
-        f"{platform.python_version()} on {platform.machine()}, one core for each search. "
+        f"{platform.python_version()} on {platform.machine()}, in CPU seconds. "
         "[performance.md](performance.md#detection) says what the columns mean.",
         f"**{summary(rows)}.**",
     ]
