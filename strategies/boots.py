@@ -75,12 +75,13 @@ def guest_disabled_xfd(machine: Machine) -> list[Op]:
 
 
 def host_amx(machine: Machine) -> list[Op]:
-    """Another process has every dynamic feature and uses AMX on the VMM's CPU, with a VM waiting."""
+    """Another process uses every dynamic feature on the VMM's CPU, with a VM waiting."""
     use: list[Op] = [
         host.Schedule(0, 1),
         *(tasks.ReqXcompPerm(1, i) for i in xf.components_in(machine.xfd_xfeatures)),
         tasks.UserLdtilecfg(1, 1),
         tasks.UserTileload(1, 2),
+        *([tasks.UserDyn2load(1, 3)] if machine.dyn2 else []),
         host.Schedule(0, 0),
     ]
     return [*with_xcr0(machine), *use]

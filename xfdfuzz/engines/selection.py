@@ -16,9 +16,10 @@ from hypothesis.strategies import SearchStrategy
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.rules import KernelMachine
+    from xfdfuzz.engines.rules.base import Rules
 
-#: How often a rule is drawn beside the others that are enabled.  Rules that only look at something, or that seldom
-#: change anything, get less of the time; what carries a program on gets more.
+#: How often a rule is drawn beside the others of its area that are enabled.  Rules that only look at something, or that
+#: seldom change anything, get less of the time; what carries a program on gets more.
 WEIGHTS: dict[str, int] = {
     "handle_exit": 8,
     "vm_enter": 8,
@@ -66,6 +67,9 @@ WEIGHTS: dict[str, int] = {
 }
 DEFAULT_WEIGHT = 4
 
+#: A rule is drawn by one number below about this.
+_SLOTS = 512
+
 #: Hypothesis draws small numbers more often than large ones, so the order counts: what carries a program on is first.
 _ORDER = {name: place for place, name in enumerate(WEIGHTS)}
 
@@ -91,10 +95,24 @@ class SituatedRules(SearchStrategy[Any]):
         if now not in self._enabled:
             names = [name for name, condition in self._conditions.items() if condition in now]
             names.sort(key=_place)
-            self._enabled[now] = tuple(
-                self._rules[name] for name in names for _ in range(WEIGHTS.get(name, DEFAULT_WEIGHT))
-            )
+            slots = self._slots(names)
+            self._enabled[now] = tuple(self._rules[name] for name in names for _ in range(slots[name]))
         return self._enabled[now]
+
+    def _slots(self, names: list[str]) -> dict[str, int]:
+        """Each area gets its share, however many rules it has; within it the weights count."""
+        areas = {name: self._area(name) for name in names}
+        weights = {name: WEIGHTS.get(name, DEFAULT_WEIGHT) for name in names}
+        totals = {area: sum(weights[name] for name in names if areas[name] is area) for area in set(areas.values())}
+        every = sum(area.SHARE for area in totals)
+        return {
+            name: max(1, round(_SLOTS * areas[name].SHARE / every * weights[name] / totals[areas[name]]))
+            for name in names
+        }
+
+    def _area(self, name: str) -> type[Rules]:
+        """The class that defines the rule."""
+        return next(cls for cls in type(self._machine).__mro__ if name in vars(cls))
 
 
 def _place(name: str) -> tuple[bool, int, str]:

@@ -50,6 +50,8 @@ class Rules(RuleBasedStateMachine):
     """
 
     campaign: ClassVar[Campaign[Any]]
+    #: How much of the time an area gets beside the others that have an enabled rule.
+    SHARE: ClassVar[int] = 1
 
     def __init__(self) -> None:
         super().__init__()

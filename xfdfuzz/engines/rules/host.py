@@ -13,6 +13,8 @@ from xfdfuzz.strategies.values import targets
 class HostRules(Rules):
     """The environment: scheduling, softirqs, memory pressure."""
 
+    SHARE = 6
+
     @on("schedulable", n=st.integers(0, 7))
     def schedule(self, n: int) -> None:
         """Preemption in favour of a user task."""

@@ -10,6 +10,8 @@ from xfdfuzz.strategies.values import picks, targets
 class XsaveRules(Rules):
     """XSAVE images, their sizes, and the older FPU ioctls."""
 
+    SHARE = 4
+
     @on("tasks", n=targets)
     def kvm_check_xsave2(self, n: int) -> None:
         """KVM_CAP_XSAVE2 of /dev/kvm."""
