@@ -54,12 +54,13 @@ class Power(Lifecycle):
     def suspend(self) -> None:
         """Suspend to memory, asked for by current, and resume (kernel/power/suspend.c).
 
-        All other tasks are frozen and all other CPUs offline; current's CPU loses its power.
+        All other tasks are frozen and all other CPUs offline; then every CPU loses its power.
         """
         boot_cpu = self.cpu
         others = [nr for nr in range(self.machine.cpus) if nr != boot_cpu]
         for nr in others:
             self.cpu_down(nr)
+            self.power_off()
         self.on_cpu(boot_cpu)
         self.save_processor_state()
         self.power_off()

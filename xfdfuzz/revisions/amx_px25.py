@@ -2,8 +2,8 @@
 
 Source: 20251224001249.1041934-1-pbonzini@redhat.com, on 6.19-rc (patch n is ...1041934-<n+1>-...), read in the archive.
 The guest's XFD moves to struct fpu_guest and is loaded right before VM entry; fpstate->xfd of a guest stays at its
-reset value 0, so that no XRSTOR of the host can fault on it.  vmx.c is not part of the patches: is_xfd_nm_fault() goes
-on asking fpstate->xfd.
+reset value 0, so that no XRSTOR of the host can fault on it.  vmx.c and fpu/xstate.c are not part of the patches:
+is_xfd_nm_fault() goes on asking fpstate->xfd, and CPU bring-up goes on calling xfd_set_state(), another function now.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ class AmxPx25(AmxV6):
         if self.this_cpu.xfd_state != xfd:
             self.wrmsrl(MSR_IA32_XFD, xfd)
             self.this_cpu.xfd_state = xfd
+
+    def fpu_init_cpu_xfd(self) -> None:
+        """fpu__init_cpu_xstate() goes on to call xfd_set_state(), which trusts the shadow now (fpu/xstate.c).
+
+        What always writes is __xfd_set_state() from patch 2 on, but fpu/xstate.c is not part of the patches.
+        """
+        self.xfd_set_state(self.init_xfd)
 
     def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:
         """As before, for guest_fpu.xfd (x86.c, patch 2)."""
