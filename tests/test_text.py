@@ -287,7 +287,7 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... KVM_RUN, ... execve, arch_prctl(...), clone(...), close(...), "
+            "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, arch_prctl(...), clone(...), close(...), "
             "dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), sigaltstack(...), suspend, "
             "tileload(...), tilerelease, user, vmovups(...), xsave(...)",
         ),
