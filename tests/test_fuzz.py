@@ -26,6 +26,7 @@ OPEN_IN_THE_HOST = {
     "xfd-shadow-matches-msr@Suspend",
     "host-xrstor-never-faults@exit_to_user_mode",
     "no-warning@handle_xfd_event",
+    "no-foreign-registers@xtiledata",
 }
 
 

@@ -28,6 +28,7 @@ from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
@@ -36,7 +37,7 @@ from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.power import Power
-from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, Vcpu
+from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import parse
@@ -595,6 +596,44 @@ t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0
 t0 ldtilecfg(1) = ok
 t0 tileload(2) = ok
 """
+
+
+@mutant("sigframe-is-true", program(HOST_TILES, "t0 signal ... = ok"))
+class SignalLosesTheTiles(FpuSignal):
+    def xfeatures_need_sigframe_write(self) -> int:
+        return super().xfeatures_need_sigframe_write() & ~xf.MASK_XTILE_DATA
+
+
+@mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))
+class FrameHasTheDefaultSize(FpuSignal):
+    def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        super().save_xstate_epilog(frame, fpstate)
+        frame.xstate_size = self.fpu_user_cfg.default_size
+
+
+@mutant("sigframe-describes-itself", program("t0 vmovups(1) = ok", "t0 signal ... = ok"))
+class FrameHidesAvx(FpuSignal):
+    def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        super().save_xstate_epilog(frame, fpstate)
+        frame.xfeatures &= ~xf.MASK_YMM
+
+
+known(
+    "xfd-matches-fpstate",
+    program(
+        "cpu0 schedule(kthread) = ok",
+        "cpu0 schedule(t0) = ok",
+        HOST_TILES,
+        "cpu0 schedule(t1) = ok",
+        "t1 signal ... = ok",
+        "cpu0 schedule(t0) = ok",
+        "t0 user = ok",
+        "cpu0 schedule(t1) = ok",
+        "t1 ... signal = ok",
+    ),
+    broken=resolve("v7.3", revert=["388eff894d6b"]),
+    sound=resolve("v7.3"),
+)
 
 
 @mutant(

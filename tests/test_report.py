@@ -141,7 +141,7 @@ def test_tokens_say_whose_contents_they_are() -> None:
 #: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
 LEFT_OUT = {
     st.Cpu: {"guest", "regs.data"},
-    st.Task: {"pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "vm_fds"},
+    st.Task: {"pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "in_signal", "vm_fds"},
     st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},
     st.Vm: {"mm", "vcpus_0"},
     st.Vcpu: {
@@ -149,7 +149,7 @@ LEFT_OUT = {
         *("exit_msr", "exit_value", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
         "arch.insn_skips",
     },
-    st.System: {"cpus", "tasks", "fpstates", "vms", "vcpus", "ghost"},
+    st.System: {"cpus", "tasks", "sigframes", "fpstates", "vms", "vcpus", "ghost"},
 }
 
 

@@ -108,11 +108,12 @@ def check_xfd(regs: CpuRegs, components: int) -> None:
         raise DeviceNotAvailable(xfd=True)
 
 
-#: The component that each modelled data instruction writes, by the name that programs use for it.
+#: The component that each modelled data instruction writes, or reads (tilestore), by the name that programs use for it.
 INSTRUCTIONS: dict[str, int] = {
     "vmovups": xf.YMM,
     "ldtilecfg": xf.XTILE_CFG,
     "tileload": xf.XTILE_DATA,
+    "tilestore": xf.XTILE_DATA,
     "tilerelease": xf.XTILE_CFG,
     "dyn2load": xf.DYN2,
 }
@@ -143,7 +144,7 @@ def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool
     """Execute one data instruction: load ``token`` into the component it writes.
 
     ``vmovups`` stands for AVX (CR0.TS makes it #NM), ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and
-    ``dyn2load`` for the synthetic component.  LDTILECFG and TILERELEASE initialise TILEDATA.
+    ``dyn2load`` for the synthetic component; ``tilestore`` only reads.  LDTILECFG and TILERELEASE initialise TILEDATA.
     """
     component = INSTRUCTIONS[insn]
     if component in (xf.XTILE_CFG, xf.XTILE_DATA):
@@ -154,6 +155,8 @@ def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool
         if cr0_ts and (component == xf.YMM or not machine.amx_ignores_ts):
             raise DeviceNotAvailable(xfd=False)
         check_xfd(regs, needs & xf.MASK_DYN2)
+    if insn == "tilestore":
+        return
     if insn in ("ldtilecfg", "tilerelease"):
         load_component(regs, xf.XTILE_DATA, 0)
     load_component(regs, component, 0 if insn == "tilerelease" else token)

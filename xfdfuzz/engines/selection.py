@@ -62,7 +62,10 @@ WEIGHTS: dict[str, int] = {
     "schedule": 2,
     "schedule_kthread": 2,
     "sigaltstack": 1,
+    "sigframe_fx_only": 1,
+    "sigframe_write": 1,
     "suspend": 1,
+    "user_tilestore": 1,
     "user_xsave": 1,
 }
 DEFAULT_WEIGHT = 4

@@ -17,7 +17,8 @@ class Situation:
     of ``tasks`` that share a VM's address space, ``idle_tasks`` the same where a vCPU is outside KVM_RUN (``idle``).
     ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
-    a VMM's thread back.  ``suspenders`` can ask for suspend.
+    a VMM's thread back.  ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about
+    to be.  ``suspenders`` can ask for suspend.
     """
 
     dead: bool = False
@@ -25,6 +26,9 @@ class Situation:
     tasks: list[int] = field(default_factory=list)
     cloning: list[int] = field(default_factory=list)
     execs: list[int] = field(default_factory=list)
+    signalable: list[int] = field(default_factory=list)
+    signalled: list[int] = field(default_factory=list)
+    handlers: list[int] = field(default_factory=list)
     leaving: list[int] = field(default_factory=list)
     vms: list[int] = field(default_factory=list)
     vm_tasks: list[int] = field(default_factory=list)
@@ -78,8 +82,11 @@ class Situation:
                     waiting.append(nr)
             elif task.in_execve:
                 self.execs.append(nr)
+            elif task.in_signal:
+                self.signalled.append(nr)
             elif not task.kvm_run:
                 self.tasks.append(nr)
+                (self.handlers if k.system.sigframes[nr].valid else self.signalable).append(nr)
         self.cloning = self.tasks if room else []
         self.schedulable = [(cpu, nr) for cpu in range(len(k.cpus)) if not k.cpus[cpu].guest for nr in waiting]
         self.vms = [nr for nr, vm in enumerate(k.vms) if vm.exists]
@@ -123,7 +130,7 @@ class Situation:
         self.idle_cpus = [nr for nr in self.host_cpus if k.cpus[nr].current >= st.USER_TASKS]
         self.secondary_cpus = [nr for nr in self.host_cpus if nr]
         first = k.cpus[0].current
-        if first in self.tasks and not any(task.kvm_run or task.in_execve for task in k.tasks[: st.USER_TASKS]):
+        if first in self.tasks and not any(t.kvm_run or t.in_execve or t.in_signal for t in k.tasks[: st.USER_TASKS]):
             self.suspenders = [first]
 
 

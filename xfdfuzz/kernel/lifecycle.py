@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign
-from xfdfuzz.arch.registers import load_component
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EAGAIN
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
-from xfdfuzz.kernel.process import Process
-from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, Task
+from xfdfuzz.kernel.signal import Signals
+from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, SigFrame, Task
 
 CLONE_VM = 0x100
 CLONE_THREAD = 0x10000
 
 
-class Lifecycle(Process):
+class Lifecycle(Signals):
     """How tasks come, change and go.
 
     Who shares an address space is taken to share the table of open files too.
@@ -37,6 +35,7 @@ class Lifecycle(Process):
             task.group_leader = self.current.group_leader
         if not flags & CLONE_VM:
             task.sas_ss_size = self.current.sas_ss_size
+            assign(self.system.sigframes[child], self.system.sigframes[self.current_nr])
         task.pkru = self.regs.data[xf.PKRU] if self.machine.pku else 0
         self.fpu_clone(child, flags)
         return 0, child
@@ -81,6 +80,7 @@ class Lifecycle(Process):
         self.current.mm = self.free_mm()
         self.close_unused_vms()
         self.current.in_execve = 1
+        assign(self.system.sigframes[self.current_nr], SigFrame())
         self.fpu_flush_thread()
 
     def de_thread(self) -> None:
@@ -115,11 +115,6 @@ class Lifecycle(Process):
         """Its second half."""
         self.fpu_reset_fpregs()
 
-    def pkru_write_default(self) -> None:
-        """pkru_flush_thread(), pkru_write_default() (arch/x86/kernel/process.c, include/asm/pkru.h)."""
-        if self.machine.pku:
-            load_component(self.regs, xf.PKRU, PKRU_DEFAULT)
-
     # -- exit ----------------------------------------------------------------------------------------------------
 
     def do_exit(self) -> None:
@@ -152,6 +147,7 @@ class Lifecycle(Process):
         if self.fpu_state_size_dynamic and self.tasks[nr].fpu.fpstate >= FIRST_VALLOC:
             self.vfree(self.tasks[nr].fpu.fpstate)
         assign(self.tasks[nr], Task())
+        assign(self.system.sigframes[nr], SigFrame())
 
     def close_unused_vms(self) -> None:
         """Descriptors of VMs were closed: KVM destroys those that nobody has open any more (virt/kvm/kvm_main.c)."""

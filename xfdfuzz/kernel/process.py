@@ -10,13 +10,13 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, Invalid
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.fpu.signal import FpuSignal
 
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
 
 
-class Process(Xstate):
+class Process(FpuSignal):
     """What tasks do with the FPU core."""
 
     # -- context switch ------------------------------------------------------------------------------------------

@@ -115,14 +115,15 @@ class Task(Struct):
 
     ``on_cpu`` is the CPU number plus 1, or 0; ``user_mode`` says that the task executes user code rather than the
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
-    execve(2), past the point of no return.  ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the
-    bitmap of VMs that it has open.
+    execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal().
+    ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the bitmap of VMs that it has open.
     """
 
     __slots__ = ()
     exists: U8
     exit_state: U8
     in_execve: U8
+    in_signal: U8
     vm_fds: U8
     pf_kthread: U8
     group_leader: U8
@@ -134,6 +135,24 @@ class Task(Struct):
     sas_ss_size: U32
     pkru: U8
     fpu: Fpu
+
+
+@struct()
+class SigFrame(Struct):
+    """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
+
+    ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the magics only
+    whether they are intact.
+    """
+
+    __slots__ = ()
+    valid: U8
+    magic1: U8
+    magic2: U8
+    extended_size: U32
+    xstate_size: U32
+    xfeatures: U64
+    area: XsaveArea
 
 
 @struct()
@@ -301,7 +320,7 @@ class Ghost(Struct):
     vcpus: Array[GhostVcpu]
 
 
-@struct(cpus=MAX_CPUS, tasks=NR_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS)
+@struct(cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS)
 class System(Struct):
     """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died."""
 
@@ -310,6 +329,7 @@ class System(Struct):
     alloc_failures: U8
     cpus: Array[Cpu]
     tasks: Array[Task]
+    sigframes: Array[SigFrame]
     fpstates: Array[Fpstate]
     vms: Array[Vm]
     vcpus: Array[Vcpu]

@@ -10,7 +10,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
-from xfdfuzz.program.ops import guest, host, run
+from xfdfuzz.program.ops import guest, host, run, signals
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
 
@@ -98,6 +98,8 @@ def _switch_to(k: Kernel, task: int) -> Iterator[Op]:
     if not k.tasks[task].on_cpu:
         idle = next((nr for nr, cpu in enumerate(k.cpus) if not cpu.guest), 0)
         yield host.Schedule(idle, task)
+    if k.tasks[task].in_signal:
+        yield signals.SignalDelivered(task)
 
 
 def _finish_run(k: Kernel, nr: int) -> Iterator[Op]:

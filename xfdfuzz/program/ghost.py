@@ -10,7 +10,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, Vcpu
+from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
 
 #: Tokens are ``owner << OWNER_SHIFT | token``.
 OWNER_SHIFT = 3
@@ -48,6 +48,20 @@ def define(regs: GhostRegs, component: int, token: int) -> None:
     """The component now holds exactly ``token``."""
     regs.data[component] = token
     regs.undefined &= ~(1 << component)
+
+
+def initialise(k: Kernel, task: int) -> None:
+    """The task's user components are in their initial configuration."""
+    for i in xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE):
+        define(k.system.ghost.tasks[task], i, 0)
+
+
+def of_sigframe(k: Kernel, frame: SigFrame) -> dict[int, int]:
+    """The components that a sigreturn loads: those that the frame says it has, or x87 and SSE without its magic."""
+    area = frame.area
+    if not (k.use_xsave and frame.magic1):
+        return {i: area.data[i] for i in (xf.X87, xf.SSE)}
+    return {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
 
 
 def set_xfd(vcpu: GhostVcpu, value: int) -> None:

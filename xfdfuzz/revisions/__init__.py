@@ -117,16 +117,24 @@ _STABLE = {
         "stable",
         "Debian linux-source-6.1",
         "v6.1",
-        ("1f69383b203e", "8647c52e9504", "10e4b5166df9", "1937e18cc3cf", "dda366083e5f", "b45f72177594"),
+        (
+            "1f69383b203e",
+            "8647c52e9504",
+            "10e4b5166df9",
+            "1937e18cc3cf",
+            "dda366083e5f",
+            "388eff894d6b",
+            "b45f72177594",
+        ),
     ),
     "v6.12.117": _Point(
         AmxV6,
         "stable",
         "Debian linux-source-6.12",
         "v6.12",
-        ("1937e18cc3cf", "dda366083e5f", "184bd464bdb6", "b45f72177594"),
+        ("1937e18cc3cf", "dda366083e5f", "184bd464bdb6", "388eff894d6b", "b45f72177594"),
     ),
-    "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17"),
+    "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17", ("388eff894d6b",)),
 }
 #: Posted against mainline, not merged.
 _UNMERGED = {

@@ -65,6 +65,11 @@ class SyscallRules(Rules):
         self.do(tasks.UserTileload(self.task(n), token))
 
     @on("tasks", n=targets)
+    def user_tilestore(self, n: int) -> None:
+        """TILESTORED in user mode."""
+        self.do(tasks.UserTilestore(self.task(n)))
+
+    @on("tasks", n=targets)
     def user_tilerelease(self, n: int) -> None:
         """TILERELEASE in user mode."""
         self.do(tasks.UserTilerelease(self.task(n)))

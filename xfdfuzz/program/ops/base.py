@@ -54,14 +54,16 @@ ZERO = Result(0)
 
 
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside KVM_RUN or execve()."""
+    """An op of a user task that is on a CPU and not inside KVM_RUN, execve() or the delivery of a signal."""
 
     __slots__ = ()
     task: int
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(task.on_cpu and not task.kvm_run and not task.in_execve)
+        return self.task < USER_TASKS and bool(
+            task.on_cpu and not task.kvm_run and not task.in_execve and not task.in_signal
+        )
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""

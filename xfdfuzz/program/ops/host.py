@@ -110,7 +110,7 @@ class Suspend(TaskOp):
     task: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
-        busy = any(task.kvm_run or task.in_execve for task in k.tasks)
+        busy = any(task.kvm_run or task.in_execve or task.in_signal for task in k.tasks)
         return not busy and k.tasks[self.task].on_cpu == 1 and TaskOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:

@@ -152,6 +152,17 @@ class UserTileload(_UserInsn):
         return self.insn(k, "tileload", self.token)
 
 
+@op("t{task} tilestore")
+class UserTilestore(TaskOp):
+    """TILESTORED in user mode: it reads the tiles, and like TILELOADD grows the fpstate with its first use."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        return Result(k.user_insn("tilestore", 0))
+
+
 @op("t{task} tilerelease")
 class UserTilerelease(_UserInsn):
     """TILERELEASE in user mode."""

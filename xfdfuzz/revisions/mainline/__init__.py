@@ -21,6 +21,7 @@ from xfdfuzz.revisions.mainline.host import (
     ExecInvalidatesTask,
     IdleReleasesTiles,
     InitFpstateStatic,
+    XfdOnSignal,
     XfdStateInSync,
 )
 from xfdfuzz.revisions.mainline.kvm import (
@@ -72,6 +73,7 @@ SERIES = (
     CetKernelGuestOnly,
     CetXss,
     MpStateWithoutFpu,
+    XfdOnSignal,
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,

@@ -1,4 +1,4 @@
-"""The FPU core for host tasks: init_fpstate, exec, idle, CPU bring-up."""
+"""The FPU core for host tasks: init_fpstate, exec, idle, CPU bring-up, signals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import execute
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.power import Power
+from xfdfuzz.kernel.state import Fpstate
 from xfdfuzz.revisions.queue import patch
 
 
@@ -76,3 +78,19 @@ class XfdStateInSync(Power):
         """xfd_set_state() (fpu/xstate.c)."""
         super().fpu_init_cpu_xfd()
         self.this_cpu.xfd_state = self.init_xfd
+
+
+@patch(
+    "388eff894d6b",
+    "x86/fpu: Ensure XFD state on signal delivery",
+    version="v6.18",
+    fixes=("672365477ae8",),
+    stable=("v6.1.192", "v6.6.y", "v6.12.117", "v6.17.13"),
+)
+class XfdOnSignal(FpuSignal):
+    """A handler starts under its task's XFD, whoever ran since the frame was set up (CVE-2025-68171)."""
+
+    def fpu_clear_user_states_xfd(self, fpstate: Fpstate) -> None:
+        """(fpu/core.c)."""
+        super().fpu_clear_user_states_xfd(fpstate)
+        self.xfd_update_state(fpstate)

@@ -1,0 +1,42 @@
+"""Signal frames: what user space finds on its stack, and gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.program.ops.signals import Signal
+
+
+@invariant("sigframe-is-true", "corruption", ("SIG", "HSTATE"), ops=(Signal,))
+def sigframe_is_true(view: View) -> Iterator[Broken]:
+    """The image in a signal frame holds the registers that the signal interrupted, all of them, and those alone: the
+    handler looks at it, and sigreturn brings it back."""
+    op = view.step.op
+    assert isinstance(op, Signal)
+    frame, ideal = view.k.system.sigframes[op.task], view.k.system.ghost.tasks[op.task]
+    if view.step.result.ret != "ok":
+        return
+    shown = frame.area.xstate_bv if view.k.use_xsave else xf.MASK_FPSSE
+    user = view.k.machine.user_xfeatures & ~xf.MASK_PKRU if view.k.use_xsave else xf.MASK_FPSSE
+    for i in xf.components_in(user & ~ideal.undefined):
+        found = frame.area.data[i] if shown >> i & 1 else 0
+        if found != ideal.data[i]:
+            yield Broken(f"t{op.task}'s frame has {found} in {xf.NAMES[i]}, it was {ideal.data[i]}", component_site(i))
+
+
+@invariant("sigframe-describes-itself", "abi", ("SIG",), ops=(Signal,))
+def sigframe_describes_itself(view: View) -> Iterator[Broken]:
+    """sw_reserved of a signal frame says how large the image is and what may be in it: user space copies frames by it,
+    and the magic number behind the image must not be overwritten."""
+    op = view.step.op
+    assert isinstance(op, Signal)
+    frame = view.k.system.sigframes[op.task]
+    if view.step.result.ret != "ok" or not view.k.use_xsave:
+        return
+    needed = view.k.machine.cpuid.standard_size(frame.xfeatures)
+    if needed > frame.xstate_size:
+        yield Broken(f"t{op.task}'s frame says {frame.xstate_size} bytes, its features take {needed}", "size")
+    if frame.area.xstate_bv & ~(frame.xfeatures | xf.MASK_FPSSE):
+        yield Broken(f"t{op.task}'s frame holds {frame.area.xstate_bv:#x}, it says {frame.xfeatures:#x}", "xfeatures")

@@ -1,0 +1,178 @@
+"""The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c and core.c, v5.16).
+
+User memory is taken to be there: what d877550eaf2d cured, a retry for ever on a page that is not, is left out.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave
+from xfdfuzz.arch.cpuid import HEADER_END
+from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, load_component
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.event import OVERRUN
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
+from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate, SigFrame
+
+#: FP_XSTATE_MAGIC2_SIZE, in bytes.
+FP_XSTATE_MAGIC2_SIZE = 4
+
+
+class FpuSignal(Xstate):
+    """Registers into a signal frame, out of it, and into their initial state for the handler."""
+
+    @property
+    def xfeature_mask_user_restore(self) -> int:
+        """XFEATURE_MASK_USER_RESTORE: all user features but PKRU (include/asm/fpu/xstate.h)."""
+        return self.user_supported & ~xf.MASK_PKRU
+
+    def xstate_sigframe_size(self, fpstate: Fpstate) -> int:
+        """Bytes of the frame's FPU part."""
+        return fpstate.user_size + (FP_XSTATE_MAGIC2_SIZE if self.use_xsave else 0)
+
+    # -- delivery ------------------------------------------------------------------------------------------------
+
+    def copy_fpstate_to_sigframe(self, frame: SigFrame) -> None:
+        """XSAVE into the user's stack, then what only software knows of the frame."""
+        fpstate = self.deref(self.current.fpu.fpstate)
+        frame.area.xstate_bv = frame.area.xcomp_bv = 0
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        self.copy_fpregs_to_sigframe(frame, fpstate)
+        self.save_xstate_epilog(frame, fpstate)
+
+    def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        """With XSAVE or FXSAVE."""
+        if self.use_xsave:
+            self.xsave_to_user_sigframe(frame, fpstate)
+            return
+        for i in (xf.X87, xf.SSE):
+            frame.area.data[i] = self.regs.data[i]
+
+    def xsave_to_user_sigframe(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        """PKRU included; with dynamic features, tiles only while they are in use (fpu/xstate.h)."""
+        mask = fpstate.user_xfeatures
+        if self.fpu_state_size_dynamic:
+            mask &= self.xfeatures_need_sigframe_write()
+        self.xfd_validate_state(fpstate, mask, False)
+        xsave.xsave(self.regs, frame.area, mask)
+        end = self.machine.cpuid.standard_size(mask & self.regs.xcr0)
+        if end > fpstate.user_size:
+            self.report(OVERRUN, end, fpstate.user_size)
+
+    def xfeatures_need_sigframe_write(self) -> int:
+        """What XGETBV(1) says to be in use, and all but tiles (include/asm/fpu/xcr.h).
+
+        XFEATURE_MASK_SIGFRAME_INITOPT is XFEATURE_MASK_XTILE; the synthetic component is taken to be like it.
+        """
+        optimisable = xf.MASK_XTILE | xf.MASK_DYN2
+        return self.regs.xcr0 & self.regs.xinuse | self.user_supported & ~optimisable
+
+    def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        """sw_reserved and the second magic; XSTATE_BV always has x87 and SSE."""
+        frame.magic1 = 1
+        frame.extended_size = fpstate.user_size + FP_XSTATE_MAGIC2_SIZE
+        frame.xfeatures = fpstate.user_xfeatures
+        frame.xstate_size = fpstate.user_size
+        if self.use_xsave:
+            frame.magic2 = 1
+            frame.area.xstate_bv |= xf.MASK_FPSSE
+
+    def fpu_clear_user_states(self) -> None:
+        """fpu__clear_user_states(): the handler starts with initial user states (fpu/core.c)."""
+        fpu = self.current.fpu
+        fpstate = self.deref(fpu.fpstate)
+        if self.xfeatures_mask_supervisor() and not self.fpregs_state_valid(fpu, self.current_nr):
+            self.os_xrstor(fpstate, self.xfeatures_mask_supervisor())
+        self.fpu_clear_user_states_xfd(fpstate)
+        self.restore_fpregs_from_init_fpstate(self.xfeature_mask_user_restore)
+        self.fpregs_mark_activate()
+
+    @seam
+    def fpu_clear_user_states_xfd(self, fpstate: Fpstate) -> None:
+        """Nothing looks at XFD before the registers are called current's, until 388eff894d6b (6.18)."""
+
+    def restore_fpregs_from_init_fpstate(self, mask: int) -> None:
+        """Into their initial state, and PKRU to its default (fpu/core.c)."""
+        init = self.fpstates[INIT_FPSTATE]
+        if self.use_xsave:
+            self.os_xrstor(init, mask)
+        else:
+            for i in (xf.X87, xf.SSE):
+                load_component(self.regs, i, init.regs.data[i])
+        self.pkru_write_default()
+
+    def pkru_write_default(self) -> None:
+        """pkru_write_default() (include/asm/pkru.h)."""
+        if self.machine.pku:
+            load_component(self.regs, xf.PKRU, PKRU_DEFAULT)
+
+    # -- sigreturn -----------------------------------------------------------------------------------------------
+
+    def fpu_restore_sig(self, frame: SigFrame) -> bool:
+        """fpu__restore_sig(): False, and initial registers, for a frame that cannot be used."""
+        success = self._fpu_restore_sig(frame)
+        if not success:
+            self.fpu_clear_user_states()
+        return success
+
+    def _fpu_restore_sig(self, frame: SigFrame) -> bool:
+        """__fpu_restore_sig()."""
+        if not self.use_xsave:
+            return self.restore_fpregs_from_user(frame, xf.MASK_FPSSE, False)
+        fx_only = not self.check_xstate_in_sigframe(frame)
+        xfeatures = xf.MASK_FPSSE if fx_only else frame.xfeatures
+        return self.restore_fpregs_from_user(frame, xfeatures, fx_only)
+
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
+        """Whether there is more than the legacy region: both magics, and a size that can be."""
+        user_size = self.deref(self.current.fpu.fpstate).user_size
+        if not frame.magic1 or not HEADER_END <= frame.xstate_size <= user_size:
+            return False
+        return frame.xstate_size <= frame.extended_size and bool(frame.magic2)
+
+    def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
+        """Load what the task may use; then the registers are current's."""
+        fpstate = self.deref(self.current.fpu.fpstate)
+        self.xfd_update_state(fpstate)
+        if not self._restore_fpregs_from_user(frame, fpstate, xrestore & fpstate.user_xfeatures, fx_only):
+            if self.current.tif_need_fpu_load:
+                self.cpu_invalidate_fpregs_state()
+            return False
+        if self.current.tif_need_fpu_load and self.xfeatures_mask_supervisor():
+            self.os_xrstor(fpstate, self.xfeatures_mask_supervisor())
+        self.fpregs_mark_activate()
+        return True
+
+    def _restore_fpregs_from_user(self, frame: SigFrame, fpstate: Fpstate, xrestore: int, fx_only: bool) -> bool:
+        """__restore_fpregs_from_user(): of the task's features, initialise what the frame does not speak of."""
+        if not self.use_xsave:
+            return self.fxrstor_from_user_sigframe(frame)
+        if fx_only:
+            loaded = self.fxrstor_from_user_sigframe(frame)
+        else:
+            loaded = self.xrstor_from_user_sigframe(frame, fpstate, xrestore)
+        init_bv = fpstate.user_xfeatures & ~xrestore
+        if loaded and init_bv:
+            self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
+        return loaded
+
+    def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
+        """FXRSTOR."""
+        for i in (xf.X87, xf.SSE):
+            load_component(self.regs, i, frame.area.data[i])
+        return True
+
+    def xrstor_from_user_sigframe(self, frame: SigFrame, fpstate: Fpstate, mask: int) -> bool:
+        """XRSTOR; a fault is the frame's (fpu/xstate.h)."""
+        self.xfd_validate_state(fpstate, mask, True)
+        area: XsaveArea = frame.area
+        try:
+            xsave.xrstor(self.regs, area, mask)
+        except DeviceNotAvailable:
+            self.exc_device_not_available_in_kernel()
+        except GeneralProtection:
+            return False
+        return True

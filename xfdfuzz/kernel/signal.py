@@ -1,0 +1,65 @@
+"""Signals: delivery in its preemptible halves, and rt_sigreturn (arch/x86/kernel/{signal,signal_64}.c, v5.16).
+
+At most one signal is handled at a time; a handler runs with all others blocked.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.state import SigFrame
+
+#: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
+RT_SIGFRAME_SIZE = 440
+
+
+class Signals(Process):
+    """Signal frames, on the alternate stack where there is one (SA_ONSTACK)."""
+
+    @phase_of("handle_signal")
+    def setup_rt_frame(self) -> bool:
+        """handle_signal() as far as the frame stands; False when the alternate stack is too small (SIGSEGV)."""
+        if not self.get_sigframe():
+            return False
+        self.current.in_signal = 1
+        return True
+
+    def get_sigframe(self) -> bool:
+        """Find the place, then save the registers there."""
+        size = self.current.sas_ss_size
+        if size and not self.on_sig_stack(size):
+            return False
+        frame = self.system.sigframes[self.current_nr]
+        frame.valid = 1
+        self.get_sigframe_save(frame)
+        return True
+
+    @seam
+    def on_sig_stack(self, size: int) -> bool:
+        """fpu__alloc_mathframe() and the rest of the frame: is the stack pointer still on the stack of ``size`` bytes?
+
+        Its end is taken to be aligned to 64 bytes.
+        """
+        fpstate = self.deref(self.current.fpu.fpstate)
+        sp = size - self.xstate_sigframe_size(fpstate) & -64
+        sp = (sp - RT_SIGFRAME_SIZE & -16) - 8
+        return sp > 0
+
+    @seam
+    def get_sigframe_save(self, frame: SigFrame) -> None:
+        """The end of get_sigframe()."""
+        self.copy_fpstate_to_sigframe(frame)
+
+    @phase_of("handle_signal")
+    def handle_signal_clear(self) -> None:
+        """handle_signal(), its end: the handler starts with the new FPU state."""
+        self.fpu_clear_user_states()
+        self.current.in_signal = 0
+
+    def rt_sigreturn(self) -> bool:
+        """rt_sigreturn(2); False: the frame was bad, and the task gets SIGSEGV."""
+        frame = self.system.sigframes[self.current_nr]
+        success = self.fpu_restore_sig(frame)
+        assign(frame, SigFrame())
+        return success

@@ -1,0 +1,113 @@
+"""Signals: delivery in its preemptible halves, what the handler does to its frame, and sigreturn."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Nr, UserImage
+from xfdfuzz.program.ops.base import OK, TaskOp, op
+from xfdfuzz.program.step import Result, image_of
+
+
+@op("t{task} signal ...")
+class Signal(TaskOp):
+    """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
+
+    The value is the image in it; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
+    user mode, so what is pending there is not finished first.
+    """
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        return TaskOp.enabled(self, k) and not k.system.sigframes[self.task].valid
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.current.user_mode = 0
+        if not k.setup_rt_frame():
+            return Result("SIGSEGV")
+        return Result("ok", image_of(k.system.sigframes[self.task].area))
+
+
+@op("t{task} ... signal")
+class SignalDelivered(TaskOp):
+    """The registers get their initial values and the handler begins."""
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        task = k.tasks[self.task]
+        return bool(task.on_cpu and task.in_signal)
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.handle_signal_clear()
+        ghost.initialise(k, self.task)
+        return OK
+
+
+class _HandlerOp(TaskOp):
+    __slots__ = ()
+
+    def enabled(self, k: Kernel) -> bool:
+        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+
+    def frame(self, k: Kernel) -> SigFrame:
+        """The handler runs and looks at its frame."""
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return k.system.sigframes[self.task]
+
+
+@op("t{task} sigframe({image})")
+class SigframeWrite(_HandlerOp):
+    """The handler writes the header of the image in its frame, and the components in XSTATE_BV."""
+
+    task: Nr = 0
+    image: UserImage = UserImage(xf.MASK_YMM, 1)
+
+    def run(self, k: Kernel) -> Result:
+        area = self.frame(k).area
+        area.xstate_bv, area.xcomp_bv = self.image.xstate_bv, self.image.xcomp_bv
+        token = ghost.task_token(self.task, self.image.data)
+        for i in xf.components_in(self.image.xstate_bv):
+            area.data[i] = 0 if self.image.init >> i & 1 else token
+        return OK
+
+
+@op("t{task} sigframe(fx_only)")
+class SigframeFxOnly(_HandlerOp):
+    """The handler destroys FP_XSTATE_MAGIC1, so that only x87 and SSE count."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.frame(k).magic1 = 0
+        return OK
+
+
+@op("t{task} sigreturn")
+class Sigreturn(TaskOp):
+    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.
+
+    A task that was preempted before is taken to have been inside the system call already.
+    """
+
+    task: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.current.user_mode = 0
+        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
+        success = k.rt_sigreturn()
+        ghost.initialise(k, self.task)
+        if success:
+            for i, token in expected.items():
+                ghost.define(k.system.ghost.tasks[self.task], i, token)
+        return OK if success else Result("SIGSEGV")
