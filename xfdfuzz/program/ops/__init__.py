@@ -3,4 +3,4 @@
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import OPS, Op
 
-__all__ = ["OPS", "Op", "guest", "host", "kvm", "processes", "run", "tasks", "xsave"]
+__all__ = ["OPS", "Op", "guest", "host", "kvm", "processes", "run", "signals", "tasks", "xsave"]
