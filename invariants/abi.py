@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, Vcpu
+from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import VcpuIoctl
 from xfdfuzz.program.ops.kvm import (
     KvmGetDeviceAttr,
@@ -114,7 +115,7 @@ def same_cpuid_again_is_accepted(view: View) -> Iterator[Broken]:
     op = view.step.op
     assert isinstance(op, KvmSetCpuid2)
     before = view.before.vcpus[op.vcpu]
-    stored = (before.arch.cpuid_xcr0, before.arch.cpuid_xfd, before.arch.cpuid_amx)
+    stored = (before.arch.cpuid_xcr0, before.arch.cpuid_xfd, before.arch.cpuid_amx, before.arch.cpuid_xss)
     again = before.arch.cpuid_set and before.last_vmentry_cpu != -1 and op.entries == stored
     if again and view.step.result.ret not in (0, -EIO):
         yield Broken(f"v{op.vcpu}: KVM_SET_CPUID2 refuses the CPUID that it has with {view.step.result}")
@@ -128,8 +129,9 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     before = view.before.vcpus[nr]
     if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1:
         return
-    table, xcr0 = view.k.machine.cpuid, view.k.system.ghost.vcpus[nr].xcr0
-    expected = table.compacted_size(xcr0) if before.exit_msr else table.standard_size(xcr0)
+    table, ideal = view.k.machine.cpuid, view.k.system.ghost.vcpus[nr]
+    xcr0 = ideal.xcr0
+    expected = table.compacted_size(xcr0 | ideal.xss) if before.exit_msr else table.standard_size(xcr0)
     if view.step.result.out != expected:
         yield Broken(f"v{nr} reads {view.step.result.out}, XCR0 = {xcr0:#x} takes {expected} bytes")
 
@@ -234,15 +236,19 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
 
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
-    """KVM_GET_MSRS of IA32_XFD and IA32_XFD_ERR gives what the guest would read."""
+    """KVM_GET_MSRS gives what the guest would read."""
     op, value = view.step.op, view.step.result.out
     assert isinstance(op, KvmGetMsrs)
-    if isinstance(value, int):
-        ideal = view.k.system.ghost.vcpus[op.vcpu]
-        expected = ideal.xfd if op.msr == MSR_IA32_XFD else ideal.xfd_err
-        exposed = view.k.vcpus[op.vcpu].arch.cpuid_xfd
-        if exposed and value != expected:
-            yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
+    if not isinstance(value, int):
+        return
+    ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
+    expected = ghost.read_msr(ideal, op.msr)
+    if op.msr in XSTATE_MSRS:
+        exposed = view.k.guest_cpu_cap_has_shstk(vcpu)
+    else:
+        exposed = bool(vcpu.arch.cpuid_xfd or op.msr == MSR_IA32_XSS)
+    if exposed and value != expected:
+        yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
 
 
 @invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs,))
@@ -251,7 +257,8 @@ def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     migration must carry."""
     op = view.step.op
     assert isinstance(op, KvmGetMsrs)
-    if view.step.result.ret == 0 and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
+    xfd = op.msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR)
+    if view.step.result.ret == 0 and xfd and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
         yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")
 
 
@@ -259,7 +266,10 @@ def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
 def xfd_msrs_are_listed(view: View) -> Iterator[Broken]:
     """Where KVM offers XFD to guests, KVM_GET_MSR_INDEX_LIST names IA32_XFD and IA32_XFD_ERR: VMMs migrate what is on
     the list."""
-    if view.k.kvm_cpu_cap_has_xfd() and not view.step.result.out:
+    op = view.step.op
+    assert isinstance(op, KvmGetMsrIndexList)
+    offered = op.msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) and view.k.kvm_cpu_cap_has_xfd()
+    if offered and not view.step.result.out:
         yield Broken("KVM offers XFD, and its MSR is not on the list")
 
 
@@ -271,7 +281,9 @@ def xfd_msrs_can_be_restored(view: View) -> Iterator[Broken]:
     assert isinstance(op, KvmSetMsrs)
     taken = view.step.result.ret
     refused = op.msrs.entries[taken : taken + 1] if isinstance(taken, int) and taken >= 0 else ()
-    if view.k.kvm_cpu_cap_has_xfd() and any(value == 0 for _, value in refused):
+    if view.k.kvm_cpu_cap_has_xfd() and any(
+        value == 0 and index in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) for index, value in refused
+    ):
         yield Broken(f"v{op.vcpu}: KVM_SET_MSRS refuses the reset value")
 
 

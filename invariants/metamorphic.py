@@ -14,7 +14,7 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
@@ -33,6 +33,9 @@ from xfdfuzz.program.ops.kvm import (
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm
 from xfdfuzz.program.ops.xsave import KvmSetXsave
 from xfdfuzz.program.step import Result, format_ret
+
+#: What a VMM saves of a vCPU, of the MSRs that are modelled.
+_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 
 
 class GuestState(NamedTuple):
@@ -72,7 +75,7 @@ def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]
 
 def visible_components(vcpu: Vcpu) -> int:
     """What the guest can have in registers; PKRU has a way of its own."""
-    return (vcpu.arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~xf.MASK_PKRU
+    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | xf.MASK_FPSSE) & ~xf.MASK_PKRU
 
 
 # -- the order of a restore --------------------------------------------------------------------------------------------
@@ -192,11 +195,12 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
-    """KVM does not look again at XCR0 and the XFD MSRs when user space takes features away with a second
+    """KVM does not look again at XCR0, IA32_XSS and the XFD MSRs when user space takes features away with a second
     KVM_SET_CPUID2, in no revision; what lies outside its CPUID then no other vCPU accepts."""
     arch = vcpu.arch
     msrs = k.guest_xfd(arch.guest_fpu) | arch.guest_fpu.xfd_err
-    return not (arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0)
+    outside = arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0
+    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss)
 
 
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:
@@ -207,12 +211,12 @@ def _settled(k: Kernel, vcpu: Vcpu) -> bool:
 def save(k: Kernel, vcpu: Vcpu) -> Saved:
     """Get everything, as a VMM does."""
     arch = vcpu.arch
-    read = [(index, *k.kvm_get_msrs(vcpu, index)) for index in (MSR_IA32_XFD, MSR_IA32_XFD_ERR)]
+    read = [(index, *k.kvm_get_msrs(vcpu, index)) for index in _MSRS]
     ret, image = k.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
     if ret:
         _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
     return Saved(
-        CpuidEntries(arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx)),
+        CpuidEntries(arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx), arch.cpuid_xss),
         bool(arch.cr4_osxsave),
         tuple((index, value) for index, count, value in read if count),
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu),

@@ -70,8 +70,10 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     corruption in the guest.  What the architecture leaves undefined (tile data after XFD was set) may be either the old
     value or the initial one."""
     regs, ideal, own, who = _guest(view)
+    k = view.k
+    has = regs.xcr0 | k.vcpus[view.step.op.vcpu].arch.guest_supported_xss  # type: ignore[attr-defined]
     for i, found, expected, foreign in _differences(regs, ideal, own):
-        if not foreign and regs.xcr0 >> i & 1:
+        if not foreign and has >> i & 1:
             yield Broken(_describe(who, i, found, expected), component_site(i))
 
 

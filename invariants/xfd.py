@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
 from xfdfuzz.kernel.state import EXIT_MSR_READ
+from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import VcpuIoctl, VcpuRunOp
 from xfdfuzz.program.ops.guest import GuestRdmsr
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
@@ -93,6 +93,26 @@ def guest_sees_its_xcr0(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr} runs with XCR0 = {view.k.regs.xcr0:#x}, it was set to {ideal:#x}")
 
 
+@invariant("guest-sees-its-xss", "corruption", ("GSTATE",), ops=(VmEnter,))
+def guest_sees_its_xss(view: View) -> Iterator[Broken]:
+    """IA32_XSS in a guest with XSAVES is what the guest or user space wrote last: with another its XSAVES loses state,
+    or its XRSTORS is a #GP."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    arch, ideal = view.k.vcpus[nr].arch, view.k.system.ghost.vcpus[nr].xss
+    if view.k.use_xsave and arch.cr4_osxsave and arch.cpuid_xcr0 and view.k.regs.xss != ideal:
+        yield Broken(f"v{nr} runs with IA32_XSS = {view.k.regs.xss:#x}, it was set to {ideal:#x}")
+
+
+@invariant("host-runs-with-its-own-xcr0", "panic", ("HOST_NM",), state=True)
+def host_runs_with_its_own_xcr0(view: View) -> Iterator[Broken]:
+    """Whenever interrupts are on in the host, XCR0 and IA32_XSS are the host's: with a guest's, the next XRSTORS is a
+    #GP for every task that has more in its buffer, and XSAVES leaves components out."""
+    xcr0, xss = view.k.host_xcr0, view.k.host_xss
+    for nr, cpu in enumerate(view.k.cpus):
+        if not cpu.guest and (cpu.regs.xcr0 != xcr0 or cpu.regs.xss != xss):
+            yield Broken(f"cpu{nr}: XCR0 is {cpu.regs.xcr0:#x}, IA32_XSS {cpu.regs.xss:#x} in the host", key=nr)
+
+
 @invariant("guest-sees-its-xfd-err", "corruption", ("INV-17", "XFDERR"), ops=(VmEnter,))
 def guest_sees_its_xfd_err(view: View) -> Iterator[Broken]:
     """IA32_XFD_ERR in the guest is what its last XFD #NM, or the last write, left there: the guest's #NM handler
@@ -119,7 +139,7 @@ def nm_delivered_once(view: View) -> Iterator[Broken]:
 
 @invariant("guest-reads-its-msrs", "corruption", ("INV-17", "GSTATE"), ops=(GuestRdmsr, HandleExit))
 def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
-    """RDMSR of IA32_XFD and IA32_XFD_ERR gives what the guest wrote or its #NM loaded, intercepted or not."""
+    """RDMSR gives what the guest or user space wrote, or its #NM loaded, intercepted or not."""
     op, out = view.step.op, view.step.result.out
     if not isinstance(out, int):
         return
@@ -128,7 +148,7 @@ def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
         return
     ideal = view.k.system.ghost.vcpus[nr]
     msr = op.msr if isinstance(op, GuestRdmsr) else view.k.vcpus[nr].exit_msr
-    expected = ideal.xfd if msr == MSR_IA32_XFD else ideal.xfd_err
+    expected = ghost.read_msr(ideal, msr)
     if out != expected:
         yield Broken(f"v{nr} reads {out:#x}, expected {expected:#x}")
 

@@ -17,6 +17,11 @@ from xfdfuzz.program.ops.base import Op
 Boot = Callable[[Machine], list[Op]]
 
 
+def everything(machine: Machine) -> CpuidEntries:
+    """A CPUID that offers all that the machine has."""
+    return CpuidEntries(machine.user_xfeatures, True, True, machine.supervisor_xfeatures & xf.MASK_CET)
+
+
 def pristine(machine: Machine) -> list[Op]:
     """Nothing."""
     return []
@@ -39,7 +44,7 @@ def unpermitted_vcpu(machine: Machine) -> list[Op]:
 
 def with_cpuid(machine: Machine) -> list[Op]:
     """A vCPU whose CPUID offers all that the machine has."""
-    return [*with_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(machine.user_xfeatures, True, True))]
+    return [*with_vcpu(machine), kvm.KvmSetCpuid2(0, 0, everything(machine))]
 
 
 def narrow_cpuid(machine: Machine) -> list[Op]:

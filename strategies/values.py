@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
@@ -30,6 +30,10 @@ picks = st.integers(0, 255)
 targets = st.integers(0, 3)
 #: Of CPUID leaf 0xD: sizes, the components, one more.
 subleaves = st.integers(0, xf.COMPONENTS)
+
+
+#: The MSRs that programs know, those of every machine first.
+_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Domains:
     xcr0: Domain[int]
     xfd: Domain[int]
     msrs: Domain[Msrs]
+    msr: Domain[int]
     cpuid: Domain[CpuidEntries]
     image: Domain[UserImage]
     xfeatures: Domain[int]
@@ -91,8 +96,9 @@ def domains(machine: Machine) -> Domains:
     return Domains(
         xcr0=Domain(xcr0, neighbour(full)),
         xfd=_xfd(dynamic),
-        msrs=_msrs(dynamic),
-        cpuid=_cpuid(full, plain),
+        msrs=_msrs(dynamic, machine.cet),
+        msr=Domain(_MSRS if machine.cet else _MSRS[:2], lambda pick: _MSRS[pick % 2]),
+        cpuid=_cpuid(full, plain, machine.supervisor_xfeatures & xf.MASK_CET),
         image=_image(full, dynamic),
         xfeatures=Domain((full, dynamic or full, xf.MASK_YMM, plain, 0, xf.MASK_XTILE), neighbour(full), 200),
         facility=Domain(
@@ -129,7 +135,7 @@ def _xfd(dynamic: int) -> Domain[int]:
     return Domain(table, neighbour(dynamic))
 
 
-def _msrs(dynamic: int) -> Domain[Msrs]:
+def _msrs(dynamic: int, cet: bool) -> Domain[Msrs]:
     xfd = _xfd(dynamic)
 
     def one(pick: int) -> Msrs:
@@ -138,14 +144,17 @@ def _msrs(dynamic: int) -> Domain[Msrs]:
     table = [Msrs(((MSR_IA32_XFD, value),)) for value in xfd.table]
     table += [Msrs(((MSR_IA32_XFD_ERR, value),)) for value in (0, dynamic)]
     table += [Msrs(((MSR_IA32_XFD, value), (MSR_IA32_XFD_ERR, dynamic))) for value in (0, dynamic)]
+    if cet:
+        table += [Msrs(((index, token),)) for index in XSTATE_MSRS for token in (1, 2)]
+        table += [Msrs(((MSR_IA32_U_CET, 1), (MSR_IA32_XFD, dynamic))), Msrs(((MSR_IA32_XSS, xf.MASK_CET),))]
     return Domain(table, one)
 
 
-def _cpuid(full: int, plain: int) -> Domain[CpuidEntries]:
+def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
     table = (
-        CpuidEntries(full, True, True),
+        CpuidEntries(full, True, True, xss),
         CpuidEntries(plain, False, False),
-        CpuidEntries(full, True, True),
+        CpuidEntries(full, True, True, xss),
         CpuidEntries(full, True, False),
         CpuidEntries(full & ~xf.MASK_DYN2, True, True),
         CpuidEntries(full & ~xf.MASK_XTILE_DATA, True, True),

@@ -32,6 +32,7 @@ from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KvmXsave
@@ -118,6 +119,9 @@ ENTER = """
 t0 ioctl(v0, KVM_RUN) ... = ok
 v0 vmenter = ok
 """
+#: A vCPU whose guest has CET.
+CET = f"{CREATE}\nt0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse, xss: cet_user|cet_kernel}}) = 0"
+CET_READ = "t0 ioctl(v0, KVM_GET_MSRS, IA32_U_CET) = 1"
 #: The guest runs with AMX enabled in XCR0 and in IA32_XFD, which is 0 since reset.
 AMX_GUEST = AMX + AMX_XCR0 + ENTER
 #: The same guest after it disabled TILEDATA: from here on its writes of IA32_XFD do not exit.
@@ -330,6 +334,34 @@ known(
 class TakesWhatTheGuestHas(AmxV6):
     def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
         return -EINVAL if image.xstate_bv & ~vcpu.arch.guest_supported_xcr0 else 0
+
+
+@mutant("guest-sees-its-xss", program(AMX, ENTER))
+class RunsTheGuestWithTheHostsXss(KvmX86):
+    def xsaves_enabled(self, vcpu: Vcpu) -> bool:
+        return False
+
+
+@mutant("host-runs-with-its-own-xcr0", program(CREATE, ENTER, "v0 interrupt = exit"))
+class RestoresTheHostsXcr0AtTheNextExitToUserSpace(KvmX86):
+    """42bdf991f4ca and 1811d979c716 closed two ways to run the scheduler with a guest's XCR0."""
+
+    def kvm_load_host_xsave_state(self, vcpu: Vcpu) -> None:
+        pass
+
+    def kvm_put_guest_fpu(self, vcpu: Vcpu) -> int:
+        KvmX86.kvm_load_host_xsave_state(self, vcpu)
+        return super().kvm_put_guest_fpu(vcpu)
+
+
+@mutant(
+    "get-msrs-is-true", program(CET, ENTER, "v0 wrmsr(IA32_U_CET, 0x1) = ok", LEAVE, CET_READ, machine="cpus=1 cet")
+)
+class ReadsTheMsrOfTheVmm(KvmMsrs):
+    """KVM_GET_MSRS as posted in 2023, without e44eb58334bb."""
+
+    def msr_io_load_fpu(self, vcpu: Vcpu, index: int) -> bool:
+        return False
 
 
 @mutant("xcomp-guest-supp-is-complete", program("t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0"))

@@ -69,6 +69,7 @@ HEAD = "# xfdfuzz program 1\nmachine cpus=1\n\n"
 U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda bit: 1 << bit), st.integers(0, 1 << 21))
 MSRS = st.sampled_from([MSR_IA32_XFD, MSR_IA32_XFD_ERR])
 TOKEN = st.integers(1, TOKENS)
+MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
 BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "xfeatures": U64,
     "hex": U64,
@@ -80,7 +81,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "token": TOKEN,
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, TOKEN, U64, U64, st.booleans(), st.booleans()),
-    CpuidEntries: st.builds(CpuidEntries, U64, st.booleans(), st.booleans()),
+    CpuidEntries: st.builds(CpuidEntries, U64, st.booleans(), st.booleans(), U64),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
     Sregs: st.builds(Sregs, st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
@@ -329,9 +330,9 @@ def error_of(text: str) -> str:
         ("t0 tileload(8)", 13, "a token from 1 to 7"),
         ("v0 wrmsr(IA32_XFD, 0x10000000000000000)", 20, "a 64-bit number"),
         ("v0 wrmsr(IA32_XFD, 18446744073709551616)", 20, "a 64-bit number"),
-        ("v0 wrmsr(IA32_XSS, 0)", 10, "IA32_XFD or IA32_XFD_ERR"),
+        ("v0 wrmsr(IA32_PAT, 0)", 10, MSRS_KNOWN),
         ("v0 wrmsr(IA32_XFD, 0, drops)", 23, "drop"),
-        ("v0 rdmsr(0x1c4)", 10, "IA32_XFD or IA32_XFD_ERR"),
+        ("v0 rdmsr(0x1c4)", 10, MSRS_KNOWN),
         (
             "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, 18446744073709551616)",
             36,
@@ -350,14 +351,14 @@ def error_of(text: str) -> str:
         # dicts
         ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, "supported or {xcr0: ..., xfd, amx}"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, "supported or {xcr0: ..., xfd, amx}"),
-        ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})", 40, "xcr0, xfd or amx"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})", 40, "xcr0, xss, xfd or amx"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd, xfd})", 45, "xfd only once"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd: 1})", 45, "no value after xfd"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, data: 8})", 50, "a token from 1 to 7"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0})", 29, "{xstate_bv: ..., data: ..., reserved, mxcsr}"),
-        ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, "{MSR: value, ...}, where MSR is IA32_XFD or IA32_XFD_ERR"),
+        ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, f"{{MSR: value, ...}}, where MSR is {MSRS_KNOWN}"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD})", 29, "IA32_XFD: value"),
-        ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFF: 0})", 29, "IA32_XFD or IA32_XFD_ERR"),
+        ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFF: 0})", 29, MSRS_KNOWN),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: x})", 39, "a 64-bit number"),
         # broken syntax
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0)", 40, "',', '|' or '}'"),

@@ -13,6 +13,16 @@ from xfdfuzz.arch.machine import Machine
 MSR_IA32_XFD = 0x1C4
 MSR_IA32_XFD_ERR = 0x1C5
 MSR_IA32_XSS = 0xDA0
+MSR_IA32_U_CET = 0x6A0
+MSR_IA32_PL0_SSP = 0x6A4
+
+#: MSRs that are part of a state component, which XSAVES and XRSTORS move: what they hold is the component's token.
+#: Each component has more of them; one is enough to see where its state goes.
+XSTATE_MSRS: dict[int, int] = {MSR_IA32_U_CET: xf.CET_USER, MSR_IA32_PL0_SSP: xf.CET_KERNEL}
+
+
+#: Register contents fit in a byte.
+TOKEN_MAX = 0xFF
 
 
 class Fault(Exception):
@@ -66,7 +76,12 @@ def load_component(regs: CpuRegs, component: int, token: int) -> None:
 
 
 def wrmsr(regs: CpuRegs, machine: Machine, index: int, value: int) -> None:
-    """WRMSR of IA32_XFD, IA32_XFD_ERR or IA32_XSS; #GP for a bit without CPUID support (SDM vol. 1, 13.14)."""
+    """WRMSR; #GP for an MSR or a bit without CPUID support (SDM vol. 1, 13.14), and for more than a token."""
+    if index in XSTATE_MSRS:
+        if not machine.cet or value > TOKEN_MAX:
+            raise GeneralProtection
+        load_component(regs, XSTATE_MSRS[index], value)
+        return
     if index == MSR_IA32_XSS:
         if not machine.xsave or value & ~machine.supervisor_xfeatures:
             raise GeneralProtection
@@ -81,7 +96,11 @@ def wrmsr(regs: CpuRegs, machine: Machine, index: int, value: int) -> None:
 
 
 def rdmsr(regs: CpuRegs, machine: Machine, index: int) -> int:
-    """RDMSR of IA32_XFD, IA32_XFD_ERR or IA32_XSS; #GP where the MSR does not exist."""
+    """RDMSR; #GP where the MSR does not exist."""
+    if index in XSTATE_MSRS:
+        if not machine.cet:
+            raise GeneralProtection
+        return regs.data[XSTATE_MSRS[index]]
     if index == MSR_IA32_XSS:
         if not machine.xsave:
             raise GeneralProtection

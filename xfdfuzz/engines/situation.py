@@ -41,6 +41,7 @@ class Situation:
     returning: list[int] = field(default_factory=list)
     guests: list[int] = field(default_factory=list)
     dyn2_guests: list[int] = field(default_factory=list)
+    cet_guests: list[int] = field(default_factory=list)
     schedulable: list[tuple[int, int]] = field(default_factory=list)
     away: list[tuple[int, int]] = field(default_factory=list)
     kthread_cpus: list[int] = field(default_factory=list)
@@ -114,6 +115,7 @@ class Situation:
                 self._look_at_exited(nr, vcpu)
         self.idle_tasks = self.vm_tasks if self.idle else []
         self.dyn2_guests = self.guests if k.machine.dyn2 else []
+        self.cet_guests = self.guests if k.machine.cet else []
 
     def _look_at_exited(self, nr: int, vcpu: st.Vcpu) -> None:
         if vcpu.exit_pending:

@@ -214,6 +214,9 @@ class VcpuArch(Struct):
     xcr0: U64
     guest_supported_xcr0: U64
     cpuid_xcr0: U64
+    cpuid_xss: U64
+    guest_supported_xss: U64
+    ia32_xss: U64
     cpuid_set: U8
     cpuid_freed: U8
     cpuid_xfd: U8
@@ -294,7 +297,7 @@ class GhostRegs(Struct):
 
 @struct()
 class GhostVcpu(Struct):
-    """The ideal vCPU: its registers, XCR0, XFD and XFD_ERR, and what the hardware owes it.
+    """The ideal vCPU: its registers, XCR0, IA32_XSS, XFD and XFD_ERR, and what the hardware owes it.
 
     ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once; ``owed_value`` is what it
     will have written then, or what user space wrote to the same register since.  ``nm_owed``: an XFD #NM
@@ -304,6 +307,7 @@ class GhostVcpu(Struct):
     __slots__ = ()
     regs: GhostRegs
     xcr0: U64
+    xss: U64
     xfd: U64
     xfd_err: U64
     owed_value: U64

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.machine import MAX_CPUS
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
@@ -107,7 +107,7 @@ class XfeaturesCodec(Codec[int]):
 class MsrsCodec(Codec[Msrs]):
     """``{IA32_XFD: 0x40000, IA32_XFD_ERR: 0}``; order and repetition count."""
 
-    expected = "{MSR: value, ...}, where MSR is IA32_XFD or IA32_XFD_ERR"
+    expected = "{MSR: value, ...}, where MSR is IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
 
     def write(self, value: Msrs) -> str:
         return f"{{{', '.join(f'{MSR.write(index)}: {HEX.write(data)}' for index, data in value.entries)}}}"
@@ -236,7 +236,14 @@ class NullCodec(SwitchCodec):
 
 
 HEX = Scalar("a 64-bit number", _U64, base=16)
-MSR = Scalar("IA32_XFD or IA32_XFD_ERR", range(0), names={MSR_IA32_XFD: "IA32_XFD", MSR_IA32_XFD_ERR: "IA32_XFD_ERR"})
+MSR_NAMES = {
+    MSR_IA32_XFD: "IA32_XFD",
+    MSR_IA32_XFD_ERR: "IA32_XFD_ERR",
+    MSR_IA32_XSS: "IA32_XSS",
+    MSR_IA32_U_CET: "IA32_U_CET",
+    MSR_IA32_PL0_SSP: "IA32_PL0_SSP",
+}
+MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 XFEATURES = XfeaturesCodec()
 
@@ -261,7 +268,7 @@ CODECS: dict[object, Codec[Any]] = {
         ("reserved", "mxcsr"),
         zero=("init", "xcomp_bv"),
     ),
-    CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES}, ("xfd", "amx")),
+    CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES, "xss": XFEATURES}, ("xfd", "amx"), ("xss",)),
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),

@@ -7,10 +7,11 @@ task t0's never meet.
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
+from xfdfuzz.program.fields import TOKENS
 
 #: Tokens are ``owner << OWNER_SHIFT | token``.
 OWNER_SHIFT = 3
@@ -72,6 +73,33 @@ def set_xfd(vcpu: GhostVcpu, value: int) -> None:
     vcpu.xfd = value
 
 
+def msr_data(vcpu: int, index: int, value: int) -> int:
+    """What a WRMSR of ``value`` writes: of an MSR that is part of a component, 0 to 7 stand for the vCPU's contents,
+    and more for values with reserved bits."""
+    if index not in XSTATE_MSRS or not value:
+        return value
+    return vcpu_token(vcpu, value) if value <= TOKENS else value | 1 << 63
+
+
+def write_msr(ghost: GhostVcpu, index: int, data: int) -> None:
+    """An MSR took a value."""
+    if index == MSR_IA32_XFD:
+        set_xfd(ghost, data)
+    elif index == MSR_IA32_XFD_ERR:
+        ghost.xfd_err = data
+    elif index == MSR_IA32_XSS:
+        ghost.xss = data
+    else:
+        define(ghost.regs, XSTATE_MSRS[index], data)
+
+
+def read_msr(ghost: GhostVcpu, index: int) -> int:
+    """What an MSR holds."""
+    if index in XSTATE_MSRS:
+        return ghost.regs.data[XSTATE_MSRS[index]]
+    return {MSR_IA32_XFD: ghost.xfd, MSR_IA32_XFD_ERR: ghost.xfd_err, MSR_IA32_XSS: ghost.xss}[index]
+
+
 def set_xsave(vcpu: GhostVcpu, bv: int, token: int, components: int) -> None:
     """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594)."""
     for i in xf.components_in(components):
@@ -101,10 +129,8 @@ def settle_insn(k: Kernel, nr: int) -> None:
 
 def complete(vcpu: Vcpu, ghost: GhostVcpu, kind: int) -> None:
     """The architectural effect of a completed instruction that exited."""
-    if kind == st.EXIT_MSR_WRITE and vcpu.exit_msr == MSR_IA32_XFD:
-        set_xfd(ghost, ghost.owed_value)
-    elif kind == st.EXIT_MSR_WRITE and vcpu.exit_msr == MSR_IA32_XFD_ERR:
-        ghost.xfd_err = ghost.owed_value
+    if kind == st.EXIT_MSR_WRITE:
+        write_msr(ghost, vcpu.exit_msr, ghost.owed_value)
     elif kind == st.EXIT_XSETBV:
         ghost.xcr0 = ghost.owed_value
 
@@ -118,9 +144,6 @@ def user_wrote_xcr0(ghost: GhostVcpu, value: int) -> None:
 
 def user_wrote_msr(vcpu: Vcpu, ghost: GhostVcpu, index: int, value: int) -> None:
     """KVM_SET_MSRS took an entry; a WRMSR of the same MSR that still waits to complete no longer decides."""
-    if index == MSR_IA32_XFD:
-        set_xfd(ghost, value)
-    elif index == MSR_IA32_XFD_ERR:
-        ghost.xfd_err = value
+    write_msr(ghost, index, value)
     if ghost.insn_owed == st.EXIT_MSR_WRITE and vcpu.exit_msr == index:
         ghost.owed_value = value

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.kvm.x86 import KVM_MSR_RET_INVALID
+from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v1 import KVM_MSR_RET_USERSPACE, AmxV1

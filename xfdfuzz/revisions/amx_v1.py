@@ -14,7 +14,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, EUNATCH
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.kernel.kvm.x86 import KVM_MSR_RET_INVALID
+from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import UninitialisedResult

@@ -103,7 +103,7 @@ class AmxV6(AmxSeries):
 
     def kvm_probe_msr_to_save(self, index: int) -> bool:
         """Both, where KVM offers XFD (x86.c, 820a6ee944e7 and 548e83650a51)."""
-        return self.kvm_cpu_cap_has_xfd()
+        return index in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) and self.kvm_cpu_cap_has_xfd()
 
     # -- VMX -----------------------------------------------------------------------------------------------------
 

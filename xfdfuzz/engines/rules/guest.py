@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
 from xfdfuzz.program.fields import Drop
 from xfdfuzz.program.ops import guest
@@ -90,10 +91,16 @@ class GuestRules(Rules):
         """WRMSR of IA32_XFD_ERR."""
         self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD_ERR, self.domains.xfd.value(value)))
 
-    @on("guests", vcpu=targets, err=flags)
-    def guest_rdmsr(self, vcpu: int, err: bool) -> None:
+    @on("guests", vcpu=targets, msr=picks)
+    def guest_rdmsr(self, vcpu: int, msr: int) -> None:
         """RDMSR."""
-        self.do(guest.GuestRdmsr(self.guest(vcpu), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
+        self.do(guest.GuestRdmsr(self.guest(vcpu), self.domains.msr.value(msr)))
+
+    @on("cet_guests", vcpu=targets, which=targets, token=tokens)
+    def guest_wrmsr_cet(self, vcpu: int, which: int, token: int) -> None:
+        """WRMSR of supervisor state."""
+        index, value = ((MSR_IA32_U_CET, token), (MSR_IA32_PL0_SSP, token), (MSR_IA32_XSS, xf.MASK_CET))[which % 3]
+        self.do(guest.GuestWrmsr(self.guest(vcpu), index, value))
 
     @on("guests", vcpu=targets, xcr0=picks)
     def guest_xsetbv(self, vcpu: int, xcr0: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.rules.base import Rules, flags, on
 from xfdfuzz.program.fields import Null, Sregs
 from xfdfuzz.program.ops import kvm
@@ -35,10 +34,10 @@ class IoctlRules(Rules):
         """KVM_HAS_DEVICE_ATTR."""
         self.do(kvm.KvmHasDeviceAttr(self.task(n), *self.domains.device_attr.value(attr)))
 
-    @on("tasks", n=targets, err=flags)
-    def kvm_get_msr_index_list(self, n: int, err: bool) -> None:
+    @on("tasks", n=targets, msr=picks)
+    def kvm_get_msr_index_list(self, n: int, msr: int) -> None:
         """KVM_GET_MSR_INDEX_LIST."""
-        self.do(kvm.KvmGetMsrIndexList(self.task(n), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
+        self.do(kvm.KvmGetMsrIndexList(self.task(n), self.domains.msr.value(msr)))
 
     @on("vm_tasks", n=targets, vm=targets, vcpu_id=picks)
     def kvm_create_vcpu(self, n: int, vm: int, vcpu_id: int) -> None:
@@ -86,10 +85,10 @@ class IoctlRules(Rules):
         """KVM_SET_MSRS."""
         self.do(kvm.KvmSetMsrs(self.vmm(n), self.idle_vcpu(vcpu), self.domains.msrs.value(msrs)))
 
-    @on("idle_tasks", n=targets, vcpu=targets, err=flags)
-    def kvm_get_msrs(self, n: int, vcpu: int, err: bool) -> None:
+    @on("idle_tasks", n=targets, vcpu=targets, msr=picks)
+    def kvm_get_msrs(self, n: int, vcpu: int, msr: int) -> None:
         """KVM_GET_MSRS."""
-        self.do(kvm.KvmGetMsrs(self.vmm(n), self.idle_vcpu(vcpu), MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
+        self.do(kvm.KvmGetMsrs(self.vmm(n), self.idle_vcpu(vcpu), self.domains.msr.value(msr)))
 
     @on("idle_tasks", n=targets, vcpu=targets)
     def kvm_get_mp_state(self, n: int, vcpu: int) -> None:

@@ -14,11 +14,15 @@ from xfdfuzz.kernel.state import Vcpu
 
 
 class CpuidEntries(NamedTuple):
-    """The part of a CPUID array that matters: leaf 0xD.0 EDX:EAX, 0xD.1 EAX[4] (XFD), 7.0 EDX[24] (AMX_TILE)."""
+    """The part of a CPUID array that matters: leaf 0xD.0 EDX:EAX, 0xD.1 EAX[4] (XFD), 7.0 EDX[24] (AMX_TILE).
+
+    ``xss`` is 0xD.1 EDX:ECX; a guest with CET_USER there has shadow stacks (7.0 ECX[7]) too.
+    """
 
     xcr0: int
     xfd: bool
     amx: bool
+    xss: int = 0
 
 
 class Cpuid(NamedTuple):
@@ -83,7 +87,8 @@ class KvmCpuid(KvmFpu):
 
     def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
         """KVM_GET_SUPPORTED_CPUID (kvm_dev_ioctl_get_cpuid())."""
-        return CpuidEntries(self.supported_cpuid_xcr0(), self.kvm_cpu_cap_has_xfd(), self.kvm_cpu_cap_has_amx())
+        xfd, amx = self.kvm_cpu_cap_has_xfd(), self.kvm_cpu_cap_has_amx()
+        return CpuidEntries(self.supported_cpuid_xcr0(), xfd, amx, self.supported_xss)
 
     @seam
     def supported_cpuid_xcr0(self) -> int:
@@ -121,6 +126,7 @@ class KvmCpuid(KvmFpu):
         arch = vcpu.arch
         arch.cpuid_set = 1
         arch.cpuid_xcr0 = entries.xcr0
+        arch.cpuid_xss = entries.xss
         arch.cpuid_xfd = entries.xfd
         arch.cpuid_amx = entries.amx
         self.kvm_update_cpuid_runtime(vcpu)
@@ -131,12 +137,12 @@ class KvmCpuid(KvmFpu):
         return self.kvm_find_cpuid_entry(vcpu, 0)
 
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
-        """OSXSAVE follows CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, the guest's IA32_XSS is taken to be 0."""
+        """OSXSAVE follows CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, and IA32_XSS too."""
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         arch.cpuid_osxsave = arch.cr4_osxsave
         arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
-        arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0, compacted=True)
+        arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
 
     def xstate_required_size(self, xstate_bv: int, compacted: bool) -> int:
         """Bytes of an image with these components; without any extended one, legacy region and header."""
@@ -176,9 +182,9 @@ class KvmCpuid(KvmFpu):
         arch = vcpu.arch
         if not arch.cpuid_set:
             return -EINVAL
-        same = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx))
+        same = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx), arch.cpuid_xss)
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
-        compacted = self.xstate_required_size(arch.xcr0, compacted=True)
+        compacted = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
         stored = (arch.cpuid_osxsave, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
         updated = stored == (arch.cr4_osxsave, standard, compacted)
         return 0 if same and updated else -EINVAL
@@ -186,6 +192,10 @@ class KvmCpuid(KvmFpu):
     def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
         """Nothing about XSAVE features yet."""
         return 0
+
+    def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK)."""
+        return bool(vcpu.arch.guest_supported_xss & xf.MASK_CET_USER)
 
     @seam
     def kvm_guest_supported_xcr0(self, vcpu: Vcpu) -> int:
@@ -199,6 +209,7 @@ class KvmCpuid(KvmFpu):
     def kvm_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> int:
         """Derive what the guest may set in XCR0; neither XCR0 nor XFD nor XSTATE is looked at again."""
         vcpu.arch.guest_supported_xcr0 = vcpu.arch.cpuid_xcr0 & self.supported_xcr0
+        vcpu.arch.guest_supported_xss = vcpu.arch.cpuid_xss & self.supported_xss
         self.kvm_limit_user_xfeatures(vcpu)
         self.kvm_x86_vcpu_after_set_cpuid(vcpu)
         return 0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.base import phase_of
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
+
+#: What kvm_set_supervisor_msr() and kvm_get_supervisor_msr() see to.
+SUPERVISOR_MSRS = (MSR_IA32_XSS, *XSTATE_MSRS)
 
 
 class Kernel(KvmX86):
@@ -31,12 +35,26 @@ class Kernel(KvmX86):
     @phase_of("vmx_set_msr")
     def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
         """vmx_set_msr(): 0, or a positive code for a refused access."""
+        if index in SUPERVISOR_MSRS:
+            return self.kvm_set_supervisor_msr(vcpu, index, data, host_initiated)
         return self.kvm_set_msr_common(vcpu, index, data, host_initiated)
 
     @phase_of("vmx_get_msr")
     def kvm_x86_get_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
         """vmx_get_msr()."""
+        if index in SUPERVISOR_MSRS:
+            return self.kvm_get_supervisor_msr(vcpu, index, host_initiated)
         return self.kvm_get_msr_common(vcpu, index, host_initiated)
+
+    @seam
+    def msr_intercepted(self, vcpu: Vcpu, index: int, write: bool) -> bool:
+        """What the MSR bitmap says: CET MSRs are passed through to guests that have CET, IA32_XSS never is."""
+        arch = vcpu.arch
+        if index == MSR_IA32_XFD:
+            return bool(arch.xfd_write_intercept if write else arch.xfd_read_intercept)
+        if index == MSR_IA32_XFD_ERR:
+            return bool(arch.xfd_err_write_intercept if write else arch.xfd_err_read_intercept)
+        return index == MSR_IA32_XSS or not self.guest_cpu_cap_has_shstk(vcpu)
 
     def vmx_update_exception_bitmap(self, vcpu: Vcpu) -> None:
         """Which exceptions exit; of those that matter here none."""

@@ -9,33 +9,22 @@ from __future__ import annotations
 
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import load_component
+from xfdfuzz.arch.registers import MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.kvm.xsave import KvmXsave
+from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.state import Vcpu
 
-#: "No such MSR" (arch/x86/kvm/x86.h).
-KVM_MSR_RET_INVALID = 2
 
-
-class KvmX86(KvmXsave):
+class KvmX86(KvmMsrs):
     """The vCPU path."""
 
     # -- vendor calls, defined by vmx.c -----------------------------------------------------------------------------
 
     def kvm_x86_vcpu_create(self, vcpu: Vcpu) -> None:
         """vmx_create_vcpu()."""
-        raise NotImplementedError
-
-    def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
-        """vmx_set_msr()."""
-        raise NotImplementedError
-
-    def kvm_x86_get_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
-        """vmx_get_msr()."""
         raise NotImplementedError
 
     def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
@@ -212,7 +201,7 @@ class KvmX86(KvmXsave):
     # -- MSRs ----------------------------------------------------------------------------------------------------
 
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
-        """Neither IA32_XFD nor IA32_XFD_ERR is known."""
+        """IA32_XFD and IA32_XFD_ERR: neither is known."""
         return KVM_MSR_RET_INVALID
 
     def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
@@ -244,20 +233,6 @@ class KvmX86(KvmXsave):
             return 1
         return self.kvm_skip_emulated_instruction(vcpu)
 
-    @phase_of("msr_io")
-    def kvm_set_msrs(self, vcpu: Vcpu, entries: tuple[tuple[int, int], ...]) -> int:
-        """KVM_SET_MSRS: how many entries were taken before the first that was refused (msr_io())."""
-        for count, (index, data) in enumerate(entries):
-            if self.kvm_x86_set_msr(vcpu, index, data, True):
-                return count
-        return len(entries)
-
-    @phase_of("msr_io")
-    def kvm_get_msrs(self, vcpu: Vcpu, index: int) -> tuple[int, int]:
-        """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
-        r, data = self.kvm_x86_get_msr(vcpu, index, True)
-        return (0, 0) if r else (1, data)
-
     # -- MP state ------------------------------------------------------------------------------------------------
 
     def kvm_mpx_supported(self) -> bool:
@@ -276,14 +251,6 @@ class KvmX86(KvmXsave):
         return 0
 
     # -- KVM_RUN -------------------------------------------------------------------------------------------------
-
-    def kvm_load_guest_fpu(self, vcpu: Vcpu) -> None:
-        """Swap the user FPU context for the guest's."""
-        self.fpu_swap_kvm_fpstate(vcpu.arch.guest_fpu, True)
-
-    def kvm_put_guest_fpu(self, vcpu: Vcpu) -> int:
-        """Swap back."""
-        return self.fpu_swap_kvm_fpstate(vcpu.arch.guest_fpu, False)
 
     def kvm_arch_vcpu_ioctl_run(self, vcpu: Vcpu) -> None:
         """KVM_RUN until vcpu_run() would enter the guest for the first time."""
@@ -353,11 +320,13 @@ class KvmX86(KvmXsave):
         """Between those handlers and `local_irq_enable()`; nothing before the series."""
 
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
-        """XCR0, if CR4.OSXSAVE is set, and PKRU of the guest; CR4.PKE is taken to be clear, IA32_XSS the host's."""
+        """XCR0 and IA32_XSS, if CR4.OSXSAVE is set, and PKRU of the guest; CR4.PKE is taken to be clear."""
         if not self.use_xsave:
             return
         if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(vcpu.arch.xcr0)
+        if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
+            self.wrmsrl(MSR_IA32_XSS, vcpu.arch.ia32_xss)
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU and vcpu.arch.pkru != vcpu.arch.host_pkru:
             load_component(self.regs, xf.PKRU, vcpu.arch.pkru)
 
@@ -371,6 +340,13 @@ class KvmX86(KvmXsave):
                 load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
         if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(self.host_xcr0)
+        if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
+            self.wrmsrl(MSR_IA32_XSS, self.host_xss)
+
+    @seam
+    def xsaves_enabled(self, vcpu: Vcpu) -> bool:
+        """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE: a guest that has XSAVE is taken to have XSAVES."""
+        return bool(vcpu.arch.cr4_osxsave and vcpu.arch.cpuid_xcr0)
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""

@@ -241,7 +241,7 @@ class GuestXrstor(_Insn):
 
 @op("v{vcpu} wrmsr({msr}, {value}, {drop})")
 class GuestWrmsr(_Insn):
-    """WRMSR of IA32_XFD or IA32_XFD_ERR: exits while it is intercepted, else writes the register.
+    """WRMSR: exits while it is intercepted, else writes the register.
 
     ``drop`` tells whether setting XFD directly makes this processor forget tile data at once, which it may (SDM vol. 1,
     13.14).
@@ -254,35 +254,31 @@ class GuestWrmsr(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        intercept = vcpu.arch.xfd_write_intercept if self.msr == MSR_IA32_XFD else vcpu.arch.xfd_err_write_intercept
-        if intercept:
-            return self.insn_exit(k, vcpu, st.EXIT_MSR_WRITE, self.msr, self.value)
+        value = ghost.msr_data(self.vcpu, self.msr, self.value)
+        if k.msr_intercepted(vcpu, self.msr, write=True):
+            return self.insn_exit(k, vcpu, st.EXIT_MSR_WRITE, self.msr, value)
         try:
-            arch.wrmsr(k.regs, k.machine, self.msr, self.value)
+            arch.wrmsr(k.regs, k.machine, self.msr, value)
         except arch.GeneralProtection:
             return Result("#GP")
         ideal = k.system.ghost.vcpus[self.vcpu]
-        if self.msr == MSR_IA32_XFD:
-            ghost.set_xfd(ideal, self.value)
-            if self.drop.value:
-                for i in xf.components_in(self.value & k.regs.xinuse):
-                    arch.load_component(k.regs, i, 0)
-        else:
-            ideal.xfd_err = self.value
+        ghost.write_msr(ideal, self.msr, value)
+        if self.msr == MSR_IA32_XFD and self.drop.value:
+            for i in xf.components_in(value & k.regs.xinuse):
+                arch.load_component(k.regs, i, 0)
         return OK
 
 
 @op("v{vcpu} rdmsr({msr})")
 class GuestRdmsr(_Insn):
-    """RDMSR of IA32_XFD or IA32_XFD_ERR."""
+    """RDMSR: exits while it is intercepted, else reads the register."""
 
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        intercept = vcpu.arch.xfd_read_intercept if self.msr == MSR_IA32_XFD else vcpu.arch.xfd_err_read_intercept
-        if intercept:
+        if k.msr_intercepted(vcpu, self.msr, write=False):
             return self.insn_exit(k, vcpu, st.EXIT_MSR_READ, self.msr)
         try:
             return Result("ok", arch.rdmsr(k.regs, k.machine, self.msr))

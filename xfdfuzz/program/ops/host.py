@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import MsrIndex, Nr, Small
@@ -128,7 +128,9 @@ class HostRdmsr(_CpuOp):
     msr: MsrIndex = MSR_IA32_XFD_ERR
 
     def enabled(self, k: Kernel) -> bool:
-        return k.machine.has_xfd and _CpuOp.enabled(self, k)
+        machine = k.machine
+        there = {MSR_IA32_XFD: machine.has_xfd, MSR_IA32_XFD_ERR: machine.has_xfd, MSR_IA32_XSS: machine.xsave}
+        return there.get(self.msr, machine.cet) and _CpuOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)

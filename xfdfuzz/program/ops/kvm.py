@@ -188,16 +188,17 @@ class KvmGetXcrs(VcpuIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MSRS, {msrs})")
 class KvmSetMsrs(VcpuIoctl):
-    """Write IA32_XFD and IA32_XFD_ERR from user space; returns how many entries were taken."""
+    """Write MSRs from user space; returns how many entries were taken."""
 
     task: Nr = 0
     vcpu: Nr = 0
     msrs: Msrs = Msrs(((MSR_IA32_XFD, 0),))
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        count = k.kvm_set_msrs(vcpu, self.msrs.entries)
+        entries = tuple((index, ghost.msr_data(self.vcpu, index, value)) for index, value in self.msrs.entries)
+        count = k.kvm_set_msrs(vcpu, entries)
         ideal = k.system.ghost.vcpus[self.vcpu]
-        for index, value in self.msrs.entries[:count]:
+        for index, value in entries[:count]:
             ghost.user_wrote_msr(vcpu, ideal, index, value)
         return Result(count)
 

@@ -29,6 +29,7 @@ from xfdfuzz.revisions.mainline.kvm import (
     CetXss,
     EexistFirst,
     EferInSregs,
+    LoadFpuForMsrs,
     MpStateWithoutFpu,
     XfdErrNotByTs,
 )
@@ -72,6 +73,7 @@ SERIES = (
     GuestDefault,
     CetKernelGuestOnly,
     CetXss,
+    LoadFpuForMsrs,
     MpStateWithoutFpu,
     XfdOnSignal,
     BugOnImbalance,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.errno import EEXIST
 from xfdfuzz.kernel.kvm.main import KvmMain
+from xfdfuzz.kernel.kvm.msrs import KvmMsrs
+from xfdfuzz.kernel.kvm.vmx import SUPERVISOR_MSRS
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -42,9 +44,33 @@ class CetXss(KvmX86):
         """kvm_caps.supported_xss (x86.c)."""
         return xf.MASK_CET if self.host_xss & xf.MASK_CET == xf.MASK_CET else 0
 
+    def kvm_probe_msr_to_save(self, index: int) -> bool:
+        """The CET MSRs, and IA32_XSS where anything may be set there (x86.c, 6a11c860d8a4 and c0a5f2989122)."""
+        return bool(self.supported_xss) if index in SUPERVISOR_MSRS else super().kvm_probe_msr_to_save(index)
+
     def kvm_init_xfeatures(self) -> int:
         """MPX and CET, as far as KVM supports them (x86.c, kvm_vcpu_reset())."""
         return (self.supported_xcr0 | self.supported_xss) & (xf.MASK_MPX | xf.MASK_CET)
+
+
+@patch("e44eb58334bb", "KVM: x86: Load guest FPU state when access XSAVE-managed MSRs", version="v6.18")
+class LoadFpuForMsrs(KvmMsrs):
+    """KVM_GET_MSRS and KVM_SET_MSRS load the guest FPU for MSRs that XSAVES manages.
+
+    It came before 69cc3e886582, which gave guests the first of them.
+    """
+
+    def msr_io_load_fpu(self, vcpu: Vcpu, index: int) -> bool:
+        """Once per call, put at its end (x86.c, __msr_io())."""
+        managed = self.is_xstate_managed_msr(vcpu, index)
+        if managed:
+            self.kvm_load_guest_fpu(vcpu)
+        return managed
+
+    def kvm_access_xstate_msr(self, vcpu: Vcpu) -> None:
+        """KVM_BUG_ON(!in_use), and on it goes (x86.c)."""
+        self.kvm_bug_on(vcpu, not self.deref(vcpu.arch.guest_fpu.fpstate).in_use)
+        super().kvm_access_xstate_msr(vcpu)
 
 
 @patch(
@@ -85,13 +111,6 @@ class MpStateWithoutFpu(KvmX86):
 )
 class BugOnImbalance(KvmX86):
     """A second load or put in a row kills the VM instead of the host."""
-
-    def kvm_bug_on(self, vcpu: Vcpu, condition: object) -> bool:
-        """KVM_BUG_ON(): warn, and refuse every later ioctl (include/linux/kvm_host.h)."""
-        vm = self.vms[vcpu.vm]
-        if self.warn_on(condition and not vm.vm_bugged):
-            vm.vm_bugged = 1
-        return bool(condition)
 
     def kvm_load_guest_fpu(self, vcpu: Vcpu) -> None:
         """(arch/x86/kvm/fpu.h)."""
