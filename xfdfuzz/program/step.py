@@ -38,6 +38,19 @@ class Image(NamedTuple):
         return f"{{{', '.join(parts)}}}"
 
 
+class SwBytes(NamedTuple):
+    """What software left in a signal frame (struct _fpx_sw_bytes); of the magics only whether they are intact."""
+
+    magic1: bool
+    xfeatures: int
+    xstate_size: int
+    magic2: bool
+
+    def __str__(self) -> str:
+        parts = [f"xfeatures: {xf.format_mask(self.xfeatures)}", f"xstate_size: {self.xstate_size}"]
+        return f"{{{', '.join(['magic1'] * self.magic1 + parts + ['magic2'] * self.magic2)}}}"
+
+
 def image_of(area: XsaveArea) -> Image:
     """What the reader of a stored image sees."""
     return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)), area.xcomp_bv)
@@ -47,19 +60,17 @@ class Result(NamedTuple):
     """What an op returned.
 
     ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value
-    or an image that it wrote to its caller, if it did.
+    or an image, or what surrounds one, that it wrote to its caller, if it did.
     """
 
     ret: int | str
-    out: int | Image | None = None
+    out: int | Image | SwBytes | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)
         if self.out is None:
             return text
-        if isinstance(self.out, Image):
-            return f"{text} {self.out}"
-        return f"{text} [{self.out:#x}]"
+        return f"{text} [{self.out:#x}]" if isinstance(self.out, int) else f"{text} {self.out}"
 
 
 def format_ret(ret: int | str) -> str:

@@ -22,6 +22,11 @@ class SignalRules(Rules):
         """The handler begins."""
         self.do(signals.SignalDelivered(self.now.signalled[n % len(self.now.signalled)]))
 
+    @on("handlers", n=targets)
+    def sigframe_read(self, n: int) -> None:
+        """The handler looks at its frame."""
+        self.do(signals.SigframeRead(self.now.handlers[n % len(self.now.handlers)]))
+
     @on("handlers", n=targets, image=picks)
     def sigframe_write(self, n: int, image: int) -> None:
         """The handler writes to the image in its frame."""

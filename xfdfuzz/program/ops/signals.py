@@ -8,7 +8,7 @@ from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
 from xfdfuzz.program.ops.base import OK, TaskOp, op
-from xfdfuzz.program.step import Result, image_of
+from xfdfuzz.program.step import Result, SwBytes, image_of
 
 
 @op("t{task} signal ...")
@@ -60,6 +60,17 @@ class _HandlerOp(TaskOp):
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
         return k.system.sigframes[self.task]
+
+
+@op("t{task} sigframe")
+class SigframeRead(_HandlerOp):
+    """The handler looks at what surrounds the image in its frame: magics, features, size."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        frame = self.frame(k)
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, bool(frame.magic2)))
 
 
 @op("t{task} sigframe({image})")
