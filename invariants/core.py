@@ -162,7 +162,7 @@ def invariant(
 
     def register(predicate: Predicate) -> Predicate:
         known = INVARIANTS.get(name)
-        if known is not None and _place(known.predicate) != _place(predicate):
+        if known is not None and _source(known.predicate) != _source(predicate):
             raise ValueError(f"invariant {name} exists already ({_place(known.predicate)})")
         if not predicate.__doc__:
             raise ValueError(f"invariant {name}: its docstring must say why a violation is bad")
@@ -174,8 +174,14 @@ def invariant(
     return register
 
 
+def _source(predicate: Predicate) -> tuple[Path, int]:
+    """The real file and the line: a file executed again gives the same invariant again, which is no second one."""
+    code: CodeType = predicate.__code__
+    return Path(code.co_filename).resolve(), code.co_firstlineno
+
+
 def _place(predicate: Predicate) -> str:
-    """``file:line``; the same file executed again gives the same invariant again, which is no second one."""
+    """``file:line``."""
     code: CodeType = predicate.__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
 

@@ -94,6 +94,7 @@ def test_the_wheel_holds_everything_and_no_generic_name(tmp_path: Path) -> None:
     }
     expected |= {f"xfdfuzz/{path.relative_to(ROOT)}" for path in (ROOT / "corpus").rglob("*.xfd")}
     expected |= {"xfdfuzz/program/grammar.lark"}
+    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "xfdfuzz" / "cli" / "skeletons").iterdir()}
     assert expected <= held
     tops = {name.split("/")[0] for name in held}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"xfdfuzz"}

@@ -15,7 +15,8 @@ exit codes:
      (replay, matrix), or a violation without one (replay); a difference (diff)
   2  usage or bad input: an unknown revision, commit or invariant, a broken or
      contradictory program, an unreadable file or directory, a directory that
-     cannot be saved to, a broken file or package of invariants or of a series
+     cannot be saved to, a file that new would overwrite, a broken file or package
+     of invariants or of a series
   3  could not judge: interrupted, nothing executed, a finding that a fresh
      process does not confirm, a change that bisect does not find or cannot
      verify, the output could not be written, internal error
