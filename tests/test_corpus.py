@@ -15,6 +15,7 @@ from xfdfuzz.program.ops import kvm, tasks, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.guest import GuestRdmsr
 from xfdfuzz.program.ops.host import HostRdmsr
+from xfdfuzz.program.ops.ptrace import PtraceGetXstate
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import Revision
@@ -225,6 +226,7 @@ def test_every_witness_is_in_the_table() -> None:
 
 #: Ops that change nothing: they are there for what they read.
 _QUERIES = (
+    PtraceGetXstate,
     GuestRdmsr,
     HostRdmsr,
     kvm.KvmGetCpuid2,

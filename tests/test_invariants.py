@@ -28,6 +28,7 @@ from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
@@ -628,6 +629,36 @@ t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0
 t0 ldtilecfg(1) = ok
 t0 tileload(2) = ok
 """
+
+
+TRACED = """
+cpu0 schedule(kthread) = ok
+cpu1 schedule(t1) = ok
+t1 ptrace(PTRACE_SETREGSET, t0, {xstate_bv: xtile, data: 3}) = 0
+t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = 0 {xstate_bv: xtile, xtilecfg: 11, xtiledata: 11}
+"""
+
+
+@mutant("ptrace-reads-the-registers", program(HOST_TILES, TRACED, machine="cpus=2"))
+class PtraceShowsTheDefaults(Regset):
+    def xstateregs_get(self, nr: int) -> tuple[int, XsaveArea | None]:
+        fpstate = self.deref(self.tasks[nr].fpu.fpstate)
+        return 0, self.copy_xstate_to_uabi_buf(fpstate, self.fpu_user_cfg.default_features, 0)
+
+
+@mutant(
+    "host-registers-preserved",
+    program(HOST_TILES, TRACED, "cpu0 schedule(t0) = ok", "t0 user = ok", machine="cpus=2"),
+)
+class PtraceLeavesTheRegistersValid(Regset):
+    def fpu_force_restore(self, fpu: Fpu) -> None:
+        pass
+
+
+@mutant("ptrace-write-is-taken", program("t0 ptrace(PTRACE_SETREGSET, t1, {xstate_bv: xtile, data: 3}) = -EINVAL"))
+class PtraceTakesAnyImage(Regset):
+    def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
+        return 0
 
 
 @mutant("sigframe-is-true", program(HOST_TILES, "t0 signal ... = ok"))

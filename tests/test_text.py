@@ -289,9 +289,9 @@ def error_of(text: str) -> str:
             "t0 tileloda(1)",
             4,
             "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, arch_prctl(...), clone(...), "
-            "close(...), dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), sigaltstack(...), "
-            "sigframe(...), signal ..., sigreturn, suspend, tileload(...), tilerelease, tilestore, user, vmovups(...), "
-            "xsave(...)",
+            "close(...), dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), ptrace(...), "
+            "sigaltstack(...), sigframe(...), signal ..., sigreturn, suspend, tileload(...), tilerelease, tilestore, "
+            "user, vmovups(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),

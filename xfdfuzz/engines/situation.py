@@ -18,7 +18,7 @@ class Situation:
     ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
     a VMM's thread back.  ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about
-    to be.  ``suspenders`` can ask for suspend.
+    to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
     """
 
     dead: bool = False
@@ -29,6 +29,7 @@ class Situation:
     signalable: list[int] = field(default_factory=list)
     signalled: list[int] = field(default_factory=list)
     handlers: list[int] = field(default_factory=list)
+    traces: list[tuple[int, int]] = field(default_factory=list)
     leaving: list[int] = field(default_factory=list)
     vms: list[int] = field(default_factory=list)
     vm_tasks: list[int] = field(default_factory=list)
@@ -89,6 +90,8 @@ class Situation:
                 self.tasks.append(nr)
                 (self.handlers if k.system.sigframes[nr].valid else self.signalable).append(nr)
         self.cloning = self.tasks if room else []
+        stopped = [nr for nr in waiting if not _busy(k.tasks[nr])]
+        self.traces = [(tracer, nr) for tracer in self.tasks for nr in stopped]
         self.schedulable = [(cpu, nr) for cpu in range(len(k.cpus)) if not k.cpus[cpu].guest for nr in waiting]
         self.vms = [nr for nr, vm in enumerate(k.vms) if vm.exists]
         mms = {k.vms[nr].mm for nr in self.vms}
@@ -132,8 +135,13 @@ class Situation:
         self.idle_cpus = [nr for nr in self.host_cpus if k.cpus[nr].current >= st.USER_TASKS]
         self.secondary_cpus = [nr for nr in self.host_cpus if nr]
         first = k.cpus[0].current
-        if first in self.tasks and not any(t.kvm_run or t.in_execve or t.in_signal for t in k.tasks[: st.USER_TASKS]):
+        if first in self.tasks and not any(_busy(t) for t in k.tasks[: st.USER_TASKS]):
             self.suspenders = [first]
+
+
+def _busy(task: st.Task) -> bool:
+    """Whether it is inside a call that is cut in two."""
+    return bool(task.kvm_run or task.in_execve or task.in_signal)
 
 
 def _held_by_others(k: Kernel, nr: int) -> int:

@@ -12,6 +12,7 @@ from xfdfuzz.engines.rules.guest import GuestRules
 from xfdfuzz.engines.rules.host import HostRules
 from xfdfuzz.engines.rules.ioctls import IoctlRules
 from xfdfuzz.engines.rules.processes import ProcessRules
+from xfdfuzz.engines.rules.ptrace import PtraceRules
 from xfdfuzz.engines.rules.run import RunRules
 from xfdfuzz.engines.rules.signals import SignalRules
 from xfdfuzz.engines.rules.syscalls import SyscallRules
@@ -21,7 +22,9 @@ from xfdfuzz.engines.selection import SituatedRules
 __all__ = ["CONDITIONS", "KernelMachine"]
 
 
-class KernelMachine(SyscallRules, ProcessRules, SignalRules, IoctlRules, XsaveRules, RunRules, GuestRules, HostRules):
+class KernelMachine(
+    SyscallRules, ProcessRules, SignalRules, PtraceRules, IoctlRules, XsaveRules, RunRules, GuestRules, HostRules
+):
     """Everything that user space, guests, the scheduler and interrupts can do to what is under test."""
 
     def __init__(self) -> None:

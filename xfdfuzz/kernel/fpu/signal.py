@@ -37,7 +37,7 @@ class FpuSignal(Xstate):
     def copy_fpstate_to_sigframe(self, frame: SigFrame) -> None:
         """XSAVE into the user's stack, then what only software knows of the frame."""
         fpstate = self.deref(self.current.fpu.fpstate)
-        frame.area.xstate_bv = frame.area.xcomp_bv = 0
+        frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = frame.area.mxcsr = 0
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         self.copy_fpregs_to_sigframe(frame, fpstate)
@@ -160,7 +160,9 @@ class FpuSignal(Xstate):
         return loaded
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
-        """FXRSTOR."""
+        """FXRSTOR; a bad MXCSR makes it fault."""
+        if frame.area.mxcsr:
+            return False
         for i in (xf.X87, xf.SSE):
             load_component(self.regs, i, frame.area.data[i])
         return True

@@ -83,6 +83,7 @@ class SigframeWrite(_HandlerOp):
     def run(self, k: Kernel) -> Result:
         area = self.frame(k).area
         area.xstate_bv, area.xcomp_bv = self.image.xstate_bv, self.image.xcomp_bv
+        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
         token = ghost.task_token(self.task, self.image.data)
         for i in xf.components_in(self.image.xstate_bv):
             area.data[i] = 0 if self.image.init >> i & 1 else token

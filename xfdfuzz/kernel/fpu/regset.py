@@ -1,0 +1,36 @@
+"""The XSAVE register set for ptrace (arch/x86/kernel/fpu/regset.c, v5.16)."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.errno import ENODEV
+from xfdfuzz.kernel.fpu.signal import FpuSignal
+from xfdfuzz.kernel.state import Fpu
+
+
+class Regset(FpuSignal):
+    """A stopped task's registers lie in its fpstate."""
+
+    def fpu_force_restore(self, fpu: Fpu) -> None:
+        """What is in any CPU's registers no longer counts: the task is to load what is written now."""
+        fpu.last_cpu = -1
+
+    def xstateregs_get(self, nr: int) -> tuple[int, XsaveArea | None]:
+        """The standard-format image of a stopped task: ENODEV without XSAVE."""
+        if not self.use_xsave:
+            return -ENODEV, None
+        task = self.tasks[nr]
+        fpstate = self.deref(task.fpu.fpstate)
+        return 0, self.copy_xstate_to_uabi_buf(fpstate, fpstate.user_xfeatures, task.pkru)
+
+    def xstateregs_set(self, nr: int, image: XsaveArea) -> int:
+        """Take over a whole image for a stopped task: ENODEV, EINVAL."""
+        if not self.use_xsave:
+            return -ENODEV
+        task = self.tasks[nr]
+        self.fpu_force_restore(task.fpu)
+        ret = self.copy_uabi_to_xstate(self.deref(task.fpu.fpstate), image, self.fpu_user_cfg.max_size)
+        if not ret and self.machine.pku:
+            task.pkru = image.data[xf.PKRU] if image.xstate_bv & xf.MASK_PKRU else 0
+        return ret
