@@ -88,7 +88,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Drop: st.builds(Drop, st.booleans()),
     Null: st.builds(Null, st.booleans()),
 }
-NUMBERED = {"task": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
+NUMBERED = {"task": USER_TASKS, "tracee": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
 
 
 def ops_of(cls: type[Op]) -> st.SearchStrategy[Op]:
