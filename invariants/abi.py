@@ -127,7 +127,7 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     less allocates less, and XSAVE runs over the end."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     before = view.before.vcpus[nr]
-    if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1:
+    if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1 or before.arch.guest_mode:
         return
     table, ideal = view.k.machine.cpuid, view.k.system.ghost.vcpus[nr]
     xcr0 = ideal.xcr0

@@ -205,7 +205,7 @@ def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
 
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:
     """Nothing is under way that the calls here do not carry over."""
-    return _within_cpuid(k, vcpu) and not vcpu.arch.init_pending
+    return _within_cpuid(k, vcpu) and not (vcpu.arch.init_pending or vcpu.arch.guest_mode)
 
 
 def save(k: Kernel, vcpu: Vcpu) -> Saved:

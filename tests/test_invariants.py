@@ -120,6 +120,11 @@ ENTER = """
 t0 ioctl(v0, KVM_RUN) ... = ok
 v0 vmenter = ok
 """
+#: Back into the guest.
+AGAIN = "v0 vmenter"
+#: The guest runs a guest of its own.
+L2 = "v0 vmlaunch = exit\nv0 handle = resume\nv0 vmenter = ok"
+L2_NM = L2.replace("vmlaunch", "vmlaunch intercept-nm")
 #: A vCPU whose guest has CET.
 CET = f"{CREATE}\nt0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse, xss: cet_user|cet_kernel}}) = 0"
 CET_READ = "t0 ioctl(v0, KVM_GET_MSRS, IA32_U_CET) = 1"
@@ -363,6 +368,47 @@ class ReadsTheMsrOfTheVmm(KvmMsrs):
 
     def msr_io_load_fpu(self, vcpu: Vcpu, index: int) -> bool:
         return False
+
+
+@mutant(
+    "nm-delivered-once",
+    program(AMX_GUEST, DISABLED, L2_NM, "v0 tileload(1)", "v0 handle", AGAIN),
+)
+class QueuesTheNmBeforeTheNestedExit(AmxV6):
+    """As amx-v2 to amx-v4, were it not for nested_vmx_vmexit(), which drops what is queued for L2."""
+
+    def handle_exception_nmi_irqoff(self, vcpu: Vcpu) -> None:
+        super().handle_exception_nmi_irqoff(vcpu)
+        self.kvm_queue_exception(vcpu, st.NM_VECTOR)
+
+    def nested_vmx_vmexit(self, vcpu: Vcpu) -> None:
+        vcpu.arch.guest_mode = 0
+
+
+@mutant(
+    "passthrough-needs-nm-intercept",
+    program(AMX_GUEST, DISABLED, "v0 wrmsr(IA32_XFD, 0x0)", "v0 hlt", "v0 handle"),
+)
+class InterceptsNmWhileXfdIsSet(AmxV6):
+    """The policy that the review of amx-v3 proposed first: what the guest writes next, without an exit, it misses."""
+
+    def vmx_update_exception_bitmap(self, vcpu: Vcpu) -> None:
+        vcpu.arch.nm_intercept = bool(self.deref(vcpu.arch.guest_fpu.fpstate).xfd)
+
+    def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:
+        super().vcpu_exited_before_irqoff(vcpu)
+        self.vmx_update_exception_bitmap(vcpu)
+
+
+@mutant("fpstate-fits-its-features", program(AMX, machine="cpus=1 cet dense"))
+class SizesGuestsByTheHostsPermission(AmxSeries):
+    """7c2c89364d92 gives guest_perm the guests' own defaults, which have CET_KERNEL; with the host's, the buffer that
+    the next permission asks for has no room for it."""
+
+    def fpstate_reset(self, nr: int) -> None:
+        super().fpstate_reset(nr)
+        fpu = self.tasks[nr].fpu
+        assign(fpu.guest_perm, fpu.perm)
 
 
 @mutant("xcomp-guest-supp-is-complete", program("t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0"))

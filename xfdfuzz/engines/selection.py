@@ -55,6 +55,7 @@ WEIGHTS: dict[str, int] = {
     "kvm_get_msr_index_list": 1,
     "kvm_get_supported_cpuid": 1,
     "kvm_get_xcrs": 1,
+    "guest_vmlaunch": 2,
     "kvm_has_device_attr": 1,
     "kvm_set_fpu": 1,
     "kvm_set_sregs": 1,

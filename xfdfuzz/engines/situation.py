@@ -43,6 +43,7 @@ class Situation:
     guests: list[int] = field(default_factory=list)
     dyn2_guests: list[int] = field(default_factory=list)
     cet_guests: list[int] = field(default_factory=list)
+    l1_guests: list[int] = field(default_factory=list)
     schedulable: list[tuple[int, int]] = field(default_factory=list)
     away: list[tuple[int, int]] = field(default_factory=list)
     kthread_cpus: list[int] = field(default_factory=list)
@@ -108,7 +109,8 @@ class Situation:
         for nr, vcpu in enumerate(k.vcpus):
             if not vcpu.exists:
                 continue
-            self.vcpus.append(nr)
+            if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH:
+                self.vcpus.append(nr)
             mode = vcpu.mode
             if mode == st.VCPU_OUTSIDE:
                 self.idle.append(nr)
@@ -119,6 +121,7 @@ class Situation:
         self.idle_tasks = self.vm_tasks if self.idle else []
         self.dyn2_guests = self.guests if k.machine.dyn2 else []
         self.cet_guests = self.guests if k.machine.cet else []
+        self.l1_guests = [nr for nr in self.guests if nr in self.vcpus and not k.vcpus[nr].arch.init_pending]
 
     def _look_at_exited(self, nr: int, vcpu: st.Vcpu) -> None:
         if vcpu.exit_pending:

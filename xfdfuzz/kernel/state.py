@@ -49,7 +49,8 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_HLT,
     EXIT_IO,
     EXIT_CPUID,
-) = range(9)
+    EXIT_VMLAUNCH,
+) = range(10)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0
@@ -206,7 +207,8 @@ class VcpuArch(Struct):
     ``cpuid_entries`` points to an array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the
     ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
     ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is
-    KVM_APIC_INIT in the local APIC's pending_events.  ``insn_skips`` counts
+    KVM_APIC_INIT in the local APIC's pending_events.  ``guest_mode``: L2 runs;
+    ``vmcs12_nm``: bit 7 of L1's exception bitmap.  ``insn_skips`` counts
     kvm_skip_emulated_instruction() since the last VM entry.
     """
 
@@ -237,6 +239,8 @@ class VcpuArch(Struct):
     exception_vector: U8
     complete_userspace_io: U8
     init_pending: U8
+    guest_mode: U8
+    vmcs12_nm: U8
     insn_skips: U8
     pkru: U8
     host_pkru: U8

@@ -134,6 +134,8 @@ VCPU = (
     _Field("arch.cpuid_osxsave", "cpuid.osxsave", str),
     _Field("arch.cr0_ts", "cr0.ts", str),
     _Field("arch.init_pending", "apic.init_pending", str),
+    _Field("arch.guest_mode", "nested.guest_mode", str),
+    _Field("arch.vmcs12_nm", "nested.vmcs12.nm_intercept", str),
     _Field("arch.cr4_osxsave", "cr4.osxsave", str),
     _Field("arch.xfd_no_write_intercept", "xfd_no_write_intercept", str),
     _Field("arch.nm_intercept", "nm_intercept", str),

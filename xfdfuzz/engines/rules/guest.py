@@ -117,6 +117,12 @@ class GuestRules(Rules):
         """CR0.TS = 0."""
         self.do(guest.GuestClts(self.guest(vcpu)))
 
+    @on("l1_guests", n=targets, intercept_nm=flags)
+    def guest_vmlaunch(self, n: int, intercept_nm: bool) -> None:
+        """VMLAUNCH."""
+        nr = self.now.l1_guests[n % len(self.now.l1_guests)]
+        self.do(guest.GuestVmlaunchNm(nr) if intercept_nm else guest.GuestVmlaunch(nr))
+
     @on("guests", vcpu=targets)
     def guest_hlt(self, vcpu: int) -> None:
         """HLT."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.kvm.nested import KvmNested
 from xfdfuzz.kernel.state import Vcpu
 
 #: What kvm_set_supervisor_msr() and kvm_get_supervisor_msr() see to.
 SUPERVISOR_MSRS = (MSR_IA32_XSS, *XSTATE_MSRS)
 
 
-class Kernel(KvmX86):
+class Kernel(KvmNested):
     """v5.16 whole: every method of the FPU core and KVM, before the series.
 
     The name is that of the concept: a revision is a subclass of it, or a stack of patches on one.
@@ -48,8 +48,13 @@ class Kernel(KvmX86):
 
     @seam
     def msr_intercepted(self, vcpu: Vcpu, index: int, write: bool) -> bool:
-        """What the MSR bitmap says: CET MSRs are passed through to guests that have CET, IA32_XSS never is."""
+        """What the MSR bitmap says: CET MSRs are passed through to guests that have CET, IA32_XSS never is.
+
+        vmcs02 passes neither IA32_XFD nor IA32_XFD_ERR through (nested.c, nested_vmx_prepare_msr_bitmap()).
+        """
         arch = vcpu.arch
+        if arch.guest_mode and index in (MSR_IA32_XFD, MSR_IA32_XFD_ERR):
+            return True
         if index == MSR_IA32_XFD:
             return bool(arch.xfd_write_intercept if write else arch.xfd_read_intercept)
         if index == MSR_IA32_XFD_ERR:

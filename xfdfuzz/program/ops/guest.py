@@ -57,7 +57,7 @@ class _Insn(GuestOp):
         ideal = k.system.ghost.vcpus[self.vcpu]
         if xfd:
             ideal.xfd_err = ideal.xfd & components
-        if not vcpu.arch.nm_intercept:
+        if not k.nm_intercepted(vcpu):
             return Result("#NM")
         ideal.nm_owed = 1
         return vm_exit(k, vcpu, st.EXIT_NM)
@@ -348,6 +348,35 @@ class GuestStts(_Insn):
         return OK
 
 
+class _Vmlaunch(_Insn):
+    __slots__ = ()
+
+    def enabled(self, k: Kernel) -> bool:
+        vcpu = k.vcpus[self.vcpu].arch
+        return _Insn.enabled(self, k) and not (vcpu.guest_mode or vcpu.init_pending)
+
+
+@op("v{vcpu} vmlaunch")
+class GuestVmlaunch(_Vmlaunch):
+    """The guest is a hypervisor and launches a guest of its own, L2; from the next VM entry on
+    it is L2 that executes."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn_exit(k, self.thread(k), st.EXIT_VMLAUNCH)
+
+
+@op("v{vcpu} vmlaunch intercept-nm")
+class GuestVmlaunchNm(_Vmlaunch):
+    """The same, with #NM in L1's exception bitmap."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn_exit(k, self.thread(k), st.EXIT_VMLAUNCH, value=1)
+
+
 @op("v{vcpu} hlt")
 class GuestHlt(_Insn):
     """HLT: exits, and KVM_RUN returns."""
@@ -391,12 +420,13 @@ class GuestInterruptKernelFpu(GuestOp):
 @op("v{vcpu} init")
 class PendInit(Op):
     """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
-    KVM_GET_MP_STATE."""
+    KVM_GET_MP_STATE.  Not while L2 runs, when it would be an exit to L1."""
 
     vcpu: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
-        return bool(k.vcpus[self.vcpu].exists)
+        vcpu = k.vcpus[self.vcpu]
+        return bool(vcpu.exists) and not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH
 
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.init_pending = 1

@@ -80,8 +80,14 @@ class HandleExit(VcpuRunOp):
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
         read = vcpu.exit_pending in (st.EXIT_MSR_READ, st.EXIT_CPUID)
+        kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
         k.handle_exit(vcpu)
-        out = vcpu.exit_value if read and not vcpu.arch.exception_pending else None
+        reflected = nested and not vcpu.arch.guest_mode
+        if kind == st.EXIT_VMLAUNCH or reflected:
+            # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
+            ideal = k.system.ghost.vcpus[self.vcpu]
+            ideal.insn_owed = ideal.nm_owed = 0
+        out = vcpu.exit_value if read and not (vcpu.arch.exception_pending or reflected) else None
         ghost.settle_insn(k, self.vcpu)
         if not vcpu.run_over:
             return Result("resume", out)

@@ -1,0 +1,64 @@
+"""Nested guests as far as #NM and XFD need them (arch/x86/kvm/vmx/nested.c, v5.16).
+
+L1 launches an L2 that shares its registers, XCR0, CR0.TS and XFD: what differs is who gets an exit.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.state import Vcpu
+
+
+class KvmNested(KvmX86):
+    """VM entry and exit between L1 and L2."""
+
+    def nested_vmx_run(self, vcpu: Vcpu, nm: int) -> int:
+        """VMLAUNCH by L1; ``nm``: its exception bitmap has #NM.  The next VM entry enters L2."""
+        vcpu.arch.guest_mode = 1
+        vcpu.arch.vmcs12_nm = nm
+        return 1
+
+    def nested_vmx_reflect_vmexit(self, vcpu: Vcpu, kind: int) -> bool:
+        """Whether the exit went to L1."""
+        if not vcpu.arch.guest_mode or not self.nested_vmx_l1_wants_exit(vcpu, kind):
+            return False
+        self.nested_vmx_vmexit(vcpu)
+        return True
+
+    def nested_vmx_l1_wants_exit(self, vcpu: Vcpu, kind: int) -> bool:
+        """#NM if vmcs12 says so; CPUID and XSETBV always; L1 is taken to intercept nothing else, and L0
+        wants none of them first.
+        """
+        if kind == st.EXIT_NM:
+            return bool(vcpu.arch.vmcs12_nm)
+        return kind in (st.EXIT_CPUID, st.EXIT_XSETBV)
+
+    @phase_of("__nested_vmx_vmexit")
+    def nested_vmx_vmexit(self, vcpu: Vcpu) -> None:
+        """L1 goes on behind its VMLAUNCH; events that were queued for L2 are dropped.
+
+        As in 6.1; that v5.16 drops them too is INFERRED.
+        """
+        vcpu.arch.guest_mode = 0
+        vcpu.arch.exception_pending = 0
+
+    @phase_of("vmx_handle_exit")
+    def handle_exit(self, vcpu: Vcpu) -> None:
+        """L1 has its exits first (vmx.c)."""
+        kind = vcpu.exit_pending
+        if kind == st.EXIT_VMLAUNCH:
+            vcpu.exit_pending = st.EXIT_NONE
+            self.vcpu_run_result(vcpu, self.nested_vmx_run(vcpu, vcpu.exit_value))
+        elif self.nested_vmx_reflect_vmexit(vcpu, kind):
+            vcpu.exit_pending = st.EXIT_NONE
+            self.vcpu_run_result(vcpu, 1)
+        else:
+            super().handle_exit(vcpu)
+
+    @seam
+    def nm_intercepted(self, vcpu: Vcpu) -> bool:
+        """Bit 7 of the exception bitmap in the current VMCS: vmcs02 has what L0 or L1 wants."""
+        arch = vcpu.arch
+        return bool(arch.nm_intercept or (arch.guest_mode and arch.vmcs12_nm))
