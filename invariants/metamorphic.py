@@ -56,7 +56,8 @@ def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
         return GuestState("no entry" if step is None else step.result.ret)
     regs = k.regs
     visible = xf.components_in(components & ~regs.xfd)
-    return GuestState("entered", regs.xcr0, regs.xfd, regs.xfd_err, tuple((i, regs.data[i]) for i in visible))
+    xcr0 = regs.xcr0 if k.vcpus[nr].arch.cr4_osxsave else 0  # the host's stays where the guest cannot see it
+    return GuestState("entered", xcr0, regs.xfd, regs.xfd_err, tuple((i, regs.data[i]) for i in visible))
 
 
 def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]:

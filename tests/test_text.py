@@ -19,7 +19,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Sregs, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -87,6 +87,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     Drop: st.builds(Drop, st.booleans()),
     Null: st.builds(Null, st.booleans()),
+    Reset: st.builds(Reset, st.booleans()),
 }
 NUMBERED = {"task": USER_TASKS, "tracee": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
 
@@ -291,7 +292,7 @@ def error_of(text: str) -> str:
             "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, arch_prctl(...), clone(...), "
             "close(...), dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), ptrace(...), "
             "sigaltstack(...), sigframe(...), signal ..., sigreturn, suspend, tileload(...), tilerelease, tilestore, "
-            "user, vmovups(...), xsave(...)",
+            "user, vmovups(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),

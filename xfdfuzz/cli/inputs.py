@@ -74,12 +74,17 @@ def resolve_revisions(wanted: Sequence[str], apply: Sequence[str], revert: Seque
 
 
 def find_programs(paths: Sequence[Path]) -> list[Path]:
-    """The files that the command line names, each once."""
-    return list(dict.fromkeys(file for path in paths for file in _programs_below(path)))
+    """The programs that the command line names, each once."""
+    return find_files(paths, ".xfd")
 
 
-def _programs_below(path: Path) -> Iterator[Path]:
-    """``path`` itself if it is a file, else every program below it, in a stable order."""
+def find_files(paths: Sequence[Path], suffix: str) -> list[Path]:
+    """The files that the command line names, each once; of a directory those whose name ends so."""
+    return list(dict.fromkeys(file for path in paths for file in _files_below(path, suffix)))
+
+
+def _files_below(path: Path, suffix: str) -> Iterator[Path]:
+    """``path`` itself if it is a file, else every such file below it, in a stable order."""
     if not path.is_dir():
         yield path
         return
@@ -89,7 +94,7 @@ def _programs_below(path: Path) -> Iterator[Path]:
 
     for folder, inner, names in os.walk(path, onerror=fail):
         inner.sort()
-        yield from (Path(folder, name) for name in sorted(names) if name.endswith(".xfd"))
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(suffix))
 
 
 def read_program(file: Path) -> Program:

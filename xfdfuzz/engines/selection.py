@@ -65,8 +65,9 @@ WEIGHTS: dict[str, int] = {
     "sigaltstack": 1,
     "sigframe_fx_only": 1,
     "sigframe_write": 1,
-    "suspend": 1,
     "user_tilestore": 1,
+    "user_xgetbv": 1,
+    "suspend": 1,
     "user_xsave": 1,
 }
 DEFAULT_WEIGHT = 4

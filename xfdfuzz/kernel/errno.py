@@ -7,6 +7,7 @@ EINTR = 4
 EIO = 5
 ENXIO = 6
 E2BIG = 7
+EBADF = 9
 EAGAIN = 11
 ENOMEM = 12
 EFAULT = 14
@@ -15,6 +16,7 @@ EBUSY = 16
 ENODEV = 19
 EINVAL = 22
 ENOSPC = 28
+EMFILE = 24
 EUNATCH = 49
 EOPNOTSUPP = 95
 #: For the kernel's own use, not part of the ABI (include/linux/errno.h).

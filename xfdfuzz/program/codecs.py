@@ -18,7 +18,7 @@ from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XF
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Sregs, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -211,13 +211,13 @@ class BufferCodec(Codec[UserBuffer]):
 class SwitchCodec(Codec[Any]):
     """One word that stands for True; left out when it is False."""
 
-    def __init__(self, make: type[Drop] | type[Null]) -> None:
+    def __init__(self, make: type[Drop] | type[Null] | type[Reset]) -> None:
         self.make = make
 
-    def write(self, value: Drop | Null) -> str:
+    def write(self, value: Drop | Null | Reset) -> str:
         return self.expected if value.value else ""
 
-    def read(self, argument: Argument) -> Drop | Null:
+    def read(self, argument: Argument) -> Drop | Null | Reset:
         if not isinstance(argument, Names) or [word.text for word in argument.words] != [self.expected]:
             raise Unreadable(argument.column, self.expected)
         return self.make(True)
@@ -233,6 +233,12 @@ class NullCodec(SwitchCodec):
     """``NULL``."""
 
     expected = optional = "NULL"
+
+
+class ResetCodec(SwitchCodec):
+    """``reset``."""
+
+    expected = optional = "reset"
 
 
 HEX = Scalar("a 64-bit number", _U64, base=16)
@@ -274,6 +280,7 @@ CODECS: dict[object, Codec[Any]] = {
     UserBuffer: BufferCodec(),
     Drop: DropCodec(Drop),
     Null: NullCodec(Null),
+    Reset: ResetCodec(Reset),
 }
 
 #: How many there are of what a prefix numbers: ``t0`` to ``t4``.

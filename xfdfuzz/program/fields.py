@@ -67,6 +67,12 @@ class Null(NamedTuple):
     value: bool = False
 
 
+class Reset(NamedTuple):
+    """``reset``: the VMM leaves a new vCPU's CR4 as it is, so OSXSAVE is clear until KVM_SET_SREGS."""
+
+    value: bool = False
+
+
 class Drop(NamedTuple):
     """``drop``: the processor forgets the data of a component at the moment that XFD disables it, which it may."""
 

@@ -69,6 +69,11 @@ class SyscallRules(Rules):
         """TILESTORED in user mode."""
         self.do(tasks.UserTilestore(self.task(n)))
 
+    @on("tasks", n=targets, inuse=flags)
+    def user_xgetbv(self, n: int, inuse: bool) -> None:
+        """XGETBV in user mode."""
+        self.do(tasks.UserXgetbv(self.task(n), int(inuse)))
+
     @on("tasks", n=targets)
     def user_tilerelease(self, n: int) -> None:
         """TILERELEASE in user mode."""

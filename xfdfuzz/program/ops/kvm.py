@@ -9,7 +9,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Small, Sregs, Xfeatures
+from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Reset, Small, Sregs, Xfeatures
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
 
@@ -77,13 +77,14 @@ class KvmGetMsrIndexList(TaskOp):
         return Result(0, int(k.kvm_probe_msr_to_save(self.msr)))
 
 
-@op("t{task} ioctl(vm{vm}, KVM_CREATE_VCPU, {id})")
+@op("t{task} ioctl(vm{vm}, KVM_CREATE_VCPU, {id}, {reset})")
 class KvmCreateVcpu(VmIoctl):
-    """A vCPU; the first one of a process freezes the guest permissions."""
+    """A vCPU; the first one of a process freezes the guest permissions.  Without ``reset`` it gets CR4.OSXSAVE."""
 
     task: Nr = 0
     vm: Nr = 0
     id: Small = 0
+    reset: Reset = Reset()
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -91,6 +92,8 @@ class KvmCreateVcpu(VmIoctl):
         if ret:
             return Result(ret)
         assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
+        if self.reset.value:
+            k.vcpus[nr].arch.cr4_osxsave = 0
         return Result(f"v{nr}")
 
 

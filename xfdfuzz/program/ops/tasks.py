@@ -8,7 +8,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, Facility, Nr, Null, Token, Undefined, Xfeatures
+from xfdfuzz.program.fields import Bit, Count, Facility, Nr, Null, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -154,13 +154,29 @@ class UserTileload(_UserInsn):
 
 @op("t{task} tilestore")
 class UserTilestore(TaskOp):
-    """TILESTORED in user mode: it reads the tiles, and like TILELOADD grows the fpstate with its first use."""
+    """TILESTORED in user mode: the value is the tile data; like TILELOADD it grows the fpstate with its first use."""
 
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        return Result(k.user_insn("tilestore", 0))
+        result = k.user_insn("tilestore", 0)
+        return Result(result, k.regs.data[xf.XTILE_DATA] if result == "ok" else None)
+
+
+@op("t{task} xgetbv({index})")
+class UserXgetbv(TaskOp):
+    """XGETBV in user mode: 0 reads XCR0, 1 the components of it that are in use."""
+
+    task: Nr = 0
+    index: Bit = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        if not k.use_xsave:
+            return Result("SIGILL")
+        return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
 
 
 @op("t{task} tilerelease")

@@ -1,0 +1,64 @@
+"""`xfdfuzz conform`: hold recorded results of real kernels against the model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, complain
+from xfdfuzz.cli.inputs import find_files, load_invariants, resolve_revisions
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.conform.score import Score
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(commands, "conform", _conform, "hold recorded results of real kernels against the model")
+    command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a recording, or every *.jsonl in DIR")
+    add_revisions(command, "default: that of the recorded kernel")
+
+
+def _conform(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.conform.recording import BadRecording
+    from xfdfuzz.engines.conform.score import Score
+    from xfdfuzz.report import conform as report
+    from xfdfuzz.report import machine, terminal
+
+    load_invariants(args.invariants)
+    resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
+    files = find_files(args.paths, ".jsonl")
+    if not files:
+        return complain(f"no *.jsonl file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
+    score, code = Score(), CLEAN
+    for file in files:
+        try:
+            _judge_file(args, file, score)
+        except BadRecording as error:
+            code = complain(str(error), BAD_INPUT)
+        except OSError as error:
+            code = complain(f"{file}: {error.strerror}", BAD_INPUT)
+    counts = score.counts()
+    if counts["compared"]:
+        if args.format == "json":
+            machine.write(report.score(score), sys.stdout)
+        else:
+            report.terminal(terminal.console(sys.stdout), score)
+    elif code == CLEAN:
+        code = complain("nothing was compared", NOT_JUDGED)
+    return max(code, VIOLATION if counts["different"] else CLEAN)
+
+
+def _judge_file(args: argparse.Namespace, file: Path, score: Score) -> None:
+    from xfdfuzz.engines.conform.recording import explanations, read
+    from xfdfuzz.engines.conform.score import judge, model_of
+
+    resolve = cache(lambda name: resolve_revisions([name], args.apply, args.revert)[0])
+    explained = explanations(file.parent)
+    for recording in read(file):
+        for name in args.revision or [model_of(recording)]:
+            score.add(judge(recording, resolve(name), explained))

@@ -1,0 +1,207 @@
+"""Translation of what processes do outside KVM: permissions, fork, exec and exit, AMX in user mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.engines.conform.contents import TILE_CONFIGURATION
+from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
+from xfdfuzz.engines.conform.memory import TILE_SIZE, TILES, with_tile
+from xfdfuzz.engines.conform.nesting import SWITCH
+from xfdfuzz.engines.conform.recording import Fields, Operation, number
+from xfdfuzz.engines.conform.session import Files, Names, Process, Session
+from xfdfuzz.engines.conform.translator import translates
+from xfdfuzz.program import ghost
+from xfdfuzz.program.ops import host, processes, tasks
+from xfdfuzz.program.step import Result
+
+# -- permissions -------------------------------------------------------------------------------------------------------
+
+
+@translates("get_supp", "get_perm", "get_guest_perm")
+def get_permissions(s: Session, o: Operation) -> Iterator[Field]:
+    """ARCH_GET_XCOMP_*."""
+    op = {"get_supp": tasks.GetXcompSupp, "get_perm": tasks.GetXcompPerm, "get_guest_perm": tasks.GetXcompGuestPerm}
+    result = s.do(op[o.op](s.now.task))
+    assert o.result is not None
+    yield Field("ret", returned(o.result), result.ret)
+    if not o.result["ret"]:
+        yield Field("val", number(o.result["val"]), result.out)
+
+
+@translates("req_perm", "req_guest_perm")
+def request_permission(s: Session, o: Operation) -> Iterator[Field]:
+    """ARCH_REQ_XCOMP_*."""
+    op = tasks.ReqXcompPerm if o.op == "req_perm" else tasks.ReqXcompGuestPerm
+    assert o.result is not None
+    yield Field("ret", returned(o.result), s.do(op(s.now.task, o.number(0))).ret)
+
+
+@translates("arch_prctl")
+def arch_prctl(s: Session, o: Operation) -> Iterator[Field]:
+    """Any other code than those above, of which the model knows none."""
+    raise NotCompared(o.text)
+
+
+@translates("sigaltstack")
+def sigaltstack(s: Session, o: Operation) -> Iterator[Field]:
+    """An alternate stack of so many bytes."""
+    assert o.result is not None
+    yield Field("ret", returned(o.result), s.do(tasks.Sigaltstack(s.now.task, o.number(0))).ret)
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+@translates("fork", "thread", "clonevm")
+def begin_block(s: Session, o: Operation) -> Iterator[Field]:
+    """A child or thread begins, and runs until the end of its block."""
+    op = {"fork": processes.Fork, "thread": processes.CloneThread, "clonevm": processes.CloneVm}[o.op]
+    child = s.do(op(s.now.task))
+    if not isinstance(child.ret, str):
+        raise Stopped("more tasks than the model has")
+    s.begin(o.op, int(child.ret.removeprefix("t")))
+    yield from ()
+
+
+@translates("endfork", "endthread", "endclonevm")
+def end_block(s: Session, o: Operation) -> Iterator[Field]:
+    """It exits, and the one that began it goes on.  Without a result the marker is that of an image that is gone."""
+    if o.result is None:
+        return
+    ended = s.now
+    if f"end{ended.kind}" != o.op or len(s.processes) == 1:
+        raise Stopped(f"{o.op} in {ended.kind}")
+    if ended.kind == "clonevm":
+        s.close_own()
+    s.do(processes.Exit(ended.task))
+    s.processes.pop()
+    s.forget_closed()
+    s.schedule(s.now.task)
+    if "wait_status" in o.result:
+        yield Field("wait_status", number(o.result["wait_status"]), 0)
+
+
+@translates("exec")
+def execve(s: Session, o: Operation) -> Iterator[Field]:
+    """The other threads of the process are gone, and this one takes their place; it has no files."""
+    while s.now.kind == "thread":
+        thread = s.processes.pop()
+        s.processes[-1] = Process(s.now.kind, thread.task, thread.files, thread.names)
+    if s.now.kind == "clonevm":
+        s.close_own()
+    s.do(processes.Execve(s.now.task))
+    s.do(processes.ExecveReturns(s.now.task))
+    now = s.now
+    now.files, now.names, now.vm, now.vcpu = Files(), Names(), None, None
+    s.forget_closed()
+    yield from ()
+
+
+@translates(SWITCH)
+def switch_to(s: Session, o: Operation) -> Iterator[Field]:
+    """The main thread or the one in the background goes on."""
+    kind = o.args[0]
+    if s.now.kind == kind:
+        return
+    others = [process for process in s.processes if process.kind == kind]
+    if others:
+        s.processes.remove(others[0])
+        s.processes.append(others[0])
+        s.schedule(s.now.task)
+    else:
+        yield from begin_block(s, Operation(o.index, kind, (), Fields()))
+
+
+@translates("join")
+def join(s: Session, o: Operation) -> Iterator[Field]:
+    """The thread in the background exits."""
+    yield from switch_to(s, Operation(o.index, SWITCH, ("thread",), Fields()))
+    yield from end_block(s, Operation(o.index, "endthread", (), Fields()))
+
+
+@translates("usleep", "yield", "spin", "echo")
+def pause(s: Session, o: Operation) -> Iterator[Field]:
+    """Time passes, which the model does not know."""
+    yield from ()
+
+
+@translates("rlimit_nofile")
+def limit_descriptors(s: Session, o: Operation) -> Iterator[Field]:
+    """No more descriptors, or enough of them."""
+    s.now.descriptors = o.number(0) > 0
+    yield from ()
+
+
+# -- AMX in user mode --------------------------------------------------------------------------------------------------
+
+
+def _signal(o: Operation, result: Result) -> Field:
+    assert o.result is not None
+    return Field("signal", o.result.get("signal", "ok"), result.ret)
+
+
+def _token(s: Session, component: int, data: bytes) -> int:
+    return s.contents.token(partial(ghost.task_token, s.now.task), {component: data})
+
+
+def _load_configuration(s: Session) -> Result:
+    return s.do(tasks.UserLdtilecfg(s.now.task, _token(s, xf.XTILE_CFG, TILE_CONFIGURATION)))
+
+
+@translates("host_tileload")
+def host_tileload(s: Session, o: Operation) -> Iterator[Field]:
+    """LDTILECFG, then TILELOADD of one tile."""
+    result = _load_configuration(s)
+    if result.ret == "ok":
+        tiles = with_tile(bytes(TILES * TILE_SIZE), 0, bytes([o.number(0) & 0xFF]) * TILE_SIZE)
+        result = s.do(tasks.UserTileload(s.now.task, _token(s, xf.XTILE_DATA, tiles)))
+    yield _signal(o, result)
+
+
+@translates("host_tilestore")
+def host_tilestore(s: Session, o: Operation) -> Iterator[Field]:
+    """TILESTORED of the first tile."""
+    result = s.do(tasks.UserTilestore(s.now.task))
+    yield _signal(o, result)
+    assert o.result is not None
+    if result.ret == "ok" and "signal" not in o.result:
+        assert isinstance(result.out, int)
+        tiles = s.contents.bytes_of(xf.XTILE_DATA, result.out)
+        yield Field("first", number(o.result["first"]), tiles[0])
+        yield Field("last", number(o.result["last"]), tiles[TILE_SIZE - 1])
+
+
+@translates("host_ldtilecfg")
+def host_ldtilecfg(s: Session, o: Operation) -> Iterator[Field]:
+    """LDTILECFG."""
+    yield _signal(o, _load_configuration(s))
+
+
+@translates("host_tilerelease")
+def host_tilerelease(s: Session, o: Operation) -> Iterator[Field]:
+    """TILERELEASE."""
+    yield _signal(o, s.do(tasks.UserTilerelease(s.now.task)))
+
+
+@translates("host_xgetbv")
+def host_xgetbv(s: Session, o: Operation) -> Iterator[Field]:
+    """XGETBV; of what is in use only tiles and PKRU: the harness' own use of the rest is not recorded."""
+    index = o.number(0)
+    if index > 1:
+        raise NotCompared(f"XGETBV({index})")
+    assert o.result is not None
+    result = s.do(tasks.UserXgetbv(s.now.task, index))
+    mask = xf.MASK_XTILE | xf.MASK_PKRU if index else xf.U64_MAX
+    assert isinstance(result.out, int)
+    yield Field("val", number(o.result["val"]) & mask, result.out & mask)
+
+
+@translates("host_rdmsr")
+def host_rdmsr(s: Session, o: Operation) -> Iterator[Field]:
+    """The msr driver reads an MSR of the CPU, in a system call of this thread."""
+    assert o.result is not None
+    s.do(tasks.ReturnToUser(s.now.task))
+    yield Field("val", number(o.result["val"]), s.do(host.HostRdmsr(0, o.number(0))).out)

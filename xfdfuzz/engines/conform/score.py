@@ -1,0 +1,194 @@
+"""Judging recordings: every recorded operation against what the model does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
+from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped
+from xfdfuzz.engines.conform.nesting import SWITCH, in_order
+from xfdfuzz.engines.conform.recording import BadRecording, Explanation, Malformed, Operation, Recording
+from xfdfuzz.engines.conform.session import HostDied, Session
+from xfdfuzz.engines.conform.translator import TRANSLATORS
+from xfdfuzz.program.program import Program
+from xfdfuzz.revisions import ALIASES, Revision, names
+
+#: What an operation can come to; ``compared`` is the sum of the others.
+OUTCOMES = ("compared", "equal", "explained", "different")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing on which a real kernel and its model disagree.
+
+    ``program`` is what was executed up to there; ``reason`` is why it cannot matter, if that was explained.
+    """
+
+    recording: Recording
+    operation: Operation
+    field: Field
+    program: Program
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one recording came to: operations by outcome, the differences, and why operations were not compared."""
+
+    recording: Recording
+    revision: str
+    compared: int = 0
+    equal: int = 0
+    explained: int = 0
+    differences: tuple[Difference, ...] = ()
+    not_compared: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def different(self) -> int:
+        """Operations with a difference that nobody explained."""
+        return self.compared - self.equal - self.explained
+
+
+class Score:
+    """The sum of judgements, as a whole and by kernel."""
+
+    def __init__(self) -> None:
+        self.judgements: list[Judgement] = []
+
+    def add(self, judgement: Judgement) -> None:
+        """Count one more."""
+        self.judgements.append(judgement)
+
+    @property
+    def differences(self) -> list[Difference]:
+        """All of them, in order."""
+        return [difference for judgement in self.judgements for difference in judgement.differences]
+
+    @property
+    def not_compared(self) -> Counter[str]:
+        """How many operations were not, by kind and reason."""
+        return sum((judgement.not_compared for judgement in self.judgements), Counter())
+
+    def counts(self, kernel: str = "") -> dict[str, int]:
+        """Operations by outcome, of one kernel or of all."""
+        chosen = [judgement for judgement in self.judgements if kernel in ("", judgement.recording.kernel)]
+        return {name: sum(getattr(judgement, name) for judgement in chosen) for name in OUTCOMES}
+
+    def kernels(self) -> list[str]:
+        """Those that were recorded, in order."""
+        return list(dict.fromkeys(judgement.recording.kernel for judgement in self.judgements))
+
+
+def model_of(recording: Recording) -> str:
+    """The name of the revision that models the recorded kernel; raises :class:`BadRecording`."""
+    modelled = [name.removeprefix("v") for name in (*names(), *ALIASES) if name.startswith("v")]
+    if recording.kernel not in modelled:
+        known = f"kernel, a version that is modelled: {', '.join(modelled)}"
+        raise BadRecording(f"{recording.file}:{recording.line}: expected {known}")
+    return f"v{recording.kernel}"
+
+
+def judge(recording: Recording, revision: Revision, explanations: Iterable[Explanation] = ()) -> Judgement:
+    """Execute the recorded program on ``revision`` and compare."""
+    return _Judge(recording, revision, explanations).judge()
+
+
+class _Judge:
+    def __init__(self, recording: Recording, revision: Revision, explanations: Iterable[Explanation]) -> None:
+        self.recording = recording
+        self.revision = revision
+        self.session = Session(revision.kernel)
+        self.reasons = {
+            (e.op, e.field): e.reason
+            for e in explanations
+            if e.kernel in ("*", recording.kernel) and e.program == recording.program
+        }
+        self.outcomes: Counter[str] = Counter()
+        self.differences: list[Difference] = []
+        self.not_compared: Counter[str] = Counter()
+
+    def judge(self) -> Judgement:
+        """All operations, as far as the state is known; the rest is not compared."""
+        reached = 0
+        try:
+            for operation in in_order(self.recording):
+                reached += not _is_marker(operation)
+                if not self._operation(operation):
+                    break
+        except Stopped as why:
+            self._rest(str(why), reached)
+        return Judgement(
+            self.recording,
+            self.revision.label,
+            sum(self.outcomes.values()),
+            self.outcomes["equal"],
+            self.outcomes["explained"],
+            tuple(self.differences),
+            self.not_compared,
+        )
+
+    def _operation(self, operation: Operation) -> bool:
+        """Judge one; whether the host lives on both sides."""
+        dies = self.recording.panic == operation.index
+        fields: list[Field] = []
+        died = False
+        try:
+            for found in self._fields(operation):
+                fields.append(found)
+        except HostDied:
+            died = True
+        except Stopped as why:
+            self._count(operation, fields)
+            if not fields:
+                self.not_compared[f"from here on: {why}"] += 1
+            raise
+        except Malformed as what:
+            place = f"{self.recording.file}:{self.recording.line}: ops[{operation.index}] {operation.op}"
+            raise BadRecording(f"{place}: expected {what}") from None
+        except NotCompared as why:
+            self.not_compared[f"{operation.op}: {why}"] += 1
+        if dies or died:
+            fields.append(Field("host", "dead" if dies else "alive", "dead" if died else "alive"))
+            if dies and died and self.recording.panic_site:
+                fields.append(Field("panic in", self.recording.panic_site, self._panic_site()))
+        self._count(operation, fields)
+        return not (dies or died)
+
+    def _fields(self, operation: Operation) -> Iterator[Field]:
+        translate = TRANSLATORS.get(operation.op)
+        if translate is None:
+            raise Stopped(f"{operation.op} is not translated")
+        silent = operation.op == "exec" or _is_marker(operation) or self.recording.panic == operation.index
+        if operation.result is None and not silent:
+            raise Stopped(f"{operation.op} without a result")
+        return translate(self.session, operation)
+
+    def _count(self, operation: Operation, fields: list[Field]) -> None:
+        if not fields:
+            return
+        wrong = [found for found in fields if not found.equal]
+        reasons = [self.reasons.get((operation.index, found.name), "") for found in wrong]
+        self.outcomes["equal" if not wrong else "explained" if all(reasons) else "different"] += 1
+        title = f"{self.recording.program} of {self.recording.kernel} up to {operation.text}"
+        for found, reason in zip(wrong, reasons, strict=True):
+            program = self.session.program(" ".join(title.split()))
+            self.differences.append(Difference(self.recording, operation, found, program, reason))
+
+    def _panic_site(self) -> str:
+        """The recorded function if the model died in it too, else where it did."""
+        last = self.session.last
+        trace = last.events[-1].trace if last is not None and last.events else ("?",)
+        return self.recording.panic_site if self.recording.panic_site in trace else trace[0]
+
+    def _rest(self, why: str, reached: int) -> None:
+        """What comes after the point from which on nothing is known."""
+        left = sum(not _is_marker(o) for o in self.recording.operations) - reached
+        if left:
+            self.not_compared[f"from here on: {why}"] += left
+
+
+def _is_marker(operation: Operation) -> bool:
+    """A begin or end, which has no result of its own."""
+    return operation.op.removeprefix("end") in ("fork", "thread", "clonevm", "thread_bg", SWITCH)

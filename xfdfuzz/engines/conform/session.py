@@ -1,0 +1,196 @@
+"""A program under translation: what the harness' processes know, and the ops that were executed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines.conform.contents import Contents
+from xfdfuzz.engines.conform.fields import NotCompared, Stopped
+from xfdfuzz.engines.conform.memory import GuestMemory
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ops import host, kvm
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
+from xfdfuzz.program.text import format_op
+
+#: The processor that the recorded kernels ran on (docs/conform.md).
+MACHINE = Machine(cpus=1, pasid=False, cet=True, amx_ignores_ts=True)
+
+
+class HostDied(Exception):
+    """The modelled host died in the op that was executed last."""
+
+
+@dataclass
+class Vcpu:
+    """What the harness knows of a vCPU: its VM, and whether it has set it up for its first run."""
+
+    vm: int
+    set_up: bool = False
+
+
+@dataclass
+class Files:
+    """A file table: which VMs and vCPUs are open."""
+
+    vms: set[int] = field(default_factory=set)
+    vcpus: set[int] = field(default_factory=set)
+
+    def copy(self) -> Files:
+        """What a forked process gets."""
+        return Files(set(self.vms), set(self.vcpus))
+
+
+@dataclass
+class Names:
+    """The harness' numbers for VMs and vCPUs, which live in a process' memory."""
+
+    vms: dict[int, int] = field(default_factory=dict)
+    vcpus: dict[int, int] = field(default_factory=dict)
+
+    def copy(self) -> Names:
+        """What a forked process gets."""
+        return Names(dict(self.vms), dict(self.vcpus))
+
+
+@dataclass
+class Process:
+    """A process or thread of the harness, the task that it is, and the VM and vCPU that it has selected.
+
+    ``kind`` is what its block is called; ``descriptors`` whether RLIMIT_NOFILE lets it open any.
+    """
+
+    kind: str = "main"
+    task: int = 0
+    files: Files = field(default_factory=Files)
+    names: Names = field(default_factory=Names)
+    vm: int | None = None
+    vcpu: int | None = None
+    descriptors: bool = True
+
+
+class Session:
+    """Executes ops for the harness and keeps them as a program."""
+
+    def __init__(self, kernel: type[Kernel]) -> None:
+        self.executor = Executor(kernel, MACHINE)
+        self.kernel = self.executor.kernel
+        self.contents = Contents()
+        self.processes = [Process()]
+        self.vcpus: dict[int, Vcpu] = {}
+        self.memory: dict[int, GuestMemory] = {}
+        self.slots: dict[int, dict[int, bytes]] = {}
+        self.last: Step | None = None
+        self._ops: list[Op] = []
+        self._results: list[str] = []
+        self._notes: list[tuple[int, str]] = []
+
+    @property
+    def now(self) -> Process:
+        """The process that runs."""
+        return self.processes[-1]
+
+    # -- executing -----------------------------------------------------------------------------------------------
+
+    def do(self, op: Op) -> Result:
+        """Execute an op; raises :class:`HostDied`, or :class:`Stopped` if it cannot happen now."""
+        step = self.executor.execute(op)
+        self.last = step
+        self._ops.append(op)
+        self._results.append(str(step.result))
+        if step.result.ret == PANIC:
+            raise HostDied
+        if step.result.ret == NOT_ENABLED:
+            raise Stopped(f"{format_op(op)} cannot happen in the model")
+        return step.result
+
+    def aside(self, note: str, action: Callable[[Kernel], None]) -> None:
+        """Do to the kernel what no op can; the program has a comment there."""
+        self.note(note)
+        action(self.kernel)
+
+    def note(self, text: str) -> None:
+        """Leave a comment in the program."""
+        self._notes.append((len(self._ops), text))
+
+    def schedule(self, task: int) -> None:
+        """Let the task run, if it does not already."""
+        if not self.kernel.tasks[task].on_cpu:
+            self.do(host.Schedule(0, task))
+
+    def program(self, title: str) -> Program:
+        """What was executed so far, with what came of it."""
+        return Program(MACHINE, tuple(self._ops), tuple(self._results), title=title, notes=tuple(self._notes))
+
+    # -- selections ----------------------------------------------------------------------------------------------
+
+    @property
+    def vm(self) -> int:
+        """The selected VM; raises :class:`NotCompared` if there is none."""
+        if self.now.vm is None or self.now.vm not in self.memory:
+            raise NotCompared("no VM to act on")
+        return self.now.vm
+
+    @property
+    def vcpu(self) -> int:
+        """The selected vCPU; raises :class:`NotCompared` if there is none."""
+        if self.now.vcpu is None or self.now.vcpu not in self.now.files.vcpus:
+            raise NotCompared("no vCPU to act on")
+        return self.now.vcpu
+
+    def opened_vm(self, number: int, vm: int) -> None:
+        """A VM was created; ``number`` is the harness'."""
+        self.now.files.vms.add(vm)
+        self.now.names.vms[number] = self.now.vm = vm
+        self.memory[vm] = GuestMemory()
+
+    def opened_vcpu(self, number: int, vcpu: int, vm: int) -> None:
+        """A vCPU was created."""
+        self.now.files.vcpus.add(vcpu)
+        self.now.names.vcpus[number] = self.now.vcpu = vcpu
+        self.vcpus[vcpu] = Vcpu(vm)
+
+    def close(self, vms: set[int], vcpus: set[int]) -> None:
+        """The running process closes files; a VM goes when neither it nor a vCPU of it is open there any more."""
+        files = self.now.files
+        before = self._held(files)
+        files.vms -= vms
+        files.vcpus -= vcpus
+        for vm in sorted(before - self._held(files)):
+            self.do(kvm.CloseVm(self.now.task, vm))
+        self.forget_closed()
+
+    def close_own(self) -> None:
+        """Before a process with a file table of its own exits: what only it has open goes with it.
+
+        The model takes tasks with one address space to share their files, so it would wait for the others.
+        """
+        files = self.now.files
+        others = set().union(*(self._held(process.files) for process in self.processes if process.files is not files))
+        for vm in sorted(self._held(files) - others):
+            self.do(kvm.CloseVm(self.now.task, vm))
+        files.vms, files.vcpus = set(), set()
+
+    def forget_closed(self) -> None:
+        """What no process has open any more is gone; its number may be another one's next."""
+        held = set().union(*(self._held(process.files) for process in self.processes))
+        for vm in [vm for vm in self.memory if vm not in held]:
+            del self.memory[vm]
+            self.vcpus = {nr: vcpu for nr, vcpu in self.vcpus.items() if vcpu.vm != vm}
+
+    def _held(self, files: Files) -> set[int]:
+        return files.vms | {self.vcpus[nr].vm for nr in files.vcpus if nr in self.vcpus}
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def begin(self, kind: str, task: int) -> None:
+        """A block begins: a copy of the running process, which shares what its kind says."""
+        parent = self.now
+        files = parent.files if kind == "thread" else parent.files.copy()
+        names = parent.names.copy() if kind == "fork" else parent.names
+        self.processes.append(replace(parent, kind=kind, task=task, files=files, names=names))
+        self.schedule(task)
