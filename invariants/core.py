@@ -201,6 +201,12 @@ def load(files: Iterable[Path] = ()) -> dict[str, Invariant]:
     return INVARIANTS
 
 
+@functools.cache
+def load_once() -> None:
+    """:func:`load`, unless this process has done so: looking for entry points takes longer than judging a program."""
+    load()
+
+
 def _load_entry(entry: importlib.metadata.EntryPoint) -> None:
     try:
         entry.load()

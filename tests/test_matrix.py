@@ -136,6 +136,21 @@ def test_several_processes_give_what_one_gives(run: Run) -> None:
     assert first["verdicts"]["matrix-series"]["violations"] == ["mine-of-the-matrix"]
 
 
+def test_an_error_in_a_users_invariant_is_one_line_from_any_process(run: Run) -> None:
+    write("a.xfd", OVERWRITE)
+    write("b.xfd", OVERWRITE)
+    write(
+        "mine.py",
+        "from xfdfuzz.invariants.core import invariant\n\n\n"
+        '@invariant("mine-that-fails", "abi")\ndef mine(view):\n    """Mine."""\n    return [1 / 0]\n',
+    )
+    for workers in ("1", "2"):
+        command = ("matrix", "a.xfd", "b.xfd", "--revision", "v7.3", "--invariants", "mine.py", "--workers", workers)
+        code, _, err = run(*command)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert err.endswith("mine.py:7: ZeroDivisionError: division by zero\n")
+
+
 def test_the_corpus_comes_along(run: Run) -> None:
     code, out, err = run("matrix", "--corpus", "--revision", "v7.3", "--format", "json", "--workers", "1")
     assert (code in (0, 1), err) == (True, "")  # tests/test_corpus.py says which of them holds

@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from xfdfuzz.cli import bench, bisect, conform, diff, fuzz, listing, matrix, new, replay
 from xfdfuzz.cli.arguments import Parser, Version
@@ -40,27 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
     except Exception as error:
+        from xfdfuzz.engines.compare.workers import place_in_users_files
         from xfdfuzz.invariants.core import InvariantError
         from xfdfuzz.revisions import RevisionError
 
         if isinstance(error, InvariantError | RevisionError):
             return complain(str(error), BAD_INPUT)
-        place = _place_in_users_files(error)
+        place = place_in_users_files(error)
         if place:
             return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
         traceback.print_exc()
         return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
     return code
-
-
-def _place_in_users_files(error: Exception) -> str:
-    """Where in the user's own invariants or series the error came up, or nothing."""
-    from xfdfuzz.invariants.core import loaded_files
-    from xfdfuzz.revisions import loaded_series
-
-    files = {*loaded_files(), *loaded_series()}
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in files]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _drop_stdout() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.invariants.core import Checker, Violation, load
+from xfdfuzz.invariants.core import Checker, Violation, load_once
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret
@@ -79,7 +79,7 @@ class Verdict:
 
 def steps(program: Program, revision: Revision) -> Iterator[Judged]:
     """Run ``program`` and judge every step, then drain it and judge what is left over."""
-    load()
+    load_once()
     executor = Executor(revision.kernel, program.machine)
     checker = Checker(executor.kernel, revision.name)
     for step in executor.run(program.ops):

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import repeat
 
-from xfdfuzz.engines.compare.workers import invariant_files, load_invariants
+from xfdfuzz.engines.compare.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.engines.replay import Verdict, judge, revisions_for
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC
@@ -55,7 +55,8 @@ def judge_row(text: str, addresses: Sequence[str], invariants: tuple[str, ...]) 
     """The cells of one program, in any process."""
     load_invariants(invariants)
     program = parse(text)
-    return tuple(_cell(program, address) for address in addresses)
+    with users_errors_named():
+        return tuple(_cell(program, address) for address in addresses)
 
 
 def _cell(program: Program, address: str) -> Cell:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from xfdfuzz.invariants.core import load, loaded_files
+from xfdfuzz.invariants.core import InvariantError, load, loaded_files
+from xfdfuzz.revisions import loaded_series
 
 
 @contextmanager
@@ -35,6 +37,25 @@ def workers(count: int) -> Iterator[Executor]:
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def place_in_users_files(error: BaseException) -> str:
+    """``file:line`` of the user's own invariants or series that the error came up in, or nothing."""
+    files = {*loaded_files(), *loaded_series()}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in files]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+@contextmanager
+def users_errors_named() -> Iterator[None]:
+    """Turn an error in a user's own file into one line with its place: a traceback does not come out of a worker."""
+    try:
+        yield
+    except Exception as error:
+        place = place_in_users_files(error)
+        if place and not isinstance(error, InvariantError):
+            raise InvariantError(f"{place}: {type(error).__name__}: {error}") from None
+        raise
 
 
 def invariant_files() -> tuple[str, ...]:
