@@ -117,11 +117,21 @@ def test_a_patch_alone_is_found_and_named_in_comments(xfdfuzz: Run) -> None:
     assert Path(overwritten["file"]).read_text() == overwritten["program"]
 
 
+def test_a_difference_that_a_fresh_process_does_not_confirm_is_a_doubt(
+    xfdfuzz: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xfdfuzz.engines.confirm.buckets_elsewhere", lambda texts, first, second: [[] for _ in texts])
+    code, _, err = xfdfuzz("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "20")
+    assert code == 3
+    assert "does not show in a fresh process" in err
+
+
 def test_a_seed_gives_the_same_differences_again(xfdfuzz: Run) -> None:
     command = ("diff", "amx-v1", "v5.17", "--seed", "3", "--examples", "30", "--format", "json")
     first, second = (json.loads(xfdfuzz(*command)[1]) for _ in range(2))
     del first["seconds"], second["seconds"]
     assert first["differences"]
+    assert first["doubts"] == []
     assert first == second
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_search, search_options
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, complain
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.saving import Saver
 
@@ -40,7 +40,9 @@ def _diff(args: argparse.Namespace) -> int:
         machine.write(differences.as_object(report), sys.stdout)
     else:
         differences.report(terminal.console(sys.stdout), report, repeat)
-    if report.interrupted or not report.stats.steps:
+    for doubt in report.doubts:
+        complain(doubt, NOT_JUDGED)
+    if report.interrupted or report.doubts or not report.stats.steps:
         return NOT_JUDGED
     if any(found.file is None for found in report.found):
         return BAD_INPUT

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from xfdfuzz.engines.compare.lockstep import Pair, differences
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants.core import load, loaded_files
-from xfdfuzz.program.text import parse
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import Revision, resolve
 
 
@@ -19,14 +21,31 @@ class ConfirmError(Exception):
     """The fresh process could not judge; one line says why."""
 
 
-def buckets_elsewhere(texts: Sequence[str], revision: Revision) -> list[list[str]]:
+def doubts(found: Sequence[tuple[str, Program]], *revisions: Revision) -> list[str]:
+    """Why not to rely on what was found: a line for each (bucket, program) that a fresh process does not confirm."""
+    if not found:
+        return []
+    try:
+        seen = buckets_elsewhere([format_program(program) for _, program in found], *revisions)
+    except ConfirmError as error:
+        return [str(error)]
+    return [
+        f"{bucket} does not show in a fresh process"
+        for (bucket, _), buckets in zip(found, seen, strict=True)
+        if bucket not in buckets
+    ]
+
+
+def buckets_elsewhere(texts: Sequence[str], *revisions: Revision) -> list[list[str]]:
     """What each program breaks on the revision, as a new interpreter sees it; raises ConfirmError.
+
+    Of two revisions, what differs between them.
 
     The interpreter gets this one's import path and not the current directory (-P), where anything may lie, and a
     session of its own, so that a Ctrl-C at the terminal leaves it to finish.
     """
     request = {
-        "revision": revision.address,
+        "revisions": [revision.address for revision in revisions],
         "invariants": [str(file) for file in loaded_files()],
         "programs": list(texts),
     }
@@ -50,9 +69,14 @@ def main() -> None:
     answer_to, sys.stdout = sys.stdout, sys.stderr
     request = json.load(sys.stdin)
     load(Path(file) for file in request["invariants"])
-    revision = resolve(request["revision"])
-    answer = [judge(parse(text), revision, expectations=False).buckets for text in request["programs"]]
-    json.dump(answer, answer_to)
+    revisions = [resolve(address) for address in request["revisions"]]
+    json.dump([_buckets(parse(text), revisions) for text in request["programs"]], answer_to)
+
+
+def _buckets(program: Program, revisions: Sequence[Revision]) -> list[str]:
+    if len(revisions) == 1:
+        return list(judge(program, revisions[0], expectations=False).buckets)
+    return [difference.bucket for difference in differences(program, Pair(*revisions))]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
-from xfdfuzz.engines.confirm import ConfirmError, buckets_elsewhere
+from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
@@ -22,7 +22,6 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
-from xfdfuzz.program.text import format_program
 from xfdfuzz.revisions import Revision, resolve
 
 
@@ -153,23 +152,8 @@ def fuzz(
         on_news=on_news,
     )
     try:
-        doubts = _doubts(findings, revision)
+        unsure = doubts([(finding.violation.bucket, finding.program) for finding in findings], revision)
     except KeyboardInterrupt:
         interrupted = True
-        doubts = ["interrupted before a fresh process had confirmed the findings"]
-    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(doubts))
-
-
-def _doubts(findings: list[Finding], revision: Revision) -> list[str]:
-    """Why a finding, or all of them, cannot be relied on: a line for each that a fresh process does not confirm."""
-    if not findings:
-        return []
-    try:
-        seen = buckets_elsewhere([format_program(finding.program) for finding in findings], revision)
-    except ConfirmError as error:
-        return [str(error)]
-    return [
-        f"{finding.violation.bucket} does not show in a fresh process"
-        for finding, buckets in zip(findings, seen, strict=True)
-        if finding.violation.bucket not in buckets
-    ]
+        unsure = ["interrupted before a fresh process had confirmed the findings"]
+    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(unsure))

@@ -125,6 +125,7 @@ def as_object(report: DiffReport) -> dict[str, Any]:
         "steps": stats.steps,
         "seconds": round(stats.seconds, 3),
         "interrupted": report.interrupted,
+        "doubts": list(report.doubts),
         "differences": [_difference(found) for found in report.found],
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.compare.lockstep import Difference, Lockstep, Pair, differences, run
+from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
 from xfdfuzz.engines.minimise import reduce
 from xfdfuzz.engines.situation import Situation
@@ -34,13 +35,14 @@ class Discrepancy:
 
 @dataclass(frozen=True)
 class DiffReport:
-    """What a search of two revisions came to."""
+    """What a search of two revisions came to; ``doubts`` are reasons not to rely on a difference."""
 
     pair: Pair
     seed: int
     stats: Stats
     found: tuple[Discrepancy, ...]
     interrupted: bool
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -131,4 +133,9 @@ def diff(
         on_progress=lambda: on_progress(campaign.stats, found),
         on_news=on_news,
     )
-    return DiffReport(pair, seed, campaign.stats, tuple(found), interrupted)
+    try:
+        unsure = doubts([(one.difference.bucket, one.program) for one in found], *pair)
+    except KeyboardInterrupt:
+        interrupted = True
+        unsure = ["interrupted before a fresh process had confirmed the differences"]
+    return DiffReport(pair, seed, campaign.stats, tuple(found), interrupted, tuple(unsure))
