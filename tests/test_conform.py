@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
+from xfdfuzz.engines.conform.guest import TOKENS
+from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import explanations, read
 from xfdfuzz.engines.conform.score import judge
+from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
@@ -78,6 +82,13 @@ def test_every_explanation_is_needed_and_documented(run: Run) -> None:
     assert {e.reason for e in explained} == reasons
     text = (DOCS / "fidelity.md").read_text()
     assert [e.program for e in explained if f"`{e.program}`" not in text] == []
+
+
+def test_everything_that_is_translated_is_documented() -> None:
+    text = (DOCS / "conform.md").read_text()
+    words = {word for quoted in re.findall(r"`([^`]+)`", text) for word in re.split(r"[ :\[]", quoted)}
+    markers = {SWITCH, *(name for name in TRANSLATORS if name.startswith("end"))}
+    assert (TRANSLATORS.keys() - markers | TOKENS.keys()) - words == set()
 
 
 # -- breakage is noticed -----------------------------------------------------------------------------------------------
