@@ -168,7 +168,9 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
     malformed = op.image.xcomp_bv or op.image.reserved or op.image.mxcsr
     if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
-        yield Broken(f"v{op.vcpu}: XSTATE_BV {op.image.xstate_bv:#x} is refused")
+        # x87 and SSE are there without XSAVE too
+        site = "legacy" if not op.image.xstate_bv & ~xf.MASK_FPSSE else ""
+        yield Broken(f"v{op.vcpu}: XSTATE_BV {op.image.xstate_bv:#x} is refused", site)
 
 
 @invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave,))

@@ -9,7 +9,7 @@ from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
 from xfdfuzz.kernel.state import EXIT_MSR_READ
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops.base import VcpuIoctl, VcpuRunOp
+from xfdfuzz.program.ops.base import GuestOp, VcpuIoctl, VcpuRunOp
 from xfdfuzz.program.ops.guest import GuestRdmsr
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
 
@@ -103,7 +103,7 @@ def guest_sees_its_xss(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr} runs with IA32_XSS = {view.k.regs.xss:#x}, it was set to {ideal:#x}")
 
 
-@invariant("host-runs-with-its-own-xcr0", "panic", ("HOST_NM",), state=True)
+@invariant("host-runs-with-its-own-xcr0", "panic", ("HOST_NM",), ops=(GuestOp, VcpuRunOp), state=True)
 def host_runs_with_its_own_xcr0(view: View) -> Iterator[Broken]:
     """Whenever interrupts are on in the host, XCR0 and IA32_XSS are the host's: with a guest's, the next XRSTORS is a
     #GP for every task that has more in its buffer, and XSAVES leaves components out."""

@@ -48,8 +48,8 @@ def with_cpuid(machine: Machine) -> list[Op]:
 
 
 def narrow_cpuid(machine: Machine) -> list[Op]:
-    """A vCPU whose CPUID offers less than the machine has, and of what needs no permission."""
-    return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(xf.MASK_FPSSE, False, False))]
+    """A vCPU whose CPUID has no XSAVE, although the machine has."""
+    return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(0, False, False))]
 
 
 def with_xcr0(machine: Machine) -> list[Op]:
