@@ -291,6 +291,25 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
+def test_json_keys_of_the_comparisons_are_documented(run: Run) -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    write("p.xfd", PROGRAM)
+    commands = {
+        "matrix": ("matrix", "p.xfd"),
+        "bisect": ("bisect", "p.xfd"),
+        "diff": ("diff", "v5.17", "v5.18", "--examples", "20", "--seed", "1"),
+        "new": ("new", "revision", "my-series"),
+    }
+    for name, argv in commands.items():
+        section = text.split(f"## `xfdfuzz {name}")[1].split("\n## ")[0]
+        value = json.loads(run(*argv, "--format", "json")[1])
+        inner = [*value.get("verdicts", {}).values(), *value.get("tried", []), *value.get("changes", [])]
+        inner += value.get("differences", [])
+        assert inner or name == "new"
+        keys = {key for one in (value, *inner) for key in one}
+        assert [key for key in keys if f"`{key}`" not in section] == [], name
+
+
 def test_json_keys_are_documented(run: Run) -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     run_json = [run("list", kind, "--format", "json")[1].splitlines()[0] for kind in ("revisions", "patches", "ops")]

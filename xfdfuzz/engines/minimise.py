@@ -8,7 +8,7 @@ costs what its ops cost, without the state machine around them (docs/performance
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from xfdfuzz.arch.machine import Machine
@@ -142,7 +142,7 @@ def _plainer_arguments(program: Program) -> Iterator[Program]:
 
 
 def _plainer_ops(op: Op, machine: Machine) -> Iterator[Op]:
-    """The op with one argument replaced by one that stands before it in its domain."""
+    """The op with one argument replaced by one that stands before it in its domain, or by what it is left out for."""
     table = domains(machine)
     candidates: dict[str, Domain[Any]] = {
         "xcr0": table.xcr0,
@@ -164,7 +164,7 @@ def _plainer_ops(op: Op, machine: Machine) -> Iterator[Op]:
         elif f.name in ("task", "vcpu", "vm", "cpu"):
             before = list(range(value))
         else:
-            before = [f.default] if f.name in ("token", "drop", "undefined", "count") and value != f.default else []
+            before = [] if f.default is MISSING else [f.default]
         for plainer in before:
             if plainer != value:
                 yield replace(op, **{f.name: plainer})  # type: ignore[type-var]
