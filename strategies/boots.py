@@ -11,7 +11,7 @@ from collections.abc import Callable
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.program.ops import guest, host, kvm, run, tasks
+from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks
 from xfdfuzz.program.ops.base import Op
 
 Boot = Callable[[Machine], list[Op]]
@@ -92,6 +92,16 @@ def host_amx(machine: Machine) -> list[Op]:
     return [*with_xcr0(machine), *use]
 
 
+def signalled(machine: Machine) -> list[Op]:
+    """The same, and a signal is about to be handled."""
+    return [*host_amx(machine), signals.Signal(0)]
+
+
+def executing(machine: Machine) -> list[Op]:
+    """A process that has used AVX is in the middle of execve()."""
+    return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), processes.Execve(1)]
+
+
 #: Plainest first; the ones with a guest are what most of the time should go to.
 BOOTS: tuple[Boot, ...] = (
     pristine,
@@ -103,6 +113,8 @@ BOOTS: tuple[Boot, ...] = (
     tiles_live,
     guest_disabled_xfd,
     host_amx,
+    signalled,
+    executing,
     unpermitted_vcpu,
     narrow_cpuid,
     tiles_live,

@@ -45,7 +45,7 @@ WEIGHTS: dict[str, int] = {
     "guest_xsave": 1,
     "guest_xsaves": 1,
     "host_rdmsr": 1,
-    "hotplug": 1,
+    "hotplug": 2,
     "idle": 1,
     "kvm_check_xsave2": 1,
     "kvm_get_cpuid2": 1,

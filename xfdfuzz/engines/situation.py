@@ -17,7 +17,7 @@ class Situation:
     of ``tasks`` that share a VM's address space, ``idle_tasks`` the same where a vCPU is outside KVM_RUN (``idle``).
     ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
-    a VMM's thread back.  ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about
+    a VMM's thread, or one in the middle of a call, back.  ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about
     to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
     """
 
@@ -103,7 +103,7 @@ class Situation:
             if vcpu.exists:
                 needed |= 1 << vcpu.vm
         self.leaving = [nr for nr in self.tasks if not needed & ~_held_by_others(k, nr) & k.tasks[nr].vm_fds]
-        self.away = [(cpu, nr) for cpu, nr in self.schedulable if k.tasks[nr].mm in mms]
+        self.away = [(cpu, nr) for cpu, nr in self.schedulable if k.tasks[nr].mm in mms or _busy(k.tasks[nr])]
 
     def _look_at_vcpus(self, k: Kernel) -> None:
         for nr, vcpu in enumerate(k.vcpus):

@@ -77,7 +77,7 @@ class Power(Lifecycle):
     def power_off(self) -> None:
         """The CPU's registers are as after RESET; PKRU is taken to survive (docs/fidelity.md)."""
         pkru = self.regs.data[xf.PKRU]
-        assign(self.regs, CpuRegs(xcr0=xf.MASK_X87))
+        assign(self.regs, CpuRegs(xcr0=xf.MASK_X87 if self.machine.xsave else 0))
         load_component(self.regs, xf.PKRU, pkru)
 
     def restore_processor_state(self) -> None:
