@@ -17,8 +17,8 @@ class Situation:
     of ``tasks`` that share a VM's address space, ``idle_tasks`` the same where a vCPU is outside KVM_RUN (``idle``).
     ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
-    a VMM's thread, or one in the middle of a call, back.  ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about
-    to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
+    back a VMM's thread, or one in the middle of a call.  ``signalable`` tasks are in no signal handler, ``handlers``
+    are, ``signalled`` are about to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
     """
 
     dead: bool = False
