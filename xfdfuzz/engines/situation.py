@@ -19,6 +19,7 @@ class Situation:
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
     back a VMM's thread, or one in the middle of a call.  ``signalable`` tasks are in no signal handler, ``handlers``
     are, ``signalled`` are about to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
+    ``movable`` are (CPU with a user task, idle CPU) pairs, ``current`` is each CPU's task.
     """
 
     dead: bool = False
@@ -52,6 +53,8 @@ class Situation:
     idle_cpus: list[int] = field(default_factory=list)
     secondary_cpus: list[int] = field(default_factory=list)
     suspenders: list[int] = field(default_factory=list)
+    movable: list[tuple[int, int]] = field(default_factory=list)
+    current: list[int] = field(default_factory=list)
 
     def possible(self) -> frozenset[str]:
         """The names of the lists that are not empty, and of the flags that are set."""
@@ -137,6 +140,8 @@ class Situation:
         self.xfd_cpus = self.host_cpus if k.machine.has_xfd else []
         self.idle_cpus = [nr for nr in self.host_cpus if k.cpus[nr].current >= st.USER_TASKS]
         self.secondary_cpus = [nr for nr in self.host_cpus if nr]
+        self.current = [cpu.current for cpu in k.cpus]
+        self.movable = [(old, new) for old in self.kthread_cpus for new in self.idle_cpus]
         first = k.cpus[0].current
         if first in self.tasks and not any(_busy(t) for t in k.tasks[: st.USER_TASKS]):
             self.suspenders = [first]

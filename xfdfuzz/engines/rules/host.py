@@ -30,6 +30,14 @@ class HostRules(Rules):
         """Preemption in favour of a kernel thread."""
         self.do(host.ScheduleKthread(self.now.kthread_cpus[n % len(self.now.kthread_cpus)]))
 
+    @on("movable", n=targets)
+    def migrate(self, n: int) -> None:
+        """A task moves to an idle CPU."""
+        old, new = self.now.movable[n % len(self.now.movable)]
+        task = self.now.current[old]
+        self.do(host.ScheduleKthread(old))
+        self.do(host.Schedule(new, task))
+
     @on("idle_cpus", n=targets)
     def idle(self, n: int) -> None:
         """A CPU idles."""

@@ -10,7 +10,7 @@ from xfdfuzz.strategies.values import picks, targets
 class SignalRules(Rules):
     """Signals and their handlers."""
 
-    SHARE = 2
+    SHARE = 3
 
     @on("signalable", n=targets)
     def signal(self, n: int) -> None:
