@@ -21,7 +21,7 @@ from xfdfuzz.engines.hunt import STEPS, search
 from xfdfuzz.engines.replay import judge, revisions_for
 from xfdfuzz.invariants.core import Violation, load
 from xfdfuzz.program.program import Program
-from xfdfuzz.revisions import PATCHES, Patch, Revision, RevisionError, lines, resolve, selects
+from xfdfuzz.revisions import PATCHES, Patch, Revision, RevisionError, lines, names, resolve, selects
 
 #: The newest mainline point, on which a fix is reverted unless a later patch hides that.
 NEWEST = "mainline"
@@ -102,26 +102,31 @@ def _around(p: Patch) -> tuple[str, str]:
 
 
 def series() -> Iterator[Subject]:
-    """Every posted series, each with the fix of the permission bug that all of them have."""
-    for name in lines()[0]:
-        yield Subject("series", name, resolve(name).title, f"{name}+{PERMISSION_FIX}", MERGED)
+    """Every posted series: those before the merge with the fix of the permission bug that all of them have."""
+    for name in names()[: names().index(lines()[1][0])]:
+        revision = resolve(name)
+        if PERMISSION_FIX in (p.commit for p in revision.patches):
+            yield Subject("series", name, revision.title, name, NEWEST)
+        else:
+            yield Subject("series", name, revision.title, f"{name}+{PERMISSION_FIX}", MERGED)
 
 
 def known_bugs(programs: Iterable[tuple[str, Program]]) -> Iterator[Subject]:
-    """Every (name, program) of the corpus, on the newest revision that it breaks; one that breaks none is left out."""
+    """Every (name, program) of the corpus, on the newest revision that it breaks as the newest of all does not."""
     for name, program in programs:
-        broken = [(r, buckets) for r in _every_revision(program) if (buckets := _expected(program, r))]
-        if broken:
-            revision, buckets = broken[-1]
-            sound = _sound(program, revision, buckets)
-            if sound is not None:
-                wanted = buckets - _buckets(program, sound)
-                yield Subject("bug", name, program.title, revision.label, sound.label, wanted)
+        (sound,) = revisions_for(program, [NEWEST])
+        remaining = _buckets(program, sound)
+        for broken in reversed(_every_revision(program)):
+            if wanted := _expected(program, broken) - remaining:
+                yield Subject("bug", name, program.title, broken.label, sound.label, wanted)
+                break
 
 
 def _every_revision(program: Program) -> list[Revision]:
-    """Series, then mainline in its order, each with what the program's header applies and reverts."""
-    return [r for line in lines() for name in line for r in revisions_for(program, [name])]
+    """What stands in no line, the series, then mainline, each with what the program's header applies and reverts."""
+    ordered = [name for line in lines() for name in line]
+    rest = [name for name in names() if name not in ordered]
+    return [r for name in (*rest, *ordered) for r in revisions_for(program, [name])]
 
 
 def _expected(program: Program, revision: Revision) -> frozenset[str]:
@@ -133,12 +138,6 @@ def _expected(program: Program, revision: Revision) -> frozenset[str]:
 
 def _buckets(program: Program, revision: Revision) -> frozenset[str]:
     return frozenset(judge(program, revision, expectations=False).buckets)
-
-
-def _sound(program: Program, broken: Revision, buckets: frozenset[str]) -> Revision | None:
-    """A revision that keeps one of the promises at least: the newest one."""
-    others = [r for r in _every_revision(program) if r.label != broken.label]
-    return next((r for r in reversed(others) if buckets - _buckets(program, r)), None)
 
 
 def subjects(programs: Iterable[tuple[str, Program]]) -> list[Subject]:

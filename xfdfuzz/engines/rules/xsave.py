@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+
 from xfdfuzz.engines.rules.base import Rules, on, tokens
-from xfdfuzz.program.ops import xsave
+from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.strategies.values import picks, targets
 
 
@@ -28,6 +30,18 @@ class XsaveRules(Rules):
         values = self.domains
         image_, buffer_ = values.image.value(image), values.buffer.value(buffer)
         self.do(xsave.KvmSetXsave(self.vmm(n), self.idle_vcpu(vcpu), image_, buffer_))
+
+    @on("idle_tasks", n=targets, vcpu=targets, order=st.permutations(range(3)), msrs=picks, xcr0=picks, image=picks)
+    def restore(self, n: int, vcpu: int, order: list[int], msrs: int, xcr0: int, image: int) -> None:
+        """A VMM restores a vCPU, in an order of its own."""
+        task, nr, values = self.vmm(n), self.idle_vcpu(vcpu), self.domains
+        calls = (
+            kvm.KvmSetMsrs(task, nr, values.msrs.value(msrs)),
+            kvm.KvmSetXcrs(task, nr, values.xcr0.value(xcr0)),
+            xsave.KvmSetXsave(task, nr, values.image.value(image)),
+        )
+        for call in order:
+            self.do(calls[call])
 
     @on("idle_tasks", n=targets, vcpu=targets, buffer=picks)
     def kvm_get_xsave(self, n: int, vcpu: int, buffer: int) -> None:

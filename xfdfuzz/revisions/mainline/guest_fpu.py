@@ -46,6 +46,7 @@ class GuestAllocSize(KvmFpu):
     "x86/fpu/xstate: Fix inconsistencies in guest FPU xfeatures",
     version="v6.15",
     fixes=("36487e6228c4",),
+    neutral="gfpu->xfeatures is looked at for dynamic features only",
 )
 class GuestXfeatures(AmxSeries):
     """gfpu->xfeatures counts the supervisor states that its buffer has room for."""

@@ -16,6 +16,7 @@ from xfdfuzz.revisions.queue import patch
     "f17b168734e5",
     "x86/fpu: Add a helper to prepare AMX state for low-power CPU idle",
     version="v6.0",
+    neutral="it saves power",
 )
 class IdleReleasesTiles(Power):
     """An idle CPU gives up the tiles that it still holds, and with them the registers of the task that they belong to.

@@ -128,6 +128,7 @@ class BugOnImbalance(KvmX86):
     "kvm-eexist-first",
     "KVM: look for an existing vCPU id before anything is created (in 7.3-rc7; commit not identified)",
     version="v7.3",
+    neutral="nobody says whether a KVM_CREATE_VCPU that fails locks permissions",
 )
 class EexistFirst(KvmMain):
     """KVM_CREATE_VCPU with an id that exists fails before it allocates, and so before it locks permissions."""
