@@ -42,6 +42,11 @@ def unpermitted_vcpu(machine: Machine) -> list[Op]:
     return [kvm.KvmCreateVm(0), kvm.KvmCreateVcpu(0, 0, 0)]
 
 
+def without_memory(machine: Machine) -> list[Op]:
+    """The same, and the next allocation fails."""
+    return [*with_vcpu(machine), host.FailAlloc(1)]
+
+
 def with_cpuid(machine: Machine) -> list[Op]:
     """A vCPU whose CPUID offers all that the machine has."""
     return [*with_vcpu(machine), kvm.KvmSetCpuid2(0, 0, everything(machine))]
@@ -77,6 +82,12 @@ def guest_disabled_xfd(machine: Machine) -> list[Op]:
     """The guest has written a non-zero XFD, so later writes of it may not exit."""
     writes: list[Op] = [guest.GuestWrmsr(0, value=machine.xfd_xfeatures), run.HandleExit(0), run.VmEnter(0)]
     return [*in_amx_guest(machine), *writes]
+
+
+def nested(machine: Machine) -> list[Op]:
+    """The guest runs a guest of its own, whose #NM it wants to see."""
+    launch: list[Op] = [guest.GuestVmlaunchNm(0), run.HandleExit(0), run.VmEnter(0)]
+    return [*in_amx_guest(machine), *launch]
 
 
 def host_amx(machine: Machine) -> list[Op]:
@@ -117,6 +128,8 @@ BOOTS: tuple[Boot, ...] = (
     executing,
     unpermitted_vcpu,
     narrow_cpuid,
+    without_memory,
+    nested,
     tiles_live,
     in_amx_guest,
 )

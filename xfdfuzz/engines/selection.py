@@ -28,6 +28,8 @@ WEIGHTS: dict[str, int] = {
     "kvm_set_msrs": 8,
     "guest_tileload": 8,
     "schedule_vmm": 24,
+    "execve_returns": 8,
+    "migrate": 8,
     "arch_get_xcomp_guest_perm": 1,
     "arch_get_xcomp_perm": 1,
     "arch_get_xcomp_supp": 1,

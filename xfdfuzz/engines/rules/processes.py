@@ -10,7 +10,7 @@ from xfdfuzz.strategies.values import targets
 class ProcessRules(Rules):
     """How tasks come, change and go."""
 
-    SHARE = 2
+    SHARE = 3
 
     @on("cloning", n=targets)
     def clone_thread(self, n: int) -> None:
