@@ -19,7 +19,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Torn, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -86,6 +86,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Sregs: st.builds(Sregs, st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     Drop: st.builds(Drop, st.booleans()),
+    Torn: st.builds(Torn, st.booleans()),
     Null: st.builds(Null, st.booleans()),
     Reset: st.builds(Reset, st.booleans()),
 }
@@ -424,14 +425,14 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, dense, debug-fpu, or a "
-            "switch with no- (did you mean cpus=N?)",
+            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
+            "debug-fpu, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, dense, debug-fpu, or a "
-            "switch with no- (did you mean no-amx?)",
+            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
+            "debug-fpu, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

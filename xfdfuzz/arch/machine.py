@@ -18,7 +18,8 @@ class Machine:
     ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
     ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
     is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
-    what gaps hide; ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
+    what gaps hide; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE
+    (Sapphire Rapids' SPR4); ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
     """
 
     cpus: int = 1
@@ -32,6 +33,7 @@ class Machine:
     pasid: bool = True
     cet: bool = False
     amx_ignores_ts: bool = False
+    spr4_erratum: bool = False
     dense: bool = False
     debug_fpu: bool = False
 

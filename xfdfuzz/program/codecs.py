@@ -18,7 +18,7 @@ from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XF
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Torn, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -211,13 +211,13 @@ class BufferCodec(Codec[UserBuffer]):
 class SwitchCodec(Codec[Any]):
     """One word that stands for True; left out when it is False."""
 
-    def __init__(self, make: type[Drop] | type[Null] | type[Reset]) -> None:
+    def __init__(self, make: type[Drop] | type[Null] | type[Reset] | type[Torn]) -> None:
         self.make = make
 
-    def write(self, value: Drop | Null | Reset) -> str:
+    def write(self, value: Drop | Null | Reset | Torn) -> str:
         return self.expected if value.value else ""
 
-    def read(self, argument: Argument) -> Drop | Null | Reset:
+    def read(self, argument: Argument) -> Drop | Null | Reset | Torn:
         if not isinstance(argument, Names) or [word.text for word in argument.words] != [self.expected]:
             raise Unreadable(argument.column, self.expected)
         return self.make(True)
@@ -227,6 +227,12 @@ class DropCodec(SwitchCodec):
     """``drop``."""
 
     expected = optional = "drop"
+
+
+class TornCodec(SwitchCodec):
+    """``torn``."""
+
+    expected = optional = "torn"
 
 
 class NullCodec(SwitchCodec):
@@ -279,6 +285,7 @@ CODECS: dict[object, Codec[Any]] = {
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
     Drop: DropCodec(Drop),
+    Torn: TornCodec(Torn),
     Null: NullCodec(Null),
     Reset: ResetCodec(Reset),
 }

@@ -73,6 +73,12 @@ class Reset(NamedTuple):
     value: bool = False
 
 
+class Torn(NamedTuple):
+    """``torn``: a VM exit interrupts an XSAVE; on a processor with erratum SPR4 its TILEDATA comes out as zeros."""
+
+    value: bool = False
+
+
 class Drop(NamedTuple):
     """``drop``: the processor forgets the data of a component at the moment that XFD disables it, which it may."""
 

@@ -13,7 +13,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Small, Token, Xfeatures
+from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Small, Token, Torn, Xfeatures
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -158,6 +158,11 @@ class GuestTilestore(_Insn):
 class _Save(_Insn):
     __slots__ = ()
     mask: int
+    torn: Torn
+
+    def enabled(self, k: Kernel) -> bool:
+        """A processor without the erratum finishes the instruction, or starts it again."""
+        return (k.machine.spr4_erratum or not self.torn.value) and _Insn.enabled(self, k)
 
     def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
         vcpu = self.thread(k)
@@ -167,37 +172,42 @@ class _Save(_Insn):
             return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
         insn(k.regs, area, self.mask)
+        if self.torn.value:
+            area.data[xf.XTILE_DATA] = 0
         return Result("ok", image_of(area))
 
 
-@op("v{vcpu} xsave({mask})")
+@op("v{vcpu} xsave({mask}, {torn})")
 class GuestXsave(_Save):
     """XSAVE into zeroed memory of the guest's; the value is the image that it stored.  #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
+    torn: Torn = Torn()
 
     def run(self, k: Kernel) -> Result:
         return self.save(k, xsave.xsave)
 
 
-@op("v{vcpu} xsavec({mask})")
+@op("v{vcpu} xsavec({mask}, {torn})")
 class GuestXsavec(_Save):
     """XSAVEC, likewise."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
+    torn: Torn = Torn()
 
     def run(self, k: Kernel) -> Result:
         return self.save(k, xsave.xsavec)
 
 
-@op("v{vcpu} xsaves({mask})")
+@op("v{vcpu} xsaves({mask}, {torn})")
 class GuestXsaves(_Save):
     """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
+    torn: Torn = Torn()
 
     def run(self, k: Kernel) -> Result:
         if not k.vcpus[self.vcpu].arch.cpuid_set:
