@@ -1,12 +1,14 @@
-"""What every test is given back as it was."""
+"""What every test is given back as it was, and the command line to run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from xfdfuzz import cli
 from xfdfuzz.invariants import core
 from xfdfuzz.revisions import outside
 
@@ -21,3 +23,18 @@ def _registries() -> Iterator[None]:
     for registry, content in before:
         registry.clear()
         registry.update(content)
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """A command line in an empty directory: its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

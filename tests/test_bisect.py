@@ -8,22 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz import cli
-
 Run = Callable[..., tuple[int, str, str]]
 
 BUGS = Path(__file__).parent.parent / "corpus" / "bugs"
 WITNESS = BUGS.parent / "witness"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = cli.main(argv)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -55,16 +55,6 @@ def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     INVARIANTS.update(before)
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = cli.main(argv)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def write(name: str, text: str) -> str:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz import cli
 from xfdfuzz.engines.compare.matrix import Cell, Row, matrix
 from xfdfuzz.program.text import parse
 from xfdfuzz.report import matrix as report
@@ -36,16 +35,6 @@ CORPUS = Path(__file__).parent.parent / "corpus"
 @pytest.fixture(autouse=True)
 def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = cli.main(argv)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def write(name: str, text: str) -> str:

@@ -12,23 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz import cli
-
 Run = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = cli.main(argv)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def passed(*paths: str) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz import cli
 from xfdfuzz.engines.confirm import buckets_elsewhere
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants.core import INVARIANTS
@@ -50,16 +49,6 @@ BARE = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUES
 @pytest.fixture(autouse=True)
 def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = cli.main(argv)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def write(name: str, text: str) -> str:

@@ -15,6 +15,7 @@ from xfdfuzz.engines.compare.lockstep import Compared, Pair, run
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import format_op, format_program
+from xfdfuzz.report import machine
 from xfdfuzz.report.findings import save_text
 from xfdfuzz.report.terminal import line
 from xfdfuzz.revisions import Revision
@@ -117,17 +118,10 @@ def revision_options(pair: Pair) -> list[str]:
 
 def as_object(report: DiffReport) -> dict[str, Any]:
     """The whole search as one object."""
-    stats = report.stats
     return {
         "revisions": [revision.label for revision in report.pair],
-        "seed": report.seed,
-        "examples": stats.examples,
-        "steps": stats.steps,
-        "seconds": round(stats.seconds, 3),
-        "interrupted": report.interrupted,
-        "doubts": list(report.doubts),
+        **machine.search(report),
         "differences": [_difference(found) for found in report.found],
-        "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from xfdfuzz.engines.replay import Verdict
 from xfdfuzz.report import findings
 
 if TYPE_CHECKING:
+    from xfdfuzz.engines.campaign import Stats
     from xfdfuzz.engines.fuzz import Finding, Report
 
 
@@ -20,16 +21,43 @@ def write(value: dict[str, Any], stream: TextIO) -> None:
 
 def campaign(report: Report) -> dict[str, Any]:
     """What a fuzz run on one revision did."""
-    stats = report.stats
     return {
         "revision": report.revision.label,
+        **search(report),
+        "findings": [finding(found) for found in report.findings],
+    }
+
+
+class Searched(Protocol):
+    """What every search reports."""
+
+    @property
+    def seed(self) -> int:
+        """To repeat it."""
+
+    @property
+    def stats(self) -> Stats:
+        """What was executed."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why a result cannot be relied on."""
+
+
+def search(report: Searched) -> dict[str, Any]:
+    """What a search did, whatever it looked for."""
+    stats = report.stats
+    return {
         "seed": report.seed,
         "examples": stats.examples,
         "steps": stats.steps,
         "seconds": round(stats.seconds, 3),
         "interrupted": report.interrupted,
         "doubts": list(report.doubts),
-        "findings": [finding(found) for found in report.findings],
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }
 
