@@ -573,7 +573,10 @@ def test_an_instruction_that_faults_changes_nothing_but_xfd_err(
             regs.xfd_err = before.xfd_err
         assert bytes(regs) == bytes(before)
     else:
-        assert regs.data[INSTRUCTIONS[insn]] == (0 if insn == "tilerelease" else 7)
+        if insn == "tilestore":  # the one that only reads
+            assert bytes(regs) == bytes(before)
+        else:
+            assert regs.data[INSTRUCTIONS[insn]] == (0 if insn == "tilerelease" else 7)
 
 
 @given(regs=processors(), bv=MASKS, layout=MASKS, compacted=st.booleans(), mask=MASKS)
