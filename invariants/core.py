@@ -7,13 +7,14 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, GeneratorType
+from types import CodeType
 from typing import NamedTuple
 
 import xfdfuzz.invariants as package
@@ -104,7 +105,7 @@ class Invariant:
     ``ops``: the op classes after which it is looked at (empty: all).  ``events``: report kinds that it judges; it is
     called only when there is one.  ``state``: it speaks of a state, so it counts when it *becomes* false.  ``at_end``:
     it is looked at once, after the program was drained.  ``revisions``: `expect:`-style selections (empty: all);
-    ``excluded`` are taken out.
+    ``excluded`` are taken out.  ``look`` is the predicate, or raises InvariantError where that gives no iterable.
     """
 
     name: str
@@ -117,6 +118,12 @@ class Invariant:
     at_end: bool
     revisions: tuple[str, ...]
     excluded: tuple[str, ...]
+    look: Predicate = field(init=False)
+
+    def __post_init__(self) -> None:
+        # nearly all are generator functions, which need no watching: there are ten looks a step
+        watched = not inspect.isgeneratorfunction(self.predicate)
+        object.__setattr__(self, "look", functools.partial(_look, self) if watched else self.predicate)
 
     @property
     def doc(self) -> str:
@@ -240,6 +247,15 @@ def loaded_files() -> list[Path]:
     return list(_FILES)
 
 
+class Looks(NamedTuple):
+    """The invariants that are looked at after an op: those that wait for its reports, those that look at the step
+    whatever it reports, and those that speak of the state that it leads to."""
+
+    reports: tuple[Invariant, ...]
+    step: tuple[Invariant, ...]
+    state: tuple[Invariant, ...]
+
+
 class Selection:
     """The invariants of one revision, by when they are looked at; one serves every run of a campaign."""
 
@@ -247,14 +263,55 @@ class Selection:
         applicable = [inv for inv in invariants if _applies(inv, revision)]
         self.at_end = [inv for inv in applicable if inv.at_end]
         self._each = [inv for inv in applicable if not inv.at_end]
-        self._by_op: dict[type[Op], tuple[list[Invariant], list[Invariant]]] = {}
+        self._by_op: dict[type[Op], Looks] = {}
 
-    def after(self, op: type[Op]) -> tuple[list[Invariant], list[Invariant]]:
-        """Those that wait for a report, and those that look at the step of an ``op`` whatever it reports."""
-        if op not in self._by_op:
+    def after(self, op: type[Op]) -> Looks:
+        """What is looked at after an ``op``."""
+        known = self._by_op.get(op)
+        if known is None:
             found = [inv for inv in self._each if not inv.ops or issubclass(op, inv.ops)]
-            self._by_op[op] = [inv for inv in found if inv.events], [inv for inv in found if not inv.events]
-        return self._by_op[op]
+            quiet = [inv for inv in found if not inv.events]
+            known = self._by_op[op] = Looks(
+                tuple(inv for inv in found if inv.events),
+                tuple(inv for inv in quiet if not inv.state),
+                tuple(inv for inv in quiet if inv.state),
+            )
+        return known
+
+    def of_step(self, view: View) -> list[Violation]:
+        """What the step itself breaks.  After the death of the host only its reports count."""
+        step = view.step
+        reports, looks, _ = self.after(type(step.op))
+        found: list[Violation] = []
+        if step.events:
+            kinds = {event.kind for event in step.events}
+            for inv in reports:
+                if not kinds.isdisjoint(inv.events):
+                    found += _violations(inv, view, [*inv.look(view)])
+        if step.result.ret == PANIC:
+            return found
+        for inv in looks:
+            if broken := [*inv.look(view)]:
+                found += _violations(inv, view, broken)
+        return found
+
+    def of_state(self, view: View) -> list[Violation]:
+        """What is broken in the state that the step leads to, whether the step broke it or it was so before.
+
+        For an engine that never goes on from such a state, and so needs no :class:`Checker`.
+        """
+        if view.step.result.ret == PANIC:
+            return []
+        found: list[Violation] = []
+        for inv in self.after(type(view.step.op)).state:
+            if broken := [*inv.look(view)]:
+                found += _violations(inv, view, broken)
+        return found
+
+
+def select(revision: str) -> Selection:
+    """The invariants that exist now and that are checked on the revision with that name."""
+    return _selection(tuple(INVARIANTS.values()), revision)
 
 
 @functools.cache
@@ -267,7 +324,7 @@ class Checker:
 
     def __init__(self, kernel: Kernel, revision: str) -> None:
         self.kernel = kernel
-        self._selection = _selection(tuple(INVARIANTS.values()), revision)
+        self._selection = select(revision)
         self._broken: dict[str, frozenset[int]] = {}
         self._program: list[Op] = []
 
@@ -282,50 +339,40 @@ class Checker:
             return []
         self._program.append(step.op)
         view = View(self.kernel, step)
-        reports, looks = self._selection.after(type(step.op))
-        found: list[Violation] = []
-        if step.events:
-            kinds = {event.kind for event in step.events}
-            for inv in reports:
-                if not kinds.isdisjoint(inv.events):
-                    found += self._violations(inv, view)
+        found = self._selection.of_step(view)
         if step.result.ret == PANIC:
             return found
-        for inv in looks:
-            broken = _broken(inv, view)
-            # nearly all look and find nothing, ten times a step
+        for inv in self._selection.after(type(step.op)).state:
+            broken = [*inv.look(view)]
             if broken or inv.name in self._broken:
-                if inv.state:
-                    broken = self._newly(inv, broken)
-                found += [_violation(inv, view, one) for one in broken]
+                found += _violations(inv, view, self._newly(inv, broken))
         return found
 
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""
         view = View(self.kernel, last, tuple(self._program))
-        return [violation for inv in self._selection.at_end for violation in self._violations(inv, view)]
-
-    def _violations(self, inv: Invariant, view: View) -> list[Violation]:
-        return [_violation(inv, view, broken) for broken in _broken(inv, view)]
+        return [one for inv in self._selection.at_end for one in _violations(inv, view, [*inv.look(view)])]
 
     def _newly(self, inv: Invariant, broken: list[Broken]) -> list[Broken]:
         """Of what is broken, what was not broken before; a state that stays broken is one violation."""
         known = self._broken.get(inv.name, frozenset())
-        self._broken[inv.name] = frozenset(one.key for one in broken)
+        self._broken[inv.name] = frozenset(_sound(inv, one).key for one in broken)
         return [one for one in broken if one.key not in known]
 
 
-def _broken(inv: Invariant, view: View) -> list[Broken]:
-    """What the predicate gives; raises InvariantError where that is something else than it has to be."""
+def _look(inv: Invariant, view: View) -> Iterable[Broken]:
+    """What the predicate gives; InvariantError where that is no iterable.  What it raises itself is left alone."""
     given: object = inv.predicate(view)
-    # a generator is by far the most common, and asking the abstract class is slow; what it raises itself is left alone
-    if type(given) is not GeneratorType and not isinstance(given, Iterable):
+    if not isinstance(given, Iterable):
         raise _wrong(inv, f"returns {_described(given)}")
-    found = [*given]
-    for broken in found:
-        if not isinstance(broken, Broken):
-            raise _wrong(inv, f"gives {_described(broken)}")
-    return found
+    return given
+
+
+def _sound(inv: Invariant, broken: object) -> Broken:
+    """What the predicate gave, if it is what it has to be."""
+    if not isinstance(broken, Broken):
+        raise _wrong(inv, f"gives {_described(broken)}")
+    return broken
 
 
 def _wrong(inv: Invariant, what: str) -> InvariantError:
@@ -343,8 +390,12 @@ def _applies(inv: Invariant, revision: str) -> bool:
         return not inv.revisions
 
 
-def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
-    return Violation(inv.name, inv.severity, broken.site or _site_of(view.step.op), broken.message, view.step.number)
+def _violations(inv: Invariant, view: View, broken: Iterable[Broken]) -> list[Violation]:
+    number, op = view.step.number, view.step.op
+    return [
+        Violation(inv.name, inv.severity, one.site or _site_of(op), one.message, number)
+        for one in (_sound(inv, given) for given in broken)
+    ]
 
 
 _OWN_SITE = (KvmRun, KvmRunReturns, VcpuIoctl, Execve, ExecveReturns, Exit, Suspend)
