@@ -104,3 +104,16 @@ def test_an_unknown_bug_is_one_line(capsys: pytest.CaptureFixture[str], corpus: 
     assert (code, out) == (2, "")
     assert err.startswith("xfdfuzz: unknown bug heartbleed: expected")
     assert err.count("\n") == 1
+
+
+def test_an_error_in_a_users_invariant_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from xfdfuzz.invariants.core import invariant\n\n\n"
+        '@invariant("mine-that-fails", "abi")\ndef mine(view):\n    """Mine."""\n    return [1 / 0]\n',
+    )
+    (tmp_path / "empty").mkdir()
+    corpus = ("--corpus", str(tmp_path / "empty"))
+    code, out, err = bench(capsys, *corpus, "--only", "063452fd94d1", "--invariants", str(file))
+    assert (code, out) == (2, "")
+    assert err == f"xfdfuzz: {file}:7: ZeroDivisionError: division by zero\n"

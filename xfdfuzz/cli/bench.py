@@ -50,9 +50,8 @@ def add(commands: Commands) -> None:
 
 def _bench(args: argparse.Namespace) -> int:
     """0 when every bug was found, 1 when one was not."""
-    from concurrent.futures import ProcessPoolExecutor
-
     from xfdfuzz.engines.detection import Row, measure_all
+    from xfdfuzz.engines.workers import workers
     from xfdfuzz.report import detection, terminal
 
     load_invariants(args.invariants)
@@ -64,7 +63,8 @@ def _bench(args: argparse.Namespace) -> int:
         if args.format == "json":
             print(detection.data(row), flush=True)
 
-    with ProcessPoolExecutor(args.workers, initializer=load_invariants, initargs=(args.invariants,)) as executor:
+    # a process even for one: in this one Ctrl-C could be lost in Hypothesis (engines/interrupt.py)
+    with workers(min(args.workers, len(chosen))) as executor:
         rows = measure_all(chosen, args.seeds, args.time, args.control, executor, on_row)
     if args.format == "markdown":
         sys.stdout.write(detection.markdown(rows, args.seeds, args.time))

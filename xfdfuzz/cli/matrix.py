@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 def _matrix(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.compare.matrix import IDLE, NOT_APPLICABLE, Row, matrix
-    from xfdfuzz.engines.compare.workers import workers
+    from xfdfuzz.engines.workers import workers
     from xfdfuzz.report import machine, terminal
     from xfdfuzz.report import matrix as report
     from xfdfuzz.revisions import names
@@ -39,7 +39,7 @@ def _matrix(args: argparse.Namespace) -> int:
         return complain(f"no *.xfd file below {', '.join(map(str, paths))}", NOT_JUDGED)
     labels = [revision.label for revision in revisions]
     rows: list[Row] = []
-    with workers(min(args.workers or os.cpu_count() or 1, len(programs))) as executor:
+    with workers(min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True) as executor:
         for row in matrix(programs, revisions, executor):
             rows.append(row)
             if args.format == "json":

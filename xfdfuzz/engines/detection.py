@@ -19,6 +19,7 @@ from xfdfuzz.engines.campaign import OutOfTime
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS, search
 from xfdfuzz.engines.replay import judge, revisions_for
+from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.invariants.core import Violation, load
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import PATCHES, Patch, Revision, RevisionError, lines, names, resolve, selects
@@ -214,10 +215,12 @@ def remaining(subject: Subject, buckets: Sequence[str], seconds: float) -> tuple
     return tuple(bucket for bucket in buckets if bucket in campaign.known)
 
 
-def measure(subject: Subject, seeds: int, seconds: float, control: float) -> Row:
-    """Search with seeds 0 to ``seeds`` - 1, then look on the sound kernel for what was found."""
-    row = Row(subject, tuple(detect(subject, seed, seconds) for seed in range(seeds)))
-    return replace(row, still=remaining(subject, row.buckets, control) if row.buckets and control else ())
+def measure(subject: Subject, seeds: int, seconds: float, control: float, invariants: tuple[str, ...]) -> Row:
+    """Search with seeds 0 to ``seeds`` - 1, then look on the sound kernel for what was found; in any process."""
+    load_invariants(invariants)
+    with users_errors_named():
+        row = Row(subject, tuple(detect(subject, seed, seconds) for seed in range(seeds)))
+        return replace(row, still=remaining(subject, row.buckets, control) if row.buckets and control else ())
 
 
 def measure_all(
@@ -229,7 +232,7 @@ def measure_all(
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
     """A row for each subject, in their order; ``on_row`` gets each when it is done.  One core works on a subject."""
-    futures = [executor.submit(measure, subject, seeds, seconds, control) for subject in chosen]
+    futures = [executor.submit(measure, subject, seeds, seconds, control, invariant_files()) for subject in chosen]
     for future in as_completed(futures):
         on_row(future.result())
     return [future.result() for future in futures]
