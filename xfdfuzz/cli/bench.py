@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, natural, positive, seconds
 from xfdfuzz.cli.exits import CLEAN, VIOLATION, BadInput
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program
+from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.detection import Subject
@@ -32,9 +32,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--corpus",
         type=Path,
-        default=Path("corpus/bugs"),
+        default=CORPUS / "bugs",
         metavar="FILE|DIR",
-        help="the programs that stand for known bugs (default: corpus/bugs)",
+        help="the programs that stand for known bugs (default: bugs/ of the corpus that comes with xfdfuzz)",
     )
     command.add_argument("--seeds", type=positive, default=5, metavar="N", help="searches for each bug (default: 5)")
     command.add_argument(
@@ -52,7 +52,7 @@ def _bench(args: argparse.Namespace) -> int:
     """0 when every bug was found, 1 when one was not."""
     from xfdfuzz.engines.detection import Row, measure_all
     from xfdfuzz.engines.workers import workers
-    from xfdfuzz.report import detection, terminal
+    from xfdfuzz.report import detection, machine, terminal
 
     load_invariants(args.invariants)
     chosen = _subjects(args)
@@ -61,7 +61,7 @@ def _bench(args: argparse.Namespace) -> int:
     def on_row(row: Row) -> None:
         terminal.line(err, detection.progress(row))
         if args.format == "json":
-            print(detection.data(row), flush=True)
+            machine.write(detection.as_object(row), sys.stdout)
 
     # a process even for one: in this one Ctrl-C could be lost in Hypothesis (engines/interrupt.py)
     with workers(min(args.workers, len(chosen))) as executor:

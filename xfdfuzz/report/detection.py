@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from statistics import median
@@ -11,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from xfdfuzz.engines.detection import Row
+from xfdfuzz.report import markdown as md
 from xfdfuzz.report.terminal import line, table
 
 COLUMNS = ("bug", "kernel", "found", "median s", "slowest s", "examples", "with the fix", "violation")
@@ -55,21 +55,10 @@ def markdown(rows: Sequence[Row], seeds: int, seconds: float) -> str:
         f"**{summary(rows)}.**",
     ]
     for kind, heading in _HEADINGS.items():
-        chosen = [row for row in rows if row.subject.kind == kind]
+        chosen = [_cells(row) for row in rows if row.subject.kind == kind]
         if chosen:
-            parts += [
-                f"## {heading}",
-                "\n".join([_row(COLUMNS), _row(["---"] * len(COLUMNS)), *map(_markdown, chosen)]),
-            ]
+            parts += [f"## {heading}", md.table(COLUMNS, chosen)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(row: Row) -> str:
-    return _row(_cells(row))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cells(row: Row) -> list[str]:
@@ -87,10 +76,10 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def data(row: Row) -> str:
-    """One row as a JSON line."""
+def as_object(row: Row) -> dict[str, Any]:
+    """One row as an object."""
     subject = row.subject
-    value: dict[str, Any] = {
+    return {
         "kind": subject.kind,
         "name": subject.name,
         "title": subject.title,
@@ -103,4 +92,3 @@ def data(row: Row) -> str:
         ],
         "found_with_the_fix": list(row.still),
     }
-    return json.dumps(value)

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from xfdfuzz.engines.compare.matrix import CLEAN, IDLE, NOT_APPLICABLE, PANICS, VIOLATES, Cell, Row
+from xfdfuzz.report import markdown as md
 from xfdfuzz.report.terminal import line
 
 #: A clean cell of which some ops could not happen.
@@ -108,18 +109,11 @@ def _blocks(widths: Sequence[int], wide: int | None) -> Iterator[list[int]]:
 def markdown(out: TextIO, rows: Sequence[Row], revisions: Sequence[str]) -> None:
     """A table, and a list of what the signs mean."""
     grid = Grid(rows, revisions)
-    print(_markdown_row(grid.header), file=out)
-    print(_markdown_row(["---"] * len(grid.header)), file=out)
-    for row in grid.rows:
-        print(_markdown_row([text.replace("|", "\\|") for text, _ in row]), file=out)
+    print(md.table(grid.header, [[text for text, _ in row] for row in grid.rows]), file=out)
     if grid.legend:
         print(file=out)
     for sign, meaning in grid.legend:
         print(f"* `{sign}` {meaning}", file=out)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def json_row(row: Row, revisions: Sequence[str]) -> dict[str, Any]:
