@@ -6,7 +6,7 @@ drained program leaves behind, moved to a fresh host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
@@ -36,6 +36,9 @@ from xfdfuzz.program.step import Result, format_ret
 
 #: What a VMM saves of a vCPU, of the MSRs that are modelled.
 _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
+
+#: What each call of a restore returned.
+Results = dict[type[Op], Result]
 
 
 class GuestState(NamedTuple):
@@ -79,6 +82,15 @@ def visible_components(vcpu: Vcpu) -> int:
     return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | xf.MASK_FPSSE) & ~xf.MASK_PKRU
 
 
+def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:
+    """What several orders show is one finding."""
+    sites: set[str] = set()
+    for broken in found:
+        if broken.site not in sites:
+            sites.add(broken.site)
+            yield broken
+
+
 # -- the order of a restore --------------------------------------------------------------------------------------------
 
 
@@ -92,7 +104,7 @@ def restore_order_is_free(view: View) -> Iterator[Broken]:
             continue
         calls = _calls(view.program[start:], nr)
         if len(calls) > 1:
-            yield from _compare_orders(view.k, view.program[:start], nr, calls)
+            yield from first_of_each_site(_compare_orders(view.k, view.program[:start], nr, calls))
 
 
 def _restores(op: Op, nr: int) -> bool:
@@ -125,29 +137,32 @@ def _compare_orders(k: Kernel, program: Sequence[Op], nr: int, calls: list[Op]) 
     if start.kernel.system.dead or not _is_new(start.kernel, start.kernel.vcpus[nr]):
         return
     start.kernel.system.alloc_failures = 0
-    outcomes = [(order, *_carry_out(start.fork(), nr, order)) for order in permutations(calls)]
-    first, results, state = outcomes[0]
-    sites: set[str] = set()
-    for order, other_results, other_state in outcomes[1:]:
-        found = list(differences(state, other_state))
-        if results != other_results:
-            found.append(("result", f"{_written(results)} and {_written(other_results)}"))
+    components = visible_components(start.kernel.vcpus[nr])
+    first: tuple[Sequence[Op], Results, GuestState] | None = None
+    outcomes: set[object] = set()
+    for order in permutations(calls):
+        executor = start.fork()
+        results = {type(op): executor.execute(op).result for op in order}
+        outcome = bytes(executor.kernel.system), frozenset(results.items())
+        if outcome in outcomes:
+            continue
+        outcomes.add(outcome)
+        state = guest_state(executor, nr, components)
+        if first is None:
+            first = order, results, state
+            continue
+        found = list(differences(first[2], state))
+        if results != first[1]:
+            found.append(("result", f"{_written(first[1])} and {_written(results)}"))
         for site, what in found:
-            if site not in sites:
-                sites.add(site)
-                yield Broken(f"v{nr}: {what} after {_named(first)} and after {_named(order)}", site)
-
-
-def _carry_out(executor: Executor, nr: int, order: Sequence[Op]) -> tuple[dict[type[Op], Result], GuestState]:
-    results = {type(op): executor.execute(op).result for op in order}
-    return results, guest_state(executor, nr, visible_components(executor.kernel.vcpus[nr]))
+            yield Broken(f"v{nr}: {what} after {_named(first[0])} and after {_named(order)}", site)
 
 
 def _named(order: Sequence[Op]) -> str:
     return ", ".join(_name(type(op)) for op in order)
 
 
-def _written(results: dict[type[Op], Result]) -> str:
+def _written(results: Results) -> str:
     return ", ".join(
         f"{_name(op)} = {result}" for op, result in sorted(results.items(), key=lambda item: _name(item[0]))
     )
@@ -192,7 +207,7 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         if stays.entry == "no entry":
             # nobody has its address space any more, so no VMM can read it
             continue
-        yield from _compare_migrations(k, nr, saved, stays, components)
+        yield from first_of_each_site(_compare_migrations(k, nr, saved, stays, components))
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
@@ -231,22 +246,19 @@ def _compare_migrations(k: Kernel, nr: int, saved: Saved, stays: GuestState, com
     if accepted.ret != 0:
         yield Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid")
         return
-    sites: set[str] = set()
-    same: set[bytes] = set()
+    outcomes: set[object] = set()
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there = destination.fork()
         there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
-        outcome = bytes(there.kernel.system)
-        if outcome in same and not refused:
+        outcome = bytes(there.kernel.system), tuple(refused)
+        if outcome in outcomes:
             continue
-        same.add(outcome)
+        outcomes.add(outcome)
         found = list(differences(stays, guest_state(there, 0, components)))
         found += [("refused", f"KVM_SET_{call} refuses what was read") for call in refused]
         for site, what in found:
-            if site not in sites:
-                sites.add(site)
-                yield Broken(f"v{nr}: {what}, here and on the destination", site)
+            yield Broken(f"v{nr}: {what}, here and on the destination", site)
 
 
 @lru_cache(maxsize=64)
