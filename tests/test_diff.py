@@ -8,27 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz import cli
 from xfdfuzz.engines.compare.diff import diff
-from xfdfuzz.engines.compare.lockstep import Pair, differences, run
+from xfdfuzz.engines.compare.lockstep import Pair, differences
+from xfdfuzz.engines.compare.lockstep import run as run_both
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
 Run = Callable[..., tuple[int, str, str]]
 
 WITNESS = Path(__file__).parent.parent / "corpus" / "witness"
-
-
-@pytest.fixture
-def xfdfuzz(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv: str) -> tuple[int, str, str]:
-        code = cli.main(argv)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def pair(first: str, second: str) -> Pair:
@@ -73,7 +61,7 @@ def test_the_bits_of_an_image_and_the_death_of_a_host_are_told_apart() -> None:
 
 def test_where_the_two_go_different_ways_a_program_ends() -> None:
     text = "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\nt0 arch_prctl(ARCH_GET_XCOMP_GUEST_PERM)\n"
-    compared = list(run(parse(f"# xfdfuzz program 1\nmachine cpus=1\n\n{text}"), pair("v5.16", "v5.17")))
+    compared = list(run_both(parse(f"# xfdfuzz program 1\nmachine cpus=1\n\n{text}"), pair("v5.16", "v5.17")))
     assert [c.diverged for c in compared] == [True]
     assert compared[0].differences[0].bucket == "ReqXcompGuestPerm: gives -EINVAL | 0"
 
@@ -92,22 +80,22 @@ def test_a_revision_does_not_differ_from_itself() -> None:
     assert report.found == ()
 
 
-def test_every_difference_is_saved_as_a_program_that_holds(xfdfuzz: Run) -> None:
-    code, out, err = xfdfuzz("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "60")
+def test_every_difference_is_saved_as_a_program_that_holds(run: Run) -> None:
+    code, out, err = run("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "60")
     assert code == 1
     files = sorted(Path("differences").iterdir())
     assert files
     for file in files:
         assert f"saved   {file}" in out
         assert f"saved {file}" in err
-    code, out, err = xfdfuzz("replay", "differences")
+    code, out, err = run("replay", "differences")
     assert code == 0, out + err
     judged = {tuple(line.split()[1:3]) for line in out.splitlines() if line.startswith("ok")}
     assert judged == {(str(file), revision) for file in files for revision in ("v5.17", "v5.18")}
 
 
-def test_a_patch_alone_is_found_and_named_in_comments(xfdfuzz: Run) -> None:
-    code, out, _ = xfdfuzz("diff", "v5.17", "v5.17+063452fd94d1", "--seed", "1", "--examples", "60", "--format", "json")
+def test_a_patch_alone_is_found_and_named_in_comments(run: Run) -> None:
+    code, out, _ = run("diff", "v5.17", "v5.17+063452fd94d1", "--seed", "1", "--examples", "60", "--format", "json")
     assert code == 1
     report = json.loads(out)
     assert report["revisions"] == ["v5.17", "v5.17+063452fd94d1"]
@@ -118,28 +106,28 @@ def test_a_patch_alone_is_found_and_named_in_comments(xfdfuzz: Run) -> None:
 
 
 def test_a_difference_that_a_fresh_process_does_not_confirm_is_a_doubt(
-    xfdfuzz: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xfdfuzz.engines.confirm.buckets_elsewhere", lambda texts, first, second: [[] for _ in texts])
-    code, _, err = xfdfuzz("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "20")
+    code, _, err = run("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "20")
     assert code == 3
     assert "does not show in a fresh process" in err
 
 
-def test_a_seed_gives_the_same_differences_again(xfdfuzz: Run) -> None:
+def test_a_seed_gives_the_same_differences_again(run: Run) -> None:
     command = ("diff", "amx-v1", "v5.17", "--seed", "3", "--examples", "30", "--format", "json")
-    first, second = (json.loads(xfdfuzz(*command)[1]) for _ in range(2))
+    first, second = (json.loads(run(*command)[1]) for _ in range(2))
     del first["seconds"], second["seconds"]
     assert first["differences"]
     assert first["doubts"] == []
     assert first == second
 
 
-def test_the_command_that_repeats_names_a_file_of_the_users(xfdfuzz: Run) -> None:
+def test_the_command_that_repeats_names_a_file_of_the_users(run: Run) -> None:
     Path("same.py").write_text(
         'from xfdfuzz.revisions import Series\n\nseries = Series("diffed-series", base="v7.3", title="same")\n'
     )
-    code, out, _ = xfdfuzz("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
+    code, out, _ = run("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
     assert code == 0
     path = Path("same.py").resolve()
     repeat = f"repeat: xfdfuzz diff v7.3 {path} --seed 1 --examples 5 --steps 50 --save differences"
@@ -157,9 +145,9 @@ def test_the_command_that_repeats_names_a_file_of_the_users(xfdfuzz: Run) -> Non
         (["v7.3", "v5.17", "--save", "file/below"], "cannot save to file/below: Not a directory"),
     ],
 )
-def test_bad_input(xfdfuzz: Run, argv: list[str], message: str) -> None:
+def test_bad_input(run: Run, argv: list[str], message: str) -> None:
     Path("file").write_text("")
-    code, out, err = xfdfuzz("diff", *argv)
+    code, out, err = run("diff", *argv)
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
