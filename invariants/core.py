@@ -287,12 +287,12 @@ class Selection:
             kinds = {event.kind for event in step.events}
             for inv in reports:
                 if not kinds.isdisjoint(inv.events):
-                    found += _violations(inv, view, [*inv.look(view)])
+                    found += [_violation(inv, view, broken) for broken in inv.look(view)]
         if step.result.ret == PANIC:
             return found
         for inv in looks:
-            if broken := [*inv.look(view)]:
-                found += _violations(inv, view, broken)
+            for broken in inv.look(view):
+                found.append(_violation(inv, view, broken))
         return found
 
     def of_state(self, view: View) -> list[Violation]:
@@ -300,12 +300,15 @@ class Selection:
 
         For an engine that never goes on from such a state, and so needs no :class:`Checker`.
         """
-        if view.step.result.ret == PANIC:
-            return []
-        found: list[Violation] = []
-        for inv in self.after(type(view.step.op)).state:
-            if broken := [*inv.look(view)]:
-                found += _violations(inv, view, broken)
+        return [_violation(inv, view, broken) for inv, broken in self.broken_in(view)]
+
+    def broken_in(self, view: View) -> list[tuple[Invariant, Broken]]:
+        """The same, as the invariants give it."""
+        found: list[tuple[Invariant, Broken]] = []
+        if view.step.result.ret != PANIC:
+            for inv in self.after(type(view.step.op)).state:
+                for broken in inv.look(view):
+                    found.append((inv, broken))
         return found
 
 
@@ -340,24 +343,27 @@ class Checker:
         self._program.append(step.op)
         view = View(self.kernel, step)
         found = self._selection.of_step(view)
-        if step.result.ret == PANIC:
-            return found
-        for inv in self._selection.after(type(step.op)).state:
-            broken = [*inv.look(view)]
-            if broken or inv.name in self._broken:
-                found += _violations(inv, view, self._newly(inv, broken))
+        broken = self._selection.broken_in(view)
+        # nearly always nothing is broken and nothing was
+        if (broken or self._broken) and step.result.ret != PANIC:
+            found += self._newly(view, broken)
         return found
 
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""
         view = View(self.kernel, last, tuple(self._program))
-        return [one for inv in self._selection.at_end for one in _violations(inv, view, [*inv.look(view)])]
+        return [_violation(inv, view, broken) for inv in self._selection.at_end for broken in inv.look(view)]
 
-    def _newly(self, inv: Invariant, broken: list[Broken]) -> list[Broken]:
+    def _newly(self, view: View, broken: list[tuple[Invariant, Broken]]) -> list[Violation]:
         """Of what is broken, what was not broken before; a state that stays broken is one violation."""
-        known = self._broken.get(inv.name, frozenset())
-        self._broken[inv.name] = frozenset(_sound(inv, one).key for one in broken)
-        return [one for one in broken if one.key not in known]
+        found: list[Violation] = []
+        for inv in self._selection.after(type(view.step.op)).state:
+            known = self._broken.pop(inv.name, frozenset())
+            now = [_sound(inv, one) for other, one in broken if other is inv]
+            if now:
+                self._broken[inv.name] = frozenset(one.key for one in now)
+                found += [_violation(inv, view, one) for one in now if one.key not in known]
+        return found
 
 
 def _look(inv: Invariant, view: View) -> Iterable[Broken]:
@@ -390,12 +396,9 @@ def _applies(inv: Invariant, revision: str) -> bool:
         return not inv.revisions
 
 
-def _violations(inv: Invariant, view: View, broken: Iterable[Broken]) -> list[Violation]:
-    number, op = view.step.number, view.step.op
-    return [
-        Violation(inv.name, inv.severity, one.site or _site_of(op), one.message, number)
-        for one in (_sound(inv, given) for given in broken)
-    ]
+def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
+    site = _sound(inv, broken).site or _site_of(view.step.op)
+    return Violation(inv.name, inv.severity, site, broken.message, view.step.number)
 
 
 _OWN_SITE = (KvmRun, KvmRunReturns, VcpuIoctl, Execve, ExecveReturns, Exit, Suspend)

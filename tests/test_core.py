@@ -10,10 +10,24 @@ from typing import Any
 
 import pytest
 
+from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants import core
-from xfdfuzz.invariants.core import INVARIANTS, Broken, InvariantError, View, invariant, load, load_file, loaded_files
+from xfdfuzz.invariants.core import (
+    INVARIANTS,
+    Broken,
+    InvariantError,
+    View,
+    invariant,
+    load,
+    load_file,
+    loaded_files,
+    select,
+)
 from xfdfuzz.kernel.event import WARN
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ops.kvm import KvmCreateVm
+from xfdfuzz.program.ops.tasks import UserVmovups
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
@@ -158,3 +172,24 @@ def test_what_a_predicate_raises_is_its_own() -> None:
 
     with pytest.raises(TypeError, match=r"^mine$"):
         judge(PROGRAM, resolve("v7.3"), expectations=False)
+
+
+def test_the_step_and_the_state_are_judged_apart_and_without_memory() -> None:
+    @invariant("my-step", "abi", ops=(KvmCreateVm,))
+    def my_step(view: View) -> Iterator[Broken]:
+        """My own."""
+        yield Broken("a VM came")
+
+    @invariant("my-state", "abi", state=True)
+    def my_state(view: View) -> Iterator[Broken]:
+        """My own."""
+        for nr, vm in enumerate(view.k.vms):
+            if vm.exists:
+                yield Broken("there is a VM", key=nr)
+
+    revision = resolve("v7.3")
+    selection, executor = select(revision.name), Executor(revision.kernel, Machine())
+    for op, of_step in ((KvmCreateVm(0), ["my-step"]), (UserVmovups(0, 1), [])):
+        view = View(executor.kernel, executor.execute(op))
+        assert [violation.invariant for violation in selection.of_step(view)] == of_step
+        assert [violation.invariant for violation in selection.of_state(view)] == ["my-state"]

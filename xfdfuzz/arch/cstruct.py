@@ -6,14 +6,18 @@ layout when it first sees ``_fields_``.)  Every structure has empty ``__slots__`
 instead of landing in ``__dict__`` and being lost on copy.
 
 ctypes cuts a value to the size of its field without a word: check ranges where values enter.
+
+ctypes also makes a new object each time that a nested structure is looked at.  What is looked at all the time is
+therefore :func:`bound`: the objects of everything in it are made once.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ else:
 
 
 _S = TypeVar("_S", bound="type[Struct]")
+_V = TypeVar("_V", bound="Struct")
 
 
 def _ctype(hint: Any) -> Any:
@@ -90,3 +95,51 @@ def copy_of(value: Any) -> Any:
 def assign(target: Any, source: Any) -> None:
     """``*target = *source`` for two structures of one type."""
     ctypes.memmove(ctypes.addressof(target), ctypes.addressof(source), ctypes.sizeof(source))
+
+
+def bound(value: _V) -> _V:
+    """``value`` in the same memory, with every structure in it ready to hand: looking at one costs next to nothing.
+
+    An array of structures is a tuple there.  Change the content of a nested structure, or :func:`assign` to it; the
+    name that it has in its parent stays bound to it.
+    """
+    owner: Any = value
+    kind: Any = type(owner)
+    made: _V = _binder(kind)(ctypes.addressof(owner), owner)
+    return made
+
+
+@functools.cache
+def _binder(ctype: Any) -> Callable[[int, object], Any]:
+    """What makes the bound object of a type, given its address and who owns the memory."""
+    fields = getattr(ctype, "_fields_", ())
+    members = [(name, _member(of), getattr(ctype, name).offset) for name, of in fields if issubclass(of, _AGGREGATES)]
+    body = {
+        "__doc__": ctype.__doc__,
+        # these slots hide the nested members; the owner of the memory must not go before those who look at it
+        "__slots__": (*(name for name, *_ in members), "_owner"),
+        # a copy is an ordinary structure
+        "from_buffer_copy": staticmethod(ctype.from_buffer_copy),
+    }
+    at = type(ctype.__name__, (ctype,), body).from_address  # type: ignore[attr-defined]
+
+    def bind(address: int, owner: object) -> Any:
+        made = at(address)
+        made._owner = owner
+        for name, member, offset in members:
+            setattr(made, name, member(address + offset, owner))
+        return made
+
+    return bind
+
+
+def _member(ctype: Any) -> Callable[[int, object], Any]:
+    """The same for a member: an array of structures becomes a tuple."""
+    if not issubclass(ctype, ctypes.Array) or not issubclass(ctype._type_, ctypes.Structure):
+        return _binder(ctype)
+    bind, size = _binder(ctype._type_), ctypes.sizeof(ctype._type_)
+    offsets = range(0, size * ctype._length_, size)
+    return lambda address, owner: tuple([bind(address + offset, owner) for offset in offsets])
+
+
+_AGGREGATES = (ctypes.Array, ctypes.Structure)

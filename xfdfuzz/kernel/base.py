@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TypeVar
 
 from xfdfuzz.arch import registers as arch
+from xfdfuzz.arch.cstruct import assign, bound
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
 from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, System
@@ -55,7 +56,7 @@ class KernelBase:
 
     def __init__(self, machine: Machine, system: System | None = None) -> None:
         self.machine = machine
-        self.system = System() if system is None else system
+        self.system = bound(System() if system is None else system)
         self.cpus = [self.system.cpus[i] for i in range(machine.cpus)]
         self.tasks = list(self.system.tasks)
         self.fpstates = list(self.system.fpstates)
@@ -136,8 +137,8 @@ class KernelBase:
         nr = self._free_slot()
         if nr == NULL:
             return NULL
-        self.system.fpstates[nr] = Fpstate()
         fpstate = self.fpstates[nr]
+        assign(fpstate, Fpstate())
         fpstate.allocated = 1
         fpstate.alloc_size = size
         return nr

@@ -147,8 +147,8 @@ class FpuInit(KernelBase):
         task.fpu.last_cpu = -1
         task.fpu.task_fpstate = NULL
         embedded = FIRST_EMBEDDED + nr
-        self.system.fpstates[embedded] = Fpstate()
         fpstate = self.fpstates[embedded]
+        assign(fpstate, Fpstate())
         fpstate.allocated = 1
         fpstate.alloc_size = self.fpu_kernel_cfg.default_size
         self.fpstate_reset(nr)
