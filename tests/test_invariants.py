@@ -1220,8 +1220,10 @@ def _yields(node: ast.Expr) -> bool:
 
 def test_a_kvm_run_that_is_refused_does_not_enter() -> None:
     """Another process' KVM_RUN is -EIO and loads nothing, so the request that waits there warns nobody."""
-    waiting = program(AMX, AMX_XCR0, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 0", "cpu0 schedule(t1)")
-    verdict = judge(parse(waiting + "\nt1 ioctl(v0, KVM_RUN) ... = -EIO\n"), posted("amx-v1"), expectations=False)
+    waiting = program(
+        AMX, AMX_XCR0, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0}) = 0", "t0 fork = t2", "cpu0 schedule(t2)"
+    )
+    verdict = judge(parse(waiting + "\nt2 ioctl(v0, KVM_RUN) ... = -EIO\n"), posted("amx-v1"), expectations=False)
     assert verdict.results[-1] == "-EIO"
     assert "no-realloc-on-enter" not in verdict.broken
 

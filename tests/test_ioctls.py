@@ -68,3 +68,20 @@ def test_an_image_ends_where_the_callers_memory_ends() -> None:
         "t0 ioctl(v0, KVM_GET_XSAVE2, mapped=11008) = 0 {xstate_bv: 0}",
         "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx, data: 1}, mapped=4096) = -EFAULT",
     )
+
+
+def test_who_has_closed_a_vm_cannot_use_it_although_a_forked_process_has_it() -> None:
+    """Or the other's last close() would destroy a VM that is running: an ioctl holds its file open."""
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 fork = t2",
+        "t0 close(vm0) = 0",
+        "t0 ioctl(v0, KVM_RUN) ... = not-enabled",
+        "t0 ioctl(v0, KVM_GET_XCRS) = not-enabled",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 1) = not-enabled",
+        "cpu0 schedule(t2) = ok",
+        "t2 ioctl(v0, KVM_GET_XCRS) = -EIO",
+        "t2 execve ... = ok",
+    )

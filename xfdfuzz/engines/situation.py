@@ -14,7 +14,8 @@ class Situation:
 
     ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
     inside execve(); ``leaving`` may exit or execute something else without taking a vCPU along.  ``vm_tasks`` are those
-    of ``tasks`` that share a VM's address space, ``idle_tasks`` the same where a vCPU is outside KVM_RUN (``idle``).
+    of ``tasks`` that share a VM's address space and have one open, ``idle_tasks`` the same where a vCPU is outside
+    KVM_RUN (``idle``).
     ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
     back a VMM's thread, or one in the middle of a call.  ``signalable`` tasks are in no signal handler, ``handlers``
@@ -99,7 +100,7 @@ class Situation:
         self.schedulable = [(cpu, nr) for cpu in range(len(k.cpus)) if not k.cpus[cpu].guest for nr in waiting]
         self.vms = [nr for nr, vm in enumerate(k.vms) if vm.exists]
         mms = {k.vms[nr].mm for nr in self.vms}
-        self.vm_tasks = [nr for nr in self.tasks if k.tasks[nr].mm in mms]
+        self.vm_tasks = [nr for nr in self.tasks if k.tasks[nr].mm in mms and k.tasks[nr].vm_fds]
         self.dyn2_tasks = self.tasks if k.machine.dyn2 else []
         needed = 0
         for vcpu in k.vcpus:

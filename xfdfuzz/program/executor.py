@@ -73,7 +73,7 @@ def _drain_ops(k: Kernel) -> Iterator[Op]:
         if vcpu.exists and vcpu.mode != st.VCPU_OUTSIDE:
             yield from _finish_run(k, nr)
     for nr, vcpu in enumerate(k.vcpus):
-        owner = _task_of(k, k.vms[vcpu.vm].mm) if vcpu.exists else None
+        owner = _task_of(k, vcpu.vm) if vcpu.exists else None
         if owner is not None:
             yield from _switch_to(k, owner)
             yield run.KvmRun(owner, nr)
@@ -82,16 +82,17 @@ def _drain_ops(k: Kernel) -> Iterator[Op]:
 
 
 def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:
-    owner = _task_of(k, k.vms[k.vcpus[nr].vm].mm)
+    owner = _task_of(k, k.vcpus[nr].vm)
     if owner is not None:
         yield from _switch_to(k, owner)
         yield run.KvmRun(owner, nr)
         yield run.VmEnter(nr)
 
 
-def _task_of(k: Kernel, mm: int) -> int | None:
-    """A task of that address space."""
-    return next((nr for nr in range(st.USER_TASKS) if k.tasks[nr].exists and k.tasks[nr].mm == mm), None)
+def _task_of(k: Kernel, vm: int) -> int | None:
+    """A task in whose address space the VM was made, and which still has it open."""
+    mm = k.vms[vm].mm
+    return next((nr for nr in range(st.USER_TASKS) if k.tasks[nr].mm == mm and k.has_open(nr, vm)), None)
 
 
 def _switch_to(k: Kernel, task: int) -> Iterator[Op]:

@@ -120,6 +120,11 @@ class KvmMain(Power):
         """Whether the VM has a vCPU of that id."""
         return any(vcpu.exists and vcpu.vm == vm_nr and vcpu.id == vcpu_id for vcpu in self.vcpus)
 
+    @seam
+    def has_open(self, nr: int, vm_nr: int) -> bool:
+        """Whether task ``nr`` has the descriptors of a VM and its vCPUs."""
+        return bool(self.tasks[nr].vm_fds >> vm_nr & 1)
+
     def kvm_vm_release(self, vm_nr: int) -> None:
         """close() of a VM and its vCPUs in current's table of open files; a forked process may still have them."""
         for task in self.tasks:

@@ -76,24 +76,25 @@ class TaskOp(Op):
 
 
 class VmIoctl(TaskOp):
-    """An ioctl on a VM's file descriptor."""
+    """An ioctl on a VM's file descriptor, which the task has open."""
 
     __slots__ = ()
     vm: int
 
     def enabled(self, k: Kernel) -> bool:
-        return bool(k.vms[self.vm].exists) and TaskOp.enabled(self, k)
+        return k.has_open(self.task, self.vm) and TaskOp.enabled(self, k)
 
 
 class VcpuIoctl(TaskOp):
-    """An ioctl on a vCPU's file descriptor, other than KVM_RUN.  The vCPU's mutex must be free."""
+    """An ioctl on a vCPU's file descriptor, which the task has open, other than KVM_RUN.  The vCPU's mutex is free."""
 
     __slots__ = ()
     vcpu: int
 
     def enabled(self, k: Kernel) -> bool:
         vcpu = k.vcpus[self.vcpu]
-        return bool(vcpu.exists) and vcpu.mode == VCPU_OUTSIDE and TaskOp.enabled(self, k)
+        free = bool(vcpu.exists) and vcpu.mode == VCPU_OUTSIDE
+        return free and k.has_open(self.task, vcpu.vm) and TaskOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

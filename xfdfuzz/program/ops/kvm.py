@@ -105,8 +105,6 @@ class CloseVm(VmIoctl):
     vm: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
-        if not k.tasks[self.task].vm_fds >> self.vm & 1:
-            return False
         running = any(v.exists and v.vm == self.vm and v.task for v in k.vcpus)
         return not running and VmIoctl.enabled(self, k)
 

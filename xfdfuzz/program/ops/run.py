@@ -26,7 +26,8 @@ class KvmRun(TaskOp):
 
     def enabled(self, k: Kernel) -> bool:
         vcpu = k.vcpus[self.vcpu]
-        return bool(vcpu.exists) and vcpu.mode == st.VCPU_OUTSIDE and TaskOp.enabled(self, k)
+        free = bool(vcpu.exists) and vcpu.mode == st.VCPU_OUTSIDE
+        return free and k.has_open(self.task, vcpu.vm) and TaskOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
