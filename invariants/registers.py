@@ -21,6 +21,7 @@ _PLUMBING = (
     "exc_device_not_available",
     "ex_handler_fprestore",
     "os_xrstor",
+    "os_xrstor_supervisor",
     "restore_fpregs_from_fpstate",
     "fpregs_restore_userregs",
 )

@@ -1260,3 +1260,27 @@ class TakesOnlyWhatXcr0Enables(KvmX86):
 class MigratesFourKilobytes(KvmX86):
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
+
+
+@pytest.mark.parametrize(("revision", "warns"), [("v6.12", True), ("v6.18", False), ("v7.3", False)])
+def test_supervisor_states_are_restored_under_any_xfd(revision: str, warns: bool) -> None:
+    """A handler's task comes back under another task's XFD; 388eff894d6b sets its own before the user states."""
+    verdict = judge(
+        parse(
+            program(
+                "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0",
+                "t0 tileload(1) = SIGILL",
+                "cpu0 schedule(t1) = ok",
+                "t1 signal ... = ok",
+                "cpu0 schedule(t0) = ok",
+                "t0 user = ok",
+                "cpu0 schedule(t1) = ok",
+                "t1 ... signal = ok",
+                machine="cpus=1 debug-fpu",
+            )
+        ),
+        resolve(revision),
+        expectations=False,
+    )
+    assert verdict.left_out == 0
+    assert ("no-warning" in verdict.broken) == warns

@@ -63,11 +63,20 @@ class FpuCore(FpuInit):
                 self.report(OVERRUN, end, fpstate.alloc_size)
 
     def os_xrstor(self, fpstate: Fpstate, mask: int) -> None:
-        """XRSTORS; a fault goes through the exception table or kills the kernel (fpu/xstate.h, os_xrstor()).
+        """XRSTORS of a buffer under the XFD that fits it (fpu/xstate.h)."""
+        self.xfd_validate_state(fpstate, mask, True)
+        self.xstate_xrestore(fpstate, mask)
+
+    def os_xrstor_supervisor(self, fpstate: Fpstate) -> None:
+        """XRSTORS of the supervisor states, which do not depend on XFD: nothing is validated (fpu/xstate.h)."""
+        self.xstate_xrestore(fpstate, self.xfeatures_mask_supervisor())
+
+    @seam
+    def xstate_xrestore(self, fpstate: Fpstate, mask: int) -> None:
+        """XSTATE_XRESTORE(): a fault goes through the exception table or kills the kernel (fpu/xstate.h).
 
         XRSTORS may read all of what XCOMP_BV lays out (commit message of a401f45e3875).
         """
-        self.xfd_validate_state(fpstate, mask, True)
         if fpstate.regs.xcomp_bv & self.XFEATURE_MASK_USER_DYNAMIC:
             end = self.machine.cpuid.compacted_size(fpstate.regs.xcomp_bv & ~xsave.XCOMP_BV_COMPACTED)
             if end > fpstate.alloc_size:

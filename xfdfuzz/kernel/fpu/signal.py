@@ -85,7 +85,7 @@ class FpuSignal(Xstate):
         fpu = self.current.fpu
         fpstate = self.deref(fpu.fpstate)
         if self.xfeatures_mask_supervisor() and not self.fpregs_state_valid(fpu, self.current_nr):
-            self.os_xrstor(fpstate, self.xfeatures_mask_supervisor())
+            self.os_xrstor_supervisor(fpstate)
         self.fpu_clear_user_states_xfd(fpstate)
         self.restore_fpregs_from_init_fpstate(self.xfeature_mask_user_restore)
         self.fpregs_mark_activate()
@@ -142,7 +142,7 @@ class FpuSignal(Xstate):
                 self.cpu_invalidate_fpregs_state()
             return False
         if self.current.tif_need_fpu_load and self.xfeatures_mask_supervisor():
-            self.os_xrstor(fpstate, self.xfeatures_mask_supervisor())
+            self.os_xrstor_supervisor(fpstate)
         self.fpregs_mark_activate()
         return True
 
