@@ -25,12 +25,15 @@ def _registries() -> Iterator[None]:
         registry.update(content)
 
 
-@pytest.fixture
-def run(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
-    """A command line in an empty directory: its exit code, standard output and standard error."""
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty directory."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A command line: its exit code, standard output and standard error."""
 
     def call(*argv: str) -> tuple[int, str, str]:
         code = cli.main(argv)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from xfdfuzz.cli.exits import EXIT_CODES
 from xfdfuzz.engines.campaign import Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.invariants import core
-from xfdfuzz.invariants.core import INVARIANTS, load
+from xfdfuzz.invariants.core import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.revisions import PATCHES, Revision, names, resolve
@@ -42,17 +41,6 @@ t0 ioctl(kvm, KVM_CREATE_VM) = vm0
 UNEXPECTED = "".join(line for line in PROGRAM.splitlines(keepends=True) if "expect" not in line)
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def _registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty directory, and forget the invariants that a test loads."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(core, "_FILES", {})
-    before = dict(load())
-    yield
-    INVARIANTS.clear()
-    INVARIANTS.update(before)
 
 
 def write(name: str, text: str) -> str:

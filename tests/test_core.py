@@ -14,7 +14,6 @@ from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants import core
 from xfdfuzz.invariants.core import (
-    INVARIANTS,
     Broken,
     InvariantError,
     View,
@@ -41,16 +40,6 @@ def mine(view):
     \"\"\"My own.\"\"\"
     return []
 """
-
-
-@pytest.fixture(autouse=True)
-def _registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget the invariants and the files that a test loads."""
-    before = dict(load())
-    monkeypatch.setattr(core, "_FILES", {})
-    yield
-    INVARIANTS.clear()
-    INVARIANTS.update(before)
 
 
 def register(name: str = "mine", **options: Any) -> None:

@@ -32,11 +32,6 @@ IDLE = "# xfdfuzz program 1\nmachine cpus=1\n\nv0 vmenter\n"
 CORPUS = Path(__file__).parent.parent / "corpus"
 
 
-@pytest.fixture(autouse=True)
-def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def write(name: str, text: str) -> str:
     Path(name).write_text(text)
     return name

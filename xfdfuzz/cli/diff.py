@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_search, search_options
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, complain
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
-from xfdfuzz.cli.saving import Saver
+from xfdfuzz.cli.saving import Saver, judgement
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.compare.diff import DiffReport, Discrepancy
@@ -40,13 +39,7 @@ def _diff(args: argparse.Namespace) -> int:
         machine.write(differences.as_object(report), sys.stdout)
     else:
         differences.report(terminal.console(sys.stdout), report, repeat)
-    for doubt in report.doubts:
-        complain(doubt, NOT_JUDGED)
-    if report.interrupted or report.doubts or not report.stats.steps:
-        return NOT_JUDGED
-    if any(found.file is None for found in report.found):
-        return BAD_INPUT
-    return VIOLATION if report.found else CLEAN
+    return judgement(report, report.found)
 
 
 def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> DiffReport:

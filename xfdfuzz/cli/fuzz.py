@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, add_search, search_options
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.exits import CLEAN, BadInput
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
-from xfdfuzz.cli.saving import Saver
+from xfdfuzz.cli.saving import Saver, judgement
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,9 +58,7 @@ def _fuzz(args: argparse.Namespace) -> int:
             machine.write(machine.campaign(report), sys.stdout)
         else:
             terminal.campaign(out, report, _repeat_command(args, revision), args.invariants)
-        for doubt in report.doubts:
-            complain(doubt, NOT_JUDGED)
-        code = max(code, _judgement(report))
+        code = max(code, judgement(report, report.findings))
         if report.interrupted:
             break
     return code
@@ -108,15 +106,6 @@ def _campaign(
     # Ctrl-C may have come between the finding and its file
     findings = [saved.get(f.violation.bucket) or saver.save(f) for f in report.findings]
     return replace(report, findings=tuple(findings))
-
-
-def _judgement(report: Report) -> int:
-    """The exit code of a campaign."""
-    if report.interrupted or report.doubts or not report.stats.steps:
-        return NOT_JUDGED
-    if any(finding.file is None for finding in report.findings):
-        return BAD_INPUT
-    return VIOLATION if report.findings else CLEAN
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:

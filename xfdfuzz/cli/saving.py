@@ -1,13 +1,16 @@
-"""Saving what a search finds."""
+"""Saving what a search finds, and its exit code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from xfdfuzz.cli.exits import BAD_INPUT, BadInput, complain
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+
+if TYPE_CHECKING:
+    from xfdfuzz.report.machine import Searched
 
 #: A dataclass with a field ``file``.
 F = TypeVar("F", bound=Any)
@@ -39,3 +42,14 @@ class Saver(Generic[F]):
                 complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
             self._told = True
             return found
+
+
+def judgement(report: Searched, found: Sequence[F]) -> int:
+    """The exit code of a search; why a result cannot be relied on is told."""
+    for doubt in report.doubts:
+        complain(doubt, NOT_JUDGED)
+    if report.interrupted or report.doubts or not report.stats.steps:
+        return NOT_JUDGED
+    if any(one.file is None for one in found):
+        return BAD_INPUT
+    return VIOLATION if found else CLEAN

@@ -17,7 +17,7 @@ from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import format_op, format_program
 from xfdfuzz.report import machine
 from xfdfuzz.report.findings import save_text
-from xfdfuzz.report.terminal import line
+from xfdfuzz.report.terminal import line, total
 from xfdfuzz.revisions import Revision
 
 if TYPE_CHECKING:  # the engine imports Hypothesis, which a report does not need
@@ -66,15 +66,7 @@ def report(out: Console, report: DiffReport, repeat: str) -> None:
     """Every difference with its program, and the sum of it last."""
     for found in report.found:
         _discrepancy(out, found)
-    stats, count = report.stats, len(report.found)
-    line(out)
-    line(
-        out,
-        (f"{report.pair.first.label} | {report.pair.second.label}: ", "bold"),
-        (f"{count} difference{'' if count == 1 else 's'}", "bold red" if count else "bold green"),
-        f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.seed}",
-        (" (interrupted)" if report.interrupted else "", "yellow"),
-    )
+    total(out, f"{report.pair.first.label} | {report.pair.second.label}", len(report.found), "difference", report)
     line(out, f"repeat: {repeat}")
 
 

@@ -27,6 +27,7 @@ from xfdfuzz.report.listing import COLUMNS, Row, cell
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.fuzz import Finding, Report
+    from xfdfuzz.report.machine import Searched
 
 #: Prose is not set wider than this: long lines are hard to read.
 _PROSE = 100
@@ -128,19 +129,23 @@ def campaign(out: Console, report: Report, repeat: str, invariants: Sequence[Pat
     coverage(out, report)
     for found in report.findings:
         finding(out, found, invariants)
-    stats = report.stats
-    count = len(report.findings)
     if report.findings:
         _overview(out, report.findings)
+    total(out, report.revision.label, len(report.findings), "finding", report)
+    line(out, f"repeat: {repeat}")
+
+
+def total(out: Console, label: str, count: int, noun: str, report: Searched) -> None:
+    """What a search found and did, in a line."""
+    stats = report.stats
     line(out)
     line(
         out,
-        (f"{report.revision.label}: ", "bold"),
-        (f"{count} finding{'' if count == 1 else 's'}", "bold red" if count else "bold green"),
+        (f"{label}: ", "bold"),
+        (f"{count} {noun}{'' if count == 1 else 's'}", "bold red" if count else "bold green"),
         f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.seed}",
         (" (interrupted)" if report.interrupted else "", "yellow"),
     )
-    line(out, f"repeat: {repeat}")
 
 
 def _overview(out: Console, found: Sequence[Finding]) -> None:
