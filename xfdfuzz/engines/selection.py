@@ -30,6 +30,7 @@ WEIGHTS: dict[str, int] = {
     "schedule_vmm": 24,
     "execve_returns": 8,
     "migrate": 8,
+    "go_on_elsewhere": 8,
     "arch_get_xcomp_guest_perm": 1,
     "arch_get_xcomp_perm": 1,
     "arch_get_xcomp_supp": 1,

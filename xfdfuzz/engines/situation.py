@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.program.ops import processes, run, signals
+from xfdfuzz.program.ops.base import Op
 
 
 @dataclass(slots=True)
@@ -20,7 +22,8 @@ class Situation:
     ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
     back a VMM's thread, or one in the middle of a call.  ``signalable`` tasks are in no signal handler, ``handlers``
     are, ``signalled`` are about to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
-    ``movable`` are (CPU with a user task, idle CPU) pairs, ``current`` is each CPU's task.
+    ``movable`` are (CPU with a user task, idle CPU) pairs, ``current`` is each CPU's task; ``roaming``
+    are those of ``movable`` whose task is inside a call that is cut in two, with the op that goes on with it.
     """
 
     dead: bool = False
@@ -55,6 +58,7 @@ class Situation:
     secondary_cpus: list[int] = field(default_factory=list)
     suspenders: list[int] = field(default_factory=list)
     movable: list[tuple[int, int]] = field(default_factory=list)
+    roaming: list[tuple[int, int, Op]] = field(default_factory=list)
     current: list[int] = field(default_factory=list)
 
     def possible(self) -> frozenset[str]:
@@ -143,6 +147,7 @@ class Situation:
         self.secondary_cpus = [nr for nr in self.host_cpus if nr]
         self.current = [cpu.current for cpu in k.cpus]
         self.movable = [(old, new) for old in self.kthread_cpus for new in self.idle_cpus]
+        self.roaming = [(old, new, op) for old, new in self.movable if (op := _rest_of_call(k, self.current[old]))]
         first = k.cpus[0].current
         if first in self.tasks and not any(_busy(t) for t in k.tasks[: st.USER_TASKS]):
             self.suspenders = [first]
@@ -151,6 +156,21 @@ class Situation:
 def _busy(task: st.Task) -> bool:
     """Whether it is inside a call that is cut in two."""
     return bool(task.kvm_run or task.in_execve or task.in_signal)
+
+
+def _rest_of_call(k: Kernel, nr: int) -> Op | None:
+    """What goes on with the call that the task is inside of; None if it is in none."""
+    task = k.tasks[nr]
+    if task.in_execve:
+        return processes.ExecveReturns(nr)
+    if task.in_signal:
+        return signals.SignalDelivered(nr)
+    if not task.kvm_run:
+        return None
+    vcpu = k.vcpus[task.kvm_run - 1]
+    if vcpu.exit_pending:
+        return run.HandleExit(task.kvm_run - 1)
+    return run.KvmRunReturns(nr) if vcpu.run_over else run.VmEnter(task.kvm_run - 1)
 
 
 def _held_by_others(k: Kernel, nr: int) -> int:

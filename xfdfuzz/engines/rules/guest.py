@@ -117,6 +117,13 @@ class GuestRules(Rules):
         """CR0.TS = 0."""
         self.do(guest.GuestClts(self.guest(vcpu)))
 
+    @on("guests", vcpu=targets, token=tokens, tiles=flags)
+    def guest_switches_lazily(self, vcpu: int, token: int, tiles: bool) -> None:
+        """CR0.TS = 1, as a system leaves it that switches its tasks' registers lazily, and its next task computes."""
+        nr = self.guest(vcpu)
+        self.do(guest.GuestStts(nr))
+        self.do(guest.GuestTileload(nr, token) if tiles else guest.GuestVmovups(nr, token))
+
     @on("l1_guests", n=targets, intercept_nm=flags)
     def guest_vmlaunch(self, n: int, intercept_nm: bool) -> None:
         """VMLAUNCH."""

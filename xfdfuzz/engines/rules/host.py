@@ -34,7 +34,19 @@ class HostRules(Rules):
     def migrate(self, n: int) -> None:
         """A task moves to an idle CPU."""
         old, new = self.now.movable[n % len(self.now.movable)]
+        self._move(old, new, self.now.current[old])
+
+    @on("roaming", n=targets, back=flags)
+    def go_on_elsewhere(self, n: int, back: bool) -> None:
+        """A task moves in the middle of a call, which goes on there; it may come back before it is in user mode."""
+        old, new, rest_of_call = self.now.roaming[n % len(self.now.roaming)]
         task = self.now.current[old]
+        self._move(old, new, task)
+        self.do(rest_of_call)
+        if back:
+            self._move(new, old, task)
+
+    def _move(self, old: int, new: int, task: int) -> None:
         self.do(host.ScheduleKthread(old))
         self.do(host.Schedule(new, task))
 
