@@ -131,5 +131,7 @@ BOOTS: tuple[Boot, ...] = (
     without_memory,
     nested,
     tiles_live,
+    executing,
+    nested,
     in_amx_guest,
 )

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, RuleStrategy, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, RuleStrategy, initialize, rule, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy, integers
 
 from xfdfuzz.engines.fuzz import fuzz
+from xfdfuzz.engines.selection import every_example_anew
 from xfdfuzz.revisions import resolve
 
 
@@ -44,6 +45,28 @@ def test_a_machine_chooses_its_rules_through_the_attribute_that_is_replaced() ->
     run_state_machine_as_test(Machine, settings=quick)
     assert drawn
     assert "a" not in drawn
+
+
+def test_every_example_is_drawn_anew() -> None:
+    """Left alone, Hypothesis makes examples from each other, which then begin alike."""
+    begun: list[int] = []
+
+    class Machine(RuleBasedStateMachine):
+        @initialize(first=integers(0, 1 << 60))
+        def begin(self, first: int) -> None:
+            begun.append(first)
+
+        @rule(n=integers(0, 9))
+        def go_on(self, n: int) -> None:
+            pass
+
+    many = settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Machine, settings=many)
+    alike = len(begun) - len(set(begun))
+    begun.clear()
+    with every_example_anew():
+        run_state_machine_as_test(Machine, settings=many)
+    assert len(begun) - len(set(begun)) < alike / 4
 
 
 def test_a_campaign_ends_soon_after_its_time() -> None:

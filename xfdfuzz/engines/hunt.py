@@ -15,6 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from xfdfuzz.engines.campaign import Campaign, N, NewsFound, OutOfTime
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.engines.rules import KernelMachine
+from xfdfuzz.engines.selection import every_example_anew
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 
@@ -80,7 +81,8 @@ def search(campaign: Campaign[Any], seed: int, attempt: int, steps: int) -> News
     machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
     seeded(seed * 1_000_003 + attempt)(machine)
     try:
-        run_state_machine_as_test(machine, settings=campaign_settings(steps))
+        with every_example_anew():
+            run_state_machine_as_test(machine, settings=campaign_settings(steps))
     except OutOfTime:
         return None
     except NewsFound as found:

@@ -1,17 +1,21 @@
-"""Choosing the next rule quickly: the one place that uses Hypothesis' internals.
+"""Choosing what to draw: the one place that uses Hypothesis' internals.
 
 Hypothesis evaluates the preconditions of all rules at every step and draws a flag for each; with one rule per op that
 costs more than everything else together.  The rules here say in their precondition which list of the
 :class:`~xfdfuzz.engines.situation.Situation` must not be empty, so the enabled ones are looked up instead, and one
-number is drawn among them, by weight.  tests/test_selection.py notices when Hypothesis changes what this relies on:
-``RuleBasedStateMachine._rules_strategy`` is a strategy that gives (rule, arguments), and a rule has ``function`` and
-``arguments_strategies``.
+number is drawn among them, by weight.  And every program is drawn anew, not made from the one before
+(:func:`every_example_anew`).  tests/test_selection.py notices when Hypothesis changes what this relies on:
+``RuleBasedStateMachine._rules_strategy`` is a strategy that gives (rule, arguments), a rule has ``function`` and
+``arguments_strategies``, and ``ConjectureRunner.generate_mutations_from()`` makes examples from an example.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hypothesis.internal.conjecture.engine import ConjectureRunner
 from hypothesis.strategies import SearchStrategy
 
 if TYPE_CHECKING:
@@ -30,7 +34,8 @@ WEIGHTS: dict[str, int] = {
     "schedule_vmm": 24,
     "execve_returns": 8,
     "migrate": 8,
-    "go_on_elsewhere": 8,
+    "go_on_elsewhere": 24,
+    "guest_switches_lazily": 8,
     "arch_get_xcomp_guest_perm": 1,
     "arch_get_xcomp_perm": 1,
     "arch_get_xcomp_supp": 1,
@@ -69,6 +74,7 @@ WEIGHTS: dict[str, int] = {
     "sigframe_fx_only": 1,
     "sigframe_write": 1,
     "user_tilestore": 1,
+    "user_wrpkru": 2,
     "user_xgetbv": 1,
     "suspend": 1,
     "user_xsave": 1,
@@ -80,6 +86,21 @@ _SLOTS = 512
 
 #: Hypothesis draws small numbers more often than large ones, so the order counts: what carries a program on is first.
 _ORDER = {name: place for place, name in enumerate(WEIGHTS)}
+
+
+@contextmanager
+def every_example_anew() -> Iterator[None]:
+    """Hypothesis follows each example with up to six that repeat a piece of it in another place.
+
+    So six programs of seven begin on the machine, with the boot and mostly with the ops of another; drawn anew, they
+    find the known bugs several times faster (docs/performance.md).
+    """
+    mutate = ConjectureRunner.generate_mutations_from
+    ConjectureRunner.generate_mutations_from = lambda self, data: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConjectureRunner.generate_mutations_from = mutate  # type: ignore[method-assign]
 
 
 class SituatedRules(SearchStrategy[Any]):

@@ -64,6 +64,11 @@ class SyscallRules(Rules):
         """TILELOADD in user mode."""
         self.do(tasks.UserTileload(self.task(n), token))
 
+    @on("tasks", n=targets, token=targets)
+    def user_wrpkru(self, n: int, token: int) -> None:
+        """WRPKRU."""
+        self.do(tasks.UserWrpkru(self.task(n), token))
+
     @on("tasks", n=targets)
     def user_tilestore(self, n: int) -> None:
         """TILESTORED in user mode."""
