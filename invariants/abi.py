@@ -228,7 +228,7 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
     if not isinstance(image, Image):
         return
     ideal = view.k.system.ghost.vcpus[nr]
-    shown = (view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~xf.MASK_PKRU & ~ideal.regs.undefined
+    shown = (view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~ideal.regs.undefined
     tokens = dict(image.tokens)
     for i in xf.components_in(shown & ~ideal.xfd):
         if tokens.get(i, 0) != ideal.regs.data[i]:

@@ -20,7 +20,7 @@ def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
         return
     ideal = view.k.system.ghost.tasks[op.tracee]
     tokens = dict(image.tokens)
-    for i in xf.components_in(view.k.machine.user_xfeatures & ~xf.MASK_PKRU & ~ideal.undefined):
+    for i in xf.components_in(view.k.machine.user_xfeatures & ~ideal.undefined):
         if tokens.get(i, 0) != ideal.data[i]:
             found = f"t{op.tracee}: {xf.NAMES[i]} reads {tokens.get(i, 0)}, it is {ideal.data[i]}"
             yield Broken(found, component_site(i))

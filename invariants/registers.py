@@ -13,9 +13,6 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.run import VmEnter
 
-#: PKRU is switched eagerly, outside XSAVE, and has no op of its own yet.
-_COMPARED = tuple(i for i in xf.NAMES if i != xf.PKRU)
-
 #: Functions between the faulting instruction and the one that decided to restore.
 _PLUMBING = (
     "exc_device_not_available",
@@ -35,11 +32,11 @@ def _differences(regs: CpuRegs, ideal: GhostRegs, own: int, hidden: int = 0) -> 
     all_found, all_expected = bytes(regs.data), bytes(ideal.data)
     if all_found == all_expected:
         return
-    for i in _COMPARED:
+    for i in xf.NAMES:
         found, expected = all_found[i], all_expected[i]
         if found == expected or hidden >> i & 1:
             continue
-        foreign = found != 0 and not ghost.same_owner(found, own)
+        foreign = ghost.owner(found) != 0 and not ghost.same_owner(found, own)
         if foreign or not ideal.undefined >> i & 1:
             yield i, found, expected, foreign
 
@@ -73,7 +70,7 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     regs, ideal, own, who = _guest(view)
     k = view.k
     has = regs.xcr0 | k.vcpus[view.step.op.vcpu].arch.guest_supported_xss  # type: ignore[attr-defined]
-    for i, found, expected, foreign in _differences(regs, ideal, own):
+    for i, found, expected, foreign in _differences(regs, ideal, own, xf.MASK_PKRU):
         if not foreign and has >> i & 1:
             yield Broken(_describe(who, i, found, expected), component_site(i))
 
@@ -94,7 +91,8 @@ def no_foreign_registers(view: View) -> Iterator[Broken]:
     in_guest = isinstance(view.step.op, VmEnter)
     parties = [_guest(view)] if in_guest else _user(view)
     for regs, ideal, own, who in parties:
-        for i, found, expected, foreign in _differences(regs, ideal, own, 0 if in_guest else _hidden(regs)):
+        hidden = xf.MASK_PKRU if in_guest else _hidden(regs)
+        for i, found, expected, foreign in _differences(regs, ideal, own, hidden):
             if foreign:
                 yield Broken(_describe(who, i, found, expected), component_site(i))
 

@@ -19,7 +19,7 @@ def sigframe_is_true(view: View) -> Iterator[Broken]:
     if view.step.result.ret != "ok":
         return
     shown = frame.area.xstate_bv if view.k.use_xsave else xf.MASK_FPSSE
-    user = view.k.machine.user_xfeatures & ~xf.MASK_PKRU if view.k.use_xsave else xf.MASK_FPSSE
+    user = view.k.machine.user_xfeatures if view.k.use_xsave else xf.MASK_FPSSE
     for i in xf.components_in(user & ~ideal.undefined):
         found = frame.area.data[i] if shown >> i & 1 else 0
         if found != ideal.data[i]:

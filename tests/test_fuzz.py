@@ -28,12 +28,16 @@ OPEN_IN_THE_HOST = {
     "host-xrstor-never-faults@exit_to_user_mode",
     "no-warning@handle_xfd_event",
     "no-foreign-registers@xtiledata",
+    # PKRU at the end of execve(), and of guests where the VMM's is 0
+    "ptrace-reads-the-registers@static",
+    "get-xsave-is-true@static",
 }
 
 
 def before_the_series() -> Revision:
     """v5.16 with the fixes of its host side."""
-    host = [p.commit for p in PATCHES.values() if p.cls.__module__ == "xfdfuzz.revisions.mainline.host"]
+    modules = ("xfdfuzz.revisions.mainline.host", "xfdfuzz.revisions.mainline.pkru")
+    host = [p.commit for p in PATCHES.values() if p.cls.__module__ in modules]
     return resolve("v5.16", ["063452fd94d1", "8647c52e9504", *host])
 
 

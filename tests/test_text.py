@@ -79,6 +79,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
     "token": TOKEN,
+    "pkru": st.integers(0, TOKENS),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, TOKEN, U64, U64, st.booleans(), st.booleans()),
     CpuidEntries: st.builds(CpuidEntries, U64, st.booleans(), st.booleans(), U64),
@@ -293,7 +294,7 @@ def error_of(text: str) -> str:
             "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, arch_prctl(...), clone(...), "
             "close(...), dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), ptrace(...), "
             "sigaltstack(...), sigframe(...), signal ..., sigreturn, suspend, tileload(...), tilerelease, tilestore, "
-            "user, vmovups(...), xgetbv(...), xsave(...)",
+            "user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),

@@ -36,7 +36,7 @@ class Lifecycle(Signals):
         if not flags & CLONE_VM:
             task.sas_ss_size = self.current.sas_ss_size
             assign(self.system.sigframes[child], self.system.sigframes[self.current_nr])
-        task.pkru = self.regs.data[xf.PKRU] if self.machine.pku else 0
+        task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         self.fpu_clone(child, flags)
         return 0, child
 

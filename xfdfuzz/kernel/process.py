@@ -47,7 +47,7 @@ class Process(Regset):
 
     def x86_pkru_load(self, nr: int) -> None:
         """PKRU is switched eagerly (arch/x86/kernel/process_64.c)."""
-        if self.machine.pku:
+        if self.ospke:
             self.current.pkru = self.regs.data[xf.PKRU]
             load_component(self.regs, xf.PKRU, self.tasks[nr].pkru)
 
@@ -79,6 +79,15 @@ class Process(Regset):
                 if signal:
                     return signal
         return "livelock"
+
+    @seam
+    def user_wrpkru(self, token: int) -> str:
+        """WRPKRU in user mode: ``ok``, or the signal that it ends in."""
+        self.exit_to_user_mode()
+        if not self.ospke:
+            return "SIGILL"
+        load_component(self.regs, xf.PKRU, token)
+        return "ok"
 
     def exc_device_not_available(self) -> str:
         """#NM from user mode (arch/x86/kernel/traps.c, handle_xfd_event()): grow the buffer or kill the task."""

@@ -5,6 +5,7 @@ At most one signal is handled at a time; a handler runs with all others blocked.
 
 from __future__ import annotations
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.process import Process
@@ -49,7 +50,12 @@ class Signals(Process):
     @seam
     def get_sigframe_save(self, frame: SigFrame) -> None:
         """The end of get_sigframe()."""
-        self.copy_fpstate_to_sigframe(frame)
+        self.copy_fpstate_to_sigframe(frame, self.sig_prepare_pkru())
+
+    def sig_prepare_pkru(self) -> int:
+        """The task's PKRU, which stays in the register until 70044df250d0 (6.12; arch/x86/kernel/signal.c)."""
+        pkru: int = self.regs.data[xf.PKRU]
+        return pkru
 
     @phase_of("handle_signal")
     def handle_signal_clear(self) -> None:

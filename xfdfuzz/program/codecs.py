@@ -273,6 +273,7 @@ CODECS: dict[object, Codec[Any]] = {
     ),
     "msr": MSR,
     "token": TOKEN,
+    "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     Msrs: MsrsCodec(),
     UserImage: Record(
         UserImage,

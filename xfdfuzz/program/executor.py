@@ -10,6 +10,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
+from xfdfuzz.program import ghost
 from xfdfuzz.program.ops import guest, host, run, signals
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
@@ -22,6 +23,8 @@ class Executor:
         self.kernel = revision(machine, system)
         if system is None:
             self.kernel.boot()
+            for task in range(st.USER_TASKS):
+                ghost.default_pkru(self.kernel, task)
         self.count = 0
 
     def execute(self, op: Op) -> Step:

@@ -23,6 +23,8 @@ Facility = Annotated[int, "facility"]
 MsrIndex = Annotated[int, "msr"]
 #: Register contents: a token from 1 to :data:`TOKENS`.
 Token = Annotated[int, "token"]
+#: A value of PKRU: a token, or 0, which is the initial one.
+Pkru = Annotated[int, "pkru"]
 
 #: Highest token that a program can write.
 TOKENS = 7

@@ -9,6 +9,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
 from xfdfuzz.program.fields import TOKENS
@@ -55,6 +56,12 @@ def initialise(k: Kernel, task: int) -> None:
     """The task's user components are in their initial configuration."""
     for i in xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE):
         define(k.system.ghost.tasks[task], i, 0)
+
+
+def default_pkru(k: Kernel, task: int) -> None:
+    """The task's PKRU has the value that Linux starts a program, and a signal handler, with (pkeys(7))."""
+    if k.ospke:
+        define(k.system.ghost.tasks[task], xf.PKRU, PKRU_DEFAULT)
 
 
 def of_sigframe(k: Kernel, frame: SigFrame) -> dict[int, int]:

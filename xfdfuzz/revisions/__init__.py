@@ -118,6 +118,7 @@ _STABLE = {
         "Debian linux-source-6.1",
         "v6.1",
         (
+            "4a804c4f8356",
             "1f69383b203e",
             "8647c52e9504",
             "10e4b5166df9",
@@ -132,7 +133,15 @@ _STABLE = {
         "stable",
         "Debian linux-source-6.12",
         "v6.12",
-        ("1937e18cc3cf", "dda366083e5f", "184bd464bdb6", "388eff894d6b", "b45f72177594"),
+        (
+            "ae6012d72fa6",
+            "1937e18cc3cf",
+            "dda366083e5f",
+            "d1e420772cd1",
+            "184bd464bdb6",
+            "388eff894d6b",
+            "b45f72177594",
+        ),
     ),
     "v6.17.13": _Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17", ("388eff894d6b",)),
 }

@@ -79,6 +79,8 @@ class FpuInit(KernelBase):
         supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC
         self.use_xsave = machine.xsave
+        #: X86_FEATURE_OSPKE: CR4.PKE is set; protection keys depend on XSAVE (cpuid-deps.c).
+        self.ospke = machine.xsave and machine.pku
         self.fpu_user_cfg = self._config(user, user & ~dynamic, machine.cpuid.standard_size)
         most = user | supervisor
         default = most & ~dynamic & ~self.XFEATURE_MASK_GUEST_SUPERVISOR
@@ -119,6 +121,7 @@ class FpuInit(KernelBase):
             task.pf_kthread = nr >= USER_TASKS
             if task.pf_kthread or nr < 2:
                 self.boot_task(nr)
+                self._boot_cloned(nr)
         for cpu in range(self.machine.cpus):
             self._boot_cpu(cpu)
         self.on_cpu(0)
@@ -142,7 +145,7 @@ class FpuInit(KernelBase):
         task.exists = 1
         task.group_leader = nr
         task.mm = nr
-        task.pkru = PKRU_DEFAULT if self.machine.pku else 0
+        task.pkru = PKRU_DEFAULT if self.ospke else 0
         task.tif_need_fpu_load = 1
         task.fpu.last_cpu = -1
         task.fpu.task_fpstate = NULL
@@ -154,6 +157,13 @@ class FpuInit(KernelBase):
         self.fpstate_reset(nr)
         self.fpstate_init_user(fpstate)
 
+    def _boot_cloned(self, nr: int) -> None:
+        """Its image is its parent's, as fpu_clone() saves it: XSAVES takes PKRU along, which is never initial then."""
+        if self.ospke:
+            image = self.fpstates[self.tasks[nr].fpu.fpstate].regs
+            image.xstate_bv |= xf.MASK_PKRU
+            image.data[xf.PKRU] = PKRU_DEFAULT
+
     def _boot_cpu(self, nr: int) -> None:
         self.on_cpu(nr)
         regs = self.regs
@@ -163,7 +173,7 @@ class FpuInit(KernelBase):
         first = nr == 0
         self.set_current(0 if first else USER_TASKS + nr)
         self.current.on_cpu = nr + 1
-        if self.machine.pku:
+        if self.ospke:
             load_component(regs, xf.PKRU, PKRU_DEFAULT)
         if first:
             self.current.user_mode = 1

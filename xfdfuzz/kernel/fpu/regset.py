@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.errno import ENODEV
 from xfdfuzz.kernel.fpu.signal import FpuSignal
@@ -25,12 +24,12 @@ class Regset(FpuSignal):
         return 0, self.copy_xstate_to_uabi_buf(fpstate, fpstate.user_xfeatures, task.pkru)
 
     def xstateregs_set(self, nr: int, image: XsaveArea) -> int:
-        """Take over a whole image for a stopped task: ENODEV, EINVAL."""
+        """Take over a whole image for a stopped task: ENODEV, EINVAL.
+
+        PKRU in it goes where nothing looks at it, until 4a804c4f8356 (6.2).
+        """
         if not self.use_xsave:
             return -ENODEV
         task = self.tasks[nr]
         self.fpu_force_restore(task.fpu)
-        ret = self.copy_uabi_to_xstate(self.deref(task.fpu.fpstate), image, self.fpu_user_cfg.max_size)
-        if not ret and self.machine.pku:
-            task.pkru = image.data[xf.PKRU] if image.xstate_bv & xf.MASK_PKRU else 0
-        return ret
+        return self.copy_uabi_to_xstate(self.deref(task.fpu.fpstate), image, self.fpu_user_cfg.max_size)

@@ -34,24 +34,27 @@ class FpuSignal(Xstate):
 
     # -- delivery ------------------------------------------------------------------------------------------------
 
-    def copy_fpstate_to_sigframe(self, frame: SigFrame) -> None:
-        """XSAVE into the user's stack, then what only software knows of the frame."""
+    def copy_fpstate_to_sigframe(self, frame: SigFrame, pkru: int) -> None:
+        """XSAVE into the user's stack, then what only software knows of the frame.
+
+        ``pkru`` is the task's, an argument since 24cf2bc982ff (6.12).
+        """
         fpstate = self.deref(self.current.fpu.fpstate)
         frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = frame.area.mxcsr = 0
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
-        self.copy_fpregs_to_sigframe(frame, fpstate)
+        self.copy_fpregs_to_sigframe(frame, fpstate, pkru)
         self.save_xstate_epilog(frame, fpstate)
 
-    def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate) -> None:
+    def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
         """With XSAVE or FXSAVE."""
         if self.use_xsave:
-            self.xsave_to_user_sigframe(frame, fpstate)
+            self.xsave_to_user_sigframe(frame, fpstate, pkru)
             return
         for i in (xf.X87, xf.SSE):
             frame.area.data[i] = self.regs.data[i]
 
-    def xsave_to_user_sigframe(self, frame: SigFrame, fpstate: Fpstate) -> None:
+    def xsave_to_user_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
         """PKRU included; with dynamic features, tiles only while they are in use (fpu/xstate.h)."""
         mask = fpstate.user_xfeatures
         if self.fpu_state_size_dynamic:
@@ -61,6 +64,11 @@ class FpuSignal(Xstate):
         end = self.machine.cpuid.standard_size(mask & self.regs.xcr0)
         if end > fpstate.user_size:
             self.report(OVERRUN, end, fpstate.user_size)
+        self.sigframe_pkru(frame, mask, pkru)
+
+    @seam
+    def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
+        """What happens to PKRU in the image that XSAVE wrote with ``mask``: nothing, until 70044df250d0 (6.12)."""
 
     def xfeatures_need_sigframe_write(self) -> int:
         """What XGETBV(1) says to be in use, and all but tiles (include/asm/fpu/xcr.h).
@@ -106,7 +114,7 @@ class FpuSignal(Xstate):
 
     def pkru_write_default(self) -> None:
         """pkru_write_default() (include/asm/pkru.h)."""
-        if self.machine.pku:
+        if self.ospke:
             load_component(self.regs, xf.PKRU, PKRU_DEFAULT)
 
     # -- sigreturn -----------------------------------------------------------------------------------------------

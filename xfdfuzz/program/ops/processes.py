@@ -94,6 +94,7 @@ class ExecveReturns(TaskOp):
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.begin_new_exec_flush()
         assign(k.system.ghost.tasks[self.task], GhostRegs())
+        ghost.default_pkru(k, self.task)
         return Result(0)
 
 

@@ -46,6 +46,7 @@ class SignalDelivered(TaskOp):
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.handle_signal_clear()
         ghost.initialise(k, self.task)
+        ghost.default_pkru(k, self.task)
         return OK
 
 
@@ -122,4 +123,6 @@ class Sigreturn(TaskOp):
         if success:
             for i, token in expected.items():
                 ghost.define(k.system.ghost.tasks[self.task], i, token)
+        else:
+            ghost.default_pkru(k, self.task)
         return OK if success else Result("SIGSEGV")

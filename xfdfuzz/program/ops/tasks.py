@@ -8,7 +8,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Count, Facility, Nr, Null, Token, Undefined, Xfeatures
+from xfdfuzz.program.fields import Bit, Count, Facility, Nr, Null, Pkru, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -150,6 +150,23 @@ class UserTileload(_UserInsn):
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "tileload", self.token)
+
+
+@op("t{task} wrpkru({pkru})")
+class UserWrpkru(TaskOp):
+    """WRPKRU in user mode; `xsave(pkru)` reads it.  Which keys a value denies is not modelled; 0 is the initial value,
+    which denies nothing."""
+
+    task: Nr = 0
+    pkru: Pkru = 1
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        token = ghost.task_token(self.task, self.pkru) if self.pkru else 0
+        result = k.user_wrpkru(token)
+        if result == "ok":
+            ghost.define(k.system.ghost.tasks[self.task], xf.PKRU, token)
+        return Result(result)
 
 
 @op("t{task} tilestore")

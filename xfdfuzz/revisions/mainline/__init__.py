@@ -34,6 +34,7 @@ from xfdfuzz.revisions.mainline.kvm import (
     XfdErrNotByTs,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
+from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
     GetXsaveLimited,
@@ -57,11 +58,14 @@ SERIES = (
     AlwaysFpSse,
     IdleReleasesTiles,
     InitFpstateStatic,
+    PtraceWritesPkru,
     FilteredXcr0,
     CetUser,
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
+    AllPkeysForFrame,
+    SigframeHasPkru,
     CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,
@@ -69,6 +73,7 @@ SERIES = (
     XfdErrNotByTs,
     DeferredCpuid,
     PermKeepsSupervisor,
+    SigframePkruAdded,
     Apx,
     GuestDefault,
     CetKernelGuestOnly,

@@ -1,0 +1,88 @@
+"""PKRU of host tasks: ptrace, and the signal frame."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import load_component
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.fpu.regset import Regset
+from xfdfuzz.kernel.fpu.signal import FpuSignal
+from xfdfuzz.kernel.signal import Signals
+from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "4a804c4f8356",
+    "x86/fpu: Allow PKRU to be (once again) written by ptrace.",
+    version="v6.2",
+    fixes=("e84ba47e313d",),
+    stable=("v6.1.192",),
+)
+class PtraceWritesPkru(Regset):
+    """PTRACE_SETREGSET writes PKRU, and initialises it if XSTATE_BV lacks it (the latter d7e5aceace51)."""
+
+    def xstateregs_set(self, nr: int, image: XsaveArea) -> int:
+        """copy_uabi_to_xstate() gets a pointer to thread.pkru (fpu/regset.c, fpu/xstate.c)."""
+        ret = super().xstateregs_set(nr, image)
+        if not ret and self.ospke:
+            self.tasks[nr].pkru = image.data[xf.PKRU] if image.xstate_bv & xf.MASK_PKRU else 0
+        return ret
+
+
+@patch(
+    "70044df250d0",
+    "x86/pkeys: Update PKRU to enable all pkeys before XSAVE",
+    version="v6.12",
+    neutral="an alternate stack that a protection key guards is not modelled",
+)
+class AllPkeysForFrame(Signals):
+    """The frame is written with PKRU = 0, so that any key may guard the alternate stack; then the task's PKRU goes
+    into the image, with 84ee6e8d195e, but not into its XSTATE_BV."""
+
+    def sig_prepare_pkru(self) -> int:
+        """(arch/x86/kernel/signal.c)."""
+        pkru = super().sig_prepare_pkru()
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, 0)
+        return pkru
+
+    def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
+        """update_pkru_in_sigframe() (fpu/signal.c)."""
+        super().sigframe_pkru(frame, mask, pkru)
+        if self.ospke:
+            frame.area.data[xf.PKRU] = pkru
+
+
+@patch(
+    "ae6012d72fa6",
+    "x86/pkeys: Ensure updated PKRU value is XRSTOR'd",
+    version="v6.13",
+    fixes=("70044df250d0",),
+    stable=("v6.12.117",),
+)
+class SigframeHasPkru(FpuSignal):
+    """XSTATE_BV says that PKRU is in the frame, or XRSTOR would initialise it; the rest of it is made from XINUSE."""
+
+    def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
+        """update_pkru_in_sigframe() (fpu/xstate.h)."""
+        super().sigframe_pkru(frame, mask, pkru)
+        if self.ospke:
+            frame.area.xstate_bv = mask & self.regs.xcr0 & self.regs.xinuse | xf.MASK_PKRU
+
+
+@patch(
+    "d1e420772cd1",
+    "x86/pkeys: Simplify PKRU update in signal frame",
+    version="v6.16",
+    stable=("v6.12.117",),
+    neutral="a clean-up: on these processors XGETBV(1) says what XSAVE has written",
+)
+class SigframePkruAdded(FpuSignal):
+    """PKRU is added to the XSTATE_BV that XSAVE wrote."""
+
+    def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
+        """update_pkru_in_sigframe() (fpu/xstate.h)."""
+        if self.ospke:
+            frame.area.xstate_bv |= xf.MASK_PKRU
+            frame.area.data[xf.PKRU] = pkru
