@@ -35,8 +35,8 @@ def no_realloc_on_enter(view: View) -> Iterator[Broken]:
 def request_is_not_stale(view: View) -> Iterator[Broken]:
     """A request names only components that have no room yet: a stale one reallocates the buffer for nothing, again and
     again, and clears XFD bits that the guest has set since."""
-    for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists and request(vcpu) & vcpu.arch.guest_fpu.xfeatures:
+    for nr, vcpu in view.vcpus:
+        if request(vcpu) & vcpu.arch.guest_fpu.xfeatures:
             yield Broken(f"v{nr}: {request(vcpu):#x} is requested and allocated", key=nr)
 
 
@@ -77,6 +77,6 @@ def request_accumulates(view: View) -> Iterator[Broken]:
 def request_is_eventually_cleared(view: View) -> Iterator[Broken]:
     """With memory to be had and every KVM_RUN finished and repeated, no request is left: one that stays is served
     again at every return to user space, for ever."""
-    for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists and request(vcpu):
+    for nr, vcpu in view.vcpus:
+        if request(vcpu):
             yield Broken(f"v{nr}: {request(vcpu):#x} stays requested whatever happens", "drained")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
-from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NR_FPSTATES, NULL, USER_TASKS
+from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NULL
 from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.ops.guest import GuestInterrupt
 from xfdfuzz.program.ops.kvm import (
@@ -81,11 +81,11 @@ def fpstate_reachable(view: View) -> Iterator[Broken]:
     """Every allocated fpstate is pointed to by a task or a vCPU, and none that is pointed to is freed: the first is a
     leak, the second a use after free in waiting."""
     pointers, fpstates = view.k.fpstate_pointers(), view.k.fpstates
-    for nr in range(FIRST_VALLOC, NR_FPSTATES):
-        fpstate = fpstates[nr]
-        if fpstate.allocated and nr not in pointers:
+    for nr, _ in view.allocated:
+        if nr not in pointers and nr >= FIRST_VALLOC:
             yield Broken(f"fpstate {nr} is allocated and nothing points to it", key=nr)
-        if fpstate.freed and nr in pointers:
+    for nr in pointers:
+        if fpstates[nr].freed:
             yield Broken(f"fpstate {nr} was freed and is still pointed to", key=nr)
 
 
@@ -93,12 +93,17 @@ def fpstate_reachable(view: View) -> Iterator[Broken]:
 def fpstate_has_one_owner(view: View) -> Iterator[Broken]:
     """No two tasks, and no two vCPUs, share an fpstate: each would find the other's registers."""
     for pointers in (
-        [task.fpu.fpstate for task in view.k.tasks if task.exists and task.fpu.fpstate != NULL],
-        [vcpu.arch.guest_fpu.fpstate for vcpu in view.k.vcpus if vcpu.exists and vcpu.arch.guest_fpu.fpstate != NULL],
+        [nr for nr in view.installed if nr != NULL],
+        [vcpu.arch.guest_fpu.fpstate for _, vcpu in view.vcpus if vcpu.arch.guest_fpu.fpstate != NULL],
     ):
-        for nr in set(pointers):
-            if pointers.count(nr) > 1:
-                yield Broken(f"fpstate {nr} belongs to {pointers.count(nr)} owners", key=nr)
+        for nr in _more_than_once(pointers):
+            yield Broken(f"fpstate {nr} belongs to {pointers.count(nr)} owners", key=nr)
+
+
+def _more_than_once(pointers: list[int]) -> list[int]:
+    """Those that stand there several times."""
+    different = set(pointers)
+    return [] if len(different) == len(pointers) else [nr for nr in different if pointers.count(nr) > 1]
 
 
 @invariant("fpstate-fits-its-features", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)
@@ -108,21 +113,20 @@ def fpstate_fits_its_features(view: View) -> Iterator[Broken]:
     if not view.k.use_xsave:
         return
     compacted_size = view.k.machine.cpuid.compacted_size
-    for nr, fpstate in enumerate(view.k.fpstates):
-        if fpstate.allocated and nr != INIT_FPSTATE:
-            needed = compacted_size(fpstate.xfeatures)
-            if needed > fpstate.alloc_size:
-                kind = "guest" if fpstate.is_guest else "host"
-                yield Broken(f"{kind} fpstate {nr} has {fpstate.alloc_size} bytes for {needed}", kind, nr)
+    for nr, fpstate in view.allocated:
+        needed = compacted_size(fpstate.xfeatures)
+        if needed > fpstate.alloc_size and nr != INIT_FPSTATE:
+            kind = "guest" if fpstate.is_guest else "host"
+            yield Broken(f"{kind} fpstate {nr} has {fpstate.alloc_size} bytes for {needed}", kind, nr)
 
 
 @invariant("uabi-size-covers-image", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)
 def uabi_size_covers_image(view: View) -> Iterator[Broken]:
     """Where a vCPU has a uabi_size, the standard-format image of its user features fits in it: KVM_GET_XSAVE2 and
     KVM_SET_XSAVE copy that many bytes."""
-    for nr, vcpu in enumerate(view.k.vcpus):
+    for nr, vcpu in view.vcpus:
         size = vcpu.arch.guest_fpu.uabi_size
-        if vcpu.exists and size:
+        if size:
             needed = view.k.machine.cpuid.standard_size(view.k.fpstates[vcpu.arch.guest_fpu.fpstate].user_xfeatures)
             if view.k.use_xsave and needed > size:
                 yield Broken(f"v{nr}: uabi_size is {size}, its image takes {needed} bytes", key=nr)
@@ -132,22 +136,19 @@ def uabi_size_covers_image(view: View) -> Iterator[Broken]:
 def in_use_tells_the_truth(view: View) -> Iterator[Broken]:
     """fpstate->in_use of a guest says whether some task has it installed: it decides whether XFD is written to the MSR
     and whether the buffer may be freed."""
-    installed = {task.fpu.fpstate for task in view.k.tasks if task.exists}
-    for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists:
-            pointer = vcpu.arch.guest_fpu.fpstate
-            in_use = bool(view.k.fpstates[pointer].in_use)
-            if in_use != (pointer in installed):
-                yield Broken(f"v{nr}: in_use is {in_use}, installed is {not in_use}", key=nr)
+    for nr, vcpu in view.vcpus:
+        pointer = vcpu.arch.guest_fpu.fpstate
+        in_use = bool(view.k.fpstates[pointer].in_use)
+        if in_use != (pointer in view.installed):
+            yield Broken(f"v{nr}: in_use is {in_use}, installed is {not in_use}", key=nr)
 
 
 @invariant("load-put-balanced", "corruption", ("INV-24", "BAL"), ops=_ALLOCATING, state=True)
 def load_put_balanced(view: View) -> Iterator[Broken]:
     """Outside KVM_RUN a task has its own fpstate installed and no other put aside."""
-    for nr in range(USER_TASKS):
-        task = view.k.tasks[nr]
+    for nr, task in view.tasks:
         installed = task.fpu.task_fpstate != NULL or view.k.fpstates[task.fpu.fpstate].is_guest
-        if task.exists and not task.kvm_run and installed:
+        if installed and not task.kvm_run:
             yield Broken(f"t{nr} runs outside KVM_RUN with a guest's fpstate", key=nr)
 
 

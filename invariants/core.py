@@ -22,7 +22,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel import event as reports
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import System
+from xfdfuzz.kernel.state import USER_TASKS, Fpstate, System, Task, Vcpu
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
 from xfdfuzz.program.ops.host import Suspend
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Exit
@@ -70,20 +70,67 @@ class Violation:
         return f"{self.invariant}@{self.site}" if self.site else self.invariant
 
 
-class View(NamedTuple):
+class View:
     """What an invariant looks at: a step, and the kernel, whose system is the state after it.
 
-    ``program`` is what was executed, for those that look at the end of it.
+    ``program`` is what was executed, for those that look at the end of it.  What many invariants walk through is
+    looked up once.
     """
 
-    k: Kernel
-    step: Step
-    program: tuple[Op, ...] = ()
+    __slots__ = ("_allocated", "_installed", "_own_fpstates", "_tasks", "_vcpus", "k", "program", "step")
+
+    def __init__(self, k: Kernel, step: Step, program: tuple[Op, ...] = ()) -> None:
+        self.k = k
+        self.step = step
+        self.program = program
+        self._tasks: list[tuple[int, Task]] | None = None
+        self._vcpus: list[tuple[int, Vcpu]] | None = None
+        self._own_fpstates: list[tuple[int, Task, Fpstate]] | None = None
+        self._installed: list[int] | None = None
+        self._allocated: list[tuple[int, Fpstate]] | None = None
 
     @property
     def before(self) -> System:
         """The state before the step."""
         return self.step.before
+
+    @property
+    def tasks(self) -> list[tuple[int, Task]]:
+        """The user tasks that exist."""
+        if self._tasks is None:
+            self._tasks = [(nr, task) for nr, task in enumerate(self.k.tasks[:USER_TASKS]) if task.exists]
+        return self._tasks
+
+    @property
+    def vcpus(self) -> list[tuple[int, Vcpu]]:
+        """The vCPUs that exist."""
+        if self._vcpus is None:
+            self._vcpus = [(nr, vcpu) for nr, vcpu in enumerate(self.k.vcpus) if vcpu.exists]
+        return self._vcpus
+
+    @property
+    def own_fpstates(self) -> list[tuple[int, Task, Fpstate]]:
+        """Each user task with its own fpstate, installed or put aside."""
+        if self._own_fpstates is None:
+            fpstates = self.k.fpstates
+            self._own_fpstates = [
+                (nr, task, fpstates[task.fpu.task_fpstate or task.fpu.fpstate]) for nr, task in self.tasks
+            ]
+        return self._own_fpstates
+
+    @property
+    def installed(self) -> list[int]:
+        """What the tasks have installed, kernel threads too: a number of an fpstate, or NULL, for each."""
+        if self._installed is None:
+            self._installed = [task.fpu.fpstate for task in self.k.tasks if task.exists]
+        return self._installed
+
+    @property
+    def allocated(self) -> list[tuple[int, Fpstate]]:
+        """The fpstates that there are."""
+        if self._allocated is None:
+            self._allocated = [(nr, fpstate) for nr, fpstate in enumerate(self.k.fpstates) if fpstate.allocated]
+        return self._allocated
 
     def events(self, kind: str) -> Iterator[Event]:
         """The reports of one kind."""

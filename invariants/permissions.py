@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
-from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System
+from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, FpuStatePerm, System
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm
@@ -39,12 +39,11 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
     op = view.step.op
     if isinstance(op, Execve):
         return
-    old, new = view.before.tasks, view.k.tasks
-    for nr in range(USER_TASKS):
-        if new[nr].exists:
-            before, after = old[nr].fpu.guest_perm.state_perm, new[nr].fpu.guest_perm.state_perm
-            if before != after and before & FPU_GUEST_PERM_LOCKED:
-                yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
+    old = view.before.tasks
+    for nr, task in view.tasks:
+        before, after = old[nr].fpu.guest_perm.state_perm, task.fpu.guest_perm.state_perm
+        if before != after and before & FPU_GUEST_PERM_LOCKED:
+            yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
     if isinstance(op, ReqXcompGuestPerm) and _perm(view.before, op.task, True).state_perm & FPU_GUEST_PERM_LOCKED:
         held = _perm(view.before, op.task, True).state_perm >> op.facility & 1 if op.facility < 63 else 0
         known = view.k.xstate_prctl_req(op.facility) if op.facility < view.k.XFEATURE_MAX else 0
@@ -71,8 +70,8 @@ def guest_features_permitted(view: View) -> Iterator[Broken]:
     """A guest's buffer gets room only for dynamic features that a process which shares its VM's memory may give to
     guests. (Which of several such processes is not fixed: permissions belong to a thread group, VMs to an address
     space.)"""
-    for nr, vcpu in enumerate(view.k.vcpus):
-        used = vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC if vcpu.exists else 0
+    for nr, vcpu in view.vcpus:
+        used = vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC
         if used and used & ~view.before.vcpus[nr].arch.guest_fpu.xfeatures:
             mm = view.k.vms[vcpu.vm].mm
             allowed = 0
@@ -86,28 +85,21 @@ def guest_features_permitted(view: View) -> Iterator[Broken]:
 @invariant("host-features-permitted", "abi", ("INV-11", "PERM"), ops=(TaskOp,), state=True)
 def host_features_permitted(view: View) -> Iterator[Broken]:
     """A host thread's own fpstate has room only for dynamic features that its process asked for."""
-    k = view.k
-    tasks, fpstates, dynamic = k.tasks, k.fpstates, k.XFEATURE_MASK_USER_DYNAMIC
-    for nr in range(USER_TASKS):
-        task = tasks[nr]
-        if task.exists:
-            used = fpstates[task.fpu.task_fpstate or task.fpu.fpstate].xfeatures & dynamic
-            if used and used & ~tasks[task.group_leader].fpu.perm.state_perm:
-                yield Broken(f"t{nr} has room for a feature that its process may not use", key=nr)
+    tasks, dynamic = view.k.tasks, view.k.XFEATURE_MASK_USER_DYNAMIC
+    for nr, task, own in view.own_fpstates:
+        used = own.xfeatures & dynamic
+        if used and used & ~tasks[task.group_leader].fpu.perm.state_perm:
+            yield Broken(f"t{nr} has room for a feature that its process may not use", key=nr)
 
 
 @invariant("host-xfd-guards-unbacked-features", "corruption", ("INV-11", "PERM"), ops=(TaskOp,), state=True)
 def host_xfd_guards_unbacked_features(view: View) -> Iterator[Broken]:
     """A host thread's fpstate keeps every dynamic feature disabled that it has no room for: with the XFD bit clear the
     thread uses the feature without permission, and its state is lost at the next switch."""
-    k = view.k
-    tasks, fpstates = k.tasks, k.fpstates
-    for nr in range(USER_TASKS):
-        task = tasks[nr]
-        if task.exists:
-            own = fpstates[task.fpu.task_fpstate or task.fpu.fpstate]
-            if k.init_xfd & ~own.xfeatures & ~own.xfd and not own.is_guest:
-                yield Broken(f"t{nr}'s fpstate->xfd is {own.xfd:#x}, it has no room for {k.init_xfd:#x}", key=nr)
+    init_xfd = view.k.init_xfd
+    for nr, _, own in view.own_fpstates:
+        if init_xfd & ~own.xfeatures & ~own.xfd and not own.is_guest:
+            yield Broken(f"t{nr}'s fpstate->xfd is {own.xfd:#x}, it has no room for {init_xfd:#x}", key=nr)
 
 
 @invariant("permission-inherited-by-fork", "abi", ("INV-20", "PERM"), ops=(Fork,))

@@ -24,7 +24,7 @@ def xfd_shadow_matches_msr(view: View) -> Iterator[Broken]:
     if not view.k.fpu_state_size_dynamic:
         return
     for nr, cpu in enumerate(view.k.cpus):
-        if not cpu.guest and cpu.regs.xfd != cpu.xfd_state:
+        if cpu.regs.xfd != cpu.xfd_state and not cpu.guest:
             yield Broken(f"cpu{nr}: IA32_XFD is {cpu.regs.xfd:#x}, its shadow {cpu.xfd_state:#x}", key=nr)
 
 
@@ -37,10 +37,8 @@ def xfd_matches_fpstate(view: View) -> Iterator[Broken]:
         return
     for nr, cpu in enumerate(k.cpus):
         task = k.tasks[cpu.current]
-        if cpu.guest or task.pf_kthread or task.tif_need_fpu_load or task.in_execve:
-            continue
         xfd = k.fpstates[task.fpu.fpstate].xfd
-        if xfd != cpu.regs.xfd:
+        if xfd != cpu.regs.xfd and not (task.tif_need_fpu_load or task.in_execve or task.pf_kthread or cpu.guest):
             whose = "guest" if k.fpstates[task.fpu.fpstate].is_guest else "host"
             yield Broken(f"cpu{nr}: IA32_XFD is {cpu.regs.xfd:#x}, t{cpu.current}'s fpstate says {xfd:#x}", whose, nr)
 
@@ -65,7 +63,7 @@ def xfd_err_clean_in_host(view: View) -> Iterator[Broken]:
     """Outside its #NM handler the host runs with IA32_XFD_ERR = 0.  A guest's value that is left there is taken for the
     host's by the next #NM, and the guest may find it changed."""
     for nr, cpu in enumerate(view.k.cpus):
-        if not cpu.guest and cpu.regs.xfd_err:
+        if cpu.regs.xfd_err and not cpu.guest:
             yield Broken(f"cpu{nr}: IA32_XFD_ERR is {cpu.regs.xfd_err:#x} in the host", key=nr)
 
 
@@ -111,7 +109,7 @@ def host_runs_with_its_own_xcr0(view: View) -> Iterator[Broken]:
         return
     xcr0, xss = view.k.host_xcr0, view.k.host_xss
     for nr, cpu in enumerate(view.k.cpus):
-        if not cpu.guest and (cpu.regs.xcr0 != xcr0 or cpu.regs.xss != xss):
+        if (cpu.regs.xcr0 != xcr0 or cpu.regs.xss != xss) and not cpu.guest:
             yield Broken(f"cpu{nr}: XCR0 is {cpu.regs.xcr0:#x}, IA32_XSS {cpu.regs.xss:#x} in the host", key=nr)
 
 
@@ -175,18 +173,20 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
 @invariant("legal-xfd", "abi", ("INV-26",), ops=_VCPU_OPS, state=True)
 def legal_xfd(view: View) -> Iterator[Broken]:
     """A guest's XFD has no bit that the processor does not support: WRMSR of it would be a #GP in the host."""
-    for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists and view.k.guest_xfd(vcpu.arch.guest_fpu) & ~view.k.machine.xfd_xfeatures:
+    possible = view.k.machine.xfd_xfeatures
+    for nr, vcpu in view.vcpus:
+        if view.k.guest_xfd(vcpu.arch.guest_fpu) & ~possible:
             yield Broken(f"v{nr}: its XFD has a bit that IA32_XFD does not have", key=nr)
 
 
 @invariant("legal-xcr0", "abi", ("INV-25",), ops=_VCPU_OPS, state=True)
 def legal_xcr0(view: View) -> Iterator[Broken]:
     """A guest's XCR0 is one that the processor accepts: XSETBV of it would be a #GP in the host."""
-    for nr, vcpu in enumerate(view.k.vcpus):
-        unsupported = vcpu.arch.xcr0 & ~view.k.machine.user_xfeatures if view.k.use_xsave else 0
-        if vcpu.exists and (unsupported or not xf.legal_xcr0(vcpu.arch.xcr0)):
-            yield Broken(f"v{nr}: XCR0 = {vcpu.arch.xcr0:#x} cannot be loaded", key=nr)
+    for nr, vcpu in view.vcpus:
+        xcr0 = vcpu.arch.xcr0
+        unsupported = xcr0 & ~view.k.machine.user_xfeatures if view.k.use_xsave else 0
+        if unsupported or not xf.legal_xcr0(xcr0):
+            yield Broken(f"v{nr}: XCR0 = {xcr0:#x} cannot be loaded", key=nr)
 
 
 @invariant(
@@ -200,8 +200,8 @@ def legal_xcr0(view: View) -> Iterator[Broken]:
 def passthrough_needs_nm_intercept(view: View) -> Iterator[Broken]:
     """Once the guest writes IA32_XFD without an exit, KVM must intercept #NM: it cannot know when XFD_ERR changes
     otherwise.  (amx-v1 and its alternatives save XFD_ERR at preemption instead.)"""
-    for nr, vcpu in enumerate(view.k.vcpus):
-        if vcpu.exists and not vcpu.arch.xfd_write_intercept and not vcpu.arch.nm_intercept:
+    for nr, vcpu in view.vcpus:
+        if not vcpu.arch.xfd_write_intercept and not vcpu.arch.nm_intercept:
             yield Broken(f"v{nr}: IA32_XFD is passed through, #NM is not intercepted", key=nr)
 
 
@@ -210,8 +210,8 @@ def passthrough_needs_buffer(view: View) -> Iterator[Broken]:
     """Once the guest writes IA32_XFD without an exit, it can enable every dynamic feature that its XCR0 may have: the
     buffer must have room for all of them."""
     dynamic = view.k.XFEATURE_MASK_USER_DYNAMIC
-    for nr, vcpu in enumerate(view.k.vcpus):
+    for nr, vcpu in view.vcpus:
         arch = vcpu.arch
         missing = dynamic & arch.guest_supported_xcr0 & ~arch.guest_fpu.xfeatures
-        if vcpu.exists and not arch.xfd_write_intercept and missing:
+        if missing and not arch.xfd_write_intercept:
             yield Broken(f"v{nr}: XFD is passed through, the buffer has no room for {missing:#x}", key=nr)

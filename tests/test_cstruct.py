@@ -71,7 +71,7 @@ def test_no_kernel_binds_the_name_of_a_part_to_something_else(revision: str) -> 
 def _in_place(value: Any, address: int, where: str) -> None:
     assert ctypes.addressof(value) == address, where
     plain: Any = type(value).__mro__[1]
-    for name, _ in plain._fields_ if isinstance(value, ctypes.Structure) else ():
+    for name, _ in getattr(plain, "_fields_", ()):
         member = getattr(value, name)
         at = address + getattr(plain, name).offset
         if isinstance(member, tuple):

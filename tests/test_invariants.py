@@ -1201,14 +1201,18 @@ def lines_of(code: CodeType, ran: set[int]) -> Iterator[None]:
         sys.settrace(outer)
 
 
+#: Helpers that give nothing unless there is something to report.
+_HELPERS = ("_differences(", "_more_than_once(")
+
+
 def reporting_lines(predicate: Predicate) -> set[int]:
-    """The lines of a predicate that run only after it decided: what guards a `yield`, and what follows a helper that
-    gives nothing unless there is something to report."""
+    """The lines of a predicate that run only after it decided: what guards a `yield`, and what follows one of the
+    helpers."""
     first = predicate.__code__.co_firstlineno
     found: set[int] = set()
     for node in ast.walk(ast.parse(inspect.getsource(predicate))):
         guards = isinstance(node, ast.If) and any(isinstance(n, ast.Expr) and _yields(n) for n in node.body)
-        if guards or (isinstance(node, ast.For) and ast.unparse(node.iter).startswith("_differences(")):
+        if guards or (isinstance(node, ast.For) and ast.unparse(node.iter).startswith(_HELPERS)):
             body = node.body  # type: ignore[attr-defined]
             found.update(range(first + body[0].lineno - 1, first + body[-1].end_lineno))
     return found

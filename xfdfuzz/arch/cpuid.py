@@ -48,6 +48,7 @@ class CpuidTable:
         # a bound cache: masks are few, and a table lives as long as the process
         self.standard_size = lru_cache(maxsize=None)(self._standard_size)
         self.compacted_end = lru_cache(maxsize=None)(self._compacted_end)
+        self.compacted_size = lru_cache(maxsize=None)(self._compacted_size)
 
     def _standard_size(self, mask: int) -> int:
         """Bytes of a standard-format image that holds the components of ``mask``."""
@@ -68,7 +69,7 @@ class CpuidTable:
                 end = offset
         return end
 
-    def compacted_size(self, mask: int) -> int:
+    def _compacted_size(self, mask: int) -> int:
         """Bytes of a compacted image that holds the components of ``mask``."""
         return self.compacted_end(mask, mask)
 

@@ -97,23 +97,25 @@ def assign(target: Any, source: Any) -> None:
     ctypes.memmove(ctypes.addressof(target), ctypes.addressof(source), ctypes.sizeof(source))
 
 
-def bound(value: _V) -> _V:
+def bound(value: _V, *plain: type[Struct]) -> _V:
     """``value`` in the same memory, with every structure in it ready to hand: looking at one costs next to nothing.
 
     An array of structures is a tuple there.  Change the content of a nested structure, or :func:`assign` to it; the
-    name that it has in its parent stays bound to it.
+    name that it has in its parent stays bound to it.  What is in structures of the types ``plain`` is left as it is:
+    making an object takes as long as a few looks.
     """
     owner: Any = value
     kind: Any = type(owner)
-    made: _V = _binder(kind)(ctypes.addressof(owner), owner)
+    made: _V = _binder(kind, plain)(ctypes.addressof(owner), owner)
     return made
 
 
 @functools.cache
-def _binder(ctype: Any) -> Callable[[int, object], Any]:
+def _binder(ctype: Any, plain: tuple[Any, ...]) -> Callable[[int, object], Any]:
     """What makes the bound object of a type, given its address and who owns the memory."""
-    fields = getattr(ctype, "_fields_", ())
-    members = [(name, _member(of), getattr(ctype, name).offset) for name, of in fields if issubclass(of, _AGGREGATES)]
+    fields = [] if ctype in plain else getattr(ctype, "_fields_", [])
+    nested = [(name, of) for name, of in fields if issubclass(of, ctypes.Array | ctypes.Structure)]
+    members = [(name, _member(of, plain), getattr(ctype, name).offset) for name, of in nested]
     body = {
         "__doc__": ctype.__doc__,
         # these slots hide the nested members; the owner of the memory must not go before those who look at it
@@ -133,13 +135,10 @@ def _binder(ctype: Any) -> Callable[[int, object], Any]:
     return bind
 
 
-def _member(ctype: Any) -> Callable[[int, object], Any]:
+def _member(ctype: Any, plain: tuple[Any, ...]) -> Callable[[int, object], Any]:
     """The same for a member: an array of structures becomes a tuple."""
     if not issubclass(ctype, ctypes.Array) or not issubclass(ctype._type_, ctypes.Structure):
-        return _binder(ctype)
-    bind, size = _binder(ctype._type_), ctypes.sizeof(ctype._type_)
+        return _binder(ctype, plain)
+    bind, size = _binder(ctype._type_, plain), ctypes.sizeof(ctype._type_)
     offsets = range(0, size * ctype._length_, size)
     return lambda address, owner: tuple([bind(address + offset, owner) for offset in offsets])
-
-
-_AGGREGATES = (ctypes.Array, ctypes.Structure)

@@ -41,8 +41,9 @@ def effective_xinuse(regs: CpuRegs) -> int:
 
 
 def _store(regs: CpuRegs, area: XsaveArea, components: int) -> None:
+    source, target = regs.data, area.data
     for i in xf.components_in(components):
-        area.data[i] = regs.data[i]
+        target[i] = source[i]
 
 
 def xsave(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
@@ -104,12 +105,13 @@ def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
     """
     load = rfbm & area.xstate_bv
     check_xfd(regs, load)
+    source, target = area.data, regs.data
+    xinuse = regs.xinuse
+    for i in xf.components_in(rfbm & ~load & xinuse):
+        target[i] = 0
+    xinuse &= ~rfbm
     for i in xf.components_in(load):
-        regs.data[i] = area.data[i]
-        if area.data[i]:
-            regs.xinuse |= 1 << i
-        else:
-            regs.xinuse &= ~(1 << i)
-    for i in xf.components_in(rfbm & ~load & regs.xinuse):
-        regs.data[i] = 0
-    regs.xinuse &= ~(rfbm & ~load)
+        target[i] = source[i]
+        if source[i]:
+            xinuse |= 1 << i
+    regs.xinuse = xinuse

@@ -20,7 +20,7 @@ from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch.cstruct import assign, bound
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
-from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, System
+from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, SigFrame, System
 
 #: Methods that the kernel does not have: a phase of one of its functions, split off so that patches can replace it.
 SEAMS: set[str] = set()
@@ -56,7 +56,7 @@ class KernelBase:
 
     def __init__(self, machine: Machine, system: System | None = None) -> None:
         self.machine = machine
-        self.system = bound(System() if system is None else system)
+        self.system = bound(System() if system is None else system, Fpstate, SigFrame)
         self.cpus = [self.system.cpus[i] for i in range(machine.cpus)]
         self.tasks = list(self.system.tasks)
         self.fpstates = list(self.system.fpstates)
@@ -68,9 +68,10 @@ class KernelBase:
     def on_cpu(self, cpu: int) -> None:
         """Execute on ``cpu`` from here on: what smp_processor_id(), this_cpu_ptr() and `current` refer to."""
         self.cpu = cpu
-        self.this_cpu = self.cpus[cpu]
-        self.regs = self.this_cpu.regs
-        self.set_current(self.this_cpu.current)
+        self.this_cpu = this_cpu = self.cpus[cpu]
+        self.regs = this_cpu.regs
+        self.current_nr = this_cpu.current
+        self.current = self.tasks[self.current_nr]
 
     def set_current(self, task: int) -> None:
         """`current`, on this CPU."""
@@ -153,14 +154,10 @@ class KernelBase:
 
     def fpstate_pointers(self) -> set[int]:
         """Every fpstate that something points to."""
-        found = {NULL}
-        for task in self.tasks:
-            if task.exists:
-                found.add(task.fpu.fpstate)
-                found.add(task.fpu.task_fpstate)
-        for vcpu in self.vcpus:
-            if vcpu.exists:
-                found.add(vcpu.arch.guest_fpu.fpstate)
+        fpus = [task.fpu for task in self.tasks if task.exists]
+        found = {NULL, *[vcpu.arch.guest_fpu.fpstate for vcpu in self.vcpus if vcpu.exists]}
+        found.update([fpu.fpstate for fpu in fpus])
+        found.update([fpu.task_fpstate for fpu in fpus])
         return found
 
     def vfree(self, nr: int) -> None:

@@ -80,11 +80,12 @@ def format_ret(ret: int | str) -> str:
     return str(ret)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """One executed op: the system before, the op, its result, what the kernel reported, the system after.
 
-    ``after`` is the live system of the run: copy it if it is to outlive the next step.
+    ``after`` is the live system of the run: copy it if it is to outlive the next step.  Nobody changes a step; a frozen
+    dataclass would take as long to make as a plain op to execute.
     """
 
     number: int
