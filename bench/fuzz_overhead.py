@@ -21,11 +21,11 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy
 
-from bench.model import known_buckets
+from bench.model import ContentCampaign
 from xfdfuzz.engines.campaign import OutOfTime
-from xfdfuzz.engines.fuzz import ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS, campaign_settings
 from xfdfuzz.engines.rules import KernelMachine
+from xfdfuzz.engines.selection import every_example_anew
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 
@@ -106,13 +106,13 @@ class Replayed(SearchStrategy[Any]):
         return chosen, {name: data.draw(strategy) for name, strategy in chosen.arguments_strategies.items()}
 
 
-def campaign_of(revision: Revision, examples: int) -> ViolationCampaign:
-    return ViolationCampaign(revision=revision, known=known_buckets(revision), max_examples=examples)
-
-
 def watched(revision: Revision, seed: int, examples: int) -> type[Any]:
     """The class of the watched machine, after its campaign."""
-    machine: Any = type("Watched", (WatchedMachine,), {"campaign": campaign_of(revision, examples), "drawn": []})
+    machine: Any = type(
+        "Watched",
+        (WatchedMachine,),
+        {"campaign": ContentCampaign(revision=revision, max_examples=examples), "drawn": []},
+    )
     run(machine, seed)
     return machine  # type: ignore[no-any-return]
 
@@ -149,7 +149,7 @@ def _named(name: str) -> Callable[..., None]:
 
 def run(machine: Any, seed: int) -> None:
     seeded(seed)(machine)
-    with suppress(OutOfTime):
+    with suppress(OutOfTime), every_example_anew():
         run_state_machine_as_test(machine, settings=campaign_settings(STEPS))
 
 
@@ -171,8 +171,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--revision", default="v7.3")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     revision = resolve(options.revision)
     load()
@@ -181,7 +181,9 @@ def main() -> None:
     gc.freeze()
     ratios = []
     for number in range(options.runs):
-        real: Any = type("Real", (KernelMachine,), {"campaign": campaign_of(revision, options.examples)})
+        real: Any = type(
+            "Real", (KernelMachine,), {"campaign": ContentCampaign(revision=revision, max_examples=options.examples)}
+        )
         ours, bare = timed(real, options.seed), timed(empty(seen, options.examples), options.seed)
         steps = real.campaign.stats.steps
         ratios.append((ours.wall / bare.wall, ours.cpu / bare.cpu))

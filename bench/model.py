@@ -16,9 +16,9 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines.campaign import News
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS, hunt
-from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants.core import Checker, load
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program
@@ -28,6 +28,13 @@ from xfdfuzz.revisions import Revision, resolve
 
 #: Run from the root of the project.
 CORPUS = Path("corpus")
+
+
+class ContentCampaign(ViolationCampaign):
+    """A campaign that takes nothing for news, and so never stops an example before its end."""
+
+    def is_news(self, found: News) -> bool:
+        return False
 
 
 class RecordingRun(JudgedRun):
@@ -40,11 +47,11 @@ class RecordingRun(JudgedRun):
         super().finish()
 
 
-class RecordingCampaign(ViolationCampaign):
+class RecordingCampaign(ContentCampaign):
     """A campaign that keeps every program."""
 
-    def __init__(self, revision: Revision, known: set[str], examples: int) -> None:
-        super().__init__(revision=revision, known=known, max_examples=examples)
+    def __init__(self, revision: Revision, examples: int) -> None:
+        super().__init__(revision=revision, max_examples=examples)
         self.programs: list[Program] = []
 
     def start(self, machine: Machine) -> RecordingRun:
@@ -52,8 +59,8 @@ class RecordingCampaign(ViolationCampaign):
 
 
 def generated(revision: Revision, seed: int, examples: int) -> list[Program]:
-    """The programs of a campaign that does not stop at what the open findings break."""
-    campaign = RecordingCampaign(revision, known_buckets(revision), examples)
+    """The programs of a campaign."""
+    campaign = RecordingCampaign(revision, examples)
     hunt(campaign, seed=seed, seconds=None, steps=STEPS, on_progress=lambda: None, on_news=lambda news, program: None)
     return campaign.programs
 
@@ -61,12 +68,6 @@ def generated(revision: Revision, seed: int, examples: int) -> list[Program]:
 def corpus() -> list[Program]:
     """Every program of the corpus."""
     return [parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))]
-
-
-def known_buckets(revision: Revision) -> set[str]:
-    """What the open findings break."""
-    programs = [parse(file.read_text()) for file in sorted((CORPUS / "open").glob("*.xfd"))]
-    return {bucket for program in programs for bucket in judge(program, revision, expectations=False).buckets}
 
 
 #: Of each step of a program: its op's name, ns of the model, ns of the invariants.
