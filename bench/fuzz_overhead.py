@@ -130,7 +130,7 @@ def empty(seen: Any, examples: int) -> type[RuleBasedStateMachine]:
         if next(left, None) is None:
             raise OutOfTime
 
-    body: dict[str, Any] = {"__init__": __init__, "teardown": teardown}
+    body: dict[str, Any] = {"__init__": __init__, "teardown": teardown, "drawn": drawn}
     kinds: list[tuple[Any, list[Any]]] = [(rule, seen.every_rule), (initialize, seen.initial)]
     for marks, rules in kinds:
         for one in rules:
@@ -184,7 +184,10 @@ def main() -> None:
         real: Any = type(
             "Real", (KernelMachine,), {"campaign": ContentCampaign(revision=revision, max_examples=options.examples)}
         )
-        ours, bare = timed(real, options.seed), timed(empty(seen, options.examples), options.seed)
+        idle: Any = empty(seen, options.examples)
+        ours, bare = timed(real, options.seed), timed(idle, options.seed)
+        if next(idle.drawn, None) is not None:
+            raise SystemExit("the empty machine did not draw all that the watched one drew")
         steps = real.campaign.stats.steps
         ratios.append((ours.wall / bare.wall, ours.cpu / bare.cpu))
         print(
