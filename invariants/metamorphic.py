@@ -17,6 +17,7 @@ from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
@@ -202,7 +203,11 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
             continue
         components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
         source = Executor(type(k), k.machine, copy_of(k.system))
-        saved = save(source.kernel, source.kernel.vcpus[nr])
+        try:
+            saved = save(source.kernel, source.kernel.vcpus[nr])
+        except HostDied:
+            yield Broken(f"v{nr}: the host dies when its state is read", "read")
+            continue
         stays = guest_state(source, nr, components)
         if stays.entry == "no entry":
             # nobody has its address space any more, so no VMM can read it

@@ -36,7 +36,7 @@ OPEN_IN_THE_HOST = {
 
 def before_the_series() -> Revision:
     """v5.16 with the fixes of its host side."""
-    modules = ("xfdfuzz.revisions.mainline.host", "xfdfuzz.revisions.mainline.pkru")
+    modules = [f"xfdfuzz.revisions.mainline.{name}" for name in ("host", "pkru", "uabi")]
     host = [p.commit for p in PATCHES.values() if p.cls.__module__ in modules]
     return resolve("v5.16", ["063452fd94d1", "8647c52e9504", *host])
 

@@ -8,11 +8,11 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
-from xfdfuzz.kernel.event import OVERRUN
+from xfdfuzz.kernel.event import NULL_DEREF, OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
-from xfdfuzz.kernel.state import Fpstate, FpuStatePerm
+from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate, FpuStatePerm
 
 ARCH_GET_XCOMP_SUPP = 0x1021
 ARCH_GET_XCOMP_PERM = 0x1022
@@ -179,13 +179,41 @@ class Xstate(FpuCore):
 
     # -- uABI images ---------------------------------------------------------------------------------------------
 
+    @phase_of("__copy_xstate_to_uabi_buf")
     def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int) -> XsaveArea:
         """__copy_xstate_to_uabi_buf(): the standard-format image of ``fpstate``; absent components as initial."""
         image = XsaveArea()
         image.xstate_bv = fpstate.regs.xstate_bv & fpstate.user_xfeatures & xfeatures
         for i in xf.components_in(image.xstate_bv):
             image.data[i] = pkru if i == xf.PKRU else fpstate.regs.data[i]
+        if self.use_xsave:
+            for i in xf.components_in(self.uabi_copied(fpstate, image.xstate_bv) & ~(xf.MASK_FPSSE | xf.MASK_PKRU)):
+                self.uabi_copy_component(fpstate, i, bool(image.xstate_bv >> i & 1))
         return image
+
+    @seam
+    def uabi_copied(self, fpstate: Fpstate, header: int) -> int:
+        """``mask`` of __copy_xstate_to_uabi_buf(): what is copied from somewhere, and not just zeroed."""
+        return fpstate.user_xfeatures
+
+    @seam
+    def uabi_copy_component(self, fpstate: Fpstate, i: int, there: bool) -> None:
+        """copy_feature(): from ``fpstate`` if it is there, else from init_fpstate; both addresses are taken first.
+
+        That what is read of init_fpstate may lie beyond its end is left out (docs/fidelity.md).
+        """
+        init = self.fpstates[INIT_FPSTATE]
+        self._raw_xsave_addr(fpstate, i)
+        found = self._raw_xsave_addr(init, i)
+        if not (there or found):
+            self.die(NULL_DEREF)
+
+    def _raw_xsave_addr(self, fpstate: Fpstate, i: int) -> bool:
+        """__raw_xsave_addr(): False stands for NULL, with a warning, where the image has no room for the component.
+
+        It asks XCOMP_BV since 5.19; before, the boot's layout, which is the same for what v5.16 to v5.18 have.
+        """
+        return not self.warn_on(not fpstate.regs.xcomp_bv >> i & 1)
 
     def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
         """EINVAL for unknown components, a compacted image or reserved bytes that are not 0 (fpu/xstate.c)."""

@@ -35,6 +35,7 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
+from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
     GetXsaveLimited,
@@ -58,7 +59,9 @@ SERIES = (
     AlwaysFpSse,
     IdleReleasesTiles,
     InitFpstateStatic,
+    InitStatesZeroed,
     PtraceWritesPkru,
+    NoAddressInInitFpstate,
     FilteredXcr0,
     CetUser,
     ExecInvalidatesTask,
