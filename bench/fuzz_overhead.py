@@ -23,9 +23,8 @@ from hypothesis.strategies import SearchStrategy
 
 from bench.model import ContentCampaign
 from xfdfuzz.engines.campaign import OutOfTime
-from xfdfuzz.engines.hunt import STEPS, campaign_settings
-from xfdfuzz.engines.rules import KernelMachine
-from xfdfuzz.engines.selection import every_example_anew
+from xfdfuzz.engines.hunt import STEPS
+from xfdfuzz.engines.machine import KernelMachine, every_example_anew, search_settings
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 
@@ -103,7 +102,7 @@ class Replayed(SearchStrategy[Any]):
             for strategy in drawn.arguments:
                 data.draw(strategy)
         chosen = self._rules[str(drawn.rule)]
-        return chosen, {name: data.draw(strategy) for name, strategy in chosen.arguments_strategies.items()}
+        return chosen, {name: data.draw(chosen.arguments_strategies[name]) for name in chosen.arguments}
 
 
 def watched(revision: Revision, seed: int, examples: int) -> type[Any]:
@@ -150,7 +149,7 @@ def _named(name: str) -> Callable[..., None]:
 def run(machine: Any, seed: int) -> None:
     seeded(seed)(machine)
     with suppress(OutOfTime), every_example_anew():
-        run_state_machine_as_test(machine, settings=campaign_settings(STEPS))
+        run_state_machine_as_test(machine, settings=search_settings(STEPS))
 
 
 class Took(NamedTuple):

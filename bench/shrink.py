@@ -16,9 +16,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz.engines.campaign import NewsFound
 from xfdfuzz.engines.fuzz import ViolationCampaign
-from xfdfuzz.engines.hunt import STEPS, campaign_settings
+from xfdfuzz.engines.hunt import STEPS
+from xfdfuzz.engines.machine import machine_for, search_settings
 from xfdfuzz.engines.minimise import minimise
-from xfdfuzz.engines.rules import KernelMachine
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 
@@ -27,11 +27,11 @@ def first_violation(
     revision: Revision, known: set[str], seed: int, phases: tuple[Phase, ...]
 ) -> tuple[NewsFound, float]:
     campaign = ViolationCampaign(revision=revision, known=set(known))
-    machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
+    machine = machine_for(campaign)
     seeded(seed)(machine)
     start = time.process_time()
     try:
-        with_phases = settings(campaign_settings(STEPS), phases=phases)
+        with_phases = settings(search_settings(STEPS), phases=phases)
         run_state_machine_as_test(machine, settings=with_phases)
     except NewsFound as found:
         return found, time.process_time() - start

@@ -369,6 +369,13 @@ def _selection(invariants: tuple[Invariant, ...], revision: str) -> Selection:
     return Selection(invariants, revision)
 
 
+class Memory(NamedTuple):
+    """What a checker remembers: which state invariants are broken for which objects, and what was executed."""
+
+    broken: dict[str, frozenset[int]]
+    program: tuple[Op, ...]
+
+
 class Checker:
     """Applies the invariants of one revision to the steps of one run."""
 
@@ -395,6 +402,15 @@ class Checker:
         if (broken or self._broken) and step.result.ret != PANIC:
             found += self._newly(view, broken)
         return found
+
+    def memory(self) -> Memory:
+        """What it remembers of the steps so far."""
+        return Memory(dict(self._broken), tuple(self._program))
+
+    def remember(self, memory: Memory) -> None:
+        """Go on as if it had seen those steps."""
+        self._broken = dict(memory.broken)
+        self._program = list(memory.program)
 
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
@@ -24,12 +24,58 @@ from xfdfuzz.program.fields import Msrs, UserImage
 
 T = TypeVar("T")
 
-#: Every argument is drawn as one of these.
-picks = st.integers(0, 255)
+
+class Argument(Protocol):
+    """What a rule may be given for one of its parameters: the one declaration that every engine draws from."""
+
+    @property
+    def values(self) -> Sequence[int]:
+        """All of it, plainest first."""
+
+    @property
+    def strategy(self) -> st.SearchStrategy[int]:
+        """How Hypothesis draws one: a single choice, which is the value itself."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A whole number, both bounds included."""
+
+    lowest: int
+    highest: int
+
+    @property
+    def values(self) -> range:
+        """All of them."""
+        return range(self.lowest, self.highest + 1)
+
+    @property
+    def strategy(self) -> st.SearchStrategy[int]:
+        """One integer."""
+        return st.integers(self.lowest, self.highest)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A switch, off or on."""
+
+    values = (False, True)
+
+    @property
+    def strategy(self) -> st.SearchStrategy[int]:
+        """One boolean."""
+        return st.booleans()
+
+
+#: Every value of a :class:`Domain` is drawn as one of these.
+picks = Range(0, 255)
 #: For targets (which vCPU, which task): a few are enough, the machine knows how many there are.
-targets = st.integers(0, 3)
+targets = Range(0, 3)
 #: Of CPUID leaf 0xD: sizes, the components, one more.
-subleaves = st.integers(0, xf.COMPONENTS)
+subleaves = Range(0, xf.COMPONENTS)
+#: Register contents.
+tokens = Range(1, 3)
+flags = Flag()
 
 
 #: The MSRs that programs know, those of every machine first.

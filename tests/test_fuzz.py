@@ -11,8 +11,9 @@ import pytest
 
 from xfdfuzz.engines import rules
 from xfdfuzz.engines.fuzz import Finding, fuzz, state_machine
+from xfdfuzz.engines.machine import KernelMachine
 from xfdfuzz.engines.minimise import minimise, shows
-from xfdfuzz.engines.rules import CONDITIONS, KernelMachine
+from xfdfuzz.engines.rules import RULES
 from xfdfuzz.engines.selection import WEIGHTS
 from xfdfuzz.program.ops.base import OPS
 from xfdfuzz.program.text import format_program, parse
@@ -115,7 +116,7 @@ def test_every_op_has_a_rule() -> None:
 def test_every_weight_belongs_to_a_rule() -> None:
     declared = {rule.function.__name__ for rule in KernelMachine.setup_state().rules}
     assert set(WEIGHTS) <= declared
-    assert set(CONDITIONS) == declared
+    assert set(RULES) == declared
 
 
 def test_it_is_an_ordinary_state_machine_for_pytest() -> None:

@@ -20,7 +20,9 @@ from xfdfuzz.engines.campaign import Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import contradiction, judge, revisions_for
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.errno import EIO
 from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse, parse_op
 from xfdfuzz.report import changes, findings, machine, terminal
@@ -62,7 +64,7 @@ def a_finding(revision: str = "amx-v1", **patches: list[str]) -> Finding:
 
 
 def a_report(*found: Finding) -> Report:
-    stats = Stats(examples=3, steps=40, seconds=2.0, coverage={"KvmRun": Counter({"ok": 4, "-EIO": 1})})
+    stats = Stats(examples=3, steps=40, seconds=2.0, seen=Counter({(KvmRun, "ok"): 4, (KvmRun, -EIO): 1}))
     return Report(resolve("amx-v1"), 7, stats, found, False)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES
+from xfdfuzz.engines import ENGINES
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -90,6 +91,16 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
     command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
     command.add_argument(
         "--save", type=directory, default=Path(save), metavar="DIR", help=f"where results go (default: {save})"
+    )
+
+
+def add_engine(command: argparse.ArgumentParser, default: str = "hypothesis") -> None:
+    """The option that chooses what searches."""
+    command.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=default,
+        help=f"what searches: Hypothesis, the scout, which is faster, or both in turns (default: {default})",
     )
 
 

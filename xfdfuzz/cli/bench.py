@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, natural, positive, seconds
+from xfdfuzz.cli.arguments import Commands, add_command, add_engine, natural, positive, seconds
 from xfdfuzz.cli.exits import CLEAN, VIOLATION, BadInput
 from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program
 
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
         metavar="FILE|DIR",
         help="the programs that stand for known bugs (default: bugs/ of the corpus that comes with xfdfuzz)",
     )
+    add_engine(command)
     command.add_argument("--seeds", type=positive, default=5, metavar="N", help="searches for each bug (default: 5)")
     command.add_argument(
         "--time", type=seconds, default=60.0, metavar="SECONDS", help="longest search, CPU time (default: 60)"
@@ -50,12 +51,13 @@ def add(commands: Commands) -> None:
 
 def _bench(args: argparse.Namespace) -> int:
     """0 when every bug was found, 1 when one was not."""
-    from xfdfuzz.engines.detection import Row, measure_all
+    from xfdfuzz.engines.detection import Plan, Row, measure_all
     from xfdfuzz.engines.workers import workers
     from xfdfuzz.report import detection, machine, terminal
 
     load_invariants(args.invariants)
     chosen = _subjects(args)
+    plan = Plan(args.engine, args.seeds, args.time, args.control)
     err = terminal.console(sys.stderr)
 
     def on_row(row: Row) -> None:
@@ -65,9 +67,9 @@ def _bench(args: argparse.Namespace) -> int:
 
     # a process even for one: in this one Ctrl-C could be lost in Hypothesis (engines/interrupt.py)
     with workers(min(args.workers, len(chosen))) as executor:
-        rows = measure_all(chosen, args.seeds, args.time, args.control, executor, on_row)
+        rows = measure_all(chosen, plan, executor, on_row)
     if args.format == "markdown":
-        sys.stdout.write(detection.markdown(rows, args.seeds, args.time))
+        sys.stdout.write(detection.markdown(rows, plan))
     elif args.format == "rich":
         detection.terminal(terminal.console(sys.stdout), rows)
     return CLEAN if all(row.seconds is not None for row in rows) else VIOLATION

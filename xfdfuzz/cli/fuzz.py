@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, add_search, search_options
+from xfdfuzz.cli.arguments import Commands, add_command, add_engine, add_revisions, add_search, search_options
 from xfdfuzz.cli.exits import CLEAN, BadInput
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
 from xfdfuzz.cli.saving import Saver, judgement
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found")
     add_revisions(command, "default: amx-v1")
     add_search(command, save="findings")
+    add_engine(command)
     command.add_argument(
         "--known",
         nargs="+",
@@ -95,6 +96,7 @@ def _campaign(
 
         report = fuzz(
             revision,
+            engine=args.engine,
             seed=args.seed,
             seconds=None if args.examples else args.time,
             examples=args.examples,
@@ -113,4 +115,6 @@ def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), *known])
+    return shlex.join(
+        ["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), "--engine", args.engine, *known]
+    )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Result, format_ret
 
 
 class News(Protocol):
@@ -47,29 +48,59 @@ class OutOfTime(BaseException):
     """The campaign's time is up.  Not an Exception, so that Hypothesis takes it for no failure and lets it through."""
 
 
+class TurnOver(BaseException):
+    """It is another engine's turn.  As OutOfTime, no failure to Hypothesis."""
+
+
+class Effort(NamedTuple):
+    """How much was executed."""
+
+    examples: int
+    steps: int
+
+
 @dataclass
 class Stats:
-    """Counts; ``coverage[op][result]`` counts the results of each op class."""
+    """Counts; ``seen[op, ret]`` counts how often an op class gave a result, ``engines`` what each engine executed."""
 
     examples: int = 0
     steps: int = 0
     seconds: float = 0.0
-    coverage: dict[str, Counter[str]] = field(default_factory=dict)
+    seen: Counter[tuple[type[Op], int | str]] = field(default_factory=Counter)
+    engines: dict[str, Effort] = field(default_factory=dict)
 
-    def count(self, op: str, result: str) -> None:
+    def count(self, op: Op, result: Result) -> None:
         """One more execution of ``op``."""
         self.steps += 1
-        self.coverage.setdefault(op, Counter())[result] += 1
+        self.seen[type(op), result.ret] += 1  # as it is: a text of it at every step would take longer than the step
+
+    @contextmanager
+    def credited(self, engine: str) -> Iterator[None]:
+        """What is executed inside is the work of that engine."""
+        examples, steps = self.examples, self.steps
+        try:
+            yield
+        finally:
+            done = self.engines.get(engine, Effort(0, 0))
+            self.engines[engine] = Effort(done.examples + self.examples - examples, done.steps + self.steps - steps)
+
+    @property
+    def coverage(self) -> dict[str, Counter[str]]:
+        """``coverage[op][result]``: how often each op class gave each class of results."""
+        found: dict[str, Counter[str]] = {}
+        for (op, ret), count in self.seen.items():
+            found.setdefault(op.__name__, Counter())[result_class(ret)] += count
+        return found
 
     @property
     def pairs(self) -> int:
         """How many different (op, result) pairs were seen."""
-        return sum(len(results) for results in self.coverage.values())
+        return len({(op, result_class(ret)) for op, ret in self.seen})
 
 
-def result_class(result: Result) -> str:
+def result_class(ret: int | str) -> str:
     """A result without its details: a number stays, a new object (``vm0``) is ``ok``."""
-    text = str(result._replace(out=None))
+    text = format_ret(ret)
     return "ok" if text.rstrip("0123456789") in ("vm", "v", "t") else text
 
 
@@ -77,17 +108,18 @@ def result_class(result: Result) -> str:
 class Campaign(Generic[N]):
     """The memory of a search; a subclass says what is searched and for what.
 
-    ``known`` are the buckets that are no news.  ``enabled_rules`` remembers which rules a situation enables
-    (engines.selection).
+    ``known`` are the buckets that are no news.  ``only`` is the one bucket that is looked for, None: any.
+    ``turn_ends`` is after how many examples it is another engine's turn.
     """
 
     known: set[str] = field(default_factory=set)
+    only: str | None = None
     deadline: float | None = None
     max_examples: int | None = None
+    turn_ends: int | None = None
     stats: Stats = field(default_factory=Stats)
     on_example: Callable[[], None] = lambda: None
     errors: dict[str, type[NewsFound]] = field(default_factory=dict)
-    enabled_rules: dict[frozenset[str], tuple[Any, ...]] = field(default_factory=dict)
     #: What the exception is called that a test fails with.
     error_name: ClassVar[str]
 
@@ -105,7 +137,7 @@ class Campaign(Generic[N]):
 
     def is_news(self, found: News) -> bool:
         """Whether it should be raised."""
-        return found.bucket not in self.known
+        return found.bucket not in self.known if self.only is None else found.bucket == self.only
 
     def found(self, news: News, program: Program) -> NewsFound:
         """The exception for it, of the bucket's own type."""
@@ -113,13 +145,15 @@ class Campaign(Generic[N]):
         return error(news, program)
 
     def example_done(self) -> None:
-        """Count an example; raise OutOfTime where the campaign ends."""
+        """Count an example; raise OutOfTime where the campaign ends, TurnOver where an engine's turn does."""
         self.stats.examples += 1
         self.on_example()
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise OutOfTime
         if self.max_examples is not None and self.stats.examples >= self.max_examples:
             raise OutOfTime
+        if self.turn_ends is not None and self.stats.examples >= self.turn_ends:
+            raise TurnOver
 
 
 class Run:
@@ -139,6 +173,14 @@ class Run:
         """Who can do what now."""
         raise NotImplementedError
 
+    def save(self) -> Any:
+        """Where the run is, for :meth:`restore`."""
+        raise NotImplementedError
+
+    def restore(self, saved: Any) -> None:
+        """Go back to where this run, or another one on the same machine, was."""
+        raise NotImplementedError
+
     def finish(self) -> None:
         """Look at what is left, and count the example, unless news ended it."""
         try:
@@ -154,7 +196,7 @@ class Run:
     def done(self, op: Op, result: Result) -> None:
         """Note and count an op that was executed."""
         self.ops.append(op)
-        self.campaign.stats.count(type(op).__name__, result_class(result))
+        self.campaign.stats.count(op, result)
 
     def judge(self, found: Iterable[News]) -> None:
         """Raise the first of them that is news."""

@@ -17,7 +17,7 @@ from statistics import median
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import OutOfTime
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
-from xfdfuzz.engines.hunt import STEPS, search
+from xfdfuzz.engines.hunt import KINDS, STEPS
 from xfdfuzz.engines.replay import judge, revisions_for
 from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.invariants.core import Violation, load
@@ -44,6 +44,16 @@ class Subject:
     broken: str
     sound: str
     buckets: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to search: with seeds 0 to ``seeds`` - 1, for so many CPU seconds each, and ``control`` on the sound kernel."""
+
+    engine: str
+    seeds: int
+    seconds: float
+    control: float
 
 
 @dataclass(frozen=True)
@@ -192,47 +202,48 @@ class DetectionRun(JudgedRun):
             super().judge(v for v in counting if v.bucket not in elsewhere)
 
 
-def detect(subject: Subject, seed: int, seconds: float) -> Detection:
+def detect(subject: Subject, engine: str, seed: int, seconds: float) -> Detection:
     """Search the broken kernel for at most so many CPU seconds."""
     load()
     campaign = DetectionCampaign(
         revision=resolve(subject.broken), sound=resolve(subject.sound), buckets=subject.buckets, cpu_seconds=seconds
     )
-    found = search(campaign, seed, 0, STEPS)
-    return Detection(seed, campaign.spent, campaign.stats.examples + bool(found), found.news.bucket if found else "")
+    try:
+        found = KINDS[engine](campaign, seed, STEPS).find()
+    except OutOfTime:
+        return Detection(seed, campaign.spent, campaign.stats.examples, "")
+    return Detection(seed, campaign.spent, campaign.stats.examples + 1, found.bucket)
 
 
-def remaining(subject: Subject, buckets: Sequence[str], seconds: float) -> tuple[str, ...]:
+def remaining(subject: Subject, engine: str, buckets: Sequence[str], seconds: float) -> tuple[str, ...]:
     """Which of ``buckets`` a campaign on the sound kernel finds in so many seconds."""
     load()
     campaign = ViolationCampaign(revision=resolve(subject.sound))
     campaign.deadline = time.monotonic() + seconds
-    for attempt in range(1 << 30):
-        found = search(campaign, 0, attempt, STEPS)
-        if found is None:
-            break
-        campaign.known.add(found.news.bucket)
+    searching = KINDS[engine](campaign, 0, STEPS)
+    with suppress(OutOfTime):
+        while True:
+            campaign.known.add(searching.find().bucket)
     return tuple(bucket for bucket in buckets if bucket in campaign.known)
 
 
-def measure(subject: Subject, seeds: int, seconds: float, control: float, invariants: tuple[str, ...]) -> Row:
-    """Search with seeds 0 to ``seeds`` - 1, then look on the sound kernel for what was found; in any process."""
+def measure(subject: Subject, plan: Plan, invariants: tuple[str, ...]) -> Row:
+    """Search as planned, then look on the sound kernel for what was found; in any process."""
     load_invariants(invariants)
     with users_errors_named():
-        row = Row(subject, tuple(detect(subject, seed, seconds) for seed in range(seeds)))
-        return replace(row, still=remaining(subject, row.buckets, control) if row.buckets and control else ())
+        row = Row(subject, tuple(detect(subject, plan.engine, seed, plan.seconds) for seed in range(plan.seeds)))
+        still = remaining(subject, plan.engine, row.buckets, plan.control) if row.buckets and plan.control else ()
+        return replace(row, still=still)
 
 
 def measure_all(
     chosen: Sequence[Subject],
-    seeds: int,
-    seconds: float,
-    control: float,
+    plan: Plan,
     executor: Executor,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
     """A row for each subject, in their order; ``on_row`` gets each when it is done.  One core works on a subject."""
-    futures = [executor.submit(measure, subject, seeds, seconds, control, invariant_files()) for subject in chosen]
+    futures = [executor.submit(measure, subject, plan, invariant_files()) for subject in chosen]
     for future in as_completed(futures):
         on_row(future.result())
     return [future.result() for future in futures]

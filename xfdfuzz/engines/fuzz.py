@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, settings
 
+from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
+from xfdfuzz.engines.machine import KernelMachine
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.rules import KernelMachine
-from xfdfuzz.engines.situation import Situation
-from xfdfuzz.invariants.core import Checker, Violation, load
+from xfdfuzz.engines.situation import Situation, situations
+from xfdfuzz.invariants.core import Checker, Memory, Violation, load
+from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
@@ -27,12 +29,16 @@ from xfdfuzz.revisions import Revision, resolve
 
 @dataclass(frozen=True)
 class Finding:
-    """A violation with the plainest program that shows it; ``file`` once it was saved."""
+    """A violation with the plainest program that shows it; ``file`` once it was saved.
+
+    ``engine`` found the first program with it.
+    """
 
     violation: Violation
     program: Program
     revision: Revision
     file: Path | None = None
+    engine: str = "hypothesis"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,14 @@ class ViolationCampaign(Campaign[Violation]):
         return minimise(program, self.revision, bucket)
 
 
+class Saved(NamedTuple):
+    """A run at some point: the system, what its checker remembers, the ops that led there."""
+
+    system: System
+    checker: Memory
+    ops: tuple[Op, ...]
+
+
 class JudgedRun(Run):
     """One example: a booted kernel and the checker that judges what happens on it."""
 
@@ -77,6 +91,7 @@ class JudgedRun(Run):
         super().__init__(campaign, machine)
         self.executor = Executor(campaign.revision.kernel, machine)
         self.checker = Checker(self.executor.kernel, campaign.revision.name)
+        self._situations = situations(machine)
 
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``."""
@@ -88,7 +103,18 @@ class JudgedRun(Run):
 
     def situation(self) -> Situation:
         """Who can do what on the kernel."""
-        return Situation.of(self.executor.kernel)
+        return self._situations.now(self.executor.kernel)
+
+    def save(self) -> Saved:
+        """Where the run is."""
+        return Saved(copy_of(self.executor.kernel.system), self.checker.memory(), tuple(self.ops))
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to where a run on the same machine was."""
+        self.executor.load(saved.system, len(saved.ops))
+        self.checker.remember(saved.checker)
+        self.ops = [*saved.ops]
+        self.over = False
 
     def look_at_end(self) -> None:
         """Drain the program and judge what is left."""
@@ -122,6 +148,7 @@ def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type
 def fuzz(
     revision: Revision,
     *,
+    engine: str = "hypothesis",
     seed: int,
     seconds: float | None = None,
     examples: int | None = None,
@@ -139,12 +166,13 @@ def fuzz(
     campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
     findings: list[Finding] = []
 
-    def on_news(violation: Violation, program: Program) -> None:
-        findings.append(Finding(violation, program, revision))
+    def on_news(violation: Violation, program: Program, found_by: str) -> None:
+        findings.append(Finding(violation, program, revision, engine=found_by))
         on_finding(findings[-1])
 
     interrupted = hunt(
         campaign,
+        engine=engine,
         seed=seed,
         seconds=seconds,
         steps=steps,

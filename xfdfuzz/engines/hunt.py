@@ -1,21 +1,18 @@
-"""The search itself: Hypothesis drives the rules, every distinct news of a campaign is shrunk once and handed out."""
+"""The search itself: an engine finds programs, every distinct news of a campaign is shrunk once and handed out."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from typing import Any, NamedTuple, Protocol
 
-from hypothesis import HealthCheck, Phase, Verbosity, settings
-from hypothesis import seed as seeded
-from hypothesis.stateful import run_state_machine_as_test
-
-from xfdfuzz.engines.campaign import Campaign, N, NewsFound, OutOfTime
+from xfdfuzz.engines.campaign import Campaign, N, OutOfTime, TurnOver
 from xfdfuzz.engines.interrupt import PatientInterrupt
-from xfdfuzz.engines.rules import KernelMachine
-from xfdfuzz.engines.selection import every_example_anew
+from xfdfuzz.engines.machine import search, shrunk
+from xfdfuzz.engines.scout import Scout
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 
@@ -27,22 +24,116 @@ class NotReproducibleError(Exception):
     """Something that its own program does not show again: the model is not deterministic, which is a bug of ours."""
 
 
+class Found(NamedTuple):
+    """A program that shows something new, the bucket of it, and the name of the engine that found it."""
+
+    program: Program
+    bucket: str
+    engine: str
+
+
+class Engine(Protocol):
+    """What finds programs for a campaign.  The same seed finds the same ones in the same order."""
+
+    def find(self) -> Found:
+        """The next program that shows something new; raises OutOfTime when the campaign is over."""
+
+    def shrink(self, found: Found) -> Program:
+        """What the engine can do for the program it found last, before minimise() gets it."""
+
+
+class HypothesisEngine:
+    """Hypothesis generates."""
+
+    name = "hypothesis"
+
+    def __init__(self, campaign: Campaign[Any], seed: int, steps: int) -> None:
+        self._campaign, self._seed, self._steps = campaign, seed * 1_000_003, steps
+
+    def find(self) -> Found:
+        """A new run of Hypothesis each time."""
+        while True:
+            with self._campaign.stats.credited(self.name):
+                found = search(self._campaign, self._seed, self._steps)
+            self._seed += 1
+            if found is not None:
+                return Found(found.program, found.news.bucket, self.name)
+
+    def shrink(self, found: Found) -> Program:
+        """Nothing: minimise() takes less time than Hypothesis would."""
+        return found.program
+
+
+class ScoutEngine:
+    """The scout searches, Hypothesis shrinks."""
+
+    name = "scout"
+
+    def __init__(self, campaign: Campaign[Any], seed: int, steps: int) -> None:
+        self._campaign, self._scout = campaign, Scout(campaign, seed, steps)
+
+    def find(self) -> Found:
+        """The scout goes on where it was."""
+        with self._campaign.stats.credited(self.name):
+            found = self._scout.search()
+        return Found(found.program, found.news.bucket, self.name)
+
+    def shrink(self, found: Found) -> Program:
+        """Hand the program over to Hypothesis."""
+        smaller = shrunk(self._campaign, self._scout.genome, found.bucket)
+        return found.program if smaller is None else smaller.program
+
+
+class BothEngines:
+    """Turn and turn about.  A turn is a number of examples, not a time, so that a campaign can be repeated."""
+
+    #: About a second each.
+    _TURNS = ((ScoutEngine, 800), (HypothesisEngine, 100))
+
+    def __init__(self, campaign: Campaign[Any], seed: int, steps: int) -> None:
+        self._campaign = campaign
+        self._turns = cycle([(kind(campaign, seed, steps), examples) for kind, examples in self._TURNS])
+        self._engine: Engine
+
+    def find(self) -> Found:
+        """Whatever comes first."""
+        while True:
+            self._engine, examples = next(self._turns)
+            self._campaign.turn_ends = self._campaign.stats.examples + examples
+            with suppress(TurnOver):
+                return self._engine.find()
+
+    def shrink(self, found: Found) -> Program:
+        """As the engine that found it would."""
+        return self._engine.shrink(found)
+
+
+#: By the names that the command line has for them.
+KINDS: dict[str, Callable[[Campaign[Any], int, int], Engine]] = {
+    "hypothesis": HypothesisEngine,
+    "scout": ScoutEngine,
+    "both": BothEngines,
+}
+
+
 def hunt(
     campaign: Campaign[N],
     *,
+    engine: str,
     seed: int,
     seconds: float | None,
     steps: int,
     on_progress: Callable[[], None],
-    on_news: Callable[[N, Program], None],
+    on_news: Callable[[N, Program, str], None],
 ) -> bool:
     """Search until the campaign's time or examples are used up; returns whether Ctrl-C ended it.
 
-    Every distinct bucket that is not known is shrunk once and given to ``on_news`` with its program at once.  The same
-    seed gives the same programs.
+    Every distinct bucket that is not known is shrunk once and given to ``on_news`` at once, with its program and the
+    name of the engine that found it.  The same seed gives the same programs.
     """
     began = time.monotonic()
     campaign.deadline = None if seconds is None else began + seconds
+    searching = KINDS[engine](campaign, seed, steps)
     with PatientInterrupt() as ctrl_c, _imports_out_of_the_collectors_way():
 
         def progress() -> None:
@@ -52,18 +143,17 @@ def hunt(
 
         campaign.on_example = progress
         try:
-            for attempt in range(1 << 30):
-                found = search(campaign, seed, attempt, steps)
-                if found is None:
-                    break
-                for news, smallest in _news(campaign, found.program):
-                    on_news(news, smallest)
+            while True:
+                found = searching.find()
+                for news, smallest in _news(campaign, searching.shrink(found)):
+                    on_news(news, smallest, found.engine)
                     ctrl_c.check()
+        except OutOfTime:
+            return False
         except KeyboardInterrupt:
             return True
         finally:
             campaign.stats.seconds = time.monotonic() - began
-    return False
 
 
 @contextmanager
@@ -74,20 +164,6 @@ def _imports_out_of_the_collectors_way() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def search(campaign: Campaign[Any], seed: int, attempt: int, steps: int) -> NewsFound | None:
-    """One run of Hypothesis: up to the first program that shows something new; None when the campaign is over."""
-    machine = type("KernelMachine", (KernelMachine,), {"campaign": campaign})
-    seeded(seed * 1_000_003 + attempt)(machine)
-    try:
-        with every_example_anew():
-            run_state_machine_as_test(machine, settings=campaign_settings(steps))
-    except OutOfTime:
-        return None
-    except NewsFound as found:
-        return found
-    return None
 
 
 def _news(campaign: Campaign[N], program: Program) -> Iterator[tuple[N, Program]]:
@@ -102,19 +178,3 @@ def _news(campaign: Campaign[N], program: Program) -> Iterator[tuple[N, Program]
         if confirmed is None:
             raise NotReproducibleError(f"{news.bucket} does not show again")
         yield confirmed, smallest
-
-
-def campaign_settings(steps: int) -> settings:
-    """For the command line: no end of its own, no database, and no shrinking, which minimise() does faster."""
-    return settings(
-        max_examples=10_000_000,
-        stateful_step_count=steps,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        report_multiple_bugs=False,
-        print_blob=False,
-        verbosity=Verbosity.quiet,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )

@@ -1,26 +1,15 @@
-"""Choosing what to draw: the one place that uses Hypothesis' internals.
+"""Which rule comes next, for every engine: each area of rules has its share, and within it weights count.
 
-Hypothesis evaluates the preconditions of all rules at every step and draws a flag for each; with one rule per op that
-costs more than everything else together.  The rules here say in their precondition which list of the
-:class:`~xfdfuzz.engines.situation.Situation` must not be empty, so the enabled ones are looked up instead, and one
-number is drawn among them, by weight.  And every program is drawn anew, not made from the one before
-(:func:`every_example_anew`).  tests/test_selection.py notices when Hypothesis changes what this relies on:
-``RuleBasedStateMachine._rules_strategy`` is a strategy that gives (rule, arguments), a rule has ``function`` and
-``arguments_strategies``, and ``ConjectureRunner.generate_mutations_from()`` makes examples from an example.
+A rule says in its declaration which list of the :class:`~xfdfuzz.engines.situation.Situation` must not be empty, so the
+enabled ones are looked up, and one number is drawn among their slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import cache
 
-from hypothesis.internal.conjecture.engine import ConjectureRunner
-from hypothesis.strategies import SearchStrategy
-
-if TYPE_CHECKING:
-    from xfdfuzz.engines.rules import KernelMachine
-    from xfdfuzz.engines.rules.base import Rules
+from xfdfuzz.engines.rules import RULES, EveryRule, Rule
+from xfdfuzz.engines.rules.base import Rules
 
 #: How often a rule is drawn beside the others of its area that are enabled.  Rules that only look at something, or that
 #: seldom change anything, get less of the time; what carries a program on gets more.
@@ -88,62 +77,29 @@ _SLOTS = 512
 _ORDER = {name: place for place, name in enumerate(WEIGHTS)}
 
 
-@contextmanager
-def every_example_anew() -> Iterator[None]:
-    """Hypothesis follows each example with up to six that repeat a piece of it in another place.
+@cache
+def slots(possible: frozenset[str]) -> tuple[Rule, ...]:
+    """The rules enabled where these lists of the situation are not empty, each as often as it shall be drawn.
 
-    So six programs of seven begin on the machine, with the boot and mostly with the ops of another; drawn anew, they
-    find the known bugs several times faster (docs/performance.md).
+    Each area gets its share, however many rules it has; within it the weights count.
     """
-    mutate = ConjectureRunner.generate_mutations_from
-    ConjectureRunner.generate_mutations_from = lambda self, data: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        ConjectureRunner.generate_mutations_from = mutate  # type: ignore[method-assign]
+    rules = sorted((rule for rule in RULES.values() if rule.condition in possible), key=_place)
+    weights = {rule: WEIGHTS.get(rule.name, DEFAULT_WEIGHT) for rule in rules}
+    areas = {rule: area(rule) for rule in rules}
+    totals = {one: sum(weights[rule] for rule in rules if areas[rule] is one) for one in set(areas.values())}
+    every = sum(one.SHARE for one in totals)
+
+    def number(rule: Rule) -> int:
+        return max(1, round(_SLOTS * areas[rule].SHARE / every * weights[rule] / totals[areas[rule]]))
+
+    return tuple(rule for rule in rules for _ in range(number(rule)))
 
 
-class SituatedRules(SearchStrategy[Any]):
-    """Draws an enabled rule and its arguments for one machine instance."""
-
-    def __init__(self, machine: KernelMachine, conditions: dict[str, str]) -> None:
-        super().__init__()
-        self._machine = machine
-        self._conditions = conditions
-        self._rules = {rule.function.__name__: rule for rule in machine.rules}
-        self._enabled = machine.campaign.enabled_rules
-
-    def do_draw(self, data: Any) -> Any:
-        """(rule, arguments), as hypothesis.stateful.RuleStrategy gives them."""
-        enabled = self._enabled_rules()
-        rule = enabled[data.draw_integer(0, len(enabled) - 1)]
-        return rule, {name: data.draw(strategy) for name, strategy in rule.arguments_strategies.items()}
-
-    def _enabled_rules(self) -> tuple[Any, ...]:
-        now = self._machine.now.possible()
-        if now not in self._enabled:
-            names = [name for name, condition in self._conditions.items() if condition in now]
-            names.sort(key=_place)
-            slots = self._slots(names)
-            self._enabled[now] = tuple(self._rules[name] for name in names for _ in range(slots[name]))
-        return self._enabled[now]
-
-    def _slots(self, names: list[str]) -> dict[str, int]:
-        """Each area gets its share, however many rules it has; within it the weights count."""
-        areas = {name: self._area(name) for name in names}
-        weights = {name: WEIGHTS.get(name, DEFAULT_WEIGHT) for name in names}
-        totals = {area: sum(weights[name] for name in names if areas[name] is area) for area in set(areas.values())}
-        every = sum(area.SHARE for area in totals)
-        return {
-            name: max(1, round(_SLOTS * areas[name].SHARE / every * weights[name] / totals[areas[name]]))
-            for name in names
-        }
-
-    def _area(self, name: str) -> type[Rules]:
-        """The class that defines the rule."""
-        return next(cls for cls in type(self._machine).__mro__ if name in vars(cls))
+def area(rule: Rule) -> type[Rules]:
+    """The class that defines the rule."""
+    return next(cls for cls in EveryRule.__mro__ if issubclass(cls, Rules) and rule.name in vars(cls))
 
 
-def _place(name: str) -> tuple[bool, int, str]:
-    weight = WEIGHTS.get(name, DEFAULT_WEIGHT)
-    return weight < DEFAULT_WEIGHT, _ORDER.get(name, len(_ORDER)), name
+def _place(rule: Rule) -> tuple[bool, int, str]:
+    weight = WEIGHTS.get(rule.name, DEFAULT_WEIGHT)
+    return weight < DEFAULT_WEIGHT, _ORDER.get(rule.name, len(_ORDER)), rule.name

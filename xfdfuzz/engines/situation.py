@@ -1,9 +1,12 @@
-"""Who can do what now: the lists that the rules choose from, made once per step."""
+"""Who can do what now: the lists that the rules choose from, looked up at every step and made when they are new."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from xfdfuzz.arch.cstruct import Regions
+from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops import processes, run, signals
@@ -60,10 +63,13 @@ class Situation:
     movable: list[tuple[int, int]] = field(default_factory=list)
     roaming: list[tuple[int, int, Op]] = field(default_factory=list)
     current: list[int] = field(default_factory=list)
+    _possible: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
 
     def possible(self) -> frozenset[str]:
         """The names of the lists that are not empty, and of the flags that are set."""
-        return frozenset(name for name in self.__slots__ if getattr(self, name))
+        if not self._possible:
+            self._possible = frozenset(name for name in self.__slots__ if getattr(self, name))
+        return self._possible
 
     @staticmethod
     def nothing() -> Situation:
@@ -72,7 +78,7 @@ class Situation:
 
     @staticmethod
     def of(k: Kernel) -> Situation:
-        """The situation of a live system."""
+        """The situation of a live system, worked out anew."""
         if k.system.dead:
             return Situation(dead=True)
         now = Situation(alive=True)
@@ -151,6 +157,45 @@ class Situation:
         first = k.cpus[0].current
         if first in self.tasks and not any(_busy(t) for t in k.tasks[: st.USER_TASKS]):
             self.suspenders = [first]
+
+
+#: All that :meth:`Situation.of` looks at, beside the machine.
+_READ = Regions(
+    st.System,
+    "dead",
+    *(f"tasks[].{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
+    *("tasks[].kvm_run", "sigframes[].valid", "vms[].exists", "vms[].mm", "cpus[].current", "cpus[].guest"),
+    *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
+    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending"),
+)
+#: So many situations of a machine are remembered.
+_MANY = 20_000
+
+
+class Situations:
+    """The situations on one machine.  Few steps lead to one that was not there before, so they are remembered.
+
+    Their lists are shared: nobody changes them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, ...], Situation] = {}
+
+    def now(self, k: Kernel) -> Situation:
+        """The situation of a live system of that machine."""
+        key = _READ(k.system)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _MANY:
+                self._known.clear()
+            found = self._known[key] = Situation.of(k)
+        return found
+
+
+@lru_cache(maxsize=64)
+def situations(machine: Machine) -> Situations:
+    """Those of a machine, for all campaigns of the process."""
+    return Situations()
 
 
 def _busy(task: st.Task) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
@@ -46,6 +46,12 @@ class Executor:
         """Execute ``ops`` lazily, a step at a time."""
         for op in ops:
             yield self.execute(op)
+
+    def load(self, system: System, count: int = 0) -> None:
+        """Go on from ``system``, which ``count`` ops have led to."""
+        assign(self.kernel.system, system)
+        self.kernel.on_cpu(0)
+        self.count = count
 
     def fork(self) -> Executor:
         """Another executor, on a copy of the system."""

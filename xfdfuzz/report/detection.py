@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from xfdfuzz.engines.detection import Row
+from xfdfuzz.engines.detection import Plan, Row
 from xfdfuzz.report import markdown as md
 from xfdfuzz.report.terminal import line, table
 
@@ -45,11 +45,12 @@ def terminal(console: Console, rows: Sequence[Row]) -> None:
     line(console, summary(rows))
 
 
-def markdown(rows: Sequence[Row], seeds: int, seconds: float) -> str:
+def markdown(rows: Sequence[Row], plan: Plan) -> str:
     """The same as a page of its own."""
     parts = [
         "# Detection: does the fuzzer find the known bugs?",
-        f"Written by `xfdfuzz bench detection --seeds {seeds} --time {seconds:g} --format markdown` with Python "
+        f"Written by `xfdfuzz bench detection --engine {plan.engine} --seeds {plan.seeds} --time {plan.seconds:g} "
+        "--format markdown` with Python "
         f"{platform.python_version()} on {platform.machine()}, in CPU seconds. "
         "[performance.md](performance.md#detection) says what the columns mean.",
         f"**{summary(rows)}.**",

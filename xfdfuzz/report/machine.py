@@ -24,6 +24,7 @@ def campaign(report: Report) -> dict[str, Any]:
     return {
         "revision": report.revision.label,
         **search(report),
+        "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
         "findings": [finding(found) for found in report.findings],
     }
 
@@ -69,6 +70,7 @@ def finding(found: Finding) -> dict[str, Any]:
         "severity": found.violation.severity,
         "bucket": found.violation.bucket,
         "steps": len(found.program.ops),
+        "engine": found.engine,
         "program": findings.text(found),
         "file": None if found.file is None else str(found.file),
     }

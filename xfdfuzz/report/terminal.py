@@ -106,6 +106,7 @@ def finding(out: Console, found: Finding, invariants: Sequence[Path] = ()) -> No
     line(out, (violation.invariant, "bold"), f" on {found.revision.label}: ", severity(violation))
     prose(out, f"{violation.message}.")
     line(out, f"  bucket {violation.bucket}")
+    line(out, f"  found by {found.engine}")
     line(out)
     line(out, ("  Why this is bad", "bold"))
     prose(out, INVARIANTS[violation.invariant].doc)
@@ -146,6 +147,11 @@ def total(out: Console, label: str, count: int, noun: str, report: Searched) -> 
         f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.seed}",
         (" (interrupted)" if report.interrupted else "", "yellow"),
     )
+    if len(stats.engines) > 1:
+        line(
+            out,
+            ", ".join(f"{name}: {done.examples} examples, {done.steps} steps" for name, done in stats.engines.items()),
+        )
 
 
 def _overview(out: Console, found: Sequence[Finding]) -> None:

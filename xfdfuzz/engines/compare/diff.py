@@ -118,7 +118,7 @@ def diff(
     campaign = DifferenceCampaign(pair=pair, max_examples=examples)
     found: list[Discrepancy] = []
 
-    def on_news(difference: Difference, program: Program) -> None:
+    def on_news(difference: Difference, program: Program, _: str) -> None:
         same_op = [d for d in differences(program, pair) if d.step == difference.step]
         also = tuple(d for d in same_op if d != difference and campaign.is_news(d))
         campaign.known |= {d.bucket for d in also}
@@ -127,6 +127,7 @@ def diff(
 
     interrupted = hunt(
         campaign,
+        engine="hypothesis",
         seed=seed,
         seconds=seconds,
         steps=steps,

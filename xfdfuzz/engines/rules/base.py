@@ -1,82 +1,79 @@
-"""The Hypothesis state machine: one rule per op.
+"""What the rules of every area stand on: their declaration, and the look-up of what a drawn number means now.
 
-A rule draws small numbers only; which vCPU, task or value they mean is looked up in the state, so that a rule is never
-drawn in vain and its arguments shrink towards the first of everything.  :class:`Situation` is that look-up, made once
-per step, and the preconditions read it.
+Nothing here belongs to an engine.  A rule is a method that gets small numbers and executes ops; which engine draws the
+numbers (:mod:`xfdfuzz.engines.machine`, :mod:`xfdfuzz.engines.scout`) makes no difference to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-
-from xfdfuzz.engines.campaign import Campaign, Run
+from xfdfuzz.engines.campaign import Run
 from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.boots import BOOTS
-from xfdfuzz.strategies.machines import MACHINES
-from xfdfuzz.strategies.values import domains
-
-tokens = st.integers(1, 3)
-flags = st.booleans()
+from xfdfuzz.strategies.values import Argument, Domains
 
 
-#: Which list of the situation each rule needs.
-CONDITIONS: dict[str, str] = {}
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A declared rule.
+
+    It is enabled while the situation's list named ``condition`` is not empty.  ``arguments`` are what its parameters
+    may be given, in their order; ``method`` takes the :class:`Rules` and one value for each.
+    """
+
+    name: str
+    condition: str
+    arguments: dict[str, Argument]
+    method: Callable[..., None]
+
+    @cached_property
+    def values(self) -> tuple[Sequence[int], ...]:
+        """What each parameter may be given."""
+        return tuple(argument.values for argument in self.arguments.values())
+
+
+#: Every rule by its name, in the order of definition.
+RULES: dict[str, Rule] = {}
 
 _F = TypeVar("_F", bound=Callable[..., None])
 
 
-def on(condition: str, **arguments: st.SearchStrategy[Any]) -> Callable[[_F], _F]:
-    """A rule that is enabled while the situation's list named ``condition`` is not empty."""
+def on(condition: str, **arguments: Argument) -> Callable[[_F], _F]:
+    """Declare a rule that is enabled while the situation's list named ``condition`` is not empty."""
 
-    def declare(function: _F) -> _F:
-        CONDITIONS[function.__name__] = condition
-        needed = precondition(lambda self: bool(getattr(self.now, condition)))
-        declared: _F = needed(rule(**arguments)(function))  # type: ignore[call-overload]
-        return declared
+    def declare(method: _F) -> _F:
+        _, *parameters = inspect.signature(method).parameters
+        if parameters != [*arguments]:
+            raise TypeError(f"rule {method.__name__} takes {parameters}, {[*arguments]} are declared")
+        RULES[method.__name__] = Rule(method.__name__, condition, arguments, method)
+        return method
 
     return declare
 
 
-class Rules(RuleBasedStateMachine):
-    """What the rules of every area stand on: the running program, and who can do what now.
+class Rules:
+    """The running program, and who can do what now."""
 
-    ``campaign`` says what is under test, counts, and decides what is news; a subclass sets it
-    (:func:`xfdfuzz.engines.fuzz.state_machine`).
-    """
-
-    campaign: ClassVar[Campaign[Any]]
     #: How much of the time an area gets beside the others that have an enabled rule.
     SHARE: ClassVar[int] = 1
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.run: Run | None = None
-        self.now = Situation.nothing()
+    run: Run
+    now: Situation
+    domains: Domains
 
-    @initialize(machine=st.sampled_from(MACHINES), boot=st.sampled_from(BOOTS))
-    def power_on(self, machine: Any, boot: Any) -> None:
-        """Boot the kernel on a machine, with a first stretch of a program."""
-        self.run = self.campaign.start(machine)
-        self.domains = domains(machine)
-        for op in boot(machine):
-            self.run.execute(op)
-        self.now = self.run.situation()
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.now = Situation.nothing()
 
     def do(self, op: Op) -> None:
         """Execute and judge one op; a violation that is news raises."""
-        assert self.run is not None
         self.run.execute(op)
         self.now = self.run.situation()
-
-    def teardown(self) -> None:
-        """Drain the program and count it."""
-        if self.run is not None:
-            self.run.finish()
 
     def task(self, n: int) -> int:
         """A task that can make a system call."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
-from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
+from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.program.fields import Drop
 from xfdfuzz.program.ops import guest
-from xfdfuzz.strategies.values import picks, subleaves, targets
+from xfdfuzz.strategies.values import flags, picks, subleaves, targets, tokens
 
 
 class GuestRules(Rules):

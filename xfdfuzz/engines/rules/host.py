@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
-from xfdfuzz.engines.rules.base import Rules, flags, on
+from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.program.ops import host
-from xfdfuzz.strategies.values import targets
+from xfdfuzz.strategies.values import Range, flags, targets
 
 
 class HostRules(Rules):
@@ -15,7 +13,7 @@ class HostRules(Rules):
 
     SHARE = 6
 
-    @on("schedulable", n=st.integers(0, 7))
+    @on("schedulable", n=Range(0, 7))
     def schedule(self, n: int) -> None:
         """Preemption in favour of a user task."""
         self.do(host.Schedule(*self.now.schedulable[n % len(self.now.schedulable)]))
@@ -76,7 +74,7 @@ class HostRules(Rules):
         cpu = self.now.xfd_cpus[n % len(self.now.xfd_cpus)]
         self.do(host.HostRdmsr(cpu, MSR_IA32_XFD_ERR if err else MSR_IA32_XFD))
 
-    @on("alive", count=st.integers(0, 2))
+    @on("alive", count=Range(0, 2))
     def fail_alloc(self, count: int) -> None:
         """Allocations fail."""
         self.do(host.FailAlloc(count))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xfdfuzz.engines.rules.base import Rules, flags, on
+from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.program.fields import Null, Sregs
 from xfdfuzz.program.ops import kvm
-from xfdfuzz.strategies.values import picks, targets
+from xfdfuzz.strategies.values import flags, picks, targets
 
 
 class IoctlRules(Rules):

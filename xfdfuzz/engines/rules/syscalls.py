@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xfdfuzz.engines.rules.base import Rules, flags, on, tokens
+from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.program.fields import Null, Undefined
 from xfdfuzz.program.ops import tasks
-from xfdfuzz.strategies.values import picks, targets
+from xfdfuzz.strategies.values import flags, picks, targets, tokens
 
 
 class SyscallRules(Rules):

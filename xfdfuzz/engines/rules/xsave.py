@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
+from itertools import permutations
 
-from xfdfuzz.engines.rules.base import Rules, on, tokens
+from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.program.ops import kvm, xsave
-from xfdfuzz.strategies.values import picks, targets
+from xfdfuzz.strategies.values import Range, picks, targets, tokens
+
+#: In which a VMM may restore.
+_ORDERS = tuple(permutations(range(3)))
 
 
 class XsaveRules(Rules):
@@ -31,8 +34,8 @@ class XsaveRules(Rules):
         image_, buffer_ = values.image.value(image), values.buffer.value(buffer)
         self.do(xsave.KvmSetXsave(self.vmm(n), self.idle_vcpu(vcpu), image_, buffer_))
 
-    @on("idle_tasks", n=targets, vcpu=targets, order=st.permutations(range(3)), msrs=picks, xcr0=picks, image=picks)
-    def restore(self, n: int, vcpu: int, order: list[int], msrs: int, xcr0: int, image: int) -> None:
+    @on("idle_tasks", n=targets, vcpu=targets, order=Range(0, len(_ORDERS) - 1), msrs=picks, xcr0=picks, image=picks)
+    def restore(self, n: int, vcpu: int, order: int, msrs: int, xcr0: int, image: int) -> None:
         """A VMM restores a vCPU, in an order of its own."""
         task, nr, values = self.vmm(n), self.idle_vcpu(vcpu), self.domains
         calls = (
@@ -40,7 +43,7 @@ class XsaveRules(Rules):
             kvm.KvmSetXcrs(task, nr, values.xcr0.value(xcr0)),
             xsave.KvmSetXsave(task, nr, values.image.value(image)),
         )
-        for call in order:
+        for call in _ORDERS[order]:
             self.do(calls[call])
 
     @on("idle_tasks", n=targets, vcpu=targets, buffer=picks)

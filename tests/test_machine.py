@@ -1,4 +1,4 @@
-"""Guards what xfdfuzz.engines.selection relies on inside Hypothesis."""
+"""Guards what xfdfuzz.engines.machine relies on inside Hypothesis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, RuleStrategy, initialize,
 from hypothesis.strategies import SearchStrategy, integers
 
 from xfdfuzz.engines.fuzz import fuzz
-from xfdfuzz.engines.selection import every_example_anew
+from xfdfuzz.engines.machine import every_example_anew
 from xfdfuzz.revisions import resolve
 
 
