@@ -61,7 +61,15 @@ class RecordingCampaign(ContentCampaign):
 def generated(revision: Revision, seed: int, examples: int) -> list[Program]:
     """The programs of a campaign."""
     campaign = RecordingCampaign(revision, examples)
-    hunt(campaign, seed=seed, seconds=None, steps=STEPS, on_progress=lambda: None, on_news=lambda news, program: None)
+    hunt(
+        campaign,
+        engine="hypothesis",
+        seed=seed,
+        seconds=None,
+        steps=STEPS,
+        on_progress=lambda: None,
+        on_news=lambda news, program, found_by: None,
+    )
     return campaign.programs
 
 

@@ -48,7 +48,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to search: with seeds 0 to ``seeds`` - 1, for so many CPU seconds each, and ``control`` on the sound kernel."""
+    """How to search: seeds 0 to ``seeds`` - 1, for so many CPU seconds each, and ``control`` on the sound kernel."""
 
     engine: str
     seeds: int

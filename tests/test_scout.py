@@ -1,0 +1,162 @@
+"""The scout: repeatable, and what it finds goes through Hypothesis and comes out the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, find, settings
+from hypothesis.errors import NoSuchExample
+from hypothesis.stateful import run_state_machine_as_test
+
+from xfdfuzz import cli
+from xfdfuzz.engines.campaign import NewsFound
+from xfdfuzz.engines.fuzz import JudgedRun, Report, ViolationCampaign, fuzz
+from xfdfuzz.engines.genome import Gene, Genome, Walker, shortened
+from xfdfuzz.engines.machine import HandedOver, choices, machine_for, search_settings, shrunk
+from xfdfuzz.engines.minimise import shows
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.rules import RULES
+from xfdfuzz.engines.scout import Scout
+from xfdfuzz.engines.situation import Situation
+from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.revisions import resolve
+
+#: What is open on v7.3.
+OPEN = {
+    bucket
+    for file in (Path(__file__).parent.parent / "corpus" / "open").glob("*.xfd")
+    for bucket in judge(parse(file.read_text()), resolve("v7.3"), expectations=False).buckets
+}
+
+
+def campaign(*known: str, revision: str = "amx-v1") -> ViolationCampaign:
+    return ViolationCampaign(revision=resolve(revision), known=set(known))
+
+
+def findings(report: Report) -> list[tuple[str, str, str]]:
+    return [(f.violation.bucket, f.engine, format_program(f.program)) for f in report.findings]
+
+
+@pytest.mark.parametrize(("engine", "examples"), [("scout", 300), ("both", 850)])
+def test_a_seed_gives_the_same_findings_programs_and_coverage_again(engine: str, examples: int) -> None:
+    revision = resolve("v7.3", revert=["b45f72177594", "10e4b5166df9"])
+    first, second = (fuzz(revision, engine=engine, seed=3, examples=examples, known=OPEN) for _ in range(2))
+    assert findings(first) == findings(second)
+    assert first.findings
+    assert first.stats.coverage == second.stats.coverage
+    assert first.stats.engines == second.stats.engines
+    assert first.stats.examples == examples
+    assert fuzz(revision, engine=engine, seed=4, examples=examples, known=OPEN).stats.coverage != first.stats.coverage
+
+
+def test_both_take_turns_and_are_credited() -> None:
+    stats = fuzz(resolve("v7.3"), engine="both", seed=1, examples=850, known=OPEN).stats
+    assert set(stats.engines) == {"scout", "hypothesis"}
+    assert sum(effort.examples for effort in stats.engines.values()) == stats.examples
+    assert sum(effort.steps for effort in stats.engines.values()) == stats.steps
+
+
+def some_news() -> list[tuple[NewsFound, Genome]]:
+    """What a scout finds, one bucket after another."""
+    looking = campaign()
+    scout, found = Scout(looking, 1, 50), []
+    for _ in range(8):
+        news = scout.search()
+        found.append((news, scout.genome))
+        looking.known.add(news.news.bucket)
+    return found
+
+
+def test_the_machine_does_with_the_choices_what_the_scout_did() -> None:
+    """As the example database has them; Hypothesis only replays here."""
+    for number, (news, genome) in enumerate(some_news()):
+        looking = campaign()
+        looking.only = news.news.bucket
+        replaying = settings(
+            search_settings(len(genome.genes) + 1),
+            phases=(Phase.reuse,),
+            database=HandedOver(choices(looking, genome)),
+        )
+        with pytest.raises(NewsFound) as replayed:
+            run_state_machine_as_test(machine_for(looking), settings=replaying)
+        assert replayed.value.program == news.program, number
+
+
+def test_hypothesis_shrinks_what_it_gets_and_keeps_the_bucket() -> None:
+    for news, genome in some_news()[:4]:
+        smaller = shrunk(campaign(), genome, news.news.bucket)
+        assert smaller is not None
+        assert smaller.news.bucket == news.news.bucket
+        assert shows(smaller.program, resolve("amx-v1"), news.news.bucket)
+        assert len(smaller.program.ops) <= len(news.program.ops)
+
+
+def test_a_program_that_shows_nothing_is_not_shrunk_to_something() -> None:
+    (news, _), *_ = some_news()
+    assert shrunk(campaign(), Genome(0, 0), "no-warning@nowhere") is None
+    assert shrunk(campaign(), Genome(0, 0), news.news.bucket) is None
+
+
+def test_shortening_leaves_no_gene_out_that_matters() -> None:
+    for news, genome in some_news():
+        looking = campaign()
+        looking.only = news.news.bucket
+        short = shortened(looking, genome)
+        walker = Walker(looking)
+        assert walker.shows(short)
+        for n in range(len(short.genes)):
+            assert not walker.shows(short._replace(genes=[*short.genes[:n], *short.genes[n + 1 :]]))
+
+
+def test_a_gene_that_nothing_enables_is_left_out() -> None:
+    """A program that was spliced stays legal, and its choices are those of the genes that ran."""
+    enter, create = Gene(RULES["vm_enter"], (0,)), Gene(RULES["kvm_create_vm"], (0,))
+    looking = campaign(revision="v7.3")
+    assert choices(looking, Genome(0, 0, (enter, create))) == choices(looking, Genome(0, 0, (create,)))
+
+
+def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered = JudgedRun.situation
+    looked = 0
+
+    def both(run: JudgedRun) -> Situation:
+        nonlocal looked
+        looked += 1
+        now = remembered(run)
+        assert now == Situation.of(run.executor.kernel)
+        return now
+
+    monkeypatch.setattr(JudgedRun, "situation", both)
+    stats = fuzz(resolve("v7.3"), engine="scout", seed=5, examples=150, known=OPEN).stats
+    assert looked > stats.steps / 2
+
+
+@pytest.mark.parametrize("name", sorted({repr(a) for r in RULES.values() for a in r.arguments.values()}))
+def test_both_engines_draw_from_the_same_values(name: str) -> None:
+    argument = next(a for r in RULES.values() for a in r.arguments.values() if repr(a) == name)
+    with pytest.raises(NoSuchExample):
+        find(argument.strategy, lambda value: value not in argument.values)
+    for value in argument.values:
+        assert find(argument.strategy, lambda drawn, value=value: drawn == value) == value  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("engine", ["scout", "both"])
+def test_the_command_says_which_engine_found_what(
+    engine: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["fuzz", "--revision", "v5.17", "--engine", engine, "--seed", "1", "--examples", "10"]
+    assert cli.main([*arguments, "--format", "json"]) == 1
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert f"--engine {engine}" in captured.err
+    engines = {"scout"} if engine == "scout" else {"scout", "hypothesis"}
+    assert set(report["engines"]) == engines
+    assert sum(effort["examples"] for effort in report["engines"].values()) == report["examples"] == 10
+    assert {finding["engine"] for finding in report["findings"]} == engines
+    assert cli.main(arguments) == 1
+    out = capsys.readouterr().out
+    assert all(f"found by {name}" in out for name in engines)
+    assert cli.main(["replay", "findings"]) == 0
