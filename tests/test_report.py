@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.engines.campaign import Stats
+from xfdfuzz.engines.campaign import Effort, Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import contradiction, judge, revisions_for
 from xfdfuzz.kernel import state as st
@@ -65,6 +65,7 @@ def a_finding(revision: str = "amx-v1", **patches: list[str]) -> Finding:
 
 def a_report(*found: Finding) -> Report:
     stats = Stats(examples=3, steps=40, seconds=2.0, seen=Counter({(KvmRun, "ok"): 4, (KvmRun, -EIO): 1}))
+    stats.engines["scout"] = Effort(3, 40)
     return Report(resolve("amx-v1"), 7, stats, found, False)
 
 
@@ -397,6 +398,7 @@ def test_json_of_a_campaign() -> None:
         "severity": "abi",
         "bucket": "permission-only-grows@guest",
         "steps": 7,
+        "engine": "hypothesis",
         "file": "x.xfd",
     }
     del value["coverage"]
@@ -408,6 +410,7 @@ def test_json_of_a_campaign() -> None:
         "seconds": 2.0,
         "interrupted": False,
         "doubts": [],
+        "engines": {"scout": {"examples": 3, "steps": 40}},
     }
 
 
