@@ -5,7 +5,7 @@ This module is the only one that relies on how Hypothesis works inside; tests/te
 * Hypothesis evaluates the preconditions of all rules at every step and draws a flag for each; with one rule per op that
   costs more than everything else together.  So ``RuleBasedStateMachine._rules_strategy``, a strategy that gives (rule,
   arguments), is replaced by one that draws a number among the slots of the enabled ones (:mod:`engines.selection`).
-* Every program is drawn anew, not made from the one before: ``ConjectureRunner.generate_mutations_from()`` is put aside.
+* Every program is drawn anew, not made from the one before: ``ConjectureRunner.generate_mutations_from()`` is left out.
 * A program that another engine has found becomes the sequence of choices that Hypothesis would have made, and is handed
   over as an entry of its example database: one under the secondary key is replayed and then shrunk.
 """
