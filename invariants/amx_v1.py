@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program.ops.kvm import KvmSetMsrs, KvmSetXcrs
-from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns
+from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
 
 _LAZY = ("amx-v1", "amx-review-a", "amx-review-b")
 
@@ -73,7 +73,14 @@ def request_accumulates(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: the request for {lost:#x} was replaced by {request(vcpu):#x}")
 
 
-@invariant("request-is-eventually-cleared", "abi", ("INV-03", "REQ"), at_end=True, revisions=_LAZY)
+@invariant(
+    "request-is-eventually-cleared",
+    "abi",
+    ("INV-03", "REQ"),
+    at_end=True,
+    progress=(KvmRunReturns, VmEnter),
+    revisions=_LAZY,
+)
 def request_is_eventually_cleared(view: View) -> Iterator[Broken]:
     """With memory to be had and every KVM_RUN finished and repeated, no request is left: one that stays is served
     again at every return to user space, for ever."""

@@ -151,8 +151,10 @@ class Invariant:
 
     ``ops``: the op classes after which it is looked at (empty: all).  ``events``: report kinds that it judges; it is
     called only when there is one.  ``state``: it speaks of a state, so it counts when it *becomes* false.  ``at_end``:
-    it is looked at once, after the program was drained.  ``revisions``: `expect:`-style selections (empty: all);
-    ``excluded`` are taken out.  ``look`` is the predicate, or raises InvariantError where that gives no iterable.
+    it is looked at once, after the program was drained.  ``progress``: what it finds may wait, but not while these ops
+    happen again and again; the exhaustive engine looks for such a cycle.  ``revisions``: `expect:`-style selections
+    (empty: all); ``excluded`` are taken out.  ``look`` is the predicate, or raises InvariantError where that gives no
+    iterable.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Invariant:
     events: tuple[str, ...]
     state: bool
     at_end: bool
+    progress: tuple[type[Op], ...]
     revisions: tuple[str, ...]
     excluded: tuple[str, ...]
     look: Predicate = field(init=False)
@@ -199,6 +202,7 @@ def invariant(
     events: tuple[str, ...] = (),
     state: bool = False,
     at_end: bool = False,
+    progress: tuple[type[Op], ...] = (),
     revisions: tuple[str, ...] = (),
     excluded: tuple[str, ...] = (),
 ) -> Callable[[Predicate], Predicate]:
@@ -221,7 +225,7 @@ def invariant(
         if not predicate.__doc__:
             raise ValueError(f"invariant {name}: its docstring must say why a violation is bad")
         INVARIANTS[name] = Invariant(
-            name, severity, references, predicate, ops, events, state, at_end, revisions, excluded
+            name, severity, references, predicate, ops, events, state, at_end, progress, revisions, excluded
         )
         return predicate
 
@@ -309,14 +313,14 @@ class Selection:
     def __init__(self, invariants: Iterable[Invariant], revision: str) -> None:
         applicable = [inv for inv in invariants if _applies(inv, revision)]
         self.at_end = [inv for inv in applicable if inv.at_end]
-        self._each = [inv for inv in applicable if not inv.at_end]
+        self.each = [inv for inv in applicable if not inv.at_end]
         self._by_op: dict[type[Op], Looks] = {}
 
     def after(self, op: type[Op]) -> Looks:
         """What is looked at after an ``op``."""
         known = self._by_op.get(op)
         if known is None:
-            found = [inv for inv in self._each if not inv.ops or issubclass(op, inv.ops)]
+            found = [inv for inv in self.each if not inv.ops or issubclass(op, inv.ops)]
             quiet = [inv for inv in found if not inv.events]
             known = self._by_op[op] = Looks(
                 tuple(inv for inv in found if inv.events),
@@ -342,21 +346,20 @@ class Selection:
                 found.append(_violation(inv, view, broken))
         return found
 
-    def of_state(self, view: View) -> list[Violation]:
-        """What is broken in the state that the step leads to, whether the step broke it or it was so before.
-
-        For an engine that never goes on from such a state, and so needs no :class:`Checker`.
-        """
-        return [_violation(inv, view, broken) for inv, broken in self.broken_in(view)]
-
     def broken_in(self, view: View) -> list[tuple[Invariant, Broken]]:
-        """The same, as the invariants give it."""
+        """What is broken in the state that the step leads to, whether the step broke it or it was so before."""
         found: list[tuple[Invariant, Broken]] = []
         if view.step.result.ret != PANIC:
             for inv in self.after(type(view.step.op)).state:
                 for broken in inv.look(view):
                     found.append((inv, broken))
         return found
+
+    def of_state(self, view: View, broken: Iterable[tuple[Invariant, Broken]]) -> list[Violation]:
+        """What of that the step broke, for an engine that keeps no :class:`Checker` beside each of its states."""
+        earlier = View(type(view.k)(view.k.machine, view.before), view.step)
+        known = {(inv, one.key) for inv in {inv for inv, _ in broken} for one in inv.look(earlier)}
+        return [_violation(inv, view, one) for inv, one in broken if (inv, one.key) not in known]
 
 
 def select(revision: str) -> Selection:

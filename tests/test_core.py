@@ -178,7 +178,12 @@ def test_the_step_and_the_state_are_judged_apart_and_without_memory() -> None:
 
     revision = resolve("v7.3")
     selection, executor = select(revision.name), Executor(revision.kernel, Machine())
-    for op, of_step in ((KvmCreateVm(0), ["my-step"]), (UserVmovups(0, 1), [])):
+    for op, of_step, of_state in (
+        (KvmCreateVm(0), ["my-step"], ["my-state"]),
+        (UserVmovups(0, 1), [], []),
+    ):
         view = View(executor.kernel, executor.execute(op))
+        broken = selection.broken_in(view)
         assert [violation.invariant for violation in selection.of_step(view)] == of_step
-        assert [violation.invariant for violation in selection.of_state(view)] == ["my-state"]
+        assert [inv.name for inv, _ in broken] == ["my-state"]
+        assert [violation.invariant for violation in selection.of_state(view, broken)] == of_state

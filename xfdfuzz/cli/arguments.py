@@ -104,6 +104,19 @@ def add_engine(command: argparse.ArgumentParser, default: str = "hypothesis") ->
     )
 
 
+def add_known(command: argparse.ArgumentParser) -> None:
+    """The option that names what is no news."""
+    command.add_argument(
+        "--known",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="FILE|DIR",
+        help="what these programs violate is known: only other violations count; repeatable",
+    )
+
+
 def search_options(args: argparse.Namespace) -> list[str]:
     """The options of a search, and the users' invariants, as words of a command line that repeats it."""
     limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]

@@ -10,18 +10,19 @@ CLEAN, VIOLATION, BAD_INPUT, NOT_JUDGED = range(4)
 EXIT_CODES = """\
 exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation;
-     matrix: every expectation holds; bisect: found and verified; diff: no difference;
-     conform: nothing different
-  1  a violation that --known does not know (fuzz); an expectation that fails
-     (replay, matrix), or a violation without one (replay); a difference (diff),
+     matrix: every expectation holds; explore: nothing can be broken in what was
+     covered; bisect: found and verified; diff: no difference; conform: nothing different
+  1  a violation that --known does not know (fuzz, explore); an expectation that
+     fails (replay, matrix), or a violation without one (replay); a difference (diff),
      one that is not explained (conform)
-  2  usage or bad input: an unknown revision, commit or invariant, a broken or
+  2  usage or bad input: an unknown revision, commit, scope or invariant, a broken or
      contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a file that new would overwrite, a broken file or package
-     of invariants or of a series, a broken recording
-  3  could not judge: interrupted, nothing executed or compared, a finding that
-     a fresh process does not confirm, a change that bisect does not find or cannot
-     verify, the output could not be written, internal error
+     of invariants or of a series, a broken recording or frontier
+  3  could not judge: interrupted, out of time or memory (explore), nothing executed
+     or compared, a finding that a fresh process does not confirm, a change that
+     bisect does not find or cannot verify, the output could not be written, internal
+     error
   4  skipped: what it needs is not here (reserved)
 the highest one wins when there are several
 """

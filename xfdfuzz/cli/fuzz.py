@@ -7,12 +7,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_engine, add_revisions, add_search, search_options
-from xfdfuzz.cli.exits import CLEAN, BadInput
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.arguments import (
+    Commands,
+    add_command,
+    add_engine,
+    add_known,
+    add_revisions,
+    add_search,
+    search_options,
+)
+from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.saving import Saver, judgement
 
 if TYPE_CHECKING:
@@ -29,15 +36,7 @@ def add(commands: Commands) -> None:
     add_revisions(command, "default: amx-v1")
     add_search(command, save="findings")
     add_engine(command)
-    command.add_argument(
-        "--known",
-        nargs="+",
-        action="extend",
-        type=Path,
-        default=[],
-        metavar="FILE|DIR",
-        help="what these programs violate is known: only other violations count; repeatable",
-    )
+    add_known(command)
 
 
 def _fuzz(args: argparse.Namespace) -> int:
@@ -48,9 +47,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save, save)
-    known = [read_program(file) for file in find_programs(args.known)]
-    if args.known and not known:
-        raise BadInput(f"no *.xfd file below {', '.join(map(str, args.known))}")
+    known = read_known(args.known)
     out, err = terminal.console(sys.stdout), terminal.console(sys.stderr)
     code = CLEAN
     for revision in revisions:
@@ -65,18 +62,6 @@ def _fuzz(args: argparse.Namespace) -> int:
     return code
 
 
-def _known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
-    """What the known programs violate on the revision under test, just as it is."""
-    from xfdfuzz.engines.replay import judge
-    from xfdfuzz.report import terminal
-
-    buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
-    if programs:
-        counts = f"{len(buckets)} known bucket{'' if len(buckets) == 1 else 's'} of {len(programs)} programs"
-        terminal.line(err, f"{revision.label}: {counts}")
-    return buckets
-
-
 def _campaign(
     args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: Saver[Finding], err: Console
 ) -> Report:
@@ -87,7 +72,7 @@ def _campaign(
 
     saved: dict[str, Finding] = {}
     terminal.line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
-    buckets = _known_buckets(known, revision, err)
+    buckets = known_buckets(known, revision, err)
     with Progress(err, revision.label) as progress:
 
         def on_finding(finding: Finding) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from xfdfuzz.cli.exits import BadInput, reason
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -76,6 +78,26 @@ def resolve_revisions(wanted: Sequence[str], apply: Sequence[str], revert: Seque
 def find_programs(paths: Sequence[Path]) -> list[Path]:
     """The programs that the command line names, each once."""
     return find_files(paths, ".xfd")
+
+
+def read_known(paths: Sequence[Path]) -> list[Program]:
+    """The programs of what is known; raises BadInput where there are none."""
+    known = [read_program(file) for file in find_programs(paths)]
+    if paths and not known:
+        raise BadInput(f"no *.xfd file below {', '.join(map(str, paths))}")
+    return known
+
+
+def known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
+    """What the known programs violate on the revision under test, just as it is."""
+    from xfdfuzz.engines.replay import judge
+    from xfdfuzz.report import terminal
+
+    buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
+    if programs:
+        counts = f"{len(buckets)} known bucket{'' if len(buckets) == 1 else 's'} of {len(programs)} programs"
+        terminal.line(err, f"{revision.label}: {counts}")
+    return buckets
 
 
 def find_files(paths: Sequence[Path], suffix: str) -> list[Path]:

@@ -59,6 +59,10 @@ class Effort(NamedTuple):
     steps: int
 
 
+class NotReproducibleError(Exception):
+    """Something that its own program does not show again: the model is not deterministic, which is a bug of ours."""
+
+
 @dataclass
 class Stats:
     """Counts; ``seen[op, ret]`` counts how often an op class gave a result, ``engines`` what each engine executed."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import cycle
 from typing import Any, NamedTuple, Protocol
 
-from xfdfuzz.engines.campaign import Campaign, N, OutOfTime, TurnOver
+from xfdfuzz.engines.campaign import Campaign, N, NotReproducibleError, OutOfTime, TurnOver
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.engines.machine import search, shrunk
 from xfdfuzz.engines.scout import Scout
@@ -18,10 +18,6 @@ from xfdfuzz.program.text import format_program, parse
 
 #: Default length of an example, in rules.
 STEPS = 50
-
-
-class NotReproducibleError(Exception):
-    """Something that its own program does not show again: the model is not deterministic, which is a bug of ours."""
 
 
 class Found(NamedTuple):

@@ -13,10 +13,12 @@ class PatientInterrupt:
 
     Raised inside of Hypothesis a KeyboardInterrupt may vanish: it hooks into the garbage collector, where exceptions
     are dropped, and it takes an example that was cut short for a flaky one.  So there it waits for the next
-    :meth:`check`; a second Ctrl-C does not wait.
+    :meth:`check`; a second Ctrl-C does not wait.  With ``everywhere`` it waits wherever it comes, so that no piece of
+    work is left half done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, everywhere: bool = False) -> None:
+        self._everywhere = everywhere
         self._pressed = False
         self._previous: Any = None
 
@@ -32,7 +34,7 @@ class PatientInterrupt:
             signal.signal(signal.SIGINT, self._previous)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        if self._pressed or not _in_hypothesis(frame):
+        if self._pressed or not (self._everywhere or _in_hypothesis(frame)):
             raise KeyboardInterrupt
         self._pressed = True
 

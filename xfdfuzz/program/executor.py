@@ -29,18 +29,23 @@ class Executor:
 
     def execute(self, op: Op) -> Step:
         """Execute one op; one that cannot happen now changes nothing and results in ``not-enabled``."""
+        system = self.kernel.system
+        if system.dead or not op.enabled(self.kernel):
+            self.count += 1
+            return Step(self.count, op, copy_of(system), system, Result(NOT_ENABLED), ())
+        return self.perform(op)
+
+    def perform(self, op: Op) -> Step:
+        """Execute one op that is enabled, on a host that lives."""
         k = self.kernel
-        system = k.system
-        before = copy_of(system)
+        before = copy_of(k.system)
         self.count += 1
-        if system.dead or not op.enabled(k):
-            return Step(self.count, op, before, system, Result(NOT_ENABLED), ())
         k.events.clear()
         try:
             result = op.run(k)
         except HostDied:
             result = Result(PANIC)
-        return Step(self.count, op, before, system, result, tuple(k.events))
+        return Step(self.count, op, before, k.system, result, tuple(k.events))
 
     def run(self, ops: Iterable[Op]) -> Iterator[Step]:
         """Execute ``ops`` lazily, a step at a time."""

@@ -6,10 +6,10 @@ import hashlib
 import os
 import shlex
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import CONTROL, format_program
@@ -32,12 +32,17 @@ def save(finding: Finding, directory: Path) -> Path:
 
 
 def save_text(name: str, content: str, directory: Path) -> Path:
-    """Write a file so that after a crash it is either whole or not there; raises OSError."""
+    """Write a text file so that after a crash it is either whole or not there; raises OSError."""
+    return save_bytes(name, lambda stream: stream.write(content.encode()), directory)
+
+
+def save_bytes(name: str, write: Callable[[IO[bytes]], object], directory: Path) -> Path:
+    """Let ``write`` fill a file, which after a crash is either whole or not there; raises OSError."""
     path = directory / name
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp() makes it private; a finding is there to be handed on

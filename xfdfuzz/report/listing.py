@@ -1,4 +1,4 @@
-"""What there is: revisions, patches, ops and invariants, as rows that the terminal and JSON share."""
+"""What there is: revisions, patches, ops, invariants and scopes, as rows that the terminal and JSON share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 from xfdfuzz.invariants.core import INVARIANTS
 from xfdfuzz.program.ops import OPS
-from xfdfuzz.program.text import synopsis
+from xfdfuzz.program.text import format_op, synopsis
 from xfdfuzz.revisions import PATCHES, Revision, names, resolve
+from xfdfuzz.strategies.scopes import SCOPES
 
 #: A row: column -> text, or several texts.
 Row = dict[str, str | list[str]]
@@ -61,11 +62,25 @@ def invariants(only: Revision | None) -> list[Row]:
     ]
 
 
+def scopes(only: Revision | None) -> list[Row]:
+    """Every scope of the exhaustive engine; they are the same on every revision."""
+    return [
+        {
+            "name": scope.name,
+            "summary": scope.summary,
+            "leaves out": scope.leaves_out,
+            "ops": [format_op(op) for op in scope.ops],
+        }
+        for scope in SCOPES.values()
+    ]
+
+
 KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
     "revisions": revisions,
     "patches": patches,
     "ops": ops,
     "invariants": invariants,
+    "scopes": scopes,
 }
 
 
@@ -82,4 +97,5 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "patches": ("in", "commit", "version", "title"),
     "ops": ("name", "line"),
     "invariants": ("name", "severity", "doc"),
+    "scopes": ("name", "summary"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,15 @@ class Progress:
 
     def update(self, stats: Stats, found: Sequence[object]) -> None:
         """Show the state of the campaign, if the last time is long enough ago."""
+        self.show(lambda: summary(stats, len(found)))
+
+    def show(self, describe: Callable[[], str]) -> None:
+        """Show a line of any search, if the last time is long enough ago."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + self._pause
-        text = Text(f"{self._label}: {summary(stats, len(found))}")
+        text = Text(f"{self._label}: {describe()}")
         if self._live:
             self._live.update(text, refresh=True)
         else:

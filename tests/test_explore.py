@@ -1,0 +1,347 @@
+"""The exhaustive engine: what it finds, what it proves, and that its reductions and workers change nothing of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.engines.explore import frontier
+from xfdfuzz.engines.explore.canonical import Canonical, _groups, _Names
+from xfdfuzz.engines.explore.expand import Entry, Expander, Task
+from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
+from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
+from xfdfuzz.engines.explore.packing import ScopeError
+from xfdfuzz.engines.explore.search import Limits, Search
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.workers import workers
+from xfdfuzz.program.ops import host, kvm, tasks
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.text import format_op, format_program, parse
+from xfdfuzz.revisions import resolve
+from xfdfuzz.strategies.scopes import HOST, MIGRATION, SCOPES, TINY, TWO_VCPUS, Scope
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def explored(
+    revision: str, scope: str, limits: Limits | None = None, *, reduced: bool = True, count: int = 1
+) -> Exploration:
+    search = begin(resolve(revision), scope, reduced=reduced)
+    with workers(count, here_if_one=True) as pool:
+        return explore(search, pool, limits or Limits())
+
+
+def lengths(report: Exploration) -> dict[str, int]:
+    """How long the shortest program of each bucket is."""
+    return {found.violation.bucket: len(found.program.ops) for found in report.findings}
+
+
+def summed_up(report: Exploration) -> dict[str, object]:
+    """Everything but how long it took."""
+    keys = ("states", "transitions", "depth", "exhausted", "coverage", "lassos", "checked", "left_out", "known")
+    found = [(finding.violation, finding.program) for finding in report.findings]
+    return {key: getattr(report, key) for key in keys} | {"findings": found}
+
+
+@pytest.fixture
+def scope(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scope], str]:
+    """A scope for the length of a test, as the engine finds it; its name."""
+
+    def add(new: Scope) -> str:
+        monkeypatch.setitem(SCOPES, new.name, new)
+        return new.name
+
+    return add
+
+
+# -- what it finds, and what it proves ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def amx_v1() -> Exploration:
+    return explored("amx-v1", "tiny")
+
+
+def test_the_reviews_warning_has_a_shortest_program(amx_v1: Exploration) -> None:
+    assert amx_v1.exhausted
+    found = next(one for one in amx_v1.findings if one.violation.invariant == "no-realloc-on-enter")
+    lines = [format_op(op) for op in found.program.ops]
+    assert len(lines) == 7
+    assert lines[-1] == "t0 ioctl(v0, KVM_RUN) ..."
+    assert any("KVM_SET_MSRS, {IA32_XFD: " in line for line in lines)
+
+
+def test_every_finding_replays_from_its_text(amx_v1: Exploration) -> None:
+    assert len(amx_v1.findings) > 10
+    assert not amx_v1.doubts
+    for found in amx_v1.findings:
+        program = parse(format_program(found.program))
+        assert found.violation in judge(program, amx_v1.revision, expectations=False).violations
+
+
+def test_no_op_fewer_breaks_it(amx_v1: Exploration) -> None:
+    for found in amx_v1.findings:
+        for left_out in range(len(found.program.ops)):
+            ops = found.program.ops[:left_out] + found.program.ops[left_out + 1 :]
+            shorter = replace(found.program, ops=ops, results=())
+            assert found.violation.bucket not in judge(shorter, amx_v1.revision, expectations=False).buckets
+
+
+def test_a_request_that_nothing_clears_is_a_cycle(amx_v1: Exploration) -> None:
+    assert not amx_v1.lassos
+    assert not explored("v5.17", "tiny", Limits(depth=12)).lassos
+    (lasso,) = explored("amx-review-a", "tiny", Limits(depth=12)).lassos
+    assert lasso.finding.violation.invariant == "request-is-eventually-cleared"
+    assert lasso.confirmed
+    # going round any number of times leaves the request where it is
+    program, loop = lasso.finding.program, lasso.loop
+    for rounds in range(4):
+        again = replace(program, ops=program.ops + loop * rounds)
+        verdict = judge(again, resolve("amx-review-a"), expectations=False)
+        assert not verdict.left_out
+        assert "request-is-eventually-cleared" in verdict.broken
+    assert any(format_op(op) == "t0 ... KVM_RUN" for op in loop)
+
+
+def test_a_scope_without_a_finding_is_a_statement(run: Run, scope: Callable[[Scope], str]) -> None:
+    name = scope(replace(HOST, name="quiet", ops=tuple(op for op in HOST.ops if isinstance(op, tasks.UserVmovups))))
+    code, out, err = run("explore", "--revision", "v7.3", "--scope", name)
+    assert (code, err) == (0, "")
+    text = " ".join(out.split())
+    assert "v7.3, scope quiet (1 CPU, 2 processes that use AMX, a kernel thread; no KVM): exhausted: 2 states" in text
+    assert "can be broken there." in text
+    assert "The scope leaves out KVM, a second CPU" in text
+
+
+# -- reductions --------------------------------------------------------------------------------------------------------
+
+_FEW = tuple(op for op in TINY.ops if not isinstance(op, host.FailAlloc | kvm.KvmGetMsrs | tasks.ReqXcompPerm))
+
+
+@pytest.mark.parametrize(
+    ("revision", "reduced"),
+    [
+        ("amx-v1", replace(TINY, name="few", ops=_FEW)),
+        ("amx-review-b", replace(TINY, name="few", ops=_FEW)),
+        ("v5.16", replace(MIGRATION, name="moving")),
+        ("v5.17", replace(TWO_VCPUS, name="both")),
+        ("v5.16", replace(HOST, name="processes")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_reductions_change_no_verdict(revision: str, reduced: Scope, scope: Callable[[Scope], str]) -> None:
+    depth = {"few": 9, "moving": 9, "both": 8, "processes": 5}[reduced.name]
+    name = scope(reduced)
+    with_them = explored(revision, name, Limits(depth=depth))
+    without = explored(revision, name, Limits(depth=depth), reduced=False)
+    assert lengths(with_them) == lengths(without)
+    assert with_them.states < without.states
+    assert {op: set(results) for op, results in with_them.coverage.items()} == {
+        op: set(results) for op, results in without.coverage.items()
+    }
+
+
+def walked(expander: Expander, depth: int) -> list[bytes]:
+    """The states of the first levels."""
+    _, first = expander.first()
+    found = level = [first]
+    for _ in range(depth):
+        level = [*expander.expand([Entry(packed) for packed in level]).states.values()]
+        found = found + level
+    return found
+
+
+@pytest.mark.parametrize("revision", ["amx-v1", "v5.16", "v7.3"])
+def test_independent_ops_commute(revision: str) -> None:
+    expander = Expander(Task(revision, "migration"))
+    tried = 0
+    for packed in walked(expander, 9):
+        expander.load(expander.unpacked(packed))
+        k = expander.executor.kernel
+        local = [(op, cpu_of(op, k)) for op in expander.scope.ops if op.enabled(k)]
+        for (one, here), (other, there) in combinations([pair for pair in local if pair[1] != NOWHERE], 2):
+            if here != there:
+                tried += 1
+                assert outcome(expander, packed, one, other) == outcome(expander, packed, other, one)
+    assert tried > 100
+
+
+def outcome(expander: Expander, packed: bytes, *ops: Op) -> tuple[object, ...]:
+    """What each op returned and broke, whatever their order, and the state in the end."""
+    expander.load(expander.unpacked(packed))
+    done = []
+    for op in ops:
+        before = expander.now()
+        broken = sorted(violation.bucket for violation in expander.judged(op))
+        after = expander.now()
+        expander.load(before)
+        done.append((format_op(op), expander.executor.execute(op).result, broken))
+        expander.load(after)
+    return sorted(done, key=lambda one: one[0]), expander.form_now()
+
+
+@pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST], ids=lambda scope: scope.name)
+def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
+    expander = Expander(Task("v5.16", chosen.name, reduced=False))
+    names, canonical = _Names(chosen), Canonical(chosen)
+    groups = [*_groups(chosen)]
+    assert len(groups) == 2
+    for packed in walked(expander, 6)[-500:]:
+        raw = expander.unpacked(packed)
+        other = names.permuted(raw, groups[1])
+        assert names.permuted(other, groups[1]) == raw
+        assert canonical.form(other) == canonical.form(raw)
+
+
+@pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST], ids=lambda scope: scope.name)
+def test_what_a_state_leads_to_does_not_depend_on_its_numbering(chosen: Scope) -> None:
+    expander = Expander(Task("v5.16", chosen.name))
+    names, group = _Names(chosen), [*_groups(chosen)][1]
+    for packed in walked(expander, 5)[-100:]:
+        raw = expander.unpacked(packed)
+        assert successors(expander, raw) == successors(expander, names.permuted(raw, group))
+
+
+def successors(expander: Expander, raw: bytes) -> set[tuple[str, bytes]]:
+    """The forms of what every op leads to, each with what the op is."""
+    found = set()
+    for op in expander.scope.ops:
+        expander.load(raw)
+        if expander.perform(op):
+            found.add((type(op).__name__, expander.form_now()))
+    return found
+
+
+def test_a_scope_that_is_declared_too_small_is_refused(scope: Callable[[Scope], str]) -> None:
+    name = scope(replace(MIGRATION, name="tight", slots=0, ops=MIGRATION.ops))
+    with pytest.raises(ScopeError, match="what its scope says cannot change"):
+        explored("v7.3", name, Limits(depth=5))
+
+
+# -- workers, early ends -----------------------------------------------------------------------------------------------
+
+
+def test_the_result_does_not_depend_on_the_workers(amx_v1: Exploration) -> None:
+    both = explored("amx-v1", "tiny", count=2)
+    assert summed_up(both) == summed_up(amx_v1)
+
+
+def test_going_on_from_a_frontier_comes_to_the_same(amx_v1: Exploration, tmp_path: Path) -> None:
+    search = begin(resolve("amx-v1"), "tiny")
+    parts = 0
+    while not search.exhausted:
+        with workers(1, here_if_one=True) as pool:
+            report = explore(search, pool, Limits(seconds=search.seconds + 0.5))
+        assert report.exhausted or (report.stopped == "out of time" and report.frontier)
+        with (tmp_path / "one.frontier").open("wb") as file:
+            frontier.write(search, file)
+        search = frontier.read(tmp_path / "one.frontier", new_session())
+        parts += 1
+    assert parts > 1
+    assert summed_up(report) == summed_up(amx_v1)
+
+
+def test_ctrl_c_loses_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = begin(resolve("amx-v1"), "tiny")
+
+    def press(now: Search) -> None:
+        if now.depth == 8:
+            raise KeyboardInterrupt
+
+    with workers(1, here_if_one=True) as pool:
+        report = explore(search, pool, Limits(), on_progress=press)
+    assert (report.stopped, report.depth) == ("interrupted", 8)
+    assert lengths(report) == {bucket: ops for bucket, ops in lengths(amx_v1).items() if ops <= 8}
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_findings_are_saved_and_counted(run: Run) -> None:
+    code, out, err = run("explore", "--depth", "5", "--save", "found", "--format", "json")
+    report = json.loads(out)
+    assert code == 1
+    assert {finding["bucket"] for finding in report["findings"]} >= {"permission-only-grows@guest"}
+    for finding in report["findings"]:
+        assert Path(finding["file"]).read_text() == finding["program"]
+        assert f"found {finding['bucket']}" in err
+    assert (report["revision"], report["scope"], report["depth"], report["exhausted"]) == ("amx-v1", "tiny", 5, False)
+    assert report["file"] == "found/amx-v1-tiny.frontier"
+    assert set(report["coverage"]) == {format_op(op) for op in TINY.ops}
+    assert report["not_checked"] == ["restore-order-is-free", "migration-is-invisible"]
+    assert run("replay", report["findings"][0]["file"])[0] == 0
+
+
+def test_it_goes_on_where_it_stopped(run: Run) -> None:
+    run("explore", "--depth", "4", "--format", "json")
+    code, out, _ = run("explore", "--resume", "findings/amx-v1-tiny.frontier", "--depth", "6", "--format", "json")
+    whole = json.loads(run("explore", "--depth", "6", "--format", "json")[1])
+    resumed = json.loads(out)
+    assert code == 1
+    for key in ("states", "transitions", "depth", "coverage", "findings", "frontier"):
+        assert resumed[key] == whole[key]
+
+
+def test_a_limit_ends_it_in_an_orderly_way(run: Run) -> None:
+    code, out, _ = run("explore", "--revision", "v7.3", "--memory", "1m", "--depth", "30")
+    assert code == 3
+    assert "not exhausted (out of memory): every program of up to" in " ".join(out.split())
+    assert "go on: xfdfuzz explore --resume findings/v7.3-tiny.frontier" in out
+
+
+def test_what_is_known_is_no_news(run: Run) -> None:
+    run("explore", "--depth", "1", "--save", "known")
+    code, out, err = run("explore", "--depth", "1", "--known", "known")
+    assert code == 0
+    assert "1 known bucket of 1 programs" in err
+    assert "but for 1 known bucket." in " ".join(out.split())
+
+
+def test_the_graph_has_every_state_and_what_was_found(run: Run) -> None:
+    run("explore", "--depth", "3", "--graph", "states.dot")
+    report = json.loads(run("explore", "--depth", "3", "--format", "json")[1])
+    text = Path("states.dot").read_text()
+    assert text.splitlines()[1] == "digraph states {"
+    assert all(f"-> {number} [" in text for number in range(1, report["states"]))
+    assert text.count("color=red") == 2 * len(report["findings"])
+    assert 't0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0"' in text
+    assert "permission-only-grows@guest" in text
+
+
+def test_coverage_shows_dead_ops(run: Run) -> None:
+    out = run("explore", "--depth", "2", "--coverage")[1]
+    assert "v0 vmenter" in out
+    assert "never enabled" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--scope", "huge"), "unknown scope 'huge': expected one of tiny, small, migration, two-vcpus, host"),
+        (("--resume", "nowhere.frontier"), "nowhere.frontier: No such file or directory"),
+        (("--resume", "broken.frontier"), "broken.frontier: not a frontier, or a broken one: File is not a zip file"),
+        (
+            ("--resume", "x.frontier", "--scope", "tiny"),
+            "--scope is what x.frontier says: leave it out beside --resume",
+        ),
+        (("--memory", "lots"), "argument --memory: expected an amount of memory such as 500m or 4g, got 'lots'"),
+        (("--known", "empty"), "empty: No such file or directory"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) -> None:
+    Path("broken.frontier").write_text("nothing")
+    code, out, err = run("explore", *argv)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:
+    rows = [json.loads(row) for row in run("list", "scopes", "--format", "json")[1].splitlines()]
+    assert [row["name"] for row in rows] == ["tiny", "small", "migration", "two-vcpus", "host"]
+    assert all(row["leaves out"] and row["ops"] for row in rows)

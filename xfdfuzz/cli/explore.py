@@ -1,0 +1,180 @@
+"""`xfdfuzz explore`: try all that a scope allows, save and print what is found, or say that nothing can happen."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.saving import Saver
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from xfdfuzz.engines.explore.exploration import Exploration
+    from xfdfuzz.engines.explore.search import Search
+    from xfdfuzz.engines.fuzz import Finding
+    from xfdfuzz.program.program import Program
+    from xfdfuzz.revisions import Revision
+
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    summary = "try everything in a small scope: shortest programs, or a proof that there are none"
+    command = add_command(commands, "explore", _explore, summary)
+    add_revisions(command, "default: amx-v1")
+    add = command.add_argument
+    add("--scope", metavar="NAME", help="what may happen (default: tiny; see xfdfuzz list scopes)")
+    add("--depth", type=positive, metavar="N", help="stop when every program of N ops is covered")
+    add("--workers", type=positive, default=1, metavar="N", help="processes (default: 1); results do not depend on it")
+    add("--time", type=seconds, metavar="SECONDS", help="stop after that time; 90, 10m, 2h (default: none)")
+    add("--memory", type=size, metavar="SIZE", help="stop when the searching process has used that much; 500m, 4g")
+    add("--no-reduction", action="store_true", help="tell states and orders apart that cannot make a difference")
+    add("--coverage", action="store_true", help="show which results each op of the scope came to")
+    add("--graph", type=Path, metavar="FILE", help="write the state graph for Graphviz")
+    add("--resume", type=Path, metavar="FILE", help="go on from the frontier that a stopped exploration saved")
+    add("--save", type=directory, default=Path("findings"), metavar="DIR", help="where results go (default: findings)")
+    add_known(command)
+
+
+def size(text: str) -> int:
+    """An amount of memory, in bytes: 500m, 4g."""
+    match = re.fullmatch(r"(\d{1,12})([kmg]?)", text.lower())
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"expected an amount of memory such as 500m or 4g, got {text!r}")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _explore(args: argparse.Namespace) -> int:
+    from xfdfuzz.report import terminal
+    from xfdfuzz.report.findings import save
+
+    revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    load_invariants(args.invariants)
+    saver: Saver[Finding] = Saver(args.save, save)
+    known = read_known(args.known)
+    searches = [_resumed(args)] if args.resume else [_begun(args, revision) for revision in revisions]
+    err = terminal.console(sys.stderr)
+    code = CLEAN
+    for search in searches:
+        report = _run(args, search, known, saver, err)
+        code = max(code, _told(args, search, report))
+        if report.stopped == "interrupted":
+            break
+    return code
+
+
+def _begun(args: argparse.Namespace, revision: Revision) -> Search:
+    from xfdfuzz.engines.explore.exploration import begin
+    from xfdfuzz.strategies.scopes import SCOPES
+
+    name = args.scope or "tiny"
+    if name not in SCOPES:
+        raise BadInput(f"unknown scope {name!r}: expected one of {', '.join(SCOPES)}")
+    return begin(revision, name, reduced=not args.no_reduction, graph=args.graph is not None)
+
+
+def _resumed(args: argparse.Namespace) -> Search:
+    from xfdfuzz.engines.explore import frontier
+    from xfdfuzz.engines.explore.exploration import new_session
+    from xfdfuzz.revisions import RevisionError
+
+    for given in ("revision", "apply", "revert", "scope", "no_reduction"):
+        if getattr(args, given):
+            raise BadInput(f"--{given.replace('_', '-')} is what {args.resume} says: leave it out beside --resume")
+    try:
+        search = frontier.read(args.resume, new_session())
+    except OSError as error:
+        raise BadInput(f"{args.resume}: {error.strerror}") from None
+    except (frontier.FrontierError, RevisionError) as error:
+        raise BadInput(f"{args.resume}: {error}") from None
+    if args.graph and not search.task.graph:
+        raise BadInput(f"{args.resume}: its arcs were not kept, so there is no graph; begin with --graph")
+    return search
+
+
+def _run(
+    args: argparse.Namespace, search: Search, known: Sequence[Program], saver: Saver[Finding], err: Console
+) -> Exploration:
+    """Explore; every finding is saved before anything is said about it."""
+    from xfdfuzz.engines.explore.exploration import explore
+    from xfdfuzz.engines.explore.search import Limits
+    from xfdfuzz.engines.workers import users_errors_named, workers
+    from xfdfuzz.report import exploration
+    from xfdfuzz.report.progress import Progress
+    from xfdfuzz.revisions import resolve
+
+    revision = resolve(search.task.revision)
+    saved: dict[str, Finding] = {}
+    limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
+    buckets = known_buckets(known, revision, err)
+    with Progress(err, f"{revision.label} {search.task.scope}") as progress:
+
+        def on_finding(finding: Finding) -> None:
+            saved[finding.violation.bucket] = saver.save(finding)
+            progress.found(saved[finding.violation.bucket])
+
+        with users_errors_named(), workers(args.workers, here_if_one=True) as pool:
+            report = explore(
+                search,
+                pool,
+                limits,
+                known=buckets,
+                on_progress=lambda now: progress.show(lambda: exploration.progress(now)),
+                on_finding=on_finding,
+            )
+    findings = tuple(saved.get(found.violation.bucket) or saver.save(found) for found in report.findings)
+    lassos = tuple(replace(lasso, finding=saver.save(lasso.finding)) for lasso in report.lassos)
+    return replace(report, findings=findings, lassos=lassos)
+
+
+def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
+    """Print the report, write what was asked for; the exit code."""
+    from xfdfuzz.report import exploration, machine, terminal
+
+    if not report.exhausted:
+        report = replace(report, file=_save_frontier(args.save, search, report))
+    if args.format == "json":
+        machine.write(exploration.data(report), sys.stdout)
+    else:
+        out = terminal.console(sys.stdout)
+        exploration.terminal(out, report, args.invariants, args.coverage)
+        if report.file:
+            terminal.line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
+    if args.graph:
+        args.graph.write_text(exploration.graph(search, report), encoding="utf-8")
+    for doubt in report.doubts:
+        complain(doubt, NOT_JUDGED)
+    return _judgement(report)
+
+
+def _save_frontier(directory: Path, search: Search, report: Exploration) -> Path | None:
+    from xfdfuzz.engines.explore import frontier
+    from xfdfuzz.report.findings import save_bytes
+
+    name = f"{report.revision.label}-{report.scope.name}.frontier"
+    try:
+        return save_bytes(name, lambda stream: frontier.write(search, stream), directory)
+    except OSError as error:
+        complain(f"cannot save the frontier to {directory}: {error.strerror}", BAD_INPUT)
+        return None
+
+
+def _judgement(report: Exploration) -> int:
+    """The exit code of an exploration."""
+    if report.stopped or report.doubts:
+        return NOT_JUDGED
+    found = [*report.findings, *(lasso.finding for lasso in report.lassos)]
+    if any(finding.file is None for finding in found) or not (report.exhausted or report.file):
+        return BAD_INPUT
+    return VIOLATION if found else CLEAN

@@ -1,0 +1,112 @@
+"""A search that ended early, as a file: a zip archive of one JSON text and what is too large for it, as plain bytes.
+
+Nothing in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from xfdfuzz.engines.explore.expand import Entry, Task, expander
+from xfdfuzz.engines.explore.liveness import Edge
+from xfdfuzz.engines.explore.search import Breach, Search, Waiting
+from xfdfuzz.engines.explore.states import States
+from xfdfuzz.invariants.core import Violation
+from xfdfuzz.program.text import format_op
+
+#: What the format is called, and its version.
+_FORMAT = "xfdfuzz frontier 1"
+#: The plain members of a search that are kept as they are.
+_COUNTS = ("depth", "transitions", "seconds", "stopped")
+
+
+class FrontierError(Exception):
+    """A file that a search cannot be continued from; as text it is what is wrong with it."""
+
+
+def write(search: Search, stream: IO[bytes]) -> None:
+    """Write everything that the search knows."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("search.json", json.dumps(_about(search)))
+        for name, data in _members(search).items():
+            archive.writestr(name, data)
+
+
+def read(file: Path, session: str) -> Search:
+    """A search to continue under another session; raises OSError and FrontierError."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            about = json.loads(archive.read("search.json"))
+            members = {name: archive.read(name) for name in archive.namelist()}
+            return _search(about, members, session)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError) as error:
+        raise FrontierError(f"not a frontier, or a broken one: {error}") from None
+
+
+def _about(search: Search) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "task": search.task._asdict(),
+        "ops": [format_op(op) for op in expander(search.task).scope.ops],
+        "counts": {name: getattr(search, name) for name in _COUNTS},
+        "coverage": [[op, ret, count] for (op, ret), count in search.coverage.items()],
+        "breaches": [[b.state, b.op, *_fields(b.violation)] for b in search.breaches.values()],
+        "pending": [[number, *names] for number, names in search.pending.items()],
+        "edges": [[edge.source, edge.op, edge.target, *edge.pending] for edge in search.edges],
+        "arcs": search.arcs,
+    }
+
+
+def _fields(violation: Violation) -> list[Any]:
+    return [violation.invariant, violation.severity, violation.site, violation.message, violation.step]
+
+
+def _members(search: Search) -> dict[str, bytes]:
+    waiting = [*search.level, *(Waiting(number, entry) for number, entry in search.following.items())]
+    return {
+        **search.states.to_bytes(),
+        "level": array("q", [len(search.level)]).tobytes(),
+        "numbers": array("q", [one.number for one in waiting]).tobytes(),
+        "asleep": json.dumps([one.entry.asleep for one in waiting]).encode(),
+        "packed": b"".join(one.entry.packed for one in waiting),
+    }
+
+
+def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> Search:
+    if about["format"] != _FORMAT:
+        raise ValueError(f"expected {_FORMAT!r}, got {about['format']!r}")
+    fields = about["task"]
+    task = Task(**fields | {"invariants": tuple(fields["invariants"]), "search": session})
+    if about["ops"] != [format_op(op) for op in expander(task).scope.ops]:
+        raise FrontierError(f"the scope {task.scope} has changed since it was written")
+    digest, packed = expander(task).first()
+    waiting = _waiting(members, len(packed))
+    level = array("q", members["level"])[0]
+    search = Search(task, States.from_bytes(members, len(digest)), waiting[:level])
+    search.following = dict(waiting[level:])
+    for name in _COUNTS:
+        setattr(search, name, about["counts"][name])
+    search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
+    for state, op, *violation in about["breaches"]:
+        breach = Breach(state, op, Violation(*violation))
+        search.breaches[breach.violation.bucket] = breach
+    search.pending = {number: tuple(names) for number, *names in about["pending"]}
+    search.edges = [Edge(source, op, target, tuple(names)) for source, op, target, *names in about["edges"]]
+    search.arcs = [(source, op, ret, target) for source, op, ret, target in about["arcs"]]
+    return search
+
+
+def _waiting(members: dict[str, bytes], size: int) -> list[Waiting]:
+    numbers = array("q", members["numbers"])
+    asleep: Sequence[int] = json.loads(members["asleep"])
+    packed = members["packed"]
+    if len(numbers) * size != len(packed):
+        raise ValueError("its states have another size than this scope's")
+    states = [packed[at : at + size] for at in range(0, len(packed), size)]
+    return [Waiting(number, Entry(state, ops)) for number, state, ops in zip(numbers, states, asleep, strict=True)]

@@ -1,0 +1,100 @@
+"""A state as few bytes: of a whole system, only what can differ in a scope."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from xfdfuzz.kernel import state as st
+from xfdfuzz.strategies.scopes import Scope
+
+
+class ScopeError(Exception):
+    """A state went beyond what its scope says can change: the scope is declared too small, which is a bug of ours."""
+
+
+class Packing:
+    """Packs systems' bytes and unpacks them; ``first`` is one of them, which has what never differs."""
+
+    def __init__(self, scope: Scope, first: bytes) -> None:
+        self._ranges = _ranges(scope)
+        self._rest = _complement(self._ranges)
+        self._constant = self._outside(first)
+
+    def pack(self, raw: bytes) -> bytes:
+        """What can differ, of a system's bytes."""
+        return b"".join([raw[start:end] for start, end in self._ranges])
+
+    def unpack(self, packed: bytes) -> bytes:
+        """The system's bytes again."""
+        parts, position = [], 0
+        for (start, end), constant in zip(self._ranges, self._constant, strict=True):
+            parts += [packed[position : position + end - start], constant]
+            position += end - start
+        return b"".join(parts)
+
+    def check(self, raw: bytes) -> None:
+        """Raise ScopeError if anything differs that is not packed."""
+        if self._outside(raw) != self._constant:
+            raise ScopeError("a state differs from the first one in what its scope says cannot change")
+
+    def _outside(self, raw: bytes) -> list[bytes]:
+        return [raw[start:end] for start, end in self._rest]
+
+
+def _ranges(scope: Scope) -> list[tuple[int, int]]:
+    """The bytes that can differ, merged, in order."""
+    cpus = range(scope.machine.cpus)
+    tasks = [*range(scope.tasks), *(st.USER_TASKS + cpu for cpu in cpus)]
+    members: dict[str, list[int]] = {
+        "cpus": [*cpus],
+        "tasks": tasks,
+        "sigframes": [*range(scope.tasks)],
+        "fpstates": [
+            *(st.FIRST_EMBEDDED + task for task in tasks),
+            *range(st.FIRST_VALLOC, st.FIRST_VALLOC + scope.slots),
+        ],
+        "vms": [0],
+        "vcpus": [*range(scope.vcpus)],
+    }
+    found = [(0, _descriptor(st.System, "cpus").offset)]
+    for name, indices in members.items():
+        found += [_element(st.System, name, index) for index in indices]
+    ghost = _descriptor(st.System, "ghost").offset
+    for name, count in (("tasks", scope.tasks), ("vcpus", scope.vcpus)):
+        found += [_moved(_element(st.Ghost, name, index), ghost) for index in range(count)]
+    return _merged(sorted(found))
+
+
+def _moved(place: tuple[int, int], by: int) -> tuple[int, int]:
+    """A range further on."""
+    return place[0] + by, place[1] + by
+
+
+def _descriptor(struct: Any, name: str) -> Any:
+    return getattr(struct, name)
+
+
+def _element(struct: Any, name: str, index: int) -> tuple[int, int]:
+    """Where element ``index`` of an array member lies."""
+    array = dict(struct._fields_)[name]
+    size = ctypes.sizeof(array._type_)
+    start = _descriptor(struct, name).offset + index * size
+    return start, start + size
+
+
+def _merged(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged = [places[0]]
+    for start, end in places[1:]:
+        if start == merged[-1][1]:
+            merged[-1] = merged[-1][0], end
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _complement(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What lies behind each of them."""
+    ends = [end for _, end in places]
+    starts = [start for start, _ in places]
+    return list(zip(ends, [*starts[1:], ctypes.sizeof(st.System)], strict=True))  # type: ignore[arg-type]

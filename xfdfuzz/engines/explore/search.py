@@ -1,0 +1,174 @@
+"""The search: level by level over all states of a scope, so that every state is met by a shortest path."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import NamedTuple
+
+from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
+from xfdfuzz.engines.explore.liveness import Edge
+from xfdfuzz.engines.explore.states import States
+from xfdfuzz.engines.interrupt import PatientInterrupt
+from xfdfuzz.invariants.core import Violation
+
+#: States that a worker gets at a time.  Results do not depend on it, nor on how many workers there are: chunks are
+#: merged in their order.
+CHUNK = 200
+#: Chunks that are handed out before the first is merged.
+_AHEAD = 16
+
+
+class Waiting(NamedTuple):
+    """A state, by number, that waits to be expanded."""
+
+    number: int
+    entry: Entry
+
+
+class Breach(NamedTuple):
+    """The first violation of a bucket: an op, by number, on a state."""
+
+    state: int
+    op: int
+    violation: Violation
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where to stop: after so many levels, seconds, or bytes of memory."""
+
+    depth: int | None = None
+    seconds: float | None = None
+    memory: int | None = None
+
+
+@dataclass
+class Search:
+    """A search and all that it knows; what a frontier file keeps.
+
+    ``depth`` is how many levels are complete: every program of so many ops is covered.  ``level`` is what is left to
+    expand of the next, ``following`` what that has led to so far, by number.  ``pending`` and ``edges`` are for
+    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.  ``stopped`` says
+    why the search ended early.
+    """
+
+    task: Task
+    states: States
+    level: list[Waiting]
+    following: dict[int, Entry] = field(default_factory=dict)
+    depth: int = 0
+    transitions: int = 0
+    seconds: float = 0.0
+    coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
+    breaches: dict[str, Breach] = field(default_factory=dict)
+    pending: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+    arcs: list[tuple[int, int, int | str, int]] = field(default_factory=list)
+    stopped: str = ""
+
+    @classmethod
+    def begin(cls, task: Task) -> Search:
+        """A search that has met the booted system; its task must be no earlier search's."""
+        digest, packed = expander(task).first()
+        return cls(task, States(digest), [Waiting(0, Entry(packed))])
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to expand."""
+        return not self.level and not self.following
+
+    @property
+    def frontier(self) -> int:
+        """How many states wait to be expanded."""
+        return len(self.level) + len(self.following)
+
+    def run(
+        self,
+        pool: Executor,
+        limits: Limits,
+        on_progress: Callable[[Search], None] = lambda search: None,
+        on_breach: Callable[[Breach], None] = lambda breach: None,
+    ) -> None:
+        """Search until the scope is exhausted or a limit is reached; Ctrl-C stops it between two chunks."""
+        began = time.monotonic() - self.seconds
+        self.stopped = ""
+        with PatientInterrupt(everywhere=True) as ctrl_c:
+            try:
+                for breaches in self._chunks(pool):
+                    self.seconds = time.monotonic() - began
+                    for breach in breaches:
+                        on_breach(breach)
+                    on_progress(self)
+                    ctrl_c.check()
+                    self.stopped = _reached(limits, self.seconds)
+                    if self.exhausted or self.stopped or self.depth == limits.depth:
+                        break
+            except KeyboardInterrupt:
+                self.stopped = "interrupted"
+            finally:
+                self.seconds = time.monotonic() - began
+
+    def _chunks(self, pool: Executor) -> Iterator[list[Breach]]:
+        """Expand chunk after chunk; what is new in each that was merged."""
+        while self.level:
+            chunks = [self.level[at : at + CHUNK] for at in range(0, min(len(self.level), _AHEAD * CHUNK), CHUNK)]
+            entries = [[waiting.entry for waiting in chunk] for chunk in chunks]
+            for chunk, expansion in zip(chunks, pool.map(expand, repeat(self.task), entries), strict=True):
+                yield self._merge(chunk, expansion)
+
+    def _merge(self, chunk: Sequence[Waiting], found: Expansion) -> list[Breach]:
+        """Take in what a chunk, the first of what was left of the level, leads to."""
+        del self.level[: len(chunk)]
+        self.transitions += found.transitions
+        self.coverage.update(found.coverage)
+        for arc in found.arcs:
+            self._follow(chunk[arc.source].number, arc, found)
+        breaches = [
+            Breach(chunk[source].number, op, violation)
+            for source, op, violation in found.broken
+            if violation.bucket not in self.breaches
+        ]
+        self.breaches.update((breach.violation.bucket, breach) for breach in breaches)
+        if not self.level:
+            self.level = [Waiting(number, entry) for number, entry in self.following.items()]
+            self.following = {}
+            self.depth += 1
+        return breaches
+
+    def _follow(self, source: int, arc: Arc, found: Expansion) -> None:
+        number = self.states.number(arc.digest)
+        if number is None:
+            number = self.states.add(arc.digest, source, arc.op)
+            # every arc between states with something pending is wanted
+            asleep = 0 if arc.pending else arc.asleep
+            self.following[number] = Entry(found.states[arc.digest], asleep)
+            if arc.pending:
+                self.pending[number] = arc.pending
+        elif number in self.following and self.following[number].asleep & ~arc.asleep:
+            entry = self.following[number]
+            self.following[number] = Entry(entry.packed, entry.asleep & arc.asleep)
+        if arc.pending and source in self.pending:
+            both = tuple(name for name in arc.pending if name in self.pending[source])
+            self.edges.append(Edge(source, arc.op, number, both))
+        if self.task.graph:
+            self.arcs.append((source, arc.op, arc.ret, number))
+
+
+def _reached(limits: Limits, seconds: float) -> str:
+    """Which limit is reached."""
+    if limits.seconds is not None and seconds >= limits.seconds:
+        return "out of time"
+    if limits.memory is not None and peak_memory() >= limits.memory:
+        return "out of memory"
+    return ""
+
+
+def peak_memory() -> int:
+    """What this process has used at most, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,131 @@
+"""What an exploration came to, for people, as JSON, and as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import graphviz
+from rich.console import Console
+
+from xfdfuzz.engines.explore.exploration import Exploration, Lasso
+from xfdfuzz.engines.explore.search import Search
+from xfdfuzz.program.step import format_ret
+from xfdfuzz.program.text import format_op
+from xfdfuzz.report import machine
+from xfdfuzz.report.terminal import finding, line, prose, table
+
+
+def data(report: Exploration) -> dict[str, Any]:
+    """One object; the keys are documented in docs/cli.md."""
+    return {
+        "revision": report.revision.label,
+        "scope": report.scope.name,
+        "exhausted": report.exhausted,
+        "stopped": report.stopped or None,
+        "depth": report.depth,
+        "states": report.states,
+        "transitions": report.transitions,
+        "frontier": report.frontier,
+        "seconds": round(report.seconds, 3),
+        "invariants": [inv.name for inv in report.checked],
+        "not_checked": [inv.name for inv in report.left_out],
+        "known": report.known,
+        "findings": [machine.finding(found) for found in report.findings],
+        "lassos": [_lasso(lasso) for lasso in report.lassos],
+        "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
+        "doubts": list(report.doubts),
+        "file": None if report.file is None else str(report.file),
+    }
+
+
+def progress(search: Search) -> str:
+    """``12.3 s, depth 9, 53040 states, 31000 transitions/s, 1200 waiting, 2 findings``."""
+    rate = search.transitions / search.seconds if search.seconds else 0.0
+    count = len(search.breaches)
+    return (
+        f"{search.seconds:.1f} s, depth {search.depth}, {len(search.states)} states, {rate:.0f} transitions/s, "
+        f"{search.frontier} waiting, {count} finding{'' if count == 1 else 's'}"
+    )
+
+
+def _lasso(lasso: Lasso) -> dict[str, Any]:
+    stem = len(lasso.finding.program.ops) - len(lasso.loop)
+    return {**machine.finding(lasso.finding), "stem": stem, "loop": len(lasso.loop)}
+
+
+def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool) -> None:
+    """Findings, cycles, with ``with_coverage`` what each op came to, and a statement that can be quoted."""
+    for found in report.findings:
+        finding(out, found, invariants)
+    for lasso in report.lassos:
+        _show_lasso(out, lasso)
+    if with_coverage:
+        coverage(out, report)
+    line(out)
+    prose(out, statement(report), indent="")
+    prose(out, f"The scope leaves out {report.scope.leaves_out}.", indent="")
+    if report.left_out:
+        names = ", ".join(inv.name for inv in report.left_out)
+        prose(out, f"Not checked, because they look at a whole program: {names}.", indent="")
+
+
+def _show_lasso(out: Console, lasso: Lasso) -> None:
+    ops = lasso.finding.program.ops
+    stem = ops[: len(ops) - len(lasso.loop)]
+    line(out)
+    line(out, (f"{lasso.finding.violation.invariant}: a cycle without end", "bold"))
+    for number, op in enumerate(ops, 1):
+        line(out, (f"{number:4}  ", "dim"), format_op(op), ("   <- loop" if number > len(stem) else "", "yellow"))
+    where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
+    line(out, f"  {lasso.finding.violation.message}; {where}")
+
+
+def coverage(out: Console, report: Exploration) -> None:
+    """How often each op of the scope gave each result; an op that nothing ever enabled is dead."""
+    rows = [
+        (format_op(op), "  ".join(f"{result} {count}" for result, count in results.most_common()) or "never enabled")
+        for op, results in report.coverage.items()
+    ]
+    line(out)
+    line(out, (f"coverage: {sum(map(len, report.coverage.values()))} pairs of op and result", "bold"))
+    table(out, (), rows)
+
+
+def statement(report: Exploration) -> str:
+    """What was covered and what came out, in a few sentences that a maintainer can quote."""
+    scope = f"{report.revision.label}, scope {report.scope.name} ({report.scope.summary})"
+    numbers = f"{report.states:,} states, {report.transitions:,} transitions, {report.seconds:.1f} s"
+    if report.exhausted:
+        covered = f"exhausted: {numbers}; every state is reached by {max(report.depth - 1, 0)} ops or fewer"
+    else:
+        reason = report.stopped or "the depth asked for is reached"
+        covered = f"not exhausted ({reason}): every program of up to {report.depth} ops is covered, {numbers}, "
+        covered += f"{report.frontier:,} states were still to be expanded"
+    return f"{scope}: {covered}. {_outcome(report)}"
+
+
+def _outcome(report: Exploration) -> str:
+    checked = f"{len(report.checked)} invariants"
+    buckets = len(report.findings)
+    parts = [f"{buckets} way{'' if buckets == 1 else 's'} to break one of {checked}"] if buckets else []
+    if report.lassos:
+        parts.append(f"{len(report.lassos)} request{'' if len(report.lassos) == 1 else 's'} that may never be cleared")
+    known = f" but for {report.known} known bucket{'' if report.known == 1 else 's'}" if report.known else ""
+    if parts:
+        return f"Found: {' and '.join(parts)}{known}."
+    return f"None of {checked} can be broken there{known}."
+
+
+def graph(search: Search, report: Exploration) -> str:
+    """The states and ops of a search for Graphviz: state 0 is the booted system, what was found is red."""
+    ops = [format_op(op) for op in report.scope.ops]
+    dot = graphviz.Digraph("states", comment=statement(report), node_attr={"shape": "circle"})
+    dot.node("0", shape="doublecircle")
+    for source, op, ret, target in search.arcs:
+        dot.edge(str(source), str(target), label=graphviz.escape(f"{ops[op]} = {format_ret(ret)}"))
+    for bucket, breach in search.breaches.items():
+        dot.node(bucket, shape="box", color="red", label=graphviz.escape(bucket))
+        dot.edge(str(breach.state), bucket, label=graphviz.escape(ops[breach.op]), color="red")
+    return str(dot.source)
