@@ -1,0 +1,1 @@
+"""amx-v1's reallocation request for two model checkers, SPIN and xfdfuzz: see README.md."""
