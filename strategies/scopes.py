@@ -126,18 +126,20 @@ def _host_amx(task: int) -> tuple[Op, ...]:
     )
 
 
-def _process(task: int) -> tuple[Op, ...]:
-    """What else can happen to the FPU state of a process."""
-    return (
-        tasks.UserVmovups(task, 1),
-        tasks.ReturnToUser(task),
-        signals.Signal(task),
-        signals.SignalDelivered(task),
-        signals.Sigreturn(task),
-        processes.Execve(task),
-        processes.ExecveReturns(task),
-        host.Schedule(0, task),
-    )
+def _exec(task: int) -> tuple[Op, ...]:
+    """Another program in the process."""
+    return (processes.Execve(task), processes.ExecveReturns(task))
+
+
+def _signal(task: int) -> tuple[Op, ...]:
+    """A signal and its handler."""
+    return (signals.Signal(task), signals.SignalDelivered(task), signals.Sigreturn(task))
+
+
+def _cpu(*turns: int) -> tuple[Op, ...]:
+    """What else CPU 0 does: tasks by turns, each of which may return to user mode, its kernel thread, a softirq."""
+    user = (op for task in turns for op in (host.Schedule(0, task), tasks.ReturnToUser(task)))
+    return (*user, host.ScheduleKthread(0), host.SoftirqKernelFpu(0))
 
 
 TINY = Scope(
@@ -233,21 +235,30 @@ TWO_VCPUS = Scope(
 
 HOST = Scope(
     name="host",
-    summary="1 CPU, 2 processes that use AMX, a kernel thread; no KVM",
+    summary="1 CPU, 2 processes that use AMX and execute other programs, a kernel thread; no KVM",
     leaves_out=(
-        "KVM, a second CPU, threads, fork and exit, a second dynamic feature, signal frames that their handler "
-        "changed, other stacks than the default, ptrace, register contents beyond one value an owner"
+        "KVM, a second CPU, threads, fork and exit, signals, a second dynamic feature, ptrace, register contents "
+        "beyond one value an owner, failing allocations"
     ),
     machine=_MACHINE,
-    ops=(
-        *(op for task in (0, 1) for op in (*_host_amx(task), *_process(task))),
-        host.ScheduleKthread(0),
-        host.SoftirqKernelFpu(0),
-        _FAILURE,
+    ops=(*(op for task in (0, 1) for op in (*_host_amx(task), *_exec(task))), *_cpu(0, 1)),
+    tasks=2,
+    alike=frozenset({"tasks"}),
+)
+
+SIGNALS = Scope(
+    name="signals",
+    summary="1 CPU, 2 processes that use AMX and handle signals, a kernel thread; no KVM",
+    leaves_out=(
+        "KVM, a second CPU, threads, fork, exec and exit, a second dynamic feature, signal frames that their handler "
+        "changed, other stacks than the default, ptrace, TILERELEASE, register contents beyond one value an owner, "
+        "failing allocations"
     ),
+    machine=_MACHINE,
+    ops=(*(op for task in (0, 1) for op in (*_host_amx(task)[:-1], *_signal(task))), *_cpu(0, 1)),
     tasks=2,
     alike=frozenset({"tasks"}),
 )
 
 #: Every scope by its name, smallest first.
-SCOPES: dict[str, Scope] = {scope.name: scope for scope in (TINY, SMALL, MIGRATION, TWO_VCPUS, HOST)}
+SCOPES: dict[str, Scope] = {scope.name: scope for scope in (TINY, SMALL, MIGRATION, TWO_VCPUS, HOST, SIGNALS)}

@@ -23,7 +23,7 @@ from xfdfuzz.program.ops import host, kvm, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.text import format_op, format_program, parse
 from xfdfuzz.revisions import resolve
-from xfdfuzz.strategies.scopes import HOST, MIGRATION, SCOPES, TINY, TWO_VCPUS, Scope
+from xfdfuzz.strategies.scopes import HOST, MIGRATION, SCOPES, SIGNALS, TINY, TWO_VCPUS, Scope
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -109,11 +109,11 @@ def test_a_request_that_nothing_clears_is_a_cycle(amx_v1: Exploration) -> None:
 
 
 def test_a_scope_without_a_finding_is_a_statement(run: Run, scope: Callable[[Scope], str]) -> None:
-    name = scope(replace(HOST, name="quiet", ops=tuple(op for op in HOST.ops if isinstance(op, tasks.UserVmovups))))
+    name = scope(replace(HOST, name="quiet", ops=(tasks.UserVmovups(0, 1),)))
     code, out, err = run("explore", "--revision", "v7.3", "--scope", name)
     assert (code, err) == (0, "")
     text = " ".join(out.split())
-    assert "v7.3, scope quiet (1 CPU, 2 processes that use AMX, a kernel thread; no KVM): exhausted: 2 states" in text
+    assert f"v7.3, scope quiet ({HOST.summary}): exhausted: 2 states" in text
     assert "can be broken there." in text
     assert "The scope leaves out KVM, a second CPU" in text
 
@@ -131,11 +131,12 @@ _FEW = tuple(op for op in TINY.ops if not isinstance(op, host.FailAlloc | kvm.Kv
         ("v5.16", replace(MIGRATION, name="moving")),
         ("v5.17", replace(TWO_VCPUS, name="both")),
         ("v5.16", replace(HOST, name="processes")),
+        ("v7.3", replace(SIGNALS, name="handlers")),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_reductions_change_no_verdict(revision: str, reduced: Scope, scope: Callable[[Scope], str]) -> None:
-    depth = {"few": 9, "moving": 9, "both": 8, "processes": 5}[reduced.name]
+    depth = {"few": 9, "moving": 9, "both": 8, "processes": 6, "handlers": 6}[reduced.name]
     name = scope(reduced)
     with_them = explored(revision, name, Limits(depth=depth))
     without = explored(revision, name, Limits(depth=depth), reduced=False)
@@ -185,7 +186,7 @@ def outcome(expander: Expander, packed: bytes, *ops: Op) -> tuple[object, ...]:
     return sorted(done, key=lambda one: one[0]), expander.form_now()
 
 
-@pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST], ids=lambda scope: scope.name)
+@pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
     expander = Expander(Task("v5.16", chosen.name, reduced=False))
     names, canonical = _Names(chosen), Canonical(chosen)
@@ -198,7 +199,7 @@ def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
         assert canonical.form(other) == canonical.form(raw)
 
 
-@pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST], ids=lambda scope: scope.name)
+@pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_what_a_state_leads_to_does_not_depend_on_its_numbering(chosen: Scope) -> None:
     expander = Expander(Task("v5.16", chosen.name))
     names, group = _Names(chosen), [*_groups(chosen)][1]
@@ -322,7 +323,7 @@ def test_coverage_shows_dead_ops(run: Run) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--scope", "huge"), "unknown scope 'huge': expected one of tiny, small, migration, two-vcpus, host"),
+        (("--scope", "huge"), "unknown scope 'huge': expected one of tiny, small, migration, two-vcpus, host, signals"),
         (("--resume", "nowhere.frontier"), "nowhere.frontier: No such file or directory"),
         (("--resume", "broken.frontier"), "broken.frontier: not a frontier, or a broken one: File is not a zip file"),
         (
@@ -343,5 +344,5 @@ def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) ->
 
 def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:
     rows = [json.loads(row) for row in run("list", "scopes", "--format", "json")[1].splitlines()]
-    assert [row["name"] for row in rows] == ["tiny", "small", "migration", "two-vcpus", "host"]
+    assert [row["name"] for row in rows] == ["tiny", "small", "migration", "two-vcpus", "host", "signals"]
     assert all(row["leaves out"] and row["ops"] for row in rows)

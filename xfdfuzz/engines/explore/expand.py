@@ -11,10 +11,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
-from xfdfuzz.engines.explore.independence import asleep_after, cpu_of
+from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after, cpu_of
 from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.workers import load_invariants
 from xfdfuzz.invariants.core import View, Violation, select
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
@@ -114,7 +115,9 @@ class Expander:
         self._arcs_matter = self._sleeps or bool(self.eventually) or task.graph
         self._first = self._packing.pack(self._form(self.now()))
         self._source = b""
-        self._forms: dict[bytes, bytes] = {}
+        # what was told of already: states that are canonical, and the canonical digest of those that are not
+        self._told: set[bytes] = set()
+        self._renamed: dict[bytes, bytes] = {}
         self._blemished: set[bytes] = set()
 
     def first(self) -> tuple[bytes, bytes]:
@@ -131,19 +134,20 @@ class Expander:
     def _expand(self, source: int, entry: Entry, found: Expansion) -> None:
         self._source = raw = self.unpacked(entry.packed)
         self.load(raw)
-        k = self._kernel
-        enabled = [(number, op, cpu_of(op, k)) for number, op in enumerate(self.scope.ops) if op.enabled(k)]
-        tried = [(number, cpu) for number, _, cpu in enabled if entry.asleep >> number & 1]
-        for number, op, cpu in enabled:
+        k, perform, load = self._kernel, self.executor.perform, self.load
+        cpu = cpu_of if self._sleeps else _nowhere
+        enabled = [(number, op, cpu(op, k)) for number, op in enumerate(self.scope.ops) if op.enabled(k)]
+        tried = [(number, place) for number, _, place in enabled if entry.asleep >> number & 1]
+        for number, op, place in enabled:
             if entry.asleep >> number & 1:
                 continue
-            self.load(raw)
-            step = self.executor.perform(op)
+            load(raw)
+            step = perform(op)
             found.transitions += 1
             found.coverage[number, step.result.ret] += 1
-            self._follow(source, number, step, asleep_after(cpu, tried), found)
-            if self._sleeps:
-                tried.append((number, cpu))
+            self._follow(source, number, step, asleep_after(place, tried), found)
+            if place != NOWHERE:
+                tried.append((number, place))
 
     def _follow(self, source: int, number: int, step: Step, asleep: int, found: Expansion) -> None:
         """Judge a step, and note where it leads."""
@@ -160,7 +164,7 @@ class Expander:
             return  # nothing happened, as so often
         packed = self._packing.pack(raw)
         key = digest_of(packed)
-        form = self._forms.get(key)
+        form = key if key in self._told else self._renamed.get(key)
         known = form is not None
         if form is None or key in self._blemished:
             broken = self._selection.broken_in(view)
@@ -177,19 +181,22 @@ class Expander:
 
     def _remember(self, key: bytes, raw: bytes, packed: bytes, found: Expansion) -> bytes:
         """The digest of a state's canonical form; a new state is told."""
-        if len(self._forms) >= _REMEMBERED:
-            self._forms.clear()
+        if len(self._told) + len(self._renamed) >= _REMEMBERED:
+            self._told.clear()
+            self._renamed.clear()
             self._blemished.clear()
         if self._outside():
-            form = _OUTSIDE
-        else:
-            canonical = self._form(raw)
-            self._packing.check(canonical)
-            if canonical is not raw:
-                packed = self._packing.pack(canonical)
-            form = digest_of(packed) if canonical is not raw else key
-            found.states[form] = packed
-        self._forms[key] = form
+            self._renamed[key] = _OUTSIDE
+            return _OUTSIDE
+        canonical = self._form(raw)
+        self._packing.check(canonical)
+        if canonical is raw:
+            self._told.add(key)
+            found.states[key] = packed
+            return key
+        packed = self._packing.pack(canonical)
+        form = self._renamed[key] = digest_of(packed)
+        found.states[form] = packed
         return form
 
     def _form(self, raw: bytes) -> bytes:
@@ -246,6 +253,11 @@ class Expander:
         form = digest_of(self._packing.pack(self._form(bytes(k.system))))
         self.load(raw)
         return form
+
+
+def _nowhere(op: Op, k: Kernel) -> int:
+    """Of no op it matters where it happens."""
+    return NOWHERE
 
 
 def digest_of(packed: bytes) -> bytes:

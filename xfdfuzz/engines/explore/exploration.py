@@ -142,8 +142,8 @@ class _Reporter:
         return self._search.states.path(state)
 
     def _round(self, cycle: Cycle) -> list[Hop]:
-        digests = self._search.states.digests([*cycle.states[1:], cycle.states[0]])
-        return [Hop(op, digest) for op, digest in zip(cycle.ops, digests, strict=True)]
+        targets = [*cycle.states[1:], cycle.states[0]]
+        return [Hop(op, self._search.states.digest(number)) for op, number in zip(cycle.ops, targets, strict=True)]
 
 
 def _shown(program: Program, revision: Revision, violation: Violation) -> Violation:

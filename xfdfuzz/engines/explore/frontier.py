@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from xfdfuzz.engines.explore.expand import Entry, Task, expander
+from xfdfuzz.engines.explore.expand import Task, expander
 from xfdfuzz.engines.explore.liveness import Edge
 from xfdfuzz.engines.explore.search import Breach, Search, Waiting
-from xfdfuzz.engines.explore.states import States
+from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.invariants.core import Violation
 from xfdfuzz.program.text import format_op
 
@@ -59,7 +59,7 @@ def _about(search: Search) -> dict[str, Any]:
         "breaches": [[b.state, b.op, *_fields(b.violation)] for b in search.breaches.values()],
         "pending": [[number, *names] for number, names in search.pending.items()],
         "edges": [[edge.source, edge.op, edge.target, *edge.pending] for edge in search.edges],
-        "arcs": search.arcs,
+        "arcs": [[source, op, ret, digest.hex()] for source, op, ret, digest in search.arcs],
     }
 
 
@@ -68,12 +68,12 @@ def _fields(violation: Violation) -> list[Any]:
 
 
 def _members(search: Search) -> dict[str, bytes]:
-    waiting = [*search.level, *(Waiting(number, entry) for number, entry in search.following.items())]
+    waiting = [*search.level, *search.following.values()]
     return {
         **search.states.to_bytes(),
         "level": array("q", [len(search.level)]).tobytes(),
         "numbers": array("q", [one.number for one in waiting]).tobytes(),
-        "asleep": json.dumps([one.entry.asleep for one in waiting]).encode(),
+        "asleep": json.dumps([one.asleep for one in waiting]).encode(),
         "packed": b"".join(one.entry.packed for one in waiting),
     }
 
@@ -89,16 +89,17 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
     waiting = _waiting(members, len(packed))
     level = array("q", members["level"])[0]
     search = Search(task, States.from_bytes(members, len(digest)), waiting[:level])
-    search.following = dict(waiting[level:])
+    search.following = {search.states.digest(one.number): one for one in waiting[level:]}
     for name in _COUNTS:
         setattr(search, name, about["counts"][name])
     search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
     for state, op, *violation in about["breaches"]:
         breach = Breach(state, op, Violation(*violation))
         search.breaches[breach.violation.bucket] = breach
-    search.pending = {number: tuple(names) for number, *names in about["pending"]}
+    for number, *names in about["pending"]:
+        search.wait(number, tuple(names))
     search.edges = [Edge(source, op, target, tuple(names)) for source, op, target, *names in about["edges"]]
-    search.arcs = [(source, op, ret, target) for source, op, ret, target in about["arcs"]]
+    search.arcs = [(source, op, ret, bytes.fromhex(digest)) for source, op, ret, digest in about["arcs"]]
     return search
 
 
@@ -109,4 +110,5 @@ def _waiting(members: dict[str, bytes], size: int) -> list[Waiting]:
     if len(numbers) * size != len(packed):
         raise ValueError("its states have another size than this scope's")
     states = [packed[at : at + size] for at in range(0, len(packed), size)]
-    return [Waiting(number, Entry(state, ops)) for number, state, ops in zip(numbers, states, asleep, strict=True)]
+    thin = Pieces().thin
+    return [Waiting(number, thin(state), ops) for number, state, ops in zip(numbers, states, asleep, strict=True)]

@@ -40,8 +40,10 @@ def cpu_of(op: Op, k: Kernel) -> int:
 
 
 def asleep_after(chosen: int, tried: Sequence[tuple[int, int]]) -> int:
-    """What sleeps in the state after an op of CPU ``chosen``, as a bitmap of ops; ``tried``: (op, its CPU)s before it
-    or asleep with it."""
+    """What sleeps in the state after an op of CPU ``chosen``, as a bitmap of ops.
+
+    ``tried``: those with a CPU of their own, by number, that were tried before it or sleep with it.
+    """
     if chosen == NOWHERE or not tried:
         return 0
-    return sum(1 << number for number, cpu in tried if cpu not in (NOWHERE, chosen))
+    return sum(1 << number for number, cpu in tried if cpu != chosen)

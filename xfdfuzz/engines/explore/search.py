@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
 from xfdfuzz.engines.explore.liveness import Edge
-from xfdfuzz.engines.explore.states import States
+from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.invariants.core import Violation
 
@@ -25,10 +25,16 @@ _AHEAD = 16
 
 
 class Waiting(NamedTuple):
-    """A state, by number, that waits to be expanded."""
+    """A state that waits to be expanded: its number, its bytes in pieces, and the ops that sleep in it."""
 
     number: int
-    entry: Entry
+    pieces: tuple[bytes, ...]
+    asleep: int
+
+    @property
+    def entry(self) -> Entry:
+        """What a worker gets."""
+        return Entry(b"".join(self.pieces), self.asleep)
 
 
 class Breach(NamedTuple):
@@ -53,15 +59,15 @@ class Search:
     """A search and all that it knows; what a frontier file keeps.
 
     ``depth`` is how many levels are complete: every program of so many ops is covered.  ``level`` is what is left to
-    expand of the next, ``following`` what that has led to so far, by number.  ``pending`` and ``edges`` are for
-    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.  ``stopped`` says
-    why the search ended early.
+    expand of the next, ``following`` what that has led to so far, by digest.  ``pending``, by number, and ``edges``
+    are for :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, digest) for a graph.
+    ``stopped`` says why the search ended early.
     """
 
     task: Task
     states: States
     level: list[Waiting]
-    following: dict[int, Entry] = field(default_factory=dict)
+    following: dict[bytes, Waiting] = field(default_factory=dict)
     depth: int = 0
     transitions: int = 0
     seconds: float = 0.0
@@ -69,14 +75,16 @@ class Search:
     breaches: dict[str, Breach] = field(default_factory=dict)
     pending: dict[int, tuple[str, ...]] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
-    arcs: list[tuple[int, int, int | str, int]] = field(default_factory=list)
+    arcs: list[tuple[int, int, int | str, bytes]] = field(default_factory=list)
     stopped: str = ""
+    _pieces: Pieces = field(default_factory=Pieces)
+    _pending_numbers: dict[bytes, int] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, task: Task) -> Search:
         """A search that has met the booted system; its task must be no earlier search's."""
         digest, packed = expander(task).first()
-        return cls(task, States(digest), [Waiting(0, Entry(packed))])
+        return cls(task, States(digest), [Waiting(0, (packed,), 0)])
 
     @property
     def exhausted(self) -> bool:
@@ -136,28 +144,34 @@ class Search:
         ]
         self.breaches.update((breach.violation.bucket, breach) for breach in breaches)
         if not self.level:
-            self.level = [Waiting(number, entry) for number, entry in self.following.items()]
+            self.level = [*self.following.values()]
             self.following = {}
             self.depth += 1
         return breaches
 
     def _follow(self, source: int, arc: Arc, found: Expansion) -> None:
-        number = self.states.number(arc.digest)
-        if number is None:
+        waiting = self.following.get(arc.digest)
+        if waiting is not None:
+            # a state that is met again in the same level keeps asleep what all ways to it let sleep
+            self.following[arc.digest] = waiting._replace(asleep=waiting.asleep & arc.asleep)
+        elif arc.digest not in self.states:
             number = self.states.add(arc.digest, source, arc.op)
             # every arc between states with something pending is wanted
             asleep = 0 if arc.pending else arc.asleep
-            self.following[number] = Entry(found.states[arc.digest], asleep)
+            pieces = self._pieces.thin(found.states[arc.digest])
+            self.following[arc.digest] = Waiting(number, pieces, asleep)
             if arc.pending:
-                self.pending[number] = arc.pending
-        elif number in self.following and self.following[number].asleep & ~arc.asleep:
-            entry = self.following[number]
-            self.following[number] = Entry(entry.packed, entry.asleep & arc.asleep)
+                self.wait(number, arc.pending)
         if arc.pending and source in self.pending:
             both = tuple(name for name in arc.pending if name in self.pending[source])
-            self.edges.append(Edge(source, arc.op, number, both))
+            self.edges.append(Edge(source, arc.op, self._pending_numbers[arc.digest], both))
         if self.task.graph:
-            self.arcs.append((source, arc.op, arc.ret, number))
+            self.arcs.append((source, arc.op, arc.ret, arc.digest))
+
+    def wait(self, number: int, pending: tuple[str, ...]) -> None:
+        """In a state something is pending, by the invariants of these names."""
+        self.pending[number] = pending
+        self._pending_numbers[self.states.digest(number)] = number
 
 
 def _reached(limits: Limits, seconds: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from typing import NamedTuple
+
+#: Bytes that are kept together: what differs between two states is mostly in a few of such pieces.
+_PIECE = 96
 
 
 class Hop(NamedTuple):
@@ -18,42 +20,44 @@ class States:
     """States by number, in the order in which they were met: 0 is the first one."""
 
     def __init__(self, first: bytes) -> None:
-        self._numbers: dict[bytes, int] = {first: 0}
+        self._known = {first}
+        self._digests = [first]
         self._parents = array("q", [-1])
         self._ops = array("H", [0])
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._digests)
 
-    def number(self, digest: bytes) -> int | None:
-        """The number of the state with that digest, None if it was never met."""
-        return self._numbers.get(digest)
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._known
 
     def add(self, digest: bytes, parent: int, op: int) -> int:
         """Number a new state, first met by ``op`` from ``parent``."""
-        number = self._numbers[digest] = len(self._numbers)
+        self._known.add(digest)
+        self._digests.append(digest)
         self._parents.append(parent)
         self._ops.append(op)
-        return number
+        return len(self._digests) - 1
+
+    def digest(self, number: int) -> bytes:
+        """The digest of a state."""
+        return self._digests[number]
+
+    def numbers(self) -> dict[bytes, int]:
+        """The number of every state by its digest."""
+        return {digest: number for number, digest in enumerate(self._digests)}
 
     def path(self, number: int) -> list[Hop]:
         """A shortest path from the first state."""
-        numbers = []
+        hops = []
         while number:
-            numbers.append(number)
+            hops.append(Hop(self._ops[number], self._digests[number]))
             number = self._parents[number]
-        numbers.reverse()
-        return [Hop(self._ops[one], digest) for one, digest in zip(numbers, self.digests(numbers), strict=True)]
-
-    def digests(self, numbers: Sequence[int]) -> list[bytes]:
-        """The digests of some states; it takes a walk over all."""
-        wanted = set(numbers)
-        found = {number: digest for digest, number in self._numbers.items() if number in wanted}
-        return [found[number] for number in numbers]
+        return hops[::-1]
 
     def to_bytes(self) -> dict[str, bytes]:
         """Everything, by member."""
-        digests = b"".join(self._numbers)
+        digests = b"".join(self._digests)
         return {"digests": digests, "parents": self._parents.tobytes(), "ops": self._ops.tobytes()}
 
     @classmethod
@@ -61,10 +65,23 @@ class States:
         """What :meth:`to_bytes` gave, with digests of ``size`` bytes; raises ValueError if that cannot be."""
         digests = members["digests"]
         states = cls(b"")
-        states._numbers = {digests[i : i + size]: i // size for i in range(0, len(digests), size)}
+        states._digests = [digests[at : at + size] for at in range(0, len(digests), size)]
+        states._known = set(states._digests)
         states._parents, states._ops = array("q"), array("H")
         states._parents.frombytes(members["parents"])
         states._ops.frombytes(members["ops"])
-        if not len(states._numbers) == len(states._parents) == len(states._ops):
+        if not len(states._known) == len(states._parents) == len(states._ops):
             raise ValueError("its parts do not belong together")
         return states
+
+
+class Pieces:
+    """Keeps the bytes of many states that are alike: in pieces, each different one once."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[bytes, bytes] = {}
+
+    def thin(self, packed: bytes) -> tuple[bytes, ...]:
+        """The pieces of a state; join them to have it back."""
+        pieces = [packed[at : at + _PIECE] for at in range(0, len(packed), _PIECE)]
+        return tuple([self._pieces.setdefault(piece, piece) for piece in pieces])
