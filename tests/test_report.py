@@ -411,6 +411,7 @@ def test_json_of_a_campaign() -> None:
         "interrupted": False,
         "doubts": [],
         "engines": {"scout": {"examples": 3, "steps": 40}},
+        "landmarks": 0,
     }
 
 

@@ -11,9 +11,10 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz import cli
-from xfdfuzz.engines.campaign import NewsFound
+from xfdfuzz.engines.campaign import NewsFound, OutOfTime
 from xfdfuzz.engines.fuzz import JudgedRun, Report, ViolationCampaign, fuzz
 from xfdfuzz.engines.genome import Gene, Genome, Walker, shortened
+from xfdfuzz.engines.hunt import BothEngines
 from xfdfuzz.engines.machine import HandedOver, choices, machine_for, search_settings, shrunk
 from xfdfuzz.engines.minimise import shows
 from xfdfuzz.engines.replay import judge
@@ -39,8 +40,16 @@ def findings(report: Report) -> list[tuple[str, str, str]]:
     return [(f.violation.bucket, f.engine, format_program(f.program)) for f in report.findings]
 
 
-@pytest.mark.parametrize(("engine", "examples"), [("scout", 300), ("both", 850)])
-def test_a_seed_gives_the_same_findings_programs_and_coverage_again(engine: str, examples: int) -> None:
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = tuple((kind, examples // 20) for kind, examples in BothEngines.TURNS)
+    monkeypatch.setattr(BothEngines, "TURNS", turns)
+
+
+@pytest.mark.parametrize(("engine", "examples"), [("scout", 300), ("both", 300)])
+def test_a_seed_gives_the_same_findings_programs_and_coverage_again(
+    engine: str, examples: int, short_turns: None
+) -> None:
     revision = resolve("v7.3", revert=["b45f72177594", "10e4b5166df9"])
     first, second = (fuzz(revision, engine=engine, seed=3, examples=examples, known=OPEN) for _ in range(2))
     assert findings(first) == findings(second)
@@ -51,8 +60,8 @@ def test_a_seed_gives_the_same_findings_programs_and_coverage_again(engine: str,
     assert fuzz(revision, engine=engine, seed=4, examples=examples, known=OPEN).stats.coverage != first.stats.coverage
 
 
-def test_both_take_turns_and_are_credited() -> None:
-    stats = fuzz(resolve("v7.3"), engine="both", seed=1, examples=850, known=OPEN).stats
+def test_both_take_turns_and_are_credited(short_turns: None) -> None:
+    stats = fuzz(resolve("v7.3"), engine="both", seed=1, examples=250, known=OPEN).stats
     assert set(stats.engines) == {"scout", "hypothesis"}
     assert sum(effort.examples for effort in stats.engines.values()) == stats.examples
     assert sum(effort.steps for effort in stats.engines.values()) == stats.steps
@@ -115,6 +124,22 @@ def test_a_gene_that_nothing_enables_is_left_out() -> None:
     enter, create = Gene(RULES["vm_enter"], (0,)), Gene(RULES["kvm_create_vm"], (0,))
     looking = campaign(revision="v7.3")
     assert choices(looking, Genome(0, 0, (enter, create))) == choices(looking, Genome(0, 0, (create,)))
+
+
+def test_a_kept_run_is_where_its_program_leads() -> None:
+    looking = campaign(revision="v7.3")
+    looking.known |= OPEN
+    looking.max_examples = 150
+    scout = Scout(looking, 2, 50)
+    with pytest.raises(OutOfTime):
+        scout.search()
+    assert len(scout.kept) > 100
+    walker = Walker(looking)
+    for kept in scout.kept[::10]:
+        walker.power_on(kept.genome)
+        for gene in kept.genome.genes:
+            walker.perform(gene)
+        assert bytes(walker.run.save().system) == bytes(kept.saved.system)
 
 
 def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

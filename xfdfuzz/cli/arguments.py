@@ -94,7 +94,7 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
     )
 
 
-def add_engine(command: argparse.ArgumentParser, default: str = "hypothesis") -> None:
+def add_engine(command: argparse.ArgumentParser, default: str = "both") -> None:
     """The option that chooses what searches."""
     command.add_argument(
         "--engine",

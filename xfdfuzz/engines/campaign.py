@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
@@ -65,13 +66,17 @@ class NotReproducibleError(Exception):
 
 @dataclass
 class Stats:
-    """Counts; ``seen[op, ret]`` counts how often an op class gave a result, ``engines`` what each engine executed."""
+    """Counts; ``seen[op, ret]`` counts how often an op class gave a result, ``engines`` what each engine executed.
+
+    ``landmarks`` is how many the scout has passed (:mod:`engines.landmarks`).
+    """
 
     examples: int = 0
     steps: int = 0
     seconds: float = 0.0
     seen: Counter[tuple[type[Op], int | str]] = field(default_factory=Counter)
     engines: dict[str, Effort] = field(default_factory=dict)
+    landmarks: int = 0
 
     def count(self, op: Op, result: Result) -> None:
         """One more execution of ``op``."""
@@ -175,6 +180,10 @@ class Run:
 
     def situation(self) -> Situation:
         """Who can do what now."""
+        raise NotImplementedError
+
+    def landmarks(self) -> Iterable[Landmark]:
+        """What the last op has passed (:mod:`engines.landmarks`)."""
         raise NotImplementedError
 
     def save(self) -> Any:

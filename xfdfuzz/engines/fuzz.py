@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, Phase, settings
 
 from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
+from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.machine import KernelMachine
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
@@ -99,11 +101,16 @@ class JudgedRun(Run):
         if step.result.ret == NOT_ENABLED:
             return
         self.done(op, step.result)
+        self._last = step
         self.judge(self.checker.check(step))
 
     def situation(self) -> Situation:
         """Who can do what on the kernel."""
         return self._situations.now(self.executor.kernel)
+
+    def landmarks(self) -> Iterable[Landmark]:
+        """Those of the last op that was executed."""
+        return landmarks.passed(self.executor.kernel, self._last)
 
     def save(self) -> Saved:
         """Where the run is."""

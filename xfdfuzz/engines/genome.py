@@ -51,16 +51,18 @@ class Walker(EveryRule):
             self._runs[machine] = self._campaign.start(machine)
             self._booted[machine, None] = self._runs[machine].save()
         self.run = self._runs[machine]
-        self.domains = domains(machine)
         if (machine, boot) not in self._booted:
             self.run.restore(self._booted[machine, None])
             for op in boot(machine):
                 self.run.execute(op)
             self._booted[machine, boot] = self.run.save()
-        self.go_on_from(self._booted[machine, boot])
+        self.resume(genome, self._booted[machine, boot])
 
-    def go_on_from(self, saved: Any) -> None:
-        """Be where this machine's run once was."""
+    def resume(self, genome: Genome, saved: Any) -> None:
+        """Be where a run of the genome once was."""
+        machine = MACHINES[genome.machine]
+        self.run = self._runs[machine]
+        self.domains = domains(machine)
         self.run.restore(saved)
         self.now = self.run.situation()
 

@@ -25,6 +25,7 @@ def campaign(report: Report) -> dict[str, Any]:
         "revision": report.revision.label,
         **search(report),
         "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
+        "landmarks": report.stats.landmarks,
         "findings": [finding(found) for found in report.findings],
     }
 

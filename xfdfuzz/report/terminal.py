@@ -166,7 +166,8 @@ def coverage(out: Console, report: Report) -> None:
     """How often each op gave each result, and the ops that never ran: those are a gap in the campaign."""
     seen = report.stats.coverage
     line(out)
-    line(out, (f"coverage: {report.stats.pairs} pairs of op and result", "bold"))
+    landmarks = f", {report.stats.landmarks} landmarks" if report.stats.landmarks else ""
+    line(out, (f"coverage: {report.stats.pairs} pairs of op and result{landmarks}", "bold"))
     rows = [
         (op, "  ".join(f"{result} {count}" for result, count in seen[op].most_common())) for op in OPS if seen.get(op)
     ]
