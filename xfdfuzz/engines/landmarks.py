@@ -1,7 +1,7 @@
 """Abstract states: what tells a new situation from one that was seen, without register contents.
 
-A *landmark* is a small projection of a system: of a CPU, of the task on it, of the buffer that it works on, or of a vCPU.
-Their fields are modes, flags and masks, so there are some hundreds of each, where there are millions of states.
+A *landmark* is a small projection: of a CPU, of the task on it, of the buffer that it works on, or of a vCPU.  Their
+fields are modes, flags and masks, so there are some hundreds of each, where there are millions of states.
 """
 
 from __future__ import annotations

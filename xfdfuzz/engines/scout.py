@@ -1,8 +1,8 @@
 """The scout: programs straight on the model, without Hypothesis around every step.
 
 It draws rules from the same slots and arguments from the same declarations as the Hypothesis machine.  What it adds is
-memory: where a program passes a landmark that none has passed before, the run is kept.  Other programs go on from there,
-at the cost of a memory copy, or repeat what led there with changes.
+memory: where a program passes a landmark that none has passed before, the run is kept.  Others go on from there, at the
+cost of a memory copy, or repeat what led there with changes.
 """
 
 from __future__ import annotations
