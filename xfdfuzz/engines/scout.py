@@ -20,7 +20,7 @@ from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
 
 #: Of all programs, those that begin anew, and those that go on from a kept run; the rest repeat one with changes.
-_FRESH, _GOING_ON = 0.5, 0.35
+_FRESH, _GOING_ON = 0.7, 0.2
 #: A run is kept if so many rules at least can follow.
 _ROOM = 8
 #: So many runs are kept, 5 KB or so each; then a new one takes the place of any.
