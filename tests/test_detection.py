@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.cli import main
+from xfdfuzz.engines import ENGINES, YARDSTICKS
 from xfdfuzz.engines.detection import Subject, detect, fixes, known_bugs, remaining, series
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, lines, resolve
@@ -43,14 +44,15 @@ def test_a_program_is_looked_for_on_the_newest_revision_that_it_breaks() -> None
     assert {bucket.partition("@")[0] for bucket in subject.buckets} == {"permission-only-grows"}
 
 
-def test_a_reverted_fix_is_detected_and_an_applied_one_is_not() -> None:
+@pytest.mark.parametrize("engine", [*ENGINES, *YARDSTICKS])
+def test_a_reverted_fix_is_detected_and_an_applied_one_is_not(engine: str) -> None:
     broken, sound = "v5.16", "v5.16+063452fd94d1"
-    found = detect(Subject("fix", "overwrite", "", broken, sound), "hypothesis", 1, 60)
+    found = detect(Subject("fix", "overwrite", "", broken, sound), engine, 1, 60)
     assert found.bucket.partition("@")[0] in ("permission-only-grows", "host-features-permitted")
     assert found.examples > 0
-    assert not detect(Subject("fix", "nothing", "", sound, sound), "hypothesis", 1, 1).bucket
+    assert not detect(Subject("fix", "nothing", "", sound, sound), engine, 1, 1).bucket
     # a kernel without the fix is no control: all that it shows, both show
-    assert not detect(Subject("fix", "same", "", broken, broken), "hypothesis", 1, 1).bucket
+    assert not detect(Subject("fix", "same", "", broken, broken), engine, 1, 1).bucket
 
 
 def test_the_control_campaign_tells_what_is_still_found() -> None:

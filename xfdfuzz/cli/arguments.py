@@ -94,13 +94,15 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
     )
 
 
-def add_engine(command: argparse.ArgumentParser, default: str = "both") -> None:
+def add_engine(
+    command: argparse.ArgumentParser, default: str = "both", choices: tuple[str, ...] = ENGINES, also: str = ""
+) -> None:
     """The option that chooses what searches."""
     command.add_argument(
         "--engine",
-        choices=ENGINES,
+        choices=choices,
         default=default,
-        help=f"what searches: Hypothesis, the scout, which is faster, or both in turns (default: {default})",
+        help=f"what searches: Hypothesis, the scout, which is faster, or both in turns{also} (default: {default})",
     )
 
 

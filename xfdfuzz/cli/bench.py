@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from xfdfuzz.cli.arguments import Commands, add_command, add_engine, natural, positive, seconds
 from xfdfuzz.cli.exits import CLEAN, VIOLATION, BadInput
 from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program
+from xfdfuzz.engines import ENGINES, YARDSTICKS
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.detection import Subject
@@ -36,7 +37,8 @@ def add(commands: Commands) -> None:
         metavar="FILE|DIR",
         help="the programs that stand for known bugs (default: bugs/ of the corpus that comes with xfdfuzz)",
     )
-    add_engine(command)
+    yardsticks = "; a random walk and exploring, for comparison"
+    add_engine(command, choices=(*ENGINES, *YARDSTICKS), also=yardsticks)
     command.add_argument("--seeds", type=positive, default=5, metavar="N", help="searches for each bug (default: 5)")
     command.add_argument(
         "--time", type=seconds, default=60.0, metavar="SECONDS", help="longest search, CPU time (default: 60)"
@@ -57,7 +59,8 @@ def _bench(args: argparse.Namespace) -> int:
 
     load_invariants(args.invariants)
     chosen = _subjects(args)
-    plan = Plan(args.engine, args.seeds, args.time, args.control)
+    # exploring draws nothing, so once is enough
+    plan = Plan(args.engine, 1 if args.engine == "explore" else args.seeds, args.time, args.control)
     err = terminal.console(sys.stderr)
 
     def on_row(row: Row) -> None:

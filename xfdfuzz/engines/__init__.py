@@ -2,3 +2,5 @@
 
 #: What can search for violations; engines.hunt has them.
 ENGINES = ("hypothesis", "scout", "both")
+#: What detection is measured with besides; engines.yardsticks has them.
+YARDSTICKS = ("random", "explore")

@@ -20,6 +20,7 @@ from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import KINDS, STEPS
 from xfdfuzz.engines.replay import judge, revisions_for
 from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
+from xfdfuzz.engines.yardsticks import RandomWalk, exhaust
 from xfdfuzz.invariants.core import Violation, load
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import PATCHES, Patch, Revision, RevisionError, lines, names, resolve, selects
@@ -58,7 +59,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Detection:
-    """One search: CPU seconds and examples to the violation; ``bucket`` is empty if there was none."""
+    """One search: CPU seconds and examples, or states, to the violation; ``bucket`` is empty if there was none."""
 
     seed: int
     seconds: float
@@ -205,14 +206,24 @@ class DetectionRun(JudgedRun):
 def detect(subject: Subject, engine: str, seed: int, seconds: float) -> Detection:
     """Search the broken kernel for at most so many CPU seconds."""
     load()
+    if engine == "explore":
+        end = exhaust(resolve(subject.broken), resolve(subject.sound), subject.buckets, seconds)
+        return Detection(seed, end.seconds, end.states, end.bucket)
     campaign = DetectionCampaign(
         revision=resolve(subject.broken), sound=resolve(subject.sound), buckets=subject.buckets, cpu_seconds=seconds
     )
     try:
-        found = KINDS[engine](campaign, seed, STEPS).find()
+        bucket = _first(campaign, engine, seed)
     except OutOfTime:
         return Detection(seed, campaign.spent, campaign.stats.examples, "")
-    return Detection(seed, campaign.spent, campaign.stats.examples + 1, found.bucket)
+    return Detection(seed, campaign.spent, campaign.stats.examples + 1, bucket)
+
+
+def _first(campaign: DetectionCampaign, engine: str, seed: int) -> str:
+    """The bucket of the first violation that counts; raises OutOfTime."""
+    if engine == "random":
+        return RandomWalk(campaign, seed, STEPS).search().news.bucket
+    return KINDS[engine](campaign, seed, STEPS).find().bucket
 
 
 def remaining(subject: Subject, engine: str, buckets: Sequence[str], seconds: float) -> tuple[str, ...]:
@@ -232,7 +243,9 @@ def measure(subject: Subject, plan: Plan, invariants: tuple[str, ...]) -> Row:
     load_invariants(invariants)
     with users_errors_named():
         row = Row(subject, tuple(detect(subject, plan.engine, seed, plan.seconds) for seed in range(plan.seeds)))
-        still = remaining(subject, plan.engine, row.buckets, plan.control) if row.buckets and plan.control else ()
+        # the yardsticks have no control of their own
+        engine = plan.engine if plan.engine in KINDS else "both"
+        still = remaining(subject, engine, row.buckets, plan.control) if row.buckets and plan.control else ()
         return replace(row, still=still)
 
 
