@@ -33,7 +33,8 @@ from xfdfuzz.revisions import Revision, resolve
 class Finding:
     """A violation with the plainest program that shows it; ``file`` once it was saved.
 
-    ``engine`` found the first program with it.
+    ``engine`` found the first program with it.  ``shown``: whether replaying the program breaks the invariant, as it
+    does but for a cycle that only going round for ever makes bad.
     """
 
     violation: Violation
@@ -41,6 +42,7 @@ class Finding:
     revision: Revision
     file: Path | None = None
     engine: str = "hypothesis"
+    shown: bool = True
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,9 @@ def text(finding: Finding) -> str:
     program, violation, revision = finding.program, finding.violation, finding.revision
     # the message may be that of a user's invariant and hold anything
     title = " ".join(CONTROL.sub(" ", f"{violation.invariant}: {violation.message}").split())
-    expectation = Expectation(revision.name, "violates", (violation.invariant,))
+    expect = (Expectation(revision.name, "violates", (violation.invariant,)),) if finding.shown else ()
     return format_program(
-        replace(program, title=title, expect=(expectation,), apply=revision.applied, revert=revision.reverted)
+        replace(program, title=title, expect=expect, apply=revision.applied, revert=revision.reverted)
     )
 
 

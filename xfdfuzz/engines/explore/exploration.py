@@ -31,12 +31,11 @@ from xfdfuzz.strategies.scopes import SCOPES, Scope
 class Lasso:
     """What stays pending for ever: a program that leads there, the last ``loop`` ops of which can be repeated for ever.
 
-    ``finding`` has the program of both; ``confirmed`` is whether its replay breaks the invariant in the end too.
+    ``finding`` has the program of both.
     """
 
     finding: Finding
     loop: tuple[Op, ...]
-    confirmed: bool
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class _Reporter:
             self.known_met += 1
             return
         program = self._tracer.program(self._path(breach.state), breach.violation.bucket, breach.op)
-        self.findings.append(Finding(_shown(program, self._revision, breach.violation), program, self._revision))
+        self.findings.append(self._finding(_shown(program, self._revision, breach.violation), program))
         self._on_finding(self.findings[-1])
 
     def lasso(self, cycle: Cycle) -> Lasso:
@@ -135,8 +134,11 @@ class _Reporter:
         first, last = len(stem.ops) + 1, len(whole.ops)
         message = f"ops {first} to {last} can be repeated for ever and what is pending stays"
         violation = Violation(inv.name, inv.severity, "cycle", message, last)
-        confirmed = inv.name in judge(whole, self._revision, expectations=False).broken
-        return Lasso(Finding(violation, whole, self._revision), loop, confirmed)
+        shown = inv.name in judge(whole, self._revision, expectations=False).broken
+        return Lasso(self._finding(violation, whole, shown), loop)
+
+    def _finding(self, violation: Violation, program: Program, shown: bool = True) -> Finding:
+        return Finding(violation, program, self._revision, engine="explore", shown=shown)
 
     def _path(self, state: int) -> list[Hop]:
         return self._search.states.path(state)
