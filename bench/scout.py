@@ -13,7 +13,7 @@ from statistics import median
 
 from bench.model import ContentCampaign
 from xfdfuzz.engines.campaign import OutOfTime, Stats
-from xfdfuzz.engines.hunt import KINDS, STEPS
+from xfdfuzz.engines.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 
@@ -22,7 +22,7 @@ def searched(engine: str, revision: Revision, seed: int, examples: int) -> tuple
     """What was executed, in how many CPU seconds."""
     campaign = ContentCampaign(revision=revision, max_examples=examples)
     start = time.process_time()
-    with suppress(OutOfTime):
+    with suppress(OutOfTime), imports_out_of_the_collectors_way():
         KINDS[engine](campaign, seed, STEPS).find()
     return campaign.stats, time.process_time() - start
 

@@ -157,7 +157,8 @@ def of_xfdfuzz(revision: Revision) -> Graph:
             arcs.add(Arc(source, number, result, _met(step), _target(k, source, step)))
             if step.result.ret == PANIC or k.vms[1].exists:
                 continue
-            clear_dead(k)
+            for vcpu, ideal in zip(k.vcpus, k.system.ghost.vcpus, strict=True):
+                clear_dead(vcpu, ideal)
             form = canonical.form(bytes(k.system))
             if form not in seen:
                 seen.add(form)

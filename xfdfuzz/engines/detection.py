@@ -17,7 +17,7 @@ from statistics import median
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import OutOfTime
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
-from xfdfuzz.engines.hunt import KINDS, STEPS
+from xfdfuzz.engines.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
 from xfdfuzz.engines.replay import judge, revisions_for
 from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.engines.yardsticks import RandomWalk, exhaust
@@ -213,7 +213,8 @@ def detect(subject: Subject, engine: str, seed: int, seconds: float) -> Detectio
         revision=resolve(subject.broken), sound=resolve(subject.sound), buckets=subject.buckets, cpu_seconds=seconds
     )
     try:
-        bucket = _first(campaign, engine, seed)
+        with imports_out_of_the_collectors_way():
+            bucket = _first(campaign, engine, seed)
     except OutOfTime:
         return Detection(seed, campaign.spent, campaign.stats.examples, "")
     return Detection(seed, campaign.spent, campaign.stats.examples + 1, bucket)

@@ -130,7 +130,7 @@ def hunt(
     began = time.monotonic()
     campaign.deadline = None if seconds is None else began + seconds
     searching = KINDS[engine](campaign, seed, steps)
-    with PatientInterrupt() as ctrl_c, _imports_out_of_the_collectors_way():
+    with PatientInterrupt() as ctrl_c, imports_out_of_the_collectors_way():
 
         def progress() -> None:
             ctrl_c.check()
@@ -153,7 +153,7 @@ def hunt(
 
 
 @contextmanager
-def _imports_out_of_the_collectors_way() -> Iterator[None]:
+def imports_out_of_the_collectors_way() -> Iterator[None]:
     """Each full collection walks all modules, which stay for good: 7 % of a campaign's time without this."""
     gc.freeze()
     try:

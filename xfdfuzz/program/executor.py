@@ -35,10 +35,11 @@ class Executor:
             return Step(self.count, op, copy_of(system), system, Result(NOT_ENABLED), ())
         return self.perform(op)
 
-    def perform(self, op: Op) -> Step:
-        """Execute one op that is enabled, on a host that lives."""
+    def perform(self, op: Op, before: System | None = None) -> Step:
+        """Execute one op that is enabled, on a host that lives; ``before`` is a copy of the system, if there is one."""
         k = self.kernel
-        before = copy_of(k.system)
+        if before is None:
+            before = copy_of(k.system)
         self.count += 1
         k.events.clear()
         try:

@@ -24,7 +24,7 @@ from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program.ghost import OWNER_SHIFT, task_token, vcpu_token
 from xfdfuzz.strategies.scopes import Scope
 
@@ -34,15 +34,12 @@ _KERNELS_OWN = bytes(range(1 << OWNER_SHIFT))
 _SKIPS = 2
 
 
-def clear_dead(k: Kernel) -> None:
+def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:
     """Set to 0 what is written before it is read again."""
-    for nr, vcpu in enumerate(k.vcpus):
-        if not vcpu.exists:
-            continue
+    if vcpu.exists:
         if not vcpu.run_over:
             vcpu.run_ret = 0
             vcpu.run.exit_reason = 0
-        ideal = k.system.ghost.vcpus[nr]
         if not ideal.insn_owed:
             ideal.owed_value = 0
             if not vcpu.exit_pending:

@@ -7,9 +7,10 @@ import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import sha256
 from typing import NamedTuple
 
+from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after, cpu_of
 from xfdfuzz.engines.explore.packing import Packing
@@ -107,6 +108,9 @@ class Expander:
         self._address = ctypes.addressof(self._kernel.system)  # type: ignore[arg-type]
         self._packing = Packing(self.scope, bytes(self._kernel.system))
         self._canonical = Canonical(self.scope) if task.reduced else None
+        # whose dead fields are cleared
+        pairs = zip(self._kernel.vcpus, self._kernel.system.ghost.vcpus, strict=True)
+        self._vcpus = [*pairs][: self.scope.vcpus] if task.reduced else []
         self._selection = select(revision.name)
         self.eventually = [inv for inv in self._selection.at_end if inv.progress]
         # with one CPU no two ops are independent
@@ -137,12 +141,13 @@ class Expander:
         k, perform, load = self._kernel, self.executor.perform, self.load
         cpu = cpu_of if self._sleeps else _nowhere
         enabled = [(number, op, cpu(op, k)) for number, op in enumerate(self.scope.ops) if op.enabled(k)]
+        before = copy_of(k.system)
         tried = [(number, place) for number, _, place in enabled if entry.asleep >> number & 1]
         for number, op, place in enabled:
             if entry.asleep >> number & 1:
                 continue
             load(raw)
-            step = perform(op)
+            step = perform(op, before)
             found.transitions += 1
             found.coverage[number, step.result.ret] += 1
             self._follow(source, number, step, asleep_after(place, tried), found)
@@ -157,9 +162,11 @@ class Expander:
             return
         if step.result.ret == PANIC:
             return
-        if self._canonical:
-            clear_dead(self._kernel)
         raw = bytes(self._kernel.system)
+        if raw != self._source:
+            for vcpu, ideal in self._vcpus:
+                clear_dead(vcpu, ideal)
+            raw = bytes(self._kernel.system)
         if raw == self._source and not self._graph:
             return  # nothing happened, as so often
         packed = self._packing.pack(raw)
@@ -248,8 +255,8 @@ class Expander:
         """The digest of the canonical form of the state that the system is in."""
         k = self._kernel
         raw = bytes(k.system)
-        if self._canonical:
-            clear_dead(k)
+        for vcpu, ideal in self._vcpus:
+            clear_dead(vcpu, ideal)
         form = digest_of(self._packing.pack(self._form(bytes(k.system))))
         self.load(raw)
         return form
@@ -262,7 +269,7 @@ def _nowhere(op: Op, k: Kernel) -> int:
 
 def digest_of(packed: bytes) -> bytes:
     """128 bits: among 10 million states, two with one digest have a probability below 1e-24."""
-    return blake2b(packed, digest_size=16).digest()
+    return sha256(packed).digest()[:16]
 
 
 @functools.lru_cache(maxsize=1)

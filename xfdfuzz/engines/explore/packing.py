@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from operator import itemgetter
 from typing import Any
 
 from xfdfuzz.kernel import state as st
@@ -18,12 +19,13 @@ class Packing:
 
     def __init__(self, scope: Scope, first: bytes) -> None:
         self._ranges = _ranges(scope)
+        self._parts = itemgetter(*(slice(start, end) for start, end in self._ranges))
         self._rest = _complement(self._ranges)
         self._constant = self._outside(first)
 
     def pack(self, raw: bytes) -> bytes:
         """What can differ, of a system's bytes."""
-        return b"".join([raw[start:end] for start, end in self._ranges])
+        return b"".join(self._parts(raw))
 
     def unpack(self, packed: bytes) -> bytes:
         """The system's bytes again."""

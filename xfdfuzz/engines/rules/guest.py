@@ -140,11 +140,6 @@ class GuestRules(Rules):
         """OUT."""
         self.do(guest.GuestOut(self.guest(vcpu)))
 
-    @on("vcpus", n=targets)
-    def pend_init(self, n: int) -> None:
-        """An INIT arrives."""
-        self.do(guest.PendInit(self.now.vcpus[n % len(self.now.vcpus)]))
-
     @on("guests", vcpu=targets)
     def guest_interrupt(self, vcpu: int) -> None:
         """An external interrupt."""

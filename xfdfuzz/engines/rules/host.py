@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.rules.base import Rules, on
-from xfdfuzz.program.ops import host
+from xfdfuzz.program.ops import guest, host
 from xfdfuzz.strategies.values import Range, flags, targets
 
 
@@ -67,6 +67,11 @@ class HostRules(Rules):
     def softirq_kernel_fpu(self, n: int) -> None:
         """A softirq uses the FPU."""
         self.do(host.SoftirqKernelFpu(self.now.host_cpus[n % len(self.now.host_cpus)]))
+
+    @on("vcpus", n=targets)
+    def pend_init(self, n: int) -> None:
+        """An INIT arrives, from another processor of the VM."""
+        self.do(guest.PendInit(self.now.vcpus[n % len(self.now.vcpus)]))
 
     @on("xfd_cpus", n=targets, err=flags)
     def host_rdmsr(self, n: int, err: bool) -> None:
