@@ -164,6 +164,21 @@ TINY = Scope(
     ),
 )
 
+CONTENTS = replace(
+    TINY,
+    name="contents",
+    summary="as tiny, with 2 values an owner may have in a register",
+    leaves_out=TINY.leaves_out.replace("beyond one value", "beyond two values"),
+    ops=(
+        *TINY.ops,
+        guest.GuestLdtilecfg(0, 2),
+        guest.GuestTileload(0, 2),
+        xsave.KvmSetXsave(0, 0, UserImage(xf.MASK_XTILE, 2)),
+        xsave.KvmSetXsave(0, 0, UserImage(0, 2)),
+    ),
+    contents=2,
+)
+
 SMALL = Scope(
     name="small",
     summary="1 CPU, 1 vCPU, the VMM's thread, another process that uses AMX, a kernel thread",
@@ -260,5 +275,5 @@ SIGNALS = Scope(
     alike=frozenset({"tasks"}),
 )
 
-#: Every scope by its name, smallest first.
-SCOPES: dict[str, Scope] = {scope.name: scope for scope in (TINY, SMALL, MIGRATION, TWO_VCPUS, HOST, SIGNALS)}
+#: Every scope by its name.
+SCOPES: dict[str, Scope] = {scope.name: scope for scope in (TINY, CONTENTS, SMALL, MIGRATION, TWO_VCPUS, HOST, SIGNALS)}

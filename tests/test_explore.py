@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.engines.explore import frontier
-from xfdfuzz.engines.explore.canonical import Canonical, _groups, _Names
+from xfdfuzz.engines.explore.canonical import Canonical, Names, groups
 from xfdfuzz.engines.explore.expand import Entry, Expander, Task
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
@@ -23,7 +23,7 @@ from xfdfuzz.program.ops import host, kvm, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.text import format_op, format_program, parse
 from xfdfuzz.revisions import resolve
-from xfdfuzz.strategies.scopes import HOST, MIGRATION, SCOPES, SIGNALS, TINY, TWO_VCPUS, Scope
+from xfdfuzz.strategies.scopes import CONTENTS, HOST, MIGRATION, SCOPES, SIGNALS, TINY, TWO_VCPUS, Scope
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -142,6 +142,7 @@ _FEW = tuple(op for op in TINY.ops if not isinstance(op, host.FailAlloc | kvm.Kv
     [
         ("amx-v1", replace(TINY, name="few", ops=_FEW)),
         ("amx-review-b", replace(TINY, name="few", ops=_FEW)),
+        ("v5.18", replace(CONTENTS, name="values")),
         ("v5.16", replace(MIGRATION, name="moving")),
         ("v5.17", replace(TWO_VCPUS, name="both")),
         ("v5.16", replace(HOST, name="processes")),
@@ -150,7 +151,7 @@ _FEW = tuple(op for op in TINY.ops if not isinstance(op, host.FailAlloc | kvm.Kv
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_reductions_change_no_verdict(revision: str, reduced: Scope, scope: Callable[[Scope], str]) -> None:
-    depth = {"few": 9, "moving": 9, "both": 8, "processes": 6, "handlers": 6}[reduced.name]
+    depth = {"few": 9, "values": 10, "moving": 9, "both": 8, "processes": 6, "handlers": 6}[reduced.name]
     name = scope(reduced)
     with_them = explored(revision, name, Limits(depth=depth))
     without = explored(revision, name, Limits(depth=depth), reduced=False)
@@ -203,20 +204,20 @@ def outcome(expander: Expander, packed: bytes, *ops: Op) -> tuple[object, ...]:
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
     expander = Expander(Task("v5.16", chosen.name, reduced=False))
-    names, canonical = _Names(chosen), Canonical(chosen)
-    groups = [*_groups(chosen)]
-    assert len(groups) == 2
+    names, canonical = Names(chosen), Canonical(chosen)
+    same, swapped = groups(chosen)
+    assert same.is_identity
     for packed in walked(expander, 6)[-500:]:
         raw = expander.unpacked(packed)
-        other = names.permuted(raw, groups[1])
-        assert names.permuted(other, groups[1]) == raw
+        other = names.permuted(raw, swapped)
+        assert names.permuted(other, swapped) == raw
         assert canonical.form(other) == canonical.form(raw)
 
 
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_what_a_state_leads_to_does_not_depend_on_its_numbering(chosen: Scope) -> None:
     expander = Expander(Task("v5.16", chosen.name))
-    names, group = _Names(chosen), [*_groups(chosen)][1]
+    names, group = Names(chosen), [*groups(chosen)][1]
     for packed in walked(expander, 5)[-100:]:
         raw = expander.unpacked(packed)
         assert successors(expander, raw) == successors(expander, names.permuted(raw, group))
@@ -337,7 +338,10 @@ def test_coverage_shows_dead_ops(run: Run) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--scope", "huge"), "unknown scope 'huge': expected one of tiny, small, migration, two-vcpus, host, signals"),
+        (
+            ("--scope", "huge"),
+            "unknown scope 'huge': expected one of tiny, contents, small, migration, two-vcpus, host, signals",
+        ),
         (("--resume", "nowhere.frontier"), "nowhere.frontier: No such file or directory"),
         (("--resume", "broken.frontier"), "broken.frontier: not a frontier, or a broken one: File is not a zip file"),
         (
@@ -358,5 +362,5 @@ def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) ->
 
 def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:
     rows = [json.loads(row) for row in run("list", "scopes", "--format", "json")[1].splitlines()]
-    assert [row["name"] for row in rows] == ["tiny", "small", "migration", "two-vcpus", "host", "signals"]
+    assert [row["name"] for row in rows] == ["tiny", "contents", "small", "migration", "two-vcpus", "host", "signals"]
     assert all(row["leaves out"] and row["ops"] for row in rows)

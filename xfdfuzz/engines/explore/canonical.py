@@ -52,7 +52,7 @@ def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:
             arch.insn_skips = _SKIPS
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """One way to number what is interchangeable: new number by old."""
 
     cpus: tuple[int, ...]
@@ -61,6 +61,7 @@ class _Group(NamedTuple):
 
     @property
     def is_identity(self) -> bool:
+        """Whether it leaves every number as it is."""
         return all(new == old for numbers in self for old, new in enumerate(numbers))
 
 
@@ -96,8 +97,8 @@ class Canonical:
     """Numbers the states of one scope."""
 
     def __init__(self, scope: Scope) -> None:
-        self._names = _Names(scope)
-        self._groups = [*_groups(scope)]
+        self._names = Names(scope)
+        self._groups = [*groups(scope)]
 
     def form(self, raw: bytes) -> bytes:
         """The canonical state for a system's bytes; the very same object where that is it already."""
@@ -106,7 +107,7 @@ class Canonical:
         return min(self._names.renumbered(self._names.permuted(raw, group)) for group in self._groups)
 
 
-def _groups(scope: Scope) -> Iterator[_Group]:
+def groups(scope: Scope) -> Iterator[Group]:
     """Every way to number what the scope has alike; the one that changes nothing is the first."""
 
     def numberings(kind: str, count: int, pool: int) -> Iterator[tuple[int, ...]]:
@@ -117,10 +118,10 @@ def _groups(scope: Scope) -> Iterator[_Group]:
     for cpus in numberings("cpus", scope.machine.cpus, MAX_CPUS):
         for vcpus in numberings("vcpus", scope.vcpus, st.NR_VCPUS):
             for tasks in numberings("tasks", scope.tasks, st.USER_TASKS):
-                yield _Group(cpus, vcpus, tasks)
+                yield Group(cpus, vcpus, tasks)
 
 
-class _Names:
+class Names:
     """Where names stand in a system's bytes, and how to change them."""
 
     def __init__(self, scope: Scope) -> None:
@@ -180,7 +181,7 @@ class _Names:
 
     # -- another numbering of what is interchangeable --------------------------------------------------------------
 
-    def permuted(self, raw: bytes, group: _Group) -> bytes:
+    def permuted(self, raw: bytes, group: Group) -> bytes:
         """The same state with other numbers for its CPUs, vCPUs and tasks."""
         if group.is_identity:
             return raw
@@ -229,7 +230,7 @@ _SAME = bytes(range(256))
 
 
 @functools.cache
-def _tokens(group: _Group) -> bytes:
+def _tokens(group: Group) -> bytes:
     """New contents by old, where the owner gets another number, for bytes.translate()."""
     contents = range(1 << OWNER_SHIFT)
     table = bytearray(_SAME)
