@@ -187,3 +187,33 @@ def test_the_step_and_the_state_are_judged_apart_and_without_memory() -> None:
         assert [violation.invariant for violation in selection.of_step(view)] == of_step
         assert [inv.name for inv, _ in broken] == ["my-state"]
         assert [violation.invariant for violation in selection.of_state(view, broken)] == of_state
+
+
+#: v1, on the other CPU, has no CPUID and so no XSAVES, while v0 may use every feature.
+FAULT_ELSEWHERE = """\
+# xfdfuzz program 1
+machine cpus=2 dyn2
+
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, DYN2) = 0
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|avx512|pkru|xtile|dyn2, xfd, amx}) = 0
+t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|avx512|pkru|xtile|dyn2) = 0
+t0 clone(CLONE_THREAD) = t2
+t0 ioctl(v0, KVM_RUN) ... = ok
+v0 vmenter = ok
+cpu1 schedule(t2) = ok
+t2 ioctl(vm0, KVM_CREATE_VCPU, 1) = v1
+t2 ioctl(v1, KVM_RUN) ... = ok
+v1 vmenter = ok
+v0 xrstor(x87|sse|avx|avx512|pkru|xtile|dyn2, x87|sse|avx|avx512|pkru|xtile|dyn2, 1) = ok
+v1 xsaves(x87|sse|avx|avx512|pkru|xtile|dyn2) = #UD
+"""
+
+
+def test_an_instruction_that_faults_at_once_is_judged_on_its_own_cpu() -> None:
+    verdict = judge(parse(FAULT_ELSEWHERE), resolve("v7.3"), expectations=False)
+    assert not verdict.left_out
+    assert verdict.results[-1] == "#UD"
+    assert not verdict.violations

@@ -210,7 +210,7 @@ class GuestXsaves(_Save):
     torn: Torn = Torn()
 
     def run(self, k: Kernel) -> Result:
-        if not k.vcpus[self.vcpu].arch.cpuid_set:
+        if not self.thread(k).arch.cpuid_set:
             return Result("#UD")
         return self.save(k, xsave.xsaves)
 
