@@ -77,7 +77,7 @@ class View:
     looked up once.
     """
 
-    __slots__ = ("_allocated", "_installed", "_own_fpstates", "_tasks", "_vcpus", "k", "program", "step")
+    __slots__ = ("_allocated", "_installed", "_of_guests", "_own_fpstates", "_tasks", "_vcpus", "k", "program", "step")
 
     def __init__(self, k: Kernel, step: Step, program: tuple[Op, ...] = ()) -> None:
         self.k = k
@@ -87,6 +87,7 @@ class View:
         self._vcpus: list[tuple[int, Vcpu]] | None = None
         self._own_fpstates: list[tuple[int, Task, Fpstate]] | None = None
         self._installed: list[int] | None = None
+        self._of_guests: list[int] | None = None
         self._allocated: list[tuple[int, Fpstate]] | None = None
 
     @property
@@ -124,6 +125,13 @@ class View:
         if self._installed is None:
             self._installed = [task.fpu.fpstate for task in self.k.tasks if task.exists]
         return self._installed
+
+    @property
+    def of_guests(self) -> list[int]:
+        """The fpstates of the vCPUs: a number, or NULL, for each."""
+        if self._of_guests is None:
+            self._of_guests = [vcpu.arch.guest_fpu.fpstate for _, vcpu in self.vcpus]
+        return self._of_guests
 
     @property
     def allocated(self) -> list[tuple[int, Fpstate]]:
@@ -332,34 +340,38 @@ class Selection:
     def of_step(self, view: View) -> list[Violation]:
         """What the step itself breaks.  After the death of the host only its reports count."""
         step = view.step
-        reports, looks, _ = self.after(type(step.op))
-        found: list[Violation] = []
-        if step.events:
-            kinds = {event.kind for event in step.events}
-            for inv in reports:
-                if not kinds.isdisjoint(inv.events):
-                    found += [_violation(inv, view, broken) for broken in inv.look(view)]
-        if step.result.ret == PANIC:
-            return found
-        for inv in looks:
-            for broken in inv.look(view):
-                found.append(_violation(inv, view, broken))
+        looks = self._by_op.get(type(step.op)) or self.after(type(step.op))
+        found = _of_reports(looks.reports, view) if step.events else []
+        if step.result.ret != PANIC:
+            for inv in looks.step:
+                for broken in inv.look(view):
+                    found.append(_violation(inv, view, broken))
         return found
 
     def broken_in(self, view: View) -> list[tuple[Invariant, Broken]]:
         """What is broken in the state that the step leads to, whether the step broke it or it was so before."""
         found: list[tuple[Invariant, Broken]] = []
-        if view.step.result.ret != PANIC:
-            for inv in self.after(type(view.step.op)).state:
+        step = view.step
+        if step.result.ret != PANIC:
+            for inv in (self._by_op.get(type(step.op)) or self.after(type(step.op))).state:
                 for broken in inv.look(view):
                     found.append((inv, broken))
         return found
 
     def of_state(self, view: View, broken: Iterable[tuple[Invariant, Broken]]) -> list[Violation]:
         """What of that the step broke, for an engine that keeps no :class:`Checker` beside each of its states."""
-        earlier = View(type(view.k)(view.k.machine, view.before), view.step)
+        kernel = type(view.k)(view.k.machine)
+        kernel.load(bytes(view.before))
+        earlier = View(kernel, view.step)
         known = {(inv, one.key) for inv in {inv for inv, _ in broken} for one in inv.look(earlier)}
         return [_violation(inv, view, one) for inv, one in broken if (inv, one.key) not in known]
+
+
+def _of_reports(waiting: Iterable[Invariant], view: View) -> list[Violation]:
+    """What the kernel's reports break."""
+    kinds = {event.kind for event in view.step.events}
+    judging = [inv for inv in waiting if not kinds.isdisjoint(inv.events)]
+    return [_violation(inv, view, broken) for inv in judging for broken in inv.look(view)]
 
 
 def select(revision: str) -> Selection:

@@ -12,7 +12,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
@@ -99,28 +99,36 @@ def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:
 def restore_order_is_free(view: View) -> Iterator[Broken]:
     """Once a new vCPU has its CPUID, KVM_SET_MSRS, KVM_SET_XCRS and KVM_SET_XSAVE with the same arguments give the same
     guest in any order: no document tells VMMs one, and they use different ones."""
-    for nr in range(len(view.k.vcpus)):
-        start = next((n for n, op in enumerate(view.program) if _restores(op, nr)), None)
-        if start is None:
-            continue
+    k = view.k
+    for nr, start in _first_restores(view.program).items():
         calls = _calls(view.program[start:], nr)
         if len(calls) > 1:
-            yield from first_of_each_site(_compare_orders(view.k, view.program[:start], nr, calls))
+            # mypy takes no class for hashable
+            yield from _compare_orders(type(k), k.machine, view.program[:start], nr, calls)  # type: ignore[arg-type]
 
 
-def _restores(op: Op, nr: int) -> bool:
-    return isinstance(op, KvmSetMsrs | KvmSetXcrs | KvmSetXsave) and op.vcpu == nr
+_RESTORING = (KvmSetMsrs, KvmSetXcrs, KvmSetXsave)
 
 
-def _calls(program: Sequence[Op], nr: int) -> list[Op]:
+def _first_restores(program: Sequence[Op]) -> dict[int, int]:
+    """By vCPU, where in the program the first call is that restores something of it."""
+    found: dict[int, int] = {}
+    for n, op in enumerate(program):
+        if isinstance(op, _RESTORING):
+            found.setdefault(op.vcpu, n)
+    return found
+
+
+def _calls(program: Sequence[Op], nr: int) -> tuple[Op, ...]:
     """One call of each kind, in their order, up to something else that changes the vCPU."""
     calls: dict[type[Op], Op] = {}
     for op in program:
-        if _restores(op, nr):
+        about = getattr(op, "vcpu", None) == nr
+        if about and isinstance(op, _RESTORING):
             calls.setdefault(type(op), op)
-        elif getattr(op, "vcpu", None) == nr or isinstance(op, CloseVm):
+        elif about or isinstance(op, CloseVm):
             break
-    return list(calls.values())
+    return tuple(calls.values())
 
 
 def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
@@ -131,20 +139,29 @@ def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
     return bool(vcpu.exists and vcpu.arch.cpuid_set) and vcpu.last_vmentry_cpu == -1 and pristine
 
 
-def _compare_orders(k: Kernel, program: Sequence[Op], nr: int, calls: list[Op]) -> Iterator[Broken]:
-    start = Executor(type(k), k.machine)
+# programs begin alike, with a boot, and mostly restore values of a few
+@lru_cache(maxsize=4096)
+def _compare_orders(
+    kernel: type[Kernel], machine: Machine, program: Sequence[Op], nr: int, calls: Sequence[Op]
+) -> tuple[Broken, ...]:
+    start = Executor(kernel, machine)
     for op in program:
         start.execute(op)
     if start.kernel.system.dead or not _is_new(start.kernel, start.kernel.vcpus[nr]):
-        return
+        return ()
     start.kernel.system.alloc_failures = 0
+    return tuple(first_of_each_site(_different_orders(start, nr, calls)))
+
+
+def _different_orders(start: Executor, nr: int, calls: Sequence[Op]) -> Iterator[Broken]:
     components = visible_components(start.kernel.vcpus[nr])
     first: tuple[Sequence[Op], Results, GuestState] | None = None
     outcomes: set[object] = set()
+    executor, begun = start.fork(), start.kernel.state
     for order in permutations(calls):
-        executor = start.fork()
+        executor.load(begun)
         results = {type(op): executor.execute(op).result for op in order}
-        outcome = bytes(executor.kernel.system), frozenset(results.items())
+        outcome = executor.kernel.state, frozenset(results.items())
         if outcome in outcomes:
             continue
         outcomes.add(outcome)
@@ -177,13 +194,14 @@ def _name(op: type[Op]) -> str:
 
 
 class Saved(NamedTuple):
-    """What a VMM reads from a vCPU: its CPUID, CR4.OSXSAVE, MSRs, XCR0 and XSAVE image; None where there is nothing."""
+    """What a VMM reads from a vCPU: its CPUID, CR4.OSXSAVE, MSRs, XCR0 and the bytes of its XSAVE image; None where
+    there is nothing."""
 
     cpuid: CpuidEntries
     osxsave: bool
     msrs: tuple[tuple[int, int], ...]
     xcr0: int | None
-    xsave: XsaveArea | None
+    xsave: bytes | None
 
 
 @invariant(
@@ -202,7 +220,8 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         if not (vcpu.exists and vcpu.arch.cpuid_set and _settled(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
             continue
         components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
-        source = Executor(type(k), k.machine, copy_of(k.system))
+        source = _source(type(k), k.machine)  # type: ignore[arg-type]
+        source.load(k.state)
         try:
             saved = save(source.kernel, source.kernel.vcpus[nr])
         except HostDied:
@@ -212,7 +231,13 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         if stays.entry == "no entry":
             # nobody has its address space any more, so no VMM can read it
             continue
-        yield from first_of_each_site(_compare_migrations(k, nr, saved, stays, components))
+        yield from _compare_migrations(type(k), k.machine, nr, saved, stays, components)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _source(kernel: type[Kernel], machine: Machine) -> Executor:
+    """An executor to load the host into that a vCPU leaves."""
+    return Executor(kernel, machine)
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
@@ -241,22 +266,30 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
         bool(arch.cr4_osxsave),
         tuple((index, value) for index, count, value in read if count),
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu),
-        image,
+        None if image is None else bytes(image),
     )
 
 
-def _compare_migrations(k: Kernel, nr: int, saved: Saved, stays: GuestState, components: int) -> Iterator[Broken]:
-    # mypy takes no class for hashable
-    destination, accepted = _destination(type(k), k.machine, saved.cpuid)  # type: ignore[arg-type]
+@lru_cache(maxsize=16_384)
+def _compare_migrations(
+    kernel: type[Kernel], machine: Machine, nr: int, saved: Saved, stays: GuestState, components: int
+) -> tuple[Broken, ...]:
+    destination, accepted = _destination(kernel, machine, saved.cpuid)  # type: ignore[arg-type]
     if accepted.ret != 0:
-        yield Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid")
-        return
+        return (Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid"),)
+    return tuple(first_of_each_site(_different_guests(destination, nr, saved, stays, components)))
+
+
+def _different_guests(
+    destination: Executor, nr: int, saved: Saved, stays: GuestState, components: int
+) -> Iterator[Broken]:
     outcomes: set[object] = set()
+    there, created = destination.fork(), destination.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
-        there = destination.fork()
+        there.load(created)
         there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
-        outcome = bytes(there.kernel.system), tuple(refused)
+        outcome = there.kernel.state, tuple(refused)
         if outcome in outcomes:
             continue
         outcomes.add(outcome)
@@ -286,4 +319,6 @@ def _set_xcrs(k: Kernel, saved: Saved) -> bool:
 
 
 def _set_xsave(k: Kernel, saved: Saved) -> bool:
-    return saved.xsave is None or k.kvm_vcpu_ioctl_x86_set_xsave(k.vcpus[0], copy_of(saved.xsave)) == 0
+    if saved.xsave is None:
+        return True
+    return k.kvm_vcpu_ioctl_x86_set_xsave(k.vcpus[0], from_bytes(XsaveArea, saved.xsave)) == 0

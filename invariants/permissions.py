@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
-from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, FpuStatePerm, System
+from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm
+
+#: The guest permissions of every task, to see at once whether any has changed.
+_GUEST_PERMISSIONS = Regions(System, f"tasks[:{USER_TASKS}].fpu.guest_perm.state_perm")
 
 
 def _perm(system: System, task: int, guest: bool) -> FpuStatePerm:
@@ -39,11 +43,11 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
     op = view.step.op
     if isinstance(op, Execve):
         return
-    old = view.before.tasks
-    for nr, task in view.tasks:
-        before, after = old[nr].fpu.guest_perm.state_perm, task.fpu.guest_perm.state_perm
-        if before != after and before & FPU_GUEST_PERM_LOCKED:
-            yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
+    if _GUEST_PERMISSIONS(view.before) != _GUEST_PERMISSIONS(view.k.system):
+        for nr, task in view.tasks:
+            before, after = view.before.tasks[nr].fpu.guest_perm.state_perm, task.fpu.guest_perm.state_perm
+            if before != after and before & FPU_GUEST_PERM_LOCKED:
+                yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
     if isinstance(op, ReqXcompGuestPerm) and _perm(view.before, op.task, True).state_perm & FPU_GUEST_PERM_LOCKED:
         held = _perm(view.before, op.task, True).state_perm >> op.facility & 1 if op.facility < 63 else 0
         known = view.k.xstate_prctl_req(op.facility) if op.facility < view.k.XFEATURE_MAX else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -142,13 +141,13 @@ def of_xfdfuzz(revision: Revision) -> Graph:
     """Every op on every state that can be reached, whatever it breaks: `explore` does not go on from some of that."""
     executor = Executor(revision.kernel, PEERS.machine)
     k, canonical = executor.kernel, Canonical(PEERS)
-    waiting = [bytes(k.system)]
+    waiting = [k.state]
     seen = set(waiting)
     arcs = set()
     while waiting:
         raw = waiting.pop()
         for number, op in enumerate(PEERS.ops):
-            _load(k, raw)
+            k.load(raw)
             if not op.enabled(k):
                 continue
             source = state_of(k)
@@ -159,16 +158,11 @@ def of_xfdfuzz(revision: Revision) -> Graph:
                 continue
             for vcpu, ideal in zip(k.vcpus, k.system.ghost.vcpus, strict=True):
                 clear_dead(vcpu, ideal)
-            form = canonical.form(bytes(k.system))
+            form = canonical.form(k.state)
             if form not in seen:
                 seen.add(form)
                 waiting.append(form)
     return Graph(frozenset(arcs), len(seen))
-
-
-def _load(k: Kernel, raw: bytes) -> None:
-    ctypes.memmove(ctypes.addressof(k.system), raw, len(raw))  # type: ignore[arg-type]
-    k.on_cpu(0)
 
 
 def _met(step: Step) -> int:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, settings
 
-from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
@@ -21,7 +20,6 @@ from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.situation import Situation, situations
 from xfdfuzz.invariants.core import Checker, Memory, Violation, load
-from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
@@ -81,9 +79,9 @@ class ViolationCampaign(Campaign[Violation]):
 
 
 class Saved(NamedTuple):
-    """A run at some point: the system, what its checker remembers, the ops that led there."""
+    """A run at some point: the state of its system, what its checker remembers, the ops that led there."""
 
-    system: System
+    state: bytes
     checker: Memory
     ops: tuple[Op, ...]
 
@@ -116,11 +114,11 @@ class JudgedRun(Run):
 
     def save(self) -> Saved:
         """Where the run is."""
-        return Saved(copy_of(self.executor.kernel.system), self.checker.memory(), tuple(self.ops))
+        return Saved(self.executor.kernel.state, self.checker.memory(), tuple(self.ops))
 
     def restore(self, saved: Saved) -> None:
         """Go back to where a run on the same machine was."""
-        self.executor.load(saved.system, len(saved.ops))
+        self.executor.load(saved.state, len(saved.ops))
         self.checker.remember(saved.checker)
         self.ops = [*saved.ops]
         self.over = False

@@ -68,7 +68,7 @@ class Walker(EveryRule):
 
     def enabled(self, rule: Rule) -> bool:
         """Whether it can be performed now."""
-        return bool(getattr(self.now, rule.condition))
+        return rule.condition in self.now.possible
 
     def perform(self, gene: Gene) -> None:
         """Execute what it means now; a violation that is news raises."""
@@ -85,11 +85,6 @@ class Walker(EveryRule):
         except NewsFound:
             return True
         return False
-
-    @property
-    def over(self) -> bool:
-        """Whether the host is dead, so that nothing can happen any more."""
-        return not self.now.alive
 
 
 def shortened(campaign: Campaign[Any], genome: Genome) -> Genome:

@@ -6,13 +6,11 @@ fields are modes, flags and masks, so there are some hundreds of each, where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeAlias
 
 from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Step
 
 #: Compared and hashed, nothing else.
@@ -30,23 +28,19 @@ _RUN = Regions(
 _FEATURES = Regions(st.Vcpu, "arch.xcr0", "arch.guest_supported_xcr0", "arch.ia32_xss", "arch.guest_fpu.perm")
 
 
-def passed(k: Kernel, step: Step) -> Iterator[Landmark]:
+def passed(k: Kernel, step: Step) -> tuple[Landmark, ...]:
     """The landmarks of a step: what its op gave, the CPU that executed it, and the vCPU that it is about."""
-    op = step.op
-    yield type(op), step.result.ret
-    cpu, task = k.this_cpu, k.current
-    yield type(op), _CPU(cpu), cpu.fpu_fpregs_owner_ctx - 1 == cpu.current, _TASK(task)
-    yield _PERMISSIONS(task)
-    yield "host", _FPSTATE(k.fpstates[task.fpu.fpstate])
-    nr = _vcpu(k, op)
-    if nr >= 0:
-        vcpu = k.vcpus[nr]
-        yield type(op), _RUN(vcpu)
-        yield _FEATURES(vcpu)
-        yield "guest", _FPSTATE(k.fpstates[vcpu.arch.guest_fpu.fpstate])
-
-
-def _vcpu(k: Kernel, op: Op) -> int:
-    """The vCPU that the op names, or whose KVM_RUN the task is inside of; -1 without one."""
-    nr: int = getattr(op, "vcpu", k.current.kvm_run - 1)
-    return nr
+    kind, cpu, task = type(step.op), k.this_cpu, k.current
+    found: tuple[Landmark, ...] = (
+        (kind, step.result.ret),
+        (kind, _CPU(cpu), cpu.fpu_fpregs_owner_ctx - 1 == cpu.current, _TASK(task)),
+        _PERMISSIONS(task),
+        ("host", _FPSTATE(k.fpstates[task.fpu.fpstate])),
+    )
+    # the vCPU that the op names, or whose KVM_RUN the task is inside of
+    nr = getattr(step.op, "vcpu", task.kvm_run - 1)
+    if nr < 0:
+        return found
+    vcpu = k.vcpus[nr]
+    guests = ("guest", _FPSTATE(k.fpstates[vcpu.arch.guest_fpu.fpstate]))
+    return (*found, (kind, _RUN(vcpu)), _FEATURES(vcpu), guests)

@@ -71,7 +71,7 @@ def _for_hypothesis(declared: Rule) -> Any:
     """The method with Hypothesis' marks."""
     strategies: dict[str, Any] = {name: argument.strategy for name, argument in declared.arguments.items()}
     drawn: Any = rule(**strategies)
-    return precondition(lambda machine: bool(getattr(machine.now, declared.condition)))(drawn(declared.method))
+    return precondition(lambda machine: declared.condition in machine.now.possible)(drawn(declared.method))
 
 
 for _rule in RULES.values():
@@ -88,7 +88,7 @@ class SituatedRules(SearchStrategy[Any]):
 
     def do_draw(self, data: Any) -> Any:
         """(rule, arguments), as hypothesis.stateful.RuleStrategy gives them."""
-        enabled = slots(self._machine.now.possible())
+        enabled = slots(self._machine.now.possible)
         declared = enabled[data.draw_integer(0, len(enabled) - 1)]
         rule = self._rules[declared.name]
         return rule, {name: data.draw(rule.arguments_strategies[name]) for name in declared.arguments}
@@ -173,7 +173,7 @@ def choices(campaign: Campaign[Any], genome: Genome) -> list[int]:
         walker.power_on(genome)
         for gene in genome.genes:
             if walker.enabled(gene.rule):
-                drawn += [False, slots(walker.now.possible()).index(gene.rule), *gene.arguments]
+                drawn += [False, slots(walker.now.possible).index(gene.rule), *gene.arguments]
                 walker.perform(gene)
     return [*drawn, True]
 

@@ -70,9 +70,9 @@ class Scout(Walker):
     def do(self, op: Op) -> None:
         """Execute and judge one op, and note whether it passes a new landmark."""
         super().do(op)
-        landmarks = {*self.run.landmarks()}
-        if not landmarks <= self._passed:
-            self._passed |= landmarks
+        landmarks = self.run.landmarks()
+        if not self._passed.issuperset(landmarks):
+            self._passed.update(landmarks)
             self._new = True
 
     def _begin(self) -> None:
@@ -120,7 +120,7 @@ class Scout(Walker):
             self.kept[self._number(_MANY)] = kept
 
     def _any_gene(self) -> Gene:
-        enabled = slots(self.now.possible())
+        enabled = slots(self.now.possible)
         return self._gene(enabled[self._number(len(enabled))])
 
     def _gene(self, rule: Rule) -> Gene:

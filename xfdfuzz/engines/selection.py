@@ -7,6 +7,7 @@ enabled ones are looked up, and one number is drawn among their slots.
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
 from xfdfuzz.engines.rules.base import Rules
@@ -83,16 +84,28 @@ def slots(possible: frozenset[str]) -> tuple[Rule, ...]:
 
     Each area gets its share, however many rules it has; within it the weights count.
     """
-    rules = sorted((rule for rule in RULES.values() if rule.condition in possible), key=_place)
-    weights = {rule: WEIGHTS.get(rule.name, DEFAULT_WEIGHT) for rule in rules}
-    areas = {rule: area(rule) for rule in rules}
-    totals = {one: sum(weights[rule] for rule in rules if areas[rule] is one) for one in set(areas.values())}
-    every = sum(one.SHARE for one in totals)
+    enabled = [one for one in _weighed() if one.rule.condition in possible]
+    totals: dict[type[Rules], int] = {}
+    for _, weight, where in enabled:
+        totals[where] = totals.get(where, 0) + weight
+    every = sum(where.SHARE for where in totals)
+    found: list[Rule] = []
+    for rule, weight, where in enabled:
+        found += [rule] * max(1, round(_SLOTS * where.SHARE / every * weight / totals[where]))
+    return tuple(found)
 
-    def number(rule: Rule) -> int:
-        return max(1, round(_SLOTS * areas[rule].SHARE / every * weights[rule] / totals[areas[rule]]))
 
-    return tuple(rule for rule in rules for _ in range(number(rule)))
+class _Weighed(NamedTuple):
+    rule: Rule
+    weight: int
+    area: type[Rules]
+
+
+@cache
+def _weighed() -> list[_Weighed]:
+    """Every rule, in the order of its slots."""
+    rules = sorted(RULES.values(), key=_place)
+    return [_Weighed(rule, WEIGHTS.get(rule.name, DEFAULT_WEIGHT), area(rule)) for rule in rules]
 
 
 def area(rule: Rule) -> type[Rules]:

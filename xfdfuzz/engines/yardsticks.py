@@ -29,7 +29,7 @@ class RandomWalk(Scout):
         """Nothing."""
 
     def _any_gene(self) -> Gene:
-        enabled: list[Rule] = list(dict.fromkeys(slots(self.now.possible())))
+        enabled: list[Rule] = list(dict.fromkeys(slots(self.now.possible)))
         return self._gene(enabled[self._number(len(enabled))])
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TypeVar
 
 from xfdfuzz.arch import registers as arch
-from xfdfuzz.arch.cstruct import assign, bound
+from xfdfuzz.arch.cstruct import assign, resident
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
 from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, SigFrame, System
@@ -54,15 +54,25 @@ class KernelBase:
     #: The revision's label, as `--revision`, `--apply` and `--revert` would name it.
     revision: str = ""
 
-    def __init__(self, machine: Machine, system: System | None = None) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.system = bound(System() if system is None else system, Fpstate, SigFrame)
+        self.system, self._memory = resident(System, Fpstate, SigFrame)
         self.cpus = [self.system.cpus[i] for i in range(machine.cpus)]
         self.tasks = list(self.system.tasks)
         self.fpstates = list(self.system.fpstates)
         self.vms = list(self.system.vms)
         self.vcpus = list(self.system.vcpus)
         self.events: list[Event] = []
+        self.on_cpu(0)
+
+    @property
+    def state(self) -> bytes:
+        """The system, as its bytes: what :meth:`load` takes."""
+        return bytes(self._memory)
+
+    def load(self, state: bytes) -> None:
+        """Let the system be in that state."""
+        self._memory[:] = state
         self.on_cpu(0)
 
     def on_cpu(self, cpu: int) -> None:

@@ -126,13 +126,13 @@ class Task(Struct):
     in_execve: U8
     in_signal: U8
     vm_fds: U8
-    pf_kthread: U8
-    group_leader: U8
     mm: U8
     on_cpu: U8
+    kvm_run: U8
+    pf_kthread: U8
+    group_leader: U8
     user_mode: U8
     tif_need_fpu_load: U8
-    kvm_run: U8
     sas_ss_size: U32
     pkru: U8
     fpu: Fpu
@@ -259,15 +259,15 @@ class Vcpu(Struct):
     __slots__ = ()
     exists: U8
     vm: U8
-    id: U8
     mode: U8
     task: U8
+    exit_pending: U8
+    run_over: U8
+    id: U8
     cpu: U8
     preempted: U8
     wants_to_run: U8
     last_vmentry_cpu: I8
-    exit_pending: U8
-    run_over: U8
     run_ret: I8
     exit_msr: U32
     exit_value: U64

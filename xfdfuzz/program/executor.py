@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from xfdfuzz.arch.cstruct import assign, copy_of
+from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
@@ -17,14 +17,13 @@ from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
 
 
 class Executor:
-    """Executes ops, one after another, on a freshly booted system of one revision, or on one that exists."""
+    """Executes ops, one after another, on a freshly booted system of one revision."""
 
-    def __init__(self, revision: type[Kernel], machine: Machine, system: System | None = None) -> None:
-        self.kernel = revision(machine, system)
-        if system is None:
-            self.kernel.boot()
-            for task in range(st.USER_TASKS):
-                ghost.default_pkru(self.kernel, task)
+    def __init__(self, revision: type[Kernel], machine: Machine) -> None:
+        self.kernel = revision(machine)
+        self.kernel.boot()
+        for task in range(st.USER_TASKS):
+            ghost.default_pkru(self.kernel, task)
         self.count = 0
 
     def execute(self, op: Op) -> Step:
@@ -32,14 +31,14 @@ class Executor:
         system = self.kernel.system
         if system.dead or not op.enabled(self.kernel):
             self.count += 1
-            return Step(self.count, op, copy_of(system), system, Result(NOT_ENABLED), ())
+            return Step(self.count, op, from_bytes(System, self.kernel.state), system, Result(NOT_ENABLED), ())
         return self.perform(op)
 
     def perform(self, op: Op, before: System | None = None) -> Step:
         """Execute one op that is enabled, on a host that lives; ``before`` is a copy of the system, if there is one."""
         k = self.kernel
         if before is None:
-            before = copy_of(k.system)
+            before = from_bytes(System, k.state)
         self.count += 1
         k.events.clear()
         try:
@@ -53,15 +52,16 @@ class Executor:
         for op in ops:
             yield self.execute(op)
 
-    def load(self, system: System, count: int = 0) -> None:
-        """Go on from ``system``, which ``count`` ops have led to."""
-        assign(self.kernel.system, system)
-        self.kernel.on_cpu(0)
+    def load(self, state: bytes, count: int = 0) -> None:
+        """Go on from a state of the system, which ``count`` ops have led to."""
+        self.kernel.load(state)
         self.count = count
 
     def fork(self) -> Executor:
         """Another executor, on a copy of the system."""
-        return Executor(type(self.kernel), self.kernel.machine, copy_of(self.kernel.system))
+        other = Executor(type(self.kernel), self.kernel.machine)
+        other.load(self.kernel.state)
+        return other
 
     def enter_guest(self, nr: int) -> Step | None:
         """Let a task of its VM enter the guest of a vCPU outside KVM_RUN; the last step, None without a task."""

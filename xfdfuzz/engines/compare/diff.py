@@ -97,7 +97,7 @@ class PairedRun(Run):
 
     def situation(self) -> Situation:
         """Who can do what on the first one; nobody can do anything once the two have diverged."""
-        return Situation(dead=True) if self._diverged else Situation.of(self._lockstep.executors[0].kernel)
+        return Situation.over() if self._diverged else Situation.of(self._lockstep.executors[0].kernel)
 
 
 def diff(

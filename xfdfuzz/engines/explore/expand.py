@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,13 +9,14 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
-from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after, cpu_of
 from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.workers import load_invariants
 from xfdfuzz.invariants.core import View, Violation, select
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
@@ -105,8 +105,7 @@ class Expander:
         self.scope = SCOPES[task.scope]
         self.executor = Executor(revision.kernel, self.scope.machine)
         self._kernel = self.executor.kernel
-        self._address = ctypes.addressof(self._kernel.system)  # type: ignore[arg-type]
-        self._packing = Packing(self.scope, bytes(self._kernel.system))
+        self._packing = Packing(self.scope, self._kernel.state)
         self._canonical = Canonical(self.scope) if task.reduced else None
         # whose dead fields are cleared
         pairs = zip(self._kernel.vcpus, self._kernel.system.ghost.vcpus, strict=True)
@@ -137,11 +136,11 @@ class Expander:
 
     def _expand(self, source: int, entry: Entry, found: Expansion) -> None:
         self._source = raw = self.unpacked(entry.packed)
-        self.load(raw)
-        k, perform, load = self._kernel, self.executor.perform, self.load
+        k, perform, load = self._kernel, self.executor.perform, self._kernel.load
+        load(raw)
         cpu = cpu_of if self._sleeps else _nowhere
         enabled = [(number, op, cpu(op, k)) for number, op in enumerate(self.scope.ops) if op.enabled(k)]
-        before = copy_of(k.system)
+        before = from_bytes(System, raw)
         tried = [(number, place) for number, _, place in enabled if entry.asleep >> number & 1]
         for number, op, place in enabled:
             if entry.asleep >> number & 1:
@@ -162,11 +161,11 @@ class Expander:
             return
         if step.result.ret == PANIC:
             return
-        raw = bytes(self._kernel.system)
+        raw = self._kernel.state
         if raw != self._source:
             for vcpu, ideal in self._vcpus:
                 clear_dead(vcpu, ideal)
-            raw = bytes(self._kernel.system)
+            raw = self._kernel.state
         if raw == self._source and not self._graph:
             return  # nothing happened, as so often
         packed = self._packing.pack(raw)
@@ -232,12 +231,11 @@ class Expander:
 
     def now(self) -> bytes:
         """The system, for :meth:`load`."""
-        return bytes(self._kernel.system)
+        return self._kernel.state
 
     def load(self, raw: bytes) -> None:
         """Let the system be in that state."""
-        ctypes.memmove(self._address, raw, len(raw))
-        self._kernel.on_cpu(0)
+        self._kernel.load(raw)
 
     def perform(self, op: Op) -> bool:
         """Execute an op on the system; whether it could happen."""
@@ -254,10 +252,10 @@ class Expander:
     def form_now(self) -> bytes:
         """The digest of the canonical form of the state that the system is in."""
         k = self._kernel
-        raw = bytes(k.system)
+        raw = k.state
         for vcpu, ideal in self._vcpus:
             clear_dead(vcpu, ideal)
-        form = digest_of(self._packing.pack(self._form(bytes(k.system))))
+        form = digest_of(self._packing.pack(self._form(k.state)))
         self.load(raw)
         return form
 

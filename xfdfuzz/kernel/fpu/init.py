@@ -42,8 +42,8 @@ class FpuInit(KernelBase):
         xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_AVX512 | xf.MASK_PKRU | xf.MASK_MPX | xf.MASK_XTILE
     )
 
-    def __init__(self, machine: Machine, system: System | None = None) -> None:
-        super().__init__(machine, system)
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
         if machine.dyn2:
             self.XFEATURE_MAX = xf.DYN2 + 1
         self.XFEATURE_MASK_SUPERVISOR_SUPPORTED = self.supervisor_xfeatures()
