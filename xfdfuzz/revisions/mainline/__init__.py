@@ -35,6 +35,7 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
+from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
@@ -72,6 +73,7 @@ SERIES = (
     CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,
+    Magic2AtUserSize,
     GuestXfeatures,
     XfdErrNotByTs,
     DeferredCpuid,
@@ -87,6 +89,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    Magic2AtXstateSize,
     EferInSregs,
     EexistFirst,
 )
