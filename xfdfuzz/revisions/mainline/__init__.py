@@ -36,7 +36,7 @@ from xfdfuzz.revisions.mainline.kvm import (
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
-from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate
+from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
     GetXsaveLimited,
@@ -52,9 +52,10 @@ SERIES = (
     SystemAttribute,
     LimitUserXfeatures,
     UserXfeaturesAreSupported,
-    PermAdds,
-    PermSizeSupervisor,
     Enqcmd,
+    PermAdds,
+    OffsetsByXcompBv,
+    PermSizeSupervisor,
     UabiSize,
     SupportedXcr0Again,
     AlwaysFpSse,
