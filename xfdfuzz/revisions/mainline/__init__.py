@@ -1,7 +1,7 @@
 """Mainline from v5.17 to v7.3 as a queue of patches; :data:`SERIES` is its order, as in quilt's file of that name.
 
 Only what changes the behaviour of the modelled functions is here; the rest of the history comes with its revisions.
-Each class names what the commit changed; commit ids marked MEMORY were not looked up again.
+Each class names what the commit changed.  Commit ids were looked up, but for kvm-eexist-first.
 """
 
 from __future__ import annotations
