@@ -103,6 +103,8 @@ def test_tile_components_are_aligned_to_64_bytes_in_the_compacted_format() -> No
 def test_components_that_are_not_written_count_in_the_layout_but_not_in_what_is_touched() -> None:
     assert SAPPHIRE_RAPIDS.compacted_end(AVX | TILEDATA, AVX) == 832
     assert SAPPHIRE_RAPIDS.compacted_end(AVX | TILEDATA, TILEDATA) == 832 + 8192
+    assert SAPPHIRE_RAPIDS.compacted_offset(AVX | TILEDATA, xf.XTILE_DATA) == 832
+    assert SAPPHIRE_RAPIDS.compacted_offset(XCR0, xf.XTILE_DATA) == 10752 - 8192
 
 
 def test_standard_components_do_not_overlap() -> None:

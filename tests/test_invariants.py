@@ -689,7 +689,7 @@ t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = 0 {xstate_bv: xtile, xtilecfg: 
 class PtraceShowsTheDefaults(Regset):
     def xstateregs_get(self, nr: int) -> tuple[int, XsaveArea | None]:
         fpstate = self.deref(self.tasks[nr].fpu.fpstate)
-        return 0, self.copy_xstate_to_uabi_buf(fpstate, self.fpu_user_cfg.default_features, 0)
+        return 0, self.copy_xstate_to_uabi_buf(fpstate, self.fpu_user_cfg.default_features, 0, 4096)
 
 
 @mutant(
@@ -701,7 +701,10 @@ class PtraceLeavesTheRegistersValid(Regset):
         pass
 
 
-@mutant("ptrace-write-is-taken", program("t0 ptrace(PTRACE_SETREGSET, t1, {xstate_bv: xtile, data: 3}) = -EINVAL"))
+@mutant(
+    "ptrace-write-is-taken",
+    program("t0 ptrace(PTRACE_SETREGSET, t1, {xstate_bv: avx, data: 3, reserved}) = -EINVAL"),
+)
 class PtraceTakesAnyImage(Regset):
     def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
         return 0

@@ -73,6 +73,10 @@ class CpuidTable:
         """Bytes of a compacted image that holds the components of ``mask``."""
         return self.compacted_end(mask, mask)
 
+    def compacted_offset(self, layout: int, component: int) -> int:
+        """Where a component that is there begins in a compacted image whose XCOMP_BV is ``layout``, in bytes."""
+        return self.compacted_end(layout, 1 << component) - self.components[component].size
+
     def xfd_capable(self, component: int) -> bool:
         """CPUID.0xD.i:ECX[2]."""
         return component in self.components and self.components[component].xfd

@@ -100,12 +100,13 @@ class KernelBase:
     def _call_trace(self, frame: FrameType | None) -> tuple[str, ...]:
         names: list[str] = []
         while frame is not None and frame.f_locals.get("self") is self:
-            name = PHASES.get(frame.f_code.co_name, frame.f_code.co_name)
+            method = frame.f_code.co_name
+            name = PHASES.get(method) or (f"_{method}" if method.startswith("_") else method)
             # super().f() of a patch shows as f twice; the kernel has it once
-            if name not in SEAMS and (not names or names[-1] != name):
+            if method not in SEAMS and (not names or names[-1] != name):
                 names.append(name)
             frame = frame.f_back
-        return tuple(f"_{name}" if name.startswith("_") else name for name in names) or ("?",)
+        return tuple(names) or ("?",)
 
     @seam
     def warn_on(self, condition: object) -> bool:

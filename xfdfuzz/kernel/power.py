@@ -95,4 +95,4 @@ class Power(Lifecycle):
     # -- idle ----------------------------------------------------------------------------------------------------
 
     def intel_idle(self) -> None:
-        """The idle task enters a deep idle state; nothing is done to registers until f17b168734e5 (6.0)."""
+        """The idle task enters a deep idle state; nothing is done to registers until f17b168734c0 (6.0)."""

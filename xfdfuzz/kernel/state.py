@@ -142,14 +142,14 @@ class Task(Struct):
 class SigFrame(Struct):
     """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
 
-    ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the magics only
-    whether they are intact.
+    ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
+    whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
     """
 
     __slots__ = ()
     valid: U8
     magic1: U8
-    magic2: U8
+    magic2: U32
     extended_size: U32
     xstate_size: U32
     xfeatures: U64

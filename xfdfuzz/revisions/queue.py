@@ -41,6 +41,8 @@ class Patch:
 
 #: Every patch by its commit, in mainline order.
 PATCHES: dict[str, Patch] = {}
+#: Ids that patches bore before they were looked up, by which programs, labels and scripts may still name them.
+FORMERLY = {"f17b168734e5": "f17b168734c0", "8970ef027b68": "8970ef027b21"}
 #: What :func:`patch` declared, by class.
 DECLARED: dict[type[KernelBase], Patch] = {}
 
@@ -76,6 +78,7 @@ def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
     Or with the only commit that starts so (at least 6 digits).
     """
     queue = [*PATCHES.values(), *own]
+    commit = FORMERLY.get(commit, commit)
     found = [p for p in queue if p.commit == commit]
     if not found and len(commit) >= 6:
         found = [p for p in queue if p.commit.startswith(commit) or commit.startswith(p.commit)]

@@ -21,7 +21,8 @@ class Regset(FpuSignal):
             return -ENODEV, None
         task = self.tasks[nr]
         fpstate = self.deref(task.fpu.fpstate)
-        return 0, self.copy_xstate_to_uabi_buf(fpstate, fpstate.user_xfeatures, task.pkru)
+        size = self.fpu_user_cfg.max_size
+        return 0, self.copy_xstate_to_uabi_buf(fpstate, fpstate.user_xfeatures, task.pkru, size)
 
     def xstateregs_set(self, nr: int, image: XsaveArea) -> int:
         """Take over a whole image for a stopped task: ENODEV, EINVAL.

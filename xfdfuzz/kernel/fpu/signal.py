@@ -85,7 +85,7 @@ class FpuSignal(Xstate):
         frame.xfeatures = fpstate.user_xfeatures
         frame.xstate_size = fpstate.user_size
         if self.use_xsave:
-            frame.magic2 = 1
+            frame.magic2 = fpstate.user_size
             frame.area.xstate_bv |= xf.MASK_FPSSE
 
     def fpu_clear_user_states(self) -> None:
@@ -135,11 +135,12 @@ class FpuSignal(Xstate):
         return self.restore_fpregs_from_user(frame, xfeatures, fx_only)
 
     def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
-        """Whether there is more than the legacy region: both magics, and a size that can be."""
+        """Whether there is more than the legacy region: both magics, the second where the frame ends, and a size that
+        can be."""
         user_size = self.deref(self.current.fpu.fpstate).user_size
         if not frame.magic1 or not HEADER_END <= frame.xstate_size <= user_size:
             return False
-        return frame.xstate_size <= frame.extended_size and bool(frame.magic2)
+        return frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
 
     def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
         """Load what the task may use; then the registers are current's."""

@@ -12,7 +12,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import NULL_DEREF, OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
-from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate, FpuStatePerm
+from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, FpuStatePerm
 
 ARCH_GET_XCOMP_SUPP = 0x1021
 ARCH_GET_XCOMP_PERM = 0x1022
@@ -180,15 +180,16 @@ class Xstate(FpuCore):
     # -- uABI images ---------------------------------------------------------------------------------------------
 
     @phase_of("__copy_xstate_to_uabi_buf")
-    def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int) -> XsaveArea:
-        """__copy_xstate_to_uabi_buf(): the standard-format image of ``fpstate``; absent components as initial."""
+    def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int, size: int) -> XsaveArea:
+        """The standard-format image of ``fpstate`` for a buffer of ``size`` bytes; absent components as initial."""
         image = XsaveArea()
         image.xstate_bv = fpstate.regs.xstate_bv & fpstate.user_xfeatures & xfeatures
         for i in xf.components_in(image.xstate_bv):
             image.data[i] = pkru if i == xf.PKRU else fpstate.regs.data[i]
-        if self.use_xsave:
-            for i in xf.components_in(self.uabi_copied(fpstate, image.xstate_bv) & ~(xf.MASK_FPSSE | xf.MASK_PKRU)):
-                self.uabi_copy_component(fpstate, i, bool(image.xstate_bv >> i & 1))
+        for i in xf.components_in(self.uabi_copied(fpstate, image.xstate_bv) & ~(xf.MASK_FPSSE | xf.MASK_PKRU)):
+            component = self.machine.cpuid.components[i]
+            room = min(component.size, size - component.offset)
+            self.uabi_copy_component(fpstate, i, bool(image.xstate_bv >> i & 1), room)
         return image
 
     @seam
@@ -197,23 +198,39 @@ class Xstate(FpuCore):
         return fpstate.user_xfeatures
 
     @seam
-    def uabi_copy_component(self, fpstate: Fpstate, i: int, there: bool) -> None:
+    def uabi_copy_component(self, fpstate: Fpstate, i: int, there: bool, size: int) -> None:
         """copy_feature(): from ``fpstate`` if it is there, else from init_fpstate; both addresses are taken first.
 
-        That what is read of init_fpstate may lie beyond its end is left out (docs/fidelity.md).
+        init_fpstate is one page, which TILEDATA lies beyond.
         """
         init = self.fpstates[INIT_FPSTATE]
-        self._raw_xsave_addr(fpstate, i)
-        found = self._raw_xsave_addr(init, i)
-        if not (there or found):
+        xstate, init_xstate = self._raw_xsave_addr(fpstate, i), self._raw_xsave_addr(init, i)
+        if there:
+            self.touch_component(fpstate, xstate, size)
+        else:
+            self.touch_component(init, init_xstate, size)
+
+    @seam
+    def touch_component(self, fpstate: Fpstate, address: int, size: int) -> None:
+        """membuf_write() or memcpy(): ``size`` bytes at ``address`` in an image; none where the caller has no room."""
+        if size <= 0:
+            return
+        if address == NULL:
             self.die(NULL_DEREF)
+        if address + size > fpstate.alloc_size:
+            self.report(OVERRUN, address + size, fpstate.alloc_size)
 
-    def _raw_xsave_addr(self, fpstate: Fpstate, i: int) -> bool:
-        """__raw_xsave_addr(): False stands for NULL, with a warning, where the image has no room for the component.
+    def _raw_xsave_addr(self, fpstate: Fpstate, i: int) -> int:
+        """__raw_xsave_addr(): where a component lies in an image, in bytes from its start, or NULL.
 
-        It asks XCOMP_BV since 5.19; before, the boot's layout, which is the same for what v5.16 to v5.18 have.
+        Until 7aa5128b5fea (5.18) that is where boot put it among all features, xstate_comp_offsets[], whatever the
+        image has.  Contents are found all the same: they lie elsewhere only where an image has the synthetic second
+        dynamic feature and lacks TILEDATA.
         """
-        return not self.warn_on(not fpstate.regs.xcomp_bv >> i & 1)
+        if not self.fpu_kernel_cfg.max_features >> i & 1:
+            self.warn_on(self.machine.debug_fpu)
+            return NULL
+        return self.machine.cpuid.compacted_offset(self.fpu_kernel_cfg.max_features, i)
 
     def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
         """EINVAL for unknown components, a compacted image or reserved bytes that are not 0 (fpu/xstate.c)."""
@@ -238,6 +255,8 @@ class Xstate(FpuCore):
                 return -EINVAL
             area.mxcsr = image.mxcsr
         for i in xf.components_in(image.xstate_bv):
+            if i not in (xf.X87, xf.SSE):
+                self.touch_component(fpstate, self._raw_xsave_addr(fpstate, i), self.machine.cpuid.components[i].size)
             area.data[i] = image.data[i]
         end = self.machine.cpuid.standard_size(image.xstate_bv)
         if end > size >= HEADER_END:

@@ -93,7 +93,7 @@ class KvmFpu(KvmMain):
         """The guest's image for a caller's buffer of ``size`` bytes; what does not fit is cut off (fpu/core.c)."""
         kstate = self.deref(gfpu.fpstate)
         if self.use_xsave:
-            image = self.copy_xstate_to_uabi_buf(kstate, xfeatures, pkru)
+            image = self.copy_xstate_to_uabi_buf(kstate, xfeatures, pkru, size)
             for i in xf.components_in(image.xstate_bv):
                 if self.machine.cpuid.standard_size(1 << i) > size:
                     image.data[i] = 0

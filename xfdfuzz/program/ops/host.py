@@ -71,7 +71,7 @@ class SoftirqKernelFpu(_CpuOp):
 
 @op("cpu{cpu} idle")
 class Idle(_CpuOp):
-    """The CPU's kernel thread, its idle loop, enters a deep idle state, which gives up tiles since f17b168734e5."""
+    """The CPU's kernel thread, its idle loop, enters a deep idle state, which gives up tiles since f17b168734c0."""
 
     cpu: Nr = 0
 

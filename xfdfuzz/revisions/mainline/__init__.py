@@ -1,7 +1,7 @@
 """Mainline from v5.17 to v7.3 as a queue of patches; :data:`SERIES` is its order, as in quilt's file of that name.
 
 Only what changes the behaviour of the modelled functions is here; the rest of the history comes with its revisions.
-Each class names what the commit changed; commit ids marked MEMORY were not looked up again.
+Each class names what the commit changed.  Commit ids were looked up, but for kvm-eexist-first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
-from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate
+from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
+from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
     GetXsaveLimited,
@@ -51,9 +52,10 @@ SERIES = (
     SystemAttribute,
     LimitUserXfeatures,
     UserXfeaturesAreSupported,
-    PermAdds,
-    PermSizeSupervisor,
     Enqcmd,
+    PermAdds,
+    OffsetsByXcompBv,
+    PermSizeSupervisor,
     UabiSize,
     SupportedXcr0Again,
     AlwaysFpSse,
@@ -72,6 +74,7 @@ SERIES = (
     CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,
+    Magic2AtUserSize,
     GuestXfeatures,
     XfdErrNotByTs,
     DeferredCpuid,
@@ -87,6 +90,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    Magic2AtXstateSize,
     EferInSregs,
     EexistFirst,
 )

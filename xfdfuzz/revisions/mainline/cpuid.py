@@ -97,7 +97,7 @@ class CpuidProcessedAtCreation(KvmX86):
     neutral="a feature",
 )
 class GuestCpuCaps(KvmCpuid):
-    """A CPUID flag counts for the guest only where KVM supports it (release MEMORY)."""
+    """A CPUID flag counts for the guest only where KVM supports it."""
 
     def guest_cpuid_has_xfd(self, vcpu: Vcpu) -> bool:
         """guest_cpu_cap_has(vcpu, X86_FEATURE_XFD) (cpuid.h)."""

@@ -17,13 +17,13 @@ class Enqcmd(FpuInit):
 
 
 @patch(
-    "8970ef027b68",
+    "8970ef027b21",
     "x86/fpu/xstate: Introduce CET MSR and XSAVES supervisor states",
     version="v6.6",
     neutral="a feature",
 )
 class CetUser(FpuInit):
-    """CET_USER is a supervisor state of the host (commit id MEMORY)."""
+    """CET_USER is a supervisor state of the host."""
 
     def supervisor_xfeatures(self) -> int:
         """(include/asm/fpu/xstate.h)."""

@@ -13,7 +13,7 @@ from xfdfuzz.revisions.queue import patch
 
 
 @patch(
-    "f17b168734e5",
+    "f17b168734c0",
     "x86/fpu: Add a helper to prepare AMX state for low-power CPU idle",
     version="v6.0",
     neutral="it saves power",
@@ -21,7 +21,7 @@ from xfdfuzz.revisions.queue import patch
 class IdleReleasesTiles(Power):
     """An idle CPU gives up the tiles that it still holds, and with them the registers of the task that they belong to.
 
-    With the flag in intel_idle that asks for it (release MEMORY).
+    With 9f0112938277, the flag in intel_idle that asks for it.
     """
 
     def intel_idle(self) -> None:

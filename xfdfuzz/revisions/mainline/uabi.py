@@ -1,10 +1,33 @@
-"""The copy of an XSAVE image to user space."""
+"""The copy of an XSAVE image to user space, and where an image has its components."""
 
 from __future__ import annotations
 
 from xfdfuzz.kernel.fpu.xstate import Xstate
-from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate
+from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate
 from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "7aa5128b5fea",
+    "x86/fpu/xsave: Handle compacted offsets correctly with supervisor states",
+    version="v5.18",
+    fixes=("7c1ef59145f1",),
+)
+class OffsetsByXcompBv(Xstate):
+    """An image's components are where its XCOMP_BV has them, and not where boot put them among all features.
+
+    The reason was guests' images without supervisor states; __fpstate_reset() gives them all the same, so what differs
+    here is an image with the synthetic second dynamic feature alone.
+    """
+
+    def _raw_xsave_addr(self, fpstate: Fpstate, i: int) -> int:
+        """NULL, with a warning, where XCOMP_BV lacks the component (fpu/xstate.c, xfeature_get_offset())."""
+        if self.warn_on(not self.fpu_kernel_cfg.max_features >> i & 1):
+            return NULL
+        xcomp_bv = fpstate.regs.xcomp_bv
+        if self.warn_on(not xcomp_bv >> i & 1):
+            return NULL
+        return self.machine.cpuid.compacted_offset(xcomp_bv, i)
 
 
 @patch(
@@ -38,6 +61,6 @@ class NoAddressInInitFpstate(Xstate):
         """(fpu/xstate.c)."""
         return header
 
-    def uabi_copy_component(self, fpstate: Fpstate, i: int, there: bool) -> None:
+    def uabi_copy_component(self, fpstate: Fpstate, i: int, there: bool, size: int) -> None:
         """(fpu/xstate.c)."""
-        self._raw_xsave_addr(fpstate, i)
+        self.touch_component(fpstate, self._raw_xsave_addr(fpstate, i), size)

@@ -1,0 +1,42 @@
+"""Which signal frames sigreturn takes for whole: where it looks for the magic number behind the image."""
+
+from __future__ import annotations
+
+from xfdfuzz.kernel.fpu.signal import FpuSignal
+from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "dc8aa31a7ac2",
+    "x86/fpu: Refine and simplify the magic number check during signal return",
+    version="v6.15",
+    neutral="a clean-up, which 44eeff9bc467 takes back",
+)
+class Magic2AtUserSize(FpuSignal):
+    """The second magic is looked for where a frame set up now would end, and the sizes in the frame are not looked at.
+
+    174068188734.10177.17059393969800577740.tip-bot2@tip-bot2; in mainline since 25 March 2025.
+    """
+
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
+        """At fpstate->user_size; elsewhere in a frame, or behind it, is no magic (fpu/signal.c)."""
+        return bool(frame.magic1) and frame.magic2 == self.deref(self.current.fpu.fpstate).user_size
+
+
+@patch(
+    "44eeff9bc467",
+    'Revert "x86/fpu: Refine and simplify the magic number check during signal return"',
+    version="v7.1",
+    fixes=("dc8aa31a7ac2",),
+    stable=("v6.18.y", "v7.0.12"),
+)
+class Magic2AtXstateSize(FpuSignal):
+    """The frame says where it ends again: one smaller than the task's fpstate has extended state too.
+
+    178009520795.1039918.8317029204745792627.tip-bot2@tip-bot2.
+    """
+
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
+        """As before dc8aa31a7ac2 (fpu/signal.c)."""
+        return FpuSignal.check_xstate_in_sigframe(self, frame)
