@@ -17,6 +17,7 @@ _SWITCHES: tuple[dict[str, Any], ...] = (
     {"cet": True},
     {"mpx": True},
     {"debug_fpu": True},
+    {"rt": True},
     {"pku": False},
     {"avx512": False},
 )

@@ -926,6 +926,57 @@ class RestoresBeforeItWritesXfd(FpuCore):
 # -- the kernel's own opinion ------------------------------------------------------------------------------------------
 
 
+known(
+    "nothing-sleeps-in-atomic-context",
+    program("t0 fork = t2", machine="cpus=1 rt"),
+    broken=resolve("v7.3", revert=["36b038791e1e"]),
+    sound=resolve("v7.3"),
+    site="fpu_inherit_perms",
+)
+
+
+@mutant(
+    "nothing-sleeps-in-atomic-context",
+    program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", "t0 tileload(1)"),
+    site="fpstate_realloc",
+)
+@mutant(
+    "nothing-sleeps-in-atomic-context",
+    program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", "t0 tileload(1)", machine="cpus=1 rt"),
+    site="fpstate_realloc",
+)
+class GrowsTheBufferUnderSiglock(AmxSeries):
+    def fpstate_realloc(self, xfeatures: int, ksize: int, usize: int) -> int:
+        self.spin_lock_irq()
+        ret = super().fpstate_realloc(xfeatures, ksize, usize)
+        self.spin_unlock_irq()
+        return ret
+
+
+@mutant(
+    "nothing-sleeps-in-atomic-context",
+    program(AMX_GUEST, DISABLED, "v0 ldtilecfg(1) = ok", "v0 tileload(2) = exit"),
+    site="handle_exception_nmi_irqoff",
+)
+class GrowsTheBufferBeforeInterruptsAreOn(AmxV6):
+    def handle_exception_nmi_irqoff(self, vcpu: Vcpu) -> None:
+        super().handle_exception_nmi_irqoff(vcpu)
+        self._xfd_enable_feature(vcpu.arch.guest_fpu.xfd_err, vcpu.arch.guest_fpu)
+
+
+@mutant(
+    "host-kernel-never-oopses",
+    program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", "t0 tileload(1)"),
+    site="fpstate_realloc",
+)
+class GrowsTheBufferUnderFpregsLock(AmxSeries):
+    def fpstate_realloc(self, xfeatures: int, ksize: int, usize: int) -> int:
+        self.fpregs_lock()
+        ret = super().fpstate_realloc(xfeatures, ksize, usize)
+        self.fpregs_unlock()
+        return ret
+
+
 @mutant(
     "no-warning",
     program(

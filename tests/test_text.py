@@ -427,13 +427,13 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
             "vcpus=1",
             9,
             "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
-            "debug-fpu, or a switch with no- (did you mean cpus=N?)",
+            "debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
             "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
-            "debug-fpu, or a switch with no- (did you mean no-amx?)",
+            "debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

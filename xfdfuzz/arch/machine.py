@@ -19,7 +19,8 @@ class Machine:
     ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
     is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
     what gaps hide; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE
-    (Sapphire Rapids' SPR4); ``debug_fpu`` is the kernel's CONFIG_X86_DEBUG_FPU.
+    (Sapphire Rapids' SPR4); ``debug_fpu`` and ``rt`` are the kernel's CONFIG_X86_DEBUG_FPU and CONFIG_PREEMPT_RT, the
+    latter with the PREEMPT_RT patches where it is older than 6.12.
     """
 
     cpus: int = 1
@@ -36,6 +37,7 @@ class Machine:
     spr4_erratum: bool = False
     dense: bool = False
     debug_fpu: bool = False
+    rt: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= MAX_CPUS:

@@ -1,12 +1,12 @@
-"""What every kernel function stands on: the system it is bound to, `current`, this CPU, WARN, MSRs and vmalloc.
+"""What every kernel function stands on: the system it is bound to, `current`, this CPU, WARN and MSRs.
 
 A kernel object is the behaviour of one revision *bound* to one system: it holds views into the system's memory and the
 number of the CPU that executes, and no state of its own.  So a method reads as the C function does
 (``self.current.fpu``, ``self.this_cpu.xfd_state``), and loading another system is one memory copy.
 
 Names: as in the kernel, but for a leading double underscore, which Python mangles: ``__kvm_set_xcr()`` is
-``_kvm_set_xcr()``.  Locks are not modelled: an op runs atomically, and ops are split where the kernel can be
-interrupted (docs/fidelity.md).
+``_kvm_set_xcr()``.  Nobody waits for a lock: an op runs atomically, and ops are split where the kernel can be
+interrupted (docs/fidelity.md).  What a lock forbids meanwhile is in ``locking.py``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from types import FrameType
 from typing import TypeVar
 
 from xfdfuzz.arch import registers as arch
-from xfdfuzz.arch.cstruct import assign, resident
+from xfdfuzz.arch.cstruct import resident
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
-from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate, SigFrame, System
+from xfdfuzz.kernel.state import NULL, Fpstate, SigFrame, System
 
 #: Methods that the kernel does not have: a phase of one of its functions, split off so that patches can replace it.
 SEAMS: set[str] = set()
@@ -120,6 +120,9 @@ class KernelBase:
         """The kernel oopses here; nothing runs after it."""
         self.report(kind, *detail)
         self.system.dead = 1
+        # no section of the dead kernel's is left open, or two ends of one host would be two states
+        self.this_cpu.preempt_count = 0
+        self.current.rcu_read_lock_nesting = 0
         raise HostDied
 
     # -- MSRs ----------------------------------------------------------------------------------------------------
@@ -139,46 +142,7 @@ class KernelBase:
             self.report(WARN)
             return 0
 
-    # -- vmalloc -------------------------------------------------------------------------------------------------
-
-    def vzalloc(self, size: int) -> int:
-        """Allocate a zeroed fpstate with ``size`` bytes for its regs; NULL when the op asked for a failure."""
-        if self.system.alloc_failures:
-            self.system.alloc_failures -= 1
-            return NULL
-        nr = self._free_slot()
-        if nr == NULL:
-            return NULL
-        fpstate = self.fpstates[nr]
-        assign(fpstate, Fpstate())
-        fpstate.allocated = 1
-        fpstate.alloc_size = size
-        return nr
-
-    def _free_slot(self) -> int:
-        pointed_to = self.fpstate_pointers()
-        for nr in range(FIRST_VALLOC, NR_FPSTATES):
-            fpstate = self.fpstates[nr]
-            if not fpstate.allocated and nr not in pointed_to:
-                return nr
-        return NULL
-
-    def fpstate_pointers(self) -> set[int]:
-        """Every fpstate that something points to."""
-        fpus = [task.fpu for task in self.tasks if task.exists]
-        found = {NULL, *[vcpu.arch.guest_fpu.fpstate for vcpu in self.vcpus if vcpu.exists]}
-        found.update([fpu.fpstate for fpu in fpus])
-        found.update([fpu.task_fpstate for fpu in fpus])
-        return found
-
-    def vfree(self, nr: int) -> None:
-        """Free an fpstate; the slot is not used again while anything points to it."""
-        fpstate = self.fpstates[nr]
-        if nr < FIRST_VALLOC or not fpstate.allocated:
-            self.report(USE_AFTER_FREE, nr)
-            return
-        fpstate.allocated = 0
-        fpstate.freed = 1
+    # -- pointers ------------------------------------------------------------------------------------------------
 
     @seam
     def deref(self, nr: int) -> Fpstate:

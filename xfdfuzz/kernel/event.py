@@ -8,7 +8,7 @@ from typing import NamedTuple
 WARN = "warn"
 #: An XRSTOR of the host faulted: #NM is fatal, #GP is fixed up with init state.
 XRSTOR_FAULT = "xrstor-fault"
-#: Another instruction of the host kernel faulted, or an exception that it has no handler for; it is dead.
+#: Another instruction of the host kernel faulted, an exception that it has no handler for, or a BUG_ON(); it is dead.
 OOPS = "oops"
 #: XSAVES ran over state that is in use and that the buffer has no room for; detail: the lost components.
 LOST_STATE = "lost-state"
@@ -20,6 +20,8 @@ USER_COPY = "user-copy"
 USE_AFTER_FREE = "use-after-free"
 #: A NULL pointer was dereferenced.
 NULL_DEREF = "null-deref"
+#: Something that may sleep ran in atomic context; detail: (preempt_count, depth of rcu_read_lock()).
+ATOMIC_SLEEP = "atomic-sleep"
 #: An allocation that a caller still owned was dropped; detail: its index.
 LEAK = "leak"
 #: A softirq or interrupt handler used the FPU; detail: (CPU, MSR XFD, per-CPU shadow, fpstate->xfd or -1).

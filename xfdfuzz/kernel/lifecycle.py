@@ -52,20 +52,29 @@ class Lifecycle(Signals):
         Dynamic state is caller-saved by definition and is not copied.
         """
         dst = self.tasks[child].fpu
+        self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         self.save_fpregs_to_fpstate(dst)
+        self.fpu_clone_perms(child, flags)
+        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+
+    @seam
+    def fpu_clone_perms(self, child: int, flags: int) -> None:
+        """The end of fpu_clone()'s locked region: the lock is let go last, until 36b038791e1e (6.1)."""
         if not flags & CLONE_THREAD:
             self.fpu_inherit_perms(child)
-        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+        self.fpregs_unlock()
 
     def fpu_inherit_perms(self, child: int) -> None:
         """A forked process has its parent's permissions, the LOCKED bit among them (fpu/core.c)."""
         if self.fpu_state_size_dynamic:
             src = self.tasks[self.current.group_leader].fpu
             dst = self.tasks[child].fpu
+            self.spin_lock_irq()
             assign(dst.perm, src.perm)
             assign(dst.guest_perm, src.guest_perm)
+            self.spin_unlock_irq()
 
     # -- exec ----------------------------------------------------------------------------------------------------
 

@@ -81,7 +81,8 @@ class Power(Lifecycle):
         load_component(self.regs, xf.PKRU, pkru)
 
     def restore_processor_state(self) -> None:
-        """__restore_processor_state() (arch/x86/power/cpu.c)."""
+        """__restore_processor_state() (arch/x86/power/cpu.c, do_fpu_end())."""
+        self.kernel_fpu_end()
         self.fpu_resume_cpu()
 
     def fpu_resume_cpu(self) -> None:

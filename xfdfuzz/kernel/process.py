@@ -28,12 +28,14 @@ class Process(Regset):
         """Called after the switch, with next as current."""
 
     def schedule(self, nr: int) -> None:
-        """Switch this CPU to task ``nr`` (context_switch(), __switch_to())."""
+        """Switch this CPU to task ``nr``, with preemption disabled (context_switch(), __switch_to())."""
         prev = self.current
         prev.user_mode = 0
+        self.preempt_disable()
         self.fire_sched_out_preempt_notifiers()
         self._switch_to(nr)
         self.fire_sched_in_preempt_notifiers()
+        self.preempt_enable()
 
     def _switch_to(self, nr: int) -> None:
         """__switch_to() (arch/x86/kernel/process_64.c): save prev, make next current, eager PKRU."""
@@ -101,8 +103,13 @@ class Process(Regset):
     # -- system calls --------------------------------------------------------------------------------------------
 
     def sigaltstack(self, size: int) -> int:
-        """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack())."""
-        if size and (size < MINSIGSTKSZ or not self.sigaltstack_size_valid(size)):
-            return -ENOMEM
-        self.current.sas_ss_size = size
-        return 0
+        """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack()).
+
+        Under siglock, which serialises it with a request for permission (sigaltstack_lock()).
+        """
+        self.spin_lock_irq()
+        valid = not size or (size >= MINSIGSTKSZ and self.sigaltstack_size_valid(size))
+        if valid:
+            self.current.sas_ss_size = size
+        self.spin_unlock_irq()
+        return 0 if valid else -ENOMEM

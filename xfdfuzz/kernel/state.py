@@ -118,6 +118,7 @@ class Task(Struct):
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal().
     ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the bitmap of VMs that it has open.
+    ``rcu_read_lock_nesting`` is 0 between ops.
     """
 
     __slots__ = ()
@@ -135,6 +136,7 @@ class Task(Struct):
     tif_need_fpu_load: U8
     sas_ss_size: U32
     pkru: U8
+    rcu_read_lock_nesting: U8
     fpu: Fpu
 
 
@@ -161,13 +163,15 @@ class Cpu(Struct):
     """One CPU: its registers and the per-CPU variables.
 
     ``current`` is a task index; ``fpu_fpregs_owner_ctx`` a task index plus 1, or NULL; ``guest`` the vCPU (plus 1) that
-    it executes in VMX non-root operation, or 0.
+    it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, 1 while a guest runs: KVM
+    enters it with preemption disabled.
     """
 
     __slots__ = ()
     current: U8
     fpu_fpregs_owner_ctx: U8
     guest: U8
+    preempt_count: U32
     xfd_state: U64
     regs: CpuRegs
 

@@ -55,9 +55,11 @@ class AmxReviewA(AmxV1):
     def write_guest_xfd(self, vcpu: Vcpu, data: int) -> None:
         """The value belongs "in vcpu->arch.guest_fpu" (022620db-13ad-8118-5296-ae2913d41f1f@redhat.com)."""
         fpstate = self.deref(vcpu.arch.guest_fpu.fpstate)
+        self.fpregs_lock()
         fpstate.xfd = data
         if fpstate.in_use:
             self.xfd_update_state(fpstate)
+        self.fpregs_unlock()
 
 
 class AmxReviewB(AmxReviewA):

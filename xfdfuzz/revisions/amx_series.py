@@ -29,7 +29,7 @@ class AmxSeries(Kernel):
         return super().fpu_xstate_prctl(option, arg2, undefined)
 
     def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
-        """Under siglock: EBUSY once the first vCPU of the group locked the guest's permissions (980fe2fddcff)."""
+        """EBUSY once the first vCPU of the group locked the guest's permissions (980fe2fddcff)."""
         permitted = self.xstate_get_group_perm(guest)
         if guest and permitted & FPU_GUEST_PERM_LOCKED:
             return -EBUSY
@@ -37,9 +37,11 @@ class AmxSeries(Kernel):
 
     def fpu_init_guest_permissions(self, gfpu: FpuGuest) -> None:
         """Copy the group's guest permissions and lock them (fpu/core.c, 36487e6228c4)."""
+        self.spin_lock_irq()
         fpuperm = self.tasks[self.current.group_leader].fpu.guest_perm
         perm = fpuperm.state_perm
         fpuperm.state_perm = perm | FPU_GUEST_PERM_LOCKED
+        self.spin_unlock_irq()
         gfpu.perm = perm & ~FPU_GUEST_PERM_LOCKED
 
     # -- guest fpstate -------------------------------------------------------------------------------------------
@@ -73,14 +75,18 @@ class AmxSeries(Kernel):
         event = xfd_err & self.XFEATURE_MASK_USER_DYNAMIC
         if not event:
             return 0
+        self.spin_lock_irq()
         if self.xstate_get_group_perm(guest_fpu is not None) & event != event:
+            self.spin_unlock_irq()
             return -EPERM
         fpu = self.tasks[self.current.group_leader].fpu
         perm = fpu.perm if guest_fpu is None else fpu.guest_perm
+        ksize, usize = perm.state_size, perm.user_state_size
+        self.spin_unlock_irq()
         if guest_fpu is None:
-            failed = self.fpstate_realloc(event, perm.state_size, perm.user_state_size)
+            failed = self.fpstate_realloc(event, ksize, usize)
         else:
-            failed = self.fpstate_realloc_guest(event, perm.state_size, perm.user_state_size, guest_fpu)
+            failed = self.fpstate_realloc_guest(event, ksize, usize, guest_fpu)
         return -EFAULT if failed else 0
 
     @phase_of("fpstate_realloc")
@@ -102,6 +108,7 @@ class AmxSeries(Kernel):
         newfps.in_use = curfps.in_use
         guest_fpu.xfeatures |= xfeatures
         self.set_uabi_size(guest_fpu, usize)
+        self.fpregs_lock()
         if in_use and self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         newfps.xfeatures = curfps.xfeatures | xfeatures
@@ -112,6 +119,7 @@ class AmxSeries(Kernel):
         if in_use:
             fpu.fpstate = new
             self.xfd_update_state(newfps)
+        self.fpregs_unlock()
         if curfps.is_valloc:
             self.vfree(old)
         return 0

@@ -39,9 +39,11 @@ class AmxTglx(AmxReviewC):
         if expand:
             return self._xfd_enable_feature(expand, guest_fpu)
         fpstate = self.deref(guest_fpu.fpstate)
+        self.fpregs_lock()
         fpstate.xfd = xfd
         if fpstate.in_use:
             self.xfd_update_state(fpstate)
+        self.fpregs_unlock()
         return 0
 
     @phase_of("fpstate_realloc")
@@ -57,6 +59,7 @@ class AmxTglx(AmxReviewC):
         newfps.is_confidential = curfps.is_confidential
         newfps.in_use = curfps.in_use
         guest_fpu.xfeatures |= xfeatures
+        self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         newfps.xfeatures = curfps.xfeatures | xfeatures
@@ -68,6 +71,7 @@ class AmxTglx(AmxReviewC):
         if fpu.fpstate == old:
             fpu.fpstate = new
         self.xfd_update_state(self.deref(fpu.fpstate))
+        self.fpregs_unlock()
         if self.deref(old).is_valloc:
             self.vfree(old)
         return 0

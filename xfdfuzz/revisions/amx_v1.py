@@ -75,6 +75,7 @@ class AmxV1(UninitialisedResult):
         newfps.is_guest = 1
         newfps.is_confidential = curfps.is_confidential
         guest_fpu.xfeatures |= xfeatures
+        self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         newfps.xfeatures = curfps.xfeatures | xfeatures
@@ -84,6 +85,7 @@ class AmxV1(UninitialisedResult):
         fpu.fpstate = new
         self.xstate_init_xcomp_bv(newfps, newfps.xfeatures)
         self.xfd_update_state(newfps)
+        self.fpregs_unlock()
         if curfps.is_valloc:
             self.vfree(old)
         return 0
@@ -190,8 +192,10 @@ class AmxV1(UninitialisedResult):
             self.exit_fpu_realloc(vcpu)
             return KVM_MSR_RET_USERSPACE
         fpstate = self.deref(current_fps)
+        self.fpregs_lock()
         fpstate.xfd = data
         self.xfd_update_state(fpstate)
+        self.fpregs_unlock()
         return 0
 
     def kvm_msr_user_space(self, r: int) -> bool:

@@ -52,9 +52,11 @@ class AmxV6(AmxSeries):
     def fpu_update_guest_xfd(self, guest_fpu: FpuGuest, xfd: int) -> None:
         """The guest's XFD changes by emulation or ioctl (fpu/core.c, 8eb9a48ac1e8)."""
         fpstate = self.deref(guest_fpu.fpstate)
+        self.fpregs_lock()
         fpstate.xfd = xfd
         if fpstate.in_use:
             self.xfd_update_state(fpstate)
+        self.fpregs_unlock()
 
     def fpu_sync_guest_vmexit_xfd_state(self) -> None:
         """The guest may have written XFD without an exit: take over what is there (fpu/core.c, 5429cead0119)."""

@@ -176,7 +176,11 @@ class FpuCore(FpuInit):
         self.warn_on(not self.fpregs_state_valid(self.current.fpu, self.current_nr))
 
     def kernel_fpu_begin(self) -> None:
-        """The kernel wants the registers for itself (fpu/core.c, kernel_fpu_begin_mask())."""
+        """The kernel wants the registers for itself, until kernel_fpu_end() (fpu/core.c, kernel_fpu_begin_mask()).
+
+        Since d02198550423 (6.15) it is fpregs_lock(), where interrupts are on, that disables preemption.
+        """
+        self.preempt_disable()
         current = self.current
         loaded = not current.tif_need_fpu_load and not current.in_execve
         shadowed = self.fpstates[current.fpu.fpstate].xfd if loaded else -1
@@ -186,11 +190,17 @@ class FpuCore(FpuInit):
             self.save_fpregs_to_fpstate(current.fpu)
         self.cpu_invalidate_fpregs_state()
 
+    def kernel_fpu_end(self) -> None:
+        """The registers are anybody's again (fpu/core.c)."""
+        self.preempt_enable()
+
     # -- exec and exit ---------------------------------------------------------------------------------------------
 
     def fpu_drop(self) -> None:
         """fpu__drop() of current: the registers are nobody's (fpu/core.c, fpregs_deactivate())."""
+        self.preempt_disable()
         self.cpu_invalidate_fpregs_state()
+        self.preempt_enable()
 
     def fpu_reset_fpregs(self) -> None:
         """The memory image becomes that of init_fpstate, to be loaded on the way to user mode (fpu/core.c).
@@ -199,12 +209,14 @@ class FpuCore(FpuInit):
         """
         fpstate = self.deref(self.current.fpu.fpstate)
         init = self.fpstates[INIT_FPSTATE]
+        self.fpregs_lock()
         self.fpu_reset_invalidate()
         for i in (xf.X87, xf.SSE):
             fpstate.regs.data[i] = init.regs.data[i]
         fpstate.regs.xstate_bv = init.regs.xstate_bv
         fpstate.regs.xcomp_bv = init.regs.xcomp_bv
         self.current.tif_need_fpu_load = 1
+        self.fpregs_unlock()
 
     @seam
     def fpu_reset_invalidate(self) -> None:

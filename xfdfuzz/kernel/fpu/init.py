@@ -10,8 +10,9 @@ from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.kernel.base import KernelBase, seam
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, INIT_FPSTATE, NULL, USER_TASKS, Fpstate, System
+from xfdfuzz.kernel.vmalloc import Vmalloc
 
 #: sizeof(struct fxregs_state): what a kernel without XSAVE saves, in bytes.
 FXSAVE_SIZE = 512
@@ -33,7 +34,7 @@ class FpuStateConfig:
     default_features: int
 
 
-class FpuInit(KernelBase):
+class FpuInit(Vmalloc):
     """Feature masks of this revision on this machine, and the state that boot leaves behind."""
 
     #: arch/x86/include/asm/fpu/types.h: 19 until APX came in 6.16.

@@ -37,13 +37,17 @@ class FpuSignal(Xstate):
     def copy_fpstate_to_sigframe(self, frame: SigFrame, pkru: int) -> None:
         """XSAVE into the user's stack, then what only software knows of the frame.
 
+        Under the lock page faults are disabled, so the copy does not sleep.
         ``pkru`` is the task's, an argument since 24cf2bc982ff (6.12).
         """
         fpstate = self.deref(self.current.fpu.fpstate)
+        self.might_fault()
         frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = frame.area.mxcsr = 0
+        self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         self.copy_fpregs_to_sigframe(frame, fpstate, pkru)
+        self.fpregs_unlock()
         self.save_xstate_epilog(frame, fpstate)
 
     def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
@@ -80,6 +84,7 @@ class FpuSignal(Xstate):
 
     def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
         """sw_reserved and the second magic; XSTATE_BV always has x87 and SSE."""
+        self.might_fault()
         frame.magic1 = 1
         frame.extended_size = fpstate.user_size + FP_XSTATE_MAGIC2_SIZE
         frame.xfeatures = fpstate.user_xfeatures
@@ -91,12 +96,14 @@ class FpuSignal(Xstate):
     def fpu_clear_user_states(self) -> None:
         """fpu__clear_user_states(): the handler starts with initial user states (fpu/core.c)."""
         fpu = self.current.fpu
+        self.fpregs_lock()
         fpstate = self.deref(fpu.fpstate)
         if self.xfeatures_mask_supervisor() and not self.fpregs_state_valid(fpu, self.current_nr):
             self.os_xrstor_supervisor(fpstate)
         self.fpu_clear_user_states_xfd(fpstate)
         self.restore_fpregs_from_init_fpstate(self.xfeature_mask_user_restore)
         self.fpregs_mark_activate()
+        self.fpregs_unlock()
 
     @seam
     def fpu_clear_user_states_xfd(self, fpstate: Fpstate) -> None:
@@ -137,22 +144,26 @@ class FpuSignal(Xstate):
     def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
         """Whether there is more than the legacy region: both magics, the second where the frame ends, and a size that
         can be."""
+        self.might_fault()
         user_size = self.deref(self.current.fpu.fpstate).user_size
         if not frame.magic1 or not HEADER_END <= frame.xstate_size <= user_size:
             return False
         return frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
 
     def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
-        """Load what the task may use; then the registers are current's."""
+        """Load what the task may use; then the registers are current's.  Under the lock page faults are disabled."""
         fpstate = self.deref(self.current.fpu.fpstate)
+        self.fpregs_lock()
         self.xfd_update_state(fpstate)
         if not self._restore_fpregs_from_user(frame, fpstate, xrestore & fpstate.user_xfeatures, fx_only):
             if self.current.tif_need_fpu_load:
                 self.cpu_invalidate_fpregs_state()
+            self.fpregs_unlock()
             return False
         if self.current.tif_need_fpu_load and self.xfeatures_mask_supervisor():
             self.os_xrstor_supervisor(fpstate)
         self.fpregs_mark_activate()
+        self.fpregs_unlock()
         return True
 
     def _restore_fpregs_from_user(self, frame: SigFrame, fpstate: Fpstate, xrestore: int, fx_only: bool) -> bool:

@@ -66,6 +66,7 @@ class Xstate(FpuCore):
     @seam
     def put_user(self, value: int, pointer_ok: int) -> Value:
         """put_user()."""
+        self.might_fault()
         return Value(0, value) if pointer_ok else Value(-EFAULT)
 
     def xstate_request_perm(self, idx: int, guest: bool, undefined: int = 0) -> int:
@@ -80,7 +81,10 @@ class Xstate(FpuCore):
         permitted = self.xstate_get_group_perm(guest)
         if permitted & requested == requested:
             return 0
-        return self.xstate_request_perm_locked(permitted, requested, guest, undefined)
+        self.spin_lock_irq()
+        ret = self.xstate_request_perm_locked(permitted, requested, guest, undefined)
+        self.spin_unlock_irq()
+        return ret
 
     @seam
     def xstate_request_perm_locked(self, permitted: int, requested: int, guest: bool, undefined: int) -> int:
@@ -138,10 +142,14 @@ class Xstate(FpuCore):
         event = xfd_err & self.XFEATURE_MASK_USER_DYNAMIC
         if not event:
             return 0
+        self.spin_lock_irq()
         if self.xstate_get_group_perm(False) & event != event:
+            self.spin_unlock_irq()
             return -EPERM
         perm = self.tasks[self.current.group_leader].fpu.perm
-        if self.fpstate_realloc(event, perm.state_size, perm.user_state_size):
+        ksize, usize = perm.state_size, perm.user_state_size
+        self.spin_unlock_irq()
+        if self.fpstate_realloc(event, ksize, usize):
             return -EFAULT
         return 0
 
@@ -163,6 +171,7 @@ class Xstate(FpuCore):
         if not new:
             return -ENOMEM
         newfps = self.fpstates[new]
+        self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
         old = fpu.fpstate
@@ -173,6 +182,7 @@ class Xstate(FpuCore):
         self.xstate_init_xcomp_bv(newfps, newfps.xfeatures)
         fpu.fpstate = new
         self.xfd_update_state(newfps)
+        self.fpregs_unlock()
         if curfps.is_valloc:
             self.vfree(old)
         return 0

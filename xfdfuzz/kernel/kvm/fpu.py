@@ -71,6 +71,7 @@ class KvmFpu(KvmMain):
         fpu = self.current.fpu
         cur_fps = self.deref(fpu.fpstate)
         guest_fps = self.deref(guest_fpu.fpstate)
+        self.fpregs_lock()
         if not cur_fps.is_confidential and not self.current.tif_need_fpu_load:
             self.save_fpregs_to_fpstate(fpu)
         if enter_guest:
@@ -87,6 +88,7 @@ class KvmFpu(KvmMain):
         else:
             self.xfd_update_state(cur_fps)
         self.fpregs_mark_activate()
+        self.fpregs_unlock()
         return 0
 
     def fpu_copy_guest_fpstate_to_uabi(self, gfpu: FpuGuest, size: int, xfeatures: int, pkru: int) -> XsaveArea:

@@ -48,11 +48,15 @@ class KvmMain(Power):
 
     def vcpu_load(self, vcpu: Vcpu) -> None:
         """Bind the vCPU to this CPU; from here on the preempt notifier moves it along."""
+        self.preempt_disable()
         self.kvm_arch_vcpu_load(vcpu)
+        self.preempt_enable()
 
     def vcpu_put(self, vcpu: Vcpu) -> None:
         """Undo vcpu_load()."""
+        self.preempt_disable()
         self.kvm_arch_vcpu_put(vcpu)
+        self.preempt_enable()
 
     def fire_sched_out_preempt_notifiers(self) -> None:
         """kvm_sched_out(): the thread is preempted while runnable inside KVM_RUN."""

@@ -89,6 +89,7 @@ class KvmMsrs(KvmXsave):
             return 1
         self.kvm_access_xstate_msr(vcpu)
         self.wrmsrl(index, data)
+        self.kvm_fpu_put()
         return 0
 
     @seam
@@ -114,13 +115,20 @@ class KvmMsrs(KvmXsave):
             listed = host_initiated and self.kvm_probe_msr_to_save(index)
             return 0 if listed else KVM_MSR_RET_INVALID, 0
         self.kvm_access_xstate_msr(vcpu)
-        return 0, self.rdmsrl(index)
+        data = self.rdmsrl(index)
+        self.kvm_fpu_put()
+        return 0, data
 
     def kvm_access_xstate_msr(self, vcpu: Vcpu) -> None:
-        """kvm_fpu_get(): the registers are current's from here on; the MSR is accessed in hardware (x86.c)."""
+        """kvm_fpu_get(): the registers are current's until kvm_fpu_put(); the MSR is accessed in hardware (x86.c)."""
+        self.fpregs_lock()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:
             self.switch_fpu_return()
+
+    def kvm_fpu_put(self) -> None:
+        """(arch/x86/kvm/fpu.h)."""
+        self.fpregs_unlock()
 
     @seam
     def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:

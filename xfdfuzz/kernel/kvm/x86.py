@@ -286,9 +286,10 @@ class KvmX86(KvmMsrs):
         return r
 
     def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
-        """Pending events, then from `local_irq_disable()` to VM entry."""
+        """Pending events, then from `preempt_disable()` to VM entry."""
         self.kvm_apic_accept_events(vcpu)
         vcpu.arch.exception_pending = 0
+        self.preempt_disable()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:
             self.switch_fpu_return()
@@ -301,7 +302,7 @@ class KvmX86(KvmMsrs):
 
     @phase_of("vcpu_enter_guest")
     def vcpu_enter_guest_exited(self, vcpu: Vcpu, kernel_fpu: bool = False) -> None:
-        """From VM exit to `local_irq_enable()`.
+        """From VM exit to `local_irq_enable()` and `preempt_enable()`.
 
         ``kernel_fpu``: the exit is an external interrupt whose handling uses the FPU in softirq context.
         """
@@ -310,6 +311,7 @@ class KvmX86(KvmMsrs):
         vcpu.last_vmentry_cpu = self.cpu
         self.kvm_x86_handle_exit_irqoff(vcpu, kernel_fpu)
         self.vcpu_exited_after_irqoff(vcpu)
+        self.preempt_enable()
 
     @seam
     def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:

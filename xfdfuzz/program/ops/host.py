@@ -66,6 +66,7 @@ class SoftirqKernelFpu(_CpuOp):
         k.on_cpu(self.cpu)
         k.current.user_mode = 0
         k.kernel_fpu_begin()
+        k.kernel_fpu_end()
         return OK
 
 

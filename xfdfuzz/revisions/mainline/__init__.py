@@ -21,6 +21,7 @@ from xfdfuzz.revisions.mainline.host import (
     ExecInvalidatesTask,
     IdleReleasesTiles,
     InitFpstateStatic,
+    PermsInheritedUnlocked,
     XfdOnSignal,
     XfdStateInSync,
 )
@@ -62,6 +63,7 @@ SERIES = (
     IdleReleasesTiles,
     InitFpstateStatic,
     InitStatesZeroed,
+    PermsInheritedUnlocked,
     PtraceWritesPkru,
     NoAddressInInitFpstate,
     FilteredXcr0,

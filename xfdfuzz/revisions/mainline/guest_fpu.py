@@ -111,10 +111,12 @@ class ClearXstateBv(AmxV6):
     """State that XFD disables does not stay in the saved image, where XRSTOR would fault on it (CVE-2026-23005)."""
 
     def fpu_update_guest_xfd(self, guest_fpu: FpuGuest, xfd: int) -> None:
-        """Clear XSTATE_BV if the *current thread's* registers are in memory (fpu/core.c)."""
+        """Clear XSTATE_BV if the *current thread's* registers are in memory; in the same locked region (fpu/core.c)."""
+        self.fpregs_lock()
         if xfd and self.current.tif_need_fpu_load:
             self.deref(guest_fpu.fpstate).regs.xstate_bv &= ~xfd
         super().fpu_update_guest_xfd(guest_fpu, xfd)
+        self.fpregs_unlock()
 
     def kvm_vcpu_ioctl_x86_set_xsave(self, vcpu: Vcpu, image: XsaveArea) -> int:
         """What XFD disables is dropped from the image, without an error (x86.c)."""

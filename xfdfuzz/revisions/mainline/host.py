@@ -7,6 +7,7 @@ from xfdfuzz.arch.registers import execute
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.fpu.signal import FpuSignal
+from xfdfuzz.kernel.lifecycle import CLONE_THREAD, Lifecycle
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate
 from xfdfuzz.revisions.queue import patch
@@ -48,6 +49,26 @@ class InitFpstateStatic(FpuInit):
     def init_fpstate_features(self) -> tuple[int, int]:
         """The defaults (fpu/xstate.c)."""
         return self.fpu_kernel_cfg.default_features, self.fpu_kernel_cfg.default_size
+
+
+@patch(
+    "36b038791e1e",
+    "x86/fpu: Drop fpregs lock before inheriting FPU permissions",
+    version="v6.1",
+    fixes=("9e798e9aa14c",),
+    stable=("v6.0.10",),
+)
+class PermsInheritedUnlocked(Lifecycle):
+    """fork takes siglock, a sleeping lock with PREEMPT_RT, where preemption is enabled (CVE-2022-49783).
+
+    Merged for 6.1-rc6.
+    """
+
+    def fpu_clone_perms(self, child: int, flags: int) -> None:
+        """(fpu/core.c, fpu_clone())."""
+        self.fpregs_unlock()
+        if not flags & CLONE_THREAD:
+            self.fpu_inherit_perms(child)
 
 
 @patch(

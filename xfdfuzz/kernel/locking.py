@@ -1,0 +1,85 @@
+"""Atomic context: what disables preemption, and what must not run then.
+
+include/linux/preempt.h, kernel/locking/spinlock_rt.c, kernel/sched/core.c and arch/x86/include/asm/fpu/api.h of 6.1 and
+6.12 (v5.16 and 7.3 INFERRED).  The kernel checks with CONFIG_DEBUG_ATOMIC_SLEEP.  Nobody waits for a lock here, so no
+lock has a state of its own.  Whether interrupts are off is not modelled: where only they are, nothing is noticed.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch.machine import Machine
+from xfdfuzz.kernel.base import KernelBase, phase_of, seam
+from xfdfuzz.kernel.event import ATOMIC_SLEEP
+
+#: What preempt_disable() adds to preempt_count, and spin_lock() without PREEMPT_RT.
+PREEMPT_OFFSET = 1
+#: What local_bh_disable() adds to it, without PREEMPT_RT.
+SOFTIRQ_DISABLE_OFFSET = 0x200
+#: The part of it that counts disabled bottom halves.
+SOFTIRQ_MASK = 0xFF00
+
+
+class Locking(KernelBase):
+    """preempt_count of each CPU, and the lock that the modelled functions take."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        self._fpregs_lock_offset = PREEMPT_OFFSET if machine.rt else SOFTIRQ_DISABLE_OFFSET
+
+    def preempt_disable(self) -> None:
+        """No context switch on this CPU from here on."""
+        self.this_cpu.preempt_count += PREEMPT_OFFSET
+
+    def preempt_enable(self) -> None:
+        """Undo preempt_disable()."""
+        self.this_cpu.preempt_count -= PREEMPT_OFFSET
+
+    def fpregs_lock(self) -> None:
+        """The registers stay as they are: local_bh_disable(), or with PREEMPT_RT, where that leaves a task preemptible,
+        preempt_disable() (asm/fpu/api.h)."""
+        self.this_cpu.preempt_count += self._fpregs_lock_offset
+
+    def fpregs_unlock(self) -> None:
+        """Undo fpregs_lock()."""
+        self.this_cpu.preempt_count -= self._fpregs_lock_offset
+
+    @phase_of("rt_spin_lock")
+    def spin_lock_irq(self) -> None:
+        """spin_lock_irq(&current->sighand->siglock), with PREEMPT_RT a sleeping lock.
+
+        The latter leaves preemption alone, but takes rcu_read_lock(), under which only such locks may be taken.
+        """
+        if not self.machine.rt:
+            self.preempt_disable()
+            return
+        self.rtlock_might_resched()
+        self.current.rcu_read_lock_nesting += 1
+
+    def spin_unlock_irq(self) -> None:
+        """Undo spin_lock_irq()."""
+        if self.machine.rt:
+            self.current.rcu_read_lock_nesting -= 1
+        else:
+            self.preempt_enable()
+
+    def in_interrupt(self) -> bool:
+        """Bottom halves are disabled; neither interrupts nor softirqs sleep or allocate in the model."""
+        return bool(self.this_cpu.preempt_count & SOFTIRQ_MASK)
+
+    @seam
+    def might_sleep(self) -> None:
+        """__might_resched(): "BUG: sleeping function called from invalid context", and on it goes."""
+        nested = self.current.rcu_read_lock_nesting
+        if self.this_cpu.preempt_count or nested:
+            self.report(ATOMIC_SLEEP, self.this_cpu.preempt_count, nested)
+
+    @seam
+    def might_fault(self) -> None:
+        """User memory is touched, and a page fault may sleep; where page faults are disabled nobody calls this."""
+        self.might_sleep()
+
+    @seam
+    def rtlock_might_resched(self) -> None:
+        """The same for a lock that is a sleeping one with PREEMPT_RT only: rcu_read_lock() does not matter."""
+        if self.this_cpu.preempt_count:
+            self.report(ATOMIC_SLEEP, self.this_cpu.preempt_count, self.current.rcu_read_lock_nesting)

@@ -1,0 +1,62 @@
+"""vmalloc, which may sleep (mm/vmalloc.c of 6.1 and 6.12, which do the same here; v5.16 INFERRED)."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch.cstruct import assign
+from xfdfuzz.kernel.event import OOPS, USE_AFTER_FREE
+from xfdfuzz.kernel.locking import Locking
+from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate
+
+
+class Vmalloc(Locking):
+    """The pool of fpstates that are allocated."""
+
+    def vzalloc(self, size: int) -> int:
+        """Allocate a zeroed fpstate with ``size`` bytes for its regs; NULL when the op asked for a failure.
+
+        Not with bottom halves disabled: BUG_ON(in_interrupt()) in __get_vm_area_node().  It may sleep (GFP_KERNEL).
+        """
+        if self.in_interrupt():
+            self.die(OOPS)
+        self.might_sleep()
+        if self.system.alloc_failures:
+            self.system.alloc_failures -= 1
+            return NULL
+        nr = self._free_slot()
+        if nr == NULL:
+            return NULL
+        fpstate = self.fpstates[nr]
+        assign(fpstate, Fpstate())
+        fpstate.allocated = 1
+        fpstate.alloc_size = size
+        return nr
+
+    def _free_slot(self) -> int:
+        pointed_to = self.fpstate_pointers()
+        for nr in range(FIRST_VALLOC, NR_FPSTATES):
+            fpstate = self.fpstates[nr]
+            if not fpstate.allocated and nr not in pointed_to:
+                return nr
+        return NULL
+
+    def fpstate_pointers(self) -> set[int]:
+        """Every fpstate that something points to."""
+        fpus = [task.fpu for task in self.tasks if task.exists]
+        found = {NULL, *[vcpu.arch.guest_fpu.fpstate for vcpu in self.vcpus if vcpu.exists]}
+        found.update([fpu.fpstate for fpu in fpus])
+        found.update([fpu.task_fpstate for fpu in fpus])
+        return found
+
+    def vfree(self, nr: int) -> None:
+        """Free an fpstate; the slot is not used again while anything points to it.
+
+        May sleep, but where in_interrupt() puts it off.
+        """
+        if not self.in_interrupt():
+            self.might_sleep()
+        fpstate = self.fpstates[nr]
+        if nr < FIRST_VALLOC or not fpstate.allocated:
+            self.report(USE_AFTER_FREE, nr)
+            return
+        fpstate.allocated = 0
+        fpstate.freed = 1
