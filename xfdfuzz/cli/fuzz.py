@@ -16,6 +16,7 @@ from xfdfuzz.cli.arguments import (
     add_known,
     add_revisions,
     add_search,
+    positive,
     search_options,
 )
 from xfdfuzz.cli.exits import CLEAN
@@ -36,6 +37,9 @@ def add(commands: Commands) -> None:
     add_revisions(command, "default: amx-v1")
     add_search(command, save="findings")
     add_engine(command)
+    command.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
+    )
     add_known(command)
 
 
@@ -82,6 +86,7 @@ def _campaign(
         report = fuzz(
             revision,
             engine=args.engine,
+            workers=args.workers,
             seed=args.seed,
             seconds=None if args.examples else args.time,
             examples=args.examples,
@@ -100,6 +105,5 @@ def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    return shlex.join(
-        ["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), "--engine", args.engine, *known]
-    )
+    how = ["--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
+    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), *how, *known])

@@ -83,6 +83,16 @@ class Stats:
         self.steps += 1
         self.seen[type(op), result.ret] += 1  # as it is: a text of it at every step would take longer than the step
 
+    def add(self, other: Stats) -> None:
+        """What another process has executed for the same search; of the landmarks, which may be the same, the more."""
+        self.examples += other.examples
+        self.steps += other.steps
+        self.seen.update(other.seen)
+        for engine, effort in other.engines.items():
+            done = self.engines.get(engine, Effort(0, 0))
+            self.engines[engine] = Effort(done.examples + effort.examples, done.steps + effort.steps)
+        self.landmarks = max(self.landmarks, other.landmarks)
+
     @contextmanager
     def credited(self, engine: str) -> Iterator[None]:
         """What is executed inside is the work of that engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from xfdfuzz.engines.machine import KernelMachine
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.situation import Situation, situations
+from xfdfuzz.engines.team import Together
+from xfdfuzz.engines.workers import invariant_files, load_invariants
+from xfdfuzz.engines.workers import workers as processes
 from xfdfuzz.invariants.core import Checker, Memory, Violation, load
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
@@ -152,10 +156,17 @@ def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type
     return tested
 
 
+def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:
+    """A campaign on the revision with that address, in whatever process; ``invariants`` are the users' files."""
+    load_invariants(invariants)
+    return ViolationCampaign(revision=resolve(address))
+
+
 def fuzz(
     revision: Revision,
     *,
     engine: str = "hypothesis",
+    workers: int = 1,
     seed: int,
     seconds: float | None = None,
     examples: int | None = None,
@@ -167,28 +178,43 @@ def fuzz(
     """Search one revision for violations until time or examples are used up.
 
     Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.  The same seed
-    gives the same programs.  Ctrl-C ends the campaign in an orderly way.
+    gives the same programs, unless several ``workers``, processes, search at once.  Ctrl-C ends the campaign in an
+    orderly way.
     """
     load()
-    campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
     findings: list[Finding] = []
 
     def on_news(violation: Violation, program: Program, found_by: str) -> None:
         findings.append(Finding(violation, program, revision, engine=found_by))
         on_finding(findings[-1])
 
-    interrupted = hunt(
-        campaign,
-        engine=engine,
-        seed=seed,
-        seconds=seconds,
-        steps=steps,
-        on_progress=lambda: on_progress(campaign.stats, findings),
-        on_news=on_news,
-    )
+    if workers == 1:
+        campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
+        stats = campaign.stats
+        interrupted = hunt(
+            campaign,
+            engine=engine,
+            seed=seed,
+            seconds=seconds,
+            steps=steps,
+            on_progress=lambda: on_progress(stats, findings),
+            on_news=on_news,
+        )
+    else:
+        with processes(workers) as pool:
+            recipe = partial(campaign_on, revision.address, invariant_files())
+            together = Together(recipe, pool, workers, engine=engine, seed=seed, steps=steps)
+            stats = together.stats
+            interrupted = together.hunt(
+                known,
+                seconds=seconds,
+                examples=examples,
+                on_progress=lambda: on_progress(stats, findings),
+                on_news=on_news,
+            )
     try:
         unsure = doubts([(finding.violation.bucket, finding.program) for finding in findings], revision)
     except KeyboardInterrupt:
         interrupted = True
         unsure = ["interrupted before a fresh process had confirmed the findings"]
-    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(unsure))
+    return Report(revision, seed, stats, tuple(findings), interrupted, tuple(unsure))

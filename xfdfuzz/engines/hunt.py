@@ -49,9 +49,9 @@ class HypothesisEngine:
     def find(self) -> Found:
         """A new run of Hypothesis each time."""
         while True:
+            seed, self._seed = self._seed, self._seed + 1
             with self._campaign.stats.credited(self.name):
-                found = search(self._campaign, self._seed, self._steps)
-            self._seed += 1
+                found = search(self._campaign, seed, self._steps)
             if found is not None:
                 return Found(found.program, found.news.bucket, self.name)
 
@@ -140,9 +140,8 @@ def hunt(
         campaign.on_example = progress
         try:
             while True:
-                found = searching.find()
-                for news, smallest in _news(campaign, searching.shrink(found)):
-                    on_news(news, smallest, found.engine)
+                for news, smallest, engine_name in next_news(campaign, searching):
+                    on_news(news, smallest, engine_name)
                     ctrl_c.check()
         except OutOfTime:
             return False
@@ -170,8 +169,11 @@ def imports_out_of_the_collectors_way() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _news(campaign: Campaign[N], program: Program) -> Iterator[tuple[N, Program]]:
-    """Everything new that the program shows, each with a program of its own, minimal and confirmed from its text."""
+def next_news(campaign: Campaign[N], searching: Engine) -> Iterator[tuple[N, Program, str]]:
+    """Everything new that the engine's next program shows, each with a program of its own, minimal and confirmed from
+    its text, and the name of the engine; raises OutOfTime."""
+    found = searching.find()
+    program = searching.shrink(found)
     for news in campaign.shown(program):
         if not campaign.is_news(news):
             continue
@@ -181,4 +183,4 @@ def _news(campaign: Campaign[N], program: Program) -> Iterator[tuple[N, Program]
         confirmed = next((one for one in again if one.bucket == news.bucket), None)
         if confirmed is None:
             raise NotReproducibleError(f"{news.bucket} does not show again")
-        yield confirmed, smallest
+        yield confirmed, smallest, found.engine

@@ -19,7 +19,8 @@ class PatientInterrupt:
 
     def __init__(self, *, everywhere: bool = False) -> None:
         self._everywhere = everywhere
-        self._pressed = False
+        #: Whether one waits.
+        self.pressed = False
         self._previous: Any = None
 
     def __enter__(self) -> PatientInterrupt:
@@ -34,13 +35,13 @@ class PatientInterrupt:
             signal.signal(signal.SIGINT, self._previous)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        if self._pressed or not (self._everywhere or _in_hypothesis(frame)):
+        if self.pressed or not (self._everywhere or _in_hypothesis(frame)):
             raise KeyboardInterrupt
-        self._pressed = True
+        self.pressed = True
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt that could not be raised where it came."""
-        if self._pressed:
+        if self.pressed:
             raise KeyboardInterrupt
 
 

@@ -1,0 +1,135 @@
+"""Several processes search as one: what each finds counts once, what they execute adds up, Ctrl-C loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz import cli
+from xfdfuzz.engines import team
+from xfdfuzz.engines.fuzz import campaign_on, fuzz
+from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.team import Recipe, Share, Together
+from xfdfuzz.engines.workers import workers
+from xfdfuzz.invariants.core import Violation
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import resolve
+
+V517 = partial(campaign_on, "v5.17", ())
+
+
+def share(search: str, *known: str, recipe: Recipe = V517, examples: int = 200) -> Share:
+    """Work for this process."""
+    return Share(search, recipe, "scout", 7, 50, examples, 60.0, frozenset(known))
+
+
+def test_a_share_ends_with_something_found_and_the_next_one_goes_on() -> None:
+    first = team.take(share("one"))
+    bucket, text, engine = next((news.bucket, text, engine) for news, text, engine in first.found)
+    assert engine == "scout"
+    assert bucket in judge(parse(text), resolve("v5.17"), expectations=False).buckets
+    second = team.take(share("one"))
+    assert second.found
+    assert not {news.bucket for news, *_ in first.found} & {news.bucket for news, *_ in second.found}
+    # a search of its own begins anew
+    assert [(n.bucket, text) for n, text, _ in team.take(share("two")).found] == [
+        (n.bucket, text) for n, text, _ in first.found
+    ]
+
+
+def test_what_others_have_found_is_no_news() -> None:
+    bucket = next(news.bucket for news, *_ in team.take(share("three")).found)
+    known = team.take(share("four", bucket))
+    assert bucket not in {news.bucket for news, *_ in known.found}
+
+
+def test_a_share_without_news_is_used_up() -> None:
+    gain = team.take(share("five", recipe=partial(campaign_on, "v7.3-cured", ()), examples=25))
+    assert (gain.found, gain.stats.examples) == ((), 25)
+    assert gain.stats.engines["scout"].steps == gain.stats.steps > 25
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_examples_and_findings_of_all_add_up(size: int) -> None:
+    found: list[tuple[Violation, Program, str]] = []
+    with workers(1, here_if_one=True) as pool:
+        together = Together(V517, pool, size, engine="scout", seed=3, steps=50)
+        interrupted = together.hunt(
+            {"permission-only-grows@guest"},
+            seconds=None,
+            examples=60,
+            on_progress=lambda: None,
+            on_news=lambda news, program, engine: found.append((news, program, engine)),
+        )
+    assert not interrupted
+    assert together.stats.examples == 60
+    assert together.stats.engines["scout"].steps == together.stats.steps == sum(together.stats.seen.values())
+    buckets = [news.bucket for news, *_ in found]
+    assert len(buckets) == len(set(buckets)) > 1
+    assert "permission-only-grows@guest" not in buckets
+    for news, program, _ in found:
+        assert news.bucket in judge(program, resolve("v5.17"), expectations=False).buckets
+
+
+def test_two_processes_report_as_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    argv = ["fuzz", "--revision", "v5.17", "--workers", "2", "--seed", "1", "--time", "4", "--save", str(tmp_path)]
+    assert cli.main([*argv, "--format", "json"]) == 1
+    captured = capsys.readouterr()
+    assert "--workers 2" in captured.err
+    report = json.loads(captured.out)
+    assert report["doubts"] == []
+    assert sum(effort["steps"] for effort in report["engines"].values()) == report["steps"]
+    buckets = [finding["bucket"] for finding in report["findings"]]
+    assert len(buckets) == len(set(buckets)) > 0
+    assert {Path(finding["file"]) for finding in report["findings"]} == {*tmp_path.glob("*.xfd")}
+
+
+def test_a_users_broken_invariant_is_one_line_with_its_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(
+        "from xfdfuzz.invariants.core import View, invariant\n\n\n"
+        '@invariant("breaks-down", "abi", state=True)\n'
+        "def breaks_down(view: View) -> list[object]:\n"
+        '    """Nobody can rely on it."""\n'
+        "    raise LookupError('no')\n"
+    )
+    command = [sys.executable, "-m", "xfdfuzz", "fuzz", "--invariants", str(file), "--workers", "2", "--time", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"xfdfuzz: {file}:7: LookupError: no"
+
+
+def test_fuzz_with_one_worker_needs_no_process() -> None:
+    report = fuzz(resolve("v5.17"), engine="scout", seed=1, examples=5, workers=1)
+    again = fuzz(resolve("v5.17"), engine="scout", seed=1, examples=5)
+    assert [f.violation for f in report.findings] == [f.violation for f in again.findings]
+
+
+def test_ctrl_c_prints_and_saves_what_was_found(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "xfdfuzz", "fuzz", "--revision", "v5.17", "--workers", "2", "--time", "10m"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as child:
+        try:
+            end = time.monotonic() + 60
+            while not [*tmp_path.glob("findings/*.xfd")] and time.monotonic() < end:
+                time.sleep(0.1)
+            os.killpg(child.pid, signal.SIGINT)
+            out, err = child.communicate(timeout=60)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    assert child.returncode == 3, err
+    saved = [*tmp_path.glob("findings/*.xfd")]
+    assert saved
+    assert all(f"findings/{file.name}" in out for file in saved)
