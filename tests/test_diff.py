@@ -74,8 +74,9 @@ def test_what_only_one_revision_promises_is_not_compared() -> None:
     assert "request-is-not-stale" not in told
 
 
-def test_a_revision_does_not_differ_from_itself() -> None:
-    report = diff(pair("v7.3", "mainline"), seed=1, examples=40)
+@pytest.mark.parametrize("engine", ["hypothesis", "scout"])
+def test_a_revision_does_not_differ_from_itself(engine: str) -> None:
+    report = diff(pair("v7.3", "mainline"), engine=engine, seed=1, examples=40)
     assert report.stats.examples == 40
     assert report.found == ()
 
@@ -92,6 +93,19 @@ def test_every_difference_is_saved_as_a_program_that_holds(run: Run) -> None:
     assert code == 0, out + err
     judged = {tuple(line.split()[1:3]) for line in out.splitlines() if line.startswith("ok")}
     assert judged == {(str(file), revision) for file in files for revision in ("v5.17", "v5.18")}
+
+
+def test_the_scout_keeps_runs_of_both_and_what_it_finds_is_as_short(run: Run) -> None:
+    """It goes on from kept runs after some hundred programs; every program of its own begins with the boot alone."""
+    common = ("v7.3-b45f72177594", "v7.3", "--seed", "2", "--examples", "1500", "--format", "json")
+    found = json.loads(run("diff", *common, "--engine", "scout")[1])["differences"]
+    dies = next(one for one in found if one["bucket"] == "KvmRun: gives panic | ok")
+    ops = [line for line in dies["program"].splitlines() if line and not line.startswith(("#", "machine"))]
+    assert len(ops) <= 7
+    for one in found:
+        assert one["bucket"] in [
+            d.bucket for d in differences(parse(one["program"]), pair("v7.3-b45f72177594", "v7.3"))
+        ]
 
 
 def test_a_patch_alone_is_found_and_named_in_comments(run: Run) -> None:
@@ -130,7 +144,7 @@ def test_the_command_that_repeats_names_a_file_of_the_users(run: Run) -> None:
     code, out, _ = run("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
     assert code == 0
     path = Path("same.py").resolve()
-    repeat = f"repeat: xfdfuzz diff v7.3 {path} --seed 1 --examples 5 --steps 50 --save differences"
+    repeat = f"repeat: xfdfuzz diff v7.3 {path} --seed 1 --examples 5 --steps 50 --save differences --engine both"
     *_, summary, last = out.splitlines()
     assert summary.startswith("v7.3 | diffed-series: 0 differences in 5 examples")
     assert last == repeat

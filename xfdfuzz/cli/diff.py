@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_search, search_options
+from xfdfuzz.cli.arguments import Commands, add_command, add_engine, add_search, search_options
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.saving import Saver, judgement
 
@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
     command.add_argument("first", metavar="R1", help="a revision: a name, a label, a file *.py")
     command.add_argument("second", metavar="R2", help="the one to hold against it")
     add_search(command, save="differences")
+    add_engine(command)
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -33,7 +34,8 @@ def _diff(args: argparse.Namespace) -> int:
     load_invariants(args.invariants)
     pair = Pair(first, second)
     saver: Saver[Discrepancy] = Saver(args.save, differences.save)
-    repeat = shlex.join(["xfdfuzz", "diff", first.address, second.address, *search_options(args)])
+    both = [first.address, second.address]
+    repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args), "--engine", args.engine])
     report = _search(args, pair, saver, repeat)
     if args.format == "json":
         machine.write(differences.as_object(report), sys.stdout)
@@ -61,6 +63,7 @@ def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], rep
 
         report = diff(
             pair,
+            engine=args.engine,
             seed=args.seed,
             seconds=None if args.examples else args.time,
             examples=args.examples,

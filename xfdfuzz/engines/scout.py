@@ -60,7 +60,7 @@ class Scout(Walker):
         try:
             while True:
                 self._begin()
-                while len(self._genes) < self._rules:
+                while len(self._genes) < self._rules and "alive" in self.now.possible:
                     self._run(self._any_gene())
                 self._campaign.stats.landmarks = len(self._passed)
                 self.run.finish()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
-from xfdfuzz.engines.compare.lockstep import Difference, Lockstep, Pair, differences, run
+from xfdfuzz.engines.compare.lockstep import Difference, Halves, Lockstep, Pair, differences, run
 from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
+from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.minimise import reduce
-from xfdfuzz.engines.situation import Situation
+from xfdfuzz.engines.situation import Situation, situations
 from xfdfuzz.invariants.core import load
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
@@ -76,6 +79,14 @@ def _with_results(program: Program, pair: Pair) -> Program:
     return replace(program, ops=ops, results=results)
 
 
+class Saved(NamedTuple):
+    """A run at some point: where both are, whether they went different ways, the ops that led there."""
+
+    halves: Halves
+    diverged: bool
+    ops: tuple[Op, ...]
+
+
 class PairedRun(Run):
     """One example on both revisions.  It goes on past a known difference, unless the two went different ways."""
 
@@ -83,6 +94,7 @@ class PairedRun(Run):
         super().__init__(campaign, machine)
         self._lockstep = Lockstep(campaign.pair, machine)
         self._diverged = False
+        self._situations = situations(machine)
 
     def execute(self, op: Op) -> None:
         """Execute ``op`` on both and compare."""
@@ -92,17 +104,34 @@ class PairedRun(Run):
         if compared.first.result.ret == NOT_ENABLED and not compared.differences:
             return
         self.done(op, compared.first.result)
+        self._last = compared.first
         self._diverged = compared.diverged
         self.judge(compared.differences)
 
     def situation(self) -> Situation:
         """Who can do what on the first one; nobody can do anything once the two have diverged."""
-        return Situation.over() if self._diverged else Situation.of(self._lockstep.executors[0].kernel)
+        return Situation.over() if self._diverged else self._situations.now(self._lockstep.executors[0].kernel)
+
+    def landmarks(self) -> Iterable[Landmark]:
+        """Those of the last op on the first one."""
+        return landmarks.passed(self._lockstep.executors[0].kernel, self._last)
+
+    def save(self) -> Saved:
+        """Where both are."""
+        return Saved(self._lockstep.save(), self._diverged, tuple(self.ops))
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to where a run on the same machine was."""
+        self._lockstep.restore(saved.halves, len(saved.ops))
+        self._diverged = saved.diverged
+        self.ops = [*saved.ops]
+        self.over = False
 
 
 def diff(
     pair: Pair,
     *,
+    engine: str = "hypothesis",
     seed: int,
     seconds: float | None = None,
     examples: int | None = None,
@@ -127,7 +156,7 @@ def diff(
 
     interrupted = hunt(
         campaign,
-        engine="hypothesis",
+        engine=engine,
         seed=seed,
         seconds=seconds,
         steps=steps,

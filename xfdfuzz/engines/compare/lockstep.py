@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.invariants.core import INVARIANTS, Checker, Violation
+from xfdfuzz.invariants.core import INVARIANTS, Checker, Memory, Violation
 from xfdfuzz.kernel import event as reports
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
@@ -61,6 +61,10 @@ class Compared(NamedTuple):
     diverged: bool
 
 
+#: The state of each system, and what its checker remembers.
+Halves = tuple[tuple[bytes, Memory], ...]
+
+
 class Lockstep:
     """Two freshly booted systems that get the same ops."""
 
@@ -71,6 +75,19 @@ class Lockstep:
             Checker(executor.kernel, revision.name) for executor, revision in zip(self.executors, pair, strict=True)
         ]
         self._comparable = comparable(pair)
+
+    def save(self) -> Halves:
+        """Where both are."""
+        return tuple(
+            (executor.kernel.state, checker.memory())
+            for executor, checker in zip(self.executors, self._checkers, strict=True)
+        )
+
+    def restore(self, halves: Halves, count: int) -> None:
+        """Go on from where two of the same revisions were, after ``count`` ops."""
+        for executor, checker, (state, memory) in zip(self.executors, self._checkers, halves, strict=True):
+            executor.load(state, count)
+            checker.remember(memory)
 
     def execute(self, op: Op) -> Compared:
         """Execute the op on both and compare."""
