@@ -22,6 +22,7 @@ class RevisionError(Exception):
 class Patch:
     """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it.
 
+    ``version`` is the series' name for a patch of one from outside, and empty for what this project proposes.
     ``neutral``: why a kernel without it keeps every promise all the same; empty for a fix.
     """
 
