@@ -128,8 +128,8 @@ class ResumeSetsShadow(Power):
 class SigreturnInitialisesAll(FpuSignal):
     """Finding 7: registers that become current's must not hold the previous task's features, permitted or not.
 
-    restore_fpregs_from_user(): pass ``fpu_user_cfg.max_features`` as ufeatures, not ``fpstate->user_xfeatures``.
-    XRSTOR of an initial state does not care for XFD.
+    restore_fpregs_from_user(): pass ``fpu_user_cfg.max_features`` as ufeatures, not ``fpstate->user_xfeatures``, which
+    undoes that part of 20211013145323.285696382@linutronix.de.  XRSTOR of an initial state does not care for XFD.
     """
 
     def _restore_fpregs_from_user(self, frame: SigFrame, ufeatures: int, xrestore: int, fx_only: bool) -> bool:
@@ -156,8 +156,9 @@ class PkruInCopies(Xstate):
 class LargerSigframe(FpuSignal):
     """Finding 10: a frame that the parent of a forked task wrote has the parent's size.
 
-    check_xstate_in_sigframe(): hold xstate_size against ``fpu_user_cfg.max_size``.  It says where the second magic word
-    is; what is loaded is limited to fpstate->user_xfeatures in any case.
+    check_xstate_in_sigframe(): hold xstate_size against ``fpu_user_cfg.max_size``, as before
+    20211013145323.285696382@linutronix.de.  It says where the second magic word is; what is loaded is limited to
+    fpstate->user_xfeatures in any case.
     """
 
     def sigframe_max_xstate_size(self) -> int:
