@@ -108,6 +108,12 @@ def signalled(machine: Machine) -> list[Op]:
     return [*host_amx(machine), signals.Signal(0)]
 
 
+def handling(machine: Machine) -> list[Op]:
+    """Another process uses every dynamic feature; the VMM's thread may too, and is in a signal handler."""
+    may_use = [tasks.ReqXcompPerm(0, i) for i in xf.components_in(machine.xfd_xfeatures)]
+    return [*host_amx(machine), *may_use, tasks.UserLdtilecfg(0, 1), signals.Signal(0), signals.SignalDelivered(0)]
+
+
 def executing(machine: Machine) -> list[Op]:
     """A process that has used AVX is in the middle of execve()."""
     return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), processes.Execve(1)]
@@ -125,6 +131,7 @@ BOOTS: tuple[Boot, ...] = (
     guest_disabled_xfd,
     host_amx,
     signalled,
+    handling,
     executing,
     unpermitted_vcpu,
     narrow_cpuid,

@@ -25,7 +25,7 @@ from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants.core import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
-from xfdfuzz.revisions import PATCHES, Revision, names, resolve
+from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """\
@@ -423,7 +423,7 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
     ("kind", "key", "expected"),
     [
         ("revisions", "name", names()),
-        ("patches", "commit", list(PATCHES)),
+        ("patches", "commit", [*PATCHES, *PROPOSED]),
         ("ops", "name", list(OPS)),
         ("invariants", "name", list(load())),
     ],
@@ -443,7 +443,7 @@ def test_lists_of_one_revision(run: Run) -> None:
 
     assert [row["name"] for row in rows("revisions", "v5.18")] == ["v5.18"]
     patches = rows("patches", "v5.18")
-    assert [row["commit"] for row in patches] == list(PATCHES)
+    assert [row["commit"] for row in patches] == [*PATCHES, *PROPOSED]
     assert [row["commit"] for row in patches if row["in"] == "yes"] == [p.commit for p in resolve("v5.18").patches]
     assert {row["in"] for row in patches} == {"yes", "no"}
     assert "no-realloc-on-enter" in [row["name"] for row in rows("invariants", "amx-v1")]

@@ -95,8 +95,9 @@ def test_the_command_prints_markdown(capsys: pytest.CaptureFixture[str], corpus:
     assert "| overwrite | v5.17 | 1 of 1 |" in out
 
 
-def test_a_bug_that_is_not_found_is_exit_code_1(capsys: pytest.CaptureFixture[str], corpus: Sequence[str]) -> None:
-    code, out, _ = bench(capsys, *corpus, "--only", "overwrite", "--time", "0.001")
+def test_a_bug_that_is_not_found_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    # the slowest one to find takes thousands of examples; the search ends with its first
+    code, out, _ = bench(capsys, "--only", "44eeff9bc467", "--time", "0.001")
     assert code == 1
     assert "0 of 1 found" in out
 

@@ -22,6 +22,7 @@ WEIGHTS: dict[str, int] = {
     "kvm_set_msrs": 8,
     "guest_tileload": 8,
     "schedule_vmm": 24,
+    "preempted": 16,
     "execve_returns": 8,
     "migrate": 8,
     "go_on_elsewhere": 24,

@@ -28,9 +28,11 @@ def _bisection(out: Console, one: Bisection) -> None:
     else:
         print_line(out, (one.at.label, "bold"), f" {one.change} ", (one.invariant, "bold"))
         if one.at.patch:
-            fixes = f"; fixes {', '.join(one.at.patch.fixes)}" if one.at.patch.fixes else ""
-            print_line(out, f"  {one.at.patch.title}")
-            print_line(out, f"  first in {one.at.patch.version}{fixes}")
+            patch = one.at.patch
+            first = f"first in {patch.version}" if patch.version else "in no kernel"
+            fixes = f"; fixes {', '.join(patch.fixes)}" if patch.fixes else ""
+            print_line(out, f"  {patch.title}")
+            print_line(out, f"  {first}{fixes}")
     if one.verified:
         print_line(out, ("  verified: ", "green"), one.verified)
     elif one.at is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from xfdfuzz.invariants.core import INVARIANTS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
-from xfdfuzz.revisions import PATCHES, Revision, names, resolve
+from xfdfuzz.revisions import Revision, in_order, names, resolve
 from xfdfuzz.strategies.scopes import SCOPES
 
 #: A row: column -> text, or several texts.
@@ -25,8 +25,8 @@ def revisions(only: Revision | None) -> list[Row]:
 
 
 def patches(only: Revision | None) -> list[Row]:
-    """The queue in its order; with a revision, ``in`` says which of it that one has, and its own come last."""
-    own = [] if only is None else [p for p in only.patches if p.commit not in PATCHES]
+    """The queue in its order and what is proposed; with a revision, ``in`` says which that one has, and its own come
+    last."""
     return [
         {
             **({} if only is None else {"in": "yes" if p in only.patches else "no"}),
@@ -37,7 +37,7 @@ def patches(only: Revision | None) -> list[Row]:
             "stable": list(p.stable),
             "doc": inspect.cleandoc(p.doc),
         }
-        for p in (*PATCHES.values(), *own)
+        for p in in_order(only.patches if only else ())
     ]
 
 

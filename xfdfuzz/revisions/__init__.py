@@ -1,7 +1,8 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches.
 
 The bases are v5.16 and what was posted, a module each; mainline after the series is a prefix of the queue in mainline/
-on its last posting, a stable version is its base's prefix plus the backports that it is known to carry.
+on its last posting, a stable version is its base's prefix plus the backports that it is known to carry.  Two are the
+project's own: v7.3 and v5.16 with the cures that it proposes for the open findings (cured.py).
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ from xfdfuzz.revisions.amx_v2 import AmxV2
 from xfdfuzz.revisions.amx_v3 import AmxV3
 from xfdfuzz.revisions.amx_v4 import AmxV4
 from xfdfuzz.revisions.amx_v6 import AmxV6
+from xfdfuzz.revisions.cured import CURES, CURES_OF_V5_16
 from xfdfuzz.revisions.outside import OUTSIDE, Series, load_entries, load_file, loaded_series
-from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch
+from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, compose, find_patch, in_order
 
 __all__ = [
     "PATCHES",
+    "PROPOSED",
     "Patch",
     "Revision",
     "RevisionError",
     "Series",
     "concerns",
     "find",
+    "in_order",
     "lines",
     "load_entries",
     "loaded_series",
@@ -72,7 +76,8 @@ class Revision:
 class _Point:
     """Where a named revision stands: its base class, and which of the queue it has.
 
-    That is, everything up to a version, with backports of what came later and without what that version got too late.
+    That is, everything up to a version, with backports of what came later and without what that version got too late;
+    and for a kernel that this project has made, which of its patches, and which revision they stand ``on``.
     """
 
     base: type[Kernel]
@@ -81,6 +86,8 @@ class _Point:
     upto: str = ""
     backports: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    proposed: tuple[str, ...] = ()
+    on: str = ""
 
 
 _SERIES = {
@@ -156,12 +163,48 @@ _UNMERGED = {
         without=("b45f72177594",),
     ),
 }
-_POINTS = {**_SERIES, **_UNMERGED, **_MAINLINE, **_STABLE}
+#: Ours: nothing that is known to be wrong is left in them.
+_CURED = {
+    "v7.3-cured": _Point(
+        AmxV6,
+        "v7.3 with PROPOSED cures of the open findings",
+        "not posted",
+        "v7.3",
+        proposed=CURES,
+        on="v7.3",
+    ),
+    "v5.16-cured": _Point(
+        Kernel,
+        "v5.16 with the fixes of its known bugs and PROPOSED cures of the open findings",
+        "not posted",
+        "v5.16",
+        (
+            "8647c52e9504",
+            "063452fd94d1",
+            "7aa5128b5fea",
+            "f17b168734c0",
+            "a401f45e3875",
+            "471f0aa7fa64",
+            "36b038791e1e",
+            "4a804c4f8356",
+            "b15888840207",
+            "1f69383b203e",
+            "10e4b5166df9",
+            "70044df250d0",
+            "ae6012d72fa6",
+            "d1e420772cd1",
+            "388eff894d6b",
+        ),
+        proposed=CURES_OF_V5_16,
+        on="v5.16",
+    ),
+}
+_POINTS = {**_SERIES, **_UNMERGED, **_MAINLINE, **_STABLE, **_CURED}
 ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3"}
 
 
 def names() -> list[str]:
-    """Every revision's name: what was posted, in that order, then mainline, then stable, then what was loaded."""
+    """Every revision's name: what was posted, in that order, then mainline, stable, cured, and what was loaded."""
     return [*_POINTS, *OUTSIDE]
 
 
@@ -204,9 +247,12 @@ def _patches_of(point: _Point) -> list[Patch]:
         return []
     limit = _version(point.upto)
     return [
-        p
-        for p in queue
-        if (_version(p.version) <= limit or p.commit in point.backports) and p.commit not in point.without
+        *(
+            p
+            for p in queue
+            if (_version(p.version) <= limit or p.commit in point.backports) and p.commit not in point.without
+        ),
+        *(PROPOSED[name] for name in point.proposed),
     ]
 
 
@@ -222,20 +268,19 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
         name = load_file(Path(name)).name
     name = canonical(name)
     series = OUTSIDE.get(name)
-    own = series.patches if series else []
-    signed = _commits_in(suffix, [*PATCHES, *(p.commit for p in own)])
+    chosen = _stack_of(name)
+    queue = in_order(chosen)
+    signed = _commits_in(suffix, [p.commit for p in queue])
     added, removed = (
-        [find_patch(commit, own) for commit in (*given, *(commit for s, commit in signed if s == sign))]
+        [find_patch(commit, chosen) for commit in (*given, *(commit for s, commit in signed if s == sign))]
         for sign, given in (("+", apply), ("-", revert))
     )
-    chosen = _stack_of(name)
     for p in added:
         if p in chosen or added.count(p) > 1:
             raise RevisionError(f"{name} has {p.commit} already")
     for p in removed:
         if p not in chosen:
             raise RevisionError(f"{name} does not have {p.commit}")
-    queue = [*PATCHES.values(), *own]
     stack = [p for p in queue if (p in chosen or p in added) and p not in removed]
     added.sort(key=stack.index)
     label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
@@ -313,17 +358,18 @@ def queue_between(first: Revision, last: Revision) -> list[Patch]:
 def concerns(spec: str, name: str) -> bool:
     """Whether what is said of the revisions ``spec`` holds for the revision ``name``.
 
-    As :func:`selects`; and what holds for a revision holds for a series from outside that stands on it.
+    As :func:`selects`; and what holds for a revision holds for a series from outside, or cures, that stand on it.
     """
     series = OUTSIDE.get(name)
-    return selects(spec, name) or (series is not None and concerns(spec, series.base.name))
+    below = series.base.name if series else _point(canonical(name)).on
+    return selects(spec, name) or (bool(below) and concerns(spec, below))
 
 
 def selects(spec: str, name: str) -> bool:
     """Whether the revisions part of an `expect:` line, ``spec``, selects the revision ``name``.
 
     A name selects itself, ``*`` everything; ``A..B``, ``A..`` and ``..B`` select within the line that A or B belongs
-    to: the posted series, or mainline (stable versions, and amx-px25, are named one by one).
+    to: the posted series, or mainline (stable and cured kernels, and amx-px25, are named one by one).
     """
     name = canonical(name)
     if spec == "*":

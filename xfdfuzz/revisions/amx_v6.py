@@ -15,7 +15,7 @@ from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
-from xfdfuzz.kernel.state import FpuGuest, Vcpu
+from xfdfuzz.kernel.state import Fpstate, FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 
 
@@ -55,8 +55,13 @@ class AmxV6(AmxSeries):
         self.fpregs_lock()
         fpstate.xfd = xfd
         if fpstate.in_use:
-            self.xfd_update_state(fpstate)
+            self.fpu_update_guest_xfd_in_use(fpstate)
         self.fpregs_unlock()
+
+    @seam
+    def fpu_update_guest_xfd_in_use(self, fpstate: Fpstate) -> None:
+        """The guest's fpstate is current's, so the MSR follows; whether the registers are its own is not asked."""
+        self.xfd_update_state(fpstate)
 
     def fpu_sync_guest_vmexit_xfd_state(self) -> None:
         """The guest may have written XFD without an exit: take over what is there (fpu/core.c, 5429cead0119)."""

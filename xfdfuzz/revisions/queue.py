@@ -22,6 +22,7 @@ class RevisionError(Exception):
 class Patch:
     """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it.
 
+    ``version`` is the series' name for a patch of one from outside, and empty for what this project proposes.
     ``neutral``: why a kernel without it keeps every promise all the same; empty for a fix.
     """
 
@@ -43,6 +44,8 @@ class Patch:
 PATCHES: dict[str, Patch] = {}
 #: Ids that patches bore before they were looked up, by which programs, labels and scripts may still name them.
 FORMERLY = {"f17b168734e5": "f17b168734c0", "8970ef027b68": "8970ef027b21"}
+#: The patches that this project proposes, by their names: in no kernel, and after all of :data:`PATCHES` in a stack.
+PROPOSED: dict[str, Patch] = {}
 #: What :func:`patch` declared, by class.
 DECLARED: dict[type[KernelBase], Patch] = {}
 
@@ -72,12 +75,22 @@ def enqueue(series: Sequence[type[KernelBase]]) -> None:
         PATCHES[DECLARED[cls].commit] = DECLARED[cls]
 
 
+def propose(name: str, title: str, fixes: tuple[str, ...] = ()) -> Callable[[_C], _C]:
+    """Declare a class to be a patch of this project's own, after those that were declared before it."""
+
+    def declare(cls: _C) -> _C:
+        PROPOSED[name] = Patch(name, f"PROPOSED: {title}", "", fixes, (), cls)
+        return cls
+
+    return declare
+
+
 def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
-    """The patch of the queue, or of a series' ``own``, with that commit.
+    """The patch of the queue, proposed, or of a series' ``own``, with that commit.
 
     Or with the only commit that starts so (at least 6 digits).
     """
-    queue = [*PATCHES.values(), *own]
+    queue = in_order(own)
     commit = FORMERLY.get(commit, commit)
     found = [p for p in queue if p.commit == commit]
     if not found and len(commit) >= 6:
@@ -85,6 +98,12 @@ def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
     if len(found) != 1:
         raise RevisionError(f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
     return found[0]
+
+
+def in_order(own: Sequence[Patch] = ()) -> list[Patch]:
+    """Every patch in the order of a stack: the queue, what is proposed, and of ``own`` what is neither."""
+    known = [*PATCHES.values(), *PROPOSED.values()]
+    return [*known, *(p for p in own if p not in known)]
 
 
 def compose(label: str, base: type[Kernel], patches: Sequence[Patch], reverted: Sequence[Patch] = ()) -> type[Kernel]:
@@ -114,7 +133,7 @@ def check_applies(base: type[Kernel], p: Patch) -> None:
 
 def check_reverts(patches: Sequence[Patch], reverted: Sequence[Patch]) -> None:
     """Nothing that a reverted patch changes may be replaced whole by a later one: its revert would change nothing."""
-    order = [*PATCHES.values(), *(p for p in (*patches, *reverted) if p.commit not in PATCHES)]
+    order = in_order([*patches, *reverted])
     for gone in reverted:
         for later in patches:
             if order.index(later) > order.index(gone):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Score:
 
 def model_of(recording: Recording) -> str:
     """The name of the revision that models the recorded kernel; raises :class:`BadRecording`."""
-    modelled = [name.removeprefix("v") for name in (*names(), *ALIASES) if name.startswith("v")]
+    modelled = [name.removeprefix("v") for name in (*names(), *ALIASES) if re.fullmatch(r"v[\d.]+", name)]
     if recording.kernel not in modelled:
         known = f"kernel, a version that is modelled: {', '.join(modelled)}"
         raise BadRecording(f"{recording.file}:{recording.line}: expected {known}")

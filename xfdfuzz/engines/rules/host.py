@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.rules.base import Rules, on
-from xfdfuzz.program.ops import guest, host
+from xfdfuzz.kernel.state import USER_TASKS
+from xfdfuzz.program.ops import guest, host, tasks
 from xfdfuzz.strategies.values import Range, flags, targets
 
 
@@ -43,6 +44,15 @@ class HostRules(Rules):
         self.do(rest_of_call)
         if back:
             self._move(new, old, task)
+
+    @on("schedulable", n=Range(0, 7))
+    def preempted(self, n: int) -> None:
+        """Preemption by a task that computes, and back: what was under way goes on, perhaps inside of the kernel."""
+        cpu, other = self.now.schedulable[n % len(self.now.schedulable)]
+        task = self.now.current[cpu]
+        self.do(host.Schedule(cpu, other))
+        self.do(tasks.ReturnToUser(other))
+        self.do(host.Schedule(cpu, task) if task < USER_TASKS else host.ScheduleKthread(cpu))
 
     def _move(self, old: int, new: int, task: int) -> None:
         self.do(host.ScheduleKthread(old))

@@ -145,17 +145,23 @@ class FpuSignal(Xstate):
         """Whether there is more than the legacy region: both magics, the second where the frame ends, and a size that
         can be."""
         self.might_fault()
-        user_size = self.deref(self.current.fpu.fpstate).user_size
-        if not frame.magic1 or not HEADER_END <= frame.xstate_size <= user_size:
+        if not frame.magic1 or not HEADER_END <= frame.xstate_size <= self.sigframe_max_xstate_size():
             return False
         return frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
+
+    @seam
+    def sigframe_max_xstate_size(self) -> int:
+        """The largest image that check_xstate_in_sigframe() takes, in bytes: what current's own frames have."""
+        user_size: int = self.deref(self.current.fpu.fpstate).user_size
+        return user_size
 
     def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
         """Load what the task may use; then the registers are current's.  Under the lock page faults are disabled."""
         fpstate = self.deref(self.current.fpu.fpstate)
         self.fpregs_lock()
         self.xfd_update_state(fpstate)
-        if not self._restore_fpregs_from_user(frame, fpstate, xrestore & fpstate.user_xfeatures, fx_only):
+        xrestore &= fpstate.user_xfeatures
+        if not self._restore_fpregs_from_user(frame, fpstate.user_xfeatures, xrestore, fx_only):
             if self.current.tif_need_fpu_load:
                 self.cpu_invalidate_fpregs_state()
             self.fpregs_unlock()
@@ -166,15 +172,12 @@ class FpuSignal(Xstate):
         self.fpregs_unlock()
         return True
 
-    def _restore_fpregs_from_user(self, frame: SigFrame, fpstate: Fpstate, xrestore: int, fx_only: bool) -> bool:
-        """__restore_fpregs_from_user(): of the task's features, initialise what the frame does not speak of."""
+    def _restore_fpregs_from_user(self, frame: SigFrame, ufeatures: int, xrestore: int, fx_only: bool) -> bool:
+        """__restore_fpregs_from_user(): of ``ufeatures``, initialise what the frame does not speak of."""
         if not self.use_xsave:
             return self.fxrstor_from_user_sigframe(frame)
-        if fx_only:
-            loaded = self.fxrstor_from_user_sigframe(frame)
-        else:
-            loaded = self.xrstor_from_user_sigframe(frame, fpstate, xrestore)
-        init_bv = fpstate.user_xfeatures & ~xrestore
+        loaded = self.fxrstor_from_user_sigframe(frame) if fx_only else self.xrstor_from_user_sigframe(frame, xrestore)
+        init_bv = ufeatures & ~xrestore
         if loaded and init_bv:
             self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
         return loaded
@@ -187,9 +190,9 @@ class FpuSignal(Xstate):
             load_component(self.regs, i, frame.area.data[i])
         return True
 
-    def xrstor_from_user_sigframe(self, frame: SigFrame, fpstate: Fpstate, mask: int) -> bool:
+    def xrstor_from_user_sigframe(self, frame: SigFrame, mask: int) -> bool:
         """XRSTOR; a fault is the frame's (fpu/xstate.h)."""
-        self.xfd_validate_state(fpstate, mask, True)
+        self.xfd_validate_state(self.deref(self.current.fpu.fpstate), mask, True)
         area: XsaveArea = frame.area
         try:
             xsave.xrstor(self.regs, area, mask)

@@ -193,7 +193,7 @@ class Xstate(FpuCore):
     def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int, size: int) -> XsaveArea:
         """The standard-format image of ``fpstate`` for a buffer of ``size`` bytes; absent components as initial."""
         image = XsaveArea()
-        image.xstate_bv = fpstate.regs.xstate_bv & fpstate.user_xfeatures & xfeatures
+        image.xstate_bv = self.uabi_xfeatures(fpstate) & fpstate.user_xfeatures & xfeatures
         for i in xf.components_in(image.xstate_bv):
             image.data[i] = pkru if i == xf.PKRU else fpstate.regs.data[i]
         for i in xf.components_in(self.uabi_copied(fpstate, image.xstate_bv) & ~(xf.MASK_FPSSE | xf.MASK_PKRU)):
@@ -201,6 +201,11 @@ class Xstate(FpuCore):
             room = min(component.size, size - component.offset)
             self.uabi_copy_component(fpstate, i, bool(image.xstate_bv >> i & 1), room)
         return image
+
+    @seam
+    def uabi_xfeatures(self, fpstate: Fpstate) -> int:
+        """What the header of a copy begins with: the image's XSTATE_BV, even for PKRU, whose value is ``pkru``."""
+        return fpstate.regs.xstate_bv
 
     @seam
     def uabi_copied(self, fpstate: Fpstate, header: int) -> int:

@@ -121,8 +121,17 @@ class Sigreturn(TaskOp):
         success = k.rt_sigreturn()
         ghost.initialise(k, self.task)
         if success:
+            ideal = k.system.ghost.tasks[self.task]
             for i, token in expected.items():
-                ghost.define(k.system.ghost.tasks[self.task], i, token)
+                ghost.define(ideal, i, token)
+            ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k)
         else:
             ghost.default_pkru(k, self.task)
         return OK if success else Result("SIGSEGV")
+
+    def not_enabled(self, k: Kernel) -> int:
+        """Dynamic features that a frame from before a fork may have and the child not yet: nobody promises them.
+
+        restore_fpregs_from_user(): "Restore enabled features only."
+        """
+        return k.machine.xfd_xfeatures & ~k.fpstates[k.tasks[self.task].fpu.fpstate].user_xfeatures

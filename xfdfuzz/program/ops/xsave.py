@@ -69,6 +69,8 @@ class KvmSetXsave(_XsaveIoctl):
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, area, self.buffer)
         if not ret:
             user = k.machine.user_xfeatures or xf.MASK_FPSSE
+            # "KVM's odd ABI is to leave PKRU untouched in this case" (fpu_copy_uabi_to_guest_fpstate())
+            user &= ~xf.MASK_PKRU | self.image.xstate_bv
             ideal = k.system.ghost.vcpus[self.vcpu]
             ghost.set_xsave(ideal, self.image.xstate_bv & ~self.image.init, token, user)
             ideal.regs.undefined |= self.beyond(k)

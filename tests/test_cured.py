@@ -1,0 +1,181 @@
+"""The kernels with the proposed cures: which finding each one cures, and that they are revisions like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.engines.replay import judge, revisions_for
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import PATCHES, PROPOSED, concerns, lines, names, resolve, selects
+
+Run = Callable[..., tuple[int, str, str]]
+
+OPEN = Path(__file__).parent.parent / "corpus" / "open"
+CONFORMANCE = OPEN.parent / "conformance"
+#: What 5.16 is known to lack, as far as it applies there.
+FIXES_OF_V5_16 = (
+    *("063452fd94d1", "7aa5128b5fea", "f17b168734c0", "a401f45e3875", "471f0aa7fa64", "36b038791e1e", "4a804c4f8356"),
+    *("b15888840207", "1f69383b203e", "8647c52e9504", "10e4b5166df9", "70044df250d0", "ae6012d72fa6", "d1e420772cd1"),
+    "388eff894d6b",
+)
+
+#: The beginnings of the names of the programs that show a finding, by its cure (docs/fidelity.md).
+VIEWS = {
+    "open-1-clear-unloaded": ("set-msrs-xfd-", "set-xsave-then-set-msrs-xfd", "restore-order-with-xfd"),
+    "open-2-write-xfd-when-loaded": ("wrmsr-xfd-",),
+    "open-3-realloc-copies": ("set-xsave-before-set-cpuid2",),
+    "open-4-exec-frees-fpstate": ("exec-leaks-fpstate",),
+    "open-5-exec-resets-at-once": ("cand-exec-preempt-window",),
+    "open-6-resume-sets-shadow": ("resume-",),
+    "open-7-sigreturn-initialises-all": ("sigreturn-leaves-anothers-tiles",),
+    "open-8-9-pkru-in-copies": ("exec-hides-pkru", "get-xsave-loses-pkru", "set-xsave-without-pkru"),
+    "open-10-larger-sigframe": ("fork-in-handler",),
+}
+NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
+
+
+def cure_of(name: str) -> str:
+    (cure,) = (cure for cure, beginnings in VIEWS.items() if name.startswith(beginnings))
+    return cure
+
+
+@cache
+def program(name: str) -> Program:
+    return parse((OPEN / f"{name}.xfd").read_text(encoding="utf-8"), name)
+
+
+def named(name: str, revision: str) -> set[str]:
+    """What the program is expected to break on a revision."""
+    return {i for e in program(name).expect if selects(e.revisions, revision) for i in e.invariants}
+
+
+def broken(name: str, revision: str, *, apply: str = "", revert: str = "") -> set[str]:
+    """What it breaks, with a cure more or less than the revision has."""
+    (resolved,) = revisions_for(program(name), [revision], apply=[apply] * bool(apply), revert=[revert] * bool(revert))
+    return set(judge(program(name), resolved, expectations=False).broken)
+
+
+def clean_on(name: str, revision: str) -> bool:
+    """Whether it says that it breaks nothing there."""
+    return any(e.kind == "clean" and e.revisions == revision for e in program(name).expect)
+
+
+# -- the cures ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_cure_has_its_programs_and_says_that_it_is_a_proposal() -> None:
+    assert list(VIEWS) == list(PROPOSED)
+    assert {cure_of(name) for name in NAMES} == set(PROPOSED)
+    for cure in PROPOSED.values():
+        assert cure.title.startswith("PROPOSED: x86/fpu: ")
+        assert cure.doc.startswith("Finding")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_program_is_clean_where_its_finding_is_cured(name: str) -> None:
+    assert clean_on(name, "v7.3-cured")
+    assert clean_on(name, "v5.16-cured") == bool(named(name, "v5.16"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_own_cure_and_no_other_helps(name: str) -> None:
+    """Alone on v7.3, and when the kernel that has all of them loses it."""
+    shown = named(name, "v7.3")
+    assert shown
+    for cure in PROPOSED:
+        with_it, without = broken(name, "v7.3", apply=cure), broken(name, "v7.3-cured", revert=cure)
+        if cure == cure_of(name):
+            assert not shown & with_it
+            assert shown <= without
+        else:
+            assert shown <= with_it
+            assert not shown & without
+
+
+@pytest.mark.parametrize("cure", list(VIEWS))
+def test_bisect_names_the_cure(run: Run, cure: str) -> None:
+    name = next(name for name in NAMES if cure_of(name) == cure)
+    invariant = sorted(named(name, "v7.3"))[0]
+    command = ("--from", "v7.3", "--to", "v7.3-cured", "--invariant", invariant)
+    code, out, err = run("bisect", str(OPEN / f"{name}.xfd"), *command, "--format", "json")
+    assert (code, err) == (0, "")
+    (change,) = json.loads(out)["changes"]
+    assert (change["change"], change["at"], change["title"]) == ("cures", cure, PROPOSED[cure].title)
+    assert change["verified"] == "v7.3-cured without it breaks it"
+
+
+def test_bisect_says_in_text_that_no_kernel_has_it(run: Run) -> None:
+    code, out, _ = run("bisect", str(OPEN / "exec-leaks-fpstate.xfd"), "--from", "v7.3", "--to", "v7.3-cured")
+    assert code == 0
+    assert "open-4-exec-frees-fpstate cures fpstate-reachable\n  PROPOSED: x86/fpu: Free the fpstate" in out
+    assert "\n  in no kernel\n" in out
+
+
+# -- the kernels -------------------------------------------------------------------------------------------------------
+
+
+def test_they_are_their_bases_with_fixes_and_cures() -> None:
+    assert [p.commit for p in resolve("v7.3-cured").patches] == [*PATCHES, *PROPOSED]
+    of_v5_16 = [p.commit for p in resolve("v5.16-cured").patches]
+    assert of_v5_16[: len(FIXES_OF_V5_16)] == list(FIXES_OF_V5_16)
+    # v5.16 has no guest XFD and no guest buffer that grows
+    assert of_v5_16[len(FIXES_OF_V5_16) :] == list(PROPOSED)[3:]
+
+
+def test_they_are_no_part_of_mainline() -> None:
+    for name, base in (("v7.3-cured", "v7.3"), ("v5.16-cured", "v5.16")):
+        assert name in names()
+        assert not any(name in line for line in lines())
+        assert not any(selects(spec, name) for spec in (base, "v5.16..", "..v7.3", "amx-v1.."))
+        # but what an invariant says of the base it says of them
+        assert concerns(base, name)
+        assert concerns("v5.16..", name)
+    assert not concerns("v5.17..", "v5.16-cured")
+
+
+def test_a_cure_is_a_patch_like_any_other() -> None:
+    without = resolve("v7.3-cured", revert=["open-4"])
+    assert without.label == "v7.3-cured-open-4-exec-frees-fpstate"
+    assert resolve(without.address).patches == without.patches
+    assert resolve("v6.12.117", apply=["open-6"]).label == "v6.12.117+open-6-resume-sets-shadow"
+
+
+def test_commands_take_them(run: Run) -> None:
+    leak = str(OPEN / "exec-leaks-fpstate.xfd")
+    assert run("replay", leak, "--revision", "v7.3-cured")[0] == 0
+    code, out, _ = run("replay", leak, "--revision", "v7.3-cured", "--revert", "open-4")
+    assert code == 1
+    assert "! fpstate-reachable (leak): " in out
+    verdicts = json.loads(run("matrix", leak, "--format", "json")[1])["verdicts"]
+    assert {name: verdicts[name]["state"] for name in ("v7.3", "v7.3-cured", "v5.16-cured")} == {
+        "v7.3": "violates",
+        "v7.3-cured": "clean",
+        "v5.16-cured": "clean",
+    }
+    rows = [
+        json.loads(row)
+        for row in run("list", "patches", "--revision", "v5.16-cured", "--format", "json")[1].splitlines()
+    ]
+    assert [row["commit"] for row in rows if row["in"] == "yes"] == [p.commit for p in resolve("v5.16-cured").patches]
+
+
+def test_a_series_can_stand_on_them(run: Run) -> None:
+    """With a cure left out, say, for another one to take its place (CONTRIBUTING.md)."""
+    assert run("new", "revision", "on-cured", "--from", "v7.3-cured-open-1-clear-unloaded")[0] == 0
+    patches = [p.commit for p in resolve("on_cured.py").patches]
+    assert patches == [*PATCHES, *list(PROPOSED)[1:], "on-cured-1"]
+    assert concerns("v7.3", "on-cured")
+
+
+@pytest.mark.parametrize("file", sorted(CONFORMANCE.glob("*.xfd")), ids=lambda file: file.stem)
+def test_they_keep_every_promise(file: Path) -> None:
+    """Nothing that the kernel promises is broken, where v7.3 keeps it or not."""
+    written = parse(file.read_text(encoding="utf-8"), file.name)
+    (cured,) = revisions_for(written, ["v7.3-cured"])
+    assert not judge(written, cured, expectations=False).broken
