@@ -361,7 +361,7 @@ class Selection:
     def of_state(self, view: View, broken: Iterable[tuple[Invariant, Broken]]) -> list[Violation]:
         """What of that the step broke, for an engine that keeps no :class:`Checker` beside each of its states."""
         kernel = type(view.k)(view.k.machine)
-        kernel.load(bytes(view.before))
+        kernel.load(view.step.state)
         earlier = View(kernel, view.step)
         known = {(inv, one.key) for inv in {inv for inv, _ in broken} for one in inv.look(earlier)}
         return [_violation(inv, view, one) for inv, one in broken if (inv, one.key) not in known]

@@ -43,7 +43,7 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
     op = view.step.op
     if isinstance(op, Execve):
         return
-    if _GUEST_PERMISSIONS(view.before) != _GUEST_PERMISSIONS(view.k.system):
+    if _GUEST_PERMISSIONS(view.step.state) != _GUEST_PERMISSIONS(view.k.system):
         for nr, task in view.tasks:
             before, after = view.before.tasks[nr].fpu.guest_perm.state_perm, task.fpu.guest_perm.state_perm
             if before != after and before & FPU_GUEST_PERM_LOCKED:

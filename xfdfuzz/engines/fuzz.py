@@ -27,7 +27,7 @@ from xfdfuzz.invariants.core import Checker, Memory, Violation, load
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import NOT_ENABLED
+from xfdfuzz.program.step import NOT_ENABLED, Step
 from xfdfuzz.revisions import Revision, resolve
 
 
@@ -98,6 +98,7 @@ class JudgedRun(Run):
         self.executor = Executor(campaign.revision.kernel, machine)
         self.checker = Checker(self.executor.kernel, campaign.revision.name)
         self._situations = situations(machine)
+        self._last: Step | None = None
 
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``."""
@@ -114,7 +115,7 @@ class JudgedRun(Run):
 
     def landmarks(self) -> Iterable[Landmark]:
         """Those of the last op that was executed."""
-        return landmarks.passed(self.executor.kernel, self._last)
+        return () if self._last is None else landmarks.passed(self.executor.kernel, self._last)
 
     def save(self) -> Saved:
         """Where the run is."""

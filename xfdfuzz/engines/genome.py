@@ -64,7 +64,7 @@ class Walker(EveryRule):
         self.run = self._runs[machine]
         self.domains = domains(machine)
         self.run.restore(saved)
-        self.now = self.run.situation()
+        self._now = None
 
     def enabled(self, rule: Rule) -> bool:
         """Whether it can be performed now."""

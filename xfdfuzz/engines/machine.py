@@ -59,7 +59,7 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
         self.domains = domains(machine)
         for op in boot(machine):
             self.run.execute(op)
-        self.now = self.run.situation()
+        self._now = None
 
     def teardown(self) -> None:
         """Drain the program and count it."""

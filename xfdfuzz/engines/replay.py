@@ -89,7 +89,7 @@ def steps(program: Program, revision: Revision) -> Iterator[Judged]:
 
 
 def _keep(step: Step) -> Step:
-    return Step(step.number, step.op, step.before, copy_of(step.after), step.result, step.events)
+    return Step(step.number, step.op, step.state, copy_of(step.after), step.result, step.events)
 
 
 def judge(program: Program, revision: Revision, *, expectations: bool = True) -> Verdict:

@@ -15,7 +15,6 @@ from xfdfuzz.engines.genome import Gene, Genome, Walker
 from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.rules import Rule
 from xfdfuzz.engines.selection import slots
-from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
 
@@ -47,7 +46,6 @@ class Scout(Walker):
         self._start = Genome(0, 0)
         self._genes: list[Gene] = []
         self._passed: set[Landmark] = set()
-        self._new = False
         self.kept: list[Kept] = []
 
     @property
@@ -66,14 +64,6 @@ class Scout(Walker):
                 self.run.finish()
         except NewsFound as found:
             return found
-
-    def do(self, op: Op) -> None:
-        """Execute and judge one op, and note whether it passes a new landmark."""
-        super().do(op)
-        landmarks = self.run.landmarks()
-        if not self._passed.issuperset(landmarks):
-            self._passed.update(landmarks)
-            self._new = True
 
     def _begin(self) -> None:
         """A program's beginning: nothing but a boot, a kept run, or the changed repetition of one."""
@@ -108,10 +98,12 @@ class Scout(Walker):
 
     def _run(self, gene: Gene) -> None:
         self._genes.append(gene)
-        self._new = False
         self.perform(gene)
-        if self._new and len(self._genes) <= self._rules - _ROOM:
-            self._keep(Kept(self.genome, self.run.save()))
+        landmarks = self.run.landmarks()
+        if not self._passed.issuperset(landmarks):
+            self._passed.update(landmarks)
+            if len(self._genes) <= self._rules - _ROOM:
+                self._keep(Kept(self.genome, self.run.save()))
 
     def _keep(self, kept: Kept) -> None:
         if len(self.kept) < _MANY:

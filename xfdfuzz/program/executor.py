@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import System
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops import guest, host, run, signals
 from xfdfuzz.program.ops.base import Op
@@ -31,21 +29,23 @@ class Executor:
         system = self.kernel.system
         if system.dead or not op.enabled(self.kernel):
             self.count += 1
-            return Step(self.count, op, from_bytes(System, self.kernel.state), system, Result(NOT_ENABLED), ())
+            return Step(self.count, op, self.kernel.state, system, Result(NOT_ENABLED), ())
         return self.perform(op)
 
-    def perform(self, op: Op, before: System | None = None) -> Step:
-        """Execute one op that is enabled, on a host that lives; ``before`` is a copy of the system, if there is one."""
+    def perform(self, op: Op, state: bytes = b"", before: st.System | None = None) -> Step:
+        """Execute one op that is enabled, on a host that lives.
+
+        ``state`` is the kernel's, and ``before`` the system made of it, if the caller has them.
+        """
         k = self.kernel
-        if before is None:
-            before = from_bytes(System, k.state)
+        state = state or k.state
         self.count += 1
         k.events.clear()
         try:
             result = op.run(k)
         except HostDied:
             result = Result(PANIC)
-        return Step(self.count, op, before, k.system, result, tuple(k.events))
+        return Step(self.count, op, state, k.system, result, tuple(k.events), before)
 
     def run(self, ops: Iterable[Op]) -> Iterator[Step]:
         """Execute ``ops`` lazily, a step at a time."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
@@ -84,13 +85,21 @@ def format_ret(ret: int | str) -> str:
 class Step:
     """One executed op: the system before, the op, its result, what the kernel reported, the system after.
 
-    ``after`` is the live system of the run: copy it if it is to outlive the next step.  Nobody changes a step; a frozen
-    dataclass would take as long to make as a plain op to execute.
+    ``state`` is the system before, as its bytes.  ``after`` is the live system of the run: copy it if it is to outlive
+    the next step.  Nobody changes a step; a frozen dataclass would take as long to make as a plain op to execute.
     """
 
     number: int
     op: Op
-    before: System
+    state: bytes
     after: System
     result: Result
     events: tuple[Event, ...]
+    _before: System | None = None
+
+    @property
+    def before(self) -> System:
+        """The system before; few of those who look at a step want it."""
+        if self._before is None:
+            self._before = from_bytes(System, self.state)
+        return self._before

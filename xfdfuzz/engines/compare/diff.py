@@ -19,7 +19,7 @@ from xfdfuzz.engines.situation import Situation, situations
 from xfdfuzz.invariants.core import load
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import NOT_ENABLED
+from xfdfuzz.program.step import NOT_ENABLED, Step
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class PairedRun(Run):
         self._lockstep = Lockstep(campaign.pair, machine)
         self._diverged = False
         self._situations = situations(machine)
+        self._last: Step | None = None
 
     def execute(self, op: Op) -> None:
         """Execute ``op`` on both and compare."""
@@ -114,7 +115,7 @@ class PairedRun(Run):
 
     def landmarks(self) -> Iterable[Landmark]:
         """Those of the last op on the first one."""
-        return landmarks.passed(self._lockstep.executors[0].kernel, self._last)
+        return () if self._last is None else landmarks.passed(self._lockstep.executors[0].kernel, self._last)
 
     def save(self) -> Saved:
         """Where both are."""

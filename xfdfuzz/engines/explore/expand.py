@@ -146,7 +146,7 @@ class Expander:
             if entry.asleep >> number & 1:
                 continue
             load(raw)
-            step = perform(op, before)
+            step = perform(op, raw, before)
             found.transitions += 1
             found.coverage[number, step.result.ret] += 1
             self._follow(source, number, step, asleep_after(place, tried), found)

@@ -63,17 +63,23 @@ class Rules:
     SHARE: ClassVar[int] = 1
 
     run: Run
-    now: Situation
     domains: Domains
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.now = Situation.nothing()
+        self._now: Situation | None = Situation.nothing()
+
+    @property
+    def now(self) -> Situation:
+        """Who can do what."""
+        if self._now is None:
+            self._now = self.run.situation()
+        return self._now
 
     def do(self, op: Op) -> None:
         """Execute and judge one op; a violation that is news raises."""
         self.run.execute(op)
-        self.now = self.run.situation()
+        self._now = None
 
     def task(self, n: int) -> int:
         """A task that can make a system call."""
