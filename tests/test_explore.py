@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from xfdfuzz.engines.explore import frontier
 from xfdfuzz.engines.explore.canonical import Canonical, Names, groups
+from xfdfuzz.engines.explore.enabled import DECIDING
 from xfdfuzz.engines.explore.expand import Entry, Expander, Task
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
@@ -19,6 +22,8 @@ from xfdfuzz.engines.explore.packing import ScopeError
 from xfdfuzz.engines.explore.search import Limits, Search
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.workers import workers
+from xfdfuzz.kernel.state import System
+from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.text import format_op, format_program, parse
@@ -364,3 +369,29 @@ def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:
     rows = [json.loads(row) for row in run("list", "scopes", "--format", "json")[1].splitlines()]
     assert [row["name"] for row in rows] == ["tiny", "contents", "small", "migration", "two-vcpus", "host", "signals"]
     assert all(row["leaves out"] and row["ops"] for row in rows)
+
+
+@pytest.mark.parametrize("scope", SCOPES.values(), ids=SCOPES)
+def test_what_decides_whether_ops_can_happen_is_all_that_decides_it(scope: Scope) -> None:
+    """Every other byte of the system may be anything: no op asks for it."""
+    draw = Random(1)
+    executor = Executor(resolve("v7.3").kernel, scope.machine)
+    k = executor.kernel
+    deciding = decides()
+    for _ in range(60):
+        state = k.state
+        possible = [op for op in scope.ops if op.enabled(k)]
+        k.load(bytes(byte if place in deciding else draw.randrange(256) for place, byte in enumerate(state)))
+        assert [op for op in scope.ops if op.enabled(k)] == possible
+        k.load(state)
+        executor.perform(draw.choice(possible))
+        if k.system.dead:
+            executor = Executor(resolve("v7.3").kernel, scope.machine)
+            k = executor.kernel
+
+
+def decides() -> set[int]:
+    """The places that DECIDING reads: those that it sees change."""
+    plain = bytes(ctypes.sizeof(System))  # type: ignore[arg-type]
+    seen = DECIDING(plain)
+    return {place for place in range(len(plain)) if DECIDING(plain[:place] + b"\x01" + plain[place + 1 :]) != seen}

@@ -6,16 +6,17 @@ import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import NamedTuple
+
+from xxhash import xxh3_128_digest
 
 from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
+from xfdfuzz.engines.explore.enabled import Enabled
 from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after, cpu_of
 from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.workers import load_invariants
 from xfdfuzz.invariants.core import View, Violation, select
-from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
@@ -106,6 +107,7 @@ class Expander:
         self.executor = Executor(revision.kernel, self.scope.machine)
         self._kernel = self.executor.kernel
         self._packing = Packing(self.scope, self._kernel.state)
+        self._enabled = Enabled(self.scope.ops, self._kernel)
         self._canonical = Canonical(self.scope) if task.reduced else None
         # whose dead fields are cleared
         pairs = zip(self._kernel.vcpus, self._kernel.system.ghost.vcpus, strict=True)
@@ -138,17 +140,18 @@ class Expander:
         self._source = raw = self.unpacked(entry.packed)
         k, perform, load = self._kernel, self.executor.perform, self._kernel.load
         load(raw)
-        cpu = cpu_of if self._sleeps else _nowhere
-        enabled = [(number, op, cpu(op, k)) for number, op in enumerate(self.scope.ops) if op.enabled(k)]
+        enabled = self._enabled(raw)
+        cpu = {number: cpu_of(op, k) for number, op in enabled} if self._sleeps else {}
         before = from_bytes(System, raw)
-        tried = [(number, place) for number, _, place in enabled if entry.asleep >> number & 1]
-        for number, op, place in enabled:
+        tried = [(number, cpu[number]) for number, _ in enabled if entry.asleep >> number & 1]
+        for number, op in enabled:
             if entry.asleep >> number & 1:
                 continue
             load(raw)
             step = perform(op, raw, before)
             found.transitions += 1
             found.coverage[number, step.result.ret] += 1
+            place = cpu.get(number, NOWHERE)
             self._follow(source, number, step, asleep_after(place, tried), found)
             if place != NOWHERE:
                 tried.append((number, place))
@@ -260,14 +263,12 @@ class Expander:
         return form
 
 
-def _nowhere(op: Op, k: Kernel) -> int:
-    """Of no op it matters where it happens."""
-    return NOWHERE
-
-
 def digest_of(packed: bytes) -> bytes:
-    """128 bits: among 10 million states, two with one digest have a probability below 1e-24."""
-    return sha256(packed).digest()[:16]
+    """128 bits: among 10 million states, two with one digest have a probability below 1e-24.
+
+    Nobody makes states to collide, so a fast hash is as good as a cryptographic one, which takes ten times as long.
+    """
+    return xxh3_128_digest(packed)
 
 
 @functools.lru_cache(maxsize=1)

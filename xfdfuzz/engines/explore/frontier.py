@@ -21,7 +21,7 @@ from xfdfuzz.invariants.core import Violation
 from xfdfuzz.program.text import format_op
 
 #: What the format is called, and its version.
-_FORMAT = "xfdfuzz frontier 1"
+_FORMAT = "xfdfuzz frontier 2"
 #: The plain members of a search that are kept as they are.
 _COUNTS = ("depth", "transitions", "seconds", "stopped")
 
