@@ -234,7 +234,7 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         yield from _compare_migrations(type(k), k.machine, nr, saved, stays, components)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _source(kernel: type[Kernel], machine: Machine) -> Executor:
     """An executor to load the host into that a vCPU leaves."""
     return Executor(kernel, machine)
@@ -299,7 +299,7 @@ def _different_guests(
             yield Broken(f"v{nr}: {what}, here and on the destination", site)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _destination(kernel: type[Kernel], machine: Machine, cpuid: CpuidEntries) -> tuple[Executor, Result]:
     """A host whose VMM has the permissions and a new vCPU with the CPUID; and how that was taken.  To be forked."""
     executor = Executor(kernel, machine)

@@ -131,7 +131,7 @@ class Domains:
     device_attr: Domain[tuple[int, int]]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def domains(machine: Machine) -> Domains:
     """Boundary masks of the machine, their single-bit neighbours, arbitrary 64-bit values, invalid indices."""
     full = machine.user_xfeatures or xf.MASK_FPSSE

@@ -15,6 +15,7 @@ from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Result, format_ret
+from xfdfuzz.strategies.boots import Boot
 
 
 class News(Protocol):
@@ -139,12 +140,36 @@ class Campaign(Generic[N]):
     stats: Stats = field(default_factory=Stats)
     on_example: Callable[[], None] = lambda: None
     errors: dict[str, type[NewsFound]] = field(default_factory=dict)
+    #: A run for each machine, and where it was, switched on and after each boot.
+    _runs: dict[Machine, Run] = field(default_factory=dict, init=False, repr=False)
+    _booted: dict[tuple[Machine, Boot | None], Any] = field(default_factory=dict, init=False, repr=False)
     #: What the exception is called that a test fails with.
     error_name: ClassVar[str]
 
     def start(self, machine: Machine) -> Run:
-        """Begin an example on a machine."""
+        """A run on a machine that was switched on just now."""
         raise NotImplementedError
+
+    def begin(self, machine: Machine, boot: Boot) -> Run:
+        """Begin an example behind a boot; a violation in it that is news raises.
+
+        A machine is switched on once, and a boot executed once on it; after that both are memory copies.
+        """
+        if machine not in self._runs:
+            self._runs[machine] = self.start(machine)
+            self._booted[machine, None] = self._runs[machine].save()
+        if (machine, boot) not in self._booted:
+            run = self.resume(machine, self._booted[machine, None])
+            for op in boot(machine):
+                run.execute(op)
+            self._booted[machine, boot] = run.save()
+        return self.resume(machine, self._booted[machine, boot])
+
+    def resume(self, machine: Machine, saved: Any) -> Run:
+        """Go on from where a run on the machine once was."""
+        run = self._runs[machine]
+        run.restore(saved)
+        return run
 
     def shown(self, program: Program) -> Sequence[N]:
         """Everything that the program shows, run from its beginning, known or not."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.campaign import Campaign, NewsFound, Run
+from xfdfuzz.engines.campaign import Campaign, NewsFound
 from xfdfuzz.engines.rules import EveryRule, Rule
-from xfdfuzz.strategies.boots import BOOTS, Boot
+from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
-from xfdfuzz.strategies.values import domains
 
 
 class Gene(NamedTuple):
@@ -33,38 +31,19 @@ class Genome(NamedTuple):
 
 
 class Walker(EveryRule):
-    """The rules on runs of a campaign, with nothing around them.
-
-    A machine is powered on once, and a boot executed once on it; after that both are memory copies.
-    """
+    """The rules on runs of a campaign, with nothing around them."""
 
     def __init__(self, campaign: Campaign[Any]) -> None:
         super().__init__()
         self._campaign = campaign
-        self._runs: dict[Machine, Run] = {}
-        self._booted: dict[tuple[Machine, Boot | None], Any] = {}
 
     def power_on(self, genome: Genome) -> None:
         """Be where the genome's first gene comes; a violation in the boot that is news raises."""
-        machine, boot = MACHINES[genome.machine], BOOTS[genome.boot]
-        if machine not in self._runs:
-            self._runs[machine] = self._campaign.start(machine)
-            self._booted[machine, None] = self._runs[machine].save()
-        self.run = self._runs[machine]
-        if (machine, boot) not in self._booted:
-            self.run.restore(self._booted[machine, None])
-            for op in boot(machine):
-                self.run.execute(op)
-            self._booted[machine, boot] = self.run.save()
-        self.resume(genome, self._booted[machine, boot])
+        self.go_on(self._campaign.begin(MACHINES[genome.machine], BOOTS[genome.boot]))
 
     def resume(self, genome: Genome, saved: Any) -> None:
         """Be where a run of the genome once was."""
-        machine = MACHINES[genome.machine]
-        self.run = self._runs[machine]
-        self.domains = domains(machine)
-        self.run.restore(saved)
-        self._now = None
+        self.go_on(self._campaign.resume(MACHINES[genome.machine], saved))
 
     def enabled(self, rule: Rule) -> bool:
         """Whether it can be performed now."""

@@ -32,7 +32,6 @@ from xfdfuzz.engines.rules import RULES, EveryRule, Rule
 from xfdfuzz.engines.selection import slots
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
-from xfdfuzz.strategies.values import domains
 
 
 class KernelMachine(EveryRule, RuleBasedStateMachine):
@@ -53,13 +52,8 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
     @initialize(start=st.tuples(st.sampled_from(MACHINES), st.sampled_from(BOOTS)))
     def power_on(self, start: tuple[Machine, Boot]) -> None:
         """Boot the kernel on a machine, with a first stretch of a program."""
-        machine, boot = start
-        self.run = self.campaign.start(machine)
+        self.go_on(self.campaign.begin(*start))
         self._started = True
-        self.domains = domains(machine)
-        for op in boot(machine):
-            self.run.execute(op)
-        self._now = None
 
     def teardown(self) -> None:
         """Drain the program and count it."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from xfdfuzz.engines.campaign import Run
 from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import Argument, Domains
+from xfdfuzz.strategies.values import Argument, Domains, domains
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +75,12 @@ class Rules:
         if self._now is None:
             self._now = self.run.situation()
         return self._now
+
+    def go_on(self, run: Run) -> None:
+        """Be where a run is."""
+        self.run = run
+        self.domains = domains(run.machine)
+        self._now = None
 
     def do(self, op: Op) -> None:
         """Execute and judge one op; a violation that is news raises."""
