@@ -53,6 +53,12 @@ def _guest(view: View) -> tuple[CpuRegs, GhostRegs, int, str]:
     return view.k.regs, view.k.system.ghost.vcpus[nr].regs, ghost.vcpu_token(nr, 0), f"v{nr}"
 
 
+def _hidden_from_guest(view: View) -> int:
+    """A guest without PKRU in XCR0, and with CR4.PKE clear, runs with the host's and cannot see it."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    return 0 if view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 & xf.MASK_PKRU else xf.MASK_PKRU
+
+
 def _hidden(regs: CpuRegs) -> int:
     """What XFD keeps a host thread from; it counts when the kernel clears XFD.  (A guest clears its own.)"""
     return regs.xcr0 & regs.xfd
@@ -70,7 +76,7 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     regs, ideal, own, who = _guest(view)
     k = view.k
     has = regs.xcr0 | k.vcpus[view.step.op.vcpu].arch.guest_supported_xss  # type: ignore[attr-defined]
-    for i, found, expected, foreign in _differences(regs, ideal, own, xf.MASK_PKRU):
+    for i, found, expected, foreign in _differences(regs, ideal, own, _hidden_from_guest(view)):
         if not foreign and has >> i & 1:
             yield Broken(_describe(who, i, found, expected), component_site(i))
 
@@ -91,7 +97,7 @@ def no_foreign_registers(view: View) -> Iterator[Broken]:
     in_guest = isinstance(view.step.op, VmEnter)
     parties = [_guest(view)] if in_guest else _user(view)
     for regs, ideal, own, who in parties:
-        hidden = xf.MASK_PKRU if in_guest else _hidden(regs)
+        hidden = _hidden_from_guest(view) if in_guest else _hidden(regs)
         for i, found, expected, foreign in _differences(regs, ideal, own, hidden):
             if foreign:
                 yield Broken(_describe(who, i, found, expected), component_site(i))

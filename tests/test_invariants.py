@@ -21,7 +21,7 @@ import pytest
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign, copy_of
-from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.replay import Verdict, judge, steps
 from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
@@ -851,6 +851,13 @@ class WritesTheXfdOfCurrent(AmxV6):
 class ForgetsLastCpu(FpuCore):
     def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
         return self.this_cpu.fpu_fpregs_owner_ctx == task + 1
+
+
+@mutant("guest-registers-preserved", program(AMX, "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|pkru) = 0", ENTER))
+class EntersWithTheHostsPkru(KvmX86):
+    def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
+        super().kvm_load_guest_xsave_state(vcpu)
+        load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
 
 
 @mutant("host-registers-preserved", program("t0 vmovups(1) = ok", "cpu0 softirq kernel_fpu_begin = ok", "t0 user = ok"))
