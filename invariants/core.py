@@ -77,23 +77,31 @@ class View:
     looked up once.
     """
 
-    __slots__ = ("_allocated", "_installed", "_of_guests", "_own_fpstates", "_tasks", "_vcpus", "k", "program", "step")
+    # made at every step, so what is looked up begins as a default of the class
+    _changed: bool | None = None
+    _tasks: list[tuple[int, Task]] | None = None
+    _vcpus: list[tuple[int, Vcpu]] | None = None
+    _own_fpstates: list[tuple[int, Task, Fpstate]] | None = None
+    _installed: list[int] | None = None
+    _of_guests: list[int] | None = None
+    _allocated: list[tuple[int, Fpstate]] | None = None
 
     def __init__(self, k: Kernel, step: Step, program: tuple[Op, ...] = ()) -> None:
         self.k = k
         self.step = step
         self.program = program
-        self._tasks: list[tuple[int, Task]] | None = None
-        self._vcpus: list[tuple[int, Vcpu]] | None = None
-        self._own_fpstates: list[tuple[int, Task, Fpstate]] | None = None
-        self._installed: list[int] | None = None
-        self._of_guests: list[int] | None = None
-        self._allocated: list[tuple[int, Fpstate]] | None = None
 
     @property
     def before(self) -> System:
         """The state before the step."""
         return self.step.before
+
+    @property
+    def changed(self) -> bool:
+        """Whether the step changed anything: many do not, and comparing all is quicker than looking into a part."""
+        if self._changed is None:
+            self._changed = self.k.state != self.step.state
+        return self._changed
 
     @property
     def tasks(self) -> list[tuple[int, Task]]:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.invariants.core import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
-from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System
+from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System, Vcpu
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm
 
+#: What the vCPUs' buffers have room for, to see at once whether that has changed.
+_GUEST_FEATURES = Regions(System, "vcpus[].arch.guest_fpu.xfeatures")
 #: The guest permissions of every task, to see at once whether any has changed.
 _GUEST_PERMISSIONS = Regions(System, f"tasks[:{USER_TASKS}].fpu.guest_perm.state_perm")
 
@@ -74,16 +76,22 @@ def guest_features_permitted(view: View) -> Iterator[Broken]:
     """A guest's buffer gets room only for dynamic features that a process which shares its VM's memory may give to
     guests. (Which of several such processes is not fixed: permissions belong to a thread group, VMs to an address
     space.)"""
-    for nr, vcpu in view.vcpus:
-        used = vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC
-        if used and used & ~view.before.vcpus[nr].arch.guest_fpu.xfeatures:
-            mm = view.k.vms[vcpu.vm].mm
-            allowed = 0
-            for task in view.k.tasks:
-                if task.exists and task.mm == mm:
-                    allowed |= view.k.tasks[task.group_leader].fpu.guest_perm.state_perm
-            if used & ~allowed:
-                yield Broken(f"v{nr} has room for {used:#x}, permitted is {allowed:#x}")
+    for nr, vcpu, used in _grown(view):
+        mm = view.k.vms[vcpu.vm].mm
+        allowed = 0
+        for task in view.k.tasks:
+            if task.exists and task.mm == mm:
+                allowed |= view.k.tasks[task.group_leader].fpu.guest_perm.state_perm
+        if used & ~allowed:
+            yield Broken(f"v{nr} has room for {used:#x}, permitted is {allowed:#x}")
+
+
+def _grown(view: View) -> list[tuple[int, Vcpu, int]]:
+    """The vCPUs whose buffers have got room for a dynamic feature, with all that they have room for."""
+    if _GUEST_FEATURES(view.step.state) == _GUEST_FEATURES(view.k.system):
+        return []
+    found = [(nr, vcpu, vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC) for nr, vcpu in view.vcpus]
+    return [(nr, vcpu, used) for nr, vcpu, used in found if used & ~view.before.vcpus[nr].arch.guest_fpu.xfeatures]
 
 
 @invariant("host-features-permitted", "abi", ("INV-11", "PERM"), ops=(TaskOp,), state=True)
