@@ -10,9 +10,9 @@ import pytest
 
 from xfdfuzz.cli import main
 from xfdfuzz.engines import ENGINES, YARDSTICKS
-from xfdfuzz.engines.detection import Subject, detect, fixes, known_bugs, remaining, series
+from xfdfuzz.engines.detection import Subject, detect, fixes, known_bugs, open_findings, remaining, series
 from xfdfuzz.program.text import parse
-from xfdfuzz.revisions import PATCHES, lines, resolve
+from xfdfuzz.revisions import PATCHES, PROPOSED, lines, resolve
 
 OVERWRITE = """# xfdfuzz program 1
 # expect: v5.17 violates permission-only-grows
@@ -78,6 +78,14 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 def corpus(tmp_path: Path) -> Sequence[str]:
     (tmp_path / "overwrite.xfd").write_text(OVERWRITE)
     return "--corpus", str(tmp_path)
+
+
+def test_an_open_finding_is_there_without_its_cure() -> None:
+    found = {subject.name: subject for subject in open_findings()}
+    assert set(found) == set(PROPOSED)
+    subject = found["open-4-exec-frees-fpstate"]
+    assert (subject.broken, subject.sound) == ("v7.3-cured-open-4-exec-frees-fpstate", "v7.3-cured")
+    assert detect(subject, "scout", 0, 20.0).bucket == "fpstate-reachable@Execve"
 
 
 def test_the_command_prints_json_rows(capsys: pytest.CaptureFixture[str], corpus: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
 """Does the fuzzer find what it should: for each known bug, how long until a violation that the kernel without it keeps.
 
-A *subject* is a kernel with a bug and the same without it: a fix reverted and applied, a posted series and what it
-became, a program of the corpus on a revision that it breaks and on one that it does not.  What counts is a violation of
-the first that the program found does not show on the second, so neither a verdict nor a program is given to the search.
+A *subject* is a kernel with a bug and the same without it: a fix reverted and applied, the cure of an open finding left
+out, a posted series and what it became, a program of the corpus on a revision that it breaks and one that it does not.
+What counts is a violation of the first that the program found does not show on the second, so neither a verdict nor a
+program is given to the search.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from xfdfuzz.engines.workers import invariant_files, load_invariants, users_erro
 from xfdfuzz.engines.yardsticks import RandomWalk, exhaust
 from xfdfuzz.invariants.core import Violation, load
 from xfdfuzz.program.program import Program
-from xfdfuzz.revisions import PATCHES, Patch, Revision, RevisionError, lines, names, resolve, selects
+from xfdfuzz.revisions import PATCHES, PROPOSED, Patch, Revision, RevisionError, lines, names, resolve, selects
 
 #: The newest mainline point, on which a fix is reverted unless a later patch hides that.
 NEWEST = "mainline"
+#: The newest point without any bug that is known.
+CURED = "v7.3-cured"
 #: What a posted series is held against: the first version with the permission fix that every posting lacks.
 MERGED = "v5.18"
 PERMISSION_FIX = "063452fd94d1"
@@ -113,6 +116,12 @@ def _around(p: Patch) -> tuple[str, str]:
     raise AssertionError(p.commit)  # as of itself a patch can be reverted
 
 
+def open_findings() -> Iterator[Subject]:
+    """Every cure that the project proposes, left out."""
+    for p in PROPOSED.values():
+        yield Subject("open", p.commit, p.title, resolve(CURED, revert=[p.commit]).label, CURED)
+
+
 def series() -> Iterator[Subject]:
     """Every posted series: those before the merge with the fix of the permission bug that all of them have."""
     for name in names()[: names().index(lines()[1][0])]:
@@ -155,7 +164,7 @@ def _buckets(program: Program, revision: Revision) -> frozenset[str]:
 def subjects(programs: Iterable[tuple[str, Program]]) -> list[Subject]:
     """All of them."""
     load()
-    return [*fixes(), *series(), *known_bugs(programs)]
+    return [*fixes(), *open_findings(), *series(), *known_bugs(programs)]
 
 
 # -- search ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from xfdfuzz.report.terminal import line, table
 COLUMNS = ("bug", "kernel", "found", "median s", "slowest s", "examples", "with the fix", "violation")
 _HEADINGS = {
     "fix": "Fixes of the queue, reverted",
+    "open": "Open findings, their proposed cures left out",
     "series": "Posted series",
     "bug": "Programs of corpus/bugs",
 }
