@@ -80,9 +80,7 @@ def no_leak(view: View) -> Iterator[Broken]:
 def fpstate_reachable(view: View) -> Iterator[Broken]:
     """Every allocated fpstate is pointed to by a task or a vCPU, and none that is pointed to is freed: the first is a
     leak, the second a use after free in waiting."""
-    fpstates = view.k.fpstates
-    put_aside = [task.fpu.task_fpstate for _, task in view.tasks]
-    pointers = {*view.installed, *put_aside, *view.of_guests}
+    pointers, fpstates = view.k.fpstate_pointers(), view.k.fpstates
     for nr, _ in view.allocated:
         if nr not in pointers and nr >= FIRST_VALLOC:
             yield Broken(f"fpstate {nr} is allocated and nothing points to it", key=nr)
@@ -94,15 +92,18 @@ def fpstate_reachable(view: View) -> Iterator[Broken]:
 @invariant("fpstate-has-one-owner", "corruption", ("INV-24", "LIFE"), ops=_ALLOCATING, state=True)
 def fpstate_has_one_owner(view: View) -> Iterator[Broken]:
     """No two tasks, and no two vCPUs, share an fpstate: each would find the other's registers."""
-    for pointers in (view.installed, view.of_guests):
+    for pointers in (
+        [nr for nr in view.installed if nr != NULL],
+        [vcpu.arch.guest_fpu.fpstate for _, vcpu in view.vcpus if vcpu.arch.guest_fpu.fpstate != NULL],
+    ):
         for nr in _more_than_once(pointers):
             yield Broken(f"fpstate {nr} belongs to {pointers.count(nr)} owners", key=nr)
 
 
 def _more_than_once(pointers: list[int]) -> list[int]:
-    """Those but NULL that stand there several times."""
+    """Those that stand there several times."""
     different = set(pointers)
-    return [nr for nr in different if nr != NULL and pointers.count(nr) > 1] if len(different) < len(pointers) else []
+    return [] if len(different) == len(pointers) else [nr for nr in different if pointers.count(nr) > 1]
 
 
 @invariant("fpstate-fits-its-features", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)

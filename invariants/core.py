@@ -83,7 +83,6 @@ class View:
     _vcpus: list[tuple[int, Vcpu]] | None = None
     _own_fpstates: list[tuple[int, Task, Fpstate]] | None = None
     _installed: list[int] | None = None
-    _of_guests: list[int] | None = None
     _allocated: list[tuple[int, Fpstate]] | None = None
 
     def __init__(self, k: Kernel, step: Step, program: tuple[Op, ...] = ()) -> None:
@@ -133,13 +132,6 @@ class View:
         if self._installed is None:
             self._installed = [task.fpu.fpstate for task in self.k.tasks if task.exists]
         return self._installed
-
-    @property
-    def of_guests(self) -> list[int]:
-        """The fpstates of the vCPUs: a number, or NULL, for each."""
-        if self._of_guests is None:
-            self._of_guests = [vcpu.arch.guest_fpu.fpstate for _, vcpu in self.vcpus]
-        return self._of_guests
 
     @property
     def allocated(self) -> list[tuple[int, Fpstate]]:

@@ -17,7 +17,7 @@ from xfdfuzz import cli
 from xfdfuzz.engines import team
 from xfdfuzz.engines.fuzz import campaign_on, fuzz
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.team import Recipe, Share, Together
+from xfdfuzz.engines.team import Recipe, Share, hunt_together
 from xfdfuzz.engines.workers import workers
 from xfdfuzz.invariants.core import Violation
 from xfdfuzz.program.program import Program
@@ -61,18 +61,25 @@ def test_a_share_without_news_is_used_up() -> None:
 @pytest.mark.parametrize("size", [1, 2])
 def test_examples_and_findings_of_all_add_up(size: int) -> None:
     found: list[tuple[Violation, Program, str]] = []
+    campaign = V517()
+    campaign.known = {"permission-only-grows@guest"}
+    campaign.max_examples = 60
     with workers(1, here_if_one=True) as pool:
-        together = Together(V517, pool, size, engine="scout", seed=3, steps=50)
-        interrupted = together.hunt(
-            {"permission-only-grows@guest"},
+        interrupted = hunt_together(
+            campaign,
+            recipe=V517,
+            pool=pool,
+            size=size,
+            engine="scout",
+            seed=3,
             seconds=None,
-            examples=60,
+            steps=50,
             on_progress=lambda: None,
             on_news=lambda news, program, engine: found.append((news, program, engine)),
         )
     assert not interrupted
-    assert together.stats.examples == 60
-    assert together.stats.engines["scout"].steps == together.stats.steps == sum(together.stats.seen.values())
+    assert campaign.stats.examples == 60
+    assert campaign.stats.engines["scout"].steps == campaign.stats.steps == sum(campaign.stats.seen.values())
     buckets = [news.bucket for news, *_ in found]
     assert len(buckets) == len(set(buckets)) > 1
     assert "permission-only-grows@guest" not in buckets

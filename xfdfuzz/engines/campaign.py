@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.landmarks import Landmark
-from xfdfuzz.engines.situation import Situation
+from xfdfuzz.engines.situation import Situation, situations
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import Result, format_ret
+from xfdfuzz.program.step import Result, Step, format_ret
 from xfdfuzz.strategies.boots import Boot
 
 
@@ -90,9 +92,12 @@ class Stats:
         self.steps += other.steps
         self.seen.update(other.seen)
         for engine, effort in other.engines.items():
-            done = self.engines.get(engine, Effort(0, 0))
-            self.engines[engine] = Effort(done.examples + effort.examples, done.steps + effort.steps)
+            self._credit(engine, *effort)
         self.landmarks = max(self.landmarks, other.landmarks)
+
+    def _credit(self, engine: str, examples: int, steps: int) -> None:
+        done = self.engines.get(engine, Effort(0, 0))
+        self.engines[engine] = Effort(done.examples + examples, done.steps + steps)
 
     @contextmanager
     def credited(self, engine: str) -> Iterator[None]:
@@ -101,8 +106,7 @@ class Stats:
         try:
             yield
         finally:
-            done = self.engines.get(engine, Effort(0, 0))
-            self.engines[engine] = Effort(done.examples + self.examples - examples, done.steps + self.steps - steps)
+            self._credit(engine, self.examples - examples, self.steps - steps)
 
     @property
     def coverage(self) -> dict[str, Counter[str]]:
@@ -208,6 +212,13 @@ class Run:
         self.machine = machine
         self.ops: list[Op] = []
         self.over = False
+        self._last: Step | None = None
+        self._situations = situations(machine)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The one that says who can do what, and what was passed."""
+        raise NotImplementedError
 
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``; raises NewsFound for news."""
@@ -215,11 +226,11 @@ class Run:
 
     def situation(self) -> Situation:
         """Who can do what now."""
-        raise NotImplementedError
+        return self._situations.now(self.kernel)
 
     def landmarks(self) -> Iterable[Landmark]:
         """What the last op has passed (:mod:`engines.landmarks`)."""
-        raise NotImplementedError
+        return () if self._last is None else landmarks.passed(self.kernel, self._last)
 
     def save(self) -> Any:
         """Where the run is, for :meth:`restore`."""
@@ -241,10 +252,16 @@ class Run:
     def look_at_end(self) -> None:
         """Judge what the program leaves behind; raises NewsFound."""
 
-    def done(self, op: Op, result: Result) -> None:
+    def go_back(self, ops: Iterable[Op]) -> None:
+        """Be where these ops have led to, what is under test being there."""
+        self.ops = [*ops]
+        self.over = False
+
+    def done(self, step: Step) -> None:
         """Note and count an op that was executed."""
-        self.ops.append(op)
-        self.campaign.stats.count(op, result)
+        self._last = step
+        self.ops.append(step.op)
+        self.campaign.stats.count(step.op, step.result)
 
     def judge(self, found: Iterable[News]) -> None:
         """Raise the first of them that is news."""

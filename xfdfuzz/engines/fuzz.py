@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,23 +12,21 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, settings
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
-from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.machine import KernelMachine
 from xfdfuzz.engines.minimise import minimise
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.situation import Situation, situations
-from xfdfuzz.engines.team import Together
+from xfdfuzz.engines.team import hunt_together
 from xfdfuzz.engines.workers import invariant_files, load_invariants
 from xfdfuzz.engines.workers import workers as processes
 from xfdfuzz.invariants.core import Checker, Memory, Violation, load
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import NOT_ENABLED, Step
+from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.revisions import Revision, resolve
 
 
@@ -97,25 +96,19 @@ class JudgedRun(Run):
         super().__init__(campaign, machine)
         self.executor = Executor(campaign.revision.kernel, machine)
         self.checker = Checker(self.executor.kernel, campaign.revision.name)
-        self._situations = situations(machine)
-        self._last: Step | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel under test."""
+        return self.executor.kernel
 
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``."""
         step = self.executor.execute(op)
         if step.result.ret == NOT_ENABLED:
             return
-        self.done(op, step.result)
-        self._last = step
+        self.done(step)
         self.judge(self.checker.check(step))
-
-    def situation(self) -> Situation:
-        """Who can do what on the kernel."""
-        return self._situations.now(self.executor.kernel)
-
-    def landmarks(self) -> Iterable[Landmark]:
-        """Those of the last op that was executed."""
-        return () if self._last is None else landmarks.passed(self.executor.kernel, self._last)
 
     def save(self) -> Saved:
         """Where the run is."""
@@ -125,8 +118,7 @@ class JudgedRun(Run):
         """Go back to where a run on the same machine was."""
         self.executor.load(saved.state, len(saved.ops))
         self.checker.remember(saved.checker)
-        self.ops = [*saved.ops]
-        self.over = False
+        self.go_back(saved.ops)
 
     def look_at_end(self) -> None:
         """Drain the program and judge what is left."""
@@ -183,39 +175,30 @@ def fuzz(
     orderly way.
     """
     load()
+    campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
     findings: list[Finding] = []
 
     def on_news(violation: Violation, program: Program, found_by: str) -> None:
         findings.append(Finding(violation, program, revision, engine=found_by))
         on_finding(findings[-1])
 
-    if workers == 1:
-        campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
-        stats = campaign.stats
-        interrupted = hunt(
+    search: Callable[..., bool] = hunt
+    with ExitStack() as stack:
+        if workers > 1:
+            recipe = partial(campaign_on, revision.address, invariant_files())
+            search = partial(hunt_together, recipe=recipe, pool=stack.enter_context(processes(workers)), size=workers)
+        interrupted = search(
             campaign,
             engine=engine,
             seed=seed,
             seconds=seconds,
             steps=steps,
-            on_progress=lambda: on_progress(stats, findings),
+            on_progress=lambda: on_progress(campaign.stats, findings),
             on_news=on_news,
         )
-    else:
-        with processes(workers) as pool:
-            recipe = partial(campaign_on, revision.address, invariant_files())
-            together = Together(recipe, pool, workers, engine=engine, seed=seed, steps=steps)
-            stats = together.stats
-            interrupted = together.hunt(
-                known,
-                seconds=seconds,
-                examples=examples,
-                on_progress=lambda: on_progress(stats, findings),
-                on_news=on_news,
-            )
     try:
         unsure = doubts([(finding.violation.bucket, finding.program) for finding in findings], revision)
     except KeyboardInterrupt:
         interrupted = True
         unsure = ["interrupted before a fresh process had confirmed the findings"]
-    return Report(revision, seed, stats, tuple(findings), interrupted, tuple(unsure))
+    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(unsure))

@@ -10,12 +10,13 @@ import functools
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from xfdfuzz.engines.campaign import Campaign, OutOfTime, Stats
+from xfdfuzz.engines.campaign import Campaign, N, OutOfTime, Stats
 from xfdfuzz.engines.hunt import KINDS, Engine, imports_out_of_the_collectors_way, next_news
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.engines.workers import users_errors_named
@@ -87,62 +88,72 @@ def take(share: Share) -> Gain:
         return members[0].take(share)
 
 
-class Together:
-    """A search by ``size`` processes of a pool, as :func:`xfdfuzz.engines.hunt.hunt` is one by this process.
+def hunt_together(
+    campaign: Campaign[N],
+    *,
+    recipe: Recipe,
+    pool: Executor,
+    size: int,
+    engine: str,
+    seed: int,
+    seconds: float | None,
+    steps: int,
+    on_progress: Callable[[], None],
+    on_news: Callable[[N, Program, str], None],
+) -> bool:
+    """As :func:`xfdfuzz.engines.hunt.hunt`, by ``size`` processes of a pool, which make their campaigns by ``recipe``.
 
     ``seed`` gives the processes the same seeds again, not the same programs: who finds what first is a matter of time.
+    After Ctrl-C the shares that are under way come to their ends.
     """
+    began, interrupted = time.monotonic(), False
+    plain = Share(uuid.uuid4().hex, recipe, engine, seed, steps, _EXAMPLES, _SECONDS, frozenset())
+    shares = _Shares(campaign, pool, size, plain, itertools.count(seed << 8))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        while True:
+            campaign.stats.seconds = time.monotonic() - began
+            if not interrupted:
+                shares.hand_out(seconds)
+            if not shares.pending:
+                return interrupted
+            done, _ = wait(shares.pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)
+            for future in done:
+                for news, program, found_by in shares.take_in(future):
+                    on_news(news, program, found_by)
+            on_progress()
+            interrupted |= ctrl_c.pressed
 
-    def __init__(self, recipe: Recipe, pool: Executor, size: int, *, engine: str, seed: int, steps: int) -> None:
-        self._pool, self._size = pool, size
-        search, self._seeds = uuid.uuid4().hex, itertools.count(seed << 8)
-        self._plain = Share(search, recipe, engine, seed, steps, _EXAMPLES, _SECONDS, frozenset())
-        self._pending: dict[Future[Gain], int] = {}
-        self.stats = Stats()
 
-    def hunt(
-        self,
-        known: Collection[str],
-        *,
-        seconds: float | None,
-        examples: int | None,
-        on_progress: Callable[[], None],
-        on_news: Callable[[Any, Program, str], None],
-    ) -> bool:
-        """Search until the time or the examples are used up; returns whether Ctrl-C ended it.
+@dataclass
+class _Shares:
+    """Those that are under way, with the examples promised for each."""
 
-        After Ctrl-C the shares that are under way come to their ends.
-        """
-        began, buckets, interrupted = time.monotonic(), set(known), False
-        with PatientInterrupt(everywhere=True) as ctrl_c:
-            while True:
-                self.stats.seconds = time.monotonic() - began
-                if not interrupted:
-                    self._hand_out(frozenset(buckets), seconds, examples)
-                if not self._pending:
-                    return interrupted
-                done, _ = wait(self._pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._take_in(future, buckets, on_news)
-                on_progress()
-                interrupted |= ctrl_c.pressed
+    campaign: Campaign[Any]
+    pool: Executor
+    size: int
+    plain: Share
+    seeds: Iterator[int]
+    pending: dict[Future[Gain], int] = field(default_factory=dict)
 
-    def _hand_out(self, known: frozenset[str], seconds: float | None, examples: int | None) -> None:
+    def hand_out(self, seconds: float | None) -> None:
         """A share to every process that has none, while there is work left."""
-        while len(self._pending) < self._size:
-            promised = self.stats.examples + sum(self._pending.values())
-            room = _EXAMPLES if examples is None else min(_EXAMPLES, examples - promised)
-            time_left = _SECONDS if seconds is None else min(_SECONDS, seconds - self.stats.seconds)
+        stats, most = self.campaign.stats, self.campaign.max_examples
+        while len(self.pending) < self.size:
+            promised = stats.examples + sum(self.pending.values())
+            room = _EXAMPLES if most is None else min(_EXAMPLES, most - promised)
+            time_left = _SECONDS if seconds is None else min(_SECONDS, seconds - stats.seconds)
             if room <= 0 or time_left <= 0:
                 return
-            share = self._plain._replace(seed=next(self._seeds), examples=room, seconds=time_left, known=known)
-            self._pending[self._pool.submit(take, share)] = room
+            known = frozenset(self.campaign.known)
+            share = self.plain._replace(seed=next(self.seeds), examples=room, seconds=time_left, known=known)
+            self.pending[self.pool.submit(take, share)] = room
 
-    def _take_in(self, future: Future[Gain], known: set[str], on_news: Callable[[Any, Program, str], None]) -> None:
-        del self._pending[future]
+    def take_in(self, future: Future[Gain]) -> Iterator[tuple[Any, Program, str]]:
+        """What a process reports: (news, program, engine) for what no other has found before."""
+        del self.pending[future]
         gain = future.result()
-        self.stats.add(gain.stats)
+        self.campaign.stats.add(gain.stats)
         for news, text, engine in gain.found:
-            if news.bucket not in known:
-                known.add(news.bucket)
-                on_news(news, parse(text), engine)
+            if self.campaign.is_news(news):
+                self.campaign.known.add(news.bucket)
+                yield news, parse(text), engine

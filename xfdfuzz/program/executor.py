@@ -15,14 +15,17 @@ from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
 
 
 class Executor:
-    """Executes ops, one after another, on a freshly booted system of one revision."""
+    """Executes ops, one after another, on a freshly booted system of one revision, or on one in a given state."""
 
-    def __init__(self, revision: type[Kernel], machine: Machine) -> None:
+    def __init__(self, revision: type[Kernel], machine: Machine, state: bytes = b"") -> None:
         self.kernel = revision(machine)
+        self.count = 0
+        if state:
+            self.load(state)
+            return
         self.kernel.boot()
         for task in range(st.USER_TASKS):
             ghost.default_pkru(self.kernel, task)
-        self.count = 0
 
     def execute(self, op: Op) -> Step:
         """Execute one op; one that cannot happen now changes nothing and results in ``not-enabled``."""
@@ -59,9 +62,7 @@ class Executor:
 
     def fork(self) -> Executor:
         """Another executor, on a copy of the system."""
-        other = Executor(type(self.kernel), self.kernel.machine)
-        other.load(self.kernel.state)
-        return other
+        return Executor(type(self.kernel), self.kernel.machine, self.kernel.state)
 
     def enter_guest(self, nr: int) -> Step | None:
         """Let a task of its VM enter the guest of a vCPU outside KVM_RUN; the last step, None without a task."""

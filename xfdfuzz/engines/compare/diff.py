@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.compare.lockstep import Difference, Halves, Lockstep, Pair, differences, run
 from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
-from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.minimise import reduce
-from xfdfuzz.engines.situation import Situation, situations
+from xfdfuzz.engines.situation import Situation
 from xfdfuzz.invariants.core import load
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import NOT_ENABLED, Step
+from xfdfuzz.program.step import NOT_ENABLED
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,11 @@ class PairedRun(Run):
         super().__init__(campaign, machine)
         self._lockstep = Lockstep(campaign.pair, machine)
         self._diverged = False
-        self._situations = situations(machine)
-        self._last: Step | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        """The first one."""
+        return self._lockstep.executors[0].kernel
 
     def execute(self, op: Op) -> None:
         """Execute ``op`` on both and compare."""
@@ -104,18 +106,13 @@ class PairedRun(Run):
         compared = self._lockstep.execute(op)
         if compared.first.result.ret == NOT_ENABLED and not compared.differences:
             return
-        self.done(op, compared.first.result)
-        self._last = compared.first
+        self.done(compared.first)
         self._diverged = compared.diverged
         self.judge(compared.differences)
 
     def situation(self) -> Situation:
         """Who can do what on the first one; nobody can do anything once the two have diverged."""
-        return Situation.over() if self._diverged else self._situations.now(self._lockstep.executors[0].kernel)
-
-    def landmarks(self) -> Iterable[Landmark]:
-        """Those of the last op on the first one."""
-        return () if self._last is None else landmarks.passed(self._lockstep.executors[0].kernel, self._last)
+        return Situation.over() if self._diverged else super().situation()
 
     def save(self) -> Saved:
         """Where both are."""
@@ -125,8 +122,7 @@ class PairedRun(Run):
         """Go back to where a run on the same machine was."""
         self._lockstep.restore(saved.halves, len(saved.ops))
         self._diverged = saved.diverged
-        self.ops = [*saved.ops]
-        self.over = False
+        self.go_back(saved.ops)
 
 
 def diff(

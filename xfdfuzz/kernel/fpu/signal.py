@@ -41,7 +41,8 @@ class FpuSignal(Xstate):
         ``pkru`` is the task's, an argument since 24cf2bc982ff (6.12).
         """
         fpstate = self.deref(self.current.fpu.fpstate)
-        self.might_fault()
+        if self.use_xsave:
+            self.might_fault()
         frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = frame.area.mxcsr = 0
         self.fpregs_lock()
         if self.current.tif_need_fpu_load:
@@ -158,9 +159,9 @@ class FpuSignal(Xstate):
     def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
         """Load what the task may use; then the registers are current's.  Under the lock page faults are disabled."""
         fpstate = self.deref(self.current.fpu.fpstate)
+        xrestore &= fpstate.user_xfeatures
         self.fpregs_lock()
         self.xfd_update_state(fpstate)
-        xrestore &= fpstate.user_xfeatures
         if not self._restore_fpregs_from_user(frame, fpstate.user_xfeatures, xrestore, fx_only):
             if self.current.tif_need_fpu_load:
                 self.cpu_invalidate_fpregs_state()
