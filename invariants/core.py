@@ -99,7 +99,7 @@ class View:
     def changed(self) -> bool:
         """Whether the step changed anything: many do not, and comparing all is quicker than looking into a part."""
         if self._changed is None:
-            self._changed = self.k.state != self.step.state
+            self._changed = self.step.changed()
         return self._changed
 
     @property
@@ -306,6 +306,10 @@ def loaded_files() -> list[Path]:
     return list(_FILES)
 
 
+#: A state invariant, and a way in which it is broken.
+StateBroken = tuple[Invariant, Broken]
+
+
 class Looks(NamedTuple):
     """The invariants that are looked at after an op: those that wait for its reports, those that look at the step
     whatever it reports, and those that speak of the state that it leads to."""
@@ -345,12 +349,12 @@ class Selection:
         if step.result.ret != PANIC:
             for inv in looks.step:
                 for broken in inv.look(view):
-                    found.append(_violation(inv, view, broken))
+                    found.append(_violation(inv, view.step, broken))
         return found
 
-    def broken_in(self, view: View) -> list[tuple[Invariant, Broken]]:
+    def broken_in(self, view: View) -> list[StateBroken]:
         """What is broken in the state that the step leads to, whether the step broke it or it was so before."""
-        found: list[tuple[Invariant, Broken]] = []
+        found: list[StateBroken] = []
         step = view.step
         if step.result.ret != PANIC:
             for inv in (self._by_op.get(type(step.op)) or self.after(type(step.op))).state:
@@ -358,20 +362,18 @@ class Selection:
                     found.append((inv, broken))
         return found
 
-    def of_state(self, view: View, broken: Iterable[tuple[Invariant, Broken]]) -> list[Violation]:
-        """What of that the step broke, for an engine that keeps no :class:`Checker` beside each of its states."""
-        kernel = type(view.k)(view.k.machine)
-        kernel.load(view.step.state)
-        earlier = View(kernel, view.step)
-        known = {(inv, one.key) for inv in {inv for inv, _ in broken} for one in inv.look(earlier)}
-        return [_violation(inv, view, one) for inv, one in broken if (inv, one.key) not in known]
+    def newly_broken(self, step: Step, now: Iterable[StateBroken], before: Iterable[StateBroken]) -> list[Violation]:
+        """Of what is broken in the state after a step, what was not broken before it, for an engine that keeps no
+        :class:`Checker` beside each of its states."""
+        known = {(inv, one.key) for inv, one in before}
+        return [_violation(inv, step, one) for inv, one in now if (inv, one.key) not in known]
 
 
 def _of_reports(waiting: Iterable[Invariant], view: View) -> list[Violation]:
     """What the kernel's reports break."""
     kinds = {event.kind for event in view.step.events}
     judging = [inv for inv in waiting if not kinds.isdisjoint(inv.events)]
-    return [_violation(inv, view, broken) for inv in judging for broken in inv.look(view)]
+    return [_violation(inv, view.step, broken) for inv in judging for broken in inv.look(view)]
 
 
 def select(revision: str) -> Selection:
@@ -430,7 +432,7 @@ class Checker:
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""
         view = View(self.kernel, last, tuple(self._program))
-        return [_violation(inv, view, broken) for inv in self._selection.at_end for broken in inv.look(view)]
+        return [_violation(inv, view.step, broken) for inv in self._selection.at_end for broken in inv.look(view)]
 
     def _newly(self, view: View, broken: list[tuple[Invariant, Broken]]) -> list[Violation]:
         """Of what is broken, what was not broken before; a state that stays broken is one violation."""
@@ -440,7 +442,7 @@ class Checker:
             now = [_sound(inv, one) for other, one in broken if other is inv]
             if now:
                 self._broken[inv.name] = frozenset(one.key for one in now)
-                found += [_violation(inv, view, one) for one in now if one.key not in known]
+                found += [_violation(inv, view.step, one) for one in now if one.key not in known]
         return found
 
 
@@ -474,9 +476,9 @@ def _applies(inv: Invariant, revision: str) -> bool:
         return not inv.revisions
 
 
-def _violation(inv: Invariant, view: View, broken: Broken) -> Violation:
-    site = _sound(inv, broken).site or _site_of(view.step.op)
-    return Violation(inv.name, inv.severity, site, broken.message, view.step.number)
+def _violation(inv: Invariant, step: Step, broken: Broken) -> Violation:
+    site = _sound(inv, broken).site or _site_of(step.op)
+    return Violation(inv.name, inv.severity, site, broken.message, step.number)
 
 
 _OWN_SITE = (KvmRun, KvmRunReturns, VcpuIoctl, Execve, ExecveReturns, Exit, Suspend)

@@ -45,7 +45,7 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
     op = view.step.op
     if isinstance(op, Execve):
         return
-    if _GUEST_PERMISSIONS(view.step.state) != _GUEST_PERMISSIONS(view.k.system):
+    if view.step.changed(_GUEST_PERMISSIONS):
         for nr, task in view.tasks:
             before, after = view.before.tasks[nr].fpu.guest_perm.state_perm, task.fpu.guest_perm.state_perm
             if before != after and before & FPU_GUEST_PERM_LOCKED:
@@ -88,7 +88,7 @@ def guest_features_permitted(view: View) -> Iterator[Broken]:
 
 def _grown(view: View) -> list[tuple[int, Vcpu, int]]:
     """The vCPUs whose buffers have got room for a dynamic feature, with all that they have room for."""
-    if _GUEST_FEATURES(view.step.state) == _GUEST_FEATURES(view.k.system):
+    if not view.step.changed(_GUEST_FEATURES):
         return []
     found = [(nr, vcpu, vcpu.arch.guest_fpu.xfeatures & view.k.XFEATURE_MASK_USER_DYNAMIC) for nr, vcpu in view.vcpus]
     return [(nr, vcpu, used) for nr, vcpu, used in found if used & ~view.before.vcpus[nr].arch.guest_fpu.xfeatures]

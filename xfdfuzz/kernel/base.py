@@ -56,13 +56,18 @@ class KernelBase:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.system, self._memory = resident(System, Fpstate, SigFrame)
-        self.cpus = [self.system.cpus[i] for i in range(machine.cpus)]
-        self.tasks = list(self.system.tasks)
-        self.fpstates = list(self.system.fpstates)
-        self.vms = list(self.system.vms)
-        self.vcpus = list(self.system.vcpus)
         self.events: list[Event] = []
+        self.bind(*resident(System, Fpstate, SigFrame))
+
+    @seam
+    def bind(self, system: System, memory: memoryview) -> None:
+        """Be the kernel of that system, which is in that memory."""
+        self.system, self._memory = system, memory
+        self.cpus = [system.cpus[i] for i in range(self.machine.cpus)]
+        self.tasks = list(system.tasks)
+        self.fpstates = list(system.fpstates)
+        self.vms = list(system.vms)
+        self.vcpus = list(system.vcpus)
         self.on_cpu(0)
 
     @property

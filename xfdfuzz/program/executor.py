@@ -43,11 +43,7 @@ class Executor:
         k = self.kernel
         state = state or k.state
         self.count += 1
-        k.events.clear()
-        try:
-            result = op.run(k)
-        except HostDied:
-            result = Result(PANIC)
+        result = perform(op, k)
         return Step(self.count, op, state, k.system, result, tuple(k.events), before)
 
     def run(self, ops: Iterable[Op]) -> Iterator[Step]:
@@ -77,6 +73,15 @@ class Executor:
         for op in _drain_ops(self.kernel):
             last = self.execute(op)
         return None if self.kernel.system.dead else last
+
+
+def perform(op: Op, k: Kernel) -> Result:
+    """Execute one op that is enabled, on a host that lives; what the kernel reports is in its events."""
+    k.events.clear()
+    try:
+        return op.run(k)
+    except HostDied:
+        return Result(PANIC)
 
 
 def _drain_ops(k: Kernel) -> Iterator[Op]:

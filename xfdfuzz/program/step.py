@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import from_bytes
+from xfdfuzz.arch.cstruct import Regions, from_bytes
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
@@ -103,3 +103,9 @@ class Step:
         if self._before is None:
             self._before = from_bytes(System, self.state)
         return self._before
+
+    def changed(self, where: Regions | None = None) -> bool:
+        """Whether anything is not what it was before, or anything there."""
+        if where is None:
+            return bytes(self.after) != self.state
+        return where(self.after) != where(self.state)

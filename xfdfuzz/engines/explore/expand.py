@@ -10,17 +10,15 @@ from typing import NamedTuple
 
 from xxhash import xxh3_128_digest
 
-from xfdfuzz.arch.cstruct import from_bytes
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
-from xfdfuzz.engines.explore.enabled import Enabled
-from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after, cpu_of
+from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after
 from xfdfuzz.engines.explore.packing import Packing
+from xfdfuzz.engines.explore.transitions import Choice, Outcome, Transitions
 from xfdfuzz.engines.workers import load_invariants
-from xfdfuzz.invariants.core import View, Violation, select
-from xfdfuzz.kernel.state import System
+from xfdfuzz.invariants.core import StateBroken, View, Violation, select
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.step import NOT_ENABLED, PANIC, Step
+from xfdfuzz.program.step import NOT_ENABLED, Result, Step
 from xfdfuzz.revisions import resolve
 from xfdfuzz.strategies.scopes import SCOPES
 
@@ -28,9 +26,6 @@ from xfdfuzz.strategies.scopes import SCOPES
 LEAF_SEVERITIES = frozenset({"panic", "corruption", "leak"})
 #: So many states are remembered by a process to save work; more are forgotten all at once.
 _REMEMBERED = 1_000_000
-
-#: What stands for the digest of a state out of scope.
-_OUTSIDE = b"outside"
 
 
 class Task(NamedTuple):
@@ -106,24 +101,27 @@ class Expander:
         self.scope = SCOPES[task.scope]
         self.executor = Executor(revision.kernel, self.scope.machine)
         self._kernel = self.executor.kernel
-        self._packing = Packing(self.scope, self._kernel.state)
-        self._enabled = Enabled(self.scope.ops, self._kernel)
+        self.packing = Packing(self.scope, self._kernel.state)
         self._canonical = Canonical(self.scope) if task.reduced else None
-        # whose dead fields are cleared
-        pairs = zip(self._kernel.vcpus, self._kernel.system.ghost.vcpus, strict=True)
-        self._vcpus = [*pairs][: self.scope.vcpus] if task.reduced else []
         self._selection = select(revision.name)
-        self.eventually = [inv for inv in self._selection.at_end if inv.progress]
-        # with one CPU no two ops are independent
-        self._sleeps = task.reduced and self.scope.machine.cpus > 1
+        self.transitions = Transitions(
+            revision.kernel(self.scope.machine), self.scope, self.packing, self._selection, reduced=task.reduced
+        )
+        self.eventually = self.transitions.eventually
+        self._arcs_matter = (task.reduced and self.scope.machine.cpus > 1) or bool(self.eventually) or task.graph
         self._graph = task.graph
-        self._arcs_matter = self._sleeps or bool(self.eventually) or task.graph
-        self._first = self._packing.pack(self._form(self.now()))
-        self._source = b""
+        self._first = self.packing.pack(self._form(self.now()))
+        self._forget()
+
+    def _forget(self) -> None:
         # what was told of already: states that are canonical, and the canonical digest of those that are not
         self._told: set[bytes] = set()
         self._renamed: dict[bytes, bytes] = {}
+        # in which of them a state invariant is broken, and where something waits
         self._blemished: set[bytes] = set()
+        self._waiting: dict[bytes, tuple[str, ...]] = {}
+        # what was looked at of what is more than the scope has: an op, and the rest of the state it leads to
+        self._outside: set[bytes] = set()
 
     def first(self) -> tuple[bytes, bytes]:
         """The booted system: its digest and the state."""
@@ -137,90 +135,87 @@ class Expander:
         return found
 
     def _expand(self, source: int, entry: Entry, found: Expansion) -> None:
-        self._source = raw = self.unpacked(entry.packed)
-        k, perform, load = self._kernel, self.executor.perform, self._kernel.load
-        load(raw)
-        enabled = self._enabled(raw)
-        cpu = {number: cpu_of(op, k) for number, op in enabled} if self._sleeps else {}
-        before = from_bytes(System, raw)
-        tried = [(number, cpu[number]) for number, _ in enabled if entry.asleep >> number & 1]
-        for number, op in enabled:
-            if entry.asleep >> number & 1:
+        packed, asleep = entry
+        choices = self.transitions.choices(packed)
+        tried = [choice for choice in choices if asleep >> choice.number & 1 and choice.cpu != NOWHERE]
+        for choice in choices:
+            number = choice.number
+            if asleep >> number & 1:
                 continue
-            load(raw)
-            step = perform(op, raw, before)
+            outcome = self.transitions.outcome(packed, number)
             found.transitions += 1
-            found.coverage[number, step.result.ret] += 1
-            place = cpu.get(number, NOWHERE)
-            self._follow(source, number, step, asleep_after(place, tried), found)
-            if place != NOWHERE:
-                tried.append((number, place))
+            found.coverage[number, outcome.result.ret] += 1
+            self._follow(source, choice, packed, outcome, asleep_after(choice.cpu, tried), found)
+            if choice.cpu != NOWHERE:
+                tried.append(choice)
 
-    def _follow(self, source: int, number: int, step: Step, asleep: int, found: Expansion) -> None:
-        """Judge a step, and note where it leads."""
-        view = View(self._kernel, step)
-        violations = self._selection.of_step(view)
-        if violations and found.note(source, number, violations):
+    def _follow(
+        self, source: int, choice: Choice, packed: bytes, outcome: Outcome, asleep: int, found: Expansion
+    ) -> None:
+        """Note what an op broke, and where it leads."""
+        number = choice.number
+        if outcome.violations and found.note(source, number, outcome.violations):
             return
-        if step.result.ret == PANIC:
+        if outcome.patch is None:
             return
-        raw = self._kernel.state
-        if raw != self._source:
-            for vcpu, ideal in self._vcpus:
-                clear_dead(vcpu, ideal)
-            raw = self._kernel.state
-        if raw == self._source and not self._graph:
+        after = outcome.patch(packed)
+        if outcome.outside:
+            self._look_outside(source, number, packed, after, found)
+            return
+        if after == packed and not self._graph:
             return  # nothing happened, as so often
-        packed = self._packing.pack(raw)
-        key = digest_of(packed)
+        key = digest_of(after)
         form = key if key in self._told else self._renamed.get(key)
         known = form is not None
-        if form is None or key in self._blemished:
-            broken = self._selection.broken_in(view)
+        if not known or key in self._blemished:
+            broken = self.transitions.broken(after, number)
             if broken:
                 self._blemished.add(key)
-                if found.note(source, number, self._selection.of_state(view, broken)):
+                if self._breaks(source, number, packed, broken, found):
                     return
         if form is None:
-            form = self._remember(key, raw, packed, found)
-        if form is not _OUTSIDE and (not known or self._arcs_matter):
+            form = self._remember(key, after, found)
+            if pending := self.transitions.waiting(after):
+                self._waiting[key] = pending
+        if not known or self._arcs_matter:
             # what sleeps goes by its number, which a renamed state changes
             kept = asleep if form == key else 0
-            found.arcs.append(Arc(source, number, step.result.ret, form, kept, self._pending(view)))
+            found.arcs.append(Arc(source, number, outcome.result.ret, form, kept, self._waiting.get(key, ())))
 
-    def _remember(self, key: bytes, raw: bytes, packed: bytes, found: Expansion) -> bytes:
+    def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:
+        """Note what an op breaks of what a state must be; whether that leaves nothing to go on from."""
+        before = self.transitions.broken(packed, number)
+        if broken is before:
+            return False
+        step = Step(1, self.scope.ops[number], b"", self._kernel.system, Result(""), ())
+        return found.note(source, number, self._selection.newly_broken(step, broken, before))
+
+    def _look_outside(self, source: int, number: int, packed: bytes, after: bytes, found: Expansion) -> None:
+        """Note what an op breaks that leads to more than the scope has: that state is judged, and left alone."""
+        key = digest_of(after + number.to_bytes(2, "little"))
+        if key not in self._outside:
+            self._outside.add(key)
+            self.load(self.unpacked(packed))
+            broken = self._selection.broken_in(View(self._kernel, self.executor.perform(self.scope.ops[number])))
+            self._breaks(source, number, packed, broken, found)
+
+    def _remember(self, key: bytes, packed: bytes, found: Expansion) -> bytes:
         """The digest of a state's canonical form; a new state is told."""
         if len(self._told) + len(self._renamed) >= _REMEMBERED:
-            self._told.clear()
-            self._renamed.clear()
-            self._blemished.clear()
-        if self._outside():
-            self._renamed[key] = _OUTSIDE
-            return _OUTSIDE
+            self._forget()
+        raw = self.unpacked(packed)
         canonical = self._form(raw)
-        self._packing.check(canonical)
         if canonical is raw:
             self._told.add(key)
             found.states[key] = packed
             return key
-        packed = self._packing.pack(canonical)
+        packed = self.packing.pack(canonical)
         form = self._renamed[key] = digest_of(packed)
         found.states[form] = packed
         return form
 
     def _form(self, raw: bytes) -> bytes:
         return self._canonical.form(raw) if self._canonical else raw
-
-    def _outside(self) -> bool:
-        """Whether there is more than the scope has."""
-        k, vcpus = self._kernel, self.scope.vcpus
-        return bool(k.vms[1].exists or any(vcpu.exists for vcpu in k.vcpus[vcpus:]))
-
-    def _pending(self, view: View) -> tuple[str, ...]:
-        """The invariants that find something waiting, while there is memory."""
-        if not self.eventually or self._kernel.system.alloc_failures:
-            return ()
-        return tuple(inv.name for inv in self.eventually if any(True for _ in inv.look(view)))
 
     # -- one op at a time ------------------------------------------------------------------------------------------
 
@@ -230,7 +225,7 @@ class Expander:
 
     def unpacked(self, packed: bytes) -> bytes:
         """A state, for :meth:`load`."""
-        return self._packing.unpack(packed)
+        return self.packing.unpack(packed)
 
     def now(self) -> bytes:
         """The system, for :meth:`load`."""
@@ -246,19 +241,29 @@ class Expander:
 
     def judged(self, op: Op) -> list[Violation]:
         """Execute an op on the system; what it broke."""
+        before = self.now()
         step = self.executor.execute(op)
         if step.result.ret == NOT_ENABLED:
             return []
         view = View(self._kernel, step)
-        return self._selection.of_step(view) + self._selection.of_state(view, self._selection.broken_in(view))
+        broken = self._selection.broken_in(view)
+        found = self._selection.of_step(view)
+        if broken:
+            after = self.now()
+            self.load(before)
+            known = self._selection.broken_in(View(self._kernel, step))
+            self.load(after)
+            found += self._selection.newly_broken(step, broken, known)
+        return found
 
     def form_now(self) -> bytes:
         """The digest of the canonical form of the state that the system is in."""
         k = self._kernel
         raw = k.state
-        for vcpu, ideal in self._vcpus:
-            clear_dead(vcpu, ideal)
-        form = digest_of(self._packing.pack(self._form(k.state)))
+        if self._canonical:
+            for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: self.scope.vcpus]:
+                clear_dead(vcpu, ideal)
+        form = digest_of(self.packing.pack(self._form(k.state)))
         self.load(raw)
         return form
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain, groupby
 from operator import itemgetter
+from struct import Struct as Layout
 from typing import Any
 
 from xfdfuzz.kernel import state as st
@@ -22,26 +25,62 @@ class Packing:
         self._parts = itemgetter(*(slice(start, end) for start, end in self._ranges))
         self._rest = _complement(self._ranges)
         self._constant = self._outside(first)
+        sizes = [end - start for start, end in self._ranges]
+        self._split = Layout("".join(f"{size}s" for size in sizes)).unpack
+        # where the bytes of a system are in a packed state, -1 if they are not
+        self._where = [-1] * len(first)
+        for (start, end), position in zip(self._ranges, accumulate(sizes, initial=0), strict=False):
+            self._where[start:end] = range(position, position + end - start)
 
-    def pack(self, raw: bytes) -> bytes:
+    def pack(self, raw: bytes | bytearray) -> bytes:
         """What can differ, of a system's bytes."""
         return b"".join(self._parts(raw))
 
     def unpack(self, packed: bytes) -> bytes:
         """The system's bytes again."""
-        parts, position = [], 0
-        for (start, end), constant in zip(self._ranges, self._constant, strict=True):
-            parts += [packed[position : position + end - start], constant]
-            position += end - start
-        return b"".join(parts)
+        return b"".join(chain.from_iterable(zip(self._split(packed), self._constant, strict=True)))
 
-    def check(self, raw: bytes) -> None:
+    def packed(self, start: int, size: int) -> Iterator[tuple[int, int]]:
+        """Where in a packed state the bytes of a system's place are, as far as they can differ."""
+        where = self._where[start : start + size]
+        if where[0] >= 0 and where[-1] - where[0] == size - 1:
+            yield where[0], size
+            return
+        for _, run in groupby(enumerate(where), key=lambda one: (one[1] < 0, one[1] - one[0])):
+            places = [position for _, position in run]
+            if places[0] >= 0:
+                yield places[0], len(places)
+
+    def check(self, raw: bytes | bytearray) -> None:
         """Raise ScopeError if anything differs that is not packed."""
         if self._outside(raw) != self._constant:
             raise ScopeError("a state differs from the first one in what its scope says cannot change")
 
-    def _outside(self, raw: bytes) -> list[bytes]:
-        return [raw[start:end] for start, end in self._rest]
+    def _outside(self, raw: bytes | bytearray) -> list[bytes]:
+        return [bytes(raw[start:end]) for start, end in self._rest]
+
+
+class Patch:
+    """What is written to a state, whatever is in the rest of it; ``size`` is that of all states.
+
+    ``changes`` are offsets and what is written there, in their order.
+    """
+
+    def __init__(self, size: int, changes: Iterable[tuple[int, bytes]]) -> None:
+        layout, end, found = "", 0, []
+        for at, data in changes:
+            layout += f"{at - end}s{len(data)}x"
+            end = at + len(data)
+            found += [b"", data]
+        self.empty = not found
+        self._kept = Layout(f"{layout}{size - end}s").unpack
+        self._pieces = [*found, b""]
+
+    def __call__(self, state: bytes) -> bytes:
+        """The state with it."""
+        pieces = self._pieces[:]
+        pieces[::2] = self._kept(state)
+        return b"".join(pieces)
 
 
 def _ranges(scope: Scope) -> list[tuple[int, int]]:
