@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from xfdfuzz.engines.explore.expand import Task, expander
-from xfdfuzz.engines.explore.liveness import Edge
+from xfdfuzz.engines.explore.liveness import Edge, Edges
 from xfdfuzz.engines.explore.search import Breach, Search, Waiting
 from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.invariants.core import Violation
@@ -98,7 +98,7 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
         search.breaches[breach.violation.bucket] = breach
     for number, *names in about["pending"]:
         search.wait(number, tuple(names))
-    search.edges = [Edge(source, op, target, tuple(names)) for source, op, target, *names in about["edges"]]
+    search.edges = Edges(Edge(source, op, target, tuple(names)) for source, op, target, *names in about["edges"])
     search.arcs = [(source, op, ret, bytes.fromhex(digest)) for source, op, ret, digest in about["arcs"]]
     return search
 

@@ -8,6 +8,7 @@ there all along: a state in which an allocation is about to fail does not count 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,29 @@ class Edge(NamedTuple):
     pending: tuple[str, ...]
 
 
+class Edges:
+    """Very many edges, in less than a tenth of the memory that they would take as tuples."""
+
+    def __init__(self, edges: Iterable[Edge] = ()) -> None:
+        self._sources, self._ops, self._targets = array("q"), array("H"), array("q")
+        self._pending = array("H")
+        self._names: dict[tuple[str, ...], int] = {}
+        for edge in edges:
+            self.add(edge)
+
+    def add(self, edge: Edge) -> None:
+        """One more."""
+        self._sources.append(edge.source)
+        self._ops.append(edge.op)
+        self._targets.append(edge.target)
+        self._pending.append(self._names.setdefault(edge.pending, len(self._names)))
+
+    def __iter__(self) -> Iterator[Edge]:
+        names = [*self._names]
+        for source, op, target, pending in zip(self._sources, self._ops, self._targets, self._pending, strict=True):
+            yield Edge(source, op, target, names[pending])
+
+
 @dataclass(frozen=True)
 class Cycle:
     """A cycle of states, by number, with the ops from each to the next."""
@@ -39,7 +63,6 @@ class Cycle:
 
 def cycles(edges: Iterable[Edge], eventually: Iterable[Invariant], ops: tuple[Op, ...]) -> Iterator[Cycle]:
     """For each invariant that may wait, but not for ever: the cycle that begins earliest, if there is one."""
-    edges = list(edges)
     for inv in eventually:
         waiting = [edge for edge in edges if inv.name in edge.pending]
         graph: nx.DiGraph[int] = nx.DiGraph()

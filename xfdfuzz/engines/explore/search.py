@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
-from xfdfuzz.engines.explore.liveness import Edge
+from xfdfuzz.engines.explore.liveness import Edge, Edges
 from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.invariants.core import Violation
@@ -74,7 +74,7 @@ class Search:
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
     breaches: dict[str, Breach] = field(default_factory=dict)
     pending: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    edges: list[Edge] = field(default_factory=list)
+    edges: Edges = field(default_factory=Edges)
     arcs: list[tuple[int, int, int | str, bytes]] = field(default_factory=list)
     stopped: str = ""
     _pieces: Pieces = field(default_factory=Pieces)
@@ -164,7 +164,7 @@ class Search:
                 self.wait(number, arc.pending)
         if arc.pending and source in self.pending:
             both = tuple(name for name in arc.pending if name in self.pending[source])
-            self.edges.append(Edge(source, arc.op, self._pending_numbers[arc.digest], both))
+            self.edges.add(Edge(source, arc.op, self._pending_numbers[arc.digest], both))
         if self.task.graph:
             self.arcs.append((source, arc.op, arc.ret, arc.digest))
 
