@@ -44,7 +44,8 @@ class Footprint:
 
     def note(self, side: Side, at: int, end: int) -> None:
         """Somebody reads what is there on a side, and not yet known."""
-        for start, stop in _runs(side.known, 0, at, end):
+        unknown = _runs(side.known, 0, at, end) if side.known.find(1, at, end) >= 0 else ((at, end),)
+        for start, stop in unknown:
             self.reads.append((start, stop - start))
             self.before.known[start:stop] = self.now.known[start:stop] = b"\x01" * (stop - start)
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import pairwise, permutations
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from xfdfuzz.arch.machine import MAX_CPUS
@@ -98,13 +99,14 @@ class Canonical:
 
     def __init__(self, scope: Scope) -> None:
         self._names = Names(scope)
-        self._groups = [*groups(scope)]
+        self._others = [group for group in groups(scope) if not group.is_identity]
 
     def form(self, raw: bytes) -> bytes:
         """The canonical state for a system's bytes; the very same object where that is it already."""
-        if len(self._groups) == 1:
-            return self._names.renumbered(raw)
-        return min(self._names.renumbered(self._names.permuted(raw, group)) for group in self._groups)
+        form = self._names.renumbered(raw)
+        for group in self._others:
+            form = min(form, self._names.renumbered(self._names.permuted(raw, group)))
+        return form
 
 
 def groups(scope: Scope) -> Iterator[Group]:
@@ -133,9 +135,11 @@ class Names:
                 self._places["task" if kthread else kind].append(place)
         self._vcpus = [_element(st.System, "vcpus", nr) for nr in range(scope.vcpus)]
         self._vm = _element(st.System, "vms", 0)
-        self._vm_places = range(self._vm.start, self._vm.stop)
+        # the mm of a VM that does not exist names nothing
+        of_tasks = [place for place in self._places["mm"] if place not in range(self._vm.start, self._vm.stop)]
+        self._mms = [of_tasks, self._places["mm"]]
         self._contents = scope.contents > 1
-        self._runs = _runs(self._places["token"])
+        self._renamings: dict[Group, _Renaming] = {}
         self._slots = [_element(st.System, "fpstates", nr) for nr in range(st.FIRST_VALLOC, st.NR_FPSTATES)]
         self._pool = slice(self._slots[0].start, self._slots[-1].stop)
 
@@ -160,10 +164,9 @@ class Names:
         return _replaced(changed, places, numbers)
 
     def _with_mms_in_order(self, raw: bytes) -> bytes:
-        # the mm of a VM that does not exist names nothing
-        places = [place for place in self._places["mm"] if raw[self._vm.start] or place not in self._vm_places]
+        places = self._mms[raw[self._vm.start]]
         used = dict.fromkeys([raw[place] for place in places])
-        if all(new == old for new, old in enumerate(used)):
+        if [*used] == [*range(len(used))]:
             return raw
         return _replaced(bytearray(raw), places, {old: new for new, old in enumerate(used)})
 
@@ -182,36 +185,83 @@ class Names:
     # -- another numbering of what is interchangeable --------------------------------------------------------------
 
     def permuted(self, raw: bytes, group: Group) -> bytes:
-        """The same state with other numbers for its CPUs, vCPUs and tasks."""
-        if group.is_identity:
-            return raw
-        tasks = [*group.tasks, *(st.USER_TASKS + cpu for cpu in group.cpus)]
-        changed = bytearray(raw)
-        embedded = {st.FIRST_EMBEDDED + old: st.FIRST_EMBEDDED + new for old, new in enumerate(tasks)}
-        for name, numbers in (
-            ("cpus", dict(enumerate(group.cpus))),
-            ("tasks", dict(enumerate(tasks))),
-            ("sigframes", dict(enumerate(group.tasks))),
-            ("fpstates", embedded),
-            ("vcpus", dict(enumerate(group.vcpus))),
-        ):
-            _move(raw, changed, st.System, name, numbers)
-        ghost = _array(st.System, "ghost").offset
-        _move(raw, changed, st.Ghost, "tasks", dict(enumerate(group.tasks)), ghost)
-        _move(raw, changed, st.Ghost, "vcpus", dict(enumerate(group.vcpus)), ghost)
-        kinds = {"cpu": group.cpus, "vcpu": group.vcpus, "task": tasks}
-        for kind, permutation in kinds.items():
-            plain = dict(enumerate(permutation))
-            _replace(changed, self._places.get(kind, []), plain)
-            _replace(changed, self._places.get(f"{kind}+1", []), {old + 1: new + 1 for old, new in plain.items()})
-        _replace(changed, self._places["fpstate"], embedded)
-        table = _tokens(group)
-        for run in self._runs if table != _SAME else ():
-            changed[run] = changed[run].translate(table)
-        for place in self._vcpus:
-            if not changed[place.start]:  # its first member: it does not exist, and names nothing
-                changed[place] = bytes(place.stop - place.start)
-        return bytes(changed)
+        """The same state with other numbers for its CPUs, vCPUs or tasks."""
+        if group not in self._renamings:
+            self._renamings[group] = _Renaming(group, self._places)
+        changed = self._renamings[group](raw)
+        missing = [place for place in self._vcpus if not changed[place.start]]  # by its first member
+        if missing:
+            cleared = bytearray(changed)
+            for place in missing:  # what does not exist names nothing
+                cleared[place] = bytes(place.stop - place.start)
+            return bytes(cleared)
+        return changed
+
+
+class _Renaming:
+    """What a group makes of a system's bytes: pieces of them in another order, names among them translated."""
+
+    def __init__(self, group: Group, places: dict[str, list[int]]) -> None:
+        order, tables = _order(group), _tables(group, places)
+        starts = [0]
+        for place in range(1, len(order)):
+            if order[place] != order[place - 1] + 1 or tables[place] != tables[place - 1]:
+                starts.append(place)
+        pieces = [(order[start], end - start, tables[start]) for start, end in pairwise([*starts, len(order)])]
+        self._pieces = itemgetter(*(slice(old, old + size) for old, size, _ in pieces))
+        self._translated = [(number, table) for number, (_, _, table) in enumerate(pieces) if table != _SAME]
+
+    def __call__(self, raw: bytes) -> bytes:
+        pieces = [*self._pieces(raw)]
+        for number, table in self._translated:
+            pieces[number] = pieces[number].translate(table)
+        return b"".join(pieces)
+
+
+def _order(group: Group) -> list[int]:
+    """By the place of a byte among the renamed ones, where it was before."""
+    order = [*range(ctypes.sizeof(st.System))]  # type: ignore[arg-type]
+    ghost = _array(st.System, "ghost").offset
+    tasks = _task_numbers(group)
+    for struct, base, name, numbers in (
+        (st.System, 0, "cpus", group.cpus),
+        (st.System, 0, "tasks", tasks),
+        (st.System, 0, "sigframes", group.tasks),
+        (st.System, 0, "vcpus", group.vcpus),
+        (st.Ghost, ghost, "tasks", group.tasks),
+        (st.Ghost, ghost, "vcpus", group.vcpus),
+    ):
+        for old, new in enumerate(numbers):
+            here = _element(struct, name, old, base)
+            order[_element(struct, name, new, base)] = range(here.start, here.stop)
+    for old, new in _embedded(tasks).items():
+        here = _element(st.System, "fpstates", old)
+        order[_element(st.System, "fpstates", new)] = range(here.start, here.stop)
+    return order
+
+
+def _task_numbers(group: Group) -> list[int]:
+    """New number by old, of user tasks and of each CPU's kernel thread."""
+    return [*group.tasks, *(st.USER_TASKS + cpu for cpu in group.cpus)]
+
+
+def _embedded(tasks: list[int]) -> dict[int, int]:
+    """New number by old, of the fpstates that tasks have in them."""
+    return {st.FIRST_EMBEDDED + old: st.FIRST_EMBEDDED + new for old, new in enumerate(tasks)}
+
+
+def _tables(group: Group, places: dict[str, list[int]]) -> list[bytes]:
+    """By place, what bytes.translate() makes of the byte there; ``places`` are those of the names, by their kind."""
+    found = [_SAME] * ctypes.sizeof(st.System)  # type: ignore[arg-type]
+    tasks = _task_numbers(group)
+    tables = {"fpstate": _table(_embedded(tasks)), "token": _tokens(group)}
+    for kind, numbers in (("cpu", group.cpus), ("vcpu", group.vcpus), ("task", tasks)):
+        tables[kind] = _table(dict(enumerate(numbers)))
+        tables[f"{kind}+1"] = _table({old + 1: new + 1 for old, new in enumerate(numbers)})
+    for kind, table in tables.items():
+        for place in places.get(kind, []):
+            found[place] = table
+    return found
 
 
 def _in_scope(scope: Scope, path: tuple[Any, ...]) -> bool:
@@ -229,33 +279,21 @@ def _in_scope(scope: Scope, path: tuple[Any, ...]) -> bool:
 _SAME = bytes(range(256))
 
 
-@functools.cache
-def _tokens(group: Group) -> bytes:
-    """New contents by old, where the owner gets another number, for bytes.translate()."""
-    contents = range(1 << OWNER_SHIFT)
+def _table(numbers: dict[int, int]) -> bytes:
+    """bytes.translate()'s table of a renaming."""
     table = bytearray(_SAME)
-    for numbered, numbers in ((task_token, group.tasks), (vcpu_token, group.vcpus)):
-        for old, new in enumerate(numbers):
-            for content in contents:
-                table[numbered(old, content)] = numbered(new, content)
+    for old, new in numbers.items():
+        table[old] = new
     return bytes(table)
 
 
-def _runs(places: list[int]) -> list[slice]:
-    """Places that lie side by side, taken together."""
-    runs: list[slice] = []
-    for place in places:
-        if runs and runs[-1].stop == place:
-            runs[-1] = slice(runs[-1].start, place + 1)
-        else:
-            runs.append(slice(place, place + 1))
-    return runs
-
-
-def _move(raw: bytes, changed: bytearray, struct: Any, name: str, numbers: dict[int, int], base: int = 0) -> None:
-    """Put each element of an array where its new number says."""
-    for old, new in numbers.items():
-        changed[_element(struct, name, new, base)] = raw[_element(struct, name, old, base)]
+def _tokens(group: Group) -> bytes:
+    """The table of new contents by old, where the owner gets another number."""
+    numbers: dict[int, int] = {}
+    for numbered, new_by_old in ((task_token, group.tasks), (vcpu_token, group.vcpus)):
+        for old, new in enumerate(new_by_old):
+            numbers |= {numbered(old, content): numbered(new, content) for content in range(1 << OWNER_SHIFT)}
+    return _table(numbers)
 
 
 def _replace(changed: bytearray, places: list[int], numbers: dict[int, int]) -> None:
