@@ -120,8 +120,6 @@ class Expander:
         # in which of them a state invariant is broken, and where something waits
         self._blemished: set[bytes] = set()
         self._waiting: dict[bytes, tuple[str, ...]] = {}
-        # what was looked at of what is more than the scope has: an op, and the rest of the state it leads to
-        self._outside: set[bytes] = set()
 
     def first(self) -> tuple[bytes, bytes]:
         """The booted system: its digest and the state."""
@@ -158,10 +156,10 @@ class Expander:
             return
         if outcome.patch is None:
             return
-        after = outcome.patch(packed)
-        if outcome.outside:
-            self._look_outside(source, number, packed, after, found)
+        if outcome.outside is not None:
+            self._breaks(source, number, packed, outcome.outside, found)
             return
+        after = outcome.patch(packed)
         if after == packed and not self._graph:
             return  # nothing happened, as so often
         key = digest_of(after)
@@ -189,15 +187,6 @@ class Expander:
             return False
         step = Step(1, self.scope.ops[number], b"", self._kernel.system, Result(""), ())
         return found.note(source, number, self._selection.newly_broken(step, broken, before))
-
-    def _look_outside(self, source: int, number: int, packed: bytes, after: bytes, found: Expansion) -> None:
-        """Note what an op breaks that leads to more than the scope has: that state is judged, and left alone."""
-        key = digest_of(after + number.to_bytes(2, "little"))
-        if key not in self._outside:
-            self._outside.add(key)
-            self.load(self.unpacked(packed))
-            broken = self._selection.broken_in(View(self._kernel, self.executor.perform(self.scope.ops[number])))
-            self._breaks(source, number, packed, broken, found)
 
     def _remember(self, key: bytes, packed: bytes, found: Expansion) -> bytes:
         """The digest of a state's canonical form; a new state is told."""

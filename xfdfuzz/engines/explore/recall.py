@@ -22,12 +22,13 @@ _Key = tuple[bytes, ...]
 class _Node(Generic[T]):
     """Places that are read one after another, and what follows by what stands there."""
 
-    __slots__ = ("follows", "key", "places")
+    __slots__ = ("follows", "key", "next", "places")
 
     def __init__(self, places: Sequence[Place]) -> None:
         self.places = places
         self.key = reader(merged(places))
         self.follows: dict[_Key, _Node[T] | T] = {}
+        self.next = self.follows.get
 
 
 class Recall(Generic[T]):
@@ -40,7 +41,7 @@ class Recall(Generic[T]):
         """What the function comes to in a state, if it has found the same in all that it read before."""
         tree = self._tree
         while type(tree) is _Node:
-            tree = tree.follows.get(tree.key(state))
+            tree = tree.next(tree.key(state))
         return tree  # type: ignore[return-value]
 
     def learn(self, state: bytes, reads: Sequence[Place], outcome: T) -> None:

@@ -43,14 +43,15 @@ class Outcome(NamedTuple):
     """What an op came to.
 
     ``violations`` are those of the step; ``patch`` is what it wrote to a packed state, with dead fields cleared; none
-    after the death of the host.  ``outside``: it leads to more than the scope has, which the patch does not tell.
+    after the death of the host.  ``outside``: it leads to more than the scope has, which the patch does not tell; what
+    is broken there.
     """
 
     result: Result
     events: tuple[Event, ...]
     violations: tuple[Violation, ...]
     patch: Patch | None = None
-    outside: bool = False
+    outside: tuple[StateBroken, ...] | None = None
 
 
 class Transitions:
@@ -134,10 +135,10 @@ class Transitions:
             return found
         if self._reduced:
             self._clear_dead()
-        outside = self._outside()
-        if not outside:
-            self._packing.check(self._footprint.now.memory)
-        return found._replace(patch=self._patch(), outside=outside)
+        if self._outside():
+            return found._replace(patch=self._patch(), outside=tuple(self._selection.broken_in(View(k, step))))
+        self._packing.check(self._footprint.now.memory)
+        return found._replace(patch=self._patch())
 
     def _step(self, op: Op, result: Result) -> _TracedStep:
         k = self._kernel
