@@ -407,6 +407,22 @@ def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) ->
     assert len(err.splitlines()) == 1
 
 
+def test_an_invariant_that_keeps_something_is_refused(run: Run) -> None:
+    Path("keeps.py").write_text(
+        "from xfdfuzz.invariants.core import invariant\n"
+        "calls = []\n"
+        '@invariant("keeps", "abi")\n'
+        "def keeps(view):\n"
+        '    """My own."""\n'
+        "    calls.append(view)\n"
+        "    task = view.k.tasks[0]\n"
+        "    return [] if (task.sas_ss_size if len(calls) % 2 else task.pkru) else []\n"
+    )
+    code, out, err = run("explore", "--depth", "8", "--invariants", "keeps.py")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith("an invariant looks at more than its view: one state is judged in two ways")
+
+
 def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:
     rows = [json.loads(row) for row in run("list", "scopes", "--format", "json")[1].splitlines()]
     assert [row["name"] for row in rows] == ["tiny", "contents", "small", "migration", "two-vcpus", "host", "signals"]

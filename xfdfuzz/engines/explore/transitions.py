@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.arch.traced import Footprint, traced
+from xfdfuzz.engines.campaign import NotReproducibleError
 from xfdfuzz.engines.explore.canonical import clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import Packing, Patch
 from xfdfuzz.engines.explore.recall import Recall
-from xfdfuzz.invariants.core import Selection, StateBroken, View, Violation
+from xfdfuzz.invariants.core import InvariantError, Selection, StateBroken, View, Violation
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -29,7 +30,7 @@ from xfdfuzz.strategies.scopes import Scope
 
 T = TypeVar("T")
 #: So much is remembered; more is forgotten all at once.
-_MANY = 100_000
+_MANY = 50_000
 
 
 class Choice(NamedTuple):
@@ -114,7 +115,10 @@ class Transitions:
         self._kernel.on_cpu(0)
         found = work_out()
         reads = [part for place in self._footprint.reads for part in self._packing.packed(*place)]
-        known.learn(packed, reads, found)
+        try:
+            known.learn(packed, reads, found)
+        except NotReproducibleError as error:
+            raise InvariantError("an invariant looks at more than its view: one state is judged in two ways") from error
         return found
 
     def _enabled(self) -> tuple[Choice, ...]:
