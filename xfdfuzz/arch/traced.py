@@ -21,6 +21,9 @@ from xfdfuzz.arch.cstruct import Noted
 #: A place in a memory: where it begins, and its size, in bytes.
 Place = tuple[int, int]
 
+#: Marks for as many bytes as anybody reads or writes at once.
+_ONES = b"\x01" * 65536
+
 
 class Footprint:
     """A memory as it is :attr:`now` and as it was :attr:`before`, and what was read and written in between.
@@ -30,24 +33,22 @@ class Footprint:
     """
 
     def __init__(self, size: int) -> None:
+        self.reads: list[Place] = []
         self.before = Side(self, size)
         self.now = _Now(self, size)
-        self.reads: list[Place] = []
         self._size = size
 
     def begin(self, state: bytes) -> None:
         """Let the memory be in that state, of which nothing was read."""
-        self.reads = []
+        self.reads.clear()
         nowhere = bytes(self._size)
         self.before.memory[:] = self.now.memory[:] = state
         self.before.known[:] = self.now.known[:] = self.now.written[:] = nowhere
 
-    def note(self, side: Side, at: int, end: int) -> None:
-        """Somebody reads what is there on a side, and not yet known."""
-        unknown = _runs(side.known, 0, at, end) if side.known.find(1, at, end) >= 0 else ((at, end),)
-        for start, stop in unknown:
-            self.reads.append((start, stop - start))
-            self.before.known[start:stop] = self.now.known[start:stop] = b"\x01" * (stop - start)
+    def note(self, at: int, size: int) -> None:
+        """Somebody reads what is there, and not known."""
+        self.reads.append((at, size))
+        self.before.known[at : at + size] = self.now.known[at : at + size] = _ONES[:size]
 
     def written(self, at: int, size: int) -> list[Place]:
         """The places in that one that were written, neighbours as one, in their order."""
@@ -71,16 +72,12 @@ class Side:
     def __init__(self, footprint: Footprint, size: int) -> None:
         self.memory = bytearray(size)
         self.known = bytearray(size)
-        self._footprint = footprint
-
-    def look(self, at: int, size: int) -> None:
-        """Somebody reads what is there."""
-        if self.known.find(0, at, at + size) >= 0:
-            self._footprint.note(self, at, at + size)
+        self.note = footprint.note
 
     def read(self, at: int, size: int) -> bytes:
         """The bytes at a place."""
-        self.look(at, size)
+        for start, end in _runs(self.known, 0, at, at + size):
+            self.note(start, end - start)
         return bytes(self.memory[at : at + size])
 
     def write(self, at: int, data: bytes) -> None:
@@ -101,7 +98,7 @@ class _Now(Side):
         if self.memory[at:end] == data and self.known.find(0, at, end) < 0:
             return
         self.memory[at:end] = data
-        self.known[at:end] = self.written[at:end] = b"\x01" * len(data)
+        self.known[at:end] = self.written[at:end] = _ONES[: len(data)]
 
 
 def _runs(mask: bytearray, value: int, at: int, end: int) -> Iterator[tuple[int, int]]:
@@ -185,9 +182,10 @@ def _number(kind: Any, offset: int) -> property:
     value_at = Layout("<" + (letter if kind(-1).value < 0 else letter.upper())).unpack_from
 
     def get(self: Traced) -> int:
-        at = self._at + offset
-        self._side.look(at, size)
-        value: int = value_at(self._side.memory, at)[0]
+        side, at = self._side, self._at + offset
+        if not side.known[at]:  # an integer is read and written as a whole
+            side.note(at, size)
+        value: int = value_at(side.memory, at)[0]
         return value
 
     def put(self: Traced, value: int) -> None:

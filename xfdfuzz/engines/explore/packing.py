@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, groupby
 from operator import itemgetter
 from struct import Struct as Layout
 from typing import Any
 
+from xfdfuzz.arch.traced import Place
 from xfdfuzz.kernel import state as st
 from xfdfuzz.strategies.scopes import Scope
 
@@ -40,16 +42,25 @@ class Packing:
         """The system's bytes again."""
         return b"".join(chain.from_iterable(zip(self._split(packed), self._constant, strict=True)))
 
-    def packed(self, start: int, size: int) -> Iterator[tuple[int, int]]:
-        """Where in a packed state the bytes of a system's place are, as far as they can differ."""
-        where = self._where[start : start + size]
-        if where[0] >= 0 and where[-1] - where[0] == size - 1:
-            yield where[0], size
-            return
-        for _, run in groupby(enumerate(where), key=lambda one: (one[1] < 0, one[1] - one[0])):
-            places = [position for _, position in run]
-            if places[0] >= 0:
-                yield places[0], len(places)
+    def packed(self, places: Iterable[Place]) -> list[Place]:
+        """Where in a packed state the bytes of a system's places are, as far as they can differ."""
+        found: list[Place] = []
+        where = self._where
+        for start, size in places:
+            first, last = where[start], where[start + size - 1]
+            if first >= 0 and last - first == size - 1:
+                found.append((first, size))
+            else:
+                found += self._parts_of(start, size)
+        return found
+
+    def _parts_of(self, start: int, size: int) -> Iterator[Place]:
+        """The same for a place that is not, or not as a whole, in packed states."""
+        where = enumerate(self._where[start : start + size])
+        for _, run in groupby(where, key=lambda one: (one[1] < 0, one[1] - one[0])):
+            positions = [position for _, position in run]
+            if positions[0] >= 0:
+                yield positions[0], len(positions)
 
     def check(self, raw: bytes | bytearray) -> None:
         """Raise ScopeError if anything differs that is not packed."""
@@ -72,8 +83,7 @@ class Patch:
             layout += f"{at - end}s{len(data)}x"
             end = at + len(data)
             found += [b"", data]
-        self.empty = not found
-        self._kept = Layout(f"{layout}{size - end}s").unpack
+        self._kept = _unpack(f"{layout}{size - end}s")
         self._pieces = [*found, b""]
 
     def __call__(self, state: bytes) -> bytes:
@@ -81,6 +91,12 @@ class Patch:
         pieces = self._pieces[:]
         pieces[::2] = self._kept(state)
         return b"".join(pieces)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _unpack(layout: str) -> Callable[[bytes], tuple[bytes, ...]]:
+    # patches write to the same places again and again
+    return Layout(layout).unpack
 
 
 def _ranges(scope: Scope) -> list[tuple[int, int]]:

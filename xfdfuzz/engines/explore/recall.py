@@ -65,6 +65,8 @@ class Recall(Generic[T]):
 
 def _common(places: Sequence[Place], reads: Sequence[Place]) -> int:
     """How many of both are the same, from the first one on."""
+    if places == reads[: len(places)]:
+        return len(places)
     pairs = enumerate(zip(places, reads, strict=False))
     found = next((number for number, (one, other) in pairs if one != other), min(len(places), len(reads)))
     if not found:

@@ -114,7 +114,7 @@ class Transitions:
         self._footprint.begin(self._packing.unpack(packed))
         self._kernel.on_cpu(0)
         found = work_out()
-        reads = [part for place in self._footprint.reads for part in self._packing.packed(*place)]
+        reads = self._packing.packed(self._footprint.reads)
         try:
             known.learn(packed, reads, found)
         except NotReproducibleError as error:
@@ -175,7 +175,7 @@ class Transitions:
 
     def _patch(self) -> Patch:
         now = self._packing.pack(self._footprint.now.memory)
-        changed = [part for place in self._footprint.changes() for part in self._packing.packed(*place)]
+        changed = self._packing.packed(self._footprint.changes())
         return Patch(len(now), [(at, now[at : at + size]) for at, size in changed])
 
 
