@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-import networkx as nx
+import igraph
 
 from xfdfuzz.invariants.core import Invariant
 from xfdfuzz.program.ops.base import Op
@@ -33,7 +33,8 @@ class Edges:
     """Very many edges, in less than a tenth of the memory that they would take as tuples."""
 
     def __init__(self, edges: Iterable[Edge] = ()) -> None:
-        self._sources, self._ops, self._targets = array("q"), array("H"), array("q")
+        self._ends = array("q")  # source and target by turns
+        self._ops = array("H")
         self._pending = array("H")
         self._names: dict[tuple[str, ...], int] = {}
         for edge in edges:
@@ -41,15 +42,21 @@ class Edges:
 
     def add(self, edge: Edge) -> None:
         """One more."""
-        self._sources.append(edge.source)
+        self._ends.extend((edge.source, edge.target))
         self._ops.append(edge.op)
-        self._targets.append(edge.target)
         self._pending.append(self._names.setdefault(edge.pending, len(self._names)))
 
     def __iter__(self) -> Iterator[Edge]:
-        names = [*self._names]
-        for source, op, target, pending in zip(self._sources, self._ops, self._targets, self._pending, strict=True):
+        names, ends = [*self._names], iter(self._ends)
+        for source, target, op, pending in zip(ends, ends, self._ops, self._pending, strict=True):
             yield Edge(source, op, target, names[pending])
+
+    def graph(self) -> igraph.Graph:
+        """The states, by number, and an arc for each edge."""
+        found = igraph.Graph(max(self._ends, default=-1) + 1, directed=True)
+        if self._ends:
+            found.add_edges(memoryview(self._ends).cast("B").cast("q", shape=[len(self._ops), 2]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,23 +68,25 @@ class Cycle:
     ops: tuple[int, ...]
 
 
-def cycles(edges: Iterable[Edge], eventually: Iterable[Invariant], ops: tuple[Op, ...]) -> Iterator[Cycle]:
+def cycles(edges: Edges, eventually: Iterable[Invariant], ops: tuple[Op, ...]) -> Iterator[Cycle]:
     """For each invariant that may wait, but not for ever: the cycle that begins earliest, if there is one."""
     for inv in eventually:
-        waiting = [edge for edge in edges if inv.name in edge.pending]
-        graph: nx.DiGraph[int] = nx.DiGraph()
-        for edge in sorted(waiting, reverse=True):  # of several ops between two states the first one stays
-            graph.add_edge(edge.source, edge.target, op=edge.op)
-        parts = enumerate(nx.strongly_connected_components(graph))
-        part_of = {state: number for number, part in parts for state in part}
-        for edge in sorted(waiting):
-            if isinstance(ops[edge.op], inv.progress) and part_of[edge.source] == part_of[edge.target]:
-                yield _cycle(inv, graph, edge)
-                break
+        waiting = Edges(edge for edge in edges if inv.name in edge.pending)
+        graph = waiting.graph()
+        part_of = graph.connected_components("strong").membership
+        lasting = (edge for edge in waiting if part_of[edge.source] == part_of[edge.target])
+        first = min((edge for edge in lasting if isinstance(ops[edge.op], inv.progress)), default=None)
+        if first is not None:
+            yield _cycle(inv, waiting, graph, first)
 
 
-def _cycle(inv: Invariant, graph: nx.DiGraph[int], edge: Edge) -> Cycle:
+def _cycle(inv: Invariant, waiting: Edges, graph: igraph.Graph, edge: Edge) -> Cycle:
     """The shortest one through an edge."""
-    back = nx.shortest_path(graph, edge.target, edge.source)
-    ops = [graph[one][other]["op"] for one, other in pairwise(back)]
-    return Cycle(inv, (edge.source, *back[:-1]), (edge.op, *ops))
+    back: list[int] = graph.get_shortest_path(edge.target, edge.source)
+    hops = [*pairwise(back)]
+    # of several ops between two states the first one
+    between: dict[tuple[int, int], int] = {}
+    for source, op, target, _ in waiting:
+        if (source, target) in hops:
+            between[source, target] = min(op, between.get((source, target), op))
+    return Cycle(inv, (edge.source, *back[:-1]), (edge.op, *(between[hop] for hop in hops)))
