@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from xfdfuzz.engines.explore import frontier
+from xfdfuzz.engines.explore import expand, frontier, transitions
 from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
 from xfdfuzz.engines.explore.expand import Entry, Expander, Task
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
@@ -255,20 +255,20 @@ def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scop
     """On states of the first levels, mostly met after the one that an outcome was learnt from."""
     task = Task(revision, chosen.name)
     expander, selection = Expander(task), select(revision)
-    transitions, packing = expander.transitions, expander.packing
+    remembered, packing = expander.transitions, expander.packing
     executor = Executor(resolve(revision).kernel, chosen.machine)
     k = executor.kernel
     for packed in Random(1).choices(walked(expander, 9), k=300):
         raw = packing.unpack(packed)
         k.load(raw)
         choices = [(number, cpu_of(op, k)) for number, op in enumerate(chosen.ops) if op.enabled(k)]
-        assert [(one.number, one.cpu) for one in transitions.choices(packed)] == [
+        assert [(one.number, one.cpu) for one in remembered.choices(packed)] == [
             (number, cpu if chosen.machine.cpus > 1 else NOWHERE) for number, cpu in choices
         ]
         for number, _ in choices:
             k.load(raw)
             step = executor.perform(chosen.ops[number])
-            view, outcome = View(k, step), transitions.outcome(packed, number)
+            view, outcome = View(k, step), remembered.outcome(packed, number)
             assert (outcome.result, outcome.events) == (step.result, step.events)
             assert [(one.bucket, one.message) for one in outcome.violations] == [
                 (one.bucket, one.message) for one in selection.of_step(view)
@@ -281,7 +281,7 @@ def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scop
             after = outcome.patch(packed)
             assert after == packing.pack(k.state)
             inside = packing.unpack(after) == k.state
-            broken = transitions.broken(after, number) if inside else outcome.outside
+            broken = remembered.broken(after, number) if inside else outcome.outside
             assert (outcome.outside is None) == inside
             assert list(broken or ()) == selection.broken_in(View(k, step))
 
@@ -292,6 +292,12 @@ def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scop
 def test_the_result_does_not_depend_on_the_workers(amx_v1: Exploration) -> None:
     both = explored("amx-v1", "tiny", count=2)
     assert summed_up(both) == summed_up(amx_v1)
+
+
+def test_what_is_forgotten_to_save_memory_changes_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expand, "_REMEMBERED", 1000)
+    monkeypatch.setattr(transitions, "_MANY", 300)
+    assert summed_up(explored("amx-v1", "tiny")) == summed_up(amx_v1)
 
 
 def test_going_on_from_a_frontier_comes_to_the_same(amx_v1: Exploration, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from xfdfuzz.strategies.scopes import SCOPES
 #: A step that breaks something this bad leaves a state that nothing more is to be learnt from.
 LEAF_SEVERITIES = frozenset({"panic", "corruption", "leak"})
 #: So many states are remembered by a process to save work; more are forgotten all at once.
-_REMEMBERED = 1_000_000
+_REMEMBERED = 300_000
 
 
 class Task(NamedTuple):
