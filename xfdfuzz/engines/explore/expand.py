@@ -165,14 +165,13 @@ class Expander:
         key = digest_of(after)
         form = key if key in self._told else self._renamed.get(key)
         known = form is not None
-        if not known or key in self._blemished:
-            broken = self.transitions.broken(after, number)
-            if broken:
-                self._blemished.add(key)
-                if self._breaks(source, number, packed, broken, found):
-                    return
+        broken = self.transitions.broken(after, number) if not known or key in self._blemished else ()
+        if broken and self._breaks(source, number, packed, broken, found):
+            return
         if form is None:
             form = self._remember(key, after, found)
+            if broken:
+                self._blemished.add(key)
             if pending := self.transitions.waiting(after):
                 self._waiting[key] = pending
         if not known or self._arcs_matter:
