@@ -434,7 +434,7 @@ class Checker:
         view = View(self.kernel, last, tuple(self._program))
         return [_violation(inv, view.step, broken) for inv in self._selection.at_end for broken in inv.look(view)]
 
-    def _newly(self, view: View, broken: list[tuple[Invariant, Broken]]) -> list[Violation]:
+    def _newly(self, view: View, broken: list[StateBroken]) -> list[Violation]:
         """Of what is broken, what was not broken before; a state that stays broken is one violation."""
         found: list[Violation] = []
         for inv in self._selection.after(type(view.step.op)).state:

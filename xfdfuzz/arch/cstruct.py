@@ -194,9 +194,12 @@ class Regions:
 
     def __call__(self, value: Any) -> tuple[bytes, ...]:
         """The regions, in the order of their addresses."""
-        if isinstance(value, Noted):
-            return tuple([value.part(*place) for place in self.places])
-        return self._unpack(value)
+        try:
+            return self._unpack(value)
+        except TypeError:  # nobody pays for the question who reads ordinary memory
+            if not isinstance(value, Noted):
+                raise
+        return tuple([value.part(*place) for place in self.places])
 
 
 def merged(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -35,16 +35,13 @@ class Executor:
             return Step(self.count, op, self.kernel.state, system, Result(NOT_ENABLED), ())
         return self.perform(op)
 
-    def perform(self, op: Op, state: bytes = b"", before: st.System | None = None) -> Step:
-        """Execute one op that is enabled, on a host that lives.
-
-        ``state`` is the kernel's, and ``before`` the system made of it, if the caller has them.
-        """
+    def perform(self, op: Op) -> Step:
+        """Execute one op that is enabled, on a host that lives."""
         k = self.kernel
-        state = state or k.state
+        state = k.state
         self.count += 1
         result = perform(op, k)
-        return Step(self.count, op, state, k.system, result, tuple(k.events), before)
+        return Step(self.count, op, state, k.system, result, tuple(k.events))
 
     def run(self, ops: Iterable[Op]) -> Iterator[Step]:
         """Execute ``ops`` lazily, a step at a time."""

@@ -296,13 +296,9 @@ def _tokens(group: Group) -> bytes:
     return _table(numbers)
 
 
-def _replace(changed: bytearray, places: list[int], numbers: dict[int, int]) -> None:
+def _replaced(changed: bytearray, places: list[int], numbers: dict[int, int]) -> bytes:
     for place in places:
         changed[place] = numbers.get(changed[place], changed[place])
-
-
-def _replaced(changed: bytearray, places: list[int], numbers: dict[int, int]) -> bytes:
-    _replace(changed, places, numbers)
     return bytes(changed)
 
 

@@ -107,8 +107,7 @@ class Expander:
         self.transitions = Transitions(
             revision.kernel(self.scope.machine), self.scope, self.packing, self._selection, reduced=task.reduced
         )
-        self.eventually = self.transitions.eventually
-        self._arcs_matter = (task.reduced and self.scope.machine.cpus > 1) or bool(self.eventually) or task.graph
+        self._arcs_matter = self.transitions.sleeps or bool(self.transitions.eventually) or task.graph
         self._graph = task.graph
         self._first = self.packing.pack(self._form(self.now()))
         self._forget()

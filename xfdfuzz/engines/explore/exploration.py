@@ -156,7 +156,7 @@ def _shown(program: Program, revision: Revision, violation: Violation) -> Violat
 
 def _cycles(search: Search) -> list[Cycle]:
     known = expander(search.task)
-    return list(cycles(search.edges, known.eventually, known.scope.ops))
+    return list(cycles(search.edges, known.transitions.eventually, known.scope.ops))
 
 
 def _exploration(

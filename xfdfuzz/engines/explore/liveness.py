@@ -30,7 +30,7 @@ class Edge(NamedTuple):
 
 
 class Edges:
-    """Very many edges, in less than a tenth of the memory that they would take as tuples."""
+    """Very many edges, in little memory."""
 
     def __init__(self, edges: Iterable[Edge] = ()) -> None:
         self._ends = array("q")  # source and target by turns

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, chain, groupby
-from operator import itemgetter
+from itertools import chain, groupby
 from struct import Struct as Layout
-from typing import Any
 
+from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.arch.traced import Place
 from xfdfuzz.kernel import state as st
 from xfdfuzz.strategies.scopes import Scope
@@ -23,16 +21,18 @@ class Packing:
     """Packs systems' bytes and unpacks them; ``first`` is one of them, which has what never differs."""
 
     def __init__(self, scope: Scope, first: bytes) -> None:
-        self._ranges = _ranges(scope)
-        self._parts = itemgetter(*(slice(start, end) for start, end in self._ranges))
-        self._rest = _complement(self._ranges)
+        self._parts = _parts(scope)
+        places = self._parts.places
+        ends = [start + size for start, size in places]
+        self._rest = list(zip(ends, [*(start for start, _ in places[1:]), len(first)], strict=True))
         self._constant = self._outside(first)
-        sizes = [end - start for start, end in self._ranges]
-        self._split = Layout("".join(f"{size}s" for size in sizes)).unpack
+        self._split = _unpack("".join(f"{size}s" for _, size in places))
         # where the bytes of a system are in a packed state, -1 if they are not
         self._where = [-1] * len(first)
-        for (start, end), position in zip(self._ranges, accumulate(sizes, initial=0), strict=False):
-            self._where[start:end] = range(position, position + end - start)
+        position = 0
+        for start, size in places:
+            self._where[start : start + size] = range(position, position + size)
+            position += size
 
     def pack(self, raw: bytes | bytearray) -> bytes:
         """What can differ, of a system's bytes."""
@@ -99,59 +99,18 @@ def _unpack(layout: str) -> Callable[[bytes], tuple[bytes, ...]]:
     return Layout(layout).unpack
 
 
-def _ranges(scope: Scope) -> list[tuple[int, int]]:
-    """The bytes that can differ, merged, in order."""
-    cpus = range(scope.machine.cpus)
-    tasks = [*range(scope.tasks), *(st.USER_TASKS + cpu for cpu in cpus)]
-    members: dict[str, list[int]] = {
-        "cpus": [*cpus],
-        "tasks": tasks,
-        "sigframes": [*range(scope.tasks)],
-        "fpstates": [
-            *(st.FIRST_EMBEDDED + task for task in tasks),
-            *range(st.FIRST_VALLOC, st.FIRST_VALLOC + scope.slots),
-        ],
-        "vms": [0],
-        "vcpus": [*range(scope.vcpus)],
-    }
-    found = [(0, _descriptor(st.System, "cpus").offset)]
-    for name, indices in members.items():
-        found += [_element(st.System, name, index) for index in indices]
-    ghost = _descriptor(st.System, "ghost").offset
-    for name, count in (("tasks", scope.tasks), ("vcpus", scope.vcpus)):
-        found += [_moved(_element(st.Ghost, name, index), ghost) for index in range(count)]
-    return _merged(sorted(found))
-
-
-def _moved(place: tuple[int, int], by: int) -> tuple[int, int]:
-    """A range further on."""
-    return place[0] + by, place[1] + by
-
-
-def _descriptor(struct: Any, name: str) -> Any:
-    return getattr(struct, name)
-
-
-def _element(struct: Any, name: str, index: int) -> tuple[int, int]:
-    """Where element ``index`` of an array member lies."""
-    array = dict(struct._fields_)[name]
-    size = ctypes.sizeof(array._type_)
-    start = _descriptor(struct, name).offset + index * size
-    return start, start + size
-
-
-def _merged(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged = [places[0]]
-    for start, end in places[1:]:
-        if start == merged[-1][1]:
-            merged[-1] = merged[-1][0], end
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def _complement(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What lies behind each of them."""
-    ends = [end for _, end in places]
-    starts = [start for start, _ in places]
-    return list(zip(ends, [*starts[1:], ctypes.sizeof(st.System)], strict=True))  # type: ignore[arg-type]
+def _parts(scope: Scope) -> Regions:
+    """The bytes that can differ, from the first one of a system on."""
+    cpus, tasks, vcpus = f"[:{scope.machine.cpus}]", f"[:{scope.tasks}]", f"[:{scope.vcpus}]"
+    kthreads = [st.USER_TASKS + cpu for cpu in range(scope.machine.cpus)]
+    fpstates = [
+        *(st.FIRST_EMBEDDED + task for task in (*range(scope.tasks), *kthreads)),
+        *range(st.FIRST_VALLOC, st.FIRST_VALLOC + scope.slots),
+    ]
+    return Regions(
+        st.System,
+        *("dead", "alloc_failures", f"cpus{cpus}", f"tasks{tasks}", f"sigframes{tasks}", "vms[0]", f"vcpus{vcpus}"),
+        *(f"tasks[{nr}]" for nr in kthreads),
+        *(f"fpstates[{nr}]" for nr in fpstates),
+        *(f"ghost.tasks{tasks}", f"ghost.vcpus{vcpus}"),
+    )

@@ -2,8 +2,8 @@
 
 An op reads a few bytes of a system; in every state that has the same there it returns the same, breaks the same and
 writes the same.  So it is executed and judged on a kernel whose system notes what is read and written, and what it came
-to is kept by what it read (:mod:`~xfdfuzz.engines.explore.recall`).  In the scopes more than 99 of 100 transitions
-have been seen before in that sense.
+to is kept by what it read (:mod:`~xfdfuzz.engines.explore.recall`).  Nearly all
+transitions of a scope have been seen before in that sense.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Transitions:
 
     def __init__(self, kernel: Kernel, scope: Scope, packing: Packing, selection: Selection, *, reduced: bool) -> None:
         self._scope, self._packing, self._selection, self._reduced = scope, packing, selection, reduced
-        # with one CPU no two ops are independent
-        self._sleeps = reduced and scope.machine.cpus > 1
+        #: Whether ops let others sleep; with one CPU no two are independent.
+        self.sleeps = reduced and scope.machine.cpus > 1
         self._footprint = Footprint(ctypes.sizeof(st.System))  # type: ignore[arg-type]
         self._before = traced(st.System, self._footprint.before)
         self._kernel = kernel
@@ -125,7 +125,7 @@ class Transitions:
         k = self._kernel
         return tuple(
             [
-                Choice(number, cpu_of(op, k) if self._sleeps else NOWHERE)
+                Choice(number, cpu_of(op, k) if self.sleeps else NOWHERE)
                 for number, op in enumerate(self._scope.ops)
                 if op.enabled(k)
             ]
