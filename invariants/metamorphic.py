@@ -42,6 +42,13 @@ _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 Results = dict[type[Op], Result]
 
 
+@lru_cache(maxsize=128)
+def _host(kernel: type[Kernel], machine: Machine) -> tuple[Executor, bytes]:
+    """An executor for whoever needs one for a while, and the state that its host boots into."""
+    executor = Executor(kernel, machine)
+    return executor, executor.kernel.state
+
+
 class GuestState(NamedTuple):
     """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work."""
 
@@ -144,20 +151,22 @@ def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
 def _compare_orders(
     kernel: type[Kernel], machine: Machine, program: Sequence[Op], nr: int, calls: Sequence[Op]
 ) -> tuple[Broken, ...]:
-    start = Executor(kernel, machine)
+    executor, booted = _host(kernel, machine)  # type: ignore[arg-type]
+    executor.load(booted)
     for op in program:
-        start.execute(op)
-    if start.kernel.system.dead or not _is_new(start.kernel, start.kernel.vcpus[nr]):
+        executor.execute(op)
+    k = executor.kernel
+    if k.system.dead or not _is_new(k, k.vcpus[nr]):
         return ()
-    start.kernel.system.alloc_failures = 0
-    return tuple(first_of_each_site(_different_orders(start, nr, calls)))
+    k.system.alloc_failures = 0
+    return tuple(first_of_each_site(_different_orders(executor, nr, calls)))
 
 
-def _different_orders(start: Executor, nr: int, calls: Sequence[Op]) -> Iterator[Broken]:
-    components = visible_components(start.kernel.vcpus[nr])
+def _different_orders(executor: Executor, nr: int, calls: Sequence[Op]) -> Iterator[Broken]:
+    components = visible_components(executor.kernel.vcpus[nr])
     first: tuple[Sequence[Op], Results, GuestState] | None = None
     outcomes: set[object] = set()
-    executor, begun = start.fork(), start.kernel.state
+    begun = executor.kernel.state
     for order in permutations(calls):
         executor.load(begun)
         results = {type(op): executor.execute(op).result for op in order}
@@ -220,7 +229,7 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         if not (vcpu.exists and vcpu.arch.cpuid_set and _settled(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
             continue
         components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
-        source = _source(type(k), k.machine)  # type: ignore[arg-type]
+        source, _ = _host(type(k), k.machine)  # type: ignore[arg-type]
         source.load(k.state)
         try:
             saved = save(source.kernel, source.kernel.vcpus[nr])
@@ -232,12 +241,6 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
             # nobody has its address space any more, so no VMM can read it
             continue
         yield from _compare_migrations(type(k), k.machine, nr, saved, stays, components)  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=128)
-def _source(kernel: type[Kernel], machine: Machine) -> Executor:
-    """An executor to load the host into that a vCPU leaves."""
-    return Executor(kernel, machine)
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
@@ -277,14 +280,14 @@ def _compare_migrations(
     destination, accepted = _destination(kernel, machine, saved.cpuid)  # type: ignore[arg-type]
     if accepted.ret != 0:
         return (Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid"),)
-    return tuple(first_of_each_site(_different_guests(destination, nr, saved, stays, components)))
+    there, _ = _host(kernel, machine)  # type: ignore[arg-type]
+    return tuple(first_of_each_site(_different_guests(there, destination, nr, saved, stays, components)))
 
 
 def _different_guests(
-    destination: Executor, nr: int, saved: Saved, stays: GuestState, components: int
+    there: Executor, created: bytes, nr: int, saved: Saved, stays: GuestState, components: int
 ) -> Iterator[Broken]:
     outcomes: set[object] = set()
-    there, created = destination.fork(), destination.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there.load(created)
         there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave)
@@ -300,14 +303,16 @@ def _different_guests(
 
 
 @lru_cache(maxsize=256)
-def _destination(kernel: type[Kernel], machine: Machine, cpuid: CpuidEntries) -> tuple[Executor, Result]:
-    """A host whose VMM has the permissions and a new vCPU with the CPUID; and how that was taken.  To be forked."""
-    executor = Executor(kernel, machine)
+def _destination(kernel: type[Kernel], machine: Machine, cpuid: CpuidEntries) -> tuple[bytes, Result]:
+    """The state of a host whose VMM has the permissions and a new vCPU with the CPUID; and how that was taken."""
+    executor, booted = _host(kernel, machine)  # type: ignore[arg-type]
+    executor.load(booted)
     for i in xf.components_in(cpuid.xcr0 & machine.xfd_xfeatures):
         executor.execute(ReqXcompGuestPerm(0, i))
     executor.execute(KvmCreateVm(0))
     executor.execute(KvmCreateVcpu(0, 0, 0))
-    return executor, executor.execute(KvmSetCpuid2(0, 0, cpuid)).result
+    accepted = executor.execute(KvmSetCpuid2(0, 0, cpuid)).result
+    return executor.kernel.state, accepted
 
 
 def _set_msrs(k: Kernel, saved: Saved) -> bool:

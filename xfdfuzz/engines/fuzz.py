@@ -108,7 +108,8 @@ class JudgedRun(Run):
         if step.result.ret == NOT_ENABLED:
             return
         self.done(step)
-        self.judge(self.checker.check(step))
+        if found := self.checker.check(step):
+            self.judge(found)
 
     def save(self) -> Saved:
         """Where the run is."""

@@ -15,14 +15,11 @@ from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
 
 
 class Executor:
-    """Executes ops, one after another, on a freshly booted system of one revision, or on one in a given state."""
+    """Executes ops, one after another, on a freshly booted system of one revision."""
 
-    def __init__(self, revision: type[Kernel], machine: Machine, state: bytes = b"") -> None:
+    def __init__(self, revision: type[Kernel], machine: Machine) -> None:
         self.kernel = revision(machine)
         self.count = 0
-        if state:
-            self.load(state)
-            return
         self.kernel.boot()
         for task in range(st.USER_TASKS):
             ghost.default_pkru(self.kernel, task)
@@ -52,10 +49,6 @@ class Executor:
         """Go on from a state of the system, which ``count`` ops have led to."""
         self.kernel.load(state)
         self.count = count
-
-    def fork(self) -> Executor:
-        """Another executor, on a copy of the system."""
-        return Executor(type(self.kernel), self.kernel.machine, self.kernel.state)
 
     def enter_guest(self, nr: int) -> Step | None:
         """Let a task of its VM enter the guest of a vCPU outside KVM_RUN; the last step, None without a task."""
