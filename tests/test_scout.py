@@ -20,6 +20,7 @@ from xfdfuzz.engines.minimise import shows
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.rules import RULES
 from xfdfuzz.engines.scout import Scout
+from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
 from xfdfuzz.engines.situation import Situation
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import resolve
@@ -156,6 +157,44 @@ def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: py
     monkeypatch.setattr(JudgedRun, "situation", both)
     stats = fuzz(resolve("v7.3"), engine="scout", seed=5, examples=150, known=OPEN).stats
     assert looked > stats.steps / 2
+
+
+#: What can be done in most states with a VM.
+BUSY = frozenset({"alive", "tasks", "vms", "vm_tasks", "vcpus", "idle", "idle_tasks", "schedulable", "host_cpus"})
+
+
+def test_a_swarm_does_without_its_rules_and_has_all_others_where_they_were() -> None:
+    enabled = slots(BUSY)
+    sizes = []
+    for swarm in range(SWARMS):
+        without = left_out(swarm)
+        drawn = [chosen(enabled, slot, without) for slot in range(len(enabled))]
+        sizes.append(len(without))
+        kept = [rule for rule in enabled if rule not in without]
+        assert set(drawn) == set(kept)
+        assert [one for one, rule in zip(drawn, enabled, strict=True) if rule not in without] == kept
+    assert left_out(0) == frozenset()
+    assert min(sizes) == 0
+    assert max(sizes) > len(RULES) * 0.5
+    assert all(any(rule in left_out(swarm) for swarm in range(SWARMS)) for rule in RULES.values())
+
+
+def test_where_a_swarm_has_nothing_left_any_rule_comes() -> None:
+    enabled = slots(frozenset({"dead"}))
+    assert chosen(enabled, 0, frozenset(enabled)) in enabled
+
+
+@pytest.mark.parametrize("engine", ["scout", "hypothesis"])
+def test_both_engines_leave_out_what_a_swarm_does_without(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def executed() -> set[str]:
+        return {*fuzz(resolve("v7.3"), engine=engine, seed=1, examples=60, known=OPEN).stats.coverage}
+
+    assert "SoftirqKernelFpu" in executed()
+    for module in ("scout", "machine"):
+        monkeypatch.setattr(
+            f"xfdfuzz.engines.{module}.left_out", lambda swarm: frozenset([RULES["softirq_kernel_fpu"]])
+        )
+    assert "SoftirqKernelFpu" not in executed()
 
 
 @pytest.mark.parametrize("name", sorted({repr(a) for r in RULES.values() for a in r.arguments.values()}))

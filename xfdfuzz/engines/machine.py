@@ -29,7 +29,7 @@ from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, NewsFound, Stats
 from xfdfuzz.engines.genome import Genome, Walker, shortened
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
-from xfdfuzz.engines.selection import slots
+from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
 
@@ -46,13 +46,17 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._started = False
+        #: the rules that this program does without
+        self.without = left_out(0)
         self._rules_strategy = SituatedRules(self)  # type: ignore[assignment]
 
     # one parameter: of several, Hypothesis would also draw the order
-    @initialize(start=st.tuples(st.sampled_from(MACHINES), st.sampled_from(BOOTS)))
-    def power_on(self, start: tuple[Machine, Boot]) -> None:
-        """Boot the kernel on a machine, with a first stretch of a program."""
-        self.go_on(self.campaign.begin(*start))
+    @initialize(start=st.tuples(st.sampled_from(MACHINES), st.sampled_from(BOOTS), st.integers(0, SWARMS - 1)))
+    def power_on(self, start: tuple[Machine, Boot, int]) -> None:
+        """Boot the kernel on a machine, with a first stretch of a program, which belongs to a swarm."""
+        machine, boot, swarm = start
+        self.without = left_out(swarm)
+        self.go_on(self.campaign.begin(machine, boot))
         self._started = True
 
     def teardown(self) -> None:
@@ -83,7 +87,7 @@ class SituatedRules(SearchStrategy[Any]):
     def do_draw(self, data: Any) -> Any:
         """(rule, arguments), as hypothesis.stateful.RuleStrategy gives them."""
         enabled = slots(self._machine.now.possible)
-        declared = enabled[data.draw_integer(0, len(enabled) - 1)]
+        declared = chosen(enabled, data.draw_integer(0, len(enabled) - 1), self._machine.without)
         rule = self._rules[declared.name]
         return rule, {name: data.draw(rule.arguments_strategies[name]) for name in declared.arguments}
 
@@ -160,8 +164,11 @@ def shrunk(campaign: Campaign[Any], genome: Genome, bucket: str) -> NewsFound | 
 
 
 def choices(campaign: Campaign[Any], genome: Genome) -> list[int]:
-    """What Hypothesis would have drawn for a program: before each rule whether to stop, then its slot and arguments."""
-    drawn: list[int] = [False, genome.machine, genome.boot]
+    """What Hypothesis would have drawn for a program: before each rule whether to stop, then its slot and arguments.
+
+    It belongs to the swarm that has every rule.
+    """
+    drawn: list[int] = [False, genome.machine, genome.boot, 0]
     walker = Walker(campaign)
     with suppress(NewsFound):
         walker.power_on(genome)

@@ -14,7 +14,7 @@ from xfdfuzz.engines.campaign import Campaign, NewsFound
 from xfdfuzz.engines.genome import Gene, Genome, Walker
 from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.rules import Rule
-from xfdfuzz.engines.selection import slots
+from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
 from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
 
@@ -45,6 +45,7 @@ class Scout(Walker):
         self._rules = max(steps - 1, 1)
         self._start = Genome(0, 0)
         self._genes: list[Gene] = []
+        self._without = left_out(0)
         self._passed: set[Landmark] = set()
         self.kept: list[Kept] = []
 
@@ -67,6 +68,7 @@ class Scout(Walker):
 
     def _begin(self) -> None:
         """A program's beginning: nothing but a boot, a kept run, or the changed repetition of one."""
+        self._without = left_out(self._number(SWARMS))
         way = self._draw()
         if way < _FRESH or not self.kept:
             self._power_on(Genome(self._number(len(MACHINES)), self._number(len(BOOTS))))
@@ -113,7 +115,7 @@ class Scout(Walker):
 
     def _any_gene(self) -> Gene:
         enabled = slots(self.now.possible)
-        return self._gene(enabled[self._number(len(enabled))])
+        return self._gene(chosen(enabled, self._number(len(enabled)), self._without))
 
     def _gene(self, rule: Rule) -> Gene:
         draw = self._draw

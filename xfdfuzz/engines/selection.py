@@ -2,11 +2,16 @@
 
 A rule says in its declaration which list of the :class:`~xfdfuzz.engines.situation.Situation` must not be empty, so the
 enabled ones are looked up, and one number is drawn among their slots.
+
+No program has to have everything: each belongs to a *swarm*, which does without some rules (Groce et al., "Swarm
+testing", ISSTA 2012).  What is left comes more often, and nothing else undoes what it has led to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from random import Random
 from typing import NamedTuple
 
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
@@ -64,7 +69,6 @@ WEIGHTS: dict[str, int] = {
     "sigaltstack": 1,
     "sigframe_fx_only": 1,
     "sigframe_write": 1,
-    "user_tilestore": 1,
     "user_wrpkru": 2,
     "user_xgetbv": 1,
     "suspend": 1,
@@ -94,6 +98,34 @@ def slots(possible: frozenset[str]) -> tuple[Rule, ...]:
     for rule, weight, where in enabled:
         found += [rule] * max(1, round(_SLOTS * where.SHARE / every * weight / totals[where]))
     return tuple(found)
+
+
+#: So many swarms there are; number 0 has every rule.
+SWARMS = 1024
+#: How much of the rules the programs of a swarm do without; half of the swarms have all, for what takes many.
+_WITHOUT = (0.0, 0.0, 0.25, 0.5)
+#: From a slot whose rule is left out to the next: a prime, so that all are tried.
+_STRIDE = 197
+
+
+@cache
+def left_out(swarm: int) -> frozenset[Rule]:
+    """The rules that the programs of a swarm do without, unless no other is enabled."""
+    random = Random(swarm)
+    share = random.choice(_WITHOUT) if swarm else 0.0
+    return frozenset(rule for rule in RULES.values() if random.random() < share)
+
+
+def chosen(enabled: Sequence[Rule], slot: int, without: frozenset[Rule]) -> Rule:
+    """The rule of a slot of :func:`slots`; if it is left out, that of another slot far away.
+
+    So a number means the same rule in every swarm that has it.
+    """
+    for _ in enabled:
+        if enabled[slot] not in without:
+            break
+        slot = (slot + _STRIDE) % len(enabled)
+    return enabled[slot]
 
 
 class _Weighed(NamedTuple):
