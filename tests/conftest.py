@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ import pytest
 from xfdfuzz import cli
 from xfdfuzz.invariants import core
 from xfdfuzz.revisions import outside
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> None:
+    """Commands that tests start can be interrupted, even if the tests run in the background, where a shell has Ctrl-C
+    ignored by all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
