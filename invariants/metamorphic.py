@@ -44,7 +44,8 @@ Results = dict[type[Op], Result]
 
 @lru_cache(maxsize=128)
 def _host(kernel: type[Kernel], machine: Machine) -> tuple[Executor, bytes]:
-    """An executor for whoever needs one for a while, and the state that its host boots into."""
+    """An executor, and the state that its host boots into.  There is one for all who compare: load what you need, and
+    do not rely on it across a call of another of them."""
     executor = Executor(kernel, machine)
     return executor, executor.kernel.state
 
@@ -277,17 +278,17 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
 def _compare_migrations(
     kernel: type[Kernel], machine: Machine, nr: int, saved: Saved, stays: GuestState, components: int
 ) -> tuple[Broken, ...]:
-    destination, accepted = _destination(kernel, machine, saved.cpuid)  # type: ignore[arg-type]
+    created, accepted = _destination(kernel, machine, saved.cpuid)  # type: ignore[arg-type]
     if accepted.ret != 0:
         return (Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid"),)
-    there, _ = _host(kernel, machine)  # type: ignore[arg-type]
-    return tuple(first_of_each_site(_different_guests(there, destination, nr, saved, stays, components)))
+    destination, _ = _host(kernel, machine)  # type: ignore[arg-type]
+    destination.load(created)
+    return tuple(first_of_each_site(_different_guests(destination, nr, saved, stays, components)))
 
 
-def _different_guests(
-    there: Executor, created: bytes, nr: int, saved: Saved, stays: GuestState, components: int
-) -> Iterator[Broken]:
+def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState, components: int) -> Iterator[Broken]:
     outcomes: set[object] = set()
+    created = there.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there.load(created)
         there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave)

@@ -108,8 +108,7 @@ class JudgedRun(Run):
         if step.result.ret == NOT_ENABLED:
             return
         self.done(step)
-        if found := self.checker.check(step):
-            self.judge(found)
+        self.judge(self.checker.check(step))
 
     def save(self) -> Saved:
         """Where the run is."""

@@ -104,7 +104,7 @@ def slots(possible: frozenset[str]) -> tuple[Rule, ...]:
 SWARMS = 1024
 #: How much of the rules the programs of a swarm do without; half of the swarms have all, for what takes many.
 _WITHOUT = (0.0, 0.0, 0.25, 0.5)
-#: From a slot whose rule is left out to the next: a prime, so that all are tried.
+#: From a slot whose rule is left out to the next: a prime, so that all are tried unless it divides their number.
 _STRIDE = 197
 
 

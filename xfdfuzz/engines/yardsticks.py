@@ -21,7 +21,7 @@ from xfdfuzz.strategies.scopes import SCOPES
 
 
 class RandomWalk(Scout):
-    """The scout without memory and weights: of the rules that are enabled, any."""
+    """The scout without memory, weights and swarms: of the rules that are enabled, any."""
 
     name = "random"
 
