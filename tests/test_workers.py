@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -89,11 +91,21 @@ def test_an_exception_of_the_caller_does_not_wait_for_the_work(count: int) -> No
             waiting.extend(executor.submit(time.sleep, 60) for _ in range(10))
             raise LookupError
 
+    before = set(threading.enumerate()), set(multiprocessing.active_children())
     began = time.monotonic()
     with pytest.raises(LookupError):
         fail()
     assert time.monotonic() - began < 10
-    assert until(lambda: all(future.done() for future in waiting), 10)
+    assert all(future.done() for future in waiting)
+    assert (set(threading.enumerate()), set(multiprocessing.active_children())) == before
+
+
+def test_work_that_fails_ends_the_rest_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    with pytest.raises(ValueError, match="non-negative"), workers(2) as executor:
+        list(executor.map(time.sleep, [-1, *[60] * 20]))
+    assert said == []
 
 
 @pytest.mark.parametrize("here_if_one", [False, True])

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -41,12 +42,11 @@ def workers(count: int, *, here_if_one: bool = False) -> Iterator[Executor]:
         pool.shutdown()
     except BaseException:
         with _interrupts_held_back():
-            mine = [process for process in multiprocessing.active_children() if process not in others]
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in mine:
-                process.terminate()
-            for process in mine:
-                process.join()
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            # the pool's thread is waited for too: Python's own end wakes it up while it may be closing that very pipe
+            pool.shutdown(cancel_futures=True)
         raise
 
 
@@ -73,6 +73,14 @@ class _Pool(ProcessPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         with _interrupts_held_back():
             return super().submit(fn, *args, **kwargs)
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """Cancel nothing when the caller is interrupted: in Python 3.11 the thread of a pool whose processes are
+        terminated fails on work that is cancelled already, and says so on standard error."""
+        futures = deque([self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False)])
+        return (futures.popleft().result() for _ in range(len(futures)))
 
 
 @contextmanager
