@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -11,7 +12,7 @@ from random import Random
 
 import pytest
 
-from xfdfuzz.engines.explore import expand, frontier, transitions
+from xfdfuzz.engines.explore import frontier, told, transitions
 from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
 from xfdfuzz.engines.explore.expand import Entry, Expander, Task
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
@@ -295,7 +296,7 @@ def test_the_result_does_not_depend_on_the_workers(amx_v1: Exploration) -> None:
 
 
 def test_what_is_forgotten_to_save_memory_changes_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expand, "_REMEMBERED", 1000)
+    monkeypatch.setattr(told, "_STATES", 1000)
     monkeypatch.setattr(transitions, "_MANY", 300)
     assert summed_up(explored("amx-v1", "tiny")) == summed_up(amx_v1)
 
@@ -313,6 +314,39 @@ def test_going_on_from_a_frontier_comes_to_the_same(amx_v1: Exploration, tmp_pat
         parts += 1
     assert parts > 1
     assert summed_up(report) == summed_up(amx_v1)
+
+
+def _shorter(about: bytes) -> bytes:
+    return json.dumps(json.loads(about) | {"pending": []}).encode()
+
+
+@pytest.mark.parametrize(
+    ("member", "change"),
+    [
+        ("search.json", lambda data: data.replace(b"frontier", b"border", 1)),
+        ("search.json", _shorter),
+        ("digests", lambda data: data[:-1]),
+        ("digests", lambda data: data[:16] + data[:-16]),
+        ("parents", lambda data: data[:-4]),
+        ("parents", lambda data: data[:-4] + b"\xff" * 4),
+        ("ops", lambda data: b""),
+        ("packed", lambda data: data[1:]),
+    ],
+)
+def test_a_frontier_that_is_damaged_is_refused(tmp_path: Path, member: str, change: Callable[[bytes], bytes]) -> None:
+    search = begin(resolve("v5.17"), "tiny")
+    with workers(1, here_if_one=True) as pool:
+        search.run(pool, Limits(depth=3))
+    whole, damaged = tmp_path / "whole.frontier", tmp_path / "damaged.frontier"
+    with whole.open("wb") as file:
+        frontier.write(search, file)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(damaged, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, change(data) if name == member else data)
+    assert len(frontier.read(whole, new_session()).states) == len(search.states)
+    with pytest.raises(frontier.FrontierError):
+        frontier.read(damaged, new_session())
 
 
 def test_ctrl_c_loses_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ program is given to the search.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import suppress
@@ -49,10 +50,15 @@ class Subject:
     sound: str
     buckets: frozenset[str] = frozenset()
 
+    def seeds(self, count: int) -> range:
+        """Seeds of its own: if all had the same ones, a lucky one would count for many of them."""
+        first = zlib.crc32(f"{self.kind} {self.name}".encode())
+        return range(first, first + count)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """How to search: seeds 0 to ``seeds`` - 1, for so many CPU seconds each, and ``control`` on the sound kernel."""
+    """How to search: ``seeds`` times for so many CPU seconds, and for ``control`` seconds on the sound kernel."""
 
     engine: str
     seeds: int
@@ -252,7 +258,8 @@ def measure(subject: Subject, plan: Plan, invariants: tuple[str, ...]) -> Row:
     """Search as planned, then look on the sound kernel for what was found; in any process."""
     load_invariants(invariants)
     with users_errors_named():
-        row = Row(subject, tuple(detect(subject, plan.engine, seed, plan.seconds) for seed in range(plan.seeds)))
+        seeds = subject.seeds(plan.seeds)
+        row = Row(subject, tuple(detect(subject, plan.engine, seed, plan.seconds) for seed in seeds))
         # the yardsticks have no control of their own
         engine = plan.engine if plan.engine in KINDS else "both"
         still = remaining(subject, engine, row.buckets, plan.control) if row.buckets and plan.control else ()

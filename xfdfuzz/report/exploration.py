@@ -123,9 +123,8 @@ def graph(search: Search, report: Exploration) -> str:
     ops = [format_op(op) for op in report.scope.ops]
     dot = graphviz.Digraph("states", comment=statement(report), node_attr={"shape": "circle"})
     dot.node("0", shape="doublecircle")
-    numbers = search.states.numbers()
-    for source, op, ret, digest in search.arcs:
-        dot.edge(str(source), str(numbers[digest]), label=graphviz.escape(f"{ops[op]} = {format_ret(ret)}"))
+    for source, op, ret, target in search.arcs:
+        dot.edge(str(source), str(target), label=graphviz.escape(f"{ops[op]} = {format_ret(ret)}"))
     for bucket, breach in search.breaches.items():
         dot.node(bucket, shape="box", color="red", label=graphviz.escape(bucket))
         dot.edge(str(breach.state), bucket, label=graphviz.escape(ops[breach.op]), color="red")

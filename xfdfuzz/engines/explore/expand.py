@@ -13,6 +13,7 @@ from xxhash import xxh3_128_digest
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after
 from xfdfuzz.engines.explore.packing import Packing
+from xfdfuzz.engines.explore.told import Remark, Told
 from xfdfuzz.engines.explore.transitions import Choice, Outcome, Transitions
 from xfdfuzz.engines.workers import load_invariants
 from xfdfuzz.invariants.core import StateBroken, View, Violation, select
@@ -24,8 +25,6 @@ from xfdfuzz.strategies.scopes import SCOPES
 
 #: A step that breaks something this bad leaves a state that nothing more is to be learnt from.
 LEAF_SEVERITIES = frozenset({"panic", "corruption", "leak"})
-#: So many states are remembered by a process to save work; more are forgotten all at once.
-_REMEMBERED = 300_000
 
 
 class Task(NamedTuple):
@@ -110,15 +109,7 @@ class Expander:
         self._arcs_matter = self.transitions.sleeps or bool(self.transitions.eventually) or task.graph
         self._graph = task.graph
         self._first = self.packing.pack(self._form(self.now()))
-        self._forget()
-
-    def _forget(self) -> None:
-        # what was told of already: states that are canonical, and the canonical digest of those that are not
-        self._told: set[bytes] = set()
-        self._renamed: dict[bytes, bytes] = {}
-        # in which of them a state invariant is broken, and where something waits
-        self._blemished: set[bytes] = set()
-        self._waiting: dict[bytes, tuple[str, ...]] = {}
+        self._told = Told()
 
     def first(self) -> tuple[bytes, bytes]:
         """The booted system: its digest and the state."""
@@ -162,21 +153,18 @@ class Expander:
         if after == packed and not self._graph:
             return  # nothing happened, as so often
         key = digest_of(after)
-        form = key if key in self._told else self._renamed.get(key)
-        known = form is not None
-        broken = self.transitions.broken(after, number) if not known or key in self._blemished else ()
+        remark = self._told.remark(key)
+        known = remark is not None
+        broken = self.transitions.broken(after, number) if remark is None or remark.blemished else ()
         if broken and self._breaks(source, number, packed, broken, found):
             return
-        if form is None:
-            form = self._remember(key, after, found)
-            if broken:
-                self._blemished.add(key)
-            if pending := self.transitions.waiting(after):
-                self._waiting[key] = pending
+        if remark is None:
+            remark = self._tell(key, after, bool(broken), found)
         if not known or self._arcs_matter:
+            form = key if remark.canonical else self._told.form(key)
             # what sleeps goes by its number, which a renamed state changes
-            kept = asleep if form == key else 0
-            found.arcs.append(Arc(source, number, outcome.result.ret, form, kept, self._waiting.get(key, ())))
+            kept = asleep if remark.canonical else 0
+            found.arcs.append(Arc(source, number, outcome.result.ret, form, kept, remark.pending))
 
     def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:
         """Note what an op breaks of what a state must be; whether that leaves nothing to go on from."""
@@ -186,20 +174,20 @@ class Expander:
         step = Step(1, self.scope.ops[number], b"", self._kernel.system, Result(""), ())
         return found.note(source, number, self._selection.newly_broken(step, broken, before))
 
-    def _remember(self, key: bytes, packed: bytes, found: Expansion) -> bytes:
-        """The digest of a state's canonical form; a new state is told."""
-        if len(self._told) + len(self._renamed) >= _REMEMBERED:
-            self._forget()
-        raw = self.unpacked(packed)
+    def _tell(self, key: bytes, packed: bytes, blemished: bool, found: Expansion) -> Remark:
+        """Tell of a new state, in its canonical form."""
+        if self._told.full:
+            self._told = Told()
+        remark = Remark(True, blemished, self.transitions.waiting(packed))
+        form, raw = key, self.unpacked(packed)
         canonical = self._form(raw)
-        if canonical is raw:
-            self._told.add(key)
-            found.states[key] = packed
-            return key
-        packed = self.packing.pack(canonical)
-        form = self._renamed[key] = digest_of(packed)
+        if canonical is not raw:
+            packed = self.packing.pack(canonical)
+            form = digest_of(packed)
+            remark = remark._replace(canonical=form == key)
         found.states[form] = packed
-        return form
+        self._told.tell(key, form, remark)
+        return remark
 
     def _form(self, raw: bytes) -> bytes:
         return self._canonical.form(raw) if self._canonical else raw

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from xfdfuzz.engines.explore.expand import Task, expander
-from xfdfuzz.engines.explore.liveness import Edge, Edges
+from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.search import Breach, Search, Waiting
 from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.invariants.core import Violation
 from xfdfuzz.program.text import format_op
 
 #: What the format is called, and its version.
-_FORMAT = "xfdfuzz frontier 2"
+_FORMAT = "xfdfuzz frontier 3"
 #: The plain members of a search that are kept as they are.
 _COUNTS = ("depth", "transitions", "seconds", "stopped")
 
@@ -45,7 +45,7 @@ def read(file: Path, session: str) -> Search:
             about = json.loads(archive.read("search.json"))
             members = {name: archive.read(name) for name in archive.namelist()}
             return _search(about, members, session)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise FrontierError(f"not a frontier, or a broken one: {error}") from None
 
 
@@ -57,9 +57,9 @@ def _about(search: Search) -> dict[str, Any]:
         "counts": {name: getattr(search, name) for name in _COUNTS},
         "coverage": [[op, ret, count] for (op, ret), count in search.coverage.items()],
         "breaches": [[b.state, b.op, *_fields(b.violation)] for b in search.breaches.values()],
-        "pending": [[number, *names] for number, names in search.pending.items()],
+        "pending": [*search.pending],
         "edges": [[edge.source, edge.op, edge.target, *edge.pending] for edge in search.edges],
-        "arcs": [[source, op, ret, digest.hex()] for source, op, ret, digest in search.arcs],
+        "arcs": search.arcs,
     }
 
 
@@ -85,21 +85,22 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
     task = Task(**fields | {"invariants": tuple(fields["invariants"]), "search": session})
     if about["ops"] != [format_op(op) for op in expander(task).scope.ops]:
         raise FrontierError(f"the scope {task.scope} has changed since it was written")
-    digest, packed = expander(task).first()
+    _, packed = expander(task).first()
     waiting = _waiting(members, len(packed))
     level = array("q", members["level"])[0]
-    search = Search(task, States.from_bytes(members, len(digest)), waiting[:level])
-    search.following = {search.states.digest(one.number): one for one in waiting[level:]}
+    search = Search(task, States.from_bytes(members), waiting[:level])
+    search.following = {one.number: one for one in waiting[level:]}
     for name in _COUNTS:
         setattr(search, name, about["counts"][name])
     search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
     for state, op, *violation in about["breaches"]:
         breach = Breach(state, op, Violation(*violation))
         search.breaches[breach.violation.bucket] = breach
-    for number, *names in about["pending"]:
-        search.wait(number, tuple(names))
+    search.pending = Pending(map(tuple, about["pending"]))
+    if len(search.pending) != len(search.states):
+        raise ValueError("what is pending is not told of each of its states")
     search.edges = Edges(Edge(source, op, target, tuple(names)) for source, op, target, *names in about["edges"])
-    search.arcs = [(source, op, ret, bytes.fromhex(digest)) for source, op, ret, digest in about["arcs"]]
+    search.arcs = [(source, op, ret, target) for source, op, ret, target in about["arcs"]]
     return search
 
 

@@ -29,11 +29,38 @@ class Edge(NamedTuple):
     pending: tuple[str, ...]
 
 
+class Pending:
+    """By which invariants something is pending in each state, by its number, in little memory."""
+
+    def __init__(self, states: Iterable[tuple[str, ...]] = ()) -> None:
+        self._which = array("H")
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._names: list[tuple[str, ...]] = []
+        for names in states:
+            self.add(names)
+
+    def add(self, names: tuple[str, ...]) -> None:
+        """The next state's."""
+        number = self._numbers.setdefault(names, len(self._names))
+        if number == len(self._names):
+            self._names.append(names)
+        self._which.append(number)
+
+    def __len__(self) -> int:
+        return len(self._which)
+
+    def __getitem__(self, state: int) -> tuple[str, ...]:
+        return self._names[self._which[state]]
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return (self._names[number] for number in self._which)
+
+
 class Edges:
     """Very many edges, in little memory."""
 
     def __init__(self, edges: Iterable[Edge] = ()) -> None:
-        self._ends = array("q")  # source and target by turns
+        self._ends = array("I")  # source and target by turns
         self._ops = array("H")
         self._pending = array("H")
         self._names: dict[tuple[str, ...], int] = {}
@@ -55,7 +82,8 @@ class Edges:
         """The states, by number, and an arc for each edge."""
         found = igraph.Graph(max(self._ends, default=-1) + 1, directed=True)
         if self._ends:
-            found.add_edges(memoryview(self._ends).cast("B").cast("q", shape=[len(self._ops), 2]))
+            ends = array("q", self._ends)  # which is what igraph takes
+            found.add_edges(memoryview(ends).cast("B").cast("q", shape=[len(self._ops), 2]))
         return found
 
 

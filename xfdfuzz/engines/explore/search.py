@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
-from xfdfuzz.engines.explore.liveness import Edge, Edges
+from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.engines.interrupt import PatientInterrupt
 from xfdfuzz.invariants.core import Violation
@@ -59,32 +59,31 @@ class Search:
     """A search and all that it knows; what a frontier file keeps.
 
     ``depth`` is how many levels are complete: every program of so many ops is covered.  ``level`` is what is left to
-    expand of the next, ``following`` what that has led to so far, by digest.  ``pending``, by number, and ``edges``
-    are for :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, digest) for a graph.
+    expand of the next, ``following`` what that has led to so far, by number.  ``pending`` and ``edges`` are for
+    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.
     ``stopped`` says why the search ended early.
     """
 
     task: Task
     states: States
     level: list[Waiting]
-    following: dict[bytes, Waiting] = field(default_factory=dict)
+    following: dict[int, Waiting] = field(default_factory=dict)
     depth: int = 0
     transitions: int = 0
     seconds: float = 0.0
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
     breaches: dict[str, Breach] = field(default_factory=dict)
-    pending: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    pending: Pending = field(default_factory=Pending)
     edges: Edges = field(default_factory=Edges)
-    arcs: list[tuple[int, int, int | str, bytes]] = field(default_factory=list)
+    arcs: list[tuple[int, int, int | str, int]] = field(default_factory=list)
     stopped: str = ""
     _pieces: Pieces = field(default_factory=Pieces)
-    _pending_numbers: dict[bytes, int] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, task: Task) -> Search:
         """A search that has met the booted system; its task must be no earlier search's."""
         digest, packed = expander(task).first()
-        return cls(task, States(digest), [Waiting(0, (packed,), 0)])
+        return cls(task, States(digest), [Waiting(0, (packed,), 0)], pending=Pending([()]))
 
     @property
     def exhausted(self) -> bool:
@@ -150,28 +149,21 @@ class Search:
         return breaches
 
     def _follow(self, source: int, arc: Arc, found: Expansion) -> None:
-        waiting = self.following.get(arc.digest)
-        if waiting is not None:
-            # a state that is met again in the same level keeps asleep what all ways to it let sleep
-            self.following[arc.digest] = waiting._replace(asleep=waiting.asleep & arc.asleep)
-        elif arc.digest not in self.states:
+        number = self.states.number(arc.digest)
+        if number is None:
             number = self.states.add(arc.digest, source, arc.op)
+            self.pending.add(arc.pending)
             # every arc between states with something pending is wanted
             asleep = 0 if arc.pending else arc.asleep
-            pieces = self._pieces.thin(found.states[arc.digest])
-            self.following[arc.digest] = Waiting(number, pieces, asleep)
-            if arc.pending:
-                self.wait(number, arc.pending)
-        if arc.pending and source in self.pending:
-            both = tuple(name for name in arc.pending if name in self.pending[source])
-            self.edges.add(Edge(source, arc.op, self._pending_numbers[arc.digest], both))
+            self.following[number] = Waiting(number, self._pieces.thin(found.states[arc.digest]), asleep)
+        elif (waiting := self.following.get(number)) is not None:
+            # a state that is met again in the same level keeps asleep what all ways to it let sleep
+            self.following[number] = waiting._replace(asleep=waiting.asleep & arc.asleep)
+        if arc.pending and (before := self.pending[source]):
+            both = tuple(name for name in arc.pending if name in before)
+            self.edges.add(Edge(source, arc.op, number, both))
         if self.task.graph:
-            self.arcs.append((source, arc.op, arc.ret, arc.digest))
-
-    def wait(self, number: int, pending: tuple[str, ...]) -> None:
-        """In a state something is pending, by the invariants of these names."""
-        self.pending[number] = pending
-        self._pending_numbers[self.states.digest(number)] = number
+            self.arcs.append((source, arc.op, arc.ret, number))
 
 
 def _reached(limits: Limits, seconds: float) -> str:

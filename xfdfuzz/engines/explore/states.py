@@ -5,8 +5,12 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
+from xfdfuzz.engines.explore.digests import SIZE, Digests
+
 #: Bytes that are kept together: what differs between two states is mostly in a few of such pieces.
 _PIECE = 96
+#: The bytes of a state's number.
+_NUMBER = 4
 
 
 class Hop(NamedTuple):
@@ -20,58 +24,61 @@ class States:
     """States by number, in the order in which they were met: 0 is the first one."""
 
     def __init__(self, first: bytes) -> None:
-        self._known = {first}
-        self._digests = [first]
-        self._parents = array("q", [-1])
-        self._ops = array("H", [0])
+        self._numbers = Digests(_NUMBER)
+        self._groups, self._parents, self._ops = array("H"), array("I"), array("H")
+        self.add(first, 0, 0)
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._numbers)
 
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._known
+    def number(self, digest: bytes) -> int | None:
+        """The number of the state with a digest, if it was met."""
+        found = self._numbers.get(digest)
+        return None if found is None else int.from_bytes(found)
 
     def add(self, digest: bytes, parent: int, op: int) -> int:
         """Number a new state, first met by ``op`` from ``parent``."""
-        self._known.add(digest)
-        self._digests.append(digest)
+        number = len(self._numbers)
+        self._groups.append(self._numbers.add(digest, number.to_bytes(_NUMBER)))
         self._parents.append(parent)
         self._ops.append(op)
-        return len(self._digests) - 1
+        return number
 
     def digest(self, number: int) -> bytes:
         """The digest of a state."""
-        return self._digests[number]
-
-    def numbers(self) -> dict[bytes, int]:
-        """The number of every state by its digest."""
-        return {digest: number for number, digest in enumerate(self._digests)}
+        wanted = number.to_bytes(_NUMBER)
+        return next(digest for digest, value in self._numbers.group(self._groups[number]) if value == wanted)
 
     def path(self, number: int) -> list[Hop]:
         """A shortest path from the first state."""
         hops = []
         while number:
-            hops.append(Hop(self._ops[number], self._digests[number]))
+            hops.append(Hop(self._ops[number], self.digest(number)))
             number = self._parents[number]
         return hops[::-1]
 
     def to_bytes(self) -> dict[str, bytes]:
         """Everything, by member."""
-        digests = b"".join(self._digests)
-        return {"digests": digests, "parents": self._parents.tobytes(), "ops": self._ops.tobytes()}
+        digests = bytearray(SIZE * len(self))
+        for digest, value in self._numbers:
+            at = SIZE * int.from_bytes(value)
+            digests[at : at + SIZE] = digest
+        return {"digests": bytes(digests), "parents": self._parents.tobytes(), "ops": self._ops.tobytes()}
 
     @classmethod
-    def from_bytes(cls, members: dict[str, bytes], size: int) -> States:
-        """What :meth:`to_bytes` gave, with digests of ``size`` bytes; raises ValueError if that cannot be."""
-        digests = members["digests"]
-        states = cls(b"")
-        states._digests = [digests[at : at + size] for at in range(0, len(digests), size)]
-        states._known = set(states._digests)
-        states._parents, states._ops = array("q"), array("H")
-        states._parents.frombytes(members["parents"])
-        states._ops.frombytes(members["ops"])
-        if not len(states._known) == len(states._parents) == len(states._ops):
-            raise ValueError("its parts do not belong together")
+    def from_bytes(cls, members: dict[str, bytes]) -> States:
+        """What :meth:`to_bytes` gave; raises ValueError if that cannot be."""
+        digests, parents, ops = members["digests"], array("I"), array("H")
+        parents.frombytes(members["parents"])
+        ops.frombytes(members["ops"])
+        if not parents or len(parents) != len(ops) or len(digests) != SIZE * len(parents):
+            raise ValueError("it has not as many digests, parents and ops")
+        states = cls(digests[:SIZE])
+        for number in range(1, len(parents)):
+            digest = digests[SIZE * number : SIZE * (number + 1)]
+            if states.number(digest) is not None or parents[number] >= number:
+                raise ValueError(f"its state {number} is an earlier one or comes from a later one")
+            states.add(digest, parents[number], ops[number])
         return states
 
 
