@@ -79,7 +79,7 @@ class _Pool(ProcessPoolExecutor):
     ) -> Iterator[T]:
         """Cancel nothing when the caller is interrupted: in Python 3.11 the thread of a pool whose processes are
         terminated fails on work that is cancelled already, and says so on standard error."""
-        futures = deque([self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False)])
+        futures = deque(self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False))
         return (futures.popleft().result() for _ in range(len(futures)))
 
 

@@ -161,9 +161,8 @@ class Expander:
         if remark is None:
             remark = self._tell(key, after, bool(broken), found)
         if not known or self._arcs_matter:
-            form = key if remark.canonical else self._told.form(key)
             # what sleeps goes by its number, which a renamed state changes
-            kept = asleep if remark.canonical else 0
+            form, kept = (key, asleep) if remark.canonical else (self._told.form(key), 0)
             found.arcs.append(Arc(source, number, outcome.result.ret, form, kept, remark.pending))
 
     def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:

@@ -30,17 +30,17 @@ class Edge(NamedTuple):
 
 
 class Pending:
-    """By which invariants something is pending in each state, by its number, in little memory."""
+    """By which invariants something is pending, for very many states or edges by their numbers, in little memory."""
 
-    def __init__(self, states: Iterable[tuple[str, ...]] = ()) -> None:
+    def __init__(self, all_names: Iterable[tuple[str, ...]] = ()) -> None:
         self._which = array("H")
         self._numbers: dict[tuple[str, ...], int] = {}
         self._names: list[tuple[str, ...]] = []
-        for names in states:
+        for names in all_names:
             self.add(names)
 
     def add(self, names: tuple[str, ...]) -> None:
-        """The next state's."""
+        """The next one's."""
         number = self._numbers.setdefault(names, len(self._names))
         if number == len(self._names):
             self._names.append(names)
@@ -49,8 +49,8 @@ class Pending:
     def __len__(self) -> int:
         return len(self._which)
 
-    def __getitem__(self, state: int) -> tuple[str, ...]:
-        return self._names[self._which[state]]
+    def __getitem__(self, number: int) -> tuple[str, ...]:
+        return self._names[self._which[number]]
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         return (self._names[number] for number in self._which)
@@ -62,8 +62,7 @@ class Edges:
     def __init__(self, edges: Iterable[Edge] = ()) -> None:
         self._ends = array("I")  # source and target by turns
         self._ops = array("H")
-        self._pending = array("H")
-        self._names: dict[tuple[str, ...], int] = {}
+        self._pending = Pending()
         for edge in edges:
             self.add(edge)
 
@@ -71,12 +70,12 @@ class Edges:
         """One more."""
         self._ends.extend((edge.source, edge.target))
         self._ops.append(edge.op)
-        self._pending.append(self._names.setdefault(edge.pending, len(self._names)))
+        self._pending.add(edge.pending)
 
     def __iter__(self) -> Iterator[Edge]:
-        names, ends = [*self._names], iter(self._ends)
+        ends = iter(self._ends)
         for source, target, op, pending in zip(ends, ends, self._ops, self._pending, strict=True):
-            yield Edge(source, op, target, names[pending])
+            yield Edge(source, op, target, pending)
 
     def graph(self) -> igraph.Graph:
         """The states, by number, and an arc for each edge."""

@@ -73,7 +73,7 @@ class Search:
     seconds: float = 0.0
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
     breaches: dict[str, Breach] = field(default_factory=dict)
-    pending: Pending = field(default_factory=Pending)
+    pending: Pending = field(default_factory=lambda: Pending([()]))
     edges: Edges = field(default_factory=Edges)
     arcs: list[tuple[int, int, int | str, int]] = field(default_factory=list)
     stopped: str = ""
@@ -83,7 +83,7 @@ class Search:
     def begin(cls, task: Task) -> Search:
         """A search that has met the booted system; its task must be no earlier search's."""
         digest, packed = expander(task).first()
-        return cls(task, States(digest), [Waiting(0, (packed,), 0)], pending=Pending([()]))
+        return cls(task, States(digest), [Waiting(0, (packed,), 0)])
 
     @property
     def exhausted(self) -> bool:
