@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xfdfuzz.engines.fuzz import JudgedRun, fuzz
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.search.violations import JudgedRun, fuzz
 from xfdfuzz.invariants.core import Checker
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.text import parse

@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from hypothesis.strategies import SearchStrategy
 
 from bench.model import ContentCampaign
-from xfdfuzz.engines.campaign import OutOfTime
-from xfdfuzz.engines.hunt import STEPS
-from xfdfuzz.engines.machine import KernelMachine, every_example_anew, search_settings
+from xfdfuzz.engines.search.campaign import OutOfTime
+from xfdfuzz.engines.search.hunt import STEPS
+from xfdfuzz.engines.search.hypothesis_machine import KernelMachine, every_example_anew, search_settings
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.campaign import News
-from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
-from xfdfuzz.engines.hunt import STEPS, hunt
+from xfdfuzz.engines.search.campaign import News
+from xfdfuzz.engines.search.hunt import STEPS, hunt
+from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign
 from xfdfuzz.invariants.core import Checker, load
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program

@@ -1,7 +1,7 @@
 """What a shrunk program costs, through Hypothesis and on the program itself: `python -m bench.shrink`.
 
-For each seed the same first violation is found twice; once Hypothesis shrinks it, once engines.minimise does.  Prints
-seconds and the length of the results.
+For each seed the same first violation is found twice; once Hypothesis shrinks it, once minimise() does.  Prints seconds
+and the length of the results.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from hypothesis import Phase, settings
 from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
-from xfdfuzz.engines.campaign import NewsFound
-from xfdfuzz.engines.fuzz import ViolationCampaign
-from xfdfuzz.engines.hunt import STEPS
-from xfdfuzz.engines.machine import machine_for, search_settings
-from xfdfuzz.engines.minimise import minimise
+from xfdfuzz.engines.judge.minimise import minimise
+from xfdfuzz.engines.search.campaign import NewsFound
+from xfdfuzz.engines.search.hunt import STEPS
+from xfdfuzz.engines.search.hypothesis_machine import machine_for, search_settings
+from xfdfuzz.engines.search.violations import ViolationCampaign
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 

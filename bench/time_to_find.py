@@ -10,7 +10,7 @@ import argparse
 import time
 from statistics import median
 
-from xfdfuzz.engines.fuzz import Finding, fuzz
+from xfdfuzz.engines.search.violations import Finding, fuzz
 from xfdfuzz.revisions import Revision, resolve
 
 

@@ -19,9 +19,9 @@ import pytest
 
 from xfdfuzz import cli
 from xfdfuzz.cli.exits import EXIT_CODES
-from xfdfuzz.engines.campaign import Stats
-from xfdfuzz.engines.fuzz import Finding, Report
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.search.campaign import Stats
+from xfdfuzz.engines.search.violations import Finding, Report
 from xfdfuzz.invariants.core import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
@@ -212,7 +212,7 @@ def test_an_internal_error_is_3_with_a_traceback(run: Run, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("oops")
 
-    monkeypatch.setattr("xfdfuzz.engines.replay.judge", fail)
+    monkeypatch.setattr("xfdfuzz.engines.judge.verdict.judge", fail)
     code, _, err = run("replay", write("p.xfd", PROGRAM))
     assert code == 3
     assert "RuntimeError: oops" in err
@@ -502,7 +502,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, *programs: str, **report: Any) -> list
         stats = Stats(examples=1, steps=report.get("steps", 5), seconds=1.0)
         return Report(revision, options["seed"], stats, tuple(found), report.get("interrupted", False))
 
-    monkeypatch.setattr("xfdfuzz.engines.fuzz.fuzz", fuzz)
+    monkeypatch.setattr("xfdfuzz.engines.search.violations.fuzz", fuzz)
     return calls
 
 
@@ -580,7 +580,7 @@ def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xfdfuzz.engines.replay.judge", interrupt)
+    monkeypatch.setattr("xfdfuzz.engines.judge.verdict.judge", interrupt)
     assert run("replay", write("p.xfd", PROGRAM))[::2] == (3, "xfdfuzz: interrupted\n")
 
 

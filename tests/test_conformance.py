@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.replay import revisions_for
+from xfdfuzz.engines.judge.verdict import revisions_for
 from xfdfuzz.program.text import parse
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants import core
 from xfdfuzz.invariants.core import (
     Broken,

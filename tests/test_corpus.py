@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.replay import Verdict, judge, revisions_for
+from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
 from xfdfuzz.invariants.core import INVARIANTS, load
 from xfdfuzz.program.ops import kvm, tasks, xsave
 from xfdfuzz.program.ops.base import Op

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.replay import judge, revisions_for
+from xfdfuzz.engines.judge.verdict import judge, revisions_for
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, concerns, lines, names, resolve, selects

@@ -19,8 +19,8 @@ from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import ScopeError
 from xfdfuzz.engines.explore.search import Limits, Search
-from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.workers import workers
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.invariants.core import View, select
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm, tasks

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.engines import rules
-from xfdfuzz.engines.fuzz import Finding, fuzz, state_machine
-from xfdfuzz.engines.machine import KernelMachine
-from xfdfuzz.engines.minimise import minimise, shows
+from xfdfuzz.engines.judge.minimise import minimise, shows
 from xfdfuzz.engines.rules import RULES
-from xfdfuzz.engines.selection import WEIGHTS
+from xfdfuzz.engines.rules.selection import WEIGHTS
+from xfdfuzz.engines.search.hypothesis_machine import KernelMachine
+from xfdfuzz.engines.search.violations import Finding, fuzz, state_machine
 from xfdfuzz.program.ops.base import OPS
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import PATCHES, Revision, resolve
@@ -153,7 +153,7 @@ def test_minimise_takes_out_what_does_not_matter(junk: str) -> None:
 
 
 def test_a_finding_that_a_fresh_process_does_not_confirm_is_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xfdfuzz.engines.confirm.buckets_elsewhere", lambda texts, revision: [[] for _ in texts])
+    monkeypatch.setattr("xfdfuzz.engines.judge.confirm.buckets_elsewhere", lambda texts, revision: [[] for _ in texts])
     report = fuzz(resolve("amx-v1"), seed=1, examples=5)
     assert report.findings
     assert len(report.doubts) == len(report.findings)

@@ -23,7 +23,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.engines.replay import Verdict, judge, steps
+from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
 from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.confirm import buckets_elsewhere
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.confirm import buckets_elsewhere
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.core import INVARIANTS
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, RevisionError, concerns, resolve, selects

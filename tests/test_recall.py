@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from xfdfuzz.engines.campaign import NotReproducibleError
 from xfdfuzz.engines.explore.recall import Recall
+from xfdfuzz.engines.search.campaign import NotReproducibleError
 
 SIZE = 12
 

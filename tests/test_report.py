@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.engines.campaign import Effort, Stats
-from xfdfuzz.engines.fuzz import Finding, Report
-from xfdfuzz.engines.replay import contradiction, judge, revisions_for
+from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
+from xfdfuzz.engines.search.campaign import Effort, Stats
+from xfdfuzz.engines.search.violations import Finding, Report
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
 from xfdfuzz.program.executor import Executor

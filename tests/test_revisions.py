@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuStatePerm

@@ -11,17 +11,17 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz import cli
-from xfdfuzz.engines.campaign import NewsFound, OutOfTime
-from xfdfuzz.engines.fuzz import JudgedRun, Report, ViolationCampaign, fuzz
-from xfdfuzz.engines.genome import Gene, Genome, Walker, shortened
-from xfdfuzz.engines.hunt import BothEngines
-from xfdfuzz.engines.machine import HandedOver, choices, machine_for, search_settings, shrunk
-from xfdfuzz.engines.minimise import shows
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.minimise import shows
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.rules import RULES
-from xfdfuzz.engines.scout import Scout
-from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
-from xfdfuzz.engines.situation import Situation
+from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.rules.situation import Situation
+from xfdfuzz.engines.search.campaign import NewsFound, OutOfTime
+from xfdfuzz.engines.search.genome import Gene, Genome, Walker, shortened
+from xfdfuzz.engines.search.hunt import BothEngines
+from xfdfuzz.engines.search.hypothesis_machine import HandedOver, choices, machine_for, search_settings, shrunk
+from xfdfuzz.engines.search.scout import Scout
+from xfdfuzz.engines.search.violations import JudgedRun, Report, ViolationCampaign, fuzz
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import resolve
 
@@ -190,9 +190,9 @@ def test_both_engines_leave_out_what_a_swarm_does_without(engine: str, monkeypat
         return {*fuzz(resolve("v7.3"), engine=engine, seed=1, examples=60, known=OPEN).stats.coverage}
 
     assert "SoftirqKernelFpu" in executed()
-    for module in ("scout", "machine"):
+    for module in ("scout", "hypothesis_machine"):
         monkeypatch.setattr(
-            f"xfdfuzz.engines.{module}.left_out", lambda swarm: frozenset([RULES["softirq_kernel_fpu"]])
+            f"xfdfuzz.engines.search.{module}.left_out", lambda swarm: frozenset([RULES["softirq_kernel_fpu"]])
         )
     assert "SoftirqKernelFpu" not in executed()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.workers import workers
+from xfdfuzz.engines.processes.workers import workers
 
 ROOT = Path(__file__).parent.parent
 #: Far more work than a test waits for.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bench.peers import graph, spin
 from bench.peers.scope import PEERS
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision, resolve
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
     except Exception as error:
-        from xfdfuzz.engines.workers import place_in_users_files
+        from xfdfuzz.engines.processes.workers import place_in_users_files
         from xfdfuzz.invariants.core import InvariantError
         from xfdfuzz.revisions import RevisionError
 

@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
 def _bench(args: argparse.Namespace) -> int:
     """0 when every bug was found, 1 when one was not."""
     from xfdfuzz.engines.detection import Plan, Row, measure_all
-    from xfdfuzz.engines.workers import workers
+    from xfdfuzz.engines.processes.workers import workers
     from xfdfuzz.report import detection, machine, terminal
 
     load_invariants(args.invariants)
@@ -68,7 +68,7 @@ def _bench(args: argparse.Namespace) -> int:
         if args.format == "json":
             machine.write(detection.as_object(row), sys.stdout)
 
-    # a process even for one: in this one Ctrl-C could be lost in Hypothesis (engines/interrupt.py)
+    # a process even for one: in this one Ctrl-C could be lost in Hypothesis (engines/processes/interrupt.py)
     with workers(min(args.workers, len(chosen))) as executor:
         rows = measure_all(chosen, plan, executor, on_row)
     if args.format == "markdown":

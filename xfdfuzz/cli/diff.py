@@ -13,8 +13,8 @@ from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.saving import Saver, judgement
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.compare.diff import DiffReport, Discrepancy
-    from xfdfuzz.engines.compare.lockstep import Pair
+    from xfdfuzz.engines.judge.lockstep import Pair
+    from xfdfuzz.engines.search.differences import DiffReport, Discrepancy
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from xfdfuzz.engines.compare.lockstep import Pair
+    from xfdfuzz.engines.judge.lockstep import Pair
     from xfdfuzz.report import differences, machine, terminal
 
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
@@ -46,7 +46,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> DiffReport:
     """Search; every difference is saved before anything is said about it."""
-    from xfdfuzz.engines.compare.diff import diff
+    from xfdfuzz.engines.search.differences import diff
     from xfdfuzz.report import terminal
     from xfdfuzz.report.progress import Progress
 

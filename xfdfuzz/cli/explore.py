@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xfdfuzz.engines.explore.exploration import Exploration
     from xfdfuzz.engines.explore.search import Search
-    from xfdfuzz.engines.fuzz import Finding
+    from xfdfuzz.engines.search.violations import Finding
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -109,7 +109,7 @@ def _run(
     """Explore; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.explore.exploration import explore
     from xfdfuzz.engines.explore.search import Limits
-    from xfdfuzz.engines.workers import users_errors_named, workers
+    from xfdfuzz.engines.processes.workers import users_errors_named, workers
     from xfdfuzz.report import exploration
     from xfdfuzz.report.progress import Progress
     from xfdfuzz.revisions import resolve

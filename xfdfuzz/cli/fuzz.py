@@ -26,7 +26,7 @@ from xfdfuzz.cli.saving import Saver, judgement
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from xfdfuzz.engines.fuzz import Finding, Report
+    from xfdfuzz.engines.search.violations import Finding, Report
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -70,7 +70,7 @@ def _campaign(
     args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: Saver[Finding], err: Console
 ) -> Report:
     """Fuzz one revision; every finding is saved before anything is said about it."""
-    from xfdfuzz.engines.fuzz import fuzz
+    from xfdfuzz.engines.search.violations import fuzz
     from xfdfuzz.report import terminal
     from xfdfuzz.report.progress import Progress
 

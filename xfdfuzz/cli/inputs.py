@@ -90,7 +90,7 @@ def read_known(paths: Sequence[Path]) -> list[Program]:
 
 def known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
     """What the known programs violate on the revision under test, just as it is."""
-    from xfdfuzz.engines.replay import judge
+    from xfdfuzz.engines.judge.verdict import judge
     from xfdfuzz.report import terminal
 
     buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
@@ -139,7 +139,7 @@ def read_program(file: Path) -> Program:
 
 def _check_expectations(program: Program, file: Path) -> None:
     """An `expect:` line that names what does not exist would never fail, or always; so would contradicting ones."""
-    from xfdfuzz.engines.replay import contradiction
+    from xfdfuzz.engines.judge.verdict import contradiction
     from xfdfuzz.invariants.core import INVARIANTS
     from xfdfuzz.revisions import RevisionError, names, selects
 

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 def _matrix(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.compare.matrix import IDLE, NOT_APPLICABLE, Row, matrix
-    from xfdfuzz.engines.workers import workers
+    from xfdfuzz.engines.processes.workers import workers
     from xfdfuzz.report import machine, terminal
     from xfdfuzz.report import matrix as report
     from xfdfuzz.revisions import names

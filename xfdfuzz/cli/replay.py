@@ -12,7 +12,7 @@ from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput,
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.replay import Verdict
+    from xfdfuzz.engines.judge.verdict import Verdict
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -43,7 +43,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
-    from xfdfuzz.engines.replay import judge
+    from xfdfuzz.engines.judge.verdict import judge
     from xfdfuzz.report import machine
 
     program = read_program(file)
@@ -70,7 +70,7 @@ def _print_verdicts(file: Path, program: Program, verdicts: list[Verdict], few: 
 
 
 def _revisions_for(program: Program, file: Path, args: argparse.Namespace) -> list[Revision]:
-    from xfdfuzz.engines.replay import revisions_for
+    from xfdfuzz.engines.judge.verdict import revisions_for
     from xfdfuzz.revisions import RevisionError
 
     try:

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.campaign import OutOfTime
-from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
-from xfdfuzz.engines.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
-from xfdfuzz.engines.replay import judge, revisions_for
-from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
+from xfdfuzz.engines.judge.verdict import judge, revisions_for
+from xfdfuzz.engines.processes.workers import invariant_files, load_invariants, users_errors_named
+from xfdfuzz.engines.search.campaign import OutOfTime
+from xfdfuzz.engines.search.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
+from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.yardsticks import RandomWalk, exhaust
 from xfdfuzz.invariants.core import Violation, load
 from xfdfuzz.program.program import Program

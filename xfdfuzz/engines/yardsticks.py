@@ -10,12 +10,12 @@ from xfdfuzz.engines.explore.expand import expander
 from xfdfuzz.engines.explore.exploration import begin
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.trace import Tracer
-from xfdfuzz.engines.genome import Gene
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.engines.rules import Rule
-from xfdfuzz.engines.scout import Kept, Scout
-from xfdfuzz.engines.selection import slots
-from xfdfuzz.engines.workers import workers
+from xfdfuzz.engines.rules.selection import slots
+from xfdfuzz.engines.search.genome import Gene
+from xfdfuzz.engines.search.scout import Kept, Scout
 from xfdfuzz.revisions import Revision
 from xfdfuzz.strategies.scopes import SCOPES
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from xfdfuzz.engines.compare.lockstep import Compared, Pair, run
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.lockstep import Compared, Pair, run
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import format_op, format_program
 from xfdfuzz.report import machine
@@ -21,7 +21,7 @@ from xfdfuzz.report.terminal import line, total
 from xfdfuzz.revisions import Revision
 
 if TYPE_CHECKING:  # the engine imports Hypothesis, which a report does not need
-    from xfdfuzz.engines.compare.diff import DiffReport, Discrepancy
+    from xfdfuzz.engines.search.differences import DiffReport, Discrepancy
 
 
 def save(found: Discrepancy, directory: Path) -> Path:

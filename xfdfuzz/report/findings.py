@@ -16,7 +16,7 @@ from xfdfuzz.program.text import CONTROL, format_program
 from xfdfuzz.revisions import Revision
 
 if TYPE_CHECKING:  # the engine imports Hypothesis, which replaying does not need
-    from xfdfuzz.engines.fuzz import Finding
+    from xfdfuzz.engines.search.violations import Finding
 
 
 def check_directory(directory: Path) -> None:

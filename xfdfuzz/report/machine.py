@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from xfdfuzz.engines.replay import Verdict
+from xfdfuzz.engines.judge.verdict import Verdict
 from xfdfuzz.report import findings
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.campaign import Stats
-    from xfdfuzz.engines.fuzz import Finding, Report
+    from xfdfuzz.engines.search.campaign import Stats
+    from xfdfuzz.engines.search.violations import Finding, Report
 
 
 def write(value: dict[str, Any], stream: TextIO) -> None:

@@ -14,8 +14,8 @@ from rich.text import Text
 from xfdfuzz.report import terminal
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.campaign import Stats
-    from xfdfuzz.engines.fuzz import Finding
+    from xfdfuzz.engines.search.campaign import Stats
+    from xfdfuzz.engines.search.violations import Finding
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
 _TERMINAL, _ELSEWHERE = 0.25, 5.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from xfdfuzz.engines.replay import Judged, Verdict, judge
+from xfdfuzz.engines.judge.verdict import Judged, Verdict, judge
 from xfdfuzz.invariants.core import INVARIANTS, SEVERITIES, Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.ops import OPS
@@ -26,7 +26,7 @@ from xfdfuzz.report.changes import changes
 from xfdfuzz.report.listing import COLUMNS, Row, cell
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.fuzz import Finding, Report
+    from xfdfuzz.engines.search.violations import Finding, Report
     from xfdfuzz.report.machine import Searched
 
 #: Prose is not set wider than this: long lines are hard to read.

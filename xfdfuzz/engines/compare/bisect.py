@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from xfdfuzz.engines.replay import judge, revisions_for
+from xfdfuzz.engines.judge.verdict import judge, revisions_for
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Patch, Revision, RevisionError, posted_between, queue_between, with_stack
 

@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import repeat
 
-from xfdfuzz.engines.replay import Verdict, judge, revisions_for
-from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
+from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
+from xfdfuzz.engines.processes.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.program.text import format_program, parse

@@ -15,7 +15,7 @@ from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after
 from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.explore.told import Remark, Told
 from xfdfuzz.engines.explore.transitions import Choice, Outcome, Transitions
-from xfdfuzz.engines.workers import load_invariants
+from xfdfuzz.engines.processes.workers import load_invariants
 from xfdfuzz.invariants.core import StateBroken, View, Violation, select
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op

@@ -10,16 +10,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from xfdfuzz.engines.campaign import result_class
-from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.explore.expand import Task, expander
 from xfdfuzz.engines.explore.liveness import Cycle, cycles
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.states import Hop
 from xfdfuzz.engines.explore.trace import Tracer
-from xfdfuzz.engines.fuzz import Finding
-from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.workers import invariant_files
+from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.workers import invariant_files
+from xfdfuzz.engines.search.campaign import result_class
+from xfdfuzz.engines.search.violations import Finding
 from xfdfuzz.invariants.core import Invariant, Violation, select
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program

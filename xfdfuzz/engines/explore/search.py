@@ -14,7 +14,7 @@ from typing import NamedTuple
 from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.states import Pieces, States
-from xfdfuzz.engines.interrupt import PatientInterrupt
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.invariants.core import Violation
 
 #: States that a worker gets at a time.  Results do not depend on it, nor on how many workers there are: chunks are

@@ -1,8 +1,9 @@
 """The rules: one per op, a module per area as in program/ops.
 
 A rule gets small numbers only; which vCPU, task or value they mean is looked up in the state, so that a rule is never
-drawn in vain and its arguments shrink towards the first of everything.  :class:`~xfdfuzz.engines.situation.Situation`
-is that look-up, made once per step, and the conditions of the rules name its lists.
+drawn in vain and its arguments shrink towards the first of everything.
+:class:`~xfdfuzz.engines.rules.situation.Situation` is that look-up, made once per step, and the conditions of the rules
+name its lists.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the rules of every area stand on: their declaration, and the look-up of what a drawn number means now.
 
-Nothing here belongs to an engine.  A rule is a method that gets small numbers and executes ops; which engine draws the
-numbers (:mod:`xfdfuzz.engines.machine`, :mod:`xfdfuzz.engines.scout`) makes no difference to it.
+Nothing here belongs to an engine.  A rule is a method that gets small numbers and executes ops; which engine of
+:mod:`xfdfuzz.engines.search` draws the numbers makes no difference to it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from xfdfuzz.engines.campaign import Run
-from xfdfuzz.engines.situation import Situation
+from xfdfuzz.engines.rules.situation import Situation
+from xfdfuzz.engines.search.campaign import Run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Argument, Domains, domains
 

@@ -1,4 +1,4 @@
-"""Guards what xfdfuzz.engines.machine relies on inside Hypothesis."""
+"""Guards what xfdfuzz.engines.search.hypothesis_machine relies on inside Hypothesis."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, RuleStrategy, initialize, rule, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy, integers
 
-from xfdfuzz.engines.fuzz import fuzz
-from xfdfuzz.engines.machine import every_example_anew
+from xfdfuzz.engines.search.hypothesis_machine import every_example_anew
+from xfdfuzz.engines.search.violations import fuzz
 from xfdfuzz.revisions import resolve
 
 

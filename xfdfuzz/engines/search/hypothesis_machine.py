@@ -4,7 +4,7 @@ This module is the only one that relies on how Hypothesis works inside; tests/te
 
 * Hypothesis evaluates the preconditions of all rules at every step and draws a flag for each; with one rule per op that
   costs more than everything else together.  So ``RuleBasedStateMachine._rules_strategy``, a strategy that gives (rule,
-  arguments), is replaced by one that draws a number among the slots of the enabled ones (:mod:`engines.selection`).
+  arguments), is replaced by one that draws a number among the slots of the enabled ones (engines/rules/selection.py).
 * Every program is drawn anew, not made from the one before: ``ConjectureRunner.generate_mutations_from()`` is left out.
 * A program that another engine has found becomes the sequence of choices that Hypothesis would have made, and is handed
   over as an entry of its example database: one under the secondary key is replayed and then shrunk.
@@ -26,10 +26,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from hypothesis.strategies import SearchStrategy
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.campaign import Campaign, NewsFound, Stats
-from xfdfuzz.engines.genome import Genome, Walker, shortened
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
-from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.search.campaign import Campaign, NewsFound, Stats
+from xfdfuzz.engines.search.genome import Genome, Walker, shortened
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
 
@@ -38,7 +38,7 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
     """Every rule as one of Hypothesis'.
 
     ``campaign`` says what is under test, counts, and decides what is news; a subclass sets it
-    (:func:`xfdfuzz.engines.fuzz.state_machine`).
+    (:func:`xfdfuzz.engines.search.violations.state_machine`).
     """
 
     campaign: ClassVar[Campaign[Any]]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines import landmarks
-from xfdfuzz.engines.landmarks import Landmark
-from xfdfuzz.engines.situation import Situation, situations
+from xfdfuzz.engines.rules.situation import Situation, situations
+from xfdfuzz.engines.search import landmarks
+from xfdfuzz.engines.search.landmarks import Landmark
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
@@ -71,7 +71,7 @@ class NotReproducibleError(Exception):
 class Stats:
     """Counts; ``seen[op, ret]`` counts how often an op class gave a result, ``engines`` what each engine executed.
 
-    ``landmarks`` is how many the scout has passed (:mod:`engines.landmarks`).
+    ``landmarks`` is how many the scout has passed (:mod:`engines.search.landmarks`).
     """
 
     examples: int = 0
@@ -229,7 +229,7 @@ class Run:
         return self._situations.now(self.kernel)
 
     def landmarks(self) -> Iterable[Landmark]:
-        """What the last op has passed (:mod:`engines.landmarks`)."""
+        """What the last op has passed (:mod:`engines.search.landmarks`)."""
         return () if self._last is None else landmarks.passed(self.kernel, self._last)
 
     def save(self) -> Any:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.campaign import Campaign, Run, Stats
-from xfdfuzz.engines.compare.lockstep import Difference, Halves, Lockstep, Pair, differences, run
-from xfdfuzz.engines.confirm import doubts
-from xfdfuzz.engines.hunt import STEPS, hunt
-from xfdfuzz.engines.minimise import reduce
-from xfdfuzz.engines.situation import Situation
+from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.lockstep import Difference, Halves, Lockstep, Pair, differences, run
+from xfdfuzz.engines.judge.minimise import reduce
+from xfdfuzz.engines.rules.situation import Situation
+from xfdfuzz.engines.search.campaign import Campaign, Run, Stats
+from xfdfuzz.engines.search.hunt import STEPS, hunt
 from xfdfuzz.invariants.core import load
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import Op

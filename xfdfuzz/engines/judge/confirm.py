@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from xfdfuzz.engines.compare.lockstep import Pair, differences
-from xfdfuzz.engines.replay import judge
+from xfdfuzz.engines.judge.lockstep import Pair, differences
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.core import load, loaded_files
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
@@ -50,7 +50,7 @@ def buckets_elsewhere(texts: Sequence[str], *revisions: Revision) -> list[list[s
         "programs": list(texts),
     }
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "xfdfuzz.engines.confirm"],
+        [sys.executable, "-P", "-m", "xfdfuzz.engines.judge.confirm"],
         input=json.dumps(request),
         capture_output=True,
         text=True,

@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from xfdfuzz.engines.campaign import Campaign, N, OutOfTime, Stats
-from xfdfuzz.engines.hunt import KINDS, Engine, imports_out_of_the_collectors_way, next_news
-from xfdfuzz.engines.interrupt import PatientInterrupt
-from xfdfuzz.engines.workers import users_errors_named
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+from xfdfuzz.engines.processes.workers import users_errors_named
+from xfdfuzz.engines.search.campaign import Campaign, N, OutOfTime, Stats
+from xfdfuzz.engines.search.hunt import KINDS, Engine, imports_out_of_the_collectors_way, next_news
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 
@@ -101,7 +101,8 @@ def hunt_together(
     on_progress: Callable[[], None],
     on_news: Callable[[N, Program, str], None],
 ) -> bool:
-    """As :func:`xfdfuzz.engines.hunt.hunt`, by ``size`` processes of a pool, which make their campaigns by ``recipe``.
+    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by ``size`` processes of a pool, which make their campaigns by
+    ``recipe``.
 
     ``seed`` gives the processes the same seeds again, not the same programs: who finds what first is a matter of time.
     After Ctrl-C the shares that are under way come to their ends.

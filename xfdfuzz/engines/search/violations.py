@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, settings
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.campaign import Campaign, Run, Stats
-from xfdfuzz.engines.confirm import doubts
-from xfdfuzz.engines.hunt import STEPS, hunt
-from xfdfuzz.engines.machine import KernelMachine
-from xfdfuzz.engines.minimise import minimise
-from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.team import hunt_together
-from xfdfuzz.engines.workers import invariant_files, load_invariants
-from xfdfuzz.engines.workers import workers as processes
+from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.minimise import minimise
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
+from xfdfuzz.engines.processes.workers import workers as processes
+from xfdfuzz.engines.search.campaign import Campaign, Run, Stats
+from xfdfuzz.engines.search.hunt import STEPS, hunt
+from xfdfuzz.engines.search.hypothesis_machine import KernelMachine
+from xfdfuzz.engines.search.parallel import hunt_together
 from xfdfuzz.invariants.core import Checker, Memory, Violation, load
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.executor import Executor

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from xfdfuzz.engines.campaign import Campaign, NewsFound
 from xfdfuzz.engines.rules import EveryRule, Rule
+from xfdfuzz.engines.search.campaign import Campaign, NewsFound
 from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
 

@@ -1,7 +1,7 @@
 """Which rule comes next, for every engine: each area of rules has its share, and within it weights count.
 
-A rule says in its declaration which list of the :class:`~xfdfuzz.engines.situation.Situation` must not be empty, so the
-enabled ones are looked up, and one number is drawn among their slots.
+A rule says in its declaration which list of the :class:`~xfdfuzz.engines.rules.situation.Situation` must not be empty,
+so the enabled ones are looked up, and one number is drawn among their slots.
 
 No program has to have everything: each belongs to a *swarm*, which does without some rules (Groce et al., "Swarm
 testing", ISSTA 2012).  What is left comes more often, and nothing else undoes what it has led to.

@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.replay import judge, steps
+from xfdfuzz.engines.judge.verdict import judge, steps
 from xfdfuzz.program.fields import Msrs
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.guest import GuestWrmsr, GuestXsetbv

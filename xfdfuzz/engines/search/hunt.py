@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from itertools import cycle
 from typing import Any, NamedTuple, Protocol
 
-from xfdfuzz.engines.campaign import Campaign, N, NotReproducibleError, OutOfTime, TurnOver
-from xfdfuzz.engines.interrupt import PatientInterrupt
-from xfdfuzz.engines.machine import search, shrunk
-from xfdfuzz.engines.scout import Scout
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+from xfdfuzz.engines.search.campaign import Campaign, N, NotReproducibleError, OutOfTime, TurnOver
+from xfdfuzz.engines.search.hypothesis_machine import search, shrunk
+from xfdfuzz.engines.search.scout import Scout
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 

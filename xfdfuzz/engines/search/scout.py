@@ -10,11 +10,11 @@ from __future__ import annotations
 from random import Random
 from typing import Any, NamedTuple
 
-from xfdfuzz.engines.campaign import Campaign, NewsFound
-from xfdfuzz.engines.genome import Gene, Genome, Walker
-from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.rules import Rule
-from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.search.campaign import Campaign, NewsFound
+from xfdfuzz.engines.search.genome import Gene, Genome, Walker
+from xfdfuzz.engines.search.landmarks import Landmark
 from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
 

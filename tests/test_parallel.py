@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz import cli
-from xfdfuzz.engines import team
-from xfdfuzz.engines.fuzz import campaign_on, fuzz
-from xfdfuzz.engines.replay import judge
-from xfdfuzz.engines.team import Recipe, Share, hunt_together
-from xfdfuzz.engines.workers import workers
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.engines.search import parallel
+from xfdfuzz.engines.search.parallel import Recipe, Share, hunt_together
+from xfdfuzz.engines.search.violations import campaign_on, fuzz
 from xfdfuzz.invariants.core import Violation
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse
@@ -33,27 +33,27 @@ def share(search: str, *known: str, recipe: Recipe = V517, examples: int = 200) 
 
 
 def test_a_share_ends_with_something_found_and_the_next_one_goes_on() -> None:
-    first = team.take(share("one"))
+    first = parallel.take(share("one"))
     bucket, text, engine = next((news.bucket, text, engine) for news, text, engine in first.found)
     assert engine == "scout"
     assert bucket in judge(parse(text), resolve("v5.17"), expectations=False).buckets
-    second = team.take(share("one"))
+    second = parallel.take(share("one"))
     assert second.found
     assert not {news.bucket for news, *_ in first.found} & {news.bucket for news, *_ in second.found}
     # a search of its own begins anew
-    assert [(n.bucket, text) for n, text, _ in team.take(share("two")).found] == [
+    assert [(n.bucket, text) for n, text, _ in parallel.take(share("two")).found] == [
         (n.bucket, text) for n, text, _ in first.found
     ]
 
 
 def test_what_others_have_found_is_no_news() -> None:
-    bucket = next(news.bucket for news, *_ in team.take(share("three")).found)
-    known = team.take(share("four", bucket))
+    bucket = next(news.bucket for news, *_ in parallel.take(share("three")).found)
+    known = parallel.take(share("four", bucket))
     assert bucket not in {news.bucket for news, *_ in known.found}
 
 
 def test_a_share_without_news_is_used_up() -> None:
-    gain = team.take(share("five", recipe=partial(campaign_on, "v7.3-cured", ()), examples=25))
+    gain = parallel.take(share("five", recipe=partial(campaign_on, "v7.3-cured", ()), examples=25))
     assert (gain.found, gain.stats.examples) == ((), 25)
     assert gain.stats.engines["scout"].steps == gain.stats.steps > 25
 

@@ -1,0 +1,1 @@
+"""Programs drawn at random, until one shows something that nothing has shown before."""
