@@ -22,9 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from hypothesis.strategies import SearchStrategy
 
 from bench.model import ContentCampaign
-from xfdfuzz.engines.search.campaign import OutOfTime
-from xfdfuzz.engines.search.hunt import STEPS
 from xfdfuzz.engines.search.hypothesis_machine import KernelMachine, every_example_anew, search_settings
+from xfdfuzz.engines.search.plan import STEPS, Budget, Spent
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 
@@ -107,27 +106,23 @@ class Replayed(SearchStrategy[Any]):
 
 def watched(revision: Revision, seed: int, examples: int) -> type[Any]:
     """The class of the watched machine, after its campaign."""
-    machine: Any = type(
-        "Watched",
-        (WatchedMachine,),
-        {"campaign": ContentCampaign(revision=revision, max_examples=examples), "drawn": []},
-    )
-    run(machine, seed)
+    machine: Any = type("Watched", (WatchedMachine,), {"campaign": ContentCampaign(revision=revision), "drawn": []})
+    with machine.campaign.after_each_example(Budget(examples=examples).spend_example):
+        run(machine, seed)
     return machine  # type: ignore[no-any-return]
 
 
 def empty(seen: Any, examples: int) -> type[RuleBasedStateMachine]:
     """The machine whose rules do nothing."""
     drawn = iter(seen.drawn)
-    left = iter(range(examples - 1))
+    budget = Budget(examples=examples)
 
     def __init__(self: Any) -> None:  # noqa: N807
         RuleBasedStateMachine.__init__(self)
         self._rules_strategy = Replayed(self, drawn)
 
     def teardown(self: Any) -> None:
-        if next(left, None) is None:
-            raise OutOfTime
+        budget.spend_example()
 
     body: dict[str, Any] = {"__init__": __init__, "teardown": teardown, "drawn": drawn}
     kinds: list[tuple[Any, list[Any]]] = [(rule, seen.every_rule), (initialize, seen.initial)]
@@ -148,7 +143,7 @@ def _named(name: str) -> Callable[..., None]:
 
 def run(machine: Any, seed: int) -> None:
     seeded(seed)(machine)
-    with suppress(OutOfTime), every_example_anew():
+    with suppress(Spent), every_example_anew():
         run_state_machine_as_test(machine, settings=search_settings(STEPS))
 
 
@@ -180,11 +175,11 @@ def main() -> None:
     gc.freeze()
     ratios = []
     for number in range(options.runs):
-        real: Any = type(
-            "Real", (KernelMachine,), {"campaign": ContentCampaign(revision=revision, max_examples=options.examples)}
-        )
+        real: Any = type("Real", (KernelMachine,), {"campaign": ContentCampaign(revision=revision)})
         idle: Any = empty(seen, options.examples)
-        ours, bare = timed(real, options.seed), timed(idle, options.seed)
+        with real.campaign.after_each_example(Budget(examples=options.examples).spend_example):
+            ours = timed(real, options.seed)
+        bare = timed(idle, options.seed)
         if next(idle.drawn, None) is not None:
             raise SystemExit("the empty machine did not draw all that the watched one drew")
         steps = real.campaign.stats.steps

@@ -16,8 +16,9 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.search.campaign import News
-from xfdfuzz.engines.search.hunt import STEPS, hunt
+from xfdfuzz.engines.search.campaign import Discovery
+from xfdfuzz.engines.search.hunt import hunt
+from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign
 from xfdfuzz.invariants.core import Checker, load
 from xfdfuzz.program.executor import Executor
@@ -31,9 +32,9 @@ CORPUS = Path("corpus")
 
 
 class ContentCampaign(ViolationCampaign):
-    """A campaign that takes nothing for news, and so never stops an example before its end."""
+    """A campaign that takes nothing for new, and so never stops an example before its end."""
 
-    def is_news(self, found: News) -> bool:
+    def is_new(self, found: Discovery) -> bool:
         return False
 
 
@@ -50,8 +51,8 @@ class RecordingRun(JudgedRun):
 class RecordingCampaign(ContentCampaign):
     """A campaign that keeps every program."""
 
-    def __init__(self, revision: Revision, examples: int) -> None:
-        super().__init__(revision=revision, max_examples=examples)
+    def __init__(self, revision: Revision) -> None:
+        super().__init__(revision=revision)
         self.programs: list[Program] = []
 
     def start(self, machine: Machine) -> RecordingRun:
@@ -60,16 +61,9 @@ class RecordingCampaign(ContentCampaign):
 
 def generated(revision: Revision, seed: int, examples: int) -> list[Program]:
     """The programs of a campaign."""
-    campaign = RecordingCampaign(revision, examples)
-    hunt(
-        campaign,
-        engine="hypothesis",
-        seed=seed,
-        seconds=None,
-        steps=STEPS,
-        on_progress=lambda: None,
-        on_news=lambda news, program, found_by: None,
-    )
+    campaign = RecordingCampaign(revision)
+    plan = Plan(seed, "hypothesis", examples=examples)
+    hunt(campaign, plan, on_progress=lambda: None, on_discovery=lambda shrunk: None)
     return campaign.programs
 
 

@@ -12,19 +12,24 @@ from contextlib import suppress
 from statistics import median
 
 from bench.model import ContentCampaign
-from xfdfuzz.engines.search.campaign import OutOfTime, Stats
-from xfdfuzz.engines.search.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
+from xfdfuzz.engines.search.hunt import KINDS, imports_out_of_the_collectors_way
+from xfdfuzz.engines.search.plan import STEPS, Budget, Spent
+from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import Revision, resolve
 
 
 def searched(engine: str, revision: Revision, seed: int, examples: int) -> tuple[Stats, float]:
     """What was executed, in how many CPU seconds."""
-    campaign = ContentCampaign(revision=revision, max_examples=examples)
-    start = time.process_time()
-    with suppress(OutOfTime), imports_out_of_the_collectors_way():
+    campaign = ContentCampaign(revision=revision)
+    budget = Budget(examples=examples, clock=time.process_time)
+    with (
+        suppress(Spent),
+        imports_out_of_the_collectors_way(),
+        campaign.after_each_example(budget.spend_example),
+    ):
         KINDS[engine](campaign, seed, STEPS).find()
-    return campaign.stats, time.process_time() - start
+    return campaign.stats, budget.elapsed
 
 
 def main() -> None:

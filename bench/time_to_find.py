@@ -10,7 +10,9 @@ import argparse
 import time
 from statistics import median
 
-from xfdfuzz.engines.search.violations import Finding, fuzz
+from xfdfuzz.engines.judge.finding import Finding
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.violations import fuzz
 from xfdfuzz.revisions import Revision, resolve
 
 
@@ -30,11 +32,11 @@ def campaign(revision: Revision, seed: int, seconds: float, until: str | None) -
             raise Found
 
     try:
-        report = fuzz(revision, seed=seed, seconds=seconds, on_finding=on_finding)
+        report = fuzz(revision, Plan(seed=seed, seconds=seconds), on_finding=on_finding)
     except Found:
         return time.monotonic() - began
     stats = report.stats
-    found = len(report.findings)
+    found = len(report.found)
     print(f"seed {seed}: {found} findings in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.0f} s")
     return None
 

@@ -19,9 +19,11 @@ import pytest
 
 from xfdfuzz import cli
 from xfdfuzz.cli.exits import EXIT_CODES
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.engines.search.campaign import Stats
-from xfdfuzz.engines.search.violations import Finding, Report
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.report import Report
+from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.core import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
@@ -494,13 +496,13 @@ def fake(monkeypatch: pytest.MonkeyPatch, *programs: str, **report: Any) -> list
     """Put an engine in place that finds the given programs; returns what it is called with."""
     calls: list[dict[str, Any]] = []
 
-    def fuzz(revision: Revision, **options: Any) -> Report:
-        calls.append({"revision": revision.label, **options})
+    def fuzz(revision: Revision, plan: Plan, **options: Any) -> Report[Finding]:
+        calls.append({"revision": revision.label, **vars(plan), **options})
         found = [finding_of(parse(text), revision) for text in programs]
         for finding in found:
             options["on_finding"](finding)
         stats = Stats(examples=1, steps=report.get("steps", 5), seconds=1.0)
-        return Report(revision, options["seed"], stats, tuple(found), report.get("interrupted", False))
+        return Report((revision,), plan, stats, tuple(found), report.get("interrupted", False))
 
     monkeypatch.setattr("xfdfuzz.engines.search.violations.fuzz", fuzz)
     return calls

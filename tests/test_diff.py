@@ -11,6 +11,7 @@ import pytest
 from xfdfuzz.engines.judge.lockstep import Pair, differences
 from xfdfuzz.engines.judge.lockstep import run as run_both
 from xfdfuzz.engines.search.differences import diff
+from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
@@ -76,7 +77,7 @@ def test_what_only_one_revision_promises_is_not_compared() -> None:
 
 @pytest.mark.parametrize("engine", ["hypothesis", "scout"])
 def test_a_revision_does_not_differ_from_itself(engine: str) -> None:
-    report = diff(pair("v7.3", "mainline"), engine=engine, seed=1, examples=40)
+    report = diff(pair("v7.3", "mainline"), Plan(seed=1, engine=engine, examples=40))
     assert report.stats.examples == 40
     assert report.found == ()
 
@@ -146,7 +147,8 @@ def test_the_command_that_repeats_names_a_file_of_the_users(run: Run) -> None:
     code, out, _ = run("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
     assert code == 0
     path = Path("same.py").resolve()
-    repeat = f"repeat: xfdfuzz diff v7.3 {path} --seed 1 --examples 5 --steps 50 --save differences --engine both"
+    options = "--seed 1 --examples 5 --steps 50 --engine both --save differences"
+    repeat = f"repeat: xfdfuzz diff v7.3 {path} {options}"
     *_, summary, last = out.splitlines()
     assert summary.startswith("v7.3 | diffed-series: 0 differences in 5 examples")
     assert last == repeat

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.engines import rules
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import minimise, shows
 from xfdfuzz.engines.rules import RULES
 from xfdfuzz.engines.rules.selection import WEIGHTS
 from xfdfuzz.engines.search.hypothesis_machine import KernelMachine
-from xfdfuzz.engines.search.violations import Finding, fuzz, state_machine
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.violations import fuzz, state_machine
 from xfdfuzz.program.ops.base import OPS
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import PATCHES, Revision, resolve
@@ -47,21 +49,23 @@ def programs(findings: list[Finding]) -> list[tuple[str, str]]:
 
 
 def test_a_seed_gives_the_same_findings_and_programs_again() -> None:
-    first = fuzz(resolve("amx-v1"), seed=7, examples=60)
-    second = fuzz(resolve("amx-v1"), seed=7, examples=60)
-    assert programs(list(first.findings)) == programs(list(second.findings))
-    assert first.findings
+    first = fuzz(resolve("amx-v1"), Plan(seed=7, engine="hypothesis", examples=60))
+    second = fuzz(resolve("amx-v1"), Plan(seed=7, engine="hypothesis", examples=60))
+    assert programs(list(first.found)) == programs(list(second.found))
+    assert first.found
     assert first.stats.coverage == second.stats.coverage
-    assert programs(list(fuzz(resolve("amx-v1"), seed=8, examples=60).findings)) != programs(list(first.findings))
+    assert programs(list(fuzz(resolve("amx-v1"), Plan(seed=8, engine="hypothesis", examples=60)).found)) != programs(
+        list(first.found)
+    )
 
 
 def test_the_reviews_warning_is_found_in_amx_v1_and_fits_in_six_ops_after_the_boot() -> None:
     known: set[str] = set()
     found: list[Finding] = []
     for seed in range(8):
-        report = fuzz(resolve("amx-v1"), seed=seed, examples=400, known=known)
-        found += [f for f in report.findings if f.violation.bucket == REVIEWS_WARNING]
-        known |= {f.violation.bucket for f in report.findings}
+        report = fuzz(resolve("amx-v1"), Plan(seed=seed, engine="hypothesis", examples=400), known=known)
+        found += [f for f in report.found if f.violation.bucket == REVIEWS_WARNING]
+        known |= {f.violation.bucket for f in report.found}
         if found:
             break
     (finding,) = found
@@ -71,17 +75,17 @@ def test_the_reviews_warning_is_found_in_amx_v1_and_fits_in_six_ops_after_the_bo
 
 
 def test_a_known_bucket_is_not_reported_again() -> None:
-    report = fuzz(resolve("amx-v1"), seed=7, examples=60)
-    buckets = {f.violation.bucket for f in report.findings}
-    again = fuzz(resolve("amx-v1"), seed=7, examples=60, known=buckets)
-    assert not buckets & {f.violation.bucket for f in again.findings}
+    report = fuzz(resolve("amx-v1"), Plan(seed=7, engine="hypothesis", examples=60))
+    buckets = {f.violation.bucket for f in report.found}
+    again = fuzz(resolve("amx-v1"), Plan(seed=7, engine="hypothesis", examples=60), known=buckets)
+    assert not buckets & {f.violation.bucket for f in again.found}
 
 
 def test_every_finding_is_a_program_that_replays_from_its_text_and_is_one_minimal() -> None:
     revision = resolve("v5.17")
-    report = fuzz(revision, seed=3, examples=150)
-    assert report.findings
-    for finding in report.findings:
+    report = fuzz(revision, Plan(seed=3, engine="hypothesis", examples=150))
+    assert report.found
+    for finding in report.found:
         again = parse(format_program(finding.program))
         assert shows(again, revision, finding.violation.bucket)
         for i in range(len(again.ops)):
@@ -96,11 +100,11 @@ def _without_op(text: str, index: int) -> list[str]:
 
 
 def test_the_kernel_before_the_series_with_its_fixes_is_clean() -> None:
-    assert not fuzz(before_the_series(), seed=1, examples=150, known=OPEN_IN_THE_HOST).findings
+    assert not fuzz(before_the_series(), Plan(seed=1, engine="hypothesis", examples=150), known=OPEN_IN_THE_HOST).found
 
 
 def test_coverage_counts_every_step() -> None:
-    stats = fuzz(before_the_series(), seed=1, examples=20).stats
+    stats = fuzz(before_the_series(), Plan(seed=1, engine="hypothesis", examples=20)).stats
     assert sum(sum(results.values()) for results in stats.coverage.values()) == stats.steps
     assert stats.examples == 20
     assert set(stats.coverage) <= set(OPS)
@@ -154,12 +158,12 @@ def test_minimise_takes_out_what_does_not_matter(junk: str) -> None:
 
 def test_a_finding_that_a_fresh_process_does_not_confirm_is_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xfdfuzz.engines.judge.confirm.buckets_elsewhere", lambda texts, revision: [[] for _ in texts])
-    report = fuzz(resolve("amx-v1"), seed=1, examples=5)
-    assert report.findings
-    assert len(report.doubts) == len(report.findings)
+    report = fuzz(resolve("amx-v1"), Plan(seed=1, engine="hypothesis", examples=5))
+    assert report.found
+    assert len(report.doubts) == len(report.found)
     assert "does not show in a fresh process" in report.doubts[0]
 
 
 def test_the_confirming_process_runs_nothing_from_the_current_directory() -> None:
     Path("json.py").write_text("raise SystemExit(9)\n")
-    assert fuzz(resolve("amx-v1"), seed=1, examples=5).doubts == ()
+    assert fuzz(resolve("amx-v1"), Plan(seed=1, engine="hypothesis", examples=5)).doubts == ()

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, RuleStrategy, initialize,
 from hypothesis.strategies import SearchStrategy, integers
 
 from xfdfuzz.engines.search.hypothesis_machine import every_example_anew
+from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import fuzz
 from xfdfuzz.revisions import resolve
 
@@ -70,9 +71,9 @@ def test_every_example_is_drawn_anew() -> None:
 
 
 def test_a_campaign_ends_soon_after_its_time() -> None:
-    """OutOfTime is a BaseException that Hypothesis must let through; were it swallowed, this would run for ever."""
+    """Spent is a BaseException that Hypothesis must let through; were it swallowed, this would run for ever."""
     start = time.monotonic()
-    report = fuzz(resolve("v5.16", ["063452fd94d1"]), seed=1, seconds=1)
+    report = fuzz(resolve("v5.16", ["063452fd94d1"]), Plan(seed=1, engine="hypothesis", seconds=1))
     assert not report.interrupted
     assert report.stats.examples
     assert time.monotonic() - start < 60

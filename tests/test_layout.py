@@ -23,6 +23,8 @@ ORDER = [
     {"cli"},
     {"__main__"},
 ]
+#: The rooms of the engines: those that stand on nothing of the others, and those that stand on them alone.
+GROUND, UPPER = {"judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 
@@ -63,6 +65,21 @@ def test_nothing_imports_upward(path: Path) -> None:
         if name.startswith("xfdfuzz.") and target != room:
             assert LEVEL[target] < LEVEL[room], f"{room} imports {name}"
         assert name.split(".")[0] not in ("strategies", "invariants"), f"{name}: import it as xfdfuzz.{name}"
+
+
+@pytest.mark.parametrize("room", sorted(GROUND | UPPER))
+def test_the_rooms_of_the_engines_have_two_floors(room: str) -> None:
+    below = set() if room in GROUND else GROUND
+    for path in (ROOT / "xfdfuzz" / "engines" / room).rglob("*.py"):
+        for name in imports(path):
+            if name.startswith("xfdfuzz.engines."):
+                assert name.split(".")[2] in below | {room}, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_every_engine_has_a_room() -> None:
+    engines = ROOT / "xfdfuzz" / "engines"
+    assert {path.parent.name for path in engines.rglob("*.py")} == GROUND | UPPER | {"engines"}
+    assert [path.name for path in engines.glob("*.py")] == ["__init__.py"]
 
 
 def test_nothing_reads_the_shared_folder() -> None:

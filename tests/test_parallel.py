@@ -17,10 +17,11 @@ from xfdfuzz import cli
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.engines.search import parallel
+from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.parallel import Recipe, Share, hunt_together
+from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import campaign_on, fuzz
 from xfdfuzz.invariants.core import Violation
-from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
@@ -29,30 +30,30 @@ V517 = partial(campaign_on, "v5.17", ())
 
 def share(search: str, *known: str, recipe: Recipe = V517, examples: int = 200) -> Share:
     """Work for this process."""
-    return Share(search, recipe, "scout", 7, 50, examples, 60.0, frozenset(known))
+    return Share(search, recipe, Plan(7, "scout", seconds=60.0, examples=examples), frozenset(known))
 
 
 def test_a_share_ends_with_something_found_and_the_next_one_goes_on() -> None:
     first = parallel.take(share("one"))
-    bucket, text, engine = next((news.bucket, text, engine) for news, text, engine in first.found)
+    bucket, text, engine = next((found.bucket, text, engine) for found, text, engine in first.found)
     assert engine == "scout"
     assert bucket in judge(parse(text), resolve("v5.17"), expectations=False).buckets
     second = parallel.take(share("one"))
     assert second.found
-    assert not {news.bucket for news, *_ in first.found} & {news.bucket for news, *_ in second.found}
+    assert not {found.bucket for found, *_ in first.found} & {found.bucket for found, *_ in second.found}
     # a search of its own begins anew
     assert [(n.bucket, text) for n, text, _ in parallel.take(share("two")).found] == [
         (n.bucket, text) for n, text, _ in first.found
     ]
 
 
-def test_what_others_have_found_is_no_news() -> None:
-    bucket = next(news.bucket for news, *_ in parallel.take(share("three")).found)
+def test_what_others_have_found_is_not_new() -> None:
+    bucket = next(found.bucket for found, *_ in parallel.take(share("three")).found)
     known = parallel.take(share("four", bucket))
-    assert bucket not in {news.bucket for news, *_ in known.found}
+    assert bucket not in {found.bucket for found, *_ in known.found}
 
 
-def test_a_share_without_news_is_used_up() -> None:
+def test_a_share_without_a_discovery_is_used_up() -> None:
     gain = parallel.take(share("five", recipe=partial(campaign_on, "v7.3-cured", ()), examples=25))
     assert (gain.found, gain.stats.examples) == ((), 25)
     assert gain.stats.engines["scout"].steps == gain.stats.steps > 25
@@ -60,31 +61,20 @@ def test_a_share_without_news_is_used_up() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_examples_and_findings_of_all_add_up(size: int) -> None:
-    found: list[tuple[Violation, Program, str]] = []
+    found: list[Shrunk[Violation]] = []
     campaign = V517()
-    campaign.known = {"permission-only-grows@guest"}
-    campaign.max_examples = 60
+    campaign.learn(["permission-only-grows@guest"])
+    plan = Plan(3, "scout", examples=60, workers=size)
     with workers(1, here_if_one=True) as pool:
-        interrupted = hunt_together(
-            campaign,
-            recipe=V517,
-            pool=pool,
-            size=size,
-            engine="scout",
-            seed=3,
-            seconds=None,
-            steps=50,
-            on_progress=lambda: None,
-            on_news=lambda news, program, engine: found.append((news, program, engine)),
-        )
+        interrupted = hunt_together(campaign, plan, lambda: None, found.append, recipe=V517, pool=pool)
     assert not interrupted
     assert campaign.stats.examples == 60
     assert campaign.stats.engines["scout"].steps == campaign.stats.steps == sum(campaign.stats.seen.values())
-    buckets = [news.bucket for news, *_ in found]
+    buckets = [one.discovery.bucket for one in found]
     assert len(buckets) == len(set(buckets)) > 1
     assert "permission-only-grows@guest" not in buckets
-    for news, program, _ in found:
-        assert news.bucket in judge(program, resolve("v5.17"), expectations=False).buckets
+    for one in found:
+        assert one.discovery.bucket in judge(one.program, resolve("v5.17"), expectations=False).buckets
 
 
 def test_two_processes_report_as_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -118,9 +108,9 @@ def test_a_users_broken_invariant_is_one_line_with_its_place(
 
 
 def test_fuzz_with_one_worker_needs_no_process() -> None:
-    report = fuzz(resolve("v5.17"), engine="scout", seed=1, examples=5, workers=1)
-    again = fuzz(resolve("v5.17"), engine="scout", seed=1, examples=5)
-    assert [f.violation for f in report.findings] == [f.violation for f in again.findings]
+    report = fuzz(resolve("v5.17"), Plan(seed=1, engine="scout", examples=5, workers=1))
+    again = fuzz(resolve("v5.17"), Plan(seed=1, engine="scout", examples=5))
+    assert [f.violation for f in report.found] == [f.violation for f in again.found]
 
 
 def test_ctrl_c_prints_and_saves_what_was_found(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from xfdfuzz.engines.explore.recall import Recall
-from xfdfuzz.engines.search.campaign import NotReproducibleError
+from xfdfuzz.engines.judge.finding import NotReproducibleError
 
 SIZE = 12
 

@@ -16,9 +16,11 @@ import pytest
 from rich.console import Console
 
 from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
-from xfdfuzz.engines.search.campaign import Effort, Stats
-from xfdfuzz.engines.search.violations import Finding, Report
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.report import Report
+from xfdfuzz.engines.search.stats import Effort, Stats
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
 from xfdfuzz.program.executor import Executor
@@ -63,10 +65,10 @@ def a_finding(revision: str = "amx-v1", **patches: list[str]) -> Finding:
     return Finding(violation, replace(program, results=verdict.results), resolved)
 
 
-def a_report(*found: Finding) -> Report:
+def a_report(*found: Finding) -> Report[Finding]:
     stats = Stats(examples=3, steps=40, seconds=2.0, seen=Counter({(KvmRun, "ok"): 4, (KvmRun, -EIO): 1}))
     stats.engines["scout"] = Effort(3, 40)
-    return Report(resolve("amx-v1"), 7, stats, found, False)
+    return Report((resolve("amx-v1"),), Plan(7), stats, found, False)
 
 
 def printed(show: Any, *args: Any) -> str:
@@ -414,7 +416,6 @@ def test_json_of_a_campaign() -> None:
         "interrupted": False,
         "doubts": [],
         "engines": {"scout": {"examples": 3, "steps": 40}},
-        "landmarks": 0,
     }
 
 

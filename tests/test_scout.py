@@ -1,4 +1,4 @@
-"""The scout: repeatable, and what it finds goes through Hypothesis and comes out the same."""
+"""The scout: repeatable, and what it finds can be shortened."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, find, settings
+from hypothesis import find
 from hypothesis.errors import NoSuchExample
-from hypothesis.stateful import run_state_machine_as_test
 
 from xfdfuzz import cli
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import shows
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.rules import RULES
 from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
 from xfdfuzz.engines.rules.situation import Situation
-from xfdfuzz.engines.search.campaign import NewsFound, OutOfTime
+from xfdfuzz.engines.search.campaign import Discovered
 from xfdfuzz.engines.search.genome import Gene, Genome, Walker, shortened
 from xfdfuzz.engines.search.hunt import BothEngines
-from xfdfuzz.engines.search.hypothesis_machine import HandedOver, choices, machine_for, search_settings, shrunk
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.scout import Scout
-from xfdfuzz.engines.search.violations import JudgedRun, Report, ViolationCampaign, fuzz
+from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign, fuzz
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import resolve
 
@@ -37,8 +38,8 @@ def campaign(*known: str, revision: str = "amx-v1") -> ViolationCampaign:
     return ViolationCampaign(revision=resolve(revision), known=set(known))
 
 
-def findings(report: Report) -> list[tuple[str, str, str]]:
-    return [(f.violation.bucket, f.engine, format_program(f.program)) for f in report.findings]
+def findings(report: Report[Finding]) -> list[tuple[str, str, str]]:
+    return [(f.violation.bucket, f.engine, format_program(f.program)) for f in report.found]
 
 
 @pytest.fixture
@@ -52,95 +53,53 @@ def test_a_seed_gives_the_same_findings_programs_and_coverage_again(
     engine: str, examples: int, short_turns: None
 ) -> None:
     revision = resolve("v7.3", revert=["b45f72177594", "10e4b5166df9"])
-    first, second = (fuzz(revision, engine=engine, seed=3, examples=examples, known=OPEN) for _ in range(2))
+    first, second = (fuzz(revision, Plan(seed=3, engine=engine, examples=examples), known=OPEN) for _ in range(2))
     assert findings(first) == findings(second)
-    assert first.findings
+    assert first.found
     assert first.stats.coverage == second.stats.coverage
     assert first.stats.engines == second.stats.engines
     assert first.stats.examples == examples
-    assert fuzz(revision, engine=engine, seed=4, examples=examples, known=OPEN).stats.coverage != first.stats.coverage
+    assert (
+        fuzz(revision, Plan(seed=4, engine=engine, examples=examples), known=OPEN).stats.coverage
+        != first.stats.coverage
+    )
 
 
 def test_both_take_turns_and_are_credited(short_turns: None) -> None:
-    stats = fuzz(resolve("v7.3"), engine="both", seed=1, examples=250, known=OPEN).stats
+    stats = fuzz(resolve("v7.3"), Plan(seed=1, engine="both", examples=250), known=OPEN).stats
     assert set(stats.engines) == {"scout", "hypothesis"}
     assert sum(effort.examples for effort in stats.engines.values()) == stats.examples
     assert sum(effort.steps for effort in stats.engines.values()) == stats.steps
 
 
-def some_news() -> list[tuple[NewsFound, Genome]]:
+def some_found() -> list[tuple[Discovered, Genome]]:
     """What a scout finds, one bucket after another."""
     looking = campaign()
     scout, found = Scout(looking, 1, 50), []
     for _ in range(8):
-        news = scout.search()
-        found.append((news, scout.genome))
-        looking.known.add(news.news.bucket)
+        discovered = scout.search()
+        found.append((discovered, scout.genome))
+        looking.learn([discovered.discovery.bucket])
     return found
 
 
-def test_the_machine_does_with_the_choices_what_the_scout_did() -> None:
-    """As the example database has them; Hypothesis only replays here."""
-    for number, (news, genome) in enumerate(some_news()):
-        looking = campaign()
-        looking.only = news.news.bucket
-        replaying = settings(
-            search_settings(len(genome.genes) + 1),
-            phases=(Phase.reuse,),
-            database=HandedOver(choices(looking, genome)),
-        )
-        with pytest.raises(NewsFound) as replayed:
-            run_state_machine_as_test(machine_for(looking), settings=replaying)
-        assert replayed.value.program == news.program, number
-
-
-def test_hypothesis_shrinks_what_it_gets_and_keeps_the_bucket() -> None:
-    for news, genome in some_news()[:4]:
-        smaller = shrunk(campaign(), genome, news.news.bucket)
-        assert smaller is not None
-        assert smaller.news.bucket == news.news.bucket
-        assert shows(smaller.program, resolve("amx-v1"), news.news.bucket)
-        assert len(smaller.program.ops) <= len(news.program.ops)
-
-
-def test_a_program_that_shows_nothing_is_not_shrunk_to_something() -> None:
-    (news, _), *_ = some_news()
-    assert shrunk(campaign(), Genome(0, 0), "no-warning@nowhere") is None
-    assert shrunk(campaign(), Genome(0, 0), news.news.bucket) is None
-
-
-def test_shortening_leaves_no_gene_out_that_matters() -> None:
-    for news, genome in some_news():
-        looking = campaign()
-        looking.only = news.news.bucket
-        short = shortened(looking, genome)
-        walker = Walker(looking)
-        assert walker.shows(short)
+def test_shortening_keeps_the_bucket_and_leaves_no_gene_out_that_matters() -> None:
+    for found, genome in some_found():
+        walker = Walker(campaign().looking_for(found.discovery.bucket))
+        short = shortened(walker, genome)
+        shown = walker.discovery(short)
+        assert shown is not None
+        assert shows(shown.program, resolve("amx-v1"), found.discovery.bucket)
         for n in range(len(short.genes)):
-            assert not walker.shows(short._replace(genes=[*short.genes[:n], *short.genes[n + 1 :]]))
+            assert walker.discovery(short._replace(genes=[*short.genes[:n], *short.genes[n + 1 :]])) is None
 
 
 def test_a_gene_that_nothing_enables_is_left_out() -> None:
-    """A program that was spliced stays legal, and its choices are those of the genes that ran."""
+    """A program that was cut stays legal."""
     enter, create = Gene(RULES["vm_enter"], (0,)), Gene(RULES["kvm_create_vm"], (0,))
     looking = campaign(revision="v7.3")
-    assert choices(looking, Genome(0, 0, (enter, create))) == choices(looking, Genome(0, 0, (create,)))
-
-
-def test_a_kept_run_is_where_its_program_leads() -> None:
-    looking = campaign(revision="v7.3")
-    looking.known |= OPEN
-    looking.max_examples = 150
-    scout = Scout(looking, 2, 50)
-    with pytest.raises(OutOfTime):
-        scout.search()
-    assert len(scout.kept) > 100
-    walker = Walker(looking)
-    for kept in scout.kept[::10]:
-        walker.power_on(kept.genome)
-        for gene in kept.genome.genes:
-            walker.perform(gene)
-        assert walker.run.save().state == kept.saved.state
+    assert Walker(looking).discovery(Genome(0, 0, (enter, create))) is None
+    assert {op.__name__ for op, _ in looking.stats.seen} == {"KvmCreateVm"}
 
 
 def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +114,7 @@ def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: py
         return now
 
     monkeypatch.setattr(JudgedRun, "situation", both)
-    stats = fuzz(resolve("v7.3"), engine="scout", seed=5, examples=150, known=OPEN).stats
+    stats = fuzz(resolve("v7.3"), Plan(seed=5, engine="scout", examples=150), known=OPEN).stats
     assert looked > stats.steps / 2
 
 
@@ -187,7 +146,7 @@ def test_where_a_swarm_has_nothing_left_any_rule_comes() -> None:
 @pytest.mark.parametrize("engine", ["scout", "hypothesis"])
 def test_both_engines_leave_out_what_a_swarm_does_without(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def executed() -> set[str]:
-        return {*fuzz(resolve("v7.3"), engine=engine, seed=1, examples=60, known=OPEN).stats.coverage}
+        return {*fuzz(resolve("v7.3"), Plan(seed=1, engine=engine, examples=60), known=OPEN).stats.coverage}
 
     assert "SoftirqKernelFpu" in executed()
     for module in ("scout", "hypothesis_machine"):
@@ -211,6 +170,7 @@ def test_the_command_says_which_engine_found_what(
     engine: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(BothEngines, "TURNS", tuple((kind, 5) for kind, _ in BothEngines.TURNS))
     arguments = ["fuzz", "--revision", "v5.17", "--engine", engine, "--seed", "1", "--examples", "10"]
     assert cli.main([*arguments, "--format", "json"]) == 1
     captured = capsys.readouterr()

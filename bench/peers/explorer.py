@@ -13,8 +13,8 @@ from bench.peers import scope
 from xfdfuzz.engines.explore import expand
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore
 from xfdfuzz.engines.explore.search import Limits
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.processes.workers import workers
-from xfdfuzz.engines.search.violations import Finding
 from xfdfuzz.invariants.core import load
 from xfdfuzz.revisions import resolve
 

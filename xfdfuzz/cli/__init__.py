@@ -13,12 +13,12 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-from xfdfuzz.cli import bench, bisect, conform, diff, explore, fuzz, listing, matrix, new, replay
+from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay
 from xfdfuzz.cli.arguments import Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, complain, reason
 
 #: The modules of the commands, in the order of the help.
-COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, bench, new)
+COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

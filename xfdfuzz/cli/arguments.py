@@ -7,10 +7,13 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES
 from xfdfuzz.engines import ENGINES
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.search.plan import Plan
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -78,7 +81,7 @@ def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_search(command: argparse.ArgumentParser, save: str) -> None:
-    """The options of a search: its seed, its end, how long its examples get, and where its results are saved."""
+    """The options of a search: its seed, its end, how long its examples get, what searches, where its results go."""
     seed = random.SystemRandom().randrange(1 << 32)
     command.add_argument(
         "--seed", type=natural, default=seed, metavar="N", help="repeat the run with this seed (default: random)"
@@ -90,19 +93,16 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
     limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
     command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
     command.add_argument(
-        "--save", type=directory, default=Path(save), metavar="DIR", help=f"where results go (default: {save})"
-    )
-
-
-def add_engine(
-    command: argparse.ArgumentParser, default: str = "both", choices: tuple[str, ...] = ENGINES, also: str = ""
-) -> None:
-    """The option that chooses what searches."""
-    command.add_argument(
         "--engine",
-        choices=choices,
-        default=default,
-        help=f"what searches: Hypothesis, the scout, which is faster, or both in turns{also} (default: {default})",
+        choices=ENGINES,
+        default="both",
+        help="what searches: Hypothesis, the scout, which is faster, or both in turns (default: both)",
+    )
+    command.add_argument(
+        "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
+    )
+    command.add_argument(
+        "--save", type=directory, default=Path(save), metavar="DIR", help=f"where results go (default: {save})"
     )
 
 
@@ -119,11 +119,26 @@ def add_known(command: argparse.ArgumentParser) -> None:
     )
 
 
+def plan(args: argparse.Namespace) -> Plan:
+    """What the options of a search ask for."""
+    from xfdfuzz.engines.search.plan import Plan
+
+    return Plan(
+        seed=args.seed,
+        engine=args.engine,
+        steps=args.steps,
+        seconds=None if args.examples else args.time,
+        examples=args.examples,
+        workers=args.workers,
+    )
+
+
 def search_options(args: argparse.Namespace) -> list[str]:
     """The options of a search, and the users' invariants, as words of a command line that repeats it."""
     limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
-    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), "--save", str(args.save), *files]
+    how = ["--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
+    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, "--save", str(args.save), *files]
 
 
 def natural(text: str) -> int:

@@ -8,13 +8,14 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_engine, add_search, search_options
+from xfdfuzz.cli.arguments import Commands, add_command, add_search, plan, search_options
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.saving import Saver, judgement
 
 if TYPE_CHECKING:
+    from xfdfuzz.engines.judge.finding import Discrepancy
     from xfdfuzz.engines.judge.lockstep import Pair
-    from xfdfuzz.engines.search.differences import DiffReport, Discrepancy
+    from xfdfuzz.engines.search.report import Report
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +24,6 @@ def add(commands: Commands) -> None:
     command.add_argument("first", metavar="R1", help="a revision: a name, a label, a file *.py")
     command.add_argument("second", metavar="R2", help="the one to hold against it")
     add_search(command, save="differences")
-    add_engine(command)
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -35,16 +35,16 @@ def _diff(args: argparse.Namespace) -> int:
     pair = Pair(first, second)
     saver: Saver[Discrepancy] = Saver(args.save, differences.save)
     both = [first.address, second.address]
-    repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args), "--engine", args.engine])
+    repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
     report = _search(args, pair, saver, repeat)
     if args.format == "json":
         machine.write(differences.as_object(report), sys.stdout)
     else:
         differences.report(terminal.console(sys.stdout), report, repeat)
-    return judgement(report, report.found)
+    return judgement(report)
 
 
-def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> DiffReport:
+def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> Report[Discrepancy]:
     """Search; every difference is saved before anything is said about it."""
     from xfdfuzz.engines.search.differences import diff
     from xfdfuzz.report import terminal
@@ -53,24 +53,10 @@ def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], rep
     err = terminal.console(sys.stderr)
     label = f"{pair.first.label} | {pair.second.label}"
     terminal.line(err, f"{label}: seed {args.seed}; repeat: {repeat}")
-    saved: dict[str, Discrepancy] = {}
     with Progress(err, label) as progress:
 
         def on_found(found: Discrepancy) -> None:
-            bucket = found.difference.bucket
-            saved[bucket] = saver.save(found)
-            terminal.line(err, ("found ", "bold"), bucket, f", saved {saved[bucket].file}")
+            terminal.line(err, ("found ", "bold"), found.bucket, f", saved {saver.save(found).file}")
 
-        report = diff(
-            pair,
-            engine=args.engine,
-            seed=args.seed,
-            seconds=None if args.examples else args.time,
-            examples=args.examples,
-            steps=args.steps,
-            on_progress=progress.update,
-            on_found=on_found,
-        )
-    # Ctrl-C may have come between the difference and its file
-    found = tuple(saved.get(one.difference.bucket) or saver.save(one) for one in report.found)
-    return replace(report, found=found)
+        report = diff(pair, plan(args), on_progress=progress.update, on_found=on_found)
+    return replace(report, found=tuple(map(saver.save, report.found)))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xfdfuzz.engines.explore.exploration import Exploration
     from xfdfuzz.engines.explore.search import Search
-    from xfdfuzz.engines.search.violations import Finding
+    from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -115,25 +115,22 @@ def _run(
     from xfdfuzz.revisions import resolve
 
     revision = resolve(search.task.revision)
-    saved: dict[str, Finding] = {}
     limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
     buckets = known_buckets(known, revision, err)
-    with Progress(err, f"{revision.label} {search.task.scope}") as progress:
-
-        def on_finding(finding: Finding) -> None:
-            saved[finding.violation.bucket] = saver.save(finding)
-            progress.found(saved[finding.violation.bucket])
-
-        with users_errors_named(), workers(args.workers, here_if_one=True) as pool:
-            report = explore(
-                search,
-                pool,
-                limits,
-                known=buckets,
-                on_progress=lambda now: progress.show(lambda: exploration.progress(now)),
-                on_finding=on_finding,
-            )
-    findings = tuple(saved.get(found.violation.bucket) or saver.save(found) for found in report.findings)
+    with (
+        Progress(err, f"{revision.label} {search.task.scope}") as progress,
+        users_errors_named(),
+        workers(args.workers, here_if_one=True) as pool,
+    ):
+        report = explore(
+            search,
+            pool,
+            limits,
+            known=buckets,
+            on_progress=lambda now: progress.show(lambda: exploration.progress(now)),
+            on_finding=lambda finding: progress.found(saver.save(finding)),
+        )
+    findings = tuple(map(saver.save, report.findings))
     lassos = tuple(replace(lasso, finding=saver.save(lasso.finding)) for lasso in report.lassos)
     return replace(report, findings=findings, lassos=lassos)
 

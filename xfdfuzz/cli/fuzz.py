@@ -9,16 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import (
-    Commands,
-    add_command,
-    add_engine,
-    add_known,
-    add_revisions,
-    add_search,
-    positive,
-    search_options,
-)
+from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.saving import Saver, judgement
@@ -26,7 +17,8 @@ from xfdfuzz.cli.saving import Saver, judgement
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from xfdfuzz.engines.search.violations import Finding, Report
+    from xfdfuzz.engines.judge.finding import Finding
+    from xfdfuzz.engines.search.report import Report
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -36,10 +28,6 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found")
     add_revisions(command, "default: amx-v1")
     add_search(command, save="findings")
-    add_engine(command)
-    command.add_argument(
-        "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
-    )
     add_known(command)
 
 
@@ -60,7 +48,7 @@ def _fuzz(args: argparse.Namespace) -> int:
             machine.write(machine.campaign(report), sys.stdout)
         else:
             terminal.campaign(out, report, _repeat_command(args, revision), args.invariants)
-        code = max(code, judgement(report, report.findings))
+        code = max(code, judgement(report))
         if report.interrupted:
             break
     return code
@@ -68,36 +56,23 @@ def _fuzz(args: argparse.Namespace) -> int:
 
 def _campaign(
     args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: Saver[Finding], err: Console
-) -> Report:
+) -> Report[Finding]:
     """Fuzz one revision; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.search.violations import fuzz
     from xfdfuzz.report import terminal
     from xfdfuzz.report.progress import Progress
 
-    saved: dict[str, Finding] = {}
     terminal.line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
     buckets = known_buckets(known, revision, err)
     with Progress(err, revision.label) as progress:
-
-        def on_finding(finding: Finding) -> None:
-            saved[finding.violation.bucket] = saver.save(finding)
-            progress.found(saved[finding.violation.bucket])
-
         report = fuzz(
             revision,
-            engine=args.engine,
-            workers=args.workers,
-            seed=args.seed,
-            seconds=None if args.examples else args.time,
-            examples=args.examples,
-            steps=args.steps,
+            plan(args),
             known=buckets,
             on_progress=progress.update,
-            on_finding=on_finding,
+            on_finding=lambda finding: progress.found(saver.save(finding)),
         )
-    # Ctrl-C may have come between the finding and its file
-    findings = [saved.get(f.violation.bucket) or saver.save(f) for f in report.findings]
-    return replace(report, findings=tuple(findings))
+    return replace(report, found=tuple(map(saver.save, report.found)))
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
@@ -105,5 +80,4 @@ def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    how = ["--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
-    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), *how, *known])
+    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), *known])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 
 if TYPE_CHECKING:
-    from xfdfuzz.report.machine import Searched
+    from xfdfuzz.engines.search.report import Report
 
-#: A dataclass with a field ``file``.
+#: A frozen dataclass with a field ``file``.
 F = TypeVar("F", bound=Any)
 
 
 class Saver(Generic[F]):
-    """Saves results in a directory.  What cannot be saved, and why, is told once: a full disk stays full.
+    """Saves results in a directory, each once.  What cannot be saved, and why, is told once: a full disk stays full.
 
     Raises BadInput at once where nothing can be saved.
     """
@@ -27,6 +27,7 @@ class Saver(Generic[F]):
 
         self._directory = directory
         self._save = save
+        self._saved: dict[F, F] = {}
         self._told = False
         try:
             check_directory(directory)
@@ -35,6 +36,11 @@ class Saver(Generic[F]):
 
     def save(self, found: F) -> F:
         """The result with its file.  If the disk is full by now it is printed all the same; the exit code tells."""
+        if found not in self._saved:
+            self._saved[found] = self._written(found)
+        return self._saved[found]
+
+    def _written(self, found: F) -> F:
         try:
             return replace(found, file=self._save(found, self._directory))
         except OSError as error:
@@ -44,12 +50,12 @@ class Saver(Generic[F]):
             return found
 
 
-def judgement(report: Searched, found: Sequence[F]) -> int:
+def judgement(report: Report[Any]) -> int:
     """The exit code of a search; why a result cannot be relied on is told."""
     for doubt in report.doubts:
         complain(doubt, NOT_JUDGED)
     if report.interrupted or report.doubts or not report.stats.steps:
         return NOT_JUDGED
-    if any(one.file is None for one in found):
+    if any(one.file is None for one in report.found):
         return BAD_INPUT
-    return VIOLATION if found else CLEAN
+    return VIOLATION if report.found else CLEAN

@@ -81,6 +81,12 @@ def format_ret(ret: int | str) -> str:
     return str(ret)
 
 
+def result_class(ret: int | str) -> str:
+    """A result without its details: a number stays, a new object (``vm0``) is ``ok``."""
+    text = format_ret(ret)
+    return "ok" if text.rstrip("0123456789") in ("vm", "v", "t") else text
+
+
 @dataclass(slots=True)
 class Step:
     """One executed op: the system before, the op, its result, what the kernel reported, the system after.

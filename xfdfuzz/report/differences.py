@@ -7,21 +7,20 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
+from xfdfuzz.engines.judge.finding import Discrepancy
 from xfdfuzz.engines.judge.lockstep import Compared, Pair, run
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.search.report import Report
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import format_op, format_program
 from xfdfuzz.report import machine
 from xfdfuzz.report.findings import save_text
 from xfdfuzz.report.terminal import line, total
 from xfdfuzz.revisions import Revision
-
-if TYPE_CHECKING:  # the engine imports Hypothesis, which a report does not need
-    from xfdfuzz.engines.search.differences import DiffReport, Discrepancy
 
 
 def save(found: Discrepancy, directory: Path) -> Path:
@@ -62,11 +61,11 @@ def _expectations(program: Program, revision: Revision) -> Iterator[Expectation]
             yield Expectation(revision.name, "result", op=number, result=result)
 
 
-def report(out: Console, report: DiffReport, repeat: str) -> None:
+def report(out: Console, report: Report[Discrepancy], repeat: str) -> None:
     """Every difference with its program, and the sum of it last."""
     for found in report.found:
         _discrepancy(out, found)
-    total(out, f"{report.pair.first.label} | {report.pair.second.label}", len(report.found), "difference", report)
+    total(out, report, "difference")
     line(out, f"repeat: {repeat}")
 
 
@@ -108,10 +107,10 @@ def revision_options(pair: Pair) -> list[str]:
     return [word for revision in pair for word in ("--revision", revision.address)]
 
 
-def as_object(report: DiffReport) -> dict[str, Any]:
+def as_object(report: Report[Discrepancy]) -> dict[str, Any]:
     """The whole search as one object."""
     return {
-        "revisions": [revision.label for revision in report.pair],
+        "revisions": [revision.label for revision in report.revisions],
         **machine.search(report),
         "differences": [_difference(found) for found in report.found],
     }

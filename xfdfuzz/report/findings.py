@@ -9,14 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import CONTROL, format_program
 from xfdfuzz.revisions import Revision
-
-if TYPE_CHECKING:  # the engine imports Hypothesis, which replaying does not need
-    from xfdfuzz.engines.search.violations import Finding
 
 
 def check_directory(directory: Path) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, TextIO
 
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import Verdict
+from xfdfuzz.engines.search.report import Report
 from xfdfuzz.report import findings
-
-if TYPE_CHECKING:
-    from xfdfuzz.engines.search.campaign import Stats
-    from xfdfuzz.engines.search.violations import Finding, Report
 
 
 def write(value: dict[str, Any], stream: TextIO) -> None:
@@ -19,42 +17,21 @@ def write(value: dict[str, Any], stream: TextIO) -> None:
     print(json.dumps(value), file=stream, flush=True)
 
 
-def campaign(report: Report) -> dict[str, Any]:
+def campaign(report: Report[Finding]) -> dict[str, Any]:
     """What a fuzz run on one revision did."""
     return {
-        "revision": report.revision.label,
+        "revision": report.label,
         **search(report),
         "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
-        "landmarks": report.stats.landmarks,
-        "findings": [finding(found) for found in report.findings],
+        "findings": [finding(found) for found in report.found],
     }
 
 
-class Searched(Protocol):
-    """What every search reports."""
-
-    @property
-    def seed(self) -> int:
-        """To repeat it."""
-
-    @property
-    def stats(self) -> Stats:
-        """What was executed."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why a result cannot be relied on."""
-
-
-def search(report: Searched) -> dict[str, Any]:
+def search(report: Report[Any]) -> dict[str, Any]:
     """What a search did, whatever it looked for."""
     stats = report.stats
     return {
-        "seed": report.seed,
+        "seed": report.plan.seed,
         "examples": stats.examples,
         "steps": stats.steps,
         "seconds": round(stats.seconds, 3),

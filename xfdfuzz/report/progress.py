@@ -5,17 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from xfdfuzz.engines.judge.finding import Finding
+from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.report import terminal
-
-if TYPE_CHECKING:
-    from xfdfuzz.engines.search.campaign import Stats
-    from xfdfuzz.engines.search.violations import Finding
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
 _TERMINAL, _ELSEWHERE = 0.25, 5.0

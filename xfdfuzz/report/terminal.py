@@ -9,12 +9,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import Judged, Verdict, judge
+from xfdfuzz.engines.search.report import Report
 from xfdfuzz.invariants.core import INVARIANTS, SEVERITIES, Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.ops import OPS
@@ -24,10 +26,6 @@ from xfdfuzz.program.text import format_op
 from xfdfuzz.report import findings
 from xfdfuzz.report.changes import changes
 from xfdfuzz.report.listing import COLUMNS, Row, cell
-
-if TYPE_CHECKING:
-    from xfdfuzz.engines.search.violations import Finding, Report
-    from xfdfuzz.report.machine import Searched
 
 #: Prose is not set wider than this: long lines are hard to read.
 _PROSE = 100
@@ -125,26 +123,26 @@ def severity(violation: Violation) -> Text:
     return Text(violation.severity, _SEVERITY[violation.severity])
 
 
-def campaign(out: Console, report: Report, repeat: str, invariants: Sequence[Path] = ()) -> None:
+def campaign(out: Console, report: Report[Finding], repeat: str, invariants: Sequence[Path] = ()) -> None:
     """A whole fuzz run: coverage, findings, and the sum of it last, where a terminal shows it."""
     coverage(out, report)
-    for found in report.findings:
+    for found in report.found:
         finding(out, found, invariants)
-    if report.findings:
-        _overview(out, report.findings)
-    total(out, report.revision.label, len(report.findings), "finding", report)
+    if report.found:
+        _overview(out, report.found)
+    total(out, report, "finding")
     line(out, f"repeat: {repeat}")
 
 
-def total(out: Console, label: str, count: int, noun: str, report: Searched) -> None:
+def total(out: Console, report: Report[Any], noun: str) -> None:
     """What a search found and did, in a line."""
-    stats = report.stats
+    stats, count = report.stats, len(report.found)
     line(out)
     line(
         out,
-        (f"{label}: ", "bold"),
+        (f"{report.label}: ", "bold"),
         (f"{count} {noun}{'' if count == 1 else 's'}", "bold red" if count else "bold green"),
-        f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.seed}",
+        f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.plan.seed}",
         (" (interrupted)" if report.interrupted else "", "yellow"),
     )
     if len(stats.engines) > 1:
@@ -162,12 +160,11 @@ def _overview(out: Console, found: Sequence[Finding]) -> None:
     table(out, ("severity", "ops", "bucket"), rows)
 
 
-def coverage(out: Console, report: Report) -> None:
+def coverage(out: Console, report: Report[Any]) -> None:
     """How often each op gave each result, and the ops that never ran: those are a gap in the campaign."""
     seen = report.stats.coverage
     line(out)
-    landmarks = f", {report.stats.landmarks} landmarks" if report.stats.landmarks else ""
-    line(out, (f"coverage: {report.stats.pairs} pairs of op and result{landmarks}", "bold"))
+    line(out, (f"coverage: {report.stats.pairs} pairs of op and result", "bold"))
     rows = [
         (op, "  ".join(f"{result} {count}" for result, count in seen[op].most_common())) for op in OPS if seen.get(op)
     ]

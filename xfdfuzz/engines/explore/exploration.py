@@ -16,13 +16,13 @@ from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.states import Hop
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import invariant_files
-from xfdfuzz.engines.search.campaign import result_class
-from xfdfuzz.engines.search.violations import Finding
 from xfdfuzz.invariants.core import Invariant, Violation, select
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import result_class
 from xfdfuzz.revisions import Revision, resolve
 from xfdfuzz.strategies.scopes import SCOPES, Scope
 

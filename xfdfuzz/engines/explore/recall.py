@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from xfdfuzz.arch.cstruct import merged, reader
 from xfdfuzz.arch.traced import Place
-from xfdfuzz.engines.search.campaign import NotReproducibleError
+from xfdfuzz.engines.judge.finding import NotReproducibleError
 
 T = TypeVar("T")
 #: The bytes at a node's places.

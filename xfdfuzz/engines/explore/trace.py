@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from xfdfuzz.engines.explore.expand import Expander
 from xfdfuzz.engines.explore.states import Hop
-from xfdfuzz.engines.search.campaign import NotReproducibleError
+from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 

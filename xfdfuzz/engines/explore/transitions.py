@@ -18,7 +18,7 @@ from xfdfuzz.engines.explore.canonical import clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import Packing, Patch
 from xfdfuzz.engines.explore.recall import Recall
-from xfdfuzz.engines.search.campaign import NotReproducibleError
+from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.invariants.core import InvariantError, Selection, StateBroken, View, Violation
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event

@@ -10,10 +10,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
+from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.rules.situation import Situation
-from xfdfuzz.engines.search.campaign import Run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Argument, Domains, domains
 
@@ -56,13 +56,30 @@ def on(condition: str, **arguments: Argument) -> Callable[[_F], _F]:
     return declare
 
 
+class Running(Protocol):
+    """The program that rules append ops to."""
+
+    @property
+    def machine(self) -> Machine:
+        """What it runs on."""
+
+    def execute(self, op: Op) -> None:
+        """Execute and judge an op; may raise to end the program."""
+
+    def situation(self) -> Situation:
+        """Who can do what now."""
+
+    def finish(self) -> None:
+        """The program is over: judge what it leaves behind; may raise as :meth:`execute` does."""
+
+
 class Rules:
     """The running program, and who can do what now."""
 
     #: How much of the time an area gets beside the others that have an enabled rule.
     SHARE: ClassVar[int] = 1
 
-    run: Run
+    run: Running
     domains: Domains
 
     def __init__(self, *arguments: Any) -> None:
@@ -76,14 +93,14 @@ class Rules:
             self._now = self.run.situation()
         return self._now
 
-    def go_on(self, run: Run) -> None:
+    def go_on(self, run: Running) -> None:
         """Be where a run is."""
         self.run = run
         self.domains = domains(run.machine)
         self._now = None
 
     def do(self, op: Op) -> None:
-        """Execute and judge one op; a violation that is news raises."""
+        """Execute and judge one op; something new raises."""
         self.run.execute(op)
         self._now = None
 

@@ -4,47 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.finding import Discrepancy
 from xfdfuzz.engines.judge.lockstep import Difference, Halves, Lockstep, Pair, differences, run
 from xfdfuzz.engines.judge.minimise import reduce
+from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
 from xfdfuzz.engines.rules.situation import Situation
-from xfdfuzz.engines.search.campaign import Campaign, Run, Stats
-from xfdfuzz.engines.search.hunt import STEPS, hunt
+from xfdfuzz.engines.search.campaign import Campaign, Run
+from xfdfuzz.engines.search.hunt import Shrunk
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.report import Report
+from xfdfuzz.engines.search.session import search
+from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.core import load
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """A difference with the plainest program that shows it, which has the first revision's results.
-
-    ``also`` is what else the same op shows, such as the reports that come with a result.
-    """
-
-    difference: Difference
-    program: Program
-    pair: Pair
-    also: tuple[Difference, ...] = ()
-    file: Path | None = None
-
-
-@dataclass(frozen=True)
-class DiffReport:
-    """What a search of two revisions came to; ``doubts`` are reasons not to rely on a difference."""
-
-    pair: Pair
-    seed: int
-    stats: Stats
-    found: tuple[Discrepancy, ...]
-    interrupted: bool
-    doubts: tuple[str, ...] = ()
+from xfdfuzz.revisions import resolve
 
 
 @dataclass(kw_only=True)
@@ -125,44 +105,32 @@ class PairedRun(Run):
         self.go_back(saved.ops)
 
 
+def campaign_on(addresses: tuple[str, str], invariants: tuple[str, ...]) -> DifferenceCampaign:
+    """A campaign on the revisions with these addresses, in whatever process; ``invariants`` are the users' files."""
+    load_invariants(invariants)
+    first, second = map(resolve, addresses)
+    return DifferenceCampaign(pair=Pair(first, second))
+
+
 def diff(
     pair: Pair,
-    *,
-    engine: str = "hypothesis",
-    seed: int,
-    seconds: float | None = None,
-    examples: int | None = None,
-    steps: int = STEPS,
+    plan: Plan,
     on_progress: Callable[[Stats, list[Discrepancy]], None] = lambda stats, found: None,
     on_found: Callable[[Discrepancy], None] = lambda discrepancy: None,
-) -> DiffReport:
-    """Search two revisions for differences until time or examples are used up.
+) -> Report[Discrepancy]:
+    """Search two revisions for differences as planned.
 
-    Every distinct one is shrunk once and given to ``on_found`` at once.  The same seed gives the same programs.
+    Every distinct one is shrunk once and given to ``on_found`` at once.
     """
     load()
-    campaign = DifferenceCampaign(pair=pair, max_examples=examples)
-    found: list[Discrepancy] = []
+    campaign = DifferenceCampaign(pair=pair)
 
-    def on_news(difference: Difference, program: Program, _: str) -> None:
-        same_op = [d for d in differences(program, pair) if d.step == difference.step]
-        also = tuple(d for d in same_op if d != difference and campaign.is_news(d))
-        campaign.known |= {d.bucket for d in also}
-        found.append(Discrepancy(difference, program, pair, also))
-        on_found(found[-1])
+    def discrepancy(shrunk: Shrunk[Difference]) -> Discrepancy:
+        difference = shrunk.discovery
+        same_op = [d for d in differences(shrunk.program, pair) if d.step == difference.step]
+        also = tuple(d for d in same_op if d != difference and campaign.is_new(d))
+        campaign.learn(d.bucket for d in also)
+        return Discrepancy(difference, shrunk.program, pair, also)
 
-    interrupted = hunt(
-        campaign,
-        engine=engine,
-        seed=seed,
-        seconds=seconds,
-        steps=steps,
-        on_progress=lambda: on_progress(campaign.stats, found),
-        on_news=on_news,
-    )
-    try:
-        unsure = doubts([(one.difference.bucket, one.program) for one in found], *pair)
-    except KeyboardInterrupt:
-        interrupted = True
-        unsure = ["interrupted before a fresh process had confirmed the differences"]
-    return DiffReport(pair, seed, campaign.stats, tuple(found), interrupted, tuple(unsure))
+    recipe = partial(campaign_on, (pair.first.address, pair.second.address), invariant_files())
+    return search(campaign, plan, tuple(pair), discrepancy, recipe, on_progress, on_found)

@@ -1,7 +1,7 @@
-"""Programs before they meet a state: rules and the small numbers they get, as an engine keeps and changes them.
+"""Programs before they meet a state: rules and the small numbers they get, as the scout keeps them.
 
-What a number means is looked up when its rule runs, so a program that was cut, spliced or changed stays legal: a rule
-that nothing enables at its place is left out.
+What a number means is looked up when its rule runs, so a program that was cut stays legal: a rule that nothing enables
+at its place is left out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from xfdfuzz.engines.rules import EveryRule, Rule
-from xfdfuzz.engines.search.campaign import Campaign, NewsFound
+from xfdfuzz.engines.search.campaign import Campaign, Discovered
 from xfdfuzz.strategies.boots import BOOTS
 from xfdfuzz.strategies.machines import MACHINES
 
@@ -38,44 +38,39 @@ class Walker(EveryRule):
         self._campaign = campaign
 
     def power_on(self, genome: Genome) -> None:
-        """Be where the genome's first gene comes; a violation in the boot that is news raises."""
+        """Be where the genome's first gene comes; raises Discovered for something new in the boot."""
         self.go_on(self._campaign.begin(MACHINES[genome.machine], BOOTS[genome.boot]))
-
-    def resume(self, genome: Genome, saved: Any) -> None:
-        """Be where a run of the genome once was."""
-        self.go_on(self._campaign.resume(MACHINES[genome.machine], saved))
 
     def enabled(self, rule: Rule) -> bool:
         """Whether it can be performed now."""
         return rule.condition in self.now.possible
 
     def perform(self, gene: Gene) -> None:
-        """Execute what it means now; a violation that is news raises."""
+        """Execute what it means now; raises Discovered for something new."""
         gene.rule.method(self, *gene.arguments)
 
-    def shows(self, genome: Genome) -> bool:
-        """Whether a whole program shows something that is news."""
+    def discovery(self, genome: Genome) -> Discovered | None:
+        """What a whole program shows that is new, and the ops up to it; None if there is nothing."""
         try:
             self.power_on(genome)
             for gene in genome.genes:
                 if self.enabled(gene.rule):
                     self.perform(gene)
             self.run.finish()
-        except NewsFound:
-            return True
-        return False
+        except Discovered as found:
+            return found
+        return None
 
 
-def shortened(campaign: Campaign[Any], genome: Genome) -> Genome:
-    """What is left when no gene can be left out without losing the news; ``genome`` itself must show some."""
-    walker = Walker(campaign)
+def shortened(walker: Walker, genome: Genome) -> Genome:
+    """What is left when no gene can be left out without losing the discovery; ``genome`` itself must show one."""
     genes = list(genome.genes)
     length = max(len(genes) // 2, 1)
     while True:
         before = len(genes)
         for start in range(before - length, -length, -length):
             fewer = genes[: max(start, 0)] + genes[start + length :]
-            if walker.shows(genome._replace(genes=fewer)):
+            if walker.discovery(genome._replace(genes=fewer)):
                 genes = fewer
         if length == 1 and len(genes) == before:
             return genome._replace(genes=tuple(genes))

@@ -1,41 +1,41 @@
-"""The search itself: an engine finds programs, every distinct news of a campaign is shrunk once and handed out."""
+"""The search itself: an engine finds programs, every distinct discovery is shrunk once, confirmed and handed out."""
 
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import cycle
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol
 
+from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
-from xfdfuzz.engines.search.campaign import Campaign, N, NotReproducibleError, OutOfTime, TurnOver
-from xfdfuzz.engines.search.hypothesis_machine import search, shrunk
+from xfdfuzz.engines.search.campaign import Campaign, D
+from xfdfuzz.engines.search.genome import Genome, Walker, shortened
+from xfdfuzz.engines.search.hypothesis_machine import search
+from xfdfuzz.engines.search.plan import Budget, Plan, Spent
 from xfdfuzz.engines.search.scout import Scout
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 
-#: Default length of an example, in rules.
-STEPS = 50
-
 
 class Found(NamedTuple):
-    """A program that shows something new, the bucket of it, and the name of the engine that found it."""
+    """A program that shows something new, the bucket of it, and the name of the engine that found it.
+
+    ``genome`` are the rules that made the program, if the engine knows them.
+    """
 
     program: Program
     bucket: str
     engine: str
+    genome: Genome | None = None
 
 
 class Engine(Protocol):
     """What finds programs for a campaign.  The same seed finds the same ones in the same order."""
 
     def find(self) -> Found:
-        """The next program that shows something new; raises OutOfTime when the campaign is over."""
-
-    def shrink(self, found: Found) -> Program:
-        """What the engine can do for the program it found last, before minimise() gets it."""
+        """The next program that shows something new; raises what ends an example."""
 
 
 class HypothesisEngine:
@@ -53,15 +53,11 @@ class HypothesisEngine:
             with self._campaign.stats.credited(self.name):
                 found = search(self._campaign, seed, self._steps)
             if found is not None:
-                return Found(found.program, found.news.bucket, self.name)
-
-    def shrink(self, found: Found) -> Program:
-        """Nothing: minimise() takes less time than Hypothesis would."""
-        return found.program
+                return Found(found.program, found.discovery.bucket, self.name)
 
 
 class ScoutEngine:
-    """The scout searches, Hypothesis shrinks."""
+    """The scout searches."""
 
     name = "scout"
 
@@ -72,12 +68,7 @@ class ScoutEngine:
         """The scout goes on where it was."""
         with self._campaign.stats.credited(self.name):
             found = self._scout.search()
-        return Found(found.program, found.news.bucket, self.name)
-
-    def shrink(self, found: Found) -> Program:
-        """Hand the program over to Hypothesis."""
-        smaller = shrunk(self._campaign, self._scout.genome, found.bucket)
-        return found.program if smaller is None else smaller.program
+        return Found(found.program, found.discovery.bucket, self.name, self._scout.genome)
 
 
 class BothEngines:
@@ -88,20 +79,23 @@ class BothEngines:
 
     def __init__(self, campaign: Campaign[Any], seed: int, steps: int) -> None:
         self._campaign = campaign
-        self._turns = cycle([(kind(campaign, seed, steps), examples) for kind, examples in self.TURNS])
-        self._engine: Engine
+        self._engines = cycle([(kind(campaign, seed, steps), examples) for kind, examples in self.TURNS])
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._engine, examples = next(self._engines)
+        self._turn = Budget(examples=examples)
 
     def find(self) -> Found:
-        """Whatever comes first."""
+        """Whatever comes first; a discovery does not end a turn."""
         while True:
-            self._engine, examples = next(self._turns)
-            self._campaign.turn_ends = self._campaign.stats.examples + examples
-            with suppress(TurnOver):
-                return self._engine.find()
-
-    def shrink(self, found: Found) -> Program:
-        """As the engine that found it would."""
-        return self._engine.shrink(found)
+            try:
+                with self._campaign.after_each_example(self._turn.spend_example):
+                    return self._engine.find()
+            except Spent as spent:
+                if spent.budget is not self._turn:
+                    raise
+            self._begin_turn()
 
 
 #: By the names that the command line has for them.
@@ -112,43 +106,37 @@ KINDS: dict[str, Callable[[Campaign[Any], int, int], Engine]] = {
 }
 
 
+class Shrunk(NamedTuple, Generic[D]):
+    """A discovery as its own plainest program shows it, and the name of the engine that came across it."""
+
+    discovery: D
+    program: Program
+    engine: str
+
+
 def hunt(
-    campaign: Campaign[N],
-    *,
-    engine: str,
-    seed: int,
-    seconds: float | None,
-    steps: int,
+    campaign: Campaign[D],
+    plan: Plan,
     on_progress: Callable[[], None],
-    on_news: Callable[[N, Program, str], None],
+    on_discovery: Callable[[Shrunk[D]], None],
 ) -> bool:
-    """Search until the campaign's time or examples are used up; returns whether Ctrl-C ended it.
+    """Search as planned; returns whether Ctrl-C ended it.
 
-    Every distinct bucket that is not known is shrunk once and given to ``on_news`` at once, with its program and the
-    name of the engine that found it.  The same seed gives the same programs.
+    Every distinct bucket that is not known is shrunk once and given to ``on_discovery`` at once.
     """
-    began = time.monotonic()
-    campaign.deadline = None if seconds is None else began + seconds
-    searching = KINDS[engine](campaign, seed, steps)
-    with PatientInterrupt() as ctrl_c, imports_out_of_the_collectors_way():
-
-        def progress() -> None:
-            ctrl_c.check()
-            campaign.stats.seconds = time.monotonic() - began
-            on_progress()
-
-        campaign.on_example = progress
+    budget = plan.budget()
+    engine = KINDS[plan.engine](campaign, plan.seed, plan.steps)
+    with PatientInterrupt() as ctrl_c, imports_out_of_the_collectors_way(), campaign.timed():
         try:
-            while True:
-                for news, smallest, engine_name in next_news(campaign, searching):
-                    on_news(news, smallest, engine_name)
-                    ctrl_c.check()
-        except OutOfTime:
+            with campaign.after_each_example(ctrl_c.check, on_progress, budget.spend_example):
+                while True:
+                    for shrunk in discoveries(campaign, engine):
+                        on_discovery(shrunk)
+                        ctrl_c.check()
+        except Spent:
             return False
         except KeyboardInterrupt:
             return True
-        finally:
-            campaign.stats.seconds = time.monotonic() - began
 
 
 @contextmanager
@@ -169,18 +157,29 @@ def imports_out_of_the_collectors_way() -> Iterator[None]:
         gc.unfreeze()
 
 
-def next_news(campaign: Campaign[N], searching: Engine) -> Iterator[tuple[N, Program, str]]:
+def discoveries(campaign: Campaign[D], engine: Engine) -> Iterator[Shrunk[D]]:
     """Everything new that the engine's next program shows, each with a program of its own, minimal and confirmed from
-    its text, and the name of the engine; raises OutOfTime."""
-    found = searching.find()
-    program = searching.shrink(found)
-    for news in campaign.shown(program):
-        if not campaign.is_news(news):
+    its text; raises what ends an example, and NotReproducibleError."""
+    found = engine.find()
+    program = _shortened(campaign, found)
+    for discovery in campaign.shown(program):
+        if not campaign.is_new(discovery):
             continue
-        campaign.known.add(news.bucket)
-        smallest = campaign.minimise(program, news.bucket)
+        campaign.learn([discovery.bucket])
+        smallest = campaign.minimise(program, discovery.bucket)
         again = campaign.shown(parse(format_program(smallest)))
-        confirmed = next((one for one in again if one.bucket == news.bucket), None)
+        confirmed = next((one for one in again if one.bucket == discovery.bucket), None)
         if confirmed is None:
-            raise NotReproducibleError(f"{news.bucket} does not show again")
-        yield confirmed, smallest, found.engine
+            raise NotReproducibleError(f"{discovery.bucket} does not show again")
+        yield Shrunk(confirmed, smallest, found.engine)
+
+
+def _shortened(campaign: Campaign[Any], found: Found) -> Program:
+    """The program without the rules that do not matter; minimise() then works on its ops."""
+    if found.genome is None:
+        return found.program
+    walker = Walker(campaign.looking_for(found.bucket))
+    shorter = walker.discovery(shortened(walker, found.genome))
+    if shorter is None:
+        raise NotReproducibleError(f"{found.bucket} does not show again")
+    return shorter.program

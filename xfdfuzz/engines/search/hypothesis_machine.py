@@ -1,26 +1,23 @@
-"""The Hypothesis state machine: the front end for pytest, the engine that shrinks, and one of those that search.
+"""The Hypothesis state machine: the front end for pytest, and one of the engines that search.
 
-This module is the only one that relies on how Hypothesis works inside; tests/test_machine.py notices when that changes.
+This module is the only one that relies on how Hypothesis works inside; tests/test_hypothesis_machine.py notices when
+that changes.
 
 * Hypothesis evaluates the preconditions of all rules at every step and draws a flag for each; with one rule per op that
   costs more than everything else together.  So ``RuleBasedStateMachine._rules_strategy``, a strategy that gives (rule,
   arguments), is replaced by one that draws a number among the slots of the enabled ones (engines/rules/selection.py).
 * Every program is drawn anew, not made from the one before: ``ConjectureRunner.generate_mutations_from()`` is left out.
-* A program that another engine has found becomes the sequence of choices that Hypothesis would have made, and is handed
-  over as an entry of its example database: one under the secondary key is replayed and then shrunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from hypothesis.database import ExampleDatabase, choices_to_bytes
 from hypothesis.internal.conjecture.engine import ConjectureRunner
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy
@@ -28,8 +25,7 @@ from hypothesis.strategies import SearchStrategy
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
 from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
-from xfdfuzz.engines.search.campaign import Campaign, NewsFound, Stats
-from xfdfuzz.engines.search.genome import Genome, Walker, shortened
+from xfdfuzz.engines.search.campaign import Campaign, Discovered
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
 
@@ -37,7 +33,7 @@ from xfdfuzz.strategies.machines import MACHINES
 class KernelMachine(EveryRule, RuleBasedStateMachine):
     """Every rule as one of Hypothesis'.
 
-    ``campaign`` says what is under test, counts, and decides what is news; a subclass sets it
+    ``campaign`` says what is under test, counts, and decides what is new; a subclass sets it
     (:func:`xfdfuzz.engines.search.violations.state_machine`).
     """
 
@@ -98,14 +94,14 @@ def machine_for(campaign: Campaign[Any], **attributes: Any) -> type[KernelMachin
     return machine  # type: ignore[no-any-return]
 
 
-def search(campaign: Campaign[Any], seed: int, steps: int) -> NewsFound | None:
+def search(campaign: Campaign[Any], seed: int, steps: int) -> Discovered | None:
     """One run of Hypothesis: up to the first program that shows something new, which is not shrunk."""
     machine = machine_for(campaign)
     seeded(seed)(machine)
     try:
         with every_example_anew():
             run_state_machine_as_test(machine, settings=search_settings(steps))
-    except NewsFound as found:
+    except Discovered as found:
         return found
     return None
 
@@ -139,59 +135,3 @@ def every_example_anew() -> Iterator[None]:
         yield
     finally:
         ConjectureRunner.generate_mutations_from = mutate  # type: ignore[method-assign]
-
-
-# -- hand-over ---------------------------------------------------------------------------------------------------------
-
-
-def shrunk(campaign: Campaign[Any], genome: Genome, bucket: str) -> NewsFound | None:
-    """A program of another engine, which shows ``bucket``, shrunk by Hypothesis; None if its machine does not show it.
-
-    That happens to programs of thousands of rules, for which Hypothesis has no room.
-    """
-    quiet = replace(campaign, only=bucket, stats=Stats(), deadline=None, max_examples=None, turn_ends=None)
-    genome = shortened(quiet, genome)
-    machine = machine_for(quiet)
-    seeded(0)(machine)
-    handed = HandedOver(choices(quiet, genome))
-    # one step more, which powers on
-    shrinking = settings(search_settings(len(genome.genes) + 1), phases=(Phase.reuse, Phase.shrink), database=handed)
-    try:
-        run_state_machine_as_test(machine, settings=shrinking)
-    except NewsFound as found:
-        return found
-    return None
-
-
-def choices(campaign: Campaign[Any], genome: Genome) -> list[int]:
-    """What Hypothesis would have drawn for a program: before each rule whether to stop, then its slot and arguments.
-
-    It belongs to the swarm that has every rule.
-    """
-    drawn: list[int] = [False, genome.machine, genome.boot, 0]
-    walker = Walker(campaign)
-    with suppress(NewsFound):
-        walker.power_on(genome)
-        for gene in genome.genes:
-            if walker.enabled(gene.rule):
-                drawn += [False, slots(walker.now.possible).index(gene.rule), *gene.arguments]
-                walker.perform(gene)
-    return [*drawn, True]
-
-
-class HandedOver(ExampleDatabase):
-    """A database with one entry, under whatever secondary key is asked for; it keeps nothing."""
-
-    def __init__(self, choices: Iterable[int]) -> None:
-        super().__init__()
-        self._entry = choices_to_bytes(choices)
-
-    def fetch(self, key: bytes) -> Iterable[bytes]:
-        """The entry, or nothing."""
-        return [self._entry] if key.endswith(b".secondary") else []
-
-    def save(self, key: bytes, value: bytes) -> None:
-        """Nothing: what comes of it is raised."""
-
-    def delete(self, key: bytes, value: bytes) -> None:
-        """Nothing."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.processes.workers import users_errors_named
-from xfdfuzz.engines.search.campaign import Campaign, N, OutOfTime, Stats
-from xfdfuzz.engines.search.hunt import KINDS, Engine, imports_out_of_the_collectors_way, next_news
-from xfdfuzz.program.program import Program
+from xfdfuzz.engines.search.campaign import Campaign, D
+from xfdfuzz.engines.search.hunt import KINDS, Shrunk, discoveries, imports_out_of_the_collectors_way
+from xfdfuzz.engines.search.plan import Budget, Plan, Spent
+from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.program.text import format_program, parse
 
 #: Makes the campaign in whatever process it is called; travels, so it holds names and addresses only.
@@ -33,20 +33,19 @@ _PAUSE = 0.25
 
 
 class Share(NamedTuple):
-    """What a process searches next; ``search`` tells one search of the process from the ones before."""
+    """What a process searches next; ``search`` tells one search of the process from the ones before.
+
+    ``plan`` has the seed of the process and the limits of the share.
+    """
 
     search: str
     recipe: Recipe
-    engine: str
-    seed: int
-    steps: int
-    examples: int
-    seconds: float
+    plan: Plan
     known: frozenset[str]
 
 
 class Gain(NamedTuple):
-    """What came of a share: (news, the text of its program, engine) for each, and what was executed."""
+    """What came of a share: (discovery, the text of its program, engine) for each, and what was executed."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
@@ -57,20 +56,18 @@ class _Member:
 
     def __init__(self, share: Share) -> None:
         self._campaign = share.recipe()
-        self._engine: Engine = KINDS[share.engine](self._campaign, share.seed, share.steps)
+        self._engine = KINDS[share.plan.engine](self._campaign, share.plan.seed, share.plan.steps)
 
     def take(self, share: Share) -> Gain:
         """Search until something is found or the share is used up."""
-        campaign = self._campaign
-        campaign.known |= share.known
-        campaign.stats = Stats()
-        campaign.max_examples = share.examples
-        campaign.deadline = time.monotonic() + share.seconds
-        found: list[tuple[Any, str, str]] = []
-        with suppress(OutOfTime):
+        budget = share.plan.budget()
+        self._campaign.learn(share.known)
+        stats = self._campaign.count_anew()
+        found: list[Shrunk[Any]] = []
+        with suppress(Spent), self._campaign.after_each_example(budget.spend_example):
             while not found:
-                found = [(news, format_program(program), by) for news, program, by in next_news(campaign, self._engine)]
-        return Gain(tuple(found), campaign.stats)
+                found = [*discoveries(self._campaign, self._engine)]
+        return Gain(tuple((one.discovery, format_program(one.program), one.engine) for one in found), stats)
 
 
 @functools.lru_cache(maxsize=1)
@@ -89,38 +86,31 @@ def take(share: Share) -> Gain:
 
 
 def hunt_together(
-    campaign: Campaign[N],
+    campaign: Campaign[D],
+    plan: Plan,
+    on_progress: Callable[[], None],
+    on_discovery: Callable[[Shrunk[D]], None],
     *,
     recipe: Recipe,
     pool: Executor,
-    size: int,
-    engine: str,
-    seed: int,
-    seconds: float | None,
-    steps: int,
-    on_progress: Callable[[], None],
-    on_news: Callable[[N, Program, str], None],
 ) -> bool:
-    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by ``size`` processes of a pool, which make their campaigns by
-    ``recipe``.
+    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by processes of a pool, which make their campaigns by ``recipe``.
 
-    ``seed`` gives the processes the same seeds again, not the same programs: who finds what first is a matter of time.
-    After Ctrl-C the shares that are under way come to their ends.
+    The plan's seed gives the processes the same seeds again, not the same programs: who finds what first is a matter
+    of time.  After Ctrl-C the shares that are under way come to their ends.
     """
-    began, interrupted = time.monotonic(), False
-    plain = Share(uuid.uuid4().hex, recipe, engine, seed, steps, _EXAMPLES, _SECONDS, frozenset())
-    shares = _Shares(campaign, pool, size, plain, itertools.count(seed << 8))
-    with PatientInterrupt(everywhere=True) as ctrl_c:
+    shares = _Shares(campaign, plan, recipe, pool)
+    interrupted = False
+    with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
         while True:
-            campaign.stats.seconds = time.monotonic() - began
             if not interrupted:
-                shares.hand_out(seconds)
+                shares.hand_out()
             if not shares.pending:
                 return interrupted
             done, _ = wait(shares.pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)
             for future in done:
-                for news, program, found_by in shares.take_in(future):
-                    on_news(news, program, found_by)
+                for shrunk in shares.take_in(future):
+                    on_discovery(shrunk)
             on_progress()
             interrupted |= ctrl_c.pressed
 
@@ -130,31 +120,36 @@ class _Shares:
     """Those that are under way, with the examples promised for each."""
 
     campaign: Campaign[Any]
+    plan: Plan
+    recipe: Recipe
     pool: Executor
-    size: int
-    plain: Share
-    seeds: Iterator[int]
     pending: dict[Future[Gain], int] = field(default_factory=dict)
 
-    def hand_out(self, seconds: float | None) -> None:
-        """A share to every process that has none, while there is work left."""
-        stats, most = self.campaign.stats, self.campaign.max_examples
-        while len(self.pending) < self.size:
-            promised = stats.examples + sum(self.pending.values())
-            room = _EXAMPLES if most is None else min(_EXAMPLES, most - promised)
-            time_left = _SECONDS if seconds is None else min(_SECONDS, seconds - stats.seconds)
-            if room <= 0 or time_left <= 0:
-                return
-            known = frozenset(self.campaign.known)
-            share = self.plain._replace(seed=next(self.seeds), examples=room, seconds=time_left, known=known)
-            self.pending[self.pool.submit(take, share)] = room
+    def __post_init__(self) -> None:
+        self._budget: Budget = self.plan.budget()
+        self._seeds = itertools.count(self.plan.seed << 8)
+        self._search = uuid.uuid4().hex
 
-    def take_in(self, future: Future[Gain]) -> Iterator[tuple[Any, Program, str]]:
-        """What a process reports: (news, program, engine) for what no other has found before."""
+    def hand_out(self) -> None:
+        """A share to every process that has none, while there is work left."""
+        while len(self.pending) < self.plan.workers:
+            promised = self.campaign.stats.examples + sum(self.pending.values())
+            examples = _EXAMPLES if self.plan.examples is None else min(_EXAMPLES, self.plan.examples - promised)
+            seconds = _SECONDS
+            if self.plan.seconds is not None:
+                seconds = min(_SECONDS, self.plan.seconds - self._budget.elapsed)
+            if examples <= 0 or seconds <= 0:
+                return
+            plan = replace(self.plan, seed=next(self._seeds), examples=examples, seconds=seconds)
+            share = Share(self._search, self.recipe, plan, frozenset(self.campaign.known))
+            self.pending[self.pool.submit(take, share)] = examples
+
+    def take_in(self, future: Future[Gain]) -> Iterator[Shrunk[Any]]:
+        """What a process reports that no other has found before."""
         del self.pending[future]
         gain = future.result()
         self.campaign.stats.add(gain.stats)
-        for news, text, engine in gain.found:
-            if self.campaign.is_news(news):
-                self.campaign.known.add(news.bucket)
-                yield news, parse(text), engine
+        for discovery, text, engine in gain.found:
+            if self.campaign.is_new(discovery):
+                self.campaign.learn([discovery.bucket])
+                yield Shrunk(discovery, parse(text), engine)

@@ -1,26 +1,26 @@
-"""The fuzz engine: one revision is searched for violations of its invariants."""
+"""One revision searched for violations of its invariants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, settings
 
 from xfdfuzz.arch.machine import Machine
-from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import minimise
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
-from xfdfuzz.engines.processes.workers import workers as processes
-from xfdfuzz.engines.search.campaign import Campaign, Run, Stats
-from xfdfuzz.engines.search.hunt import STEPS, hunt
+from xfdfuzz.engines.search.campaign import Campaign, Run
+from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.hypothesis_machine import KernelMachine
-from xfdfuzz.engines.search.parallel import hunt_together
+from xfdfuzz.engines.search.plan import STEPS, Plan
+from xfdfuzz.engines.search.report import Report
+from xfdfuzz.engines.search.session import search
+from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.core import Checker, Memory, Violation, load
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.executor import Executor
@@ -28,37 +28,6 @@ from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.revisions import Revision, resolve
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A violation with the plainest program that shows it; ``file`` once it was saved.
-
-    ``engine`` found the first program with it.  ``shown``: whether replaying the program breaks the invariant, as it
-    does but for a cycle that only going round for ever makes bad.
-    """
-
-    violation: Violation
-    program: Program
-    revision: Revision
-    file: Path | None = None
-    engine: str = "hypothesis"
-    shown: bool = True
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a campaign on one revision came to.
-
-    ``doubts``: a line for each reason not to rely on a finding, because a fresh process did not confirm it.
-    """
-
-    revision: Revision
-    seed: int
-    stats: Stats
-    findings: tuple[Finding, ...]
-    interrupted: bool
-    doubts: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -157,48 +126,20 @@ def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:
 
 def fuzz(
     revision: Revision,
-    *,
-    engine: str = "hypothesis",
-    workers: int = 1,
-    seed: int,
-    seconds: float | None = None,
-    examples: int | None = None,
-    steps: int = STEPS,
+    plan: Plan,
     known: Collection[str] = (),
     on_progress: Callable[[Stats, list[Finding]], None] = lambda stats, findings: None,
     on_finding: Callable[[Finding], None] = lambda finding: None,
-) -> Report:
-    """Search one revision for violations until time or examples are used up.
+) -> Report[Finding]:
+    """Search one revision for violations as planned.
 
-    Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.  The same seed
-    gives the same programs, unless several ``workers``, processes, search at once.  Ctrl-C ends the campaign in an
-    orderly way.
+    Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.
     """
     load()
-    campaign = ViolationCampaign(revision=revision, known=set(known), max_examples=examples)
-    findings: list[Finding] = []
+    campaign = ViolationCampaign(revision=revision, known=set(known))
 
-    def on_news(violation: Violation, program: Program, found_by: str) -> None:
-        findings.append(Finding(violation, program, revision, engine=found_by))
-        on_finding(findings[-1])
+    def finding(shrunk: Shrunk[Violation]) -> Finding:
+        return Finding(shrunk.discovery, shrunk.program, revision, engine=shrunk.engine)
 
-    search: Callable[..., bool] = hunt
-    with ExitStack() as stack:
-        if workers > 1:
-            recipe = partial(campaign_on, revision.address, invariant_files())
-            search = partial(hunt_together, recipe=recipe, pool=stack.enter_context(processes(workers)), size=workers)
-        interrupted = search(
-            campaign,
-            engine=engine,
-            seed=seed,
-            seconds=seconds,
-            steps=steps,
-            on_progress=lambda: on_progress(campaign.stats, findings),
-            on_news=on_news,
-        )
-    try:
-        unsure = doubts([(finding.violation.bucket, finding.program) for finding in findings], revision)
-    except KeyboardInterrupt:
-        interrupted = True
-        unsure = ["interrupted before a fresh process had confirmed the findings"]
-    return Report(revision, seed, campaign.stats, tuple(findings), interrupted, tuple(unsure))
+    recipe = partial(campaign_on, revision.address, invariant_files())
+    return search(campaign, plan, (revision,), finding, recipe, on_progress, on_finding)

@@ -1,9 +1,9 @@
-"""What the engines are worth: `python -m bench.engines hypothesis.json scout.json ...`.
+"""What the engines are worth: `python -m bench.detection.compare hypothesis.json scout.json ...`.
 
-Each file is what `xfdfuzz bench detection --engine E --format json` printed, and is named after the engine.  Prints for
-each how many bugs most of its searches found, and the median and the mean of the times to those of the harder half: the
-rows that took the first file's engine longer than its median row.  A bug that was not found counts with the time of its
-searches.
+Each file is what `python -m bench.detection --engine E --format json` printed, and is named after the engine.  Prints
+for each how many bugs most of its searches found, and the median and the mean of the times to those of the harder half:
+the rows that took the first file's engine longer than its median row.  A bug that was not found counts with the time of
+its searches.
 """
 
 from __future__ import annotations

@@ -15,18 +15,13 @@ from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.engines.rules import Rule
 from xfdfuzz.engines.rules.selection import slots
 from xfdfuzz.engines.search.genome import Gene
-from xfdfuzz.engines.search.scout import Kept, Scout
+from xfdfuzz.engines.search.scout import Scout
 from xfdfuzz.revisions import Revision
 from xfdfuzz.strategies.scopes import SCOPES
 
 
 class RandomWalk(Scout):
-    """The scout without memory, weights and swarms: of the rules that are enabled, any."""
-
-    name = "random"
-
-    def _keep(self, kept: Kept) -> None:
-        """Nothing."""
+    """The scout without shares, weights and swarms: of the rules that are enabled, any."""
 
     def _any_gene(self) -> Gene:
         enabled: list[Rule] = list(dict.fromkeys(slots(self.now.possible)))

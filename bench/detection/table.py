@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from xfdfuzz.engines.detection import Plan, Row
+from bench.detection.search import Effort, Row
 from xfdfuzz.report import markdown as md
 from xfdfuzz.report.terminal import line, table
 
@@ -46,13 +46,13 @@ def terminal(console: Console, rows: Sequence[Row]) -> None:
     line(console, summary(rows))
 
 
-def markdown(rows: Sequence[Row], plan: Plan) -> str:
+def markdown(rows: Sequence[Row], effort: Effort) -> str:
     """The same as a page of its own."""
     parts = [
         "# Detection: does the fuzzer find the known bugs?",
-        f"Written by `xfdfuzz bench detection --engine {plan.engine} --seeds {plan.seeds} --time {plan.seconds:g} "
-        "--format markdown` with Python "
-        f"{platform.python_version()} on {platform.machine()}, in CPU seconds. "
+        f"Written by `python -m bench.detection --engine {effort.engine} --seeds {effort.seeds} "
+        f"--time {effort.seconds:g} --format markdown` with Python {platform.python_version()} on "
+        f"{platform.machine()}, in CPU seconds. "
         "[performance.md](performance.md#detection) says what the columns mean.",
         f"**{summary(rows)}.**",
     ]

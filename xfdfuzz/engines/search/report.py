@@ -1,0 +1,46 @@
+"""What a whole search came to; nothing here imports an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.program.program import Program
+from xfdfuzz.revisions import Revision
+
+
+class Outcome(Protocol):
+    """What a search hands out for each discovery: a finding, or a discrepancy."""
+
+    @property
+    def bucket(self) -> str:
+        """What makes it the same again."""
+
+    @property
+    def program(self) -> Program:
+        """The plainest program that shows it."""
+
+
+F = TypeVar("F", bound=Outcome)
+
+
+@dataclass(frozen=True)
+class Report(Generic[F]):
+    """What a search of one revision, or of two held against each other, came to.
+
+    ``doubts``: a line for each reason not to rely on what was found, because a fresh process did not confirm it.
+    """
+
+    revisions: tuple[Revision, ...]
+    plan: Plan
+    stats: Stats
+    found: tuple[F, ...]
+    interrupted: bool
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What was searched: ``v7.3``, ``v5.17 | v5.18``."""
+        return " | ".join(revision.label for revision in self.revisions)
