@@ -14,7 +14,7 @@ from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import shows
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.rules import RULES
-from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.rules.selection import FULL, SWARMS, chosen, enabled_rules, weights
 from xfdfuzz.engines.rules.situation import Situation
 from xfdfuzz.engines.search.campaign import Discovered
 from xfdfuzz.engines.search.genome import Gene, Genome, Walker, shortened
@@ -122,37 +122,52 @@ def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: py
 BUSY = frozenset({"alive", "tasks", "vms", "vm_tasks", "vcpus", "idle", "idle_tasks", "schedulable", "host_cpus"})
 
 
-def test_a_swarm_does_without_its_rules_and_has_all_others_where_they_were() -> None:
-    enabled = slots(BUSY)
-    sizes = []
-    for swarm in range(SWARMS):
-        without = left_out(swarm)
-        drawn = [chosen(enabled, slot, without) for slot in range(len(enabled))]
-        sizes.append(len(without))
-        kept = [rule for rule in enabled if rule not in without]
-        assert set(drawn) == set(kept)
-        assert [one for one, rule in zip(drawn, enabled, strict=True) if rule not in without] == kept
-    assert left_out(0) == frozenset()
-    assert min(sizes) == 0
-    assert max(sizes) > len(RULES) * 0.5
-    assert all(any(rule in left_out(swarm) for swarm in range(SWARMS)) for rule in RULES.values())
+def test_a_swarm_gives_a_rule_the_slots_that_count_and_leaves_them_where_they_were() -> None:
+    enabled = enabled_rules(BUSY)
+    every = [rule for rule in enabled for _ in range(FULL)]
+    assert [chosen(enabled, slot, weights(0)) for slot in range(len(every))] == every
+    for swarm in range(0, SWARMS, 16):
+        counting = weights(swarm)
+        drawn = [chosen(enabled, slot, counting) for slot in range(len(every))]
+        assert set(drawn) == {rule for rule in enabled if counting[rule]}
+        kept = [
+            (one, rule)
+            for slot, (one, rule) in enumerate(zip(drawn, every, strict=True))
+            if slot % FULL < counting[rule]
+        ]
+        assert all(one is rule for one, rule in kept)
+
+
+def test_every_rule_is_common_seldom_and_left_out_in_some_swarm() -> None:
+    swarms = [weights(swarm) for swarm in range(SWARMS)]
+    for rule in RULES.values():
+        seen = {counting[rule] for counting in swarms}
+        assert {0, FULL} < seen
+
+
+def test_a_seldom_rule_is_chosen_seldom() -> None:
+    enabled = enabled_rules(BUSY)
+    counting = dict.fromkeys(enabled, FULL) | {enabled[0]: 5}
+    drawn = [chosen(enabled, slot, counting) for slot in range(len(enabled) * FULL)]
+    share = drawn.count(enabled[0]) / (len(drawn) / len(enabled))
+    assert 0.1 < share < 0.4
 
 
 def test_where_a_swarm_has_nothing_left_any_rule_comes() -> None:
-    enabled = slots(frozenset({"dead"}))
-    assert chosen(enabled, 0, frozenset(enabled)) in enabled
+    enabled = enabled_rules(frozenset({"dead"}))
+    assert chosen(enabled, 0, dict.fromkeys(enabled, 0)) in enabled
 
 
 @pytest.mark.parametrize("engine", ["scout", "hypothesis"])
 def test_both_engines_leave_out_what_a_swarm_does_without(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def executed() -> set[str]:
-        return {*fuzz(resolve("v7.3"), Plan(seed=1, engine=engine, examples=60), known=OPEN).stats.coverage}
+        plan = Plan(seed=1, engine=engine, examples=60)
+        return {*fuzz(resolve("v7.3"), plan, known=OPEN).stats.coverage}
 
     assert "SoftirqKernelFpu" in executed()
+    without = {**weights(0), RULES["softirq_kernel_fpu"]: 0}
     for module in ("scout", "hypothesis_machine"):
-        monkeypatch.setattr(
-            f"xfdfuzz.engines.search.{module}.left_out", lambda swarm: frozenset([RULES["softirq_kernel_fpu"]])
-        )
+        monkeypatch.setattr(f"xfdfuzz.engines.search.{module}.weights", lambda swarm: without)
     assert "SoftirqKernelFpu" not in executed()
 
 
@@ -170,15 +185,15 @@ def test_the_command_says_which_engine_found_what(
     engine: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(BothEngines, "TURNS", tuple((kind, 5) for kind, _ in BothEngines.TURNS))
-    arguments = ["fuzz", "--revision", "v5.17", "--engine", engine, "--seed", "1", "--examples", "10"]
+    monkeypatch.setattr(BothEngines, "TURNS", tuple((kind, 10) for kind, _ in BothEngines.TURNS))
+    arguments = ["fuzz", "--revision", "v5.17", "--engine", engine, "--seed", "1", "--examples", "40"]
     assert cli.main([*arguments, "--format", "json"]) == 1
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert f"--engine {engine}" in captured.err
     engines = {"scout"} if engine == "scout" else {"scout", "hypothesis"}
     assert set(report["engines"]) == engines
-    assert sum(effort["examples"] for effort in report["engines"].values()) == report["examples"] == 10
+    assert sum(effort["examples"] for effort in report["engines"].values()) == report["examples"] == 40
     assert {finding["engine"] for finding in report["findings"]} == engines
     assert cli.main(arguments) == 1
     out = capsys.readouterr().out

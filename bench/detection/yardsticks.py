@@ -12,8 +12,7 @@ from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import workers
-from xfdfuzz.engines.rules import Rule
-from xfdfuzz.engines.rules.selection import slots
+from xfdfuzz.engines.rules.selection import enabled_rules
 from xfdfuzz.engines.search.genome import Gene
 from xfdfuzz.engines.search.scout import Scout
 from xfdfuzz.revisions import Revision
@@ -21,10 +20,10 @@ from xfdfuzz.strategies.scopes import SCOPES
 
 
 class RandomWalk(Scout):
-    """The scout without shares, weights and swarms: of the rules that are enabled, any."""
+    """The scout without swarms: of the rules that are enabled, any."""
 
     def _any_gene(self) -> Gene:
-        enabled: list[Rule] = list(dict.fromkeys(slots(self.now.possible)))
+        enabled = enabled_rules(self.now.possible)
         return self._gene(enabled[self._number(len(enabled))])
 
 

@@ -11,8 +11,6 @@ from xfdfuzz.strategies.values import flags, picks, targets
 class IoctlRules(Rules):
     """/dev/kvm, VM and vCPU ioctls, but for KVM_RUN."""
 
-    SHARE = 6
-
     @on("tasks", n=targets)
     def kvm_create_vm(self, n: int) -> None:
         """KVM_CREATE_VM."""

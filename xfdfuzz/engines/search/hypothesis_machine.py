@@ -24,7 +24,7 @@ from hypothesis.strategies import SearchStrategy
 
 from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
-from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.rules.selection import FULL, SWARMS, chosen, enabled_rules, weights
 from xfdfuzz.engines.search.campaign import Campaign, Discovered
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
@@ -42,8 +42,8 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._started = False
-        #: the rules that this program does without
-        self.without = left_out(0)
+        #: how often the rules come in this program
+        self.weights = weights(0)
         self._rules_strategy = SituatedRules(self)  # type: ignore[assignment]
 
     # one parameter: of several, Hypothesis would also draw the order
@@ -51,7 +51,7 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
     def power_on(self, start: tuple[Machine, Boot, int]) -> None:
         """Boot the kernel on a machine, with a first stretch of a program, which belongs to a swarm."""
         machine, boot, swarm = start
-        self.without = left_out(swarm)
+        self.weights = weights(swarm)
         self.go_on(self.campaign.begin(machine, boot))
         self._started = True
 
@@ -82,8 +82,9 @@ class SituatedRules(SearchStrategy[Any]):
 
     def do_draw(self, data: Any) -> Any:
         """(rule, arguments), as hypothesis.stateful.RuleStrategy gives them."""
-        enabled = slots(self._machine.now.possible)
-        declared = chosen(enabled, data.draw_integer(0, len(enabled) - 1), self._machine.without)
+        enabled = enabled_rules(self._machine.now.possible)
+        slot = data.draw_integer(0, len(enabled) * FULL - 1)
+        declared = chosen(enabled, slot, self._machine.weights)
         rule = self._rules[declared.name]
         return rule, {name: data.draw(rule.arguments_strategies[name]) for name in declared.arguments}
 

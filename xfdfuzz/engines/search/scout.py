@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from xfdfuzz.engines.rules import Rule
-from xfdfuzz.engines.rules.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.engines.rules.selection import FULL, SWARMS, chosen, enabled_rules, weights
 from xfdfuzz.engines.search.campaign import Campaign, Discovered
 from xfdfuzz.engines.search.genome import Gene, Genome, Walker
 from xfdfuzz.strategies.boots import BOOTS
@@ -27,7 +27,7 @@ class Scout(Walker):
         self._rules = max(steps - 1, 1)
         self._start = Genome(0, 0)
         self._genes: list[Gene] = []
-        self._without = left_out(0)
+        self._weights = weights(0)
 
     @property
     def genome(self) -> Genome:
@@ -48,14 +48,14 @@ class Scout(Walker):
             return found
 
     def _begin(self) -> None:
-        self._without = left_out(self._number(SWARMS))
+        self._weights = weights(self._number(SWARMS))
         self._start = Genome(self._number(len(MACHINES)), self._number(len(BOOTS)))
         self._genes = []
         self.power_on(self._start)
 
     def _any_gene(self) -> Gene:
-        enabled = slots(self.now.possible)
-        return self._gene(chosen(enabled, self._number(len(enabled)), self._without))
+        enabled = enabled_rules(self.now.possible)
+        return self._gene(chosen(enabled, self._number(len(enabled) * FULL), self._weights))
 
     def _gene(self, rule: Rule) -> Gene:
         draw = self._draw
