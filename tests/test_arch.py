@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, Leaf
-from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.machine import MAX_CPUS, Machine
 from xfdfuzz.arch.registers import (
     INSTRUCTIONS,
@@ -31,6 +30,7 @@ from xfdfuzz.arch.registers import (
     xsetbv,
 )
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED, XsaveArea, xrstor, xrstors, xsave, xsavec, xsaves
+from xfdfuzz.memory.cstruct import copy_of
 
 SPR = Machine()
 DYN2 = Machine(dyn2=True)

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.replay import Verdict, judge, steps
@@ -40,6 +39,7 @@ from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
+from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import parse

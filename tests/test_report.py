@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.engines.campaign import Effort, Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import contradiction, judge, revisions_for
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
+from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program

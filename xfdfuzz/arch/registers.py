@@ -7,8 +7,8 @@ exact: a component is in use when its token is not 0 (a real processor may repor
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import U8, U64, Array, Struct, struct
 from xfdfuzz.arch.machine import Machine
+from xfdfuzz.memory.cstruct import U8, U64, Array, Struct, struct
 
 MSR_IA32_XFD = 0x1C4
 MSR_IA32_XFD_ERR = 0x1C5

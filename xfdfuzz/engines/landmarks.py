@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.memory.cstruct import Regions
 from xfdfuzz.program.step import Step
 
 #: Compared and hashed, nothing else.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, SigFrame, Task
+from xfdfuzz.memory.cstruct import assign
 
 CLONE_VM = 0x100
 CLONE_THREAD = 0x10000

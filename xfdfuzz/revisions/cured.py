@@ -7,13 +7,13 @@ kernel developer might write; the docstring names the finding, the function and 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame
+from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.queue import PROPOSED, propose

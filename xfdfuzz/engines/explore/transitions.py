@@ -12,8 +12,6 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from xfdfuzz.arch.cstruct import Regions
-from xfdfuzz.arch.traced import Footprint, traced
 from xfdfuzz.engines.campaign import NotReproducibleError
 from xfdfuzz.engines.explore.canonical import clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
@@ -23,6 +21,8 @@ from xfdfuzz.invariants.core import InvariantError, Selection, StateBroken, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.memory.cstruct import Regions
+from xfdfuzz.memory.traced import Footprint, traced
 from xfdfuzz.program.executor import perform
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
