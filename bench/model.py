@@ -15,11 +15,11 @@ from collections import defaultdict
 from pathlib import Path
 from time import perf_counter_ns
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import News
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS, hunt
 from xfdfuzz.invariants.core import Checker, load
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.invariants import core
 from xfdfuzz.invariants.core import (
@@ -25,6 +24,7 @@ from xfdfuzz.invariants.core import (
     select,
 )
 from xfdfuzz.kernel.event import WARN
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.kvm import KvmCreateVm
 from xfdfuzz.program.ops.tasks import UserVmovups

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xfdfuzz.arch.machine import MAX_CPUS, Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Torn, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
@@ -258,6 +258,12 @@ def test_blank_lines_carriage_returns_and_a_missing_last_newline_do_not_matter()
 )
 def test_machine_lines_may_name_defaults(line: str, machine: Machine) -> None:
     assert parse(f"# xfdfuzz program 1\n{line}\n") == Program(machine, ())
+
+
+@pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])
+def test_machine_without_or_with_too_many_processors_is_refused(cpus: int) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 4"):
+        Machine(cpus=cpus)
 
 
 def test_one_apply_line_may_name_several_patches() -> None:

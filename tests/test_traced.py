@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import System, Vcpu, Vm
 from xfdfuzz.memory.cstruct import Regions, assign, copy_of
 from xfdfuzz.memory.traced import Footprint, traced

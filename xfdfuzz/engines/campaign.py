@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines import landmarks
 from xfdfuzz.engines.landmarks import Landmark
 from xfdfuzz.engines.situation import Situation, situations
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Result, Step, format_ret

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import OutOfTime
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
@@ -24,6 +23,7 @@ from xfdfuzz.engines.replay import judge, revisions_for
 from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.engines.yardsticks import RandomWalk, exhaust
 from xfdfuzz.invariants.core import Violation, load
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import PATCHES, PROPOSED, Patch, Revision, RevisionError, lines, names, resolve, selects
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, settings
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
@@ -23,6 +22,7 @@ from xfdfuzz.engines.workers import invariant_files, load_invariants
 from xfdfuzz.engines.workers import workers as processes
 from xfdfuzz.invariants.core import Checker, Memory, Violation, load
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program

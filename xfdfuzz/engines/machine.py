@@ -25,11 +25,11 @@ from hypothesis.internal.conjecture.engine import ConjectureRunner
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, NewsFound, Stats
 from xfdfuzz.engines.genome import Genome, Walker, shortened
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
 from xfdfuzz.engines.selection import SWARMS, chosen, left_out, slots
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Torn, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.campaign import Campaign, Run, Stats
 from xfdfuzz.engines.compare.lockstep import Difference, Halves, Lockstep, Pair, differences, run
 from xfdfuzz.engines.confirm import doubts
@@ -16,6 +15,7 @@ from xfdfuzz.engines.minimise import reduce
 from xfdfuzz.engines.situation import Situation
 from xfdfuzz.invariants.core import load
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED

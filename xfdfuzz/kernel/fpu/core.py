@@ -43,7 +43,7 @@ class FpuCore(FpuInit):
 
     def xfd_validate_state(self, fpstate: Fpstate, mask: int, rstor: bool) -> None:
         """The FPU core's own check, compiled in with CONFIG_X86_DEBUG_FPU (fpu/xstate.c)."""
-        if self.machine.debug_fpu:
+        if self.config.debug_fpu:
             self.warn_on(not self.xstate_op_valid(fpstate, mask, rstor))
 
     def os_xsave(self, fpstate: Fpstate) -> None:
@@ -171,7 +171,7 @@ class FpuCore(FpuInit):
 
     def fpregs_assert_state_consistent(self) -> None:
         """CONFIG_X86_DEBUG_FPU: TIF_NEED_FPU_LOAD clear means that the registers are current's (fpu/core.c)."""
-        if not self.machine.debug_fpu or self.current.tif_need_fpu_load:
+        if not self.config.debug_fpu or self.current.tif_need_fpu_load:
             return
         self.warn_on(not self.fpregs_state_valid(self.current.fpu, self.current_nr))
 

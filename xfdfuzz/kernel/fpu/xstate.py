@@ -243,7 +243,7 @@ class Xstate(FpuCore):
         dynamic feature and lacks TILEDATA.
         """
         if not self.fpu_kernel_cfg.max_features >> i & 1:
-            self.warn_on(self.machine.debug_fpu)
+            self.warn_on(self.config.debug_fpu)
             return NULL
         return self.machine.cpuid.compacted_offset(self.fpu_kernel_cfg.max_features, i)
 
