@@ -31,11 +31,10 @@ from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KvmXsave
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmXsave
 from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
