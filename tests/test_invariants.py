@@ -35,7 +35,6 @@ from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmXsave
-from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
@@ -587,7 +586,7 @@ class ForgetsTheFpstateInDestroy(KvmX86):
 
 
 @mutant("fpstate-has-one-owner", program("t0 clone(CLONE_THREAD) = t2"))
-class CopiesTheFpuWithItsPointer(Lifecycle):
+class CopiesTheFpuWithItsPointer(FpuCore):
     def fpu_clone(self, child: int, flags: int) -> None:
         super().fpu_clone(child, flags)
         self.tasks[child].fpu.fpstate = self.current.fpu.fpstate
@@ -776,13 +775,13 @@ t0 ... execve = 0
     "permission-inherited-by-fork",
     program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", "t0 fork = t2"),
 )
-class ForkStartsWithTheDefaults(Lifecycle):
+class ForkStartsWithTheDefaults(FpuCore):
     def fpu_inherit_perms(self, child: int) -> None:
         pass
 
 
 @mutant("exec-starts-afresh", program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", EXEC))
-class ExecKeepsThePermissions(Lifecycle):
+class ExecKeepsThePermissions(FpuCore):
     def fpu_flush_thread(self) -> None:
         kept = copy_of(self.current.fpu.perm)
         super().fpu_flush_thread()
@@ -790,7 +789,7 @@ class ExecKeepsThePermissions(Lifecycle):
 
 
 @mutant("exec-starts-afresh", program("t0 vmovups(1) = ok", EXEC))
-class ExecForgetsTheRegisters(Lifecycle):
+class ExecForgetsTheRegisters(FpuCore):
     def fpu_flush_thread_regs(self) -> None:
         pass
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.lifecycle import Lifecycle
+from xfdfuzz.kernel.exec import Exec
 from xfdfuzz.kernel.state import NULL, USER_TASKS
 from xfdfuzz.memory.cstruct import assign
 
 
-class Power(Lifecycle):
+class Power(Exec):
     """What CPUs do when nobody uses them."""
 
     # -- hotplug -------------------------------------------------------------------------------------------------
