@@ -11,7 +11,7 @@ import pytest
 
 from xfdfuzz import cli
 from xfdfuzz.invariants import core
-from xfdfuzz.revisions import outside
+from xfdfuzz.revisions.table import NAMED
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +25,7 @@ def _ctrl_c() -> None:
 def _registries() -> Iterator[None]:
     """Forget the invariants and the series that a test loads from files of its own."""
     core.load()
-    registries: tuple[dict[Any, Any], ...] = (core.INVARIANTS, core._FILES, outside.OUTSIDE, outside._FILES)
+    registries: tuple[dict[Any, Any], ...] = (core.INVARIANTS, core._FILES, NAMED)
     before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, content in before:
