@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from xfdfuzz.engines.fuzz import JudgedRun, fuzz
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.invariants.core import Checker
+from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, resolve

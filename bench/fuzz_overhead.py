@@ -25,7 +25,7 @@ from bench.model import ContentCampaign
 from xfdfuzz.engines.campaign import OutOfTime
 from xfdfuzz.engines.hunt import STEPS
 from xfdfuzz.engines.machine import KernelMachine, every_example_anew, search_settings
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import Revision, resolve
 
 

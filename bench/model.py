@@ -18,7 +18,8 @@ from time import perf_counter_ns
 from xfdfuzz.engines.campaign import News
 from xfdfuzz.engines.fuzz import JudgedRun, ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS, hunt
-from xfdfuzz.invariants.core import Checker, load
+from xfdfuzz.invariants.checker import Checker
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program

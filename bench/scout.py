@@ -14,7 +14,7 @@ from statistics import median
 from bench.model import ContentCampaign
 from xfdfuzz.engines.campaign import OutOfTime, Stats
 from xfdfuzz.engines.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import Revision, resolve
 
 

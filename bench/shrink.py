@@ -19,7 +19,7 @@ from xfdfuzz.engines.fuzz import ViolationCampaign
 from xfdfuzz.engines.hunt import STEPS
 from xfdfuzz.engines.machine import machine_for, search_settings
 from xfdfuzz.engines.minimise import minimise
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import Revision, resolve
 
 

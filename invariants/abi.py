@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
-from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.vmx import Kernel

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel

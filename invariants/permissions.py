@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
 from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System, Vcpu
 from xfdfuzz.memory.cstruct import Regions

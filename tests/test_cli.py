@@ -22,7 +22,7 @@ from xfdfuzz.cli.exits import EXIT_CODES
 from xfdfuzz.engines.campaign import Stats
 from xfdfuzz.engines.fuzz import Finding, Report
 from xfdfuzz.engines.replay import judge
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
@@ -147,7 +147,7 @@ def test_carriage_returns_end_lines_only_before_a_line_feed(run: Run) -> None:
 
 
 INVARIANT = """\
-from xfdfuzz.invariants.core import Broken, invariant
+from xfdfuzz.invariants.vocabulary import Broken, invariant
 
 
 @invariant("mine", "abi"{more})

@@ -120,7 +120,7 @@ def test_an_unknown_bug_is_one_line(capsys: pytest.CaptureFixture[str], corpus: 
 def test_an_error_in_a_users_invariant_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from xfdfuzz.invariants.core import invariant\n\n\n"
+        "from xfdfuzz.invariants.vocabulary import invariant\n\n\n"
         '@invariant("mine-that-fails", "abi")\ndef mine(view):\n    """Mine."""\n    return [1 / 0]\n',
     )
     (tmp_path / "empty").mkdir()

@@ -23,7 +23,8 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.replay import Verdict, judge, steps
-from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore

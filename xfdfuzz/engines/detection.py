@@ -22,7 +22,8 @@ from xfdfuzz.engines.hunt import KINDS, STEPS, imports_out_of_the_collectors_way
 from xfdfuzz.engines.replay import judge, revisions_for
 from xfdfuzz.engines.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.engines.yardsticks import RandomWalk, exhaust
-from xfdfuzz.invariants.core import Violation, load
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import PATCHES, PROPOSED, Patch, Revision, RevisionError, lines, names, resolve, selects

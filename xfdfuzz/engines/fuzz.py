@@ -20,7 +20,9 @@ from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.team import hunt_together
 from xfdfuzz.engines.workers import invariant_files, load_invariants
 from xfdfuzz.engines.workers import workers as processes
-from xfdfuzz.invariants.core import Checker, Memory, Violation, load
+from xfdfuzz.invariants.checker import Checker, Memory
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor

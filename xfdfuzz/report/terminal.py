@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from xfdfuzz.engines.replay import Judged, Verdict, judge
-from xfdfuzz.invariants.core import INVARIANTS, SEVERITIES, Violation
+from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES, Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.program import Program

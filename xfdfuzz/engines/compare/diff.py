@@ -13,7 +13,7 @@ from xfdfuzz.engines.confirm import doubts
 from xfdfuzz.engines.hunt import STEPS, hunt
 from xfdfuzz.engines.minimise import reduce
 from xfdfuzz.engines.situation import Situation
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op

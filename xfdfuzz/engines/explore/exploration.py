@@ -20,7 +20,8 @@ from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.fuzz import Finding
 from xfdfuzz.engines.replay import judge
 from xfdfuzz.engines.workers import invariant_files
-from xfdfuzz.invariants.core import Invariant, Violation, select
+from xfdfuzz.invariants.checker import select
+from xfdfuzz.invariants.vocabulary import Invariant, Violation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision, resolve

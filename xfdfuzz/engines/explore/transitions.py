@@ -17,7 +17,8 @@ from xfdfuzz.engines.explore.canonical import clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import Packing, Patch
 from xfdfuzz.engines.explore.recall import Recall
-from xfdfuzz.invariants.core import InvariantError, Selection, StateBroken, View, Violation
+from xfdfuzz.invariants.checker import Selection, StateBroken
+from xfdfuzz.invariants.vocabulary import InvariantError, View, Violation
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
