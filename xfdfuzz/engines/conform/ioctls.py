@@ -20,7 +20,7 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Msrs, Reset, UserImage
+from xfdfuzz.program.fields import Msrs, UserImage
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import Image
 
@@ -121,7 +121,7 @@ def create_vcpu(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_CREATE_VCPU."""
     recorded = returned(_result(o))
     vm = s.vm
-    result = s.do(kvm.KvmCreateVcpu(s.now.task, vm, o.number(0), Reset(True)))
+    result = s.do(kvm.KvmCreateVcpu(s.now.task, vm, o.number(0), reset=True))
     if recorded == -EMFILE and isinstance(result.ret, str):
         nr = int(result.ret.removeprefix("v"))
         s.aside("no descriptor: KVM destroys the vCPU again", partial(_destroy, nr=nr))
