@@ -14,7 +14,7 @@ from typing import NamedTuple
 from xfdfuzz.engines.explore.exploration import begin
 from xfdfuzz.engines.explore.search import Limits, peak_memory
 from xfdfuzz.engines.processes.workers import workers
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import names, resolve
 
 

@@ -24,7 +24,7 @@ from hypothesis.strategies import SearchStrategy
 from bench.model import ContentCampaign
 from xfdfuzz.engines.search.hypothesis_machine import KernelMachine, every_example_anew, search_settings
 from xfdfuzz.engines.search.plan import STEPS, Budget, Spent
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import Revision, resolve
 
 

@@ -15,12 +15,13 @@ from collections import defaultdict
 from pathlib import Path
 from time import perf_counter_ns
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.search.campaign import Discovery
 from xfdfuzz.engines.search.hunt import hunt
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign
-from xfdfuzz.invariants.core import Checker, load
+from xfdfuzz.invariants.checker import Checker
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED

@@ -15,7 +15,7 @@ from bench.model import ContentCampaign
 from xfdfuzz.engines.search.hunt import KINDS, imports_out_of_the_collectors_way
 from xfdfuzz.engines.search.plan import STEPS, Budget, Spent
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import Revision, resolve
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import Regions, copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
-from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, System, Vcpu
+from xfdfuzz.memory.cstruct import Regions, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import VcpuIoctl
 from xfdfuzz.program.ops.kvm import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program.ops.kvm import KvmSetMsrs, KvmSetXcrs
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter

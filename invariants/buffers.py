@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
 from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NULL
 from xfdfuzz.program.ops.base import GuestOp

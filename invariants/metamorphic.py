@@ -12,15 +12,15 @@ from itertools import permutations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import from_bytes
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.memory.cstruct import from_bytes
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.kvm import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xfdfuzz.arch.cstruct import Regions
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
 from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System, Vcpu
+from xfdfuzz.memory.cstruct import Regions
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm

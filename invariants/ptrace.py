@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.program.ops.ptrace import PtraceGetXstate, PtraceSetXstate
 from xfdfuzz.program.step import Image
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
-from xfdfuzz.invariants.core import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import LOST_STATE, OOPS, XRSTOR_FAULT
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.invariants.core import Broken, View, invariant
+from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
 from xfdfuzz.kernel.state import EXIT_MSR_READ
 from xfdfuzz.program import ghost

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks
 from xfdfuzz.program.ops.base import Op
 

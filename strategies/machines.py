@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-from xfdfuzz.arch.machine import Machine
+from xfdfuzz.kernel.machine import Machine
 
 #: The switches that change what a guest can do, or what the layout of an image hides; two of them often matter
 #: together.  ``amx_ignores_ts`` is not there: which #NM an AMX instruction reports under CR0.TS is not settled

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import Msrs, UserImage
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import Op

@@ -15,11 +15,10 @@ from typing import Generic, Protocol, TypeVar
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
-from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import Msrs, UserImage
 
 T = TypeVar("T")

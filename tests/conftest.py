@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
-from xfdfuzz.invariants import core
-from xfdfuzz.revisions import outside
+from xfdfuzz.invariants import loading, vocabulary
+from xfdfuzz.revisions.table import NAMED
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,8 +24,8 @@ def _ctrl_c() -> None:
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Forget the invariants and the series that a test loads from files of its own."""
-    core.load()
-    registries: tuple[dict[Any, Any], ...] = (core.INVARIANTS, core._FILES, outside.OUTSIDE, outside._FILES)
+    loading.load()
+    registries: tuple[dict[Any, Any], ...] = (vocabulary.INVARIANTS, loading._FILES, NAMED)
     before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, content in before:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, Leaf
-from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.arch.machine import MAX_CPUS, Machine
+from xfdfuzz.arch.processor import Processor
 from xfdfuzz.arch.registers import (
     INSTRUCTIONS,
     MSR_IA32_XFD,
@@ -31,9 +30,10 @@ from xfdfuzz.arch.registers import (
     xsetbv,
 )
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED, XsaveArea, xrstor, xrstors, xsave, xsavec, xsaves
+from xfdfuzz.memory.cstruct import copy_of
 
-SPR = Machine()
-DYN2 = Machine(dyn2=True)
+SPR = Processor()
+DYN2 = Processor(dyn2=True)
 #: XCR0 of Linux on Sapphire Rapids.
 XCR0 = 0x602E7
 TILEDATA = 1 << 18
@@ -124,7 +124,7 @@ def test_standard_components_do_not_overlap() -> None:
         (18, Leaf(8192, 2816, 6, 0)),
     ],
 )
-def test_leaf_0xd_enumerates_what_the_machine_has(subleaf: int, expected: Leaf) -> None:
+def test_leaf_0xd_enumerates_what_the_processor_has(subleaf: int, expected: Leaf) -> None:
     """At reset, XCR0 = 1 and XSS = 0: the current sizes are those of the legacy region and the header."""
     assert SPR.cpuid.leaf(subleaf, SPR.user_xfeatures, SPR.supervisor_xfeatures, xf.MASK_X87, 0) == expected
 
@@ -140,14 +140,8 @@ def test_the_dense_layout_has_no_gap() -> None:
     assert DENSE.standard_size(AVX | xf.MASK_FPSSE) == DENSE.compacted_size(AVX | xf.MASK_FPSSE) == 832
 
 
-@pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])
-def test_machine_without_or_with_too_many_processors_is_refused(cpus: int) -> None:
-    with pytest.raises(ValueError, match="expected 1 to 4"):
-        Machine(cpus=cpus)
-
-
-def test_machine_without_xsave_has_neither_components_nor_xfd() -> None:
-    bare = Machine(xsave=False, cet=True, mpx=True)
+def test_processor_without_xsave_has_neither_components_nor_xfd() -> None:
+    bare = Processor(xsave=False, cet=True, mpx=True)
     assert (bare.user_xfeatures, bare.supervisor_xfeatures, bare.xfd_xfeatures, bare.has_xfd) == (0, 0, 0, False)
 
 
@@ -181,29 +175,29 @@ def test_machine_without_xsave_has_neither_components_nor_xfd() -> None:
     ],
 )
 def test_xsetbv_takes_what_the_sdm_allows_and_nothing_else(value: int, legal: bool) -> None:
-    machine = Machine(mpx=True)
+    cpu = Processor(mpx=True)
     regs = processor(xcr0=0b1)
     if legal:
-        xsetbv(regs, machine, value)
+        xsetbv(regs, cpu, value)
     else:
         with pytest.raises(GeneralProtection):
-            xsetbv(regs, machine, value)
+            xsetbv(regs, cpu, value)
     assert regs.xcr0 == (value if legal else 0b1)
 
 
 @pytest.mark.parametrize(
-    ("machine", "value"),
+    ("cpu", "value"),
     [
-        (Machine(), 0b111 | xf.MASK_MPX),
-        (Machine(amx=False), 0b111 | xf.MASK_XTILE),
-        (Machine(avx512=False), 0b111 | xf.MASK_AVX512),
-        (Machine(pku=False), 0b111 | xf.MASK_PKRU),
-        (Machine(), 0b111 | xf.MASK_DYN2),
+        (Processor(), 0b111 | xf.MASK_MPX),
+        (Processor(amx=False), 0b111 | xf.MASK_XTILE),
+        (Processor(avx512=False), 0b111 | xf.MASK_AVX512),
+        (Processor(pku=False), 0b111 | xf.MASK_PKRU),
+        (Processor(), 0b111 | xf.MASK_DYN2),
     ],
 )
-def test_xsetbv_refuses_what_the_machine_lacks(machine: Machine, value: int) -> None:
+def test_xsetbv_refuses_what_the_processor_lacks(cpu: Processor, value: int) -> None:
     with pytest.raises(GeneralProtection):
-        xsetbv(processor(xcr0=0b1), machine, value)
+        xsetbv(processor(xcr0=0b1), cpu, value)
 
 
 def test_xsetbv_leaves_the_registers_alone() -> None:
@@ -219,7 +213,7 @@ def test_xsetbv_leaves_the_registers_alone() -> None:
 
 @pytest.mark.parametrize("msr", [MSR_IA32_XFD, MSR_IA32_XFD_ERR])
 @pytest.mark.parametrize(
-    ("machine", "value", "faults"),
+    ("cpu", "value", "faults"),
     [
         (SPR, 0, False),
         (SPR, TILEDATA, False),
@@ -228,22 +222,22 @@ def test_xsetbv_leaves_the_registers_alone() -> None:
         (SPR, 1 << 63, True),
         (SPR, xf.MASK_DYN2, True),
         (DYN2, TILEDATA | xf.MASK_DYN2, False),
-        (Machine(amx=False), TILEDATA, True),
-        (Machine(xfd=False), 0, True),
-        (Machine(xsave=False), 0, True),
+        (Processor(amx=False), TILEDATA, True),
+        (Processor(xfd=False), 0, True),
+        (Processor(xsave=False), 0, True),
     ],
 )
 def test_wrmsr_of_the_xfd_msrs_takes_xfd_capable_components_only(
-    msr: int, machine: Machine, value: int, faults: bool
+    msr: int, cpu: Processor, value: int, faults: bool
 ) -> None:
     regs = CpuRegs()
     if faults:
         with pytest.raises(GeneralProtection):
-            wrmsr(regs, machine, msr, value)
+            wrmsr(regs, cpu, msr, value)
         assert bytes(regs) == bytes(CpuRegs())
     else:
-        wrmsr(regs, machine, msr, value)
-        assert rdmsr(regs, machine, msr) == value
+        wrmsr(regs, cpu, msr, value)
+        assert rdmsr(regs, cpu, msr) == value
 
 
 def test_the_two_xfd_msrs_are_two_registers() -> None:
@@ -253,30 +247,30 @@ def test_the_two_xfd_msrs_are_two_registers() -> None:
 
 
 @pytest.mark.parametrize("msr", [MSR_IA32_XFD, MSR_IA32_XFD_ERR])
-@pytest.mark.parametrize("machine", [Machine(xfd=False), Machine(xsave=False)])
-def test_rdmsr_of_an_xfd_msr_that_does_not_exist_faults(msr: int, machine: Machine) -> None:
+@pytest.mark.parametrize("cpu", [Processor(xfd=False), Processor(xsave=False)])
+def test_rdmsr_of_an_xfd_msr_that_does_not_exist_faults(msr: int, cpu: Processor) -> None:
     with pytest.raises(GeneralProtection):
-        rdmsr(CpuRegs(), machine, msr)
+        rdmsr(CpuRegs(), cpu, msr)
 
 
 @pytest.mark.parametrize(
-    ("machine", "value", "faults"),
+    ("cpu", "value", "faults"),
     [
-        (Machine(), xf.MASK_PASID, False),
-        (Machine(cet=True), xf.MASK_CET_USER | xf.MASK_CET_KERNEL, False),
-        (Machine(), xf.MASK_CET_KERNEL, True),
-        (Machine(), AVX, True),
-        (Machine(xsave=False), 0, True),
+        (Processor(), xf.MASK_PASID, False),
+        (Processor(cet=True), xf.MASK_CET_USER | xf.MASK_CET_KERNEL, False),
+        (Processor(), xf.MASK_CET_KERNEL, True),
+        (Processor(), AVX, True),
+        (Processor(xsave=False), 0, True),
     ],
 )
-def test_xss_takes_supervisor_components_only(machine: Machine, value: int, faults: bool) -> None:
+def test_xss_takes_supervisor_components_only(cpu: Processor, value: int, faults: bool) -> None:
     regs = CpuRegs()
     if faults:
         with pytest.raises(GeneralProtection):
-            wrmsr(regs, machine, MSR_IA32_XSS, value)
+            wrmsr(regs, cpu, MSR_IA32_XSS, value)
     else:
-        wrmsr(regs, machine, MSR_IA32_XSS, value)
-        assert rdmsr(regs, machine, MSR_IA32_XSS) == value
+        wrmsr(regs, cpu, MSR_IA32_XSS, value)
+        assert rdmsr(regs, cpu, MSR_IA32_XSS) == value
 
 
 def test_setting_xfd_does_not_touch_the_tiles() -> None:
@@ -322,7 +316,7 @@ def test_nm_of_cr0_ts_leaves_xfd_err_alone(insn: str, xfd: int) -> None:
 def test_where_amx_ignores_cr0_ts_the_xfd_nm_is_reported() -> None:
     regs = processor(xfd=TILEDATA, xtilecfg=1)
     with pytest.raises(DeviceNotAvailable) as fault:
-        execute(regs, Machine(amx_ignores_ts=True), "tileload", 1, cr0_ts=True)
+        execute(regs, Processor(amx_ignores_ts=True), "tileload", 1, cr0_ts=True)
     assert fault.value.xfd
     assert regs.xfd_err == TILEDATA
 
@@ -343,7 +337,7 @@ def test_avx_runs_under_xfd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("insn", "xcr0", "machine"),
+    ("insn", "xcr0", "cpu"),
     [
         ("tileload", XCR0, SPR),  # no configuration
         ("tileload", 0xE7, SPR),
@@ -351,12 +345,12 @@ def test_avx_runs_under_xfd() -> None:
         ("tilerelease", 0xE7, SPR),
         ("vmovups", 0b11, SPR),
         ("dyn2load", XCR0, DYN2),
-        ("ldtilecfg", XCR0, Machine(amx=False)),
+        ("ldtilecfg", XCR0, Processor(amx=False)),
     ],
 )
-def test_what_xcr0_or_the_machine_does_not_enable_is_undefined(insn: str, xcr0: int, machine: Machine) -> None:
+def test_what_xcr0_or_the_processor_does_not_enable_is_undefined(insn: str, xcr0: int, cpu: Processor) -> None:
     with pytest.raises(InvalidOpcode):
-        execute(processor(xcr0=xcr0), machine, insn, 1, cr0_ts=False)
+        execute(processor(xcr0=xcr0), cpu, insn, 1, cr0_ts=False)
 
 
 def test_xfd_means_nothing_while_xcr0_is_clear() -> None:
@@ -560,15 +554,15 @@ def test_what_was_saved_under_an_xfd_is_restored_under_it_without_a_fault(regs: 
 @given(
     regs=processors(),
     insn=st.sampled_from(sorted(INSTRUCTIONS)),
-    machine=st.sampled_from([SPR, DYN2, Machine(amx=False), Machine(amx_ignores_ts=True)]),
+    cpu=st.sampled_from([SPR, DYN2, Processor(amx=False), Processor(amx_ignores_ts=True)]),
     cr0_ts=st.booleans(),
 )
 def test_an_instruction_that_faults_changes_nothing_but_xfd_err(
-    regs: CpuRegs, insn: str, machine: Machine, cr0_ts: bool
+    regs: CpuRegs, insn: str, cpu: Processor, cr0_ts: bool
 ) -> None:
     before = copy_of(regs)
     try:
-        execute(regs, machine, insn, 7, cr0_ts)
+        execute(regs, cpu, insn, 7, cr0_ts)
     except Fault as fault:
         if isinstance(fault, DeviceNotAvailable) and fault.xfd:
             assert regs.xfd_err

@@ -24,7 +24,7 @@ from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
@@ -149,7 +149,7 @@ def test_carriage_returns_end_lines_only_before_a_line_feed(run: Run) -> None:
 
 
 INVARIANT = """\
-from xfdfuzz.invariants.core import Broken, invariant
+from xfdfuzz.invariants.vocabulary import Broken, invariant
 
 
 @invariant("mine", "abi"{more})

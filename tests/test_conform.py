@@ -17,8 +17,8 @@ from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import explanations, read
 from xfdfuzz.engines.conform.score import judge
 from xfdfuzz.engines.conform.translator import TRANSLATORS
+from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions import resolve
 from xfdfuzz.revisions.amx_series import AmxSeries
@@ -114,7 +114,7 @@ class TakesOneTileComponent(AmxSeries):
         return True
 
 
-class ForksWithoutPermissions(Lifecycle):
+class ForksWithoutPermissions(FpuCore):
     def fpu_inherit_perms(self, child: int) -> None:
         pass
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
-from xfdfuzz.invariants.core import INVARIANTS, load
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import kvm, tasks, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.guest import GuestRdmsr

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from xfdfuzz.arch.cstruct import assign, bound, copy_of
 from xfdfuzz.kernel.state import System, Vcpu
+from xfdfuzz.memory.cstruct import assign, bound, copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve

@@ -21,7 +21,8 @@ from xfdfuzz.engines.explore.packing import ScopeError
 from xfdfuzz.engines.explore.search import Limits, Search
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import workers
-from xfdfuzz.invariants.core import View, select
+from xfdfuzz.invariants.checker import select
+from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm, tasks
 from xfdfuzz.program.ops.base import Op
@@ -449,7 +450,7 @@ def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) ->
 
 def test_an_invariant_that_keeps_something_is_refused(run: Run) -> None:
     Path("keeps.py").write_text(
-        "from xfdfuzz.invariants.core import invariant\n"
+        "from xfdfuzz.invariants.vocabulary import invariant\n"
         "calls = []\n"
         '@invariant("keeps", "abi")\n'
         "def keeps(view):\n"

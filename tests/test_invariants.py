@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
-from xfdfuzz.invariants.core import INVARIANTS, Broken, Predicate, View, load
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
@@ -32,14 +32,13 @@ from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KvmXsave
-from xfdfuzz.kernel.lifecycle import Lifecycle
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmXsave
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
+from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import parse
@@ -588,7 +587,7 @@ class ForgetsTheFpstateInDestroy(KvmX86):
 
 
 @mutant("fpstate-has-one-owner", program("t0 clone(CLONE_THREAD) = t2"))
-class CopiesTheFpuWithItsPointer(Lifecycle):
+class CopiesTheFpuWithItsPointer(FpuCore):
     def fpu_clone(self, child: int, flags: int) -> None:
         super().fpu_clone(child, flags)
         self.tasks[child].fpu.fpstate = self.current.fpu.fpstate
@@ -777,13 +776,13 @@ t0 ... execve = 0
     "permission-inherited-by-fork",
     program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", "t0 fork = t2"),
 )
-class ForkStartsWithTheDefaults(Lifecycle):
+class ForkStartsWithTheDefaults(FpuCore):
     def fpu_inherit_perms(self, child: int) -> None:
         pass
 
 
 @mutant("exec-starts-afresh", program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0", EXEC))
-class ExecKeepsThePermissions(Lifecycle):
+class ExecKeepsThePermissions(FpuCore):
     def fpu_flush_thread(self) -> None:
         kept = copy_of(self.current.fpu.perm)
         super().fpu_flush_thread()
@@ -791,7 +790,7 @@ class ExecKeepsThePermissions(Lifecycle):
 
 
 @mutant("exec-starts-afresh", program("t0 vmovups(1) = ok", EXEC))
-class ExecForgetsTheRegisters(Lifecycle):
+class ExecForgetsTheRegisters(FpuCore):
     def fpu_flush_thread_regs(self) -> None:
         pass
 

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 #: docs/architecture.md: a room may import the ones before it, and what stands beside it here.
 ORDER = [
+    {"memory", "extensions"},
     {"arch"},
     {"kernel"},
     {"revisions"},

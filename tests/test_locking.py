@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import ATOMIC_SLEEP, OOPS, HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.locking import PREEMPT_OFFSET, SOFTIRQ_DISABLE_OFFSET
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program

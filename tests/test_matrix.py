@@ -107,7 +107,7 @@ def test_several_processes_give_what_one_gives(run: Run) -> None:
     write("b.xfd", IDLE + "t0 ioctl(kvm, KVM_CREATE_VM)\n")
     write(
         "mine.py",
-        "from xfdfuzz.invariants.core import Broken, invariant\n\n\n"
+        "from xfdfuzz.invariants.vocabulary import Broken, invariant\n\n\n"
         '@invariant("mine-of-the-matrix", "abi")\ndef mine(view):\n    """Mine."""\n    yield Broken("seen")\n',
     )
     write(
@@ -125,7 +125,7 @@ def test_an_error_in_a_users_invariant_is_one_line_from_any_process(run: Run) ->
     write("b.xfd", OVERWRITE)
     write(
         "mine.py",
-        "from xfdfuzz.invariants.core import invariant\n\n\n"
+        "from xfdfuzz.invariants.vocabulary import invariant\n\n\n"
         '@invariant("mine-that-fails", "abi")\ndef mine(view):\n    """Mine."""\n    return [1 / 0]\n',
     )
     for workers in ("1", "2"):

@@ -13,7 +13,7 @@ import pytest
 
 from xfdfuzz.engines.judge.confirm import buckets_elsewhere
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.invariants.core import INVARIANTS
+from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, RevisionError, concerns, resolve, selects
 
@@ -185,7 +185,7 @@ def test_a_broken_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch,
 def test_an_invariant_may_speak_of_the_series(run: Run) -> None:
     write("my.py", OVERWRITES)
     text = (
-        "from xfdfuzz.invariants.core import Broken, invariant\n\n\n"
+        "from xfdfuzz.invariants.vocabulary import Broken, invariant\n\n\n"
         '@invariant("mine", "abi", revisions=("my-series",))\n'
         'def mine(view):\n    """Mine."""\n    yield Broken("seen")\n'
     )

@@ -21,7 +21,7 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.parallel import Recipe, Share, hunt_together
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import campaign_on, fuzz
-from xfdfuzz.invariants.core import Violation
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
@@ -95,7 +95,7 @@ def test_a_users_broken_invariant_is_one_line_with_its_place(
 ) -> None:
     file = tmp_path / "broken.py"
     file.write_text(
-        "from xfdfuzz.invariants.core import View, invariant\n\n\n"
+        "from xfdfuzz.invariants.vocabulary import View, invariant\n\n\n"
         '@invariant("breaks-down", "abi", state=True)\n'
         "def breaks_down(view: View) -> list[object]:\n"
         '    """Nobody can rely on it."""\n'

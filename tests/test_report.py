@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
 from xfdfuzz.engines.search.plan import Plan
@@ -23,6 +22,7 @@ from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Effort, Stats
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
+from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuStatePerm
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, RevisionError, names, resolve, selects
-from xfdfuzz.revisions.queue import DECLARED, FORMERLY, Patch, compose, find_patch
+from xfdfuzz.revisions.queue import DECLARED, Patch, compose
 
 OVERWRITE = """# xfdfuzz program 1
 machine cpus=1
@@ -43,13 +43,6 @@ def test_a_fix_applied_to_an_old_revision_cures_it() -> None:
     assert permission("v5.17") == "0 [0x40000]"
     assert permission("v5.17", "063452fd94d1") == "0 [0x602e7]"
     assert permission("v5.16", "063452fd94d1") == permission("v5.18") == "0 [0x602e7]"
-
-
-def test_a_patch_is_found_by_the_id_that_it_bore_before_it_was_looked_up() -> None:
-    old, new = "f17b168734e5", "f17b168734c0"
-    assert old not in PATCHES
-    assert resolve("v5.18", [old]).label == resolve(f"v5.18+{old}").label == f"v5.18+{new}"
-    assert all(find_patch(was).commit == now for was, now in FORMERLY.items())
 
 
 def test_mainline_is_a_prefix_of_the_queue() -> None:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xfdfuzz.arch.machine import MAX_CPUS, Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Torn, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -86,10 +86,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
     Sregs: st.builds(Sregs, st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
-    Drop: st.builds(Drop, st.booleans()),
-    Torn: st.builds(Torn, st.booleans()),
-    Null: st.builds(Null, st.booleans()),
-    Reset: st.builds(Reset, st.booleans()),
+    **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
 }
 NUMBERED = {"task": USER_TASKS, "tracee": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
 
@@ -162,7 +159,7 @@ def test_a_program_holds_what_its_text_says() -> None:
     assert program.notes == ((1, "the next one is new"), (11, "the end"))
     assert program.ops[0] == ReqXcompGuestPerm(0, 18, Undefined(0))
     assert program.ops[1] == KvmSetCpuid2(0, 0, CpuidEntries(0x60007, True, True))
-    assert program.ops[5] == GuestWrmsr(0, MSR_IA32_XFD, 0x40000, Drop(True))
+    assert program.ops[5] == GuestWrmsr(0, MSR_IA32_XFD, 0x40000, True)
     assert program.results[:5] == ("0", "0", None, None, "-EINTR")
     assert program.lines[:3] == (17, 19, 20)
 
@@ -258,6 +255,12 @@ def test_blank_lines_carriage_returns_and_a_missing_last_newline_do_not_matter()
 )
 def test_machine_lines_may_name_defaults(line: str, machine: Machine) -> None:
     assert parse(f"# xfdfuzz program 1\n{line}\n") == Program(machine, ())
+
+
+@pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])
+def test_machine_without_or_with_too_many_processors_is_refused(cpus: int) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 4"):
+        Machine(cpus=cpus)
 
 
 def test_one_apply_line_may_name_several_patches() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from xfdfuzz.arch.cstruct import Regions, assign, copy_of
-from xfdfuzz.arch.machine import Machine
-from xfdfuzz.arch.traced import Footprint, traced
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import System, Vcpu, Vm
+from xfdfuzz.memory.cstruct import Regions, assign, copy_of
+from xfdfuzz.memory.traced import Footprint, traced
 from xfdfuzz.program.executor import Executor, perform
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Result

@@ -15,13 +15,14 @@ from statistics import median
 
 from bench.detection.subjects import Subject
 from bench.detection.yardsticks import RandomWalk, exhaust
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines import ENGINES
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.hunt import KINDS, imports_out_of_the_collectors_way
 from xfdfuzz.engines.search.plan import STEPS, Budget, Spent
 from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign
-from xfdfuzz.invariants.core import Violation, load
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision, resolve
 

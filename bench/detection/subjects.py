@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from xfdfuzz.engines.judge.verdict import judge, revisions_for
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import PATCHES, PROPOSED, Patch, Revision, RevisionError, lines, names, resolve, selects
 

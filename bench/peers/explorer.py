@@ -15,7 +15,7 @@ from xfdfuzz.engines.explore.exploration import Exploration, begin, explore
 from xfdfuzz.engines.explore.search import Limits
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.processes.workers import workers
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import resolve
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import Msrs
 from xfdfuzz.program.ops import guest, host, kvm, run, tasks
 from xfdfuzz.strategies.scopes import SCOPES, Scope

@@ -7,8 +7,8 @@ exact: a component is in use when its token is not 0 (a real processor may repor
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import U8, U64, Array, Struct, struct
-from xfdfuzz.arch.machine import Machine
+from xfdfuzz.arch.processor import Processor
+from xfdfuzz.memory.cstruct import U8, U64, Array, Struct, struct
 
 MSR_IA32_XFD = 0x1C4
 MSR_IA32_XFD_ERR = 0x1C5
@@ -75,19 +75,19 @@ def load_component(regs: CpuRegs, component: int, token: int) -> None:
         regs.xinuse &= ~(1 << component)
 
 
-def wrmsr(regs: CpuRegs, machine: Machine, index: int, value: int) -> None:
+def wrmsr(regs: CpuRegs, processor: Processor, index: int, value: int) -> None:
     """WRMSR; #GP for an MSR or a bit without CPUID support (SDM vol. 1, 13.14), and for more than a token."""
     if index in XSTATE_MSRS:
-        if not machine.cet or value > TOKEN_MAX:
+        if not processor.cet or value > TOKEN_MAX:
             raise GeneralProtection
         load_component(regs, XSTATE_MSRS[index], value)
         return
     if index == MSR_IA32_XSS:
-        if not machine.xsave or value & ~machine.supervisor_xfeatures:
+        if not processor.xsave or value & ~processor.supervisor_xfeatures:
             raise GeneralProtection
         regs.xss = value
         return
-    if not machine.has_xfd or value & ~machine.xfd_xfeatures:
+    if not processor.has_xfd or value & ~processor.xfd_xfeatures:
         raise GeneralProtection
     if index == MSR_IA32_XFD:
         regs.xfd = value
@@ -95,24 +95,24 @@ def wrmsr(regs: CpuRegs, machine: Machine, index: int, value: int) -> None:
         regs.xfd_err = value
 
 
-def rdmsr(regs: CpuRegs, machine: Machine, index: int) -> int:
+def rdmsr(regs: CpuRegs, processor: Processor, index: int) -> int:
     """RDMSR; #GP where the MSR does not exist."""
     if index in XSTATE_MSRS:
-        if not machine.cet:
+        if not processor.cet:
             raise GeneralProtection
         return regs.data[XSTATE_MSRS[index]]
     if index == MSR_IA32_XSS:
-        if not machine.xsave:
+        if not processor.xsave:
             raise GeneralProtection
         return regs.xss
-    if not machine.has_xfd:
+    if not processor.has_xfd:
         raise GeneralProtection
     return regs.xfd if index == MSR_IA32_XFD else regs.xfd_err
 
 
-def xsetbv(regs: CpuRegs, machine: Machine, value: int) -> None:
+def xsetbv(regs: CpuRegs, processor: Processor, value: int) -> None:
     """XSETBV with ECX = 0 at CPL 0 and CR4.OSXSAVE = 1 (SDM vol. 2)."""
-    if value & ~machine.user_xfeatures or not xf.legal_xcr0(value):
+    if value & ~processor.user_xfeatures or not xf.legal_xcr0(value):
         raise GeneralProtection
     regs.xcr0 = value
 
@@ -138,20 +138,20 @@ INSTRUCTIONS: dict[str, int] = {
 }
 
 
-def _check_enabled(regs: CpuRegs, machine: Machine, components: int) -> None:
-    if regs.xcr0 & components != components or components & ~machine.user_xfeatures:
+def _check_enabled(regs: CpuRegs, processor: Processor, components: int) -> None:
+    if regs.xcr0 & components != components or components & ~processor.user_xfeatures:
         raise InvalidOpcode
 
 
-def check_tile_access(regs: CpuRegs, machine: Machine, component: int, cr0_ts: bool) -> None:
+def check_tile_access(regs: CpuRegs, processor: Processor, component: int, cr0_ts: bool) -> None:
     """Raise the fault of an AMX instruction that reads or writes TILECFG or TILEDATA.
 
     LDTILECFG, STTILECFG and TILERELEASE, which access TILECFG, never raise the XFD #NM; the others do, before they look
     at the configuration.  With CR0.TS = 1 all of them are #NM, which leaves IA32_XFD_ERR alone (SDM vol. 1, 13.14),
-    unless the machine says that AMX instructions ignore CR0.TS.
+    unless the processor says that AMX instructions ignore CR0.TS.
     """
-    _check_enabled(regs, machine, xf.MASK_XTILE)
-    if cr0_ts and not machine.amx_ignores_ts:
+    _check_enabled(regs, processor, xf.MASK_XTILE)
+    if cr0_ts and not processor.amx_ignores_ts:
         raise DeviceNotAvailable(xfd=False)
     if component == xf.XTILE_DATA:
         check_xfd(regs, xf.MASK_XTILE)
@@ -159,7 +159,7 @@ def check_tile_access(regs: CpuRegs, machine: Machine, component: int, cr0_ts: b
             raise InvalidOpcode
 
 
-def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool) -> None:
+def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: bool) -> None:
     """Execute one data instruction: load ``token`` into the component it writes.
 
     ``vmovups`` stands for AVX (CR0.TS makes it #NM), ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and
@@ -167,11 +167,11 @@ def execute(regs: CpuRegs, machine: Machine, insn: str, token: int, cr0_ts: bool
     """
     component = INSTRUCTIONS[insn]
     if component in (xf.XTILE_CFG, xf.XTILE_DATA):
-        check_tile_access(regs, machine, component, cr0_ts)
+        check_tile_access(regs, processor, component, cr0_ts)
     else:
         needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}[component]
-        _check_enabled(regs, machine, needs)
-        if cr0_ts and (component == xf.YMM or not machine.amx_ignores_ts):
+        _check_enabled(regs, processor, needs)
+        if cr0_ts and (component == xf.YMM or not processor.amx_ignores_ts):
             raise DeviceNotAvailable(xfd=False)
         check_xfd(regs, needs & xf.MASK_DYN2)
     if insn == "tilestore":

@@ -8,8 +8,8 @@ faults because of XFD: a component with XCR0[i] = XFD[i] = 1 is treated as if XI
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import U8, U64, Array, Struct, struct
 from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, check_xfd
+from xfdfuzz.memory.cstruct import U8, U64, Array, Struct, struct
 
 XCOMP_BV_COMPACTED = 1 << 63
 

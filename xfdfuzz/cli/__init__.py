@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
     except Exception as error:
         from xfdfuzz.engines.processes.workers import place_in_users_files
-        from xfdfuzz.invariants.core import InvariantError
+        from xfdfuzz.invariants.vocabulary import InvariantError
         from xfdfuzz.revisions import RevisionError
 
         if isinstance(error, InvariantError | RevisionError):

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
 
 def _bisect(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.compare.bisect import bisect, line_between
-    from xfdfuzz.invariants.core import INVARIANTS
+    from xfdfuzz.invariants.vocabulary import INVARIANTS
     from xfdfuzz.report import bisect as report
     from xfdfuzz.report import machine, terminal
 

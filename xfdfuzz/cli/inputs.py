@@ -22,7 +22,8 @@ CORPUS = Path(__file__).parent.parent / "corpus"
 
 def load_invariants(files: Sequence[Path]) -> None:
     """Load the built-in invariants and the given files; raises BadInput for a file that cannot be used."""
-    from xfdfuzz.invariants.core import INVARIANTS, load, load_file
+    from xfdfuzz.invariants.loading import load, load_file
+    from xfdfuzz.invariants.vocabulary import INVARIANTS
     from xfdfuzz.revisions import RevisionError, names
 
     load()
@@ -140,7 +141,7 @@ def read_program(file: Path) -> Program:
 def _check_expectations(program: Program, file: Path) -> None:
     """An `expect:` line that names what does not exist would never fail, or always; so would contradicting ones."""
     from xfdfuzz.engines.judge.verdict import contradiction
-    from xfdfuzz.invariants.core import INVARIANTS
+    from xfdfuzz.invariants.vocabulary import INVARIANTS
     from xfdfuzz.revisions import RevisionError, names, selects
 
     for expectation in program.expect:

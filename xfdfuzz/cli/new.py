@@ -61,7 +61,7 @@ def _base(args: argparse.Namespace) -> str:
 
 
 def _check_invariant(args: argparse.Namespace) -> dict[str, str]:
-    from xfdfuzz.invariants.core import INVARIANTS
+    from xfdfuzz.invariants.vocabulary import INVARIANTS
 
     if args.base:
         raise BadInput("--from is for a revision: an invariant says itself where it applies")

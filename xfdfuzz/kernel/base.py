@@ -17,10 +17,10 @@ from types import FrameType
 from typing import TypeVar
 
 from xfdfuzz.arch import registers as arch
-from xfdfuzz.arch.cstruct import resident
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, USE_AFTER_FREE, WARN, Event, HostDied
+from xfdfuzz.kernel.machine import Config, Machine
 from xfdfuzz.kernel.state import NULL, Fpstate, SigFrame, System
+from xfdfuzz.memory.cstruct import resident
 
 #: Methods that the kernel does not have: a phase of one of its functions, split off so that patches can replace it.
 SEAMS: set[str] = set()
@@ -56,6 +56,7 @@ class KernelBase:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.config: Config = machine
         self.events: list[Event] = []
         self.bind(*resident(System, Fpstate, SigFrame))
 

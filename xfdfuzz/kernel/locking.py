@@ -7,9 +7,9 @@ lock has a state of its own.  Whether interrupts are off is not modelled: where 
 
 from __future__ import annotations
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel.base import KernelBase, phase_of, seam
 from xfdfuzz.kernel.event import ATOMIC_SLEEP
+from xfdfuzz.kernel.machine import Machine
 
 #: What preempt_disable() adds to preempt_count, and spin_lock() without PREEMPT_RT.
 PREEMPT_OFFSET = 1
@@ -24,7 +24,7 @@ class Locking(KernelBase):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self._fpregs_lock_offset = PREEMPT_OFFSET if machine.rt else SOFTIRQ_DISABLE_OFFSET
+        self._fpregs_lock_offset = PREEMPT_OFFSET if self.config.rt else SOFTIRQ_DISABLE_OFFSET
 
     def preempt_disable(self) -> None:
         """No context switch on this CPU from here on."""
@@ -49,7 +49,7 @@ class Locking(KernelBase):
 
         The latter leaves preemption alone, but takes rcu_read_lock(), under which only such locks may be taken.
         """
-        if not self.machine.rt:
+        if not self.config.rt:
             self.preempt_disable()
             return
         self.rtlock_might_resched()
@@ -57,7 +57,7 @@ class Locking(KernelBase):
 
     def spin_unlock_irq(self) -> None:
         """Undo spin_lock_irq()."""
-        if self.machine.rt:
+        if self.config.rt:
             self.current.rcu_read_lock_nesting -= 1
         else:
             self.preempt_enable()

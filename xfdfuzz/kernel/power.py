@@ -6,14 +6,14 @@ arch/x86/kernel/{smpboot,cpu/common}.c, arch/x86/power/cpu.c, arch/x86/kernel/fp
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.lifecycle import Lifecycle
+from xfdfuzz.kernel.exec import Exec
 from xfdfuzz.kernel.state import NULL, USER_TASKS
+from xfdfuzz.memory.cstruct import assign
 
 
-class Power(Lifecycle):
+class Power(Exec):
     """What CPUs do when nobody uses them."""
 
     # -- hotplug -------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, Invalid
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.fpu.regset import Regset
+from xfdfuzz.kernel.fpu.guest import GuestFpu
 
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
 
 
-class Process(Regset):
+class Process(GuestFpu):
     """What tasks do with the FPU core."""
 
     # -- context switch ------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ At most one signal is handled at a time; a handler runs with all others blocked.
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
 RT_SIGFRAME_SIZE = 440

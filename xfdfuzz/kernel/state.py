@@ -11,10 +11,10 @@ compare.
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import I8, U8, U32, U64, Array, Struct, struct
-from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.machine import MAX_CPUS
+from xfdfuzz.memory.cstruct import I8, U8, U32, U64, Array, Struct, struct
 
 NULL = 0
 #: The address space of a task that has exited.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.kernel.event import OOPS, USE_AFTER_FREE
 from xfdfuzz.kernel.locking import Locking
 from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate
+from xfdfuzz.memory.cstruct import assign
 
 
 class Vmalloc(Locking):

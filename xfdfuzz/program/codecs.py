@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Drop, Msrs, Null, Reset, Sregs, Torn, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Codec(Generic[T]):
     """
 
     expected: str
-    optional: ClassVar[str] = ""
+    optional: str = ""
 
     def write(self, value: T) -> str:
         """The argument's text."""
@@ -208,43 +209,19 @@ class BufferCodec(Codec[UserBuffer]):
         return UserBuffer(self.value.read_word(argument.value), argument.name.text == "mapped")
 
 
-class SwitchCodec(Codec[Any]):
-    """One word that stands for True; left out when it is False."""
+class SwitchCodec(Codec[bool]):
+    """One word that stands for true; left out when it is false."""
 
-    def __init__(self, make: type[Drop] | type[Null] | type[Reset] | type[Torn]) -> None:
-        self.make = make
+    def __init__(self, word: str) -> None:
+        self.expected = self.optional = word
 
-    def write(self, value: Drop | Null | Reset | Torn) -> str:
-        return self.expected if value.value else ""
+    def write(self, value: bool) -> str:
+        return self.expected if value else ""
 
-    def read(self, argument: Argument) -> Drop | Null | Reset | Torn:
+    def read(self, argument: Argument) -> bool:
         if not isinstance(argument, Names) or [word.text for word in argument.words] != [self.expected]:
             raise Unreadable(argument.column, self.expected)
-        return self.make(True)
-
-
-class DropCodec(SwitchCodec):
-    """``drop``."""
-
-    expected = optional = "drop"
-
-
-class TornCodec(SwitchCodec):
-    """``torn``."""
-
-    expected = optional = "torn"
-
-
-class NullCodec(SwitchCodec):
-    """``NULL``."""
-
-    expected = optional = "NULL"
-
-
-class ResetCodec(SwitchCodec):
-    """``reset``."""
-
-    expected = optional = "reset"
+        return True
 
 
 HEX = Scalar("a 64-bit number", _U64, base=16)
@@ -259,7 +236,7 @@ MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 XFEATURES = XfeaturesCodec()
 
-#: By what marks the type of a field: the class, or the text in its ``Annotated``.
+#: By what marks the type of a field: the class, or the text in its ``Annotated``.  Words need no entry.
 CODECS: dict[object, Codec[Any]] = {
     "xfeatures": XFEATURES,
     "hex": HEX,
@@ -285,11 +262,14 @@ CODECS: dict[object, Codec[Any]] = {
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
-    Drop: DropCodec(Drop),
-    Torn: TornCodec(Torn),
-    Null: NullCodec(Null),
-    Reset: ResetCodec(Reset),
 }
+
+
+@cache
+def codec_of(marker: object) -> Codec[Any]:
+    """What writes and reads the fields with that mark, for one mark always the same object."""
+    return SwitchCodec(marker.word) if isinstance(marker, Switch) else CODECS[marker]
+
 
 #: How many there are of what a prefix numbers: ``t0`` to ``t4``.
 NUMBERED: dict[str, int] = {"t": USER_TASKS, "v": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}

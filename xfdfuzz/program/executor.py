@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops import guest, host, run, signals
 from xfdfuzz.program.ops.base import Op

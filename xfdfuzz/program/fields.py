@@ -26,6 +26,22 @@ Token = Annotated[int, "token"]
 #: A value of PKRU: a token, or 0, which is the initial one.
 Pkru = Annotated[int, "pkru"]
 
+
+class Switch(NamedTuple):
+    """Marks a word that stands for true, and is left out for false."""
+
+    word: str
+
+
+#: The caller passes a bad pointer.
+Null = Annotated[bool, Switch("NULL")]
+#: The VMM leaves a new vCPU's CR4 as it is, so OSXSAVE is clear until KVM_SET_SREGS.
+Reset = Annotated[bool, Switch("reset")]
+#: A VM exit interrupts an XSAVE; on a processor with erratum SPR4 its TILEDATA comes out as zeros.
+Torn = Annotated[bool, Switch("torn")]
+#: The processor forgets the data of a component at the moment that XFD disables it, which it may.
+Drop = Annotated[bool, Switch("drop")]
+
 #: Highest token that a program can write.
 TOKENS = 7
 
@@ -61,27 +77,3 @@ class Undefined(NamedTuple):
     """``undefined=7``: what an uninitialised variable returns, where the modelled code returns one; 0 if left out."""
 
     value: int = 0
-
-
-class Null(NamedTuple):
-    """``NULL``: the caller passes a bad pointer."""
-
-    value: bool = False
-
-
-class Reset(NamedTuple):
-    """``reset``: the VMM leaves a new vCPU's CR4 as it is, so OSXSAVE is clear until KVM_SET_SREGS."""
-
-    value: bool = False
-
-
-class Torn(NamedTuple):
-    """``torn``: a VM exit interrupts an XSAVE; on a processor with erratum SPR4 its TILEDATA comes out as zeros."""
-
-    value: bool = False
-
-
-class Drop(NamedTuple):
-    """``drop``: the processor forgets the data of a component at the moment that XFD disables it, which it may."""
-
-    value: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xfdfuzz.arch.machine import Machine
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import Regions, from_bytes
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.state import System
+from xfdfuzz.memory.cstruct import Regions, from_bytes
 
 if TYPE_CHECKING:
     from xfdfuzz.program.ops.base import Op

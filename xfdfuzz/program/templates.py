@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
-from xfdfuzz.program.codecs import CODECS, NUMBERED, Codec
+from xfdfuzz.program.codecs import NUMBERED, Codec, codec_of
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.syntax import Argument, Line, Names, Unreadable, Word, any_of, did_you_mean
 
@@ -99,7 +99,7 @@ def _codecs(cls: type[Op]) -> dict[str, Codec[Any]]:
     markers = {
         name: getattr(hints[name], "__metadata__", (hints[name],))[0] for name in _FIELD_NAME.findall(cls.template)
     }
-    return {name: CODECS[marker] for name, marker in markers.items() if marker != "nr"}
+    return {name: codec_of(marker) for name, marker in markers.items() if marker != "nr"}
 
 
 def _with_comma(codec: Codec[Any]) -> Callable[[Any], str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from xfdfuzz.arch.machine import MAX_CPUS, Machine
+from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.program.ops import Op
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.syntax import Unreadable, Word, any_of, did_you_mean, read_line, words

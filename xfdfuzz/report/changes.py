@@ -11,9 +11,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import Array
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.state import Fpstate, System, Task
+from xfdfuzz.memory.cstruct import Array
 from xfdfuzz.program import ghost
 
 

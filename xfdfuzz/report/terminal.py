@@ -17,7 +17,7 @@ from rich.text import Text
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import Judged, Verdict, judge
 from xfdfuzz.engines.search.report import Report
-from xfdfuzz.invariants.core import INVARIANTS, SEVERITIES, Violation
+from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES, Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.program import Program

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.base import phase_of
 from xfdfuzz.kernel.errno import ENXIO
 from xfdfuzz.kernel.event import NULL_DEREF
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import NULL, FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
 

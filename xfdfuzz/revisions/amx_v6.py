@@ -14,7 +14,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import Fpstate, FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 

@@ -7,13 +7,13 @@ kernel developer might write; the docstring names the finding, the function and 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign, copy_of
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
-from xfdfuzz.kernel.lifecycle import Lifecycle
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame
+from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.queue import PROPOSED, propose
@@ -79,7 +79,7 @@ class ReallocCopies(AmxSeries):
 
 
 @propose("open-4-exec-frees-fpstate", "x86/fpu: Free the fpstate that exec leaves behind")
-class ExecFreesFpstate(Lifecycle):
+class ExecFreesFpstate(FpuCore):
     """Finding 4: fpstate_reset() forgets an fpstate that was allocated for the old program.
 
     fpu_flush_thread(): keep the pointer, and vfree() it if it is not &fpu->__fpstate, outside fpregs_lock().
@@ -94,7 +94,7 @@ class ExecFreesFpstate(Lifecycle):
 
 
 @propose("open-5-exec-resets-at-once", "x86/fpu: Do not let exec be preempted between its two resets")
-class ExecResetsAtOnce(Lifecycle):
+class ExecResetsAtOnce(FpuCore):
     """Finding 5: until TIF_NEED_FPU_LOAD is set, the loaded registers are saved by fpstate_reset()'s XFD and sizes.
 
     fpu_flush_thread(): fpregs_lock() around fpstate_reset() and fpu_reset_fpregs().  So there is no middle of it in

@@ -42,8 +42,6 @@ class Patch:
 
 #: Every patch by its commit, in mainline order.
 PATCHES: dict[str, Patch] = {}
-#: Ids that patches bore before they were looked up, by which programs, labels and scripts may still name them.
-FORMERLY = {"f17b168734e5": "f17b168734c0", "8970ef027b68": "8970ef027b21"}
 #: The patches that this project proposes, by their names: in no kernel, and after all of :data:`PATCHES` in a stack.
 PROPOSED: dict[str, Patch] = {}
 #: What :func:`patch` declared, by class.
@@ -91,7 +89,6 @@ def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
     Or with the only commit that starts so (at least 6 digits).
     """
     queue = in_order(own)
-    commit = FORMERLY.get(commit, commit)
     found = [p for p in queue if p.commit == commit]
     if not found and len(commit) >= 6:
         found = [p for p in queue if p.commit.startswith(commit) or commit.startswith(p.commit)]

@@ -7,7 +7,6 @@ from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
@@ -19,8 +18,9 @@ from xfdfuzz.kernel.errno import EBADF, EMFILE, ENOMEM
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Msrs, Reset, UserImage
+from xfdfuzz.program.fields import Msrs, UserImage
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import Image
 
@@ -121,7 +121,7 @@ def create_vcpu(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_CREATE_VCPU."""
     recorded = returned(_result(o))
     vm = s.vm
-    result = s.do(kvm.KvmCreateVcpu(s.now.task, vm, o.number(0), Reset(True)))
+    result = s.do(kvm.KvmCreateVcpu(s.now.task, vm, o.number(0), reset=True))
     if recorded == -EMFILE and isinstance(result.ret, str):
         nr = int(result.ret.removeprefix("v"))
         s.aside("no descriptor: KVM destroys the vCPU again", partial(_destroy, nr=nr))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.conform.contents import Contents
 from xfdfuzz.engines.conform.fields import NotCompared, Stopped
 from xfdfuzz.engines.conform.memory import GuestMemory
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm
 from xfdfuzz.program.ops.base import Op

@@ -21,10 +21,10 @@ from itertools import pairwise, permutations
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program.ghost import OWNER_SHIFT, task_token, vcpu_token
 from xfdfuzz.strategies.scopes import Scope

@@ -16,7 +16,8 @@ from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.explore.told import Remark, Told
 from xfdfuzz.engines.explore.transitions import Choice, Outcome, Transitions
 from xfdfuzz.engines.processes.workers import load_invariants
-from xfdfuzz.invariants.core import StateBroken, View, Violation, select
+from xfdfuzz.invariants.checker import StateBroken, select
+from xfdfuzz.invariants.vocabulary import View, Violation
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, Result, Step

@@ -19,7 +19,8 @@ from xfdfuzz.engines.judge.confirm import doubts
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import invariant_files
-from xfdfuzz.invariants.core import Invariant, Violation, select
+from xfdfuzz.invariants.checker import select
+from xfdfuzz.invariants.vocabulary import Invariant, Violation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import result_class

@@ -17,7 +17,7 @@ from xfdfuzz.engines.explore.expand import Task, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.search import Breach, Search, Waiting
 from xfdfuzz.engines.explore.states import Pieces, States
-from xfdfuzz.invariants.core import Violation
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import format_op
 
 #: What the format is called, and its version.

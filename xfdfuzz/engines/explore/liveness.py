@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import igraph
 
-from xfdfuzz.invariants.core import Invariant
+from xfdfuzz.invariants.vocabulary import Invariant
 from xfdfuzz.program.ops.base import Op
 
 

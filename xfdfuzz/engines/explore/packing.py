@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby
 from struct import Struct as Layout
 
-from xfdfuzz.arch.cstruct import Regions
-from xfdfuzz.arch.traced import Place
 from xfdfuzz.kernel import state as st
+from xfdfuzz.memory.cstruct import Regions
+from xfdfuzz.memory.traced import Place
 from xfdfuzz.strategies.scopes import Scope
 
 

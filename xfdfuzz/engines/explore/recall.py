@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from xfdfuzz.arch.cstruct import merged, reader
-from xfdfuzz.arch.traced import Place
 from xfdfuzz.engines.judge.finding import NotReproducibleError
+from xfdfuzz.memory.cstruct import merged, reader
+from xfdfuzz.memory.traced import Place
 
 T = TypeVar("T")
 #: The bytes at a node's places.

@@ -15,7 +15,7 @@ from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, 
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
-from xfdfuzz.invariants.core import Violation
+from xfdfuzz.invariants.vocabulary import Violation
 
 #: States that a worker gets at a time.  Results do not depend on it, nor on how many workers there are: chunks are
 #: merged in their order.

@@ -12,17 +12,18 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from xfdfuzz.arch.cstruct import Regions
-from xfdfuzz.arch.traced import Footprint, traced
 from xfdfuzz.engines.explore.canonical import clear_dead
 from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import Packing, Patch
 from xfdfuzz.engines.explore.recall import Recall
 from xfdfuzz.engines.judge.finding import NotReproducibleError
-from xfdfuzz.invariants.core import InvariantError, Selection, StateBroken, View, Violation
+from xfdfuzz.invariants.checker import Selection, StateBroken
+from xfdfuzz.invariants.vocabulary import InvariantError, View, Violation
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.memory.cstruct import Regions
+from xfdfuzz.memory.traced import Footprint, traced
 from xfdfuzz.program.executor import perform
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step

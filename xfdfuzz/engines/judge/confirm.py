@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xfdfuzz.engines.judge.lockstep import Pair, differences
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.invariants.core import load, loaded_files
+from xfdfuzz.invariants.loading import load, loaded_files
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import Revision, resolve

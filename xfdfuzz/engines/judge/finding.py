@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfdfuzz.engines.judge.lockstep import Difference, Pair
-from xfdfuzz.invariants.core import Violation
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 

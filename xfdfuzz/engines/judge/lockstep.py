@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.machine import Machine
-from xfdfuzz.invariants.core import INVARIANTS, Checker, Memory, Violation
+from xfdfuzz.invariants.checker import Checker, Memory
+from xfdfuzz.invariants.vocabulary import INVARIANTS, Violation
 from xfdfuzz.kernel import event as reports
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.judge.verdict import judge, steps
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import Msrs
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.guest import GuestWrmsr, GuestXsetbv

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.invariants.core import Checker, Violation, load_once
+from xfdfuzz.invariants.checker import Checker
+from xfdfuzz.invariants.loading import load_once
+from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from xfdfuzz.invariants.core import InvariantError, load, loaded_files
+from xfdfuzz.invariants.loading import load, loaded_files
+from xfdfuzz.invariants.vocabulary import InvariantError
 from xfdfuzz.revisions import loaded_series
 
 P = ParamSpec("P")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.rules.situation import Situation
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Argument, Domains, domains
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.engines.rules.base import Rules, on
-from xfdfuzz.program.fields import Drop
 from xfdfuzz.program.ops import guest
 from xfdfuzz.strategies.values import flags, picks, subleaves, targets, tokens
 
@@ -82,7 +81,7 @@ class GuestRules(Rules):
     @on("guests", vcpu=targets, value=picks, drop=flags)
     def guest_wrmsr_xfd(self, vcpu: int, value: int, drop: bool) -> None:
         """WRMSR of IA32_XFD."""
-        self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD, self.domains.xfd.value(value), Drop(drop)))
+        self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD, self.domains.xfd.value(value), drop))
 
     @on("guests", vcpu=targets, value=picks)
     def guest_wrmsr_xfd_err(self, vcpu: int, value: int) -> None:

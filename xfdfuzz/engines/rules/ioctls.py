@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.engines.rules.base import Rules, on
-from xfdfuzz.program.fields import Null, Sregs
+from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import kvm
 from xfdfuzz.strategies.values import flags, picks, targets
 
@@ -25,7 +25,7 @@ class IoctlRules(Rules):
     def kvm_get_device_attr(self, n: int, attr: int) -> None:
         """KVM_GET_DEVICE_ATTR."""
         group, number = self.domains.device_attr.value(attr)
-        self.do(kvm.KvmGetDeviceAttr(self.task(n), group, number, Null(attr % 16 == 15)))
+        self.do(kvm.KvmGetDeviceAttr(self.task(n), group, number, attr % 16 == 15))
 
     @on("tasks", n=targets, attr=picks)
     def kvm_has_device_attr(self, n: int, attr: int) -> None:

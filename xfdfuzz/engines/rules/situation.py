@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from xfdfuzz.arch.cstruct import Regions
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.memory.cstruct import Regions
 from xfdfuzz.program.ops import processes, run, signals
 from xfdfuzz.program.ops.base import Op
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.engines.rules.base import Rules, on
-from xfdfuzz.program.fields import Null, Undefined
+from xfdfuzz.program.fields import Undefined
 from xfdfuzz.program.ops import tasks
 from xfdfuzz.strategies.values import flags, picks, targets, tokens
 
@@ -14,17 +14,17 @@ class SyscallRules(Rules):
     @on("tasks", n=targets, null=flags)
     def arch_get_xcomp_supp(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_SUPP."""
-        self.do(tasks.GetXcompSupp(self.task(n), Null(null)))
+        self.do(tasks.GetXcompSupp(self.task(n), null))
 
     @on("tasks", n=targets, null=flags)
     def arch_get_xcomp_perm(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_PERM."""
-        self.do(tasks.GetXcompPerm(self.task(n), Null(null)))
+        self.do(tasks.GetXcompPerm(self.task(n), null))
 
     @on("tasks", n=targets, null=flags)
     def arch_get_xcomp_guest_perm(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_GUEST_PERM."""
-        self.do(tasks.GetXcompGuestPerm(self.task(n), Null(null)))
+        self.do(tasks.GetXcompGuestPerm(self.task(n), null))
 
     @on("tasks", n=targets, facility=picks)
     def arch_req_xcomp_perm(self, n: int, facility: int) -> None:

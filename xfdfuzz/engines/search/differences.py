@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.judge.finding import Discrepancy
 from xfdfuzz.engines.judge.lockstep import Difference, Halves, Lockstep, Pair, differences, run
 from xfdfuzz.engines.judge.minimise import reduce
@@ -19,8 +18,9 @@ from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.invariants.core import load
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED

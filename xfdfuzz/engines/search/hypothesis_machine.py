@@ -22,10 +22,10 @@ from hypothesis.internal.conjecture.engine import ConjectureRunner
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.rules import RULES, EveryRule, Rule
 from xfdfuzz.engines.rules.selection import FULL, SWARMS, chosen, enabled_rules, weights
 from xfdfuzz.engines.search.campaign import Campaign, Discovered
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.strategies.boots import BOOTS, Boot
 from xfdfuzz.strategies.machines import MACHINES
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, settings
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import minimise
 from xfdfuzz.engines.judge.verdict import judge
@@ -21,8 +20,11 @@ from xfdfuzz.engines.search.plan import STEPS, Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.invariants.core import Checker, Memory, Violation, load
+from xfdfuzz.invariants.checker import Checker, Memory
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program

@@ -11,7 +11,9 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvai
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
+from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
+from xfdfuzz.memory.cstruct import assign
 
 
 class FpuCore(FpuInit):
@@ -43,7 +45,7 @@ class FpuCore(FpuInit):
 
     def xfd_validate_state(self, fpstate: Fpstate, mask: int, rstor: bool) -> None:
         """The FPU core's own check, compiled in with CONFIG_X86_DEBUG_FPU (fpu/xstate.c)."""
-        if self.machine.debug_fpu:
+        if self.config.debug_fpu:
             self.warn_on(not self.xstate_op_valid(fpstate, mask, rstor))
 
     def os_xsave(self, fpstate: Fpstate) -> None:
@@ -171,7 +173,7 @@ class FpuCore(FpuInit):
 
     def fpregs_assert_state_consistent(self) -> None:
         """CONFIG_X86_DEBUG_FPU: TIF_NEED_FPU_LOAD clear means that the registers are current's (fpu/core.c)."""
-        if not self.machine.debug_fpu or self.current.tif_need_fpu_load:
+        if not self.config.debug_fpu or self.current.tif_need_fpu_load:
             return
         self.warn_on(not self.fpregs_state_valid(self.current.fpu, self.current_nr))
 
@@ -194,7 +196,37 @@ class FpuCore(FpuInit):
         """The registers are anybody's again (fpu/core.c)."""
         self.preempt_enable()
 
-    # -- exec and exit ---------------------------------------------------------------------------------------------
+    # -- fork, exec and exit -----------------------------------------------------------------------------------------
+
+    def fpu_clone(self, child: int, flags: int) -> None:
+        """The child starts with a copy of the default part of the parent's registers (fpu/core.c, fpu_clone()).
+
+        Dynamic state is caller-saved by definition and is not copied.
+        """
+        dst = self.tasks[child].fpu
+        self.fpregs_lock()
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        self.save_fpregs_to_fpstate(dst)
+        self.fpu_clone_perms(child, flags)
+        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+
+    @seam
+    def fpu_clone_perms(self, child: int, flags: int) -> None:
+        """The end of fpu_clone()'s locked region: the lock is let go last, until 36b038791e1e (6.1)."""
+        if not flags & CLONE_THREAD:
+            self.fpu_inherit_perms(child)
+        self.fpregs_unlock()
+
+    def fpu_inherit_perms(self, child: int) -> None:
+        """A forked process has its parent's permissions, the LOCKED bit among them (fpu/core.c)."""
+        if self.fpu_state_size_dynamic:
+            src = self.tasks[self.current.group_leader].fpu
+            dst = self.tasks[child].fpu
+            self.spin_lock_irq()
+            assign(dst.perm, src.perm)
+            assign(dst.guest_perm, src.guest_perm)
+            self.spin_unlock_irq()
 
     def fpu_drop(self) -> None:
         """fpu__drop() of current: the registers are nobody's (fpu/core.c, fpregs_deactivate())."""
@@ -222,6 +254,15 @@ class FpuCore(FpuInit):
     def fpu_reset_invalidate(self) -> None:
         """How exec says that the registers no longer hold its state: on this CPU, until 1f69383b203e (6.6)."""
         self.fpu_drop()
+
+    def fpu_flush_thread(self) -> None:
+        """exec's new program: its first half, back to the embedded fpstate (fpu/core.c)."""
+        self.fpstate_reset(self.current_nr)
+
+    @phase_of("fpu_flush_thread")
+    def fpu_flush_thread_regs(self) -> None:
+        """Its second half: the registers follow."""
+        self.fpu_reset_fpregs()
 
     # -- context switch ------------------------------------------------------------------------------------------
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, INIT_FPSTATE, NULL, USER_TASKS, Fpstate, System
 from xfdfuzz.kernel.vmalloc import Vmalloc
+from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct fxregs_state): what a kernel without XSAVE saves, in bytes.
 FXSAVE_SIZE = 512

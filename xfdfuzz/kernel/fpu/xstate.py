@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
-from xfdfuzz.arch.cstruct import copy_of
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import NULL_DEREF, OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, FpuStatePerm
+from xfdfuzz.memory.cstruct import copy_of
 
 ARCH_GET_XCOMP_SUPP = 0x1021
 ARCH_GET_XCOMP_PERM = 0x1022
@@ -243,7 +243,7 @@ class Xstate(FpuCore):
         dynamic feature and lacks TILEDATA.
         """
         if not self.fpu_kernel_cfg.max_features >> i & 1:
-            self.warn_on(self.machine.debug_fpu)
+            self.warn_on(self.config.debug_fpu)
             return NULL
         return self.machine.cpuid.compacted_offset(self.fpu_kernel_cfg.max_features, i)
 

@@ -9,7 +9,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import USE_AFTER_FREE
 from xfdfuzz.kernel.fpu.xstate import Value
-from xfdfuzz.kernel.kvm.fpu import KvmFpu
+from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.state import Vcpu
 
 
@@ -35,7 +35,7 @@ class Cpuid(NamedTuple):
     ebx: int
 
 
-class KvmCpuid(KvmFpu):
+class KvmCpuid(KvmMain):
     """What the guest is told that it has."""
 
     #: KVM_SUPPORTED_XCR0 (arch/x86/kvm/x86.c).

@@ -6,11 +6,11 @@ the kernel declares them in headers.
 
 from __future__ import annotations
 
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EEXIST, EINVAL, EIO, ENOMEM
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Vcpu, Vm
+from xfdfuzz.memory.cstruct import assign
 
 #: Highest vCPU id plus one that programs use; the kernel's KVM_MAX_VCPU_IDS is larger.
 KVM_MAX_VCPU_IDS = 4

@@ -44,19 +44,6 @@ class KvmNested(KvmX86):
         vcpu.arch.guest_mode = 0
         vcpu.arch.exception_pending = 0
 
-    @phase_of("vmx_handle_exit")
-    def handle_exit(self, vcpu: Vcpu) -> None:
-        """L1 has its exits first (vmx.c)."""
-        kind = vcpu.exit_pending
-        if kind == st.EXIT_VMLAUNCH:
-            vcpu.exit_pending = st.EXIT_NONE
-            self.vcpu_run_result(vcpu, self.nested_vmx_run(vcpu, vcpu.exit_value))
-        elif self.nested_vmx_reflect_vmexit(vcpu, kind):
-            vcpu.exit_pending = st.EXIT_NONE
-            self.vcpu_run_result(vcpu, 1)
-        else:
-            super().handle_exit(vcpu)
-
     @seam
     def nm_intercepted(self, vcpu: Vcpu) -> bool:
         """Bit 7 of the exception bitmap in the current VMCS: vmcs02 has what L0 or L1 wants."""

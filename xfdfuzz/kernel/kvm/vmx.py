@@ -81,6 +81,33 @@ class Kernel(KvmNested):
     def handle_exception_nmi_irqoff(self, vcpu: Vcpu) -> None:
         """Nothing to save before the series."""
 
+    @phase_of("vmx_handle_exit")
+    def kvm_x86_handle_exit(self, vcpu: Vcpu) -> int:
+        """vmx_handle_exit(): L1 has its exits first, the others their handlers (kvm_vmx_exit_handlers[]).
+
+        Positive goes on, 0 leaves to user space, an errno ends KVM_RUN.
+        """
+        kind, vcpu.exit_pending = vcpu.exit_pending, st.EXIT_NONE
+        if self.nested_vmx_reflect_vmexit(vcpu, kind):
+            return 1
+        match kind:
+            case st.EXIT_NM:
+                return self.handle_exception_nmi(vcpu)
+            case st.EXIT_CPUID:
+                return self.kvm_emulate_cpuid(vcpu)
+            case st.EXIT_MSR_READ:
+                return self.kvm_emulate_rdmsr(vcpu, vcpu.exit_msr)
+            case st.EXIT_MSR_WRITE:
+                return self.kvm_emulate_wrmsr(vcpu, vcpu.exit_msr, vcpu.exit_value)
+            case st.EXIT_HLT:
+                return self.kvm_emulate_halt(vcpu)
+            case st.EXIT_VMLAUNCH:
+                return self.nested_vmx_run(vcpu, vcpu.exit_value)
+            case st.EXIT_XSETBV:
+                return self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
+            case _:
+                return self.kvm_fast_pio_out(vcpu)
+
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:
         """An exception that nobody asked to intercept: KVM_EXIT_EXCEPTION in the kernel; unreachable here."""
         return 1

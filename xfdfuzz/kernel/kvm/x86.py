@@ -2,7 +2,7 @@
 
 KVM_RUN is cut where interrupts are on: :meth:`kvm_arch_vcpu_ioctl_run` up to vcpu_run()'s loop, then per iteration
 :meth:`vcpu_enter_guest` up to VM entry, :meth:`vcpu_enter_guest_exited` from VM exit until interrupts are on again,
-:meth:`handle_exit`, and at the end :meth:`kvm_arch_vcpu_ioctl_run_out`.
+:meth:`vcpu_enter_guest_handle_exit`, and at the end :meth:`kvm_arch_vcpu_ioctl_run_out`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class KvmX86(KvmMsrs):
 
     def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
         """vmx_handle_exit_irqoff()."""
+        raise NotImplementedError
+
+    def kvm_x86_handle_exit(self, vcpu: Vcpu) -> int:
+        """vmx_handle_exit()."""
         raise NotImplementedError
 
     # -- life cycle ----------------------------------------------------------------------------------------------
@@ -359,29 +363,10 @@ class KvmX86(KvmMsrs):
 
     # -- exits ---------------------------------------------------------------------------------------------------
 
-    def handle_exit(self, vcpu: Vcpu) -> None:
-        """Handle the pending exit with interrupts on (static_call(kvm_x86_handle_exit))."""
-        kind = vcpu.exit_pending
-        vcpu.exit_pending = st.EXIT_NONE
-        if kind == st.EXIT_NM:
-            r = self.handle_exception_nmi(vcpu)
-        elif kind == st.EXIT_MSR_WRITE:
-            r = self.kvm_emulate_wrmsr(vcpu, vcpu.exit_msr, vcpu.exit_value)
-        elif kind == st.EXIT_MSR_READ:
-            r = self.kvm_emulate_rdmsr(vcpu, vcpu.exit_msr)
-        elif kind == st.EXIT_XSETBV:
-            r = self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
-        elif kind == st.EXIT_HLT:
-            r = self.kvm_emulate_halt(vcpu)
-        elif kind == st.EXIT_CPUID:
-            r = self.kvm_emulate_cpuid(vcpu)
-        else:
-            r = self.kvm_fast_pio_out(vcpu)
-        self.vcpu_run_result(vcpu, r)
-
-    def handle_exception_nmi(self, vcpu: Vcpu) -> int:
-        """#NM is not intercepted before the series (vmx.c)."""
-        raise NotImplementedError
+    @phase_of("vcpu_enter_guest")
+    def vcpu_enter_guest_handle_exit(self, vcpu: Vcpu) -> None:
+        """Its end, with interrupts on: handle the pending exit (static_call(kvm_x86_handle_exit))."""
+        self.vcpu_run_result(vcpu, self.kvm_x86_handle_exit(vcpu))
 
     def kvm_emulate_cpuid(self, vcpu: Vcpu) -> int:
         """CPUID of leaf 0xD; EBX goes to exit_value (cpuid.c)."""

@@ -10,8 +10,10 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import Vcpu
+
+#: sizeof(struct kvm_xsave), in bytes (arch/x86/include/uapi/asm/kvm.h).
+KVM_XSAVE_SIZE = 4096
 
 
 class UserBuffer(NamedTuple):

@@ -162,7 +162,7 @@ class _Save(_Insn):
 
     def enabled(self, k: Kernel) -> bool:
         """A processor without the erratum finishes the instruction, or starts it again."""
-        return (k.machine.spr4_erratum or not self.torn.value) and _Insn.enabled(self, k)
+        return (k.machine.spr4_erratum or not self.torn) and _Insn.enabled(self, k)
 
     def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
         vcpu = self.thread(k)
@@ -172,7 +172,7 @@ class _Save(_Insn):
             return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
         insn(k.regs, area, self.mask)
-        if self.torn.value:
+        if self.torn:
             area.data[xf.XTILE_DATA] = 0
         return Result("ok", image_of(area))
 
@@ -183,7 +183,7 @@ class GuestXsave(_Save):
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
-    torn: Torn = Torn()
+    torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
         return self.save(k, xsave.xsave)
@@ -195,7 +195,7 @@ class GuestXsavec(_Save):
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
-    torn: Torn = Torn()
+    torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
         return self.save(k, xsave.xsavec)
@@ -207,7 +207,7 @@ class GuestXsaves(_Save):
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
-    torn: Torn = Torn()
+    torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
         if not self.thread(k).arch.cpuid_set:
@@ -260,7 +260,7 @@ class GuestWrmsr(_Insn):
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
     value: Hex = 0
-    drop: Drop = Drop()
+    drop: Drop = False
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
@@ -273,7 +273,7 @@ class GuestWrmsr(_Insn):
             return Result("#GP")
         ideal = k.system.ghost.vcpus[self.vcpu]
         ghost.write_msr(ideal, self.msr, value)
-        if self.msr == MSR_IA32_XFD and self.drop.value:
+        if self.msr == MSR_IA32_XFD and self.drop:
             for i in xf.components_in(value & k.regs.xinuse):
                 arch.load_component(k.regs, i, 0)
         return OK

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
+from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Reset, Small, Sregs, Xfeatures
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
@@ -44,11 +44,11 @@ class KvmGetDeviceAttr(TaskOp):
     task: Nr = 0
     group: Count = 0
     attr: Count = 0
-    pointer: Null = Null()
+    pointer: Null = False
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        value = k.kvm_x86_dev_get_attr(self.group, self.attr, not self.pointer.value)
+        value = k.kvm_x86_dev_get_attr(self.group, self.attr, not self.pointer)
         return Result(value.ret, None if value.ret else value.value)
 
 
@@ -84,7 +84,7 @@ class KvmCreateVcpu(VmIoctl):
     task: Nr = 0
     vm: Nr = 0
     id: Small = 0
-    reset: Reset = Reset()
+    reset: Reset = False
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -92,7 +92,7 @@ class KvmCreateVcpu(VmIoctl):
         if ret:
             return Result(ret)
         assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
-        if self.reset.value:
+        if self.reset:
             k.vcpus[nr].arch.cr4_osxsave = 0
         return Result(f"v{nr}")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cstruct import assign
-from xfdfuzz.kernel import lifecycle
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
 from xfdfuzz.kernel.state import GhostRegs
+from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import OK, TaskOp, op
@@ -39,7 +39,7 @@ class CloneThread(_Clone):
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.clone(k, lifecycle.CLONE_VM | lifecycle.CLONE_THREAD)
+        return self.clone(k, CLONE_VM | CLONE_THREAD)
 
 
 @op("t{task} clone(CLONE_VM)")
@@ -49,7 +49,7 @@ class CloneVm(_Clone):
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.clone(k, lifecycle.CLONE_VM)
+        return self.clone(k, CLONE_VM)
 
 
 @op("t{task} fork")

@@ -82,7 +82,7 @@ class HandleExit(VcpuRunOp):
         vcpu = self.thread(k)
         read = vcpu.exit_pending in (st.EXIT_MSR_READ, st.EXIT_CPUID)
         kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
-        k.handle_exit(vcpu)
+        k.vcpu_enter_guest_handle_exit(vcpu)
         reflected = nested and not vcpu.arch.guest_mode
         if kind == st.EXIT_VMLAUNCH or reflected:
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver

@@ -29,10 +29,10 @@ class GetXcompSupp(_Prctl):
     """Which components the kernel supports."""
 
     task: Nr = 0
-    pointer: Null = Null()
+    pointer: Null = False
 
     def run(self, k: Kernel) -> Result:
-        return self.prctl(k, xstate.ARCH_GET_XCOMP_SUPP, not self.pointer.value)
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_SUPP, not self.pointer)
 
 
 @op("t{task} arch_prctl(ARCH_GET_XCOMP_PERM, {pointer})")
@@ -40,10 +40,10 @@ class GetXcompPerm(_Prctl):
     """Which components the process may use."""
 
     task: Nr = 0
-    pointer: Null = Null()
+    pointer: Null = False
 
     def run(self, k: Kernel) -> Result:
-        return self.prctl(k, xstate.ARCH_GET_XCOMP_PERM, not self.pointer.value)
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_PERM, not self.pointer)
 
 
 @op("t{task} arch_prctl(ARCH_GET_XCOMP_GUEST_PERM, {pointer})")
@@ -51,10 +51,10 @@ class GetXcompGuestPerm(_Prctl):
     """Which components the process' guests may use."""
 
     task: Nr = 0
-    pointer: Null = Null()
+    pointer: Null = False
 
     def run(self, k: Kernel) -> Result:
-        return self.prctl(k, xstate.ARCH_GET_XCOMP_GUEST_PERM, not self.pointer.value)
+        return self.prctl(k, xstate.ARCH_GET_XCOMP_GUEST_PERM, not self.pointer)
 
 
 @op("t{task} arch_prctl(ARCH_REQ_XCOMP_PERM, {facility})")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
-from xfdfuzz.kernel.kvm.fpu import KVM_XSAVE_SIZE, KvmFpu
+from xfdfuzz.kernel.fpu.guest import GuestFpu
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import Fpstate, FpuGuest, Vcpu
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -33,7 +34,7 @@ class UabiSize(AmxV6):
     version="v6.15",
     fixes=("69f6ed1d14c6",),
 )
-class GuestAllocSize(KvmFpu):
+class GuestAllocSize(GuestFpu):
     """A guest's buffer is allocated by the kernel's size, not by that of the user image."""
 
     def guest_fpstate_alloc_size(self) -> int:

@@ -7,8 +7,8 @@ from xfdfuzz.arch.registers import execute
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.fpu.signal import FpuSignal
-from xfdfuzz.kernel.lifecycle import CLONE_THREAD, Lifecycle
 from xfdfuzz.kernel.power import Power
+from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import Fpstate
 from xfdfuzz.revisions.queue import patch
 
@@ -58,7 +58,7 @@ class InitFpstateStatic(FpuInit):
     fixes=("9e798e9aa14c",),
     stable=("v6.0.10",),
 )
-class PermsInheritedUnlocked(Lifecycle):
+class PermsInheritedUnlocked(FpuCore):
     """fork takes siglock, a sleeping lock with PREEMPT_RT, where preemption is enabled (CVE-2022-49783).
 
     Merged for 6.1-rc6.

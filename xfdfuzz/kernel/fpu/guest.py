@@ -8,14 +8,11 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import OVERRUN
-from xfdfuzz.kernel.kvm.main import KvmMain
+from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.state import NULL, Fpstate, FpuGuest
 
-#: sizeof(struct kvm_xsave), in bytes.
-KVM_XSAVE_SIZE = 4096
 
-
-class KvmFpu(KvmMain):
+class GuestFpu(Regset):
     """Guest fpstates."""
 
     def fpu_alloc_guest_fpstate(self, gfpu: FpuGuest) -> bool:

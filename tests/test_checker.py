@@ -10,21 +10,13 @@ from typing import Any
 
 import pytest
 
-from xfdfuzz.arch.machine import Machine
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.invariants import core
-from xfdfuzz.invariants.core import (
-    Broken,
-    InvariantError,
-    StateBroken,
-    View,
-    invariant,
-    load,
-    load_file,
-    loaded_files,
-    select,
-)
+from xfdfuzz.invariants import loading
+from xfdfuzz.invariants.checker import StateBroken, select
+from xfdfuzz.invariants.loading import load, load_file, loaded_files
+from xfdfuzz.invariants.vocabulary import Broken, InvariantError, View, invariant
 from xfdfuzz.kernel.event import WARN
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.kvm import KvmCreateVm
 from xfdfuzz.program.ops.tasks import UserVmovups
@@ -33,7 +25,7 @@ from xfdfuzz.revisions import resolve
 
 PROGRAM = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 ioctl(kvm, KVM_CREATE_VM)\n")
 ONE = """\
-from xfdfuzz.invariants.core import invariant
+from xfdfuzz.invariants.vocabulary import invariant
 
 
 @invariant("mine", "abi")
@@ -108,7 +100,7 @@ def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
     for file in files:
         load_file(file)
     assert loaded_files() == files
-    assert [vars(sys.modules[name])["WHERE"] for name in core._FILES.values()] == ["a", "b"]
+    assert [vars(sys.modules[module.__name__])["WHERE"] for module in loading._FILES.values()] == ["a", "b"]
 
 
 def test_a_file_that_fails_was_not_loaded(tmp_path: Path) -> None:

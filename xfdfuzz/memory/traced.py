@@ -2,10 +2,10 @@
 
 A deterministic function that finds the same bytes in all that it reads does the same again, whatever stands elsewhere.
 
-A traced structure looks like the one that it stands for (:mod:`~xfdfuzz.arch.cstruct`), and :func:`bytes`,
-:func:`~xfdfuzz.arch.cstruct.copy_of`, :func:`~xfdfuzz.arch.cstruct.assign` and
-:class:`~xfdfuzz.arch.cstruct.Regions` take it.  It is no ctypes structure, so that nothing reads its memory unnoticed:
-whatever would (``ctypes.memmove()``, a memoryview) raises TypeError.
+A traced structure looks like the one that it stands for (:mod:`~xfdfuzz.memory.cstruct`), and :func:`bytes`,
+:func:`~xfdfuzz.memory.cstruct.copy_of`, :func:`~xfdfuzz.memory.cstruct.assign` and
+:class:`~xfdfuzz.memory.cstruct.Regions` take it.  It is no ctypes structure, so that nothing reads its memory
+unnoticed: whatever would (``ctypes.memmove()``, a memoryview) raises TypeError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct as Layout
 from typing import Any, ClassVar
 
-from xfdfuzz.arch.cstruct import Noted
+from xfdfuzz.memory.cstruct import Noted
 
 #: A place in a memory: where it begins, and its size, in bytes.
 Place = tuple[int, int]

@@ -1,29 +1,25 @@
-"""The machine that a program runs on: what its processors have and how many there are."""
+"""What a processor has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, CpuidTable
 
-MAX_CPUS = 4
-
 
 @dataclass(frozen=True)
-class Machine:
-    """A machine set-up.  The default is a Sapphire-Rapids-like server with one processor.
+class Processor:
+    """A processor's features.  The default is Sapphire-Rapids-like.
 
     ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
     ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
     is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
     what gaps hide; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE
-    (Sapphire Rapids' SPR4); ``debug_fpu`` and ``rt`` are the kernel's CONFIG_X86_DEBUG_FPU and CONFIG_PREEMPT_RT, the
-    latter with the PREEMPT_RT patches where it is older than 6.12.
+    (Sapphire Rapids' SPR4).
     """
 
-    cpus: int = 1
     xsave: bool = True
     avx512: bool = True
     pku: bool = True
@@ -36,12 +32,6 @@ class Machine:
     amx_ignores_ts: bool = False
     spr4_erratum: bool = False
     dense: bool = False
-    debug_fpu: bool = False
-    rt: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.cpus <= MAX_CPUS:
-            raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
 
     @property
     def cpuid(self) -> CpuidTable:
@@ -79,11 +69,3 @@ class Machine:
         if not self.has_xfd:
             return 0
         return xf.mask_of(*(i for i in xf.components_in(self.user_xfeatures) if self.cpuid.xfd_capable(i)))
-
-    def words(self) -> list[str]:
-        """The set-up as the ``machine`` line writes it: ``cpus=2``, and each switch that differs from the default."""
-        return [
-            f"cpus={value}" if f.name == "cpus" else ("" if value else "no-") + f.name.replace("_", "-")
-            for f in fields(self)
-            if (value := getattr(self, f.name)) != f.default or f.name == "cpus"
-        ]

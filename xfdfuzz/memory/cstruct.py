@@ -101,7 +101,7 @@ def from_bytes(kind: type[_V], raw: bytes) -> _V:
 
 
 class Noted:
-    """A structure that notes who reads and writes it (:mod:`~xfdfuzz.arch.traced`)."""
+    """A structure that notes who reads and writes it (:mod:`~xfdfuzz.memory.traced`)."""
 
     __slots__ = ()
 

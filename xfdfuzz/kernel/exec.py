@@ -1,0 +1,49 @@
+"""execve(2) past the point of no return (fs/exec.c, arch/x86/kernel/process.c; v5.16)."""
+
+from __future__ import annotations
+
+from xfdfuzz.kernel.base import phase_of
+from xfdfuzz.kernel.fork import Fork
+from xfdfuzz.kernel.state import USER_TASKS, SigFrame
+from xfdfuzz.memory.cstruct import assign
+
+
+class Exec(Fork):
+    """How tasks begin another program."""
+
+    def begin_new_exec(self) -> None:
+        """execve(2) past the point of no return, up to the middle of fpu_flush_thread() (fs/exec.c, flush_thread()).
+
+        The other threads die, descriptors are closed (KVM's are close-on-exec), the address space is new.  Between
+        fpstate_reset() and fpu_reset_fpregs() nothing keeps the task from being preempted and migrated.
+        """
+        self.de_thread()
+        self.current.vm_fds = 0
+        self.current.mm = self.free_mm()
+        self.close_unused_vms()
+        self.current.in_execve = 1
+        assign(self.system.sigframes[self.current_nr], SigFrame())
+        self.fpu_flush_thread()
+
+    def de_thread(self) -> None:
+        """The other threads are killed, and the caller becomes the leader (fs/exec.c)."""
+        leader = self.current.group_leader
+        self.current.group_leader = self.current_nr
+        cpu = self.cpu
+        for nr in range(USER_TASKS):
+            task = self.tasks[nr]
+            if task.exists and task.group_leader == leader and nr != self.current_nr:
+                if task.on_cpu:
+                    self.on_cpu(task.on_cpu - 1)
+                    self.exit_thread()
+                    self.schedule(USER_TASKS + self.cpu)
+                    self.on_cpu(cpu)
+                self.put_task_struct(nr)
+
+    @phase_of("begin_new_exec")
+    def begin_new_exec_flush(self) -> None:
+        """From the middle of fpu_flush_thread() on."""
+        self.fpu_flush_thread_regs()
+        self.pkru_write_default()
+        self.current.sas_ss_size = 0
+        self.current.in_execve = 0

@@ -1,0 +1,46 @@
+"""exit(2) and what is freed with a task (kernel/exit.c, kernel/fork.c; arch/x86/kernel/process.c; v5.16)."""
+
+from __future__ import annotations
+
+from xfdfuzz.kernel.signal import Signals
+from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, SigFrame, Task
+from xfdfuzz.memory.cstruct import assign
+
+
+class Exit(Signals):
+    """How tasks go.  Who shares an address space is taken to share the table of open files too."""
+
+    def do_exit(self) -> None:
+        """exit(2) of current (kernel/exit.c).  A leader stays until its last thread is gone.
+
+        The parent is taken to wait for it at once.
+        """
+        nr, leader = self.current_nr, self.current.group_leader
+        self.current.mm = NO_MM
+        self.current.vm_fds = 0
+        self.close_unused_vms()
+        self.exit_thread()
+        self.current.exit_state = 1
+        self.schedule(USER_TASKS + self.cpu)
+        if nr != leader:
+            self.put_task_struct(nr)
+        group = [task for task in self.tasks if task.exists and task.group_leader == leader]
+        if all(task.exit_state for task in group):
+            self.put_task_struct(leader)
+
+    def exit_thread(self) -> None:
+        """(arch/x86/kernel/process.c)."""
+        self.fpu_drop()
+
+    def put_task_struct(self, nr: int) -> None:
+        """The last reference goes: free what was allocated for it (arch_release_task_struct(), fpstate_free()).
+
+        fpu_fpregs_owner_ctx may go on pointing to it, as in the kernel.
+        """
+        if self.fpu_state_size_dynamic and self.tasks[nr].fpu.fpstate >= FIRST_VALLOC:
+            self.vfree(self.tasks[nr].fpu.fpstate)
+        assign(self.tasks[nr], Task())
+        assign(self.system.sigframes[nr], SigFrame())
+
+    def close_unused_vms(self) -> None:
+        """Descriptors of VMs were closed: KVM destroys those that nobody has open any more (virt/kvm/kvm_main.c)."""

@@ -1,0 +1,40 @@
+"""clone(2) (kernel/fork.c, arch/x86/kernel/process.c; v5.16)."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.errno import EAGAIN
+from xfdfuzz.kernel.exit import Exit
+from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
+from xfdfuzz.kernel.state import NO_MM, USER_TASKS
+from xfdfuzz.memory.cstruct import assign
+
+
+class Fork(Exit):
+    """How tasks come."""
+
+    def clone(self, flags: int) -> tuple[int, int]:
+        """clone(2): 0 and the new task's number, or -EAGAIN (kernel/fork.c, copy_process(); copy_thread())."""
+        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
+        if child is None:
+            return -EAGAIN, 0
+        mm = self.current.mm if flags & CLONE_VM else self.free_mm()
+        self.boot_task(child)
+        task = self.tasks[child]
+        task.mm = mm
+        task.vm_fds = self.current.vm_fds
+        if flags & CLONE_THREAD:
+            task.group_leader = self.current.group_leader
+        if not flags & CLONE_VM:
+            task.sas_ss_size = self.current.sas_ss_size
+            assign(self.system.sigframes[child], self.system.sigframes[self.current_nr])
+        task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        self.fpu_clone(child, flags)
+        return 0, child
+
+    @seam
+    def free_mm(self) -> int:
+        """A new address space: the first number that neither a task nor a VM has."""
+        taken = {task.mm for task in self.tasks if task.exists} | {vm.mm for vm in self.vms if vm.exists}
+        return next(mm for mm in range(NO_MM) if mm not in taken)

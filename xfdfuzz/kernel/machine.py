@@ -1,0 +1,46 @@
+"""What a kernel runs on, and how it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from xfdfuzz.arch.processor import Processor
+
+MAX_CPUS = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """The options that a kernel is built with.
+
+    ``debug_fpu`` is CONFIG_X86_DEBUG_FPU, ``rt`` is CONFIG_PREEMPT_RT, with the PREEMPT_RT patches where the kernel is
+    older than 6.12.
+    """
+
+    debug_fpu: bool = False
+    rt: bool = False
+
+
+@dataclass(frozen=True)
+class Machine(Config, Processor):
+    """The set-up that a program names in its ``machine`` line: ``cpus`` processors that are alike, and the kernel's
+    options.
+
+    The default is a server with one processor and no option.  ValueError for a number of processors that is not from 1
+    to :data:`MAX_CPUS`.
+    """
+
+    cpus: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cpus <= MAX_CPUS:
+            raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
+
+    def words(self) -> list[str]:
+        """The set-up as that line writes it: ``cpus=2``, and each switch that differs from the default."""
+        switches = [
+            ("" if value else "no-") + f.name.replace("_", "-")
+            for f in fields(self)
+            if f.name != "cpus" and (value := getattr(self, f.name)) != f.default
+        ]
+        return [f"cpus={self.cpus}", *switches]

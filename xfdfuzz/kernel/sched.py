@@ -1,0 +1,4 @@
+"""What clone(2) is asked to share (include/uapi/linux/sched.h)."""
+
+CLONE_VM = 0x100
+CLONE_THREAD = 0x10000

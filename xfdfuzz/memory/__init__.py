@@ -1,0 +1,1 @@
+"""C structures in Python, and the same that note what is read and written."""

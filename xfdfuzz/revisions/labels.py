@@ -1,0 +1,120 @@
+"""Labels: a revision by its name or its file, and what is added to it and left out, ``v6.12+b45f72177594``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.revisions.outside import load_entries, load_file
+from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order
+from xfdfuzz.revisions.table import ALIASES, NAMED, is_known, named, names
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A kernel that can be run: its label, title, source and patches.
+
+    ``applied`` and ``reverted`` are the commits that were added to or left out of the named revision; ``file`` is where
+    a series from outside the tree was read.
+    """
+
+    label: str
+    name: str
+    title: str
+    source: str
+    kernel: type[Kernel]
+    patches: tuple[Patch, ...]
+    applied: tuple[str, ...] = ()
+    reverted: tuple[str, ...] = ()
+    file: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """What :func:`resolve` finds it by in any process: its label, beginning with the file if it is from one."""
+        return f"{self.file or self.name}{self.label.removeprefix(self.name)}"
+
+
+def canonical(name: str) -> str:
+    """The name that an alias stands for; RevisionError for an unknown one.
+
+    A patch's commit names mainline as of that patch.
+    """
+    name = ALIASES.get(name, name)
+    if not is_known(name):
+        load_entries()
+    if not is_known(name):
+        known = ", ".join([*names(), *ALIASES])
+        raise RevisionError(f"unknown revision {name}: expected one of {known}, or a file *.py")
+    return name
+
+
+def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) -> Revision:
+    """The revision ``name`` with the commits of ``apply`` added in queue order and those of ``revert`` left out.
+
+    ``name`` may also be a label, ``v6.12+b45f72177594``, and begin with a file that defines a Series.  Raises
+    RevisionError for an unknown name or commit, for one that is applied twice or reverted without being there, for a
+    stack that cannot be composed, and for a file that cannot be used.
+    """
+    name, suffix = _split_label(name)
+    if name.endswith(".py"):
+        name = load_file(Path(name))
+    name = canonical(name)
+    about = named(name)
+    chosen = about.stack
+    queue = in_order(chosen)
+    signed = _commits_in(suffix, [p.commit for p in queue])
+    added, removed = (
+        [find_patch(commit, chosen) for commit in (*given, *(commit for s, commit in signed if s == sign))]
+        for sign, given in (("+", apply), ("-", revert))
+    )
+    for p in added:
+        if p in chosen or added.count(p) > 1:
+            raise RevisionError(f"{name} has {p.commit} already")
+    for p in removed:
+        if p not in chosen:
+            raise RevisionError(f"{name} does not have {p.commit}")
+    stack = [p for p in queue if (p in chosen or p in added) and p not in removed]
+    added.sort(key=stack.index)
+    label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)
+    kernel = compose(label, about.base, stack, removed)
+    return Revision(
+        label,
+        name,
+        about.title,
+        about.source,
+        kernel,
+        tuple(stack),
+        applied=tuple(p.commit for p in added),
+        reverted=tuple(p.commit for p in removed),
+        file=about.file,
+    )
+
+
+def find(commit: str) -> Patch:
+    """The patch with that commit, of the queue or of a series that was loaded; at least 6 digits of it will do."""
+    return find_patch(commit, [p for about in NAMED.values() for p in about.patches])
+
+
+def _split_label(label: str) -> tuple[str, str]:
+    """A label's name, or file, and what is added to and left out of it: ``+commit-commit``."""
+    file = re.match(r"(.+?\.py)(?=[+-]|$)", label)
+    known = [
+        name for name in (*names(), *ALIASES, *PATCHES) if label == name or label.startswith((f"{name}+", f"{name}-"))
+    ]
+    name = file[1] if file else max(known, key=len, default=label)
+    return name, label.removeprefix(name)
+
+
+def _commits_in(suffix: str, commits: Sequence[str]) -> list[tuple[str, str]]:
+    """The signs and commits in a label behind its name.  A commit may be the name of a patch, with a - in it."""
+    known = "|".join(re.escape(commit) for commit in sorted(commits, key=len, reverse=True))
+    return re.findall(rf"([+-])({known}|[^+-]*)(?=[+-]|$)", suffix)
+
+
+def with_stack(name: str, patches: Sequence[Patch]) -> Revision:
+    """The named revision with just these patches on its base; raises RevisionError where they cannot be stacked."""
+    wanted, there = ([p.commit for p in stack] for stack in (patches, named(name).stack))
+    return resolve(name, [c for c in wanted if c not in there], [c for c in there if c not in wanted])
