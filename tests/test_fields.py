@@ -1,4 +1,4 @@
-"""Every field of the modelled system: what kind of number it is and what reports call it."""
+"""Every field of the modelled system: what kind of number it is, what reports call it and how they write its value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from xfdfuzz.arch.cstruct import U8, Regions, Struct, struct
-from xfdfuzz.arch.kinds import FLAG, Enumeration, Kind, Mask, Reference
+from xfdfuzz.arch.kinds import FLAG, XFD, XFEATURES, Enumeration, Kind, Mask, Reference
 from xfdfuzz.arch.machine import MAX_CPUS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import fields, fields_of
 from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ghost import task_token, vcpu_token
 from xfdfuzz.program.text import parse
+from xfdfuzz.report.values import text
 from xfdfuzz.revisions import resolve
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -131,3 +133,57 @@ def test_what_a_field_holds_is_of_its_kind(revision: str) -> None:
                     assert allowed(field.kind, value), (file.name, str(step.op), field.path, value)
                     seen.add((field.struct, field.kind))
     assert len(seen) > 25
+
+
+# -- how values are written --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "written"),
+    [
+        ("v0.xcr0", 0x60007, "x87|sse|avx|xtile"),
+        ("t0.fpu.guest_perm.__state_perm", 1 << 63 | 3, "x87|sse, locked"),
+        ("v0.guest_fpu.realloc_request", 0, "0"),
+        ("cpu0.xfd_state", 0x40000, "0x40000"),
+        ("cpu0.MSR_IA32_XFD", 0, "0x0"),
+        ("v0.exit_value", 0x60007, "0x60007"),
+        ("v0.exit_msr", 0x1C4, "0x1c4"),
+        ("t0.vm_fds", 0, "0"),
+        ("t0.vm_fds", 5, "vm0|vm2"),
+        ("cpu0.regs", vcpu_token(0, 3), "v0:3"),
+        ("cpu0.regs", task_token(1, 2), "t1:2"),
+        ("v0.host_pkru", 1, "kernel:1"),
+        ("cpu0.regs", 0, "init"),
+        ("cpu0.current", st.USER_TASKS, "k0"),
+        ("cpu0.fpu_fpregs_owner_ctx", 0, "NULL"),
+        ("cpu0.fpu_fpregs_owner_ctx", 1, "t0"),
+        ("t0.on_cpu", 0, "none"),
+        ("t0.on_cpu", 2, "cpu1"),
+        ("t0.fpu.last_cpu", -1, "-1"),
+        ("cpu0.guest", 0, "NULL"),
+        ("cpu0.guest", 1, "v0"),
+        ("v2.id", 2, "v2"),
+        ("v0.vm", 1, "vm1"),
+        ("t0.fpu.fpstate", 0, "NULL"),
+        ("t0.fpu.fpstate", st.INIT_FPSTATE, "init_fpstate"),
+        ("t0.fpu.fpstate", st.FIRST_EMBEDDED + 1, "t1.fpu.__fpstate"),
+        ("v0.guest_fpu.fpstate", st.FIRST_VALLOC, "fpstate#11"),
+        ("v0.guest_fpu.uabi_size", 2696, "2696"),
+        ("host.dead", 1, "1"),
+        ("v0.run_ret", -4, "-4"),
+        ("v0.mode", st.VCPU_IN_GUEST, "VCPU_IN_GUEST"),
+        ("v0.exit_pending", st.EXIT_VMLAUNCH, "EXIT_VMLAUNCH"),
+        ("ghost.v0.insn_owed", st.EXIT_MSR_WRITE, "EXIT_MSR_WRITE"),
+        ("v0.run.exit_reason", 36, "KVM_EXIT_FPU_REALLOC"),
+        ("v0.run.exit_reason", 7, "7"),
+        ("v0.complete_userspace_io", st.COMPLETE_SKIP_INSN, "COMPLETE_SKIP_INSN"),
+        ("v0.exception.vector", 7, "#NM"),
+    ],
+)
+def test_a_value_is_written_as_its_kind_says(path: str, value: int, written: str) -> None:
+    assert text(BY_PATH[path].kind, value) == written
+
+
+def test_what_an_msr_holds_is_a_mask_and_written_otherwise() -> None:
+    assert isinstance(XFD, Mask)
+    assert XFD != XFEATURES

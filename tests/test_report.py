@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from xfdfuzz.arch.cstruct import copy_of
+from xfdfuzz.arch.kinds import TOKEN
 from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
 from xfdfuzz.engines.search.campaign import Effort, Stats
 from xfdfuzz.engines.search.violations import Finding, Report
@@ -25,7 +26,7 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse, parse_op
-from xfdfuzz.report import changes, findings, machine, terminal
+from xfdfuzz.report import changes, findings, machine, terminal, values
 from xfdfuzz.report.progress import Progress
 from xfdfuzz.revisions import resolve
 
@@ -132,7 +133,7 @@ def test_an_object_that_is_gone_is_named_and_not_described() -> None:
 
 
 def test_tokens_say_whose_contents_they_are() -> None:
-    assert [changes.token(value) for value in (0, 3, 8 | 1, 16 | 7, 128 | 2)] == [
+    assert [values.text(TOKEN, value) for value in (0, 3, 8 | 1, 16 | 7, 128 | 2)] == [
         "init",
         "kernel:3",
         "t0:1",
