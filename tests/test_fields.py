@@ -12,6 +12,7 @@ import pytest
 from xfdfuzz.arch.cstruct import U8, Regions, Struct, struct
 from xfdfuzz.arch.kinds import FLAG, XFD, XFEATURES, Enumeration, Kind, Mask, Reference
 from xfdfuzz.arch.machine import MAX_CPUS
+from xfdfuzz.engines.explore.canonical import Canonical
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import fields, fields_of
 from xfdfuzz.kernel.state import System
@@ -20,6 +21,7 @@ from xfdfuzz.program.ghost import task_token, vcpu_token
 from xfdfuzz.program.text import parse
 from xfdfuzz.report.values import text
 from xfdfuzz.revisions import resolve
+from xfdfuzz.strategies.scopes import CONTENTS
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 BY_PATH = {field.path: field for field in fields()}
@@ -187,3 +189,58 @@ def test_a_value_is_written_as_its_kind_says(path: str, value: int, written: str
 def test_what_an_msr_holds_is_a_mask_and_written_otherwise() -> None:
     assert isinstance(XFD, Mask)
     assert XFD != XFEATURES
+
+
+# -- which names canonical states do not tell apart --------------------------------------------------------------------
+
+
+def form(**values: int) -> bytes:
+    """The canonical state for a system in which a task and a vCPU exist, and what else is given by path."""
+    system = System()
+    system.tasks[0].exists = system.tasks[1].exists = system.vcpus[0].exists = system.vms[0].exists = 1
+    for nr in range(st.FIRST_VALLOC, st.FIRST_VALLOC + CONTENTS.slots):
+        system.fpstates[nr].allocated = 1
+    raw = bytearray(bytes(system))
+    for path, value in values.items():
+        field = BY_PATH[path]
+        raw[field.start] = value
+    return Canonical(CONTENTS).form(bytes(raw))
+
+
+A, B = st.FIRST_VALLOC, st.FIRST_VALLOC + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "other"),
+    [
+        ("t0.fpu.fpstate", A, B),
+        ("t0.fpu.__task_fpstate", A, B),
+        ("v0.guest_fpu.fpstate", A, B),
+        ("t0.mm", 3, 5),
+        ("vm0.mm", 3, 5),
+        ("t0.pkru", task_token(0, 2), task_token(0, 3)),
+        ("v0.pkru", vcpu_token(0, 2), vcpu_token(0, 3)),
+        ("v0.host_pkru", task_token(0, 2), task_token(0, 3)),
+        ("cpu0.regs", vcpu_token(0, 2), vcpu_token(0, 3)),
+        ("t0.fpu.__fpstate.regs", task_token(0, 2), task_token(0, 3)),
+        ("ghost.t0.data", task_token(0, 2), task_token(0, 3)),
+        ("ghost.v0.regs.data", vcpu_token(0, 2), vcpu_token(0, 3)),
+    ],
+)
+def test_another_name_of_one_thing_is_no_other_state(path: str, one: int, other: int) -> None:
+    assert form(**{path: one}) == form(**{path: other})
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "other"),
+    [
+        ("t0.fpu.fpstate", st.FIRST_EMBEDDED, A),
+        ("t0.pkru", 1, 2),
+        ("cpu0.regs", vcpu_token(0, 2), task_token(0, 2)),
+        ("v0.mode", st.VCPU_OUTSIDE, st.VCPU_EXITED),
+        ("t0.vm_fds", 0, 1),
+        ("v0.exit_pending", st.EXIT_HLT, st.EXIT_IO),
+    ],
+)
+def test_another_thing_is_another_state(path: str, one: int, other: int) -> None:
+    assert form(**{path: one}) != form(**{path: other})
