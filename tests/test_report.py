@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from xfdfuzz.arch.cstruct import copy_of
-from xfdfuzz.arch.kinds import TOKEN
 from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
 from xfdfuzz.engines.search.campaign import Effort, Stats
 from xfdfuzz.engines.search.violations import Finding, Report
@@ -26,7 +25,7 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse, parse_op
-from xfdfuzz.report import changes, findings, machine, terminal, values
+from xfdfuzz.report import changes, findings, machine, terminal
 from xfdfuzz.report.progress import Progress
 from xfdfuzz.revisions import resolve
 
@@ -130,16 +129,6 @@ def test_a_new_object_is_described_by_what_sets_it_apart() -> None:
 def test_an_object_that_is_gone_is_named_and_not_described() -> None:
     seen = changed("v7.3", BOOT, "t0 close(vm0)")
     assert [line for line in seen if line.startswith("v")] == ["vm0.exists 1 -> 0", "v0.exists 1 -> 0"]
-
-
-def test_tokens_say_whose_contents_they_are() -> None:
-    assert [values.text(TOKEN, value) for value in (0, 3, 8 | 1, 16 | 7, 128 | 2)] == [
-        "init",
-        "kernel:3",
-        "t0:1",
-        "t1:7",
-        "v0:2",
-    ]
 
 
 #: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
