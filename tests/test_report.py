@@ -133,16 +133,6 @@ def test_an_object_that_is_gone_is_named_and_not_described() -> None:
     assert [line for line in seen if line.startswith("v")] == ["vm0.exists 1 -> 0", "v0.exists 1 -> 0"]
 
 
-def test_tokens_say_whose_contents_they_are() -> None:
-    assert [changes.token(value) for value in (0, 3, 8 | 1, 16 | 7, 128 | 2)] == [
-        "init",
-        "kernel:3",
-        "t0:1",
-        "t1:7",
-        "v0:2",
-    ]
-
-
 #: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
 LEFT_OUT = {
     st.Cpu: {"guest", "preempt_count", "regs.data"},

@@ -6,9 +6,12 @@ exact: a component is in use when its token is not 0 (a real processor may repor
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.kinds import Token, Xfd, Xfeatures
 from xfdfuzz.arch.processor import Processor
-from xfdfuzz.memory.cstruct import U8, U64, Array, Struct, struct
+from xfdfuzz.memory.cstruct import Array, Struct, struct
 
 MSR_IA32_XFD = 0x1C4
 MSR_IA32_XFD_ERR = 0x1C5
@@ -58,12 +61,12 @@ class CpuRegs(Struct):
     """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0."""
 
     __slots__ = ()
-    xcr0: U64
-    xss: U64
-    xfd: U64
-    xfd_err: U64
-    xinuse: U64
-    data: Array[U8]
+    xcr0: Annotated[Xfeatures, "XCR0"]
+    xss: Annotated[Xfeatures, "MSR_IA32_XSS"]
+    xfd: Annotated[Xfd, "MSR_IA32_XFD"]
+    xfd_err: Annotated[Xfd, "MSR_IA32_XFD_ERR"]
+    xinuse: Xfeatures
+    data: Annotated[Array[Token], "regs"]
 
 
 def load_component(regs: CpuRegs, component: int, token: int) -> None:

@@ -7,9 +7,12 @@ faults because of XFD: a component with XCR0[i] = XFD[i] = 1 is treated as if XI
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.kinds import Flag, Token, Xfeatures
 from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, check_xfd
-from xfdfuzz.memory.cstruct import U8, U64, Array, Struct, struct
+from xfdfuzz.memory.cstruct import Array, Struct, struct
 
 XCOMP_BV_COMPACTED = 1 << 63
 
@@ -23,11 +26,11 @@ class XsaveArea(Struct):
     """
 
     __slots__ = ()
-    xstate_bv: U64
-    xcomp_bv: U64
-    reserved: U8
-    mxcsr: U8
-    data: Array[U8]
+    xstate_bv: Xfeatures
+    xcomp_bv: Xfeatures
+    reserved: Annotated[Flag, "header.reserved"]
+    mxcsr: Annotated[Flag, "mxcsr (reserved bits)"]
+    data: Annotated[Array[Token], ""]
 
 
 def enabled(regs: CpuRegs) -> int:

@@ -6,15 +6,35 @@ to start at 1 (:data:`NULL`); ``current``, which is never NULL, is a plain index
 
 The last member, :class:`Ghost`, is what an ideal machine would hold.  Ops write it, kernels never do, invariants
 compare.
+
+A field's type says what its number means (:mod:`~xfdfuzz.arch.kinds`).  A text beside it is what reports call the
+field, where that is not its name; an empty one leaves the name out of what stands in the field: ``v0.xcr0``.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.kinds import (
+    COUNT,
+    Count,
+    Enumeration,
+    Flag,
+    Kind,
+    Mask,
+    Reference,
+    RegisterIndex,
+    RegisterValue,
+    Size,
+    Token,
+    Xfd,
+    Xfeatures,
+)
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.memory.cstruct import I8, U8, U32, U64, Array, Struct, struct
+from xfdfuzz.memory.cstruct import I8, U8, U32, Array, Struct, struct
 
 NULL = 0
 #: The address space of a task that has exited.
@@ -68,14 +88,42 @@ DF_VECTOR = 8
 GP_VECTOR = 13
 
 
+def _constants(prefix: str) -> dict[int, str]:
+    """The names of this module that begin so, by their values."""
+    return {value: name for name, value in globals().items() if name.startswith(prefix)}
+
+
+#: -1: none.
+CpuNr = Annotated[I8, Reference("cpu")]
+#: 0: none, as of every other that is plus 1.
+CpuPlus1 = Annotated[U8, Reference("cpu", 1)]
+TaskNr = Annotated[U8, Reference("task")]
+TaskPlus1 = Annotated[U8, Reference("task", 1)]
+VcpuNr = Annotated[U8, Reference("vcpu")]
+VcpuPlus1 = Annotated[U8, Reference("vcpu", 1)]
+VmNr = Annotated[U8, Reference("vm")]
+#: An address space, which has no structure of its own, or :data:`NO_MM`.
+MmNr = Annotated[U8, Reference("mm")]
+#: A pointer to an fpstate, or :data:`NULL`.
+FpstateNr = Annotated[U8, Reference("fpstate")]
+VmMask = Annotated[U8, Mask("vm")]
+VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
+ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
+KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
+UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
+Vector = Annotated[U8, Enumeration("exception vector", {NM_VECTOR: "#NM", GP_VECTOR: "#GP"})]
+#: 0, or an error code less than 0.
+Errno = Annotated[I8, Kind("errno")]
+
+
 @struct()
 class FpuStatePerm(Struct):
     """struct fpu_state_perm: what a thread group may use, and the buffer sizes that go with it, in bytes."""
 
     __slots__ = ()
-    state_perm: U64
-    state_size: U32
-    user_state_size: U32
+    state_perm: Annotated[Xfeatures, "__state_perm"]
+    state_size: Annotated[Size, "__state_size"]
+    user_state_size: Annotated[Size, "__user_state_size"]
 
 
 @struct()
@@ -83,18 +131,18 @@ class Fpstate(Struct):
     """struct fpstate.  ``alloc_size`` is what was allocated for ``regs``, in bytes; ``freed`` marks a vfree()d one."""
 
     __slots__ = ()
-    allocated: U8
-    freed: U8
-    is_valloc: U8
-    is_guest: U8
-    is_confidential: U8
-    in_use: U8
-    alloc_size: U32
-    size: U32
-    user_size: U32
-    xfeatures: U64
-    user_xfeatures: U64
-    xfd: U64
+    allocated: Flag
+    freed: Flag
+    is_valloc: Flag
+    is_guest: Flag
+    is_confidential: Flag
+    in_use: Flag
+    alloc_size: Size
+    size: Size
+    user_size: Size
+    xfeatures: Xfeatures
+    user_xfeatures: Xfeatures
+    xfd: Xfd
     regs: XsaveArea
 
 
@@ -103,9 +151,9 @@ class Fpu(Struct):
     """struct fpu of a task.  ``task_fpstate`` is ``__task_fpstate``: the host's, while a guest's is installed."""
 
     __slots__ = ()
-    last_cpu: I8
-    fpstate: U8
-    task_fpstate: U8
+    last_cpu: CpuNr
+    fpstate: FpstateNr
+    task_fpstate: Annotated[FpstateNr, "__task_fpstate"]
     perm: FpuStatePerm
     guest_perm: FpuStatePerm
 
@@ -122,21 +170,21 @@ class Task(Struct):
     """
 
     __slots__ = ()
-    exists: U8
-    exit_state: U8
-    in_execve: U8
-    in_signal: U8
-    vm_fds: U8
-    mm: U8
-    on_cpu: U8
-    kvm_run: U8
-    pf_kthread: U8
-    group_leader: U8
-    user_mode: U8
-    tif_need_fpu_load: U8
-    sas_ss_size: U32
-    pkru: U8
-    rcu_read_lock_nesting: U8
+    exists: Flag
+    exit_state: Flag
+    in_execve: Flag
+    in_signal: Flag
+    vm_fds: VmMask
+    mm: MmNr
+    on_cpu: CpuPlus1
+    kvm_run: VcpuPlus1
+    pf_kthread: Flag
+    group_leader: TaskNr
+    user_mode: Flag
+    tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]
+    sas_ss_size: Size
+    pkru: Token
+    rcu_read_lock_nesting: Count
     fpu: Fpu
 
 
@@ -149,12 +197,12 @@ class SigFrame(Struct):
     """
 
     __slots__ = ()
-    valid: U8
-    magic1: U8
-    magic2: U32
-    extended_size: U32
-    xstate_size: U32
-    xfeatures: U64
+    valid: Flag
+    magic1: Flag
+    magic2: Size
+    extended_size: Size
+    xstate_size: Size
+    xfeatures: Xfeatures
     area: XsaveArea
 
 
@@ -168,12 +216,12 @@ class Cpu(Struct):
     """
 
     __slots__ = ()
-    current: U8
-    fpu_fpregs_owner_ctx: U8
-    guest: U8
-    preempt_count: U32
-    xfd_state: U64
-    regs: CpuRegs
+    current: TaskNr
+    fpu_fpregs_owner_ctx: TaskPlus1
+    guest: VcpuPlus1
+    preempt_count: Annotated[U32, COUNT]
+    xfd_state: Xfd
+    regs: Annotated[CpuRegs, ""]
 
 
 @struct()
@@ -185,13 +233,13 @@ class FpuGuest(Struct):
     """
 
     __slots__ = ()
-    xfeatures: U64
-    perm: U64
-    realloc_request: U64
-    xfd: U64
-    xfd_err: U64
-    uabi_size: U32
-    fpstate: U8
+    xfeatures: Xfeatures
+    perm: Xfeatures
+    realloc_request: Xfeatures
+    xfd: Xfd
+    xfd_err: Xfd
+    uabi_size: Size
+    fpstate: FpstateNr
 
 
 @struct()
@@ -199,7 +247,7 @@ class KvmRun(Struct):
     """struct kvm_run, the part that the FPU paths touch."""
 
     __slots__ = ()
-    exit_reason: U8
+    exit_reason: KvmExitReason
 
 
 @struct()
@@ -217,38 +265,38 @@ class VcpuArch(Struct):
     """
 
     __slots__ = ()
-    xcr0: U64
-    guest_supported_xcr0: U64
-    cpuid_xcr0: U64
-    cpuid_xss: U64
-    guest_supported_xss: U64
-    ia32_xss: U64
-    cpuid_set: U8
-    cpuid_freed: U8
-    cpuid_xfd: U8
-    cpuid_amx: U8
-    cpuid_osxsave: U8
-    cpuid_dynamic_bits_dirty: U8
-    cpuid_0xd_0_ebx: U32
-    cpuid_0xd_1_ebx: U32
-    cr0_ts: U8
-    cr4_osxsave: U8
-    xfd_no_write_intercept: U8
-    nm_intercept: U8
-    xfd_read_intercept: U8
-    xfd_write_intercept: U8
-    xfd_err_read_intercept: U8
-    xfd_err_write_intercept: U8
-    exception_pending: U8
-    exception_vector: U8
-    complete_userspace_io: U8
-    init_pending: U8
-    guest_mode: U8
-    vmcs12_nm: U8
-    insn_skips: U8
-    pkru: U8
-    host_pkru: U8
-    xfd_realloc_request: U64
+    xcr0: Xfeatures
+    guest_supported_xcr0: Xfeatures
+    cpuid_xcr0: Annotated[Xfeatures, "cpuid.xcr0"]
+    cpuid_xss: Annotated[Xfeatures, "cpuid.xss"]
+    guest_supported_xss: Xfeatures
+    ia32_xss: Xfeatures
+    cpuid_set: Flag
+    cpuid_freed: Annotated[Flag, "cpuid.freed"]
+    cpuid_xfd: Annotated[Flag, "cpuid.xfd"]
+    cpuid_amx: Annotated[Flag, "cpuid.amx_tile"]
+    cpuid_osxsave: Annotated[Flag, "cpuid.osxsave"]
+    cpuid_dynamic_bits_dirty: Flag
+    cpuid_0xd_0_ebx: Annotated[Size, "cpuid.0xd.0.ebx"]
+    cpuid_0xd_1_ebx: Annotated[Size, "cpuid.0xd.1.ebx"]
+    cr0_ts: Annotated[Flag, "cr0.ts"]
+    cr4_osxsave: Annotated[Flag, "cr4.osxsave"]
+    xfd_no_write_intercept: Flag
+    nm_intercept: Flag
+    xfd_read_intercept: Flag
+    xfd_write_intercept: Flag
+    xfd_err_read_intercept: Flag
+    xfd_err_write_intercept: Flag
+    exception_pending: Annotated[Flag, "exception.pending"]
+    exception_vector: Annotated[Vector, "exception.vector"]
+    complete_userspace_io: UserspaceIo
+    init_pending: Annotated[Flag, "apic.init_pending"]
+    guest_mode: Annotated[Flag, "nested.guest_mode"]
+    vmcs12_nm: Annotated[Flag, "nested.vmcs12.nm_intercept"]
+    insn_skips: Count
+    pkru: Token
+    host_pkru: Token
+    xfd_realloc_request: Xfeatures
     guest_fpu: FpuGuest
 
 
@@ -261,22 +309,22 @@ class Vcpu(Struct):
     """
 
     __slots__ = ()
-    exists: U8
-    vm: U8
-    mode: U8
-    task: U8
-    exit_pending: U8
-    run_over: U8
-    id: U8
-    cpu: U8
-    preempted: U8
-    wants_to_run: U8
-    last_vmentry_cpu: I8
-    run_ret: I8
-    exit_msr: U32
-    exit_value: U64
+    exists: Flag
+    vm: VmNr
+    mode: VcpuMode
+    task: TaskPlus1
+    exit_pending: ExitKind
+    run_over: Flag
+    id: VcpuNr
+    cpu: CpuPlus1
+    preempted: Flag
+    wants_to_run: Flag
+    last_vmentry_cpu: CpuNr
+    run_ret: Errno
+    exit_msr: RegisterIndex
+    exit_value: RegisterValue
     run: KvmRun
-    arch: VcpuArch
+    arch: Annotated[VcpuArch, ""]
 
 
 @struct()
@@ -284,10 +332,10 @@ class Vm(Struct):
     """struct kvm: the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or NULL."""
 
     __slots__ = ()
-    exists: U8
-    mm: U8
-    vm_bugged: U8
-    vcpus_0: U8
+    exists: Flag
+    mm: MmNr
+    vm_bugged: Flag
+    vcpus_0: VcpuPlus1
 
 
 @struct(data=xf.COMPONENTS + 3)
@@ -299,8 +347,8 @@ class GhostRegs(Struct):
     """
 
     __slots__ = ()
-    undefined: U64
-    data: Array[U8]
+    undefined: Xfeatures
+    data: Array[Token]
 
 
 @struct()
@@ -314,13 +362,13 @@ class GhostVcpu(Struct):
 
     __slots__ = ()
     regs: GhostRegs
-    xcr0: U64
-    xss: U64
-    xfd: U64
-    xfd_err: U64
-    owed_value: U64
-    insn_owed: U8
-    nm_owed: U8
+    xcr0: Xfeatures
+    xss: Xfeatures
+    xfd: Xfd
+    xfd_err: Xfd
+    owed_value: RegisterValue
+    insn_owed: ExitKind
+    nm_owed: Flag
 
 
 @struct(tasks=USER_TASKS, vcpus=NR_VCPUS)
@@ -337,8 +385,8 @@ class System(Struct):
     """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died."""
 
     __slots__ = ()
-    dead: U8
-    alloc_failures: U8
+    dead: Flag
+    alloc_failures: Count
     cpus: Array[Cpu]
     tasks: Array[Task]
     sigframes: Array[SigFrame]

@@ -3,7 +3,7 @@
 A field is written ``xfd: U64`` and is an ``int`` to the type checker and a ``c_uint64`` at run time; the decorator
 :func:`struct` derives ``_fields_`` from the annotations.  (``__init_subclass__`` would run too early: ctypes fixes the
 layout when it first sees ``_fields_``.)  Every structure has empty ``__slots__``, so that a mistyped assignment raises
-instead of landing in ``__dict__`` and being lost on copy.
+instead of landing in ``__dict__`` and being lost on copy.  ``Annotated`` may say more of a field, for others.
 
 ctypes cuts a value to the size of its field without a word: check ranges where values enter.
 
@@ -66,9 +66,10 @@ _V = TypeVar("_V", bound="Struct")
 
 
 def _ctype(hint: Any) -> Any:
-    if get_origin(hint) is Annotated:
-        return get_args(hint)[1]
-    return hint
+    if get_origin(hint) is not Annotated:
+        return hint
+    plain, ctype, *_ = get_args(hint)
+    return plain if issubclass(plain, Struct) else ctype
 
 
 def struct(**lengths: int) -> Any:

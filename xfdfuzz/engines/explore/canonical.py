@@ -7,7 +7,8 @@ Two reductions, both sound because the states that they take for one behave the 
 * *Names.*  No kernel function looks at the number of an fpstate slot or of an address space, nor at the value of
   register contents (beyond 0, the initial configuration); so slots, address spaces and each owner's contents are
   numbered as they are first met.  Where a scope's ops come for every CPU, vCPU or task alike, those are interchangeable
-  too: of all ways to number them the one with the smallest bytes is taken.
+  too: of all ways to number them the one with the smallest bytes is taken.  Which bytes are names follows from the
+  kinds of the fields (:mod:`~xfdfuzz.kernel.fields`).
 
 tests/test_explore.py compares the verdicts with and without.
 """
@@ -16,14 +17,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise, permutations
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from xfdfuzz.arch.registers import CpuRegs
-from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.arch.kinds import TOKEN, Kind, Reference
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.fields import Element, elements
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.program.ghost import OWNER_SHIFT, task_token, vcpu_token
@@ -66,32 +67,9 @@ class Group(NamedTuple):
         return all(new == old for numbers in self for old, new in enumerate(numbers))
 
 
-#: What a byte that names something names: by structure and field.  ``+1``: 0 is NULL.
-_REFERENCES: dict[tuple[type[Any], str], str] = {
-    (st.Cpu, "current"): "task",
-    (st.Cpu, "fpu_fpregs_owner_ctx"): "task+1",
-    (st.Cpu, "guest"): "vcpu+1",
-    (st.Fpu, "last_cpu"): "cpu",
-    (st.Fpu, "fpstate"): "fpstate",
-    (st.Fpu, "task_fpstate"): "fpstate",
-    (st.Task, "group_leader"): "task",
-    (st.Task, "mm"): "mm",
-    (st.Task, "on_cpu"): "cpu+1",
-    (st.Task, "kvm_run"): "vcpu+1",
-    (st.Task, "pkru"): "token",
-    (st.FpuGuest, "fpstate"): "fpstate",
-    (st.VcpuArch, "pkru"): "token",
-    (st.VcpuArch, "host_pkru"): "token",
-    (st.Vcpu, "id"): "vcpu",
-    (st.Vcpu, "task"): "task+1",
-    (st.Vcpu, "cpu"): "cpu+1",
-    (st.Vcpu, "last_vmentry_cpu"): "cpu",
-    (st.Vm, "mm"): "mm",
-    (st.Vm, "vcpus_0"): "vcpu+1",
-    (CpuRegs, "data"): "token",
-    (XsaveArea, "data"): "token",
-    (st.GhostRegs, "data"): "token",
-}
+_FPSTATE, _MM, _TASK = Reference("fpstate"), Reference("mm"), Reference("task")
+#: Where the bytes are that name something, by the kind of name.
+_Places = dict[Kind, list[int]]
 
 
 class Canonical:
@@ -127,20 +105,16 @@ class Names:
     """Where names stand in a system's bytes, and how to change them."""
 
     def __init__(self, scope: Scope) -> None:
-        self._places: dict[str, list[int]] = {kind: [] for kind in _REFERENCES.values()}
-        for path, place, kind in _references(st.System, 0):
-            if _in_scope(scope, path):
-                # a kernel thread never gets another address space, so that is another name of the thread's
-                kthread = kind == "mm" and path[0] == "tasks" and path[1] >= st.USER_TASKS
-                self._places["task" if kthread else kind].append(place)
-        self._vcpus = [_element(st.System, "vcpus", nr) for nr in range(scope.vcpus)]
-        self._vm = _element(st.System, "vms", 0)
+        self._places = _names(scope)
+        where = _where()
+        self._vcpus = [where["vcpus", nr] for nr in range(scope.vcpus)]
+        self._vm = where["vms", 0]
         # the mm of a VM that does not exist names nothing
-        of_tasks = [place for place in self._places["mm"] if place not in range(self._vm.start, self._vm.stop)]
-        self._mms = [of_tasks, self._places["mm"]]
+        of_tasks = [place for place in self._places[_MM] if place not in range(self._vm.start, self._vm.stop)]
+        self._mms = [of_tasks, self._places[_MM]]
         self._contents = scope.contents > 1
         self._renamings: dict[Group, _Renaming] = {}
-        self._slots = [_element(st.System, "fpstates", nr) for nr in range(st.FIRST_VALLOC, st.NR_FPSTATES)]
+        self._slots = [where["fpstates", nr] for nr in range(st.FIRST_VALLOC, st.NR_FPSTATES)]
         self._pool = slice(self._slots[0].start, self._slots[-1].stop)
 
     # -- numbering in the order of appearance ----------------------------------------------------------------------
@@ -152,7 +126,7 @@ class Names:
         return self._with_contents_in_order(raw) if self._contents else raw
 
     def _with_slots_in_order(self, raw: bytes) -> bytes:
-        places = self._places["fpstate"]
+        places = self._places[_FPSTATE]
         used = dict.fromkeys([raw[place] for place in places if raw[place] >= st.FIRST_VALLOC])
         pool = b"".join([raw[self._slots[nr - st.FIRST_VALLOC]] for nr in used])
         pool = pool.ljust(self._pool.stop - self._pool.start, b"\0")
@@ -171,7 +145,7 @@ class Names:
         return _replaced(bytearray(raw), places, {old: new for new, old in enumerate(used)})
 
     def _with_contents_in_order(self, raw: bytes) -> bytes:
-        places = self._places["token"]
+        places = self._places[TOKEN]
         numbers: dict[int, int] = {}
         met: dict[int, int] = {}
         for token in dict.fromkeys(bytes([raw[place] for place in places]).translate(None, _KERNELS_OWN)):
@@ -201,7 +175,7 @@ class Names:
 class _Renaming:
     """What a group makes of a system's bytes: pieces of them in another order, names among them translated."""
 
-    def __init__(self, group: Group, places: dict[str, list[int]]) -> None:
+    def __init__(self, group: Group, places: _Places) -> None:
         order, tables = _order(group), _tables(group, places)
         starts = [0]
         for place in range(1, len(order)):
@@ -220,23 +194,21 @@ class _Renaming:
 
 def _order(group: Group) -> list[int]:
     """By the place of a byte among the renamed ones, where it was before."""
-    order = [*range(ctypes.sizeof(st.System))]  # type: ignore[arg-type]
-    ghost = _array(st.System, "ghost").offset
+    order, where = [*range(ctypes.sizeof(st.System))], _where()  # type: ignore[arg-type]
     tasks = _task_numbers(group)
-    for struct, base, name, numbers in (
-        (st.System, 0, "cpus", group.cpus),
-        (st.System, 0, "tasks", tasks),
-        (st.System, 0, "sigframes", group.tasks),
-        (st.System, 0, "vcpus", group.vcpus),
-        (st.Ghost, ghost, "tasks", group.tasks),
-        (st.Ghost, ghost, "vcpus", group.vcpus),
-    ):
-        for old, new in enumerate(numbers):
-            here = _element(struct, name, old, base)
-            order[_element(struct, name, new, base)] = range(here.start, here.stop)
-    for old, new in _embedded(tasks).items():
-        here = _element(st.System, "fpstates", old)
-        order[_element(st.System, "fpstates", new)] = range(here.start, here.stop)
+    moves: list[tuple[str, Iterable[tuple[int, int]]]] = [
+        ("cpus", enumerate(group.cpus)),
+        ("tasks", enumerate(tasks)),
+        ("sigframes", enumerate(group.tasks)),
+        ("fpstates", _embedded(tasks).items()),
+        ("vcpus", enumerate(group.vcpus)),
+        ("ghost.tasks", enumerate(group.tasks)),
+        ("ghost.vcpus", enumerate(group.vcpus)),
+    ]
+    for pool, numbers in moves:
+        for old, new in numbers:
+            here = where[pool, old]
+            order[where[pool, new]] = range(here.start, here.stop)
     return order
 
 
@@ -250,29 +222,43 @@ def _embedded(tasks: list[int]) -> dict[int, int]:
     return {st.FIRST_EMBEDDED + old: st.FIRST_EMBEDDED + new for old, new in enumerate(tasks)}
 
 
-def _tables(group: Group, places: dict[str, list[int]]) -> list[bytes]:
+def _tables(group: Group, places: _Places) -> list[bytes]:
     """By place, what bytes.translate() makes of the byte there; ``places`` are those of the names, by their kind."""
     found = [_SAME] * ctypes.sizeof(st.System)  # type: ignore[arg-type]
     tasks = _task_numbers(group)
-    tables = {"fpstate": _table(_embedded(tasks)), "token": _tokens(group)}
-    for kind, numbers in (("cpu", group.cpus), ("vcpu", group.vcpus), ("task", tasks)):
-        tables[kind] = _table(dict(enumerate(numbers)))
-        tables[f"{kind}+1"] = _table({old + 1: new + 1 for old, new in enumerate(numbers)})
+    tables: dict[Kind, bytes] = {_FPSTATE: _table(_embedded(tasks)), TOKEN: _tokens(group)}
+    for name, numbers in (("cpu", group.cpus), ("vcpu", group.vcpus), ("task", tasks)):
+        for offset in (0, 1):
+            renamed = {old + offset: new + offset for old, new in enumerate(numbers)}
+            tables[Reference(name, offset)] = _table(renamed)
     for kind, table in tables.items():
         for place in places.get(kind, []):
             found[place] = table
     return found
 
 
-def _in_scope(scope: Scope, path: tuple[Any, ...]) -> bool:
-    """Whether what the path leads to can differ in the scope."""
-    first, *rest = path[1:] if path[0] == "ghost" else path
-    if first == "fpstates":
-        return bool(rest[0] < st.FIRST_VALLOC + scope.slots)
+def _names(scope: Scope) -> _Places:
+    """Where the names are in the bytes that can differ in the scope."""
+    found: _Places = {}
+    for element in (one for one in elements() if _in_scope(scope, one)):
+        for field in element.fields():
+            kind = field.kind
+            if kind == _MM and element.pool == "tasks" and element.nr >= st.USER_TASKS:
+                kind = _TASK  # a kernel thread never gets another address space: it is another name of the thread's
+            if kind == TOKEN or isinstance(kind, Reference):
+                found.setdefault(kind, []).extend(range(field.start, field.start + field.size))
+    return found
+
+
+def _in_scope(scope: Scope, element: Element) -> bool:
+    """Whether the element can differ in the scope."""
+    pool, nr = element.pool.removeprefix("ghost."), element.nr
+    if pool == "fpstates":
+        return nr < st.FIRST_VALLOC + scope.slots
     limit = {"cpus": scope.machine.cpus, "vcpus": scope.vcpus, "tasks": scope.tasks, "sigframes": scope.tasks, "vms": 1}
-    if first == "tasks" and rest[0] >= st.USER_TASKS:
-        return bool(rest[0] < st.USER_TASKS + scope.machine.cpus)
-    return bool(rest[0] < limit[first])
+    if pool == "tasks" and nr >= st.USER_TASKS:
+        return nr < st.USER_TASKS + scope.machine.cpus
+    return nr < limit[pool]
 
 
 #: bytes.translate()'s table of a renaming that renames nothing.
@@ -302,30 +288,7 @@ def _replaced(changed: bytearray, places: list[int], numbers: dict[int, int]) ->
     return bytes(changed)
 
 
-def _array(struct: Any, name: str) -> Any:
-    """The descriptor of a member, which ctypes' stubs do not know."""
-    return getattr(struct, name)
-
-
 @functools.cache
-def _element(struct: Any, name: str, index: int, base: int = 0) -> slice:
-    """Where element ``index`` of an array member lies."""
-    size = ctypes.sizeof(dict(struct._fields_)[name]._type_)
-    start: int = base + _array(struct, name).offset + index * size
-    return slice(start, start + size)
-
-
-def _references(struct: Any, base: int, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int, str]]:
-    """Every byte that names something: its path of members and indices, where it stands, what it names."""
-    for name, ctype in struct._fields_:
-        start = base + _array(struct, name).offset
-        kind = _REFERENCES.get((struct, name))
-        if kind is not None:
-            for place in range(start, start + ctypes.sizeof(ctype)):
-                yield (*path, name), place, kind
-        elif issubclass(ctype, ctypes.Array) and hasattr(ctype._type_, "_fields_"):
-            for index in range(ctype._length_):
-                inner = start + index * ctypes.sizeof(ctype._type_)
-                yield from _references(ctype._type_, inner, (*path, name, index))
-        elif hasattr(ctype, "_fields_"):
-            yield from _references(ctype, start, (*path, name))
+def _where() -> dict[tuple[str, int], slice]:
+    """Where each element of a pool lies."""
+    return {(one.pool, one.nr): slice(one.start, one.start + ctypes.sizeof(one.struct)) for one in elements()}

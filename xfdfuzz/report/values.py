@@ -1,0 +1,60 @@
+"""How a number of the modelled system reads, by the kind of its field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.kinds import REGISTER_INDEX, REGISTER_VALUE, TOKEN, XFD, XFEATURES, Enumeration, Kind, Mask, Reference
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.fields import fpstate_name, task_name
+from xfdfuzz.program import ghost
+
+
+def text(kind: Kind, value: int) -> str:
+    """The value as reports write it; a number where nothing is known that says more."""
+    if isinstance(kind, Enumeration):
+        return kind.names.get(value, str(value))
+    return _TEXTS.get(kind, str)(value)
+
+
+def _components(mask: int) -> str:
+    locked = mask & st.FPU_GUEST_PERM_LOCKED
+    names = xf.format_mask(mask & ~locked)
+    return f"{names}, locked" if locked else names
+
+
+def _vms(mask: int) -> str:
+    return "|".join(f"vm{nr}" for nr in range(st.NR_VMS) if mask >> nr & 1) or "0"
+
+
+def _token(value: int) -> str:
+    """Register contents: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, or ``kernel:1``."""
+    if not value:
+        return "init"
+    who, content = ghost.owner(value), value & (1 << ghost.OWNER_SHIFT) - 1
+    owners = {ghost.owner(ghost.vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
+    owners |= {ghost.owner(ghost.task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
+    return f"{owners.get(who, 'kernel')}:{content}"
+
+
+def _plus_1(name: Callable[[int], str], none: str) -> Callable[[int], str]:
+    return lambda value: name(value - 1) if value else none
+
+
+_vcpu = "v{}".format
+_TEXTS: dict[Kind, Callable[[int], str]] = {
+    XFEATURES: _components,
+    XFD: hex,
+    REGISTER_INDEX: hex,
+    REGISTER_VALUE: hex,
+    Mask("vm"): _vms,
+    TOKEN: _token,
+    Reference("cpu", 1): _plus_1("cpu{}".format, "none"),
+    Reference("task"): task_name,
+    Reference("task", 1): _plus_1(task_name, "NULL"),
+    Reference("vcpu"): _vcpu,
+    Reference("vcpu", 1): _plus_1(_vcpu, "NULL"),
+    Reference("vm"): "vm{}".format,
+    Reference("fpstate"): fpstate_name,
+}
