@@ -6,7 +6,6 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from random import Random
 
@@ -14,9 +13,8 @@ import pytest
 
 from xfdfuzz.engines.explore import frontier, told, transitions
 from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
-from xfdfuzz.engines.explore.expand import Entry, Expander, Task
+from xfdfuzz.engines.explore.expand import Expander, Task
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
-from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import ScopeError
 from xfdfuzz.engines.explore.search import Limits, Search
 from xfdfuzz.engines.judge.verdict import judge
@@ -24,7 +22,6 @@ from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.invariants.core import View, select
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm, tasks
-from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.program.text import format_op, format_program, parse
 from xfdfuzz.revisions import resolve
@@ -172,38 +169,9 @@ def walked(expander: Expander, depth: int) -> list[bytes]:
     _, first = expander.first()
     found = level = [first]
     for _ in range(depth):
-        level = [*expander.expand([Entry(packed) for packed in level]).states.values()]
+        level = [*expander.expand(level).states.values()]
         found = found + level
     return found
-
-
-@pytest.mark.parametrize("revision", ["amx-v1", "v5.16", "v7.3"])
-def test_independent_ops_commute(revision: str) -> None:
-    expander = Expander(Task(revision, "migration"))
-    tried = 0
-    for packed in walked(expander, 9):
-        expander.load(expander.unpacked(packed))
-        k = expander.executor.kernel
-        local = [(op, cpu_of(op, k)) for op in expander.scope.ops if op.enabled(k)]
-        for (one, here), (other, there) in combinations([pair for pair in local if pair[1] != NOWHERE], 2):
-            if here != there:
-                tried += 1
-                assert outcome(expander, packed, one, other) == outcome(expander, packed, other, one)
-    assert tried > 100
-
-
-def outcome(expander: Expander, packed: bytes, *ops: Op) -> tuple[object, ...]:
-    """What each op returned and broke, whatever their order, and the state in the end."""
-    expander.load(expander.unpacked(packed))
-    done = []
-    for op in ops:
-        before = expander.now()
-        broken = sorted(violation.bucket for violation in expander.judged(op))
-        after = expander.now()
-        expander.load(before)
-        done.append((format_op(op), expander.executor.execute(op).result, broken))
-        expander.load(after)
-    return sorted(done, key=lambda one: one[0]), expander.form_now()
 
 
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
@@ -262,11 +230,9 @@ def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scop
     for packed in Random(1).choices(walked(expander, 9), k=300):
         raw = packing.unpack(packed)
         k.load(raw)
-        choices = [(number, cpu_of(op, k)) for number, op in enumerate(chosen.ops) if op.enabled(k)]
-        assert [(one.number, one.cpu) for one in remembered.choices(packed)] == [
-            (number, cpu if chosen.machine.cpus > 1 else NOWHERE) for number, cpu in choices
-        ]
-        for number, _ in choices:
+        enabled = [number for number, op in enumerate(chosen.ops) if op.enabled(k)]
+        assert [*remembered.enabled(packed)] == enabled
+        for number in enabled:
             k.load(raw)
             step = executor.perform(chosen.ops[number])
             view, outcome = View(k, step), remembered.outcome(packed, number)

@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     add("--workers", type=positive, default=1, metavar="N", help="processes (default: 1); results do not depend on it")
     add("--time", type=seconds, metavar="SECONDS", help="stop after that time; 90, 10m, 2h (default: none)")
     add("--memory", type=size, metavar="SIZE", help="stop when the searching process has used that much; 500m, 4g")
-    add("--no-reduction", action="store_true", help="tell states and orders apart that cannot make a difference")
+    add("--no-reduction", action="store_true", help="tell states apart that cannot make a difference")
     add("--coverage", action="store_true", help="show which results each op of the scope came to")
     add("--graph", type=Path, metavar="FILE", help="write the state graph for Graphviz")
     add("--resume", type=Path, metavar="FILE", help="go on from the frontier that a stopped exploration saved")

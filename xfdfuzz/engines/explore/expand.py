@@ -11,10 +11,9 @@ from typing import NamedTuple
 from xxhash import xxh3_128_digest
 
 from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
-from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after
 from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.explore.told import Remark, Told
-from xfdfuzz.engines.explore.transitions import Choice, Outcome, Transitions
+from xfdfuzz.engines.explore.transitions import Outcome, Transitions
 from xfdfuzz.engines.processes.workers import load_invariants
 from xfdfuzz.invariants.core import StateBroken, View, Violation, select
 from xfdfuzz.program.executor import Executor
@@ -30,7 +29,7 @@ LEAF_SEVERITIES = frozenset({"panic", "corruption", "leak"})
 class Task(NamedTuple):
     """What is explored: everything a process needs to know to expand a state, as addresses and names.
 
-    ``reduced``: whether states with other names, and orders of independent ops, are merged.  ``graph``: whether every
+    ``reduced``: whether states that differ in names, or in what nobody will read, are merged.  ``graph``: whether every
     arc is wanted, not only those that something follows from.  ``search`` tells one search from another, because a
     process tells of a state only once in each.
     """
@@ -43,25 +42,17 @@ class Task(NamedTuple):
     search: str = ""
 
 
-class Entry(NamedTuple):
-    """A state that waits to be expanded, with the bitmap of the ops that sleep in it."""
-
-    packed: bytes
-    asleep: int = 0
-
-
 class Arc(NamedTuple):
     """One op from the state at ``source`` in the chunk to the state with ``digest``.
 
-    ``ret`` is what it returned and ``asleep`` what it lets sleep there; ``pending`` names the invariants that speak of
-    something which waits there and must not for ever.
+    ``ret`` is what it returned; ``pending`` names the invariants that speak of something which waits there and must not
+    for ever.
     """
 
     source: int
     op: int
     ret: int | str
     digest: bytes
-    asleep: int
     pending: tuple[str, ...]
 
 
@@ -106,7 +97,7 @@ class Expander:
         self.transitions = Transitions(
             revision.kernel(self.scope.machine), self.scope, self.packing, self._selection, reduced=task.reduced
         )
-        self._arcs_matter = self.transitions.sleeps or bool(self.transitions.eventually) or task.graph
+        self._arcs_matter = bool(self.transitions.eventually) or task.graph
         self._graph = task.graph
         self._first = self.packing.pack(self._form(self.now()))
         self._told = Told()
@@ -115,33 +106,22 @@ class Expander:
         """The booted system: its digest and the state."""
         return digest_of(self._first), self._first
 
-    def expand(self, chunk: Sequence[Entry]) -> Expansion:
+    def expand(self, chunk: Sequence[bytes]) -> Expansion:
         """Try every op on every state."""
         found = Expansion()
-        for source, entry in enumerate(chunk):
-            self._expand(source, entry, found)
+        for source, packed in enumerate(chunk):
+            self._expand(source, packed, found)
         return found
 
-    def _expand(self, source: int, entry: Entry, found: Expansion) -> None:
-        packed, asleep = entry
-        choices = self.transitions.choices(packed)
-        tried = [choice for choice in choices if asleep >> choice.number & 1 and choice.cpu != NOWHERE]
-        for choice in choices:
-            number = choice.number
-            if asleep >> number & 1:
-                continue
+    def _expand(self, source: int, packed: bytes, found: Expansion) -> None:
+        for number in self.transitions.enabled(packed):
             outcome = self.transitions.outcome(packed, number)
             found.transitions += 1
             found.coverage[number, outcome.result.ret] += 1
-            self._follow(source, choice, packed, outcome, asleep_after(choice.cpu, tried), found)
-            if choice.cpu != NOWHERE:
-                tried.append(choice)
+            self._follow(source, number, packed, outcome, found)
 
-    def _follow(
-        self, source: int, choice: Choice, packed: bytes, outcome: Outcome, asleep: int, found: Expansion
-    ) -> None:
+    def _follow(self, source: int, number: int, packed: bytes, outcome: Outcome, found: Expansion) -> None:
         """Note what an op broke, and where it leads."""
-        number = choice.number
         if outcome.violations and found.note(source, number, outcome.violations):
             return
         if outcome.patch is None:
@@ -161,9 +141,8 @@ class Expander:
         if remark is None:
             remark = self._tell(key, after, bool(broken), found)
         if not known or self._arcs_matter:
-            # what sleeps goes by its number, which a renamed state changes
-            form, kept = (key, asleep) if remark.canonical else (self._told.form(key), 0)
-            found.arcs.append(Arc(source, number, outcome.result.ret, form, kept, remark.pending))
+            form = key if remark.canonical else self._told.form(key)
+            found.arcs.append(Arc(source, number, outcome.result.ret, form, remark.pending))
 
     def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:
         """Note what an op breaks of what a state must be; whether that leaves nothing to go on from."""
@@ -256,6 +235,6 @@ def expander(task: Task) -> Expander:
     return Expander(task)
 
 
-def expand(task: Task, chunk: Sequence[Entry]) -> Expansion:
+def expand(task: Task, chunk: Sequence[bytes]) -> Expansion:
     """Expand a chunk of states, in whatever process."""
     return expander(task).expand(chunk)

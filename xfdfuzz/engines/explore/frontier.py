@@ -9,7 +9,6 @@ import json
 import zipfile
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +20,7 @@ from xfdfuzz.invariants.core import Violation
 from xfdfuzz.program.text import format_op
 
 #: What the format is called, and its version.
-_FORMAT = "xfdfuzz frontier 3"
+_FORMAT = "xfdfuzz frontier 4"
 #: The plain members of a search that are kept as they are.
 _COUNTS = ("depth", "transitions", "seconds", "stopped")
 
@@ -68,13 +67,12 @@ def _fields(violation: Violation) -> list[Any]:
 
 
 def _members(search: Search) -> dict[str, bytes]:
-    waiting = [*search.level, *search.following.values()]
+    waiting = [*search.level, *search.following]
     return {
         **search.states.to_bytes(),
         "level": array("q", [len(search.level)]).tobytes(),
         "numbers": array("q", [one.number for one in waiting]).tobytes(),
-        "asleep": json.dumps([one.asleep for one in waiting]).encode(),
-        "packed": b"".join(one.entry.packed for one in waiting),
+        "packed": b"".join(one.packed for one in waiting),
     }
 
 
@@ -89,7 +87,7 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
     waiting = _waiting(members, len(packed))
     level = array("q", members["level"])[0]
     search = Search(task, States.from_bytes(members), waiting[:level])
-    search.following = {one.number: one for one in waiting[level:]}
+    search.following = waiting[level:]
     for name in _COUNTS:
         setattr(search, name, about["counts"][name])
     search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
@@ -106,10 +104,9 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
 
 def _waiting(members: dict[str, bytes], size: int) -> list[Waiting]:
     numbers = array("q", members["numbers"])
-    asleep: Sequence[int] = json.loads(members["asleep"])
     packed = members["packed"]
     if len(numbers) * size != len(packed):
         raise ValueError("its states have another size than this scope's")
     states = [packed[at : at + size] for at in range(0, len(packed), size)]
     thin = Pieces().thin
-    return [Waiting(number, thin(state), ops) for number, state, ops in zip(numbers, states, asleep, strict=True)]
+    return [Waiting(number, thin(state)) for number, state in zip(numbers, states, strict=True)]

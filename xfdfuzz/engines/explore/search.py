@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple
 
-from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
+from xfdfuzz.engines.explore.expand import Arc, Expansion, Task, expand, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.states import Pieces, States
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
@@ -25,16 +25,15 @@ _AHEAD = 16
 
 
 class Waiting(NamedTuple):
-    """A state that waits to be expanded: its number, its bytes in pieces, and the ops that sleep in it."""
+    """A state that waits to be expanded: its number, and its bytes in pieces."""
 
     number: int
     pieces: tuple[bytes, ...]
-    asleep: int
 
     @property
-    def entry(self) -> Entry:
+    def packed(self) -> bytes:
         """What a worker gets."""
-        return Entry(b"".join(self.pieces), self.asleep)
+        return b"".join(self.pieces)
 
 
 class Breach(NamedTuple):
@@ -59,7 +58,7 @@ class Search:
     """A search and all that it knows; what a frontier file keeps.
 
     ``depth`` is how many levels are complete: every program of so many ops is covered.  ``level`` is what is left to
-    expand of the next, ``following`` what that has led to so far, by number.  ``pending`` and ``edges`` are for
+    expand of the next, ``following`` what that has led to so far.  ``pending`` and ``edges`` are for
     :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.
     ``stopped`` says why the search ended early.
     """
@@ -67,7 +66,7 @@ class Search:
     task: Task
     states: States
     level: list[Waiting]
-    following: dict[int, Waiting] = field(default_factory=dict)
+    following: list[Waiting] = field(default_factory=list)
     depth: int = 0
     transitions: int = 0
     seconds: float = 0.0
@@ -83,7 +82,7 @@ class Search:
     def begin(cls, task: Task) -> Search:
         """A search that has met the booted system; its task must be no earlier search's."""
         digest, packed = expander(task).first()
-        return cls(task, States(digest), [Waiting(0, (packed,), 0)])
+        return cls(task, States(digest), [Waiting(0, (packed,))])
 
     @property
     def exhausted(self) -> bool:
@@ -125,8 +124,8 @@ class Search:
         """Expand chunk after chunk; what is new in each that was merged."""
         while self.level:
             chunks = [self.level[at : at + CHUNK] for at in range(0, min(len(self.level), _AHEAD * CHUNK), CHUNK)]
-            entries = [[waiting.entry for waiting in chunk] for chunk in chunks]
-            for chunk, expansion in zip(chunks, pool.map(expand, repeat(self.task), entries), strict=True):
+            packed = [[waiting.packed for waiting in chunk] for chunk in chunks]
+            for chunk, expansion in zip(chunks, pool.map(expand, repeat(self.task), packed), strict=True):
                 yield self._merge(chunk, expansion)
 
     def _merge(self, chunk: Sequence[Waiting], found: Expansion) -> list[Breach]:
@@ -143,8 +142,7 @@ class Search:
         ]
         self.breaches.update((breach.violation.bucket, breach) for breach in breaches)
         if not self.level:
-            self.level = [*self.following.values()]
-            self.following = {}
+            self.level, self.following = self.following, []
             self.depth += 1
         return breaches
 
@@ -153,12 +151,7 @@ class Search:
         if number is None:
             number = self.states.add(arc.digest, source, arc.op)
             self.pending.add(arc.pending)
-            # every arc between states with something pending is wanted
-            asleep = 0 if arc.pending else arc.asleep
-            self.following[number] = Waiting(number, self._pieces.thin(found.states[arc.digest]), asleep)
-        elif (waiting := self.following.get(number)) is not None:
-            # a state that is met again in the same level keeps asleep what all ways to it let sleep
-            self.following[number] = waiting._replace(asleep=waiting.asleep & arc.asleep)
+            self.following.append(Waiting(number, self._pieces.thin(found.states[arc.digest])))
         if arc.pending and (before := self.pending[source]):
             both = tuple(name for name in arc.pending if name in before)
             self.edges.add(Edge(source, arc.op, number, both))

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeVar
 from xfdfuzz.arch.cstruct import Regions
 from xfdfuzz.arch.traced import Footprint, traced
 from xfdfuzz.engines.explore.canonical import clear_dead
-from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import Packing, Patch
 from xfdfuzz.engines.explore.recall import Recall
 from xfdfuzz.engines.search.campaign import NotReproducibleError
@@ -31,13 +30,6 @@ from xfdfuzz.strategies.scopes import Scope
 T = TypeVar("T")
 #: So much is remembered; more is forgotten all at once.
 _MANY = 50_000
-
-
-class Choice(NamedTuple):
-    """An op that can happen, by its number in the scope, and the one CPU that it belongs to, if that matters."""
-
-    number: int
-    cpu: int
 
 
 class Outcome(NamedTuple):
@@ -60,8 +52,6 @@ class Transitions:
 
     def __init__(self, kernel: Kernel, scope: Scope, packing: Packing, selection: Selection, *, reduced: bool) -> None:
         self._scope, self._packing, self._selection, self._reduced = scope, packing, selection, reduced
-        #: Whether ops let others sleep; with one CPU no two are independent.
-        self.sleeps = reduced and scope.machine.cpus > 1
         self._footprint = Footprint(ctypes.sizeof(st.System))  # type: ignore[arg-type]
         self._before = traced(st.System, self._footprint.before)
         self._kernel = kernel
@@ -73,7 +63,7 @@ class Transitions:
 
     def _forget(self) -> None:
         self._learnt = 0
-        self._choices: Recall[tuple[Choice, ...]] = Recall()
+        self._enabled: Recall[tuple[int, ...]] = Recall()
         self._outcomes: list[Recall[Outcome]] = [Recall() for _ in self._scope.ops]
         self._waiting: Recall[tuple[str, ...]] = Recall()
         # ops after which the same invariants are looked at share what is known of them
@@ -82,10 +72,10 @@ class Transitions:
         self._broken = [shared[look] for look in looks]
         self._alike: dict[tuple[StateBroken, ...], tuple[StateBroken, ...]] = {}
 
-    def choices(self, packed: bytes) -> tuple[Choice, ...]:
-        """What can happen in a state."""
-        found = self._choices.find(packed)
-        return self._learn(self._choices, packed, self._enabled) if found is None else found
+    def enabled(self, packed: bytes) -> tuple[int, ...]:
+        """The ops that can happen in a state, by their numbers in the scope."""
+        found = self._enabled.find(packed)
+        return self._learn(self._enabled, packed, self._choices) if found is None else found
 
     def outcome(self, packed: bytes, number: int) -> Outcome:
         """What an op that can happen comes to."""
@@ -121,15 +111,8 @@ class Transitions:
             raise InvariantError("an invariant looks at more than its view: one state is judged in two ways") from error
         return found
 
-    def _enabled(self) -> tuple[Choice, ...]:
-        k = self._kernel
-        return tuple(
-            [
-                Choice(number, cpu_of(op, k) if self.sleeps else NOWHERE)
-                for number, op in enumerate(self._scope.ops)
-                if op.enabled(k)
-            ]
-        )
+    def _choices(self) -> tuple[int, ...]:
+        return tuple([number for number, op in enumerate(self._scope.ops) if op.enabled(self._kernel)])
 
     def _performed(self, number: int) -> Outcome:
         k, op = self._kernel, self._scope.ops[number]
