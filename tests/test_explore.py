@@ -11,12 +11,13 @@ from random import Random
 
 import pytest
 
-from xfdfuzz.engines.explore import frontier, told, transitions
+from xfdfuzz.engines.explore import frontier, transitions, visited
 from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
-from xfdfuzz.engines.explore.expand import Expander, Task
+from xfdfuzz.engines.explore.expand import Expander, Question
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
 from xfdfuzz.engines.explore.packing import ScopeError
 from xfdfuzz.engines.explore.search import Limits, Search
+from xfdfuzz.engines.explore.trace import Walker
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.invariants.core import View, select
@@ -166,8 +167,7 @@ def test_reductions_change_no_verdict(revision: str, reduced: Scope, scope: Call
 
 def walked(expander: Expander, depth: int) -> list[bytes]:
     """The states of the first levels."""
-    _, first = expander.first()
-    found = level = [first]
+    found = level = [expander.first]
     for _ in range(depth):
         level = [*expander.expand(level).states.values()]
         found = found + level
@@ -176,12 +176,12 @@ def walked(expander: Expander, depth: int) -> list[bytes]:
 
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
-    expander = Expander(Task("v5.16", chosen.name, reduced=False))
+    expander = Expander(Question("v5.16", chosen.name, reduced=False))
     names, canonical = Names(chosen), Canonical(chosen)
     same, swapped = groups(chosen)
     assert same.is_identity
     for packed in walked(expander, 6)[-500:]:
-        raw = expander.unpacked(packed)
+        raw = expander.packing.unpack(packed)
         other = names.permuted(raw, swapped)
         assert names.permuted(other, swapped) == raw
         assert canonical.form(other) == canonical.form(raw)
@@ -189,20 +189,21 @@ def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
 
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_what_a_state_leads_to_does_not_depend_on_its_numbering(chosen: Scope) -> None:
-    expander = Expander(Task("v5.16", chosen.name))
+    expander = Expander(Question("v5.16", chosen.name))
+    walker = Walker(expander)
     names, group = Names(chosen), [*groups(chosen)][1]
     for packed in walked(expander, 5)[-100:]:
-        raw = expander.unpacked(packed)
-        assert successors(expander, raw) == successors(expander, names.permuted(raw, group))
+        raw = expander.packing.unpack(packed)
+        assert successors(walker, chosen, raw) == successors(walker, chosen, names.permuted(raw, group))
 
 
-def successors(expander: Expander, raw: bytes) -> set[tuple[str, bytes]]:
+def successors(walker: Walker, scope: Scope, raw: bytes) -> set[tuple[str, bytes]]:
     """The forms of what every op leads to, each with what the op is."""
     found = set()
-    for op in expander.scope.ops:
-        expander.load(raw)
-        if expander.perform(op):
-            found.add((type(op).__name__, expander.form_now()))
+    for op in scope.ops:
+        walker.load(raw)
+        if walker.perform(op):
+            found.add((type(op).__name__, walker.digest()))
     return found
 
 
@@ -222,8 +223,7 @@ def test_a_scope_that_is_declared_too_small_is_refused(scope: Callable[[Scope], 
 )
 def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scope) -> None:
     """On states of the first levels, mostly met after the one that an outcome was learnt from."""
-    task = Task(revision, chosen.name)
-    expander, selection = Expander(task), select(revision)
+    expander, selection = Expander(Question(revision, chosen.name)), select(revision)
     remembered, packing = expander.transitions, expander.packing
     executor = Executor(resolve(revision).kernel, chosen.machine)
     k = executor.kernel
@@ -240,12 +240,12 @@ def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scop
             assert [(one.bucket, one.message) for one in outcome.violations] == [
                 (one.bucket, one.message) for one in selection.of_step(view)
             ]
-            if outcome.patch is None:
+            if outcome.delta is None:
                 assert step.result.ret == PANIC
                 continue
             for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: chosen.vcpus]:
                 clear_dead(vcpu, ideal)
-            after = outcome.patch(packed)
+            after = outcome.delta(packed)
             assert after == packing.pack(k.state)
             inside = packing.unpack(after) == k.state
             broken = remembered.broken(after, number) if inside else outcome.outside
@@ -262,7 +262,7 @@ def test_the_result_does_not_depend_on_the_workers(amx_v1: Exploration) -> None:
 
 
 def test_what_is_forgotten_to_save_memory_changes_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(told, "_STATES", 1000)
+    monkeypatch.setattr(visited, "_STATES", 1000)
     monkeypatch.setattr(transitions, "_MANY", 300)
     assert summed_up(explored("amx-v1", "tiny")) == summed_up(amx_v1)
 
@@ -310,7 +310,7 @@ def test_a_frontier_that_is_damaged_is_refused(tmp_path: Path, member: str, chan
         for name in source.namelist():
             data = source.read(name)
             target.writestr(name, change(data) if name == member else data)
-    assert len(frontier.read(whole, new_session()).states) == len(search.states)
+    assert len(frontier.read(whole, new_session()).store) == len(search.store)
     with pytest.raises(frontier.FrontierError):
         frontier.read(damaged, new_session())
 

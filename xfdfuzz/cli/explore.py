@@ -63,7 +63,8 @@ def _explore(args: argparse.Namespace) -> int:
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save, save)
     known = read_known(args.known)
-    searches = [_resumed(args)] if args.resume else [_begun(args, revision) for revision in revisions]
+    # one after the other: each has an engine of its own
+    searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     err = terminal.console(sys.stderr)
     code = CLEAN
     for search in searches:
@@ -98,7 +99,7 @@ def _resumed(args: argparse.Namespace) -> Search:
         raise BadInput(f"{args.resume}: {error.strerror}") from None
     except (frontier.FrontierError, RevisionError) as error:
         raise BadInput(f"{args.resume}: {error}") from None
-    if args.graph and not search.task.graph:
+    if args.graph and not search.question.graph:
         raise BadInput(f"{args.resume}: its arcs were not kept, so there is no graph; begin with --graph")
     return search
 
@@ -114,11 +115,11 @@ def _run(
     from xfdfuzz.report.progress import Progress
     from xfdfuzz.revisions import resolve
 
-    revision = resolve(search.task.revision)
+    revision = resolve(search.question.revision)
     saved: dict[str, Finding] = {}
     limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
     buckets = known_buckets(known, revision, err)
-    with Progress(err, f"{revision.label} {search.task.scope}") as progress:
+    with Progress(err, f"{revision.label} {search.question.scope}") as progress:
 
         def on_finding(finding: Finding) -> None:
             saved[finding.violation.bucket] = saver.save(finding)
