@@ -35,7 +35,7 @@ def measure(revision: str, scope: str, limit: float) -> Measured:
         search.run(here, Limits(seconds=limit))
         seconds = time.process_time() - began
     used = peak_memory() - before
-    return Measured(len(search.states), search.transitions, search.depth, seconds, used, search.exhausted)
+    return Measured(len(search.store), search.transitions, search.depth, seconds, used, search.exhausted)
 
 
 def line(revision: str, scope: str, found: Measured) -> str:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from xfdfuzz.engines.explore.digests import Digests
 from xfdfuzz.engines.explore.expand import digest_of
-from xfdfuzz.engines.explore.states import Hop, States
-from xfdfuzz.engines.explore.told import Remark, Told
+from xfdfuzz.engines.explore.store import Store, Transition
+from xfdfuzz.engines.explore.visited import Label, Visited
 
 #: Many begin alike.
 DIGESTS = st.builds(
@@ -35,23 +35,23 @@ def test_digests_find_what_was_added_and_nothing_else(added: dict[bytes, bytes],
         DIGESTS, st.tuples(DIGESTS, st.booleans(), st.sampled_from([(), ("a",), ("b",), ("a", "b")])), max_size=20
     )
 )
-def test_what_was_told_of_is_known_again(states: dict[bytes, tuple[bytes, bool, tuple[str, ...]]]) -> None:
-    told = Told()
-    for key, (form, blemished, pending) in states.items():
-        assert told.remark(key) is None
-        told.tell(key, form, Remark(form == key, blemished, pending))
-    for key, (form, blemished, pending) in states.items():
-        assert told.remark(key) == Remark(form == key, blemished, pending)
-        assert told.form(key) == form
+def test_a_visited_state_is_known_again(states: dict[bytes, tuple[bytes, bool, tuple[str, ...]]]) -> None:
+    visited = Visited()
+    for key, (form, broken, pending) in states.items():
+        assert visited.label(key) is None
+        visited.add(key, form, Label(form == key, broken, pending))
+    for key, (form, broken, pending) in states.items():
+        assert visited.label(key) == Label(form == key, broken, pending)
+        assert visited.form(key) == form
 
 
 def test_a_state_is_found_back_to() -> None:
     first, second, third, aside = (digest_of(bytes([number])) for number in range(4))
-    states = States(first)
-    states.add(second, 0, 7)
-    states.add(aside, 0, 8)
-    number = states.add(third, 1, 9)
-    for again in (states, States.from_bytes(states.to_bytes())):
-        assert again.path(number) == [Hop(7, second), Hop(9, third)]
+    store = Store(first)
+    store.add(second, 0, 7)
+    store.add(aside, 0, 8)
+    number = store.add(third, 1, 9)
+    for again in (store, Store.from_bytes(store.to_bytes())):
+        assert again.path(number) == [Transition(7, second), Transition(9, third)]
         assert [again.number(digest) for digest in (first, second, aside, third)] == [0, 1, 2, 3]
         assert again.number(digest_of(b"another")) is None

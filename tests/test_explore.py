@@ -6,26 +6,24 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from xfdfuzz.engines.explore import frontier, told, transitions
+from xfdfuzz.engines.explore import frontier, transitions, visited
 from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
-from xfdfuzz.engines.explore.expand import Entry, Expander, Task
+from xfdfuzz.engines.explore.expand import Expander, Question
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
-from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
 from xfdfuzz.engines.explore.packing import ScopeError
 from xfdfuzz.engines.explore.search import Limits, Search
+from xfdfuzz.engines.explore.trace import Walker
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.invariants.checker import select
 from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm, tasks
-from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.program.text import format_op, format_program, parse
 from xfdfuzz.revisions import resolve
@@ -170,51 +168,21 @@ def test_reductions_change_no_verdict(revision: str, reduced: Scope, scope: Call
 
 def walked(expander: Expander, depth: int) -> list[bytes]:
     """The states of the first levels."""
-    _, first = expander.first()
-    found = level = [first]
+    found = level = [expander.first]
     for _ in range(depth):
-        level = [*expander.expand([Entry(packed) for packed in level]).states.values()]
+        level = [*expander.expand(level).states.values()]
         found = found + level
     return found
 
 
-@pytest.mark.parametrize("revision", ["amx-v1", "v5.16", "v7.3"])
-def test_independent_ops_commute(revision: str) -> None:
-    expander = Expander(Task(revision, "migration"))
-    tried = 0
-    for packed in walked(expander, 9):
-        expander.load(expander.unpacked(packed))
-        k = expander.executor.kernel
-        local = [(op, cpu_of(op, k)) for op in expander.scope.ops if op.enabled(k)]
-        for (one, here), (other, there) in combinations([pair for pair in local if pair[1] != NOWHERE], 2):
-            if here != there:
-                tried += 1
-                assert outcome(expander, packed, one, other) == outcome(expander, packed, other, one)
-    assert tried > 100
-
-
-def outcome(expander: Expander, packed: bytes, *ops: Op) -> tuple[object, ...]:
-    """What each op returned and broke, whatever their order, and the state in the end."""
-    expander.load(expander.unpacked(packed))
-    done = []
-    for op in ops:
-        before = expander.now()
-        broken = sorted(violation.bucket for violation in expander.judged(op))
-        after = expander.now()
-        expander.load(before)
-        done.append((format_op(op), expander.executor.execute(op).result, broken))
-        expander.load(after)
-    return sorted(done, key=lambda one: one[0]), expander.form_now()
-
-
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
-    expander = Expander(Task("v5.16", chosen.name, reduced=False))
+    expander = Expander(Question("v5.16", chosen.name, reduced=False))
     names, canonical = Names(chosen), Canonical(chosen)
     same, swapped = groups(chosen)
     assert same.is_identity
     for packed in walked(expander, 6)[-500:]:
-        raw = expander.unpacked(packed)
+        raw = expander.packing.unpack(packed)
         other = names.permuted(raw, swapped)
         assert names.permuted(other, swapped) == raw
         assert canonical.form(other) == canonical.form(raw)
@@ -222,20 +190,21 @@ def test_every_numbering_of_a_state_has_one_form(chosen: Scope) -> None:
 
 @pytest.mark.parametrize("chosen", [MIGRATION, TWO_VCPUS, HOST, SIGNALS], ids=lambda scope: scope.name)
 def test_what_a_state_leads_to_does_not_depend_on_its_numbering(chosen: Scope) -> None:
-    expander = Expander(Task("v5.16", chosen.name))
+    expander = Expander(Question("v5.16", chosen.name))
+    walker = Walker(expander)
     names, group = Names(chosen), [*groups(chosen)][1]
     for packed in walked(expander, 5)[-100:]:
-        raw = expander.unpacked(packed)
-        assert successors(expander, raw) == successors(expander, names.permuted(raw, group))
+        raw = expander.packing.unpack(packed)
+        assert successors(walker, chosen, raw) == successors(walker, chosen, names.permuted(raw, group))
 
 
-def successors(expander: Expander, raw: bytes) -> set[tuple[str, bytes]]:
+def successors(walker: Walker, scope: Scope, raw: bytes) -> set[tuple[str, bytes]]:
     """The forms of what every op leads to, each with what the op is."""
     found = set()
-    for op in expander.scope.ops:
-        expander.load(raw)
-        if expander.perform(op):
-            found.add((type(op).__name__, expander.form_now()))
+    for op in scope.ops:
+        walker.load(raw)
+        if walker.perform(op):
+            found.add((type(op).__name__, walker.digest()))
     return found
 
 
@@ -255,19 +224,16 @@ def test_a_scope_that_is_declared_too_small_is_refused(scope: Callable[[Scope], 
 )
 def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scope) -> None:
     """On states of the first levels, mostly met after the one that an outcome was learnt from."""
-    task = Task(revision, chosen.name)
-    expander, selection = Expander(task), select(revision)
+    expander, selection = Expander(Question(revision, chosen.name)), select(revision)
     remembered, packing = expander.transitions, expander.packing
     executor = Executor(resolve(revision).kernel, chosen.machine)
     k = executor.kernel
     for packed in Random(1).choices(walked(expander, 9), k=300):
         raw = packing.unpack(packed)
         k.load(raw)
-        choices = [(number, cpu_of(op, k)) for number, op in enumerate(chosen.ops) if op.enabled(k)]
-        assert [(one.number, one.cpu) for one in remembered.choices(packed)] == [
-            (number, cpu if chosen.machine.cpus > 1 else NOWHERE) for number, cpu in choices
-        ]
-        for number, _ in choices:
+        enabled = [number for number, op in enumerate(chosen.ops) if op.enabled(k)]
+        assert [*remembered.enabled(packed)] == enabled
+        for number in enabled:
             k.load(raw)
             step = executor.perform(chosen.ops[number])
             view, outcome = View(k, step), remembered.outcome(packed, number)
@@ -275,12 +241,12 @@ def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scop
             assert [(one.bucket, one.message) for one in outcome.violations] == [
                 (one.bucket, one.message) for one in selection.of_step(view)
             ]
-            if outcome.patch is None:
+            if outcome.delta is None:
                 assert step.result.ret == PANIC
                 continue
             for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: chosen.vcpus]:
                 clear_dead(vcpu, ideal)
-            after = outcome.patch(packed)
+            after = outcome.delta(packed)
             assert after == packing.pack(k.state)
             inside = packing.unpack(after) == k.state
             broken = remembered.broken(after, number) if inside else outcome.outside
@@ -297,7 +263,7 @@ def test_the_result_does_not_depend_on_the_workers(amx_v1: Exploration) -> None:
 
 
 def test_what_is_forgotten_to_save_memory_changes_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(told, "_STATES", 1000)
+    monkeypatch.setattr(visited, "_STATES", 1000)
     monkeypatch.setattr(transitions, "_MANY", 300)
     assert summed_up(explored("amx-v1", "tiny")) == summed_up(amx_v1)
 
@@ -345,7 +311,7 @@ def test_a_frontier_that_is_damaged_is_refused(tmp_path: Path, member: str, chan
         for name in source.namelist():
             data = source.read(name)
             target.writestr(name, change(data) if name == member else data)
-    assert len(frontier.read(whole, new_session()).states) == len(search.states)
+    assert len(frontier.read(whole, new_session()).store) == len(search.store)
     with pytest.raises(frontier.FrontierError):
         frontier.read(damaged, new_session())
 

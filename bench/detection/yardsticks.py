@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from xfdfuzz.engines.explore.expand import expander
 from xfdfuzz.engines.explore.exploration import begin
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.trace import Tracer
@@ -62,7 +61,7 @@ def exhaust(broken: Revision, sound: Revision, buckets: Collection[str], seconds
                 bucket = breach.violation.bucket
                 if buckets and bucket not in buckets:
                     return
-                program = Tracer(expander(search.task)).program(search.states.path(breach.state), bucket, breach.op)
+                program = Tracer(search.expander).program(search.store.path(breach.state), bucket, breach.op)
                 if bucket not in judge(program, sound, expectations=False).buckets:
                     found.append(bucket)
                     raise _Counts
@@ -70,8 +69,8 @@ def exhaust(broken: Revision, sound: Revision, buckets: Collection[str], seconds
             try:
                 search.run(here, Limits(), watch, look)
             except _Counts:
-                return Exhaustion(time.process_time() - began, states + len(search.states), found[0])
+                return Exhaustion(time.process_time() - began, states + len(search.store), found[0])
             except _OutOfTime:
-                return Exhaustion(time.process_time() - began, states + len(search.states), "")
-            states += len(search.states)
+                return Exhaustion(time.process_time() - began, states + len(search.store), "")
+            states += len(search.store)
     return Exhaustion(time.process_time() - began, states, "")

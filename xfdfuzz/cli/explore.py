@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     add("--workers", type=positive, default=1, metavar="N", help="processes (default: 1); results do not depend on it")
     add("--time", type=seconds, metavar="SECONDS", help="stop after that time; 90, 10m, 2h (default: none)")
     add("--memory", type=size, metavar="SIZE", help="stop when the searching process has used that much; 500m, 4g")
-    add("--no-reduction", action="store_true", help="tell states and orders apart that cannot make a difference")
+    add("--no-reduction", action="store_true", help="tell states apart that cannot make a difference")
     add("--coverage", action="store_true", help="show which results each op of the scope came to")
     add("--graph", type=Path, metavar="FILE", help="write the state graph for Graphviz")
     add("--resume", type=Path, metavar="FILE", help="go on from the frontier that a stopped exploration saved")
@@ -63,7 +63,8 @@ def _explore(args: argparse.Namespace) -> int:
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save, save)
     known = read_known(args.known)
-    searches = [_resumed(args)] if args.resume else [_begun(args, revision) for revision in revisions]
+    # one after the other: each has an engine of its own
+    searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     err = terminal.console(sys.stderr)
     code = CLEAN
     for search in searches:
@@ -98,7 +99,7 @@ def _resumed(args: argparse.Namespace) -> Search:
         raise BadInput(f"{args.resume}: {error.strerror}") from None
     except (frontier.FrontierError, RevisionError) as error:
         raise BadInput(f"{args.resume}: {error}") from None
-    if args.graph and not search.task.graph:
+    if args.graph and not search.question.graph:
         raise BadInput(f"{args.resume}: its arcs were not kept, so there is no graph; begin with --graph")
     return search
 
@@ -114,11 +115,11 @@ def _run(
     from xfdfuzz.report.progress import Progress
     from xfdfuzz.revisions import resolve
 
-    revision = resolve(search.task.revision)
+    revision = resolve(search.question.revision)
     limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
     buckets = known_buckets(known, revision, err)
     with (
-        Progress(err, f"{revision.label} {search.task.scope}") as progress,
+        Progress(err, f"{revision.label} {search.question.scope}") as progress,
         users_errors_named(),
         workers(args.workers, here_if_one=True) as pool,
     ):

@@ -45,7 +45,7 @@ def progress(search: Search) -> str:
     rate = search.transitions / search.seconds if search.seconds else 0.0
     count = len(search.breaches)
     return (
-        f"{search.seconds:.1f} s, depth {search.depth}, {len(search.states)} states, {rate:.0f} transitions/s, "
+        f"{search.seconds:.1f} s, depth {search.depth}, {len(search.store)} states, {rate:.0f} transitions/s, "
         f"{search.frontier} waiting, {count} finding{'' if count == 1 else 's'}"
     )
 

@@ -1,4 +1,4 @@
-"""Very many digests in little memory."""
+"""Very many digests in little memory, as a hash table of strings of bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Digests:
             yield from self.group(number)
 
     def get(self, digest: bytes) -> bytes | None:
-        """What belongs to a digest, if it is here."""
+        """What belongs to a digest: ``size`` bytes, or None for one that was not added."""
         group = self._groups[digest[0] << 8 | digest[1]]
         rest = digest[HEAD:]
         at = group.find(rest)
@@ -39,7 +39,7 @@ class Digests:
         return None if at < 0 else group[at + _REST : at + self._step]
 
     def add(self, digest: bytes, value: bytes) -> int:
-        """One that is not here yet, with what belongs to it; the number of its group."""
+        """Add a digest that is not here yet, with the ``size`` bytes that belong to it; the number of its group."""
         number = digest[0] << 8 | digest[1]
         self._groups[number] += digest[HEAD:] + value
         self._count += 1

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from xxhash import xxh3_128_digest
 
-from xfdfuzz.engines.explore.canonical import Canonical, clear_dead
-from xfdfuzz.engines.explore.independence import NOWHERE, asleep_after
+from xfdfuzz.engines.explore.canonical import Canonical
 from xfdfuzz.engines.explore.packing import Packing
-from xfdfuzz.engines.explore.told import Remark, Told
-from xfdfuzz.engines.explore.transitions import Choice, Outcome, Transitions
+from xfdfuzz.engines.explore.transitions import Outcome, Transitions
+from xfdfuzz.engines.explore.visited import Label, Visited
+from xfdfuzz.engines.processes.residents import resident
 from xfdfuzz.engines.processes.workers import load_invariants
 from xfdfuzz.invariants.checker import StateBroken, select
-from xfdfuzz.invariants.vocabulary import View, Violation
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.step import NOT_ENABLED, Result, Step
+from xfdfuzz.program.step import Result, Step
 from xfdfuzz.revisions import resolve
 from xfdfuzz.strategies.scopes import SCOPES
 
@@ -28,12 +26,12 @@ from xfdfuzz.strategies.scopes import SCOPES
 LEAF_SEVERITIES = frozenset({"panic", "corruption", "leak"})
 
 
-class Task(NamedTuple):
+class Question(NamedTuple):
     """What is explored: everything a process needs to know to expand a state, as addresses and names.
 
-    ``reduced``: whether states with other names, and orders of independent ops, are merged.  ``graph``: whether every
-    arc is wanted, not only those that something follows from.  ``search`` tells one search from another, because a
-    process tells of a state only once in each.
+    ``reduced``: whether states that differ in names, or in what nobody will read, are merged.  ``graph``: whether every
+    arc is wanted, not only those that something follows from.  ``session`` tells one search from all others: a process
+    tells of a state only once in each.
     """
 
     revision: str
@@ -41,28 +39,20 @@ class Task(NamedTuple):
     invariants: tuple[str, ...] = ()
     reduced: bool = True
     graph: bool = False
-    search: str = ""
-
-
-class Entry(NamedTuple):
-    """A state that waits to be expanded, with the bitmap of the ops that sleep in it."""
-
-    packed: bytes
-    asleep: int = 0
+    session: str = ""
 
 
 class Arc(NamedTuple):
     """One op from the state at ``source`` in the chunk to the state with ``digest``.
 
-    ``ret`` is what it returned and ``asleep`` what it lets sleep there; ``pending`` names the invariants that speak of
-    something which waits there and must not for ever.
+    ``op`` is its number in the scope, ``ret`` what it returned; ``pending`` names the invariants that find something
+    there which must not wait for ever.
     """
 
     source: int
     op: int
     ret: int | str
     digest: bytes
-    asleep: int
     pending: tuple[str, ...]
 
 
@@ -93,154 +83,93 @@ class Expansion:
 
 
 class Expander:
-    """Expands states of one task in one process."""
+    """Expands states of one question.
 
-    def __init__(self, task: Task) -> None:
-        load_invariants(task.invariants)
-        revision = resolve(task.revision)
-        self.scope = SCOPES[task.scope]
+    It travels as its question: what another process gets is that process' own expander, which lives there from the
+    first chunk of a search to the last.
+    """
+
+    def __init__(self, question: Question) -> None:
+        load_invariants(question.invariants)
+        revision = resolve(question.revision)
+        self.question = question
+        self.scope = SCOPES[question.scope]
         self.executor = Executor(revision.kernel, self.scope.machine)
-        self._kernel = self.executor.kernel
-        self.packing = Packing(self.scope, self._kernel.state)
-        self._canonical = Canonical(self.scope) if task.reduced else None
-        self._selection = select(revision.name)
+        self.packing = Packing(self.scope, self.executor.kernel.state)
+        self.selection = select(revision.name)
         self.transitions = Transitions(
-            revision.kernel(self.scope.machine), self.scope, self.packing, self._selection, reduced=task.reduced
+            revision.kernel(self.scope.machine), self.scope, self.packing, self.selection, reduced=question.reduced
         )
-        self._arcs_matter = self.transitions.sleeps or bool(self.transitions.eventually) or task.graph
-        self._graph = task.graph
-        self._first = self.packing.pack(self._form(self.now()))
-        self._told = Told()
+        self._canonical = Canonical(self.scope) if question.reduced else None
+        self._arcs_matter = bool(self.transitions.eventually) or question.graph
+        self._visited = Visited()
+        #: The booted system.
+        self.first = self.packing.pack(self.form(self.executor.kernel.state))
 
-    def first(self) -> tuple[bytes, bytes]:
-        """The booted system: its digest and the state."""
-        return digest_of(self._first), self._first
+    def __reduce__(self) -> tuple[Callable[[Question], Expander], tuple[Question]]:
+        return _resident, (self.question,)
 
-    def expand(self, chunk: Sequence[Entry]) -> Expansion:
-        """Try every op on every state."""
+    def form(self, raw: bytes) -> bytes:
+        """A system's bytes in their canonical form; the very same object where they have it."""
+        return self._canonical.form(raw) if self._canonical else raw
+
+    def expand(self, chunk: Sequence[bytes]) -> Expansion:
+        """Try every op on every one of some packed states."""
         found = Expansion()
-        for source, entry in enumerate(chunk):
-            self._expand(source, entry, found)
+        for source, packed in enumerate(chunk):
+            for number in self.transitions.enabled(packed):
+                outcome = self.transitions.outcome(packed, number)
+                found.transitions += 1
+                found.coverage[number, outcome.result.ret] += 1
+                self._follow(source, number, packed, outcome, found)
         return found
 
-    def _expand(self, source: int, entry: Entry, found: Expansion) -> None:
-        packed, asleep = entry
-        choices = self.transitions.choices(packed)
-        tried = [choice for choice in choices if asleep >> choice.number & 1 and choice.cpu != NOWHERE]
-        for choice in choices:
-            number = choice.number
-            if asleep >> number & 1:
-                continue
-            outcome = self.transitions.outcome(packed, number)
-            found.transitions += 1
-            found.coverage[number, outcome.result.ret] += 1
-            self._follow(source, choice, packed, outcome, asleep_after(choice.cpu, tried), found)
-            if choice.cpu != NOWHERE:
-                tried.append(choice)
-
-    def _follow(
-        self, source: int, choice: Choice, packed: bytes, outcome: Outcome, asleep: int, found: Expansion
-    ) -> None:
+    def _follow(self, source: int, number: int, packed: bytes, outcome: Outcome, found: Expansion) -> None:
         """Note what an op broke, and where it leads."""
-        number = choice.number
         if outcome.violations and found.note(source, number, outcome.violations):
             return
-        if outcome.patch is None:
+        if outcome.delta is None:
             return
         if outcome.outside is not None:
             self._breaks(source, number, packed, outcome.outside, found)
             return
-        after = outcome.patch(packed)
-        if after == packed and not self._graph:
+        after = outcome.delta(packed)
+        if after == packed and not self.question.graph:
             return  # nothing happened, as so often
         key = digest_of(after)
-        remark = self._told.remark(key)
-        known = remark is not None
-        broken = self.transitions.broken(after, number) if remark is None or remark.blemished else ()
+        label = self._visited.label(key)
+        known = label is not None
+        broken = self.transitions.broken(after, number) if label is None or label.broken else ()
         if broken and self._breaks(source, number, packed, broken, found):
             return
-        if remark is None:
-            remark = self._tell(key, after, bool(broken), found)
+        if label is None:
+            label = self._visit(key, after, bool(broken), found)
         if not known or self._arcs_matter:
-            # what sleeps goes by its number, which a renamed state changes
-            form, kept = (key, asleep) if remark.canonical else (self._told.form(key), 0)
-            found.arcs.append(Arc(source, number, outcome.result.ret, form, kept, remark.pending))
+            form = key if label.canonical else self._visited.form(key)
+            found.arcs.append(Arc(source, number, outcome.result.ret, form, label.pending))
 
     def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:
         """Note what an op breaks of what a state must be; whether that leaves nothing to go on from."""
         before = self.transitions.broken(packed, number)
         if broken is before:
             return False
-        step = Step(1, self.scope.ops[number], b"", self._kernel.system, Result(""), ())
-        return found.note(source, number, self._selection.newly_broken(step, broken, before))
+        step = Step(1, self.scope.ops[number], b"", self.executor.kernel.system, Result(""), ())
+        return found.note(source, number, self.selection.newly_broken(step, broken, before))
 
-    def _tell(self, key: bytes, packed: bytes, blemished: bool, found: Expansion) -> Remark:
+    def _visit(self, key: bytes, packed: bytes, broken: bool, found: Expansion) -> Label:
         """Tell of a new state, in its canonical form."""
-        if self._told.full:
-            self._told = Told()
-        remark = Remark(True, blemished, self.transitions.waiting(packed))
-        form, raw = key, self.unpacked(packed)
-        canonical = self._form(raw)
+        if self._visited.full:
+            self._visited = Visited()
+        pending = self.transitions.pending(packed)
+        form, raw = key, self.packing.unpack(packed)
+        canonical = self.form(raw)
         if canonical is not raw:
             packed = self.packing.pack(canonical)
             form = digest_of(packed)
-            remark = remark._replace(canonical=form == key)
         found.states[form] = packed
-        self._told.tell(key, form, remark)
-        return remark
-
-    def _form(self, raw: bytes) -> bytes:
-        return self._canonical.form(raw) if self._canonical else raw
-
-    # -- one op at a time ------------------------------------------------------------------------------------------
-
-    def restart(self) -> None:
-        """Boot the system."""
-        self.load(self.unpacked(self._first))
-
-    def unpacked(self, packed: bytes) -> bytes:
-        """A state, for :meth:`load`."""
-        return self.packing.unpack(packed)
-
-    def now(self) -> bytes:
-        """The system, for :meth:`load`."""
-        return self._kernel.state
-
-    def load(self, raw: bytes) -> None:
-        """Let the system be in that state."""
-        self._kernel.load(raw)
-
-    def perform(self, op: Op) -> bool:
-        """Execute an op on the system; whether it could happen."""
-        return self.executor.execute(op).result.ret != NOT_ENABLED
-
-    def judged(self, op: Op) -> list[Violation]:
-        """Execute an op on the system; what it broke."""
-        before = self.now()
-        step = self.executor.execute(op)
-        if step.result.ret == NOT_ENABLED:
-            return []
-        view = View(self._kernel, step)
-        broken = self._selection.broken_in(view)
-        found = self._selection.of_step(view)
-        if broken:
-            after = self.now()
-            self.load(before)
-            known = self._selection.broken_in(View(self._kernel, step))
-            self.load(after)
-            found += self._selection.newly_broken(step, broken, known)
-        return found
-
-    def form_now(self) -> bytes:
-        """The digest of the canonical form of the state that the system is in."""
-        k = self._kernel
-        raw = k.state
-        if self._canonical:
-            for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: self.scope.vcpus]:
-                clear_dead(vcpu, ideal)
-        form = digest_of(self.packing.pack(self._form(k.state)))
-        self.load(raw)
-        return form
+        label = Label(form == key, broken, pending)
+        self._visited.add(key, form, label)
+        return label
 
 
 def digest_of(packed: bytes) -> bytes:
@@ -251,12 +180,6 @@ def digest_of(packed: bytes) -> bytes:
     return xxh3_128_digest(packed)
 
 
-@functools.lru_cache(maxsize=1)
-def expander(task: Task) -> Expander:
-    """This process' expander for a task."""
-    return Expander(task)
-
-
-def expand(task: Task, chunk: Sequence[Entry]) -> Expansion:
-    """Expand a chunk of states, in whatever process."""
-    return expander(task).expand(chunk)
+def _resident(question: Question) -> Expander:
+    """This process' own expander."""
+    return resident(Expander, question, lambda: Expander(question))

@@ -10,22 +10,21 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from xfdfuzz.engines.explore.expand import Task, expander
+from xfdfuzz.engines.explore.expand import Question
 from xfdfuzz.engines.explore.liveness import Cycle, cycles
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
-from xfdfuzz.engines.explore.states import Hop
+from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.judge.confirm import doubts
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import invariant_files
-from xfdfuzz.invariants.checker import select
 from xfdfuzz.invariants.vocabulary import Invariant, Violation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import result_class
 from xfdfuzz.revisions import Revision, resolve
-from xfdfuzz.strategies.scopes import SCOPES, Scope
+from xfdfuzz.strategies.scopes import Scope
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Exploration:
 
 def begin(revision: Revision, scope: str, *, reduced: bool = True, graph: bool = False) -> Search:
     """A new search."""
-    return Search.begin(Task(revision.address, scope, invariant_files(), reduced, graph, new_session()))
+    return Search.begin(Question(revision.address, scope, invariant_files(), reduced, graph, new_session()))
 
 
 def new_session() -> str:
@@ -92,7 +91,7 @@ def explore(
 
     Raises NotReproducibleError for a finding without a program, which is a bug of ours.
     """
-    revision = resolve(search.task.revision)
+    revision = resolve(search.question.revision)
     reporter = _Reporter(search, revision, known, on_finding)
     for breach in [*search.breaches.values()]:
         reporter.found(breach)
@@ -113,7 +112,7 @@ class _Reporter:
         self._revision = revision
         self._known = known
         self._on_finding = on_finding
-        self._tracer = Tracer(expander(search.task))
+        self._tracer = Tracer(search.expander)
         self.findings: list[Finding] = []
         self.known_met = 0
 
@@ -141,12 +140,13 @@ class _Reporter:
     def _finding(self, violation: Violation, program: Program, shown: bool = True) -> Finding:
         return Finding(violation, program, self._revision, engine="explore", shown=shown)
 
-    def _path(self, state: int) -> list[Hop]:
-        return self._search.states.path(state)
+    def _path(self, state: int) -> list[Transition]:
+        return self._search.store.path(state)
 
-    def _round(self, cycle: Cycle) -> list[Hop]:
+    def _round(self, cycle: Cycle) -> list[Transition]:
         targets = [*cycle.states[1:], cycle.states[0]]
-        return [Hop(op, self._search.states.digest(number)) for op, number in zip(cycle.ops, targets, strict=True)]
+        digest = self._search.store.digest
+        return [Transition(op, digest(number)) for op, number in zip(cycle.ops, targets, strict=True)]
 
 
 def _shown(program: Program, revision: Revision, violation: Violation) -> Violation:
@@ -156,8 +156,8 @@ def _shown(program: Program, revision: Revision, violation: Violation) -> Violat
 
 
 def _cycles(search: Search) -> list[Cycle]:
-    known = expander(search.task)
-    return list(cycles(search.edges, known.transitions.eventually, known.scope.ops))
+    expander = search.expander
+    return list(cycles(search.edges, expander.transitions.eventually, expander.scope.ops))
 
 
 def _exploration(
@@ -168,16 +168,15 @@ def _exploration(
     known: int,
     unsure: tuple[str, ...],
 ) -> Exploration:
-    scope = SCOPES[search.task.scope]
-    selection = select(revision.name)
-    eventually = tuple(inv for inv in selection.at_end if inv.progress)
+    scope, selection = search.expander.scope, search.expander.selection
+    eventually = search.expander.transitions.eventually
     coverage: dict[Op, Counter[str]] = {scope.first_alike(op): Counter() for op in scope.ops}
     for (number, ret), count in search.coverage.items():
         coverage[scope.first_alike(scope.ops[number])][result_class(ret)] += count
     return Exploration(
         revision=revision,
         scope=scope,
-        states=len(search.states),
+        states=len(search.store),
         transitions=search.transitions,
         depth=search.depth,
         frontier=search.frontier,

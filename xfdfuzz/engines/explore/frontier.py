@@ -9,19 +9,18 @@ import json
 import zipfile
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from xfdfuzz.engines.explore.expand import Task, expander
+from xfdfuzz.engines.explore.expand import Expander, Question
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
-from xfdfuzz.engines.explore.search import Breach, Search, Waiting
-from xfdfuzz.engines.explore.states import Pieces, States
+from xfdfuzz.engines.explore.search import Breach, Queued, Search
+from xfdfuzz.engines.explore.store import Pieces, Store
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import format_op
 
 #: What the format is called, and its version.
-_FORMAT = "xfdfuzz frontier 3"
+_FORMAT = "xfdfuzz frontier 4"
 #: The plain members of a search that are kept as they are.
 _COUNTS = ("depth", "transitions", "seconds", "stopped")
 
@@ -52,8 +51,8 @@ def read(file: Path, session: str) -> Search:
 def _about(search: Search) -> dict[str, Any]:
     return {
         "format": _FORMAT,
-        "task": search.task._asdict(),
-        "ops": [format_op(op) for op in expander(search.task).scope.ops],
+        "question": search.question._asdict(),
+        "ops": [format_op(op) for op in search.expander.scope.ops],
         "counts": {name: getattr(search, name) for name in _COUNTS},
         "coverage": [[op, ret, count] for (op, ret), count in search.coverage.items()],
         "breaches": [[b.state, b.op, *_fields(b.violation)] for b in search.breaches.values()],
@@ -68,28 +67,26 @@ def _fields(violation: Violation) -> list[Any]:
 
 
 def _members(search: Search) -> dict[str, bytes]:
-    waiting = [*search.level, *search.following.values()]
+    queued = [*search.level, *search.following]
     return {
-        **search.states.to_bytes(),
+        **search.store.to_bytes(),
         "level": array("q", [len(search.level)]).tobytes(),
-        "numbers": array("q", [one.number for one in waiting]).tobytes(),
-        "asleep": json.dumps([one.asleep for one in waiting]).encode(),
-        "packed": b"".join(one.entry.packed for one in waiting),
+        "numbers": array("q", [one.number for one in queued]).tobytes(),
+        "packed": b"".join(one.packed for one in queued),
     }
 
 
 def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> Search:
     if about["format"] != _FORMAT:
         raise ValueError(f"expected {_FORMAT!r}, got {about['format']!r}")
-    fields = about["task"]
-    task = Task(**fields | {"invariants": tuple(fields["invariants"]), "search": session})
-    if about["ops"] != [format_op(op) for op in expander(task).scope.ops]:
-        raise FrontierError(f"the scope {task.scope} has changed since it was written")
-    _, packed = expander(task).first()
-    waiting = _waiting(members, len(packed))
+    fields = about["question"]
+    question = Question(**fields | {"invariants": tuple(fields["invariants"]), "session": session})
+    expander = Expander(question)
+    if about["ops"] != [format_op(op) for op in expander.scope.ops]:
+        raise FrontierError(f"the scope {question.scope} has changed since it was written")
+    queued = _queued(members, len(expander.first))
     level = array("q", members["level"])[0]
-    search = Search(task, States.from_bytes(members), waiting[:level])
-    search.following = {one.number: one for one in waiting[level:]}
+    search = Search(expander, Store.from_bytes(members), queued[:level], queued[level:])
     for name in _COUNTS:
         setattr(search, name, about["counts"][name])
     search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
@@ -97,19 +94,18 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
         breach = Breach(state, op, Violation(*violation))
         search.breaches[breach.violation.bucket] = breach
     search.pending = Pending(map(tuple, about["pending"]))
-    if len(search.pending) != len(search.states):
+    if len(search.pending) != len(search.store):
         raise ValueError("what is pending is not told of each of its states")
     search.edges = Edges(Edge(source, op, target, tuple(names)) for source, op, target, *names in about["edges"])
     search.arcs = [(source, op, ret, target) for source, op, ret, target in about["arcs"]]
     return search
 
 
-def _waiting(members: dict[str, bytes], size: int) -> list[Waiting]:
+def _queued(members: dict[str, bytes], size: int) -> list[Queued]:
     numbers = array("q", members["numbers"])
-    asleep: Sequence[int] = json.loads(members["asleep"])
     packed = members["packed"]
     if len(numbers) * size != len(packed):
         raise ValueError("its states have another size than this scope's")
     states = [packed[at : at + size] for at in range(0, len(packed), size)]
-    thin = Pieces().thin
-    return [Waiting(number, thin(state), ops) for number, state, ops in zip(numbers, states, asleep, strict=True)]
+    pieces = Pieces()
+    return [Queued(number, pieces.of(state)) for number, state in zip(numbers, states, strict=True)]

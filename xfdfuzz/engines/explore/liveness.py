@@ -30,7 +30,7 @@ class Edge(NamedTuple):
 
 
 class Pending:
-    """By which invariants something is pending, for very many states or edges by their numbers, in little memory."""
+    """By which invariants something is pending, for very many states or edges by their numbers: two bytes for each."""
 
     def __init__(self, all_names: Iterable[tuple[str, ...]] = ()) -> None:
         self._which = array("H")
@@ -40,7 +40,7 @@ class Pending:
             self.add(names)
 
     def add(self, names: tuple[str, ...]) -> None:
-        """The next one's."""
+        """Append the names for the next number."""
         number = self._numbers.setdefault(names, len(self._names))
         if number == len(self._names):
             self._names.append(names)
@@ -57,7 +57,7 @@ class Pending:
 
 
 class Edges:
-    """Very many edges, in little memory."""
+    """Very many edges, in the order in which they were added: twelve bytes for each."""
 
     def __init__(self, edges: Iterable[Edge] = ()) -> None:
         self._ends = array("I")  # source and target by turns
@@ -67,7 +67,7 @@ class Edges:
             self.add(edge)
 
     def add(self, edge: Edge) -> None:
-        """One more."""
+        """Append an edge."""
         self._ends.extend((edge.source, edge.target))
         self._ops.append(edge.op)
         self._pending.add(edge.pending)
@@ -78,7 +78,7 @@ class Edges:
             yield Edge(source, op, target, pending)
 
     def graph(self) -> igraph.Graph:
-        """The states, by number, and an arc for each edge."""
+        """The graph of the edges; its vertices are the states' numbers up to the highest one that an edge has."""
         found = igraph.Graph(max(self._ends, default=-1) + 1, directed=True)
         if self._ends:
             ends = array("q", self._ends)  # which is what igraph takes

@@ -35,11 +35,11 @@ class Packing:
             position += size
 
     def pack(self, raw: bytes | bytearray) -> bytes:
-        """What can differ, of a system's bytes."""
+        """Of a system's bytes, those that can differ."""
         return b"".join(self._parts(raw))
 
     def unpack(self, packed: bytes) -> bytes:
-        """The system's bytes again."""
+        """All of a system's bytes: those of a packed state, and the first system's where nothing differs."""
         return b"".join(chain.from_iterable(zip(self._split(packed), self._constant, strict=True)))
 
     def packed(self, places: Iterable[Place]) -> list[Place]:
@@ -71,10 +71,10 @@ class Packing:
         return [bytes(raw[start:end]) for start, end in self._rest]
 
 
-class Patch:
-    """What is written to a state, whatever is in the rest of it; ``size`` is that of all states.
+class Delta:
+    """What an op writes to a packed state, whatever is in the rest of it.
 
-    ``changes`` are offsets and what is written there, in their order.
+    ``size`` is that of all packed states, in bytes; ``changes`` are offsets and what is written there, in their order.
     """
 
     def __init__(self, size: int, changes: Iterable[tuple[int, bytes]]) -> None:
@@ -87,7 +87,7 @@ class Patch:
         self._pieces = [*found, b""]
 
     def __call__(self, state: bytes) -> bytes:
-        """The state with it."""
+        """The packed state with the changes made."""
         pieces = self._pieces[:]
         pieces[::2] = self._kept(state)
         return b"".join(pieces)
@@ -95,7 +95,7 @@ class Patch:
 
 @functools.lru_cache(maxsize=10_000)
 def _unpack(layout: str) -> Callable[[bytes], tuple[bytes, ...]]:
-    # patches write to the same places again and again
+    # many ops write to the same places
     return Layout(layout).unpack
 
 

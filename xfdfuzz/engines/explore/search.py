@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import NamedTuple
 
-from xfdfuzz.engines.explore.expand import Arc, Entry, Expansion, Task, expand, expander
+from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
-from xfdfuzz.engines.explore.states import Pieces, States
+from xfdfuzz.engines.explore.store import Pieces, Store
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.invariants.vocabulary import Violation
 
@@ -24,17 +23,16 @@ CHUNK = 200
 _AHEAD = 16
 
 
-class Waiting(NamedTuple):
-    """A state that waits to be expanded: its number, its bytes in pieces, and the ops that sleep in it."""
+class Queued(NamedTuple):
+    """A state that is to be expanded: its number, and its bytes in pieces."""
 
     number: int
     pieces: tuple[bytes, ...]
-    asleep: int
 
     @property
-    def entry(self) -> Entry:
+    def packed(self) -> bytes:
         """What a worker gets."""
-        return Entry(b"".join(self.pieces), self.asleep)
+        return b"".join(self.pieces)
 
 
 class Breach(NamedTuple):
@@ -58,16 +56,16 @@ class Limits:
 class Search:
     """A search and all that it knows; what a frontier file keeps.
 
-    ``depth`` is how many levels are complete: every program of so many ops is covered.  ``level`` is what is left to
-    expand of the next, ``following`` what that has led to so far, by number.  ``pending`` and ``edges`` are for
-    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.
-    ``stopped`` says why the search ended early.
+    ``expander`` is this process' own, of which each of a pool's processes has another.  ``level`` is what is left to
+    expand of a level, ``following`` what that has led to so far; ``depth`` levels are complete: every program of so
+    many ops is covered.  ``pending`` and ``edges`` are for :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state,
+    op, return value, state) for a graph.  ``stopped`` says why the search ended early.
     """
 
-    task: Task
-    states: States
-    level: list[Waiting]
-    following: dict[int, Waiting] = field(default_factory=dict)
+    expander: Expander
+    store: Store
+    level: list[Queued]
+    following: list[Queued] = field(default_factory=list)
     depth: int = 0
     transitions: int = 0
     seconds: float = 0.0
@@ -80,14 +78,19 @@ class Search:
     _pieces: Pieces = field(default_factory=Pieces)
 
     @classmethod
-    def begin(cls, task: Task) -> Search:
-        """A search that has met the booted system; its task must be no earlier search's."""
-        digest, packed = expander(task).first()
-        return cls(task, States(digest), [Waiting(0, (packed,), 0)])
+    def begin(cls, question: Question) -> Search:
+        """A search that has met the booted system; its question must be no earlier search's."""
+        expander = Expander(question)
+        return cls(expander, Store(digest_of(expander.first)), [Queued(0, (expander.first,))])
+
+    @property
+    def question(self) -> Question:
+        """What is explored."""
+        return self.expander.question
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing is left to expand."""
+        """Whether nothing is left to expand: everything that can happen in the scope is covered."""
         return not self.level and not self.following
 
     @property
@@ -122,14 +125,14 @@ class Search:
                 self.seconds = time.monotonic() - began
 
     def _chunks(self, pool: Executor) -> Iterator[list[Breach]]:
-        """Expand chunk after chunk; what is new in each that was merged."""
+        """Expand and merge chunk after chunk; what breaks something for the first time in each."""
         while self.level:
             chunks = [self.level[at : at + CHUNK] for at in range(0, min(len(self.level), _AHEAD * CHUNK), CHUNK)]
-            entries = [[waiting.entry for waiting in chunk] for chunk in chunks]
-            for chunk, expansion in zip(chunks, pool.map(expand, repeat(self.task), entries), strict=True):
+            packed = [[queued.packed for queued in chunk] for chunk in chunks]
+            for chunk, expansion in zip(chunks, pool.map(self.expander.expand, packed), strict=True):
                 yield self._merge(chunk, expansion)
 
-    def _merge(self, chunk: Sequence[Waiting], found: Expansion) -> list[Breach]:
+    def _merge(self, chunk: Sequence[Queued], found: Expansion) -> list[Breach]:
         """Take in what a chunk, the first of what was left of the level, leads to."""
         del self.level[: len(chunk)]
         self.transitions += found.transitions
@@ -143,26 +146,20 @@ class Search:
         ]
         self.breaches.update((breach.violation.bucket, breach) for breach in breaches)
         if not self.level:
-            self.level = [*self.following.values()]
-            self.following = {}
+            self.level, self.following = self.following, []
             self.depth += 1
         return breaches
 
     def _follow(self, source: int, arc: Arc, found: Expansion) -> None:
-        number = self.states.number(arc.digest)
+        number = self.store.number(arc.digest)
         if number is None:
-            number = self.states.add(arc.digest, source, arc.op)
+            number = self.store.add(arc.digest, source, arc.op)
             self.pending.add(arc.pending)
-            # every arc between states with something pending is wanted
-            asleep = 0 if arc.pending else arc.asleep
-            self.following[number] = Waiting(number, self._pieces.thin(found.states[arc.digest]), asleep)
-        elif (waiting := self.following.get(number)) is not None:
-            # a state that is met again in the same level keeps asleep what all ways to it let sleep
-            self.following[number] = waiting._replace(asleep=waiting.asleep & arc.asleep)
+            self.following.append(Queued(number, self._pieces.of(found.states[arc.digest])))
         if arc.pending and (before := self.pending[source]):
             both = tuple(name for name in arc.pending if name in before)
             self.edges.add(Edge(source, arc.op, number, both))
-        if self.task.graph:
+        if self.question.graph:
             self.arcs.append((source, arc.op, arc.ret, number))
 
 

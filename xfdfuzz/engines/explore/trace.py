@@ -8,47 +8,106 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from xfdfuzz.engines.explore.expand import Expander
-from xfdfuzz.engines.explore.states import Hop
+from xfdfuzz.engines.explore.canonical import clear_dead
+from xfdfuzz.engines.explore.expand import Expander, digest_of
+from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.judge.finding import NotReproducibleError
+from xfdfuzz.invariants.vocabulary import View, Violation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import NOT_ENABLED
 
 
-class Tracer:
-    """Follows paths on the system of an expander."""
+class Walker:
+    """A system of an expander's, on which ops are executed one at a time; states here are a whole system's bytes."""
 
     def __init__(self, expander: Expander) -> None:
         self._expander = expander
+        self._executor = expander.executor
+        self._kernel = expander.executor.kernel
 
-    def program(self, path: Sequence[Hop], bucket: str = "", last: int = 0) -> Program:
+    def restart(self) -> None:
+        """Boot the system."""
+        self.load(self._expander.packing.unpack(self._expander.first))
+
+    def now(self) -> bytes:
+        """The state that the system is in."""
+        return self._kernel.state
+
+    def load(self, state: bytes) -> None:
+        """Let the system be in that state."""
+        self._kernel.load(state)
+
+    def perform(self, op: Op) -> bool:
+        """Execute an op; whether it could happen."""
+        return self._executor.execute(op).result.ret != NOT_ENABLED
+
+    def judged(self, op: Op) -> list[Violation]:
+        """Execute an op; what it broke."""
+        before = self.now()
+        step = self._executor.execute(op)
+        if step.result.ret == NOT_ENABLED:
+            return []
+        selection, view = self._expander.selection, View(self._kernel, step)
+        broken = selection.broken_in(view)
+        found = selection.of_step(view)
+        if broken:
+            after = self.now()
+            self.load(before)
+            known = selection.broken_in(View(self._kernel, step))
+            self.load(after)
+            found += selection.newly_broken(step, broken, known)
+        return found
+
+    def digest(self) -> bytes:
+        """The digest of the canonical form of the state that the system is in, which stays as it is."""
+        k, expander = self._kernel, self._expander
+        state = k.state
+        if expander.question.reduced:
+            for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: expander.scope.vcpus]:
+                clear_dead(vcpu, ideal)
+        found = digest_of(expander.packing.pack(expander.form(k.state)))
+        self.load(state)
+        return found
+
+
+class Tracer:
+    """Makes programs of paths."""
+
+    def __init__(self, expander: Expander) -> None:
+        self._scope = expander.scope
+        self._walker = Walker(expander)
+
+    def program(self, path: Sequence[Transition], bucket: str = "", last: int = 0) -> Program:
         """The program that takes the path and, with ``bucket``, ends with an op that breaks it, such as ``last``.
 
         Raises NotReproducibleError.
         """
-        self._expander.restart()
-        ops = [self._hop(hop) for hop in path]
+        self._walker.restart()
+        ops = [self._taken(transition) for transition in path]
         if bucket:
             ops.append(self._breaking(bucket, last))
-        return Program(self._expander.scope.machine, tuple(ops))
+        return Program(self._scope.machine, tuple(ops))
 
-    def _hop(self, hop: Hop) -> Op:
-        for op in self._candidates(hop.op):
-            raw = self._expander.now()
-            if self._expander.perform(op) and self._expander.form_now() == hop.digest:
+    def _taken(self, transition: Transition) -> Op:
+        walker = self._walker
+        for op in self._candidates(transition.op):
+            state = walker.now()
+            if walker.perform(op) and walker.digest() == transition.digest:
                 return op
-            self._expander.load(raw)
+            walker.load(state)
         raise NotReproducibleError("a path of the state graph cannot be followed")
 
     def _breaking(self, bucket: str, last: int) -> Op:
+        walker = self._walker
         for op in self._candidates(last):
-            raw = self._expander.now()
-            if any(violation.bucket == bucket for violation in self._expander.judged(op)):
+            state = walker.now()
+            if any(violation.bucket == bucket for violation in walker.judged(op)):
                 return op
-            self._expander.load(raw)
+            walker.load(state)
         raise NotReproducibleError(f"{bucket} does not show at the end of its path")
 
     def _candidates(self, first: int) -> Iterable[Op]:
         """The op that was taken, then those that another numbering may have made of it."""
-        ops = self._expander.scope.ops
+        ops = self._scope.ops
         return (ops[first], *(op for number, op in enumerate(ops) if number != first))

@@ -2,8 +2,8 @@
 
 An op reads a few bytes of a system; in every state that has the same there it returns the same, breaks the same and
 writes the same.  So it is executed and judged on a kernel whose system notes what is read and written, and what it came
-to is kept by what it read (:mod:`~xfdfuzz.engines.explore.recall`).  Nearly all
-transitions of a scope have been seen before in that sense.
+to is kept by what it read (:mod:`~xfdfuzz.engines.explore.footprint_cache`).  Nearly all transitions of a scope have
+been seen before in that sense.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from xfdfuzz.engines.explore.canonical import clear_dead
-from xfdfuzz.engines.explore.independence import NOWHERE, cpu_of
-from xfdfuzz.engines.explore.packing import Packing, Patch
-from xfdfuzz.engines.explore.recall import Recall
+from xfdfuzz.engines.explore.footprint_cache import FootprintCache
+from xfdfuzz.engines.explore.packing import Delta, Packing
 from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.invariants.checker import Selection, StateBroken
 from xfdfuzz.invariants.vocabulary import InvariantError, View, Violation
@@ -34,25 +33,18 @@ T = TypeVar("T")
 _MANY = 50_000
 
 
-class Choice(NamedTuple):
-    """An op that can happen, by its number in the scope, and the one CPU that it belongs to, if that matters."""
-
-    number: int
-    cpu: int
-
-
 class Outcome(NamedTuple):
     """What an op came to.
 
-    ``violations`` are those of the step; ``patch`` is what it wrote to a packed state, with dead fields cleared; none
-    after the death of the host.  ``outside``: it leads to more than the scope has, which the patch does not tell; what
-    is broken there.
+    ``violations`` are those of the step; ``delta`` is what it wrote to a packed state, with dead fields cleared; None
+    after the death of the host.  ``outside``: where it leads to more than the scope has, which the delta does not tell,
+    what is broken there.
     """
 
     result: Result
     events: tuple[Event, ...]
     violations: tuple[Violation, ...]
-    patch: Patch | None = None
+    delta: Delta | None = None
     outside: tuple[StateBroken, ...] | None = None
 
 
@@ -61,8 +53,6 @@ class Transitions:
 
     def __init__(self, kernel: Kernel, scope: Scope, packing: Packing, selection: Selection, *, reduced: bool) -> None:
         self._scope, self._packing, self._selection, self._reduced = scope, packing, selection, reduced
-        #: Whether ops let others sleep; with one CPU no two are independent.
-        self.sleeps = reduced and scope.machine.cpus > 1
         self._footprint = Footprint(ctypes.sizeof(st.System))  # type: ignore[arg-type]
         self._before = traced(st.System, self._footprint.before)
         self._kernel = kernel
@@ -74,41 +64,45 @@ class Transitions:
 
     def _forget(self) -> None:
         self._learnt = 0
-        self._choices: Recall[tuple[Choice, ...]] = Recall()
-        self._outcomes: list[Recall[Outcome]] = [Recall() for _ in self._scope.ops]
-        self._waiting: Recall[tuple[str, ...]] = Recall()
+        self._enabled: FootprintCache[tuple[int, ...]] = FootprintCache()
+        self._outcomes: list[FootprintCache[Outcome]] = [FootprintCache() for _ in self._scope.ops]
+        self._pending: FootprintCache[tuple[str, ...]] = FootprintCache()
         # ops after which the same invariants are looked at share what is known of them
         looks = [self._selection.after(type(op)).state for op in self._scope.ops]
-        shared: dict[object, Recall[tuple[StateBroken, ...]]] = {look: Recall() for look in looks}
+        shared: dict[object, FootprintCache[tuple[StateBroken, ...]]] = {look: FootprintCache() for look in looks}
         self._broken = [shared[look] for look in looks]
         self._alike: dict[tuple[StateBroken, ...], tuple[StateBroken, ...]] = {}
 
-    def choices(self, packed: bytes) -> tuple[Choice, ...]:
-        """What can happen in a state."""
-        found = self._choices.find(packed)
-        return self._learn(self._choices, packed, self._enabled) if found is None else found
+    def enabled(self, packed: bytes) -> tuple[int, ...]:
+        """The ops that can happen in a state, by their numbers in the scope."""
+        found = self._enabled.find(packed)
+        return self._learn(self._enabled, packed, self._find_enabled) if found is None else found
 
     def outcome(self, packed: bytes, number: int) -> Outcome:
         """What an op that can happen comes to."""
         known = self._outcomes[number]
         found = known.find(packed)
-        return self._learn(known, packed, lambda: self._performed(number)) if found is None else found
+        return self._learn(known, packed, lambda: self._perform(number)) if found is None else found
 
     def broken(self, packed: bytes, number: int) -> tuple[StateBroken, ...]:
         """What is broken in a state, of what is looked at after an op; the same object wherever it is the same."""
         known = self._broken[number]
         found = known.find(packed)
-        return self._learn(known, packed, lambda: self._judged(number)) if found is None else found
+        return self._learn(known, packed, lambda: self._find_broken(number)) if found is None else found
 
-    def waiting(self, packed: bytes) -> tuple[str, ...]:
-        """The invariants that find something waiting in a state, while there is memory."""
+    def pending(self, packed: bytes) -> tuple[str, ...]:
+        """The invariants, of those that let something wait but not for ever, that find something in a state; none while
+        an allocation is about to fail."""
         if not self.eventually:
             return ()
-        found = self._waiting.find(packed)
-        return self._learn(self._waiting, packed, self._pending) if found is None else found
+        found = self._pending.find(packed)
+        return self._learn(self._pending, packed, self._find_pending) if found is None else found
 
-    def _learn(self, known: Recall[T], packed: bytes, work_out: Callable[[], T]) -> T:
-        """Work it out on a system in that state, and remember it by what was read."""
+    def _learn(self, known: FootprintCache[T], packed: bytes, work_out: Callable[[], T]) -> T:
+        """Work it out on a traced system in that state, and keep it by what was read.
+
+        Raises InvariantError where a state is judged in two ways.
+        """
         self._learnt += 1
         if self._learnt > _MANY:
             self._forget()
@@ -122,17 +116,10 @@ class Transitions:
             raise InvariantError("an invariant looks at more than its view: one state is judged in two ways") from error
         return found
 
-    def _enabled(self) -> tuple[Choice, ...]:
-        k = self._kernel
-        return tuple(
-            [
-                Choice(number, cpu_of(op, k) if self.sleeps else NOWHERE)
-                for number, op in enumerate(self._scope.ops)
-                if op.enabled(k)
-            ]
-        )
+    def _find_enabled(self) -> tuple[int, ...]:
+        return tuple([number for number, op in enumerate(self._scope.ops) if op.enabled(self._kernel)])
 
-    def _performed(self, number: int) -> Outcome:
+    def _perform(self, number: int) -> Outcome:
         k, op = self._kernel, self._scope.ops[number]
         step = self._step(op, perform(op, k))
         found = Outcome(step.result, step.events, tuple(self._selection.of_step(View(k, step))))
@@ -141,21 +128,21 @@ class Transitions:
         if self._reduced:
             self._clear_dead()
         if self._outside():
-            return found._replace(patch=self._patch(), outside=tuple(self._selection.broken_in(View(k, step))))
+            return found._replace(delta=self._delta(), outside=tuple(self._selection.broken_in(View(k, step))))
         self._packing.check(self._footprint.now.memory)
-        return found._replace(patch=self._patch())
+        return found._replace(delta=self._delta())
 
     def _step(self, op: Op, result: Result) -> _TracedStep:
         k = self._kernel
         return _TracedStep(op, k.system, result, tuple(k.events), self._before, self._footprint)
 
-    def _judged(self, number: int) -> tuple[StateBroken, ...]:
+    def _find_broken(self, number: int) -> tuple[StateBroken, ...]:
         self._kernel.events.clear()
         step = self._step(self._scope.ops[number], Result(NOT_ENABLED))
         found = tuple(self._selection.broken_in(View(self._kernel, step)))
         return self._alike.setdefault(found, found)
 
-    def _pending(self) -> tuple[str, ...]:
+    def _find_pending(self) -> tuple[str, ...]:
         k = self._kernel
         if k.system.alloc_failures:
             return ()
@@ -174,10 +161,10 @@ class Transitions:
         k = self._kernel
         return bool(k.vms[1].exists or any(vcpu.exists for vcpu in k.vcpus[self._scope.vcpus :]))
 
-    def _patch(self) -> Patch:
+    def _delta(self) -> Delta:
         now = self._packing.pack(self._footprint.now.memory)
         changed = self._packing.packed(self._footprint.changes())
-        return Patch(len(now), [(at, now[at : at + size]) for at, size in changed])
+        return Delta(len(now), [(at, now[at : at + size]) for at, size in changed])
 
 
 class _TracedStep(Step):

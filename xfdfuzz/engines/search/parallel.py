@@ -6,7 +6,6 @@ another share of the work, with all that is known by then.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+from xfdfuzz.engines.processes.residents import resident
 from xfdfuzz.engines.processes.workers import users_errors_named
 from xfdfuzz.engines.search.campaign import Campaign, D
 from xfdfuzz.engines.search.hunt import KINDS, Shrunk, discoveries, imports_out_of_the_collectors_way
@@ -70,19 +70,10 @@ class _Member:
         return Gain(tuple((one.discovery, format_program(one.program), one.engine) for one in found), stats)
 
 
-@functools.lru_cache(maxsize=1)
-def _members(search: str) -> list[_Member]:
-    """Where this process keeps its part of the search between two shares."""
-    return []
-
-
 def take(share: Share) -> Gain:
     """Search in this process; its part of the search begins with the first share, whose seed it gets."""
     with users_errors_named(), imports_out_of_the_collectors_way():
-        members = _members(share.search)
-        if not members:
-            members.append(_Member(share))
-        return members[0].take(share)
+        return resident(_Member, share.search, lambda: _Member(share)).take(share)
 
 
 def hunt_together(

@@ -1,4 +1,4 @@
-"""What a deterministic function came to, remembered by the few bytes of a state that it read.
+"""A cache of what a deterministic function came to, by its footprint: the few bytes of a state that it read.
 
 The function's first read is of the same place every time, and what it finds in the places so far decides which one
 comes next.  So what it did is a path in a tree: a node has the places that are read in any case, and by what stands
@@ -31,8 +31,8 @@ class _Node(Generic[T]):
         self.next = self.follows.get
 
 
-class Recall(Generic[T]):
-    """The outcomes of one function; none of them is None."""
+class FootprintCache(Generic[T]):
+    """The outcomes of one function of a state's bytes; none of them is None."""
 
     def __init__(self) -> None:
         self._tree: _Node[T] | T | None = None
@@ -45,7 +45,10 @@ class Recall(Generic[T]):
         return tree  # type: ignore[return-value]
 
     def learn(self, state: bytes, reads: Sequence[Place], outcome: T) -> None:
-        """It read these places of a state, for which nothing was found, in that order, and came to that."""
+        """Keep what it came to in a state for which nothing was found; ``reads``: the places that it read, in order.
+
+        Raises NotReproducibleError where another outcome is known for what it read, or its first read is elsewhere.
+        """
         self._tree = self._with(self._tree, state, reads, outcome)
 
     def _with(self, tree: _Node[T] | T | None, state: bytes, reads: Sequence[Place], outcome: T) -> _Node[T] | T:

@@ -1,4 +1,4 @@
-"""Every state that was met, as little as is needed to know it again and to find back to it."""
+"""Every state that was met: as little as is needed to know it again and to find back to it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PIECE = 96
 _NUMBER = 4
 
 
-class Hop(NamedTuple):
+class Transition(NamedTuple):
     """One op of a path, by its number in the scope, and the digest of the state that it leads to."""
 
     op: int
     digest: bytes
 
 
-class States:
+class Store:
     """States by number, in the order in which they were met: 0 is the first one."""
 
     def __init__(self, first: bytes) -> None:
@@ -45,20 +45,20 @@ class States:
         return number
 
     def digest(self, number: int) -> bytes:
-        """The digest of a state."""
+        """The digest of the state with a number."""
         wanted = number.to_bytes(_NUMBER)
         return next(digest for digest, value in self._numbers.group(self._groups[number]) if value == wanted)
 
-    def path(self, number: int) -> list[Hop]:
+    def path(self, number: int) -> list[Transition]:
         """A shortest path from the first state."""
-        hops = []
+        backwards = []
         while number:
-            hops.append(Hop(self._ops[number], self.digest(number)))
+            backwards.append(Transition(self._ops[number], self.digest(number)))
             number = self._parents[number]
-        return hops[::-1]
+        return backwards[::-1]
 
     def to_bytes(self) -> dict[str, bytes]:
-        """Everything, by member."""
+        """Everything, by the name of a frontier's member: digests, parents and ops, each in the order of numbers."""
         digests = bytearray(SIZE * len(self))
         for digest, value in self._numbers:
             at = SIZE * int.from_bytes(value)
@@ -66,29 +66,32 @@ class States:
         return {"digests": bytes(digests), "parents": self._parents.tobytes(), "ops": self._ops.tobytes()}
 
     @classmethod
-    def from_bytes(cls, members: dict[str, bytes]) -> States:
+    def from_bytes(cls, members: dict[str, bytes]) -> Store:
         """What :meth:`to_bytes` gave; raises ValueError if that cannot be."""
         digests, parents, ops = members["digests"], array("I"), array("H")
         parents.frombytes(members["parents"])
         ops.frombytes(members["ops"])
         if not parents or len(parents) != len(ops) or len(digests) != SIZE * len(parents):
             raise ValueError("it has not as many digests, parents and ops")
-        states = cls(digests[:SIZE])
+        store = cls(digests[:SIZE])
         for number in range(1, len(parents)):
             digest = digests[SIZE * number : SIZE * (number + 1)]
-            if states.number(digest) is not None or parents[number] >= number:
+            if store.number(digest) is not None or parents[number] >= number:
                 raise ValueError(f"its state {number} is an earlier one or comes from a later one")
-            states.add(digest, parents[number], ops[number])
-        return states
+            store.add(digest, parents[number], ops[number])
+        return store
 
 
 class Pieces:
-    """Keeps the bytes of many states that are alike: in pieces, each different one once."""
+    """Keeps the bytes of many states that are alike: in pieces, each different one once.
+
+    SPIN calls it collapse compression.
+    """
 
     def __init__(self) -> None:
         self._pieces: dict[bytes, bytes] = {}
 
-    def thin(self, packed: bytes) -> tuple[bytes, ...]:
-        """The pieces of a state; join them to have it back."""
+    def of(self, packed: bytes) -> tuple[bytes, ...]:
+        """The pieces of a state; joined they are its bytes."""
         pieces = [packed[at : at + _PIECE] for at in range(0, len(packed), _PIECE)]
         return tuple([self._pieces.setdefault(piece, piece) for piece in pieces])

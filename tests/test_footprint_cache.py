@@ -1,4 +1,4 @@
-"""What is recalled is what the function came to, for whatever function of some bytes."""
+"""What the cache gives is what the function came to, for whatever function of some bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from xfdfuzz.engines.explore.recall import Recall
+from xfdfuzz.engines.explore.footprint_cache import FootprintCache
 from xfdfuzz.engines.judge.finding import NotReproducibleError
 
 SIZE = 12
@@ -35,22 +35,22 @@ def function(seed: int) -> Callable[[bytes], tuple[list[tuple[int, int]], str]]:
 @given(
     some.integers(0, 1000), some.lists(some.binary(min_size=SIZE, max_size=SIZE).map(lambda b: bytes(x % 3 for x in b)))
 )
-def test_nothing_else_is_recalled_and_nothing_is_forgotten(seed: int, states: list[bytes]) -> None:
-    run, recall = function(seed), Recall[str]()
+def test_nothing_else_is_found_and_nothing_is_forgotten(seed: int, states: list[bytes]) -> None:
+    run, cache = function(seed), FootprintCache[str]()
     known: set[str] = set()
     for state in states:
         reads, outcome = run(state)
-        assert recall.find(state) == (outcome if outcome in known else None)
+        assert cache.find(state) == (outcome if outcome in known else None)
         if outcome not in known:
-            recall.learn(state, reads, outcome)
+            cache.learn(state, reads, outcome)
             known.add(outcome)
-        assert recall.find(state) == outcome
+        assert cache.find(state) == outcome
 
 
 @pytest.mark.parametrize("reads", [[], [(1, 1)], [(0, 1)]])
 def test_a_function_that_knows_more_than_the_state_is_refused(reads: list[tuple[int, int]]) -> None:
-    recall = Recall[str]()
-    recall.learn(bytes(SIZE), [(0, 1), (2, 1)], "one")
+    cache = FootprintCache[str]()
+    cache.learn(bytes(SIZE), [(0, 1), (2, 1)], "one")
     other = bytes(SIZE) if reads == [(0, 1)] else b"\x01" * SIZE
     with pytest.raises(NotReproducibleError, match="does not depend on the state alone"):
-        recall.learn(other, reads, "another")
+        cache.learn(other, reads, "another")
