@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.cli import build_parser
+from xfdfuzz.revisions import PROPOSED
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for glob in ("*.md", "docs/*.md", "corpus/*.md", "bench/**/*.md") for path in ROOT.glob(glob))
@@ -66,9 +67,9 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
         assert any((base / path).exists() for base in BASES), path
 
 
-def table(header: str) -> list[list[str]]:
-    """The cells of the rows of the table in docs/architecture.md that begins with that line."""
-    _, found, rest = ARCHITECTURE.read_text().partition(f"\n| {header} |\n")
+def table(header: str, page: Path = ARCHITECTURE) -> list[list[str]]:
+    """The cells of the rows of the table that begins with that line."""
+    _, found, rest = page.read_text().partition(f"\n| {header} |\n")
     assert found, header
     lines = rest.split("\n\n")[0].splitlines()[1:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -88,6 +89,14 @@ def test_the_modules_of_an_engine_exist(room: str) -> None:
     for modules, _ in table(f"module of `{room}` | what it does"):
         for module in re.findall(r"`(\w+\.py)`", modules):
             assert (ROOT / "xfdfuzz" / "engines" / room / module).exists(), module
+
+
+def test_every_open_finding_has_its_line() -> None:
+    rows = table("| finding | severity | since | in `corpus/open` | proposed cure", ROOT / "docs" / "fidelity.md")
+    explained = re.findall(r"^(\d+)\. \*\*", (ROOT / "docs" / "fidelity.md").read_text(), re.MULTILINE)
+    assert [row[0] for row in rows] == explained
+    assert all(list((ROOT / "corpus" / "open").glob(row[4].strip("`"))) for row in rows)
+    assert {row[5].strip("`") for row in rows} == set(PROPOSED)
 
 
 # -- the files of the kernel -------------------------------------------------------------------------------------------
