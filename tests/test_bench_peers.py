@@ -23,7 +23,7 @@ def test_amx_v1_breaks_what_spin_finds_with_as_many_ops() -> None:
     said = explorer.run("amx-v1")
     assert said["exhausted"]
     assert said["lassos"] == []
-    found = {bucket: ops for bucket, (_, ops) in said["found"].items()}
+    found = said["found"]
     assert found["no-warning@kvm_set_msr_common"] == 5
     assert found["no-warning@fpu_guest_realloc_fpstate"] == found["no-realloc-on-enter@KvmRun"] == 7
     assert found["host-xrstor-never-faults@switch_fpu_return"] == 17

@@ -34,7 +34,7 @@ class Explored(NamedTuple):
 
     def ops(self, bucket: str) -> tuple[int, int]:
         """How long the bucket's program is in both; 0: none."""
-        one, other = (run["found"].get(bucket, (0.0, 0))[1] for run in self)
+        one, other = (run["found"].get(bucket, 0) for run in self)
         return one, other
 
 

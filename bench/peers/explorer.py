@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,14 +21,14 @@ from xfdfuzz.revisions import resolve
 def run(revision: str, *, reduced: bool = True, prune: bool = True) -> dict[str, Any]:
     """Exhaust the scope.  ``prune``: do not go on from what broke badly, as `xfdfuzz explore` does not.
 
-    ``found`` is when each bucket was found, on the clock of time.time(), and the length of its program.
+    ``found`` is how many ops the program of each bucket has.
     """
     scope.register()
     load()
-    found: dict[str, tuple[float, int]] = {}
+    found: dict[str, int] = {}
 
     def on_finding(finding: Finding) -> None:
-        found[finding.violation.bucket] = time.time(), len(finding.program.ops)
+        found[finding.violation.bucket] = len(finding.program.ops)
 
     search = begin(resolve(revision), scope.PEERS.name, reduced=reduced)
     leaves = expand.LEAF_SEVERITIES if prune else frozenset()
@@ -38,7 +37,7 @@ def run(revision: str, *, reduced: bool = True, prune: bool = True) -> dict[str,
     return _data(report, found)
 
 
-def _data(report: Exploration, found: dict[str, tuple[float, int]]) -> dict[str, Any]:
+def _data(report: Exploration, found: dict[str, int]) -> dict[str, Any]:
     return {
         "states": report.states,
         "transitions": report.transitions,
@@ -46,7 +45,6 @@ def _data(report: Exploration, found: dict[str, tuple[float, int]]) -> dict[str,
         "exhausted": report.exhausted,
         "found": found,
         "lassos": [[len(lasso.finding.program.ops), len(lasso.loop)] for lasso in report.lassos],
-        "invariants": len(report.checked),
         "megabytes": _megabytes(),
     }
 

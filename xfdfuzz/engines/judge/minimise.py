@@ -2,7 +2,7 @@
 
 It works on the program, not on what Hypothesis drew, so the result does not depend on how it was drawn: no op can be
 left out, the machine has no switch that does not matter, numbers and values are the first of their kind.  A candidate
-costs what its ops cost, without the state machine around them (docs/performance.md).
+costs what its ops cost, without the state machine around them.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def imports_out_of_the_collectors_way() -> Iterator[None]:
 
     Walking all modules in each full collection takes 7 % of a campaign's time.  Hardly anything that a search leaves
     behind is a cycle, and it makes a dozen containers a step: at the interpreter's own pace the collections of those
-    take a tenth of it (docs/performance.md).
+    take a tenth of it.
     """
     before = gc.get_threshold()
     gc.freeze()

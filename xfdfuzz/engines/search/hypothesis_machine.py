@@ -128,7 +128,7 @@ def every_example_anew() -> Iterator[None]:
     """Hypothesis follows each example with up to six that repeat a piece of it in another place.
 
     So six programs of seven begin on the machine, with the boot and mostly with the ops of another; drawn anew, they
-    find the known bugs several times faster (docs/performance.md).
+    find the known bugs several times faster.
     """
     mutate = ConjectureRunner.generate_mutations_from
     ConjectureRunner.generate_mutations_from = lambda self, data: None  # type: ignore[method-assign]
