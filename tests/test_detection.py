@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from xfdfuzz.engines import ENGINES
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, lines, resolve
 
+ROOT = Path(__file__).parent.parent
 OVERWRITE = """# xfdfuzz program 1
 # expect: v5.17 violates permission-only-grows
 # expect: v5.18.. clean
@@ -109,6 +112,12 @@ def test_a_bug_that_is_not_found_is_exit_code_1(capsys: pytest.CaptureFixture[st
     code, out, _ = bench(capsys, "--only", "44eeff9bc467", "--time", "0.001")
     assert code == 1
     assert "0 of 1 found" in out
+
+
+def test_it_runs_as_a_program_of_its_own() -> None:
+    command = [sys.executable, "-m", "bench.detection", "--only", "063452fd94d1", "--seeds", "1", "--control", "0"]
+    done = subprocess.run([*command, "--workers", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "1 of 1 found" in done.stdout) == (0, True), done.stderr
 
 
 def test_an_unknown_bug_is_a_usage_error(capsys: pytest.CaptureFixture[str], corpus: Sequence[str]) -> None:

@@ -18,12 +18,14 @@ from xfdfuzz.cli.arguments import natural, positive, seconds
 from xfdfuzz.cli.inputs import CORPUS, find_programs, read_program
 from xfdfuzz.engines import ENGINES
 from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.invariants.loading import load
 from xfdfuzz.report import machine, terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
+    load()
     every = subjects([(file.stem, read_program(file)) for file in find_programs([args.corpus])])
     unknown = set(args.only) - {subject.name for subject in every}
     if unknown:
