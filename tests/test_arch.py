@@ -146,6 +146,10 @@ def test_machine_without_or_with_too_many_processors_is_refused(cpus: int) -> No
         Machine(cpus=cpus)
 
 
+def test_a_machine_shows_as_a_program_writes_it() -> None:
+    assert repr(Machine(cpus=2, pasid=False, cet=True)) == "<machine cpus=2 no-pasid cet>"
+
+
 def test_machine_without_xsave_has_neither_components_nor_xfd() -> None:
     bare = Machine(xsave=False, cet=True, mpx=True)
     assert (bare.user_xfeatures, bare.supervisor_xfeatures, bare.xfd_xfeatures, bare.has_xfd) == (0, 0, 0, False)

@@ -11,7 +11,7 @@ from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, CpuidTable
 MAX_CPUS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Machine:
     """A machine set-up.  The default is a Sapphire-Rapids-like server with one processor.
 
@@ -42,6 +42,9 @@ class Machine:
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
+
+    def __repr__(self) -> str:
+        return f"<machine {' '.join(self.words())}>"
 
     @property
     def cpuid(self) -> CpuidTable:
