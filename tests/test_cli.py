@@ -300,7 +300,7 @@ def test_json_keys_are_documented(run: Run) -> None:
         assert [key for key in keys if f"`{key}`" not in text] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/cli.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/cli.md", "docs/library.md"])
 def test_links_lead_somewhere(name: str) -> None:
     file = ROOT / name
     links = re.findall(r"\]\((?!http)([^)#]+)", file.read_text())
