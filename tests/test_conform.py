@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xfdfuzz.kernel.fpu.guest import GuestFpu
 
 from xfdfuzz import cli
 from xfdfuzz.engines.conform.guest import TOKENS
@@ -22,6 +21,7 @@ from xfdfuzz.engines.conform.recording import explanations, read
 from xfdfuzz.engines.conform.score import judge
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.guest import GuestFpu
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions import resolve
