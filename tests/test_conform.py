@@ -341,6 +341,23 @@ def test_an_explanation_beside_the_recording_explains(run: Run, write: Callable[
     assert [d["reason"] for d in score["differences"]] == ["because"]
 
 
+def test_the_text_has_both_values_and_the_program_once(run: Run, write: Callable[[str, str], str]) -> None:
+    ops = operations()
+    ops[1]["result"]["val"] = "0x7"
+    ops[9]["result"]["val"] = "0x0"
+    ops.append({"op": "teleport", "args": [], "result": {"ret": 0}})
+    code, out, _ = run(write("p.jsonl", recording(ops)))
+    lines = out.splitlines()
+    assert code == 1
+    for line, name in zip(lines, ("7.3.4", "all"), strict=False):
+        assert line.split() == [name, "10", "compared", "8", "equal", "0", "explained", "2", "different"]
+    assert lines[2] == "     1 not compared: from here on: teleport is not translated"
+    assert lines[3] == "different  p.jsonl:1  p  op 1: get_guest_perm"
+    assert lines[4] == "      val: recorded 7, model 0x602e7"
+    assert lines[5] == "      # xfdfuzz program 1"
+    assert lines[-2:] == ["different  p.jsonl:1  p  op 9: get_msr 0x1c4", "      val: recorded 0, model 0x40000"]
+
+
 # -- what cannot be judged ---------------------------------------------------------------------------------------------
 
 

@@ -96,8 +96,7 @@ def test_every_difference_is_saved_as_a_program_that_holds(run: Run) -> None:
     assert judged == {(str(file), revision) for file in files for revision in ("v5.17", "v5.18")}
 
 
-def test_the_scout_keeps_runs_of_both_and_what_it_finds_is_as_short(run: Run) -> None:
-    """It goes on from kept runs after some hundred programs; every program of its own begins with the boot alone."""
+def test_what_the_scout_finds_on_two_kernels_is_as_short(run: Run) -> None:
     common = ("v7.3-b45f72177594", "v7.3", "--seed", "2", "--examples", "1500", "--format", "json")
     found = json.loads(run("diff", *common, "--engine", "scout")[1])["differences"]
     dies = next(one for one in found if one["bucket"] == "KvmRun: gives panic | ok")

@@ -14,7 +14,7 @@ import pytest
 from xfdfuzz.engines.compare.matrix import Cell, Row, matrix
 from xfdfuzz.program.text import parse
 from xfdfuzz.report import matrix as report
-from xfdfuzz.report import terminal
+from xfdfuzz.report.console import console
 from xfdfuzz.revisions import names, resolve
 
 Run = Callable[..., tuple[int, str, str]]
@@ -172,7 +172,7 @@ def test_on_a_terminal_columns_that_do_not_fit_stand_below() -> None:
             return True
 
     stream = Terminal()
-    out = terminal.console(stream)
+    out = console(stream)
     out.width = 25
     rows = [Row(name, parse(OVERWRITE), (Cell("clean"),) * 3) for name in ("a.xfd", "b.xfd")]
     report.terminal(out, rows, ["v5.16", "v6.12.117", "v7.3"])

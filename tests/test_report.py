@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
+import importlib
 import io
 import json
 import stat
@@ -15,11 +17,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from xfdfuzz.engines.judge.finding import Finding
+from xfdfuzz import report
+from xfdfuzz.engines.judge.finding import Discrepancy, Finding
+from xfdfuzz.engines.judge.lockstep import Pair, differences
 from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Effort, Stats
+from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
 from xfdfuzz.memory.cstruct import copy_of
@@ -27,7 +32,10 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse, parse_op
-from xfdfuzz.report import changes, findings, machine, terminal
+from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
+from xfdfuzz.report import differences as report_differences
+from xfdfuzz.report import finding as report_finding
+from xfdfuzz.report.console import console, line, table, write
 from xfdfuzz.report.progress import Progress
 from xfdfuzz.revisions import resolve
 
@@ -73,8 +81,30 @@ def a_report(*found: Finding) -> Report[Finding]:
 
 def printed(show: Any, *args: Any) -> str:
     stream = io.StringIO()
-    show(terminal.console(stream), *args)
+    show(console(stream), *args)
     return stream.getvalue()
+
+
+# -- the room ----------------------------------------------------------------------------------------------------------
+
+#: What is no thing that is shown: what the others are written with, parts of them, what goes to a disk or stderr.
+TOOLS = {"__init__", "console", "changes", "files", "progress"}
+#: Of these `--format json` has nothing.
+ONLY_FOR_PEOPLE = {"trace"}
+ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
+
+
+@pytest.mark.parametrize("name", sorted(ROOM.keys() - TOOLS))
+def test_everything_that_is_shown_has_the_same_verbs(name: str) -> None:
+    verbs = {"terminal", "as_object"} - ({"as_object"} if name in ONLY_FOR_PEOPLE else set())
+    assert verbs <= vars(importlib.import_module(f"xfdfuzz.report.{name}")).keys()
+
+
+def test_the_tools_know_nothing_of_what_is_shown() -> None:
+    tree = ast.parse(ROOM["console"].read_text())
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert imported
+    assert not any(name.startswith("xfdfuzz") for name in imported)
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
@@ -181,7 +211,7 @@ def test_every_field_of_the_state_is_shown_or_left_out_on_purpose(struct: Any, s
 
 def test_a_saved_finding_is_a_program_that_holds_what_it_expects(tmp_path: Path) -> None:
     finding = a_finding()
-    path = findings.save(finding, tmp_path)
+    path = files.save(finding, tmp_path)
     program = parse(path.read_text(), str(path))
     assert program.title.startswith(f"{finding.violation.invariant}: ")
     assert [str(e) for e in program.expect] == [f"amx-v1 violates {finding.violation.invariant}"]
@@ -194,7 +224,7 @@ def test_a_saved_finding_is_a_program_that_holds_what_it_expects(tmp_path: Path)
 )
 def test_a_finding_on_a_patched_revision_judges_itself(revision: str, apply: list[str], revert: list[str]) -> None:
     finding = a_finding(revision, apply=apply, revert=revert)
-    program = parse(findings.text(finding))
+    program = parse(files.text(finding))
     assert [str(e) for e in program.expect] == [f"{revision} violates {finding.violation.invariant}"]
     assert (program.apply, program.revert) == (tuple(apply), tuple(revert))
     (patched,) = revisions_for(program)
@@ -202,29 +232,29 @@ def test_a_finding_on_a_patched_revision_judges_itself(revision: str, apply: lis
     verdict = judge(program, patched)
     assert verdict.judged
     assert verdict.ok
-    command = findings.replay_command(replace(finding, file=Path("a b.xfd")), [Path("mine.py")])
+    command = files.replay_command(replace(finding, file=Path("a b.xfd")), [Path("mine.py")])
     assert command == "xfdfuzz replay 'a b.xfd' --invariants mine.py"
 
 
 def test_a_message_with_control_characters_can_be_saved() -> None:
     finding = a_finding()
     violation = replace(finding.violation, message="a\x1b[31m\x00 b\u2028c")
-    assert parse(findings.text(replace(finding, violation=violation))).title == "permission-only-grows: a [31m b c"
+    assert parse(files.text(replace(finding, violation=violation))).title == "permission-only-grows: a [31m b c"
 
 
 def test_file_names_are_stable_and_only_depend_on_what_is_executed() -> None:
     finding = a_finding()
-    name = findings.file_name(finding)
+    name = files.file_name(finding)
     assert name.startswith(f"amx-v1-{finding.violation.invariant}-")
     plain = replace(finding, program=replace(finding.program, results=(), title="other"))
-    assert findings.file_name(plain) == name
+    assert files.file_name(plain) == name
     shorter = replace(finding, program=Program(finding.program.machine, finding.program.ops[:3]))
-    assert findings.file_name(shorter) != name
+    assert files.file_name(shorter) != name
 
 
 def test_saving_leaves_nothing_else_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = findings.save(a_finding(), tmp_path)
-    assert findings.save(a_finding(), tmp_path) == path
+    path = files.save(a_finding(), tmp_path)
+    assert files.save(a_finding(), tmp_path) == path
     assert list(tmp_path.iterdir()) == [path]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
@@ -234,7 +264,7 @@ def test_saving_leaves_nothing_else_behind(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("os.fsync", full)
     path.unlink()
     with pytest.raises(OSError, match="No space"):
-        findings.save(a_finding(), tmp_path)
+        files.save(a_finding(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -271,7 +301,7 @@ def test_what_does_not_contradict_itself(lines: str) -> None:
 
 
 def test_a_finding_says_what_why_how_and_where() -> None:
-    text = printed(terminal.finding, replace(a_finding(), file=Path("findings/x.xfd")))
+    text = printed(report_finding.terminal, replace(a_finding(), file=Path("findings/x.xfd")))
     for part in (
         "permission-only-grows on amx-v1: abi",
         "bucket permission-only-grows@guest",
@@ -285,20 +315,20 @@ def test_a_finding_says_what_why_how_and_where() -> None:
 
 def test_a_trace_shows_warnings_with_their_call_trace() -> None:
     program = parse(PROGRAM)
-    text = printed(terminal.trace, program, judge(program, resolve("amx-v1")).trace)
+    text = printed(trace.terminal, program, judge(program, resolve("amx-v1")).trace)
     assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for 0x40000" in text
     assert text.count("WARN in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate <- kvm_load_guest_fpu") == 1
     silent = [replace(item, violations=()) for item in judge(program, resolve("amx-v1")).trace]
-    assert "warn in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate" in printed(terminal.trace, program, silent)
+    assert "warn in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate" in printed(trace.terminal, program, silent)
 
 
 def test_square_brackets_are_text_not_markup() -> None:
     program = parse(f"{BOOT}t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD)\n")
-    assert "= 1 [0x" in printed(terminal.trace, program, judge(program, resolve("v7.3")).trace)
+    assert "= 1 [0x" in printed(trace.terminal, program, judge(program, resolve("v7.3")).trace)
 
 
 def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
-    text = printed(terminal.campaign, a_report(), "xfdfuzz fuzz --seed 7")
+    text = printed(campaign.terminal, a_report(), "xfdfuzz fuzz --seed 7")
     assert "KvmRun  ok 4  -EIO 1\n" in text
     assert "never executed: GuestVmovups, " in text
     assert text.splitlines()[-2:] == [
@@ -310,7 +340,7 @@ def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
 def test_findings_are_summed_up_worst_first() -> None:
     mild = replace(a_finding(), file=Path("x.xfd"))
     bad = replace(mild, violation=replace(mild.violation, severity="panic", site="elsewhere"))
-    assert printed(terminal.campaign, a_report(mild, bad), "").split("replay")[-1].splitlines()[2:5] == [
+    assert printed(campaign.terminal, a_report(mild, bad), "").split("replay")[-1].splitlines()[2:5] == [
         "severity  ops  bucket",
         "panic     7    permission-only-grows@elsewhere",
         "abi       7    permission-only-grows@guest",
@@ -319,9 +349,49 @@ def test_findings_are_summed_up_worst_first() -> None:
 
 def test_piped_text_is_plain_ascii() -> None:
     report = a_report(replace(a_finding(), file=Path("x.xfd")))
-    text = printed(terminal.campaign, report, "xfdfuzz fuzz")
+    text = printed(campaign.terminal, report, "xfdfuzz fuzz")
     assert text.isascii()
     assert "\x1b" not in text
+
+
+def test_a_difference_shows_both_sides_and_is_replayed_on_both() -> None:
+    both = Pair(resolve("v5.16"), resolve("v5.18"))
+    program = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n")
+    (difference,) = differences(program, both)
+    found = Discrepancy(difference, replace(program, results=("-EINVAL",)), both, file=Path("x.xfd"))
+    stats = Stats(examples=3, steps=40, seconds=2.0)
+    text = printed(report_differences.terminal, Report(tuple(both), Plan(7), stats, (found,), False), "xfdfuzz diff")
+    assert text.splitlines() == [
+        "",
+        "ReqXcompGuestPerm: gives -EINVAL | 0",
+        "  v5.16  -EINVAL",
+        "  v5.18  0",
+        "",
+        "  machine cpus=1",
+        "   1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = -EINVAL | 0",
+        "",
+        "  saved   x.xfd",
+        "  replay  xfdfuzz replay x.xfd --revision v5.16 --revision v5.18",
+        "",
+        "v5.16 | v5.18: 1 difference in 3 examples, 40 steps, 2.0 s; seed 7",
+        "repeat: xfdfuzz diff",
+    ]
+
+
+def test_a_list_of_patches_says_which_a_revision_has() -> None:
+    head, *rows = printed(listing.terminal, "patches", listing.KINDS["patches"](resolve("v5.17"))).splitlines()
+    assert head.split() == ["in", "commit", "version", "title"]
+    assert ("yes", "c6617c61e8fe", "v5.17") in [tuple(row.split()[:3]) for row in rows]
+    assert ("no", "b45f72177594", "v6.19") in [tuple(row.split()[:3]) for row in rows]
+    assert "in" not in listing.KINDS["patches"](None)[0]
+
+
+def test_a_list_of_invariants_ends_with_their_references() -> None:
+    load_once()
+    rows = [row for row in listing.KINDS["invariants"](None) if row["name"] == "xfd-err-clean-in-host"]
+    (text,) = printed(listing.terminal, "invariants", rows).splitlines()[1:]
+    assert text.split()[:2] == ["xfd-err-clean-in-host", "leak"]
+    assert text.endswith(" (INV-16, XFDERR)")
 
 
 class Terminal(io.StringIO):
@@ -337,17 +407,17 @@ def test_colours_on_a_terminal_unless_no_color(monkeypatch: pytest.MonkeyPatch, 
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
-    terminal.line(terminal.console(stream), ("bad", "red"))
+    line(console(stream), ("bad", "red"))
     assert ("\x1b[31m" in stream.getvalue()) is not no_color
 
 
 def test_lists_fit_80_columns_on_a_terminal_and_are_one_line_a_row_elsewhere() -> None:
     rows = [("a", "word " * 40), ("bb", "short")]
     wide = Console(file=Terminal(), width=80, force_terminal=True, no_color=True)
-    terminal.table(wide, ("name", "doc"), rows)
+    table(wide, ("name", "doc"), rows)
     assert isinstance(wide.file, io.StringIO)
     assert all(len(line) <= 80 + len("\x1b[1m\x1b[0m") for line in wide.file.getvalue().splitlines())
-    assert len(printed(terminal.table, ("name", "doc"), rows).splitlines()) == 3
+    assert len(printed(table, ("name", "doc"), rows).splitlines()) == 3
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------
@@ -357,7 +427,7 @@ def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.Mon
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    with Progress(terminal.console(stream), "amx-v1") as progress:
+    with Progress(console(stream), "amx-v1") as progress:
         for now[0] in (1.0, 4.9, 5.1, 6.0):
             progress.update(a_report().stats, [])
         progress.found(replace(a_finding(), file=Path("x.xfd")))
@@ -370,7 +440,7 @@ def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.Mon
 def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    with Progress(terminal.console(stream), "amx-v1") as progress:
+    with Progress(console(stream), "amx-v1") as progress:
         progress._next = 0
         progress.update(a_report().stats, [a_finding()])
     assert "3 examples" in stream.getvalue()
@@ -382,7 +452,7 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_of_a_campaign() -> None:
     stream = io.StringIO()
-    machine.write(machine.campaign(a_report(replace(a_finding(), file=Path("x.xfd")))), stream)
+    write(campaign.as_object(a_report(replace(a_finding(), file=Path("x.xfd")))), stream)
     assert stream.getvalue().count("\n") == 1
     value = json.loads(stream.getvalue())
     assert value["coverage"] == {"KvmRun": {"ok": 4, "-EIO": 1}}
@@ -411,7 +481,7 @@ def test_json_of_a_campaign() -> None:
 
 def test_json_of_a_replay() -> None:
     program = parse(PROGRAM)
-    value = machine.replay("x.xfd", [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
+    value = verdict.as_object("x.xfd", [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
     assert value["file"] == "x.xfd"
     assert value["verdicts"].keys() == {"amx-v1", "v7.3"}
     assert "no-realloc-on-enter" in value["verdicts"]["amx-v1"]["violations"]

@@ -21,7 +21,9 @@ from xfdfuzz.engines.search.plan import STEPS
 from xfdfuzz.engines.search.violations import ViolationCampaign
 from xfdfuzz.invariants.loading import load_once, loaded_files
 from xfdfuzz.invariants.vocabulary import INVARIANTS
-from xfdfuzz.report import findings, terminal
+from xfdfuzz.report import files
+from xfdfuzz.report.console import console, line
+from xfdfuzz.report.finding import explanation
 from xfdfuzz.revisions import Revision
 
 
@@ -78,11 +80,11 @@ def _minimal(found: Discovered, campaign: ViolationCampaign) -> Discovered:
 def _note(finding: Finding) -> str:
     """What the command line prints of the finding, and its text for who wants to keep it."""
     text = StringIO()
-    out = terminal.console(text)
-    terminal.finding(out, finding)
-    command = findings.replay_command(replace(finding, file=Path("FILE")), _invariant_files(finding))
-    terminal.line(out, f"  to replay it, save this as FILE and run: {command}\n")
-    terminal.line(out, findings.text(finding))
+    out = console(text)
+    explanation(out, finding)
+    command = files.replay_command(replace(finding, file=Path("FILE")), _invariant_files(finding))
+    line(out, f"  to replay it, save this as FILE and run: {command}\n")
+    line(out, files.text(finding))
     return text.getvalue()
 
 

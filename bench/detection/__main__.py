@@ -19,7 +19,7 @@ from xfdfuzz.cli.inputs import CORPUS, find_programs, read_program
 from xfdfuzz.engines import ENGINES
 from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.invariants.loading import load
-from xfdfuzz.report import machine, terminal
+from xfdfuzz.report.console import console, line, write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,12 +52,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measured(chosen: Sequence[Subject], effort: Effort, args: argparse.Namespace) -> int:
     """0 when every bug was found, 1 when one was not."""
-    err = terminal.console(sys.stderr)
+    err = console(sys.stderr)
 
     def on_row(row: Row) -> None:
-        terminal.line(err, table.progress(row))
+        line(err, table.progress(row))
         if args.format == "json":
-            machine.write(table.as_object(row), sys.stdout)
+            write(table.as_object(row), sys.stdout)
 
     # a process even for one: in this one Ctrl-C could be lost in Hypothesis (engines/processes/interrupt.py)
     with workers(min(args.workers, len(chosen))) as executor:
@@ -65,7 +65,7 @@ def _measured(chosen: Sequence[Subject], effort: Effort, args: argparse.Namespac
     if args.format == "markdown":
         sys.stdout.write(table.markdown(rows, effort))
     elif args.format == "rich":
-        table.terminal(terminal.console(sys.stdout), rows)
+        table.terminal(console(sys.stdout), rows)
     return 0 if all(row.seconds is not None for row in rows) else 1
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.detection.search import Effort, Row
-from xfdfuzz.report import markdown as md
-from xfdfuzz.report.terminal import line, table
+from xfdfuzz.report.console import line, markdown_table, table
 
 COLUMNS = ("bug", "kernel", "found", "median s", "slowest s", "examples", "with the fix", "violation")
 _HEADINGS = {
@@ -59,7 +58,7 @@ def markdown(rows: Sequence[Row], effort: Effort) -> str:
     for kind, heading in _HEADINGS.items():
         chosen = [_cells(row) for row in rows if row.subject.kind == kind]
         if chosen:
-            parts += [f"## {heading}", md.table(COLUMNS, chosen)]
+            parts += [f"## {heading}", markdown_table(COLUMNS, chosen)]
     return "\n\n".join(parts) + "\n"
 
 

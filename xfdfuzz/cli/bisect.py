@@ -23,8 +23,8 @@ def add(commands: Commands) -> None:
 def _bisect(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.compare.bisect import bisect, line_between
     from xfdfuzz.invariants.vocabulary import INVARIANTS
-    from xfdfuzz.report import bisect as report
-    from xfdfuzz.report import machine, terminal
+    from xfdfuzz.report import bisection
+    from xfdfuzz.report.console import console, write
 
     resolve_revisions([args.first, args.last], [], [])
     load_invariants(args.invariants)
@@ -33,9 +33,9 @@ def _bisect(args: argparse.Namespace) -> int:
     line = line_between(read_program(args.file), args.first, args.last)
     found = bisect(line, args.invariant)
     if args.format == "json":
-        machine.write(report.as_object(str(args.file), line, found), sys.stdout)
+        write(bisection.as_object(str(args.file), line, found), sys.stdout)
     else:
-        report.terminal(terminal.console(sys.stdout), line, found)
+        bisection.terminal(console(sys.stdout), line, found)
     if not found:
         what = ", ".join(sorted(line.ends[0].broken)) or "nothing"
         return complain(f"{args.file}: breaks the same on {line.first.label} and {line.last.label}: {what}", NOT_JUDGED)

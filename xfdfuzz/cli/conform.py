@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
 def _conform(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.conform.recording import BadRecording
     from xfdfuzz.engines.conform.score import Score
-    from xfdfuzz.report import conform as report
-    from xfdfuzz.report import machine, terminal
+    from xfdfuzz.report import conformance
+    from xfdfuzz.report.console import console, write
 
     load_invariants(args.invariants)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
@@ -49,9 +49,9 @@ def _conform(args: argparse.Namespace) -> int:
     counts = score.counts()
     if counts["compared"]:
         if args.format == "json":
-            machine.write(report.score(score), sys.stdout)
+            write(conformance.as_object(score), sys.stdout)
         else:
-            report.terminal(terminal.console(sys.stdout), score)
+            conformance.terminal(console(sys.stdout), score)
     elif code == CLEAN:
         code = complain("nothing was compared", NOT_JUDGED)
     return max(code, VIOLATION if counts["different"] or score.violations else CLEAN)
@@ -60,9 +60,9 @@ def _conform(args: argparse.Namespace) -> int:
 def _known(args: argparse.Namespace) -> Callable[[Revision], Collection[str]]:
     """What a revision is known to break: by the corpus, which is read when it is asked for, and by --known."""
     from xfdfuzz.engines.conform.known import known_violations
-    from xfdfuzz.report import terminal
+    from xfdfuzz.report.console import console
 
-    given, err = read_known(args.known), terminal.console(sys.stderr)
+    given, err = read_known(args.known), console(sys.stderr)
     corpus = cache(lambda: read_known([CORPUS]))
     return cache(lambda revision: known_violations(corpus(), revision) | known_buckets(given, revision, err))
 

@@ -28,35 +28,36 @@ def add(commands: Commands) -> None:
 
 def _diff(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.judge.lockstep import Pair
-    from xfdfuzz.report import differences, machine, terminal
+    from xfdfuzz.report import differences
+    from xfdfuzz.report.console import console, write
 
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
     load_invariants(args.invariants)
     pair = Pair(first, second)
-    saver: Saver[Discrepancy] = Saver(args.save, differences.save)
+    saver: Saver[Discrepancy] = Saver(args.save)
     both = [first.address, second.address]
     repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
     report = _search(args, pair, saver, repeat)
     if args.format == "json":
-        machine.write(differences.as_object(report), sys.stdout)
+        write(differences.as_object(report), sys.stdout)
     else:
-        differences.report(terminal.console(sys.stdout), report, repeat)
+        differences.terminal(console(sys.stdout), report, repeat)
     return judgement(report)
 
 
 def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> Report[Discrepancy]:
     """Search; every difference is saved before anything is said about it."""
     from xfdfuzz.engines.search.differences import diff
-    from xfdfuzz.report import terminal
+    from xfdfuzz.report.console import console, line
     from xfdfuzz.report.progress import Progress
 
-    err = terminal.console(sys.stderr)
+    err = console(sys.stderr)
     label = f"{pair.first.label} | {pair.second.label}"
-    terminal.line(err, f"{label}: seed {args.seed}; repeat: {repeat}")
+    line(err, f"{label}: seed {args.seed}; repeat: {repeat}")
     with Progress(err, label) as progress:
 
         def on_found(found: Discrepancy) -> None:
-            terminal.line(err, ("found ", "bold"), found.bucket, f", saved {saver.save(found).file}")
+            line(err, ("found ", "bold"), found.bucket, f", saved {saver.save(found).file}")
 
         report = diff(pair, plan(args), on_progress=progress.update, on_found=on_found)
     return replace(report, found=tuple(map(saver.save, report.found)))

@@ -56,16 +56,15 @@ def size(text: str) -> int:
 
 
 def _explore(args: argparse.Namespace) -> int:
-    from xfdfuzz.report import terminal
-    from xfdfuzz.report.findings import save
+    from xfdfuzz.report.console import console
 
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save, save)
+    saver: Saver[Finding] = Saver(args.save)
     known = read_known(args.known)
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
-    err = terminal.console(sys.stderr)
+    err = console(sys.stderr)
     code = CLEAN
     for search in searches:
         report = _run(args, search, known, saver, err)
@@ -138,17 +137,18 @@ def _run(
 
 def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     """Print the report, write what was asked for; the exit code."""
-    from xfdfuzz.report import exploration, machine, terminal
+    from xfdfuzz.report import exploration
+    from xfdfuzz.report.console import console, line, write
 
     if not report.exhausted:
         report = replace(report, file=_save_frontier(args.save, search, report))
     if args.format == "json":
-        machine.write(exploration.data(report), sys.stdout)
+        write(exploration.as_object(report), sys.stdout)
     else:
-        out = terminal.console(sys.stdout)
+        out = console(sys.stdout)
         exploration.terminal(out, report, args.invariants, args.coverage)
         if report.file:
-            terminal.line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
+            line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
     if args.graph:
         args.graph.write_text(exploration.graph(search, report), encoding="utf-8")
     for doubt in report.doubts:
@@ -158,7 +158,7 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
 
 def _save_frontier(directory: Path, search: Search, report: Exploration) -> Path | None:
     from xfdfuzz.engines.explore import frontier
-    from xfdfuzz.report.findings import save_bytes
+    from xfdfuzz.report.files import save_bytes
 
     name = f"{report.revision.label}-{report.scope.name}.frontier"
     try:

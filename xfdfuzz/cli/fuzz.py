@@ -32,22 +32,22 @@ def add(commands: Commands) -> None:
 
 
 def _fuzz(args: argparse.Namespace) -> int:
-    from xfdfuzz.report import machine, terminal
-    from xfdfuzz.report.findings import save
+    from xfdfuzz.report import campaign
+    from xfdfuzz.report.console import console, write
 
     # before the invariants, which may speak of a series from outside
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save, save)
+    saver: Saver[Finding] = Saver(args.save)
     known = read_known(args.known)
-    out, err = terminal.console(sys.stdout), terminal.console(sys.stderr)
+    out, err = console(sys.stdout), console(sys.stderr)
     code = CLEAN
     for revision in revisions:
         report = _campaign(args, revision, known, saver, err)
         if args.format == "json":
-            machine.write(machine.campaign(report), sys.stdout)
+            write(campaign.as_object(report), sys.stdout)
         else:
-            terminal.campaign(out, report, _repeat_command(args, revision), args.invariants)
+            campaign.terminal(out, report, _repeat_command(args, revision), args.invariants)
         code = max(code, judgement(report))
         if report.interrupted:
             break
@@ -59,10 +59,10 @@ def _campaign(
 ) -> Report[Finding]:
     """Fuzz one revision; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.search.violations import fuzz
-    from xfdfuzz.report import terminal
+    from xfdfuzz.report.console import line
     from xfdfuzz.report.progress import Progress
 
-    terminal.line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
+    line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
     buckets = known_buckets(known, revision, err)
     with Progress(err, revision.label) as progress:
         report = fuzz(
@@ -76,7 +76,7 @@ def _campaign(
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
-    from xfdfuzz.report.findings import revision_options
+    from xfdfuzz.report.files import revision_options
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]

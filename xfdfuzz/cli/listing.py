@@ -22,7 +22,8 @@ def add(commands: Commands) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from xfdfuzz.report import listing, machine, terminal
+    from xfdfuzz.report import listing
+    from xfdfuzz.report.console import console, write
     from xfdfuzz.revisions import load_entries
 
     load_entries()
@@ -30,8 +31,8 @@ def _list(args: argparse.Namespace) -> int:
     load_invariants(args.invariants)
     rows = listing.KINDS[args.kind](only)
     if args.format == "rich":
-        terminal.listing(terminal.console(sys.stdout), args.kind, rows)
+        listing.terminal(console(sys.stdout), args.kind, rows)
         return CLEAN
     for row in rows:
-        machine.write(row, sys.stdout)
+        write(listing.as_object(row), sys.stdout)
     return CLEAN

@@ -25,8 +25,8 @@ def add(commands: Commands) -> None:
 def _matrix(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.compare.matrix import IDLE, NOT_APPLICABLE, Row, matrix
     from xfdfuzz.engines.processes.workers import workers
-    from xfdfuzz.report import machine, terminal
     from xfdfuzz.report import matrix as report
+    from xfdfuzz.report.console import console, write
     from xfdfuzz.revisions import names
 
     revisions = resolve_revisions(args.revision or names(), args.apply, args.revert)
@@ -43,9 +43,9 @@ def _matrix(args: argparse.Namespace) -> int:
         for row in matrix(programs, revisions, executor):
             rows.append(row)
             if args.format == "json":
-                machine.write(report.json_row(row, labels), sys.stdout)
+                write(report.as_object(row, labels), sys.stdout)
     if args.format == "rich":
-        report.terminal(terminal.console(sys.stdout), rows, labels)
+        report.terminal(console(sys.stdout), rows, labels)
     elif args.format == "markdown":
         report.markdown(sys.stdout, rows, labels)
     idle = [row.file for row in rows if all(cell.state in (IDLE, NOT_APPLICABLE) for cell in row.cells)]

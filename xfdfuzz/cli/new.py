@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 
 def _new(args: argparse.Namespace) -> int:
-    from xfdfuzz.report import machine
+    from xfdfuzz.report.console import write
 
     load_invariants(args.invariants)
     if not _NAME.fullmatch(args.name) or keyword.iskeyword(args.name):
@@ -43,7 +43,7 @@ def _new(args: argparse.Namespace) -> int:
     words |= {"base": _base(args)} if args.kind == "revision" else _check_invariant(args)
     _write({file: f"{args.kind}.py.template", test: f"test_{args.kind}.py.template"}, words)
     if args.format == "json":
-        machine.write({"file": str(file), "test": str(test)}, sys.stdout)
+        write({"file": str(file), "test": str(test)}, sys.stdout)
     else:
         print(f"wrote {file} and {test}\nnow: python -m pytest {test}")
         print(*_next(args.kind, file, words), sep="\n")

@@ -25,6 +25,9 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "replay", _replay, "run programs and hold them against what they expect")
     command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd below DIR")
     add_revisions(command, "default: those that the program's expect: lines name, else amx-v1")
+    command.add_argument(
+        "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
+    )
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -44,29 +47,31 @@ def _replay(args: argparse.Namespace) -> int:
 
 def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
     from xfdfuzz.engines.judge.verdict import judge
-    from xfdfuzz.report import machine
+    from xfdfuzz.report import verdict
+    from xfdfuzz.report.console import write
 
     program = read_program(file)
     patched = bool(args.apply or args.revert)
     verdicts = [judge(program, r, expectations=not patched) for r in _revisions_for(program, file, args)]
     if args.format == "json":
-        machine.write(machine.replay(str(file), verdicts), sys.stdout)
+        write(verdict.as_object(str(file), verdicts, args.sources), sys.stdout)
     else:
-        _print_verdicts(file, program, verdicts, few, every=bool(args.revision))
-    idle = [verdict.revision.label for verdict in verdicts if not verdict.happened]
+        _print_verdicts(args, file, program, verdicts, few)
+    idle = [one.revision.label for one in verdicts if not one.happened]
     if idle:
         return complain(f"{file}: nothing was executed on {', '.join(idle)}", NOT_JUDGED)
-    return CLEAN if all(verdict.ok for verdict in verdicts) else VIOLATION
+    return CLEAN if all(one.ok for one in verdicts) else VIOLATION
 
 
-def _print_verdicts(file: Path, program: Program, verdicts: list[Verdict], few: bool, every: bool) -> None:
-    """Full traces of failures and, of few files, of the first revision or of ``every`` one that was asked for."""
-    from xfdfuzz.report import terminal
+def _print_verdicts(args: argparse.Namespace, file: Path, program: Program, verdicts: list[Verdict], few: bool) -> None:
+    """Full traces of failures and, of few files, of the first revision or of every one that was asked for."""
+    from xfdfuzz.report import verdict
+    from xfdfuzz.report.console import console
 
-    out = terminal.console(sys.stdout)
-    for nr, verdict in enumerate(verdicts):
-        traced = not verdict.ok or (few and (every or nr == 0))
-        terminal.verdict(out, str(file), program, verdict, traced)
+    out = console(sys.stdout)
+    for nr, one in enumerate(verdicts):
+        traced = not one.ok or (few and (bool(args.revision) or nr == 0))
+        verdict.terminal(out, str(file), program, one, traced, args.sources)
 
 
 def _revisions_for(program: Program, file: Path, args: argparse.Namespace) -> list[Revision]:

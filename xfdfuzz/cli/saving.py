@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -22,11 +21,10 @@ class Saver(Generic[F]):
     Raises BadInput at once where nothing can be saved.
     """
 
-    def __init__(self, directory: Path, save: Callable[[F, Path], Path]) -> None:
-        from xfdfuzz.report.findings import check_directory
+    def __init__(self, directory: Path) -> None:
+        from xfdfuzz.report.files import check_directory
 
         self._directory = directory
-        self._save = save
         self._saved: dict[F, F] = {}
         self._told = False
         try:
@@ -41,8 +39,10 @@ class Saver(Generic[F]):
         return self._saved[found]
 
     def _written(self, found: F) -> F:
+        from xfdfuzz.report.files import save
+
         try:
-            return replace(found, file=self._save(found, self._directory))
+            return replace(found, file=save(found, self._directory))
         except OSError as error:
             if not self._told:
                 complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)

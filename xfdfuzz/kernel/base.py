@@ -48,6 +48,11 @@ def phase_of(function: str) -> Callable[[_M], _M]:
     return mark
 
 
+def kernel_name(method: str) -> str:
+    """What call traces call a method: the kernel function that it is, or is a part of."""
+    return PHASES.get(method) or (f"_{method}" if method.startswith("_") else method)
+
+
 class KernelBase:
     """The ground that the FPU core and KVM stand on."""
 
@@ -76,11 +81,13 @@ class KernelBase:
         """The system, as its bytes: what :meth:`load` takes."""
         return bytes(self._memory)
 
+    @seam
     def load(self, state: bytes) -> None:
         """Let the system be in that state."""
         self._memory[:] = state
         self.on_cpu(0)
 
+    @seam
     def on_cpu(self, cpu: int) -> None:
         """Execute on ``cpu`` from here on: what smp_processor_id(), this_cpu_ptr() and `current` refer to."""
         self.cpu = cpu
@@ -89,6 +96,7 @@ class KernelBase:
         self.current_nr = this_cpu.current
         self.current = self.tasks[self.current_nr]
 
+    @seam
     def set_current(self, task: int) -> None:
         """`current`, on this CPU."""
         self.this_cpu.current = task
@@ -107,7 +115,7 @@ class KernelBase:
         names: list[str] = []
         while frame is not None and frame.f_locals.get("self") is self:
             method = frame.f_code.co_name
-            name = PHASES.get(method) or (f"_{method}" if method.startswith("_") else method)
+            name = kernel_name(method)
             # super().f() of a patch shows as f twice; the kernel has it once
             if method not in SEAMS and (not names or names[-1] != name):
                 names.append(name)
@@ -134,14 +142,14 @@ class KernelBase:
     # -- MSRs ----------------------------------------------------------------------------------------------------
 
     def wrmsrl(self, index: int, value: int) -> None:
-        """wrmsrl(); an unchecked MSR access error is a WARN."""
+        """wrmsrl(); an unchecked MSR access error is a WARN (asm/msr.h)."""
         try:
             arch.wrmsr(self.regs, self.machine, index, value)
         except arch.GeneralProtection:
             self.report(WARN)
 
     def rdmsrl(self, index: int) -> int:
-        """rdmsrl(); an unchecked MSR access error is a WARN and reads 0."""
+        """rdmsrl(); an unchecked MSR access error is a WARN and reads 0 (asm/msr.h)."""
         try:
             return arch.rdmsr(self.regs, self.machine, index)
         except arch.GeneralProtection:

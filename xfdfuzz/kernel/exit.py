@@ -33,7 +33,7 @@ class Exit(Signals):
         self.fpu_drop()
 
     def put_task_struct(self, nr: int) -> None:
-        """The last reference goes: free what was allocated for it (arch_release_task_struct(), fpstate_free()).
+        """The last reference goes: free what was allocated for it (kernel/fork.c, arch_release_task_struct()).
 
         fpu_fpregs_owner_ctx may go on pointing to it, as in the kernel.
         """

@@ -27,11 +27,11 @@ class Locking(KernelBase):
         self._fpregs_lock_offset = PREEMPT_OFFSET if self.config.rt else SOFTIRQ_DISABLE_OFFSET
 
     def preempt_disable(self) -> None:
-        """No context switch on this CPU from here on."""
+        """No context switch on this CPU from here on (include/linux/preempt.h)."""
         self.this_cpu.preempt_count += PREEMPT_OFFSET
 
     def preempt_enable(self) -> None:
-        """Undo preempt_disable()."""
+        """Undo preempt_disable() (include/linux/preempt.h)."""
         self.this_cpu.preempt_count -= PREEMPT_OFFSET
 
     def fpregs_lock(self) -> None:
@@ -40,12 +40,12 @@ class Locking(KernelBase):
         self.this_cpu.preempt_count += self._fpregs_lock_offset
 
     def fpregs_unlock(self) -> None:
-        """Undo fpregs_lock()."""
+        """Undo fpregs_lock() (asm/fpu/api.h)."""
         self.this_cpu.preempt_count -= self._fpregs_lock_offset
 
     @phase_of("rt_spin_lock")
     def spin_lock_irq(self) -> None:
-        """spin_lock_irq(&current->sighand->siglock), with PREEMPT_RT a sleeping lock.
+        """spin_lock_irq(&current->sighand->siglock), with PREEMPT_RT a sleeping lock (kernel/locking/spinlock_rt.c).
 
         The latter leaves preemption alone, but takes rcu_read_lock(), under which only such locks may be taken.
         """
@@ -56,14 +56,14 @@ class Locking(KernelBase):
         self.current.rcu_read_lock_nesting += 1
 
     def spin_unlock_irq(self) -> None:
-        """Undo spin_lock_irq()."""
+        """Undo spin_lock_irq() (include/linux/spinlock_rt.h)."""
         if self.config.rt:
             self.current.rcu_read_lock_nesting -= 1
         else:
             self.preempt_enable()
 
     def in_interrupt(self) -> bool:
-        """Bottom halves are disabled; neither interrupts nor softirqs sleep or allocate in the model."""
+        """Bottom halves are disabled; in the model interrupts neither sleep nor allocate (include/linux/preempt.h)."""
         return bool(self.this_cpu.preempt_count & SOFTIRQ_MASK)
 
     @seam

@@ -25,7 +25,7 @@ class Power(Exec):
             self.schedule(USER_TASKS + nr)
 
     def cpu_up(self, nr: int) -> None:
-        """It comes back by INIT, which leaves registers alone (native_cpu_up(), start_secondary()).
+        """native_cpu_up(): it comes back by INIT, which leaves registers alone (arch/x86/kernel/smpboot.c).
 
         "The FPU context is blank, nobody can own it": smpboot.c.
         """
@@ -96,4 +96,4 @@ class Power(Exec):
     # -- idle ----------------------------------------------------------------------------------------------------
 
     def intel_idle(self) -> None:
-        """The idle task enters a deep idle state; nothing is done to registers until f17b168734c0 (6.0)."""
+        """Enter a deep idle state; registers are left alone until f17b168734c0 (6.0; drivers/idle/intel_idle.c)."""

@@ -28,7 +28,7 @@ class Process(GuestFpu):
         """Called after the switch, with next as current."""
 
     def schedule(self, nr: int) -> None:
-        """Switch this CPU to task ``nr``, with preemption disabled (context_switch(), __switch_to())."""
+        """Switch this CPU to task ``nr``, with preemption disabled (kernel/sched/core.c, context_switch())."""
         prev = self.current
         prev.user_mode = 0
         self.preempt_disable()

@@ -1,4 +1,4 @@
-"""Signals: delivery in its preemptible halves, and rt_sigreturn (arch/x86/kernel/{signal,signal_64}.c, v5.16).
+"""Signals: delivery in its preemptible halves, and rt_sigreturn (arch/x86/kernel/signal.c, v5.16).
 
 At most one signal is handled at a time; a handler runs with all others blocked.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.event import OOPS, USE_AFTER_FREE
 from xfdfuzz.kernel.locking import Locking
 from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate
@@ -39,6 +40,7 @@ class Vmalloc(Locking):
                 return nr
         return NULL
 
+    @seam
     def fpstate_pointers(self) -> set[int]:
         """Every fpstate that something points to."""
         fpus = [task.fpu for task in self.tasks if task.exists]

@@ -13,11 +13,11 @@ from xfdfuzz.engines.explore.exploration import Exploration, Lasso
 from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import machine
-from xfdfuzz.report.terminal import finding, line, prose, table
+from xfdfuzz.report import finding
+from xfdfuzz.report.console import line, prose, table
 
 
-def data(report: Exploration) -> dict[str, Any]:
+def as_object(report: Exploration) -> dict[str, Any]:
     """One object; the keys are documented in docs/cli.md."""
     return {
         "revision": report.revision.label,
@@ -32,7 +32,7 @@ def data(report: Exploration) -> dict[str, Any]:
         "invariants": [inv.name for inv in report.checked],
         "not_checked": [inv.name for inv in report.left_out],
         "known": report.known,
-        "findings": [machine.finding(found) for found in report.findings],
+        "findings": [finding.as_object(found) for found in report.findings],
         "lassos": [_lasso(lasso) for lasso in report.lassos],
         "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
         "doubts": list(report.doubts),
@@ -52,13 +52,13 @@ def progress(search: Search) -> str:
 
 def _lasso(lasso: Lasso) -> dict[str, Any]:
     stem = len(lasso.finding.program.ops) - len(lasso.loop)
-    return {**machine.finding(lasso.finding), "stem": stem, "loop": len(lasso.loop)}
+    return {**finding.as_object(lasso.finding), "stem": stem, "loop": len(lasso.loop)}
 
 
 def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool) -> None:
     """Findings, cycles, with ``with_coverage`` what each op came to, and a statement that can be quoted."""
     for found in report.findings:
-        finding(out, found, invariants)
+        finding.terminal(out, found, invariants)
     for lasso in report.lassos:
         _show_lasso(out, lasso)
     if with_coverage:

@@ -1,17 +1,21 @@
-"""What there is: revisions, patches, ops, invariants and scopes, as rows that the terminal and JSON share."""
+"""What there is: lists of revisions, patches, ops, invariants and scopes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
 
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
+from xfdfuzz.report.console import table
 from xfdfuzz.revisions import Revision, in_order, names, resolve
 from xfdfuzz.strategies.scopes import SCOPES
 
-#: A row: column -> text, or several texts.
+#: A row of a list: column -> text, or several texts.
 Row = dict[str, str | list[str]]
 
 
@@ -84,13 +88,6 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
 }
 
 
-def cell(row: Row, column: str) -> str:
-    """What the terminal shows of a column; the references stand behind the text of an invariant."""
-    text = str(row[column])
-    references = row.get("references")
-    return f"{text} ({', '.join(references)})" if column == "doc" and references else text
-
-
 #: The columns that the terminal shows; the last one takes the room that is left.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "revisions": ("name", "title"),
@@ -99,3 +96,21 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "invariants": ("name", "severity", "doc"),
     "scopes": ("name", "summary"),
 }
+
+
+def terminal(out: Console, kind: str, rows: Sequence[Row]) -> None:
+    """The columns that fit a terminal."""
+    columns = [column for column in COLUMNS[kind] if rows and column in rows[0]]
+    table(out, columns, [tuple(_cell(row, column) for column in columns) for row in rows])
+
+
+def _cell(row: Row, column: str) -> str:
+    """What is shown of a column; the references stand behind the text of an invariant."""
+    text = str(row[column])
+    references = row.get("references")
+    return f"{text} ({', '.join(references)})" if column == "doc" and references else text
+
+
+def as_object(row: Row) -> dict[str, Any]:
+    """One row with all its columns."""
+    return dict(row)

@@ -1,4 +1,4 @@
-"""A matrix of programs and revisions, for a terminal and as Markdown.
+"""A matrix of programs and revisions.
 
 Of one program a row is a revision; of several a row is a program, and letters stand for the invariants.
 """
@@ -11,8 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from xfdfuzz.engines.compare.matrix import CLEAN, IDLE, NOT_APPLICABLE, PANICS, VIOLATES, Cell, Row
-from xfdfuzz.report import markdown as md
-from xfdfuzz.report.terminal import line
+from xfdfuzz.report.console import line, markdown_table
 
 #: A clean cell of which some ops could not happen.
 PARTLY = "partly"
@@ -109,14 +108,14 @@ def _blocks(widths: Sequence[int], wide: int | None) -> Iterator[list[int]]:
 def markdown(out: TextIO, rows: Sequence[Row], revisions: Sequence[str]) -> None:
     """A table, and a list of what the signs mean."""
     grid = Grid(rows, revisions)
-    print(md.table(grid.header, [[text for text, _ in row] for row in grid.rows]), file=out)
+    print(markdown_table(grid.header, [[text for text, _ in row] for row in grid.rows]), file=out)
     if grid.legend:
         print(file=out)
     for sign, meaning in grid.legend:
         print(f"* `{sign}` {meaning}", file=out)
 
 
-def json_row(row: Row, revisions: Sequence[str]) -> dict[str, Any]:
+def as_object(row: Row, revisions: Sequence[str]) -> dict[str, Any]:
     """One program as an object."""
     verdicts = {
         label: {

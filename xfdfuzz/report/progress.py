@@ -12,7 +12,7 @@ from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.report import terminal
+from xfdfuzz.report.console import SEVERITY, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
 _TERMINAL, _ELSEWHERE = 0.25, 5.0
@@ -62,7 +62,8 @@ class Progress:
         """Say at once what was found and where it is safe."""
         where = f"saved {finding.file}" if finding.file else "not saved"
         violation = finding.violation
-        terminal.line(self._out, ("found ", "bold"), violation.bucket, " ", terminal.severity(violation), f", {where}")
+        severity = (violation.severity, SEVERITY[violation.severity])
+        line(self._out, ("found ", "bold"), violation.bucket, " ", severity, f", {where}")
 
 
 def summary(stats: Stats, findings: int) -> str:

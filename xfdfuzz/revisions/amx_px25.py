@@ -23,7 +23,6 @@ class AmxPx25(AmxV6):
         """guest_fpu.xfd, for kvm_get_msr_common() (x86.c, patch 2)."""
         return gfpu.xfd
 
-    @phase_of("kvm_set_msr_common")
     def fpu_update_guest_xfd(self, guest_fpu: FpuGuest, xfd: int) -> None:
         """Gone: kvm_set_msr_common() writes guest_fpu.xfd and nothing else (x86.c, patch 2)."""
         guest_fpu.xfd = xfd

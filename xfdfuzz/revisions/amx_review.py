@@ -107,12 +107,12 @@ class AmxReviewC(AmxReviewA):
         return self.fpu_guest_alloc_xfeatures(guest_fpu, xcr0 & ~self.deref(guest_fpu.fpstate).xfd)
 
     def fpu_guest_alloc_xfeatures(self, guest_fpu: FpuGuest, xfeatures: int) -> int:
-        """The review: "This function just calls xfd_enable_feature", for what has no room yet."""
+        """The review: "This function just calls xfd_enable_feature", for what has no room (INFERRED: fpu/core.c)."""
         missing = xfeatures & self.XFEATURE_MASK_USER_DYNAMIC & ~guest_fpu.xfeatures
         return self._xfd_enable_feature(missing, guest_fpu) if missing else 0
 
     def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
-        """The write may come from an ioctl, with the guest not loaded: as merged, not as in amx-v1."""
+        """The write may come from an ioctl, with the guest not loaded: as merged, not as in amx-v1 (c270ce393dfd)."""
         return AmxSeries.fpstate_realloc_guest(self, xfeatures, ksize, usize, guest_fpu)
 
     def kvm_check_guest_realloc_fpstate(self, vcpu: Vcpu, xfd: int) -> bool:

@@ -136,11 +136,11 @@ class AmxSeries(Kernel):
         return self.host_xcr0 & (self.KVM_SUPPORTED_XCR0 | xf.MASK_XTILE | xf.MASK_DYN2)
 
     def kvm_cpu_cap_has_xfd(self) -> bool:
-        """F(XFD) (cpuid.c)."""
+        """kvm_set_cpu_caps(): F(XFD) (cpuid.c, 690a757d610e)."""
         return self.machine.has_xfd
 
     def kvm_cpu_cap_has_amx(self) -> bool:
-        """F(AMX_TILE) (cpuid.c, 690a757d610e)."""
+        """kvm_set_cpu_caps(): F(AMX_TILE) (cpuid.c, 690a757d610e)."""
         return self.host_xcr0 & xf.MASK_XTILE == xf.MASK_XTILE
 
     def kvm_set_xcr_tail(self, vcpu: Vcpu, xcr0: int) -> int:

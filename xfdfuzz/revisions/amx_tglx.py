@@ -22,15 +22,15 @@ class AmxTglx(AmxReviewC):
     # -- FPU core ------------------------------------------------------------------------------------------------
 
     def fpu_update_guest_xcr0(self, guest_fpu: FpuGuest, xcr0: int) -> int:
-        """XCR0 with the current XFD (fpu/api.h, patch 5)."""
+        """XCR0 with the current XFD (fpu/api.h, 20211214024948.048572883@linutronix.de)."""
         return self._fpu_update_guest_features(guest_fpu, xcr0, self.deref(guest_fpu.fpstate).xfd)
 
     def fpu_update_guest_xfd(self, guest_fpu: FpuGuest, xcr0: int, xfd: int) -> int:
-        """XFD with the current XCR0 (fpu/api.h, patch 5)."""
+        """XFD with the current XCR0 (fpu/api.h, 20211214024948.048572883@linutronix.de)."""
         return self._fpu_update_guest_features(guest_fpu, xcr0, xfd)
 
     def _fpu_update_guest_features(self, guest_fpu: FpuGuest, xcr0: int, xfd: int) -> int:
-        """__fpu_update_guest_features(): EPERM, ENOTSUPP, then write XFD or grow, not both (fpu/core.c, patch 5)."""
+        """EPERM, ENOTSUPP, then write XFD or grow, not both (fpu/core.c, 20211214024948.048572883@linutronix.de)."""
         if xcr0 & ~guest_fpu.perm:
             return -EPERM
         if xfd & ~(self.XFEATURE_MASK_USER_DYNAMIC & self.fpu_user_cfg.max_features):
@@ -48,7 +48,8 @@ class AmxTglx(AmxReviewC):
 
     @phase_of("fpstate_realloc")
     def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
-        """The new fpstate takes after *current's*, be it the guest's or not (fpu/xstate.c, patch 4)."""
+        """The new fpstate takes after *current's*, be it the guest's or not (fpu/xstate.c,
+        20211214024947.991506193@linutronix.de)."""
         fpu = self.current.fpu
         curfps = self.deref(fpu.fpstate)
         new = self.fpstate_realloc_new(ksize, usize)
@@ -79,9 +80,9 @@ class AmxTglx(AmxReviewC):
     # -- KVM (INFERRED) --------------------------------------------------------------------------------------------
 
     def kvm_set_xfd(self, vcpu: Vcpu, data: int, host_initiated: bool) -> int:
-        """An error fails the ioctl or is a #GP; the FPU core has written XFD."""
+        """An error fails the ioctl or is a #GP; the FPU core has written XFD (INFERRED)."""
         return 1 if self.fpu_update_guest_xfd(vcpu.arch.guest_fpu, vcpu.arch.xcr0, data) < 0 else 0
 
     def fpu_guest_alloc_xcr0(self, guest_fpu: FpuGuest, xcr0: int) -> int:
-        """XCR0 may change only if fpu_update_guest_xcr0() succeeds (patch 5)."""
+        """XCR0 may change only if fpu_update_guest_xcr0() succeeds (INFERRED)."""
         return self.fpu_update_guest_xcr0(guest_fpu, xcr0)

@@ -49,7 +49,7 @@ class AmxV1(UninitialisedResult):
         return ret
 
     def fpu_guest_realloc_fpstate(self, guest_fpu: FpuGuest, enter_guest: bool) -> int:
-        """A request is served on the way from guest to host mode only (patch 06)."""
+        """A request is served on the way from guest to host mode only (fpu/core.c, patch 06)."""
         if self.warn_on(enter_guest):
             guest_fpu.realloc_request = 0
             return -EUNATCH

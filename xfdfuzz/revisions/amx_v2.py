@@ -36,12 +36,12 @@ class AmxV2(UninitialisedResult, AmxV3):
 
     @phase_of("vmx_set_msr")
     def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
-        """Not changed by this posting."""
+        """Not changed by this posting (vmx.c, v5.16)."""
         return Kernel.kvm_x86_set_msr(self, vcpu, index, data, host_initiated)
 
     @phase_of("vmx_vcpu_after_set_cpuid")
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
-        """Not changed by this posting."""
+        """Not changed by this posting (vmx.c, v5.16)."""
         Kernel.kvm_x86_vcpu_after_set_cpuid(self, vcpu)
 
     def vmx_update_exception_bitmap(self, vcpu: Vcpu) -> None:

@@ -40,5 +40,5 @@ class AmxV3(AmxV4):
         return 0
 
     def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
-        """4096 bytes, however large the image is: EINVAL came with amx-v4."""
+        """4096 bytes, however large the image is: EINVAL came with amx-v4 (x86.c, v5.16)."""
         return Kernel.kvm_vcpu_ioctl_x86_get_xsave(self, vcpu)

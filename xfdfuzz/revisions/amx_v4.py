@@ -6,7 +6,7 @@ Source: 20211229131328.12283-1-yang.zhong@intel.com (patch n of the series is ..
 from __future__ import annotations
 
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.base import phase_of
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import ENXIO
 from xfdfuzz.kernel.event import NULL_DEREF
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
@@ -74,6 +74,7 @@ class AmxV4(AmxV6):
             self.die(NULL_DEREF)
         return self.xsave2_size(self.vcpus[vcpu - 1])
 
+    @seam
     def xsave2_size(self, vcpu: Vcpu) -> int:
         """At least struct kvm_xsave (x86.c, patch 18)."""
         return max(KVM_XSAVE_SIZE, vcpu.arch.guest_fpu.uabi_size)

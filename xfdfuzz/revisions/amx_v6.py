@@ -102,7 +102,7 @@ class AmxV6(AmxSeries):
         return 0
 
     def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
-        """User space may always read both (x86.c)."""
+        """User space may always read both (x86.c, 820a6ee944e7 and 548e83650a51)."""
         if not host_initiated and not self.guest_cpuid_has_xfd(vcpu):
             return 1, 0
         gfpu = vcpu.arch.guest_fpu
@@ -139,7 +139,7 @@ class AmxV6(AmxSeries):
             vcpu.arch.guest_fpu.xfd_err = self.rdmsrl(MSR_IA32_XFD_ERR)
 
     def is_xfd_nm_fault(self, vcpu: Vcpu) -> bool:
-        """Whether XFD can be the cause: not zero (vmx.c)."""
+        """Whether XFD can be the cause: not zero (vmx.c, handle_nm_fault_irqoff(), ec5be88ab29f)."""
         return bool(self.deref(vcpu.arch.guest_fpu.fpstate).xfd)
 
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:

@@ -120,7 +120,7 @@ class FpuCore(FpuInit):
             self.fxsave(fpstate)
 
     def fxsave(self, fpstate: Fpstate) -> None:
-        """FXSAVE: x87 and SSE, no header."""
+        """FXSAVE: x87 and SSE, no header (fpu/legacy.h)."""
         for i in (xf.X87, xf.SSE):
             fpstate.regs.data[i] = self.regs.data[i]
         if fpstate.alloc_size < FXSAVE_SIZE:
@@ -178,7 +178,7 @@ class FpuCore(FpuInit):
         self.warn_on(not self.fpregs_state_valid(self.current.fpu, self.current_nr))
 
     def kernel_fpu_begin(self) -> None:
-        """The kernel wants the registers for itself, until kernel_fpu_end() (fpu/core.c, kernel_fpu_begin_mask()).
+        """kernel_fpu_begin_mask(): the kernel wants the registers for itself, until kernel_fpu_end() (fpu/core.c).
 
         Since d02198550423 (6.15) it is fpregs_lock(), where interrupts are on, that disables preemption.
         """
@@ -229,7 +229,7 @@ class FpuCore(FpuInit):
             self.spin_unlock_irq()
 
     def fpu_drop(self) -> None:
-        """fpu__drop() of current: the registers are nobody's (fpu/core.c, fpregs_deactivate())."""
+        """fpu__drop(): the registers of current are nobody's (fpu/core.c, fpregs_deactivate())."""
         self.preempt_disable()
         self.cpu_invalidate_fpregs_state()
         self.preempt_enable()

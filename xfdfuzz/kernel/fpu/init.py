@@ -109,6 +109,7 @@ class FpuInit(Vmalloc):
 
     # -- the booted system -----------------------------------------------------------------------------------------
 
+    @seam
     def boot(self) -> None:
         """Reset the system to what a booted machine looks like (task and CPU set-up; DERIVED).
 
@@ -140,6 +141,7 @@ class FpuInit(Vmalloc):
         """init_fpstate's xfeatures and size, in bytes: all, until a401f45e3875 (6.1)."""
         return self.fpu_kernel_cfg.max_features, self.fpu_kernel_cfg.max_size
 
+    @seam
     def boot_task(self, nr: int) -> None:
         """A new task with its own process, its embedded fpstate in the initial state and nothing in registers."""
         task = self.tasks[nr]
@@ -158,6 +160,7 @@ class FpuInit(Vmalloc):
         self.fpstate_reset(nr)
         self.fpstate_init_user(fpstate)
 
+    @seam
     def _boot_cloned(self, nr: int) -> None:
         """Its image is its parent's, as fpu_clone() saves it: XSAVES takes PKRU along, which is never initial then."""
         if self.ospke:

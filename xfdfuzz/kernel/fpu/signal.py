@@ -1,4 +1,4 @@
-"""The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c and core.c, v5.16).
+"""The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c, v5.16).
 
 User memory is taken to be there: what d877550eaf2d cured, a retry for ever on a page that is not, is left out.
 """
@@ -76,7 +76,7 @@ class FpuSignal(Xstate):
         """What happens to PKRU in the image that XSAVE wrote with ``mask``: nothing, until 70044df250d0 (6.12)."""
 
     def xfeatures_need_sigframe_write(self) -> int:
-        """What XGETBV(1) says to be in use, and all but tiles (include/asm/fpu/xcr.h).
+        """What XGETBV(1) says to be in use, and all but tiles (fpu/xstate.h, xfeatures_in_use()).
 
         XFEATURE_MASK_SIGFRAME_INITOPT is XFEATURE_MASK_XTILE; the synthetic component is taken to be like it.
         """
@@ -184,7 +184,7 @@ class FpuSignal(Xstate):
         return loaded
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
-        """FXRSTOR; a bad MXCSR makes it fault."""
+        """FXRSTOR; a bad MXCSR makes it fault (fpu/legacy.h)."""
         if frame.area.mxcsr:
             return False
         for i in (xf.X87, xf.SSE):

@@ -280,7 +280,7 @@ class Xstate(FpuCore):
         return 0
 
     def xfeatures_mask_supervisor_all(self) -> int:
-        """XFEATURE_MASK_SUPERVISOR_ALL."""
+        """XFEATURE_MASK_SUPERVISOR_ALL (include/asm/fpu/xstate.h)."""
         return self.machine.supervisor_xfeatures
 
     @seam

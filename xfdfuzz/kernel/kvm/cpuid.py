@@ -62,11 +62,11 @@ class KvmCpuid(KvmMain):
         return 0
 
     def kvm_cpu_cap_has_xfd(self) -> bool:
-        """kvm_cpu_cap_has(X86_FEATURE_XFD)."""
+        """kvm_cpu_cap_has(X86_FEATURE_XFD) (cpuid.h)."""
         return False
 
     def kvm_cpu_cap_has_amx(self) -> bool:
-        """kvm_cpu_cap_has(X86_FEATURE_AMX_TILE)."""
+        """kvm_cpu_cap_has(X86_FEATURE_AMX_TILE) (cpuid.h)."""
         return False
 
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
@@ -108,7 +108,7 @@ class KvmCpuid(KvmMain):
         vcpu.arch.cpuid_freed = 0
 
     def guest_cpuid_has_xfd(self, vcpu: Vcpu) -> bool:
-        """guest_cpuid_has(vcpu, X86_FEATURE_XFD)."""
+        """guest_cpuid_has(vcpu, X86_FEATURE_XFD) (cpuid.h)."""
         self.deref_cpuid_entries(vcpu)
         return bool(vcpu.arch.cpuid_xfd)
 
@@ -194,7 +194,7 @@ class KvmCpuid(KvmMain):
         return 0
 
     def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
-        """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK)."""
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK) (cpuid.h)."""
         return bool(vcpu.arch.guest_supported_xss & xf.MASK_CET_USER)
 
     @seam

@@ -121,7 +121,7 @@ class KvmMain(Power):
         return 0
 
     def kvm_get_vcpu_by_id(self, vm_nr: int, vcpu_id: int) -> bool:
-        """Whether the VM has a vCPU of that id."""
+        """Whether the VM has a vCPU of that id (include/linux/kvm_host.h)."""
         return any(vcpu.exists and vcpu.vm == vm_nr and vcpu.id == vcpu_id for vcpu in self.vcpus)
 
     @seam

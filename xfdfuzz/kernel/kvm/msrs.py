@@ -120,7 +120,7 @@ class KvmMsrs(KvmXsave):
         return 0, data
 
     def kvm_access_xstate_msr(self, vcpu: Vcpu) -> None:
-        """kvm_fpu_get(): the registers are current's until kvm_fpu_put(); the MSR is accessed in hardware (x86.c)."""
+        """From kvm_fpu_get() to kvm_fpu_put() the registers are current's; the MSR is accessed in hardware (x86.c)."""
         self.fpregs_lock()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:

@@ -240,7 +240,7 @@ class KvmX86(KvmMsrs):
     # -- MP state ------------------------------------------------------------------------------------------------
 
     def kvm_mpx_supported(self) -> bool:
-        """cpuid.h."""
+        """(x86.h)."""
         return self.supported_xcr0 & xf.MASK_MPX == xf.MASK_MPX
 
     def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:

@@ -36,13 +36,13 @@ class KvmXsave(KvmCpuid):
     # -- the copies --------------------------------------------------------------------------------------------------
 
     def copy_to_user(self, user: UserBuffer, size: int) -> bool:
-        """copy_to_user(): whether memory ended before ``size`` bytes were copied."""
+        """Whether memory ended before ``size`` bytes were copied (include/linux/uaccess.h)."""
         self.might_fault()
         self.report(USER_COPY, size)
         return user.guarded and user.overrun_by(size)
 
     def memdup_user(self, user: UserBuffer, size: int) -> int:
-        """memdup_user(): 0 or EFAULT."""
+        """0 or EFAULT (mm/util.c)."""
         self.might_fault()
         self.report(USER_COPY, size)
         return -EFAULT if user.guarded and user.overrun_by(size) else 0

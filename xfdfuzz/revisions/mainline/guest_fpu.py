@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fpu.guest import GuestFpu
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
@@ -69,10 +70,12 @@ class GuestDefault(AmxSeries):
     With 7bc4ed75f2d6, which computes them, and 7c2c89364d92, which gives them to guest_perm.
     """
 
+    @seam
     def guest_default_features(self) -> int:
         """guest_default_cfg.features (fpu/xstate.c)."""
         return self.fpu_kernel_cfg.max_features & ~self.XFEATURE_MASK_USER_DYNAMIC
 
+    @seam
     def guest_default_size(self) -> int:
         """guest_default_cfg.size, in bytes (fpu/xstate.c)."""
         if not self.use_xsave:

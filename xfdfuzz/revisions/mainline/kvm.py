@@ -68,7 +68,7 @@ class LoadFpuForMsrs(KvmMsrs):
         return managed
 
     def kvm_access_xstate_msr(self, vcpu: Vcpu) -> None:
-        """KVM_BUG_ON(!in_use), and on it goes (x86.c)."""
+        """in_use is held by a KVM_BUG_ON(), and on it goes (x86.c)."""
         self.kvm_bug_on(vcpu, not self.deref(vcpu.arch.guest_fpu.fpstate).in_use)
         super().kvm_access_xstate_msr(vcpu)
 

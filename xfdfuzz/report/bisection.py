@@ -1,4 +1,4 @@
-"""Where a verdict changes, for a terminal and as JSON."""
+"""A bisection: where a verdict changes between two kernels."""
 
 from __future__ import annotations
 
@@ -8,47 +8,46 @@ from typing import Any
 from rich.console import Console
 
 from xfdfuzz.engines.compare.bisect import Bisection, Line
-from xfdfuzz.report.terminal import line as print_line
-from xfdfuzz.report.terminal import table
+from xfdfuzz.report.console import line, table
 
 
-def terminal(out: Console, line: Line, found: Sequence[Bisection]) -> None:
+def terminal(out: Console, way: Line, found: Sequence[Bisection]) -> None:
     """The kernels that were judged, then what changed where and how sure that is."""
-    rows = [(p.label, p.patch.version if p.patch else "", ", ".join(sorted(p.broken)) or "clean") for p in line.tried]
+    rows = [(p.label, p.patch.version if p.patch else "", ", ".join(sorted(p.broken)) or "clean") for p in way.tried]
     table(out, ("up to", "version", "verdict"), rows)
-    print_line(out, (f"{len(line.tried)} of {len(line.labels)} kernels judged", "dim"))
+    line(out, (f"{len(way.tried)} of {len(way.labels)} kernels judged", "dim"))
     for one in found:
-        print_line(out)
+        line(out)
         _bisection(out, one)
 
 
 def _bisection(out: Console, one: Bisection) -> None:
     if one.at is None:
-        print_line(out, (one.invariant, "bold"), ": no change found between the ends")
+        line(out, (one.invariant, "bold"), ": no change found way the ends")
     else:
-        print_line(out, (one.at.label, "bold"), f" {one.change} ", (one.invariant, "bold"))
+        line(out, (one.at.label, "bold"), f" {one.change} ", (one.invariant, "bold"))
         if one.at.patch:
             patch = one.at.patch
             first = f"first in {patch.version}" if patch.version else "in no kernel"
             fixes = f"; fixes {', '.join(patch.fixes)}" if patch.fixes else ""
-            print_line(out, f"  {patch.title}")
-            print_line(out, f"  {first}{fixes}")
+            line(out, f"  {patch.title}")
+            line(out, f"  {first}{fixes}")
     if one.verified:
-        print_line(out, ("  verified: ", "green"), one.verified)
+        line(out, ("  verified: ", "green"), one.verified)
     elif one.at is not None:
-        print_line(out, ("  not verified", "bold yellow"))
+        line(out, ("  not verified", "bold yellow"))
     for doubt in one.doubts:
-        print_line(out, f"  {doubt}")
+        line(out, f"  {doubt}")
 
 
-def as_object(file: str, line: Line, found: Sequence[Bisection]) -> dict[str, Any]:
+def as_object(file: str, way: Line, found: Sequence[Bisection]) -> dict[str, Any]:
     """The whole search as one object."""
     return {
         "file": file,
-        "from": line.first.label,
-        "to": line.last.label,
-        "kernels": len(line.labels),
-        "tried": [{"label": p.label, "violations": sorted(p.broken)} for p in line.tried],
+        "from": way.first.label,
+        "to": way.last.label,
+        "kernels": len(way.labels),
+        "tried": [{"label": p.label, "violations": sorted(p.broken)} for p in way.tried],
         "changes": [_change(one) for one in found],
     }
 

@@ -1,4 +1,4 @@
-"""The score of recorded results, for people and as JSON."""
+"""The score of recorded results: how the operations of real kernels came out on the model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from xfdfuzz.engines.conform.score import OUTCOMES, Difference, RecordedViolatio
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_program
-from xfdfuzz.report.terminal import line
+from xfdfuzz.report.console import line
 
 #: Numbers below it are counts and sizes, those from it on masks and contents.
 _HEX_FROM = 1 << 16
 
 
-def score(total: Score) -> dict[str, Any]:
+def as_object(total: Score) -> dict[str, Any]:
     """One object for all recordings."""
     return {
         **total.counts(),

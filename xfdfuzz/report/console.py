@@ -1,0 +1,80 @@
+"""What all reports are written with: lines, prose and tables for people, JSON lines for programs, Markdown for pages.
+
+No boxes and no non-ASCII characters of our own, so the same text goes into a mail.  Programs contain square brackets,
+hence rich's markup is off everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+#: Prose is not set wider than this: long lines are hard to read.
+_PROSE = 100
+#: The style of each severity.
+SEVERITY: Mapping[str, str] = {
+    "panic": "bold red",
+    "corruption": "red",
+    "leak": "red",
+    "warn": "yellow",
+    "abi": "yellow",
+}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the caller decide the exit code; rich would exit with 1, which says that there was a violation."""
+        raise BrokenPipeError
+
+
+def console(stream: TextIO) -> Console:
+    """A console that colours on a terminal only (NO_COLOR is honoured) and never alters what it prints."""
+    return _Console(file=stream, markup=False, highlight=False, emoji=False)
+
+
+def line(out: Console, *parts: str | tuple[str, str] | Text) -> None:
+    """Print one line, a (text, style) pair at a time; long ones are left to the terminal, so they can be searched."""
+    out.print(Text.assemble(*parts), soft_wrap=True)
+
+
+def prose(out: Console, text: str, indent: str = "  ", style: str = "") -> None:
+    """Print a sentence or two, wrapped."""
+    width = min(out.width, _PROSE)
+    for row in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False):
+        line(out, (row, style))
+
+
+def table(out: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns without a box.  The last one is wrapped on a terminal; piped, a row is a line, for grep."""
+    every = [tuple(header), *rows] if header else list(rows)
+    if not every:
+        return
+    widths = [max(map(len, column)) for column in list(zip(*every, strict=True))[:-1]]
+    indent = sum(widths) + 2 * len(widths)
+    for nr, row in enumerate(every):
+        start = "".join(f"{cell:{width}}  " for cell, width in zip(row, widths, strict=False))
+        wide = max(out.width - indent, 20)
+        last = (textwrap.wrap(row[-1], wide, break_on_hyphens=False) or [""]) if out.is_terminal else [row[-1]]
+        for part_nr, part in enumerate(last):
+            head = start if part_nr == 0 else " " * indent
+            line(out, (f"{head}{part}", "bold" if header and nr == 0 else ""))
+
+
+def write(value: Mapping[str, Any], stream: TextIO) -> None:
+    """One object, one line of JSON; flushed, so that whoever reads a pipe has it now."""
+    print(json.dumps(value), file=stream, flush=True)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A line a row, whatever stands in the cells."""
+    return "\n".join(_markdown_row(cells) for cells in (header, ["---"] * len(header), *rows))
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"

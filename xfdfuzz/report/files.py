@@ -1,0 +1,130 @@
+"""What is saved: a finding or a difference as a program in a file, its name, and the command that shows it again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from xfdfuzz.engines.judge.finding import Discrepancy, Finding
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.program.program import Expectation, Program
+from xfdfuzz.program.text import CONTROL, format_program
+from xfdfuzz.revisions import Revision
+
+
+def check_directory(directory: Path) -> None:
+    """Make ``directory`` if need be and write into it once; raises OSError if a finding could not be saved there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".xfdfuzz-"):
+        pass
+
+
+def save(found: Finding | Discrepancy, directory: Path) -> Path:
+    """Save its program; raises OSError."""
+    return save_bytes(file_name(found), lambda stream: stream.write(text(found).encode()), directory)
+
+
+def save_bytes(name: str, write: Callable[[IO[bytes]], object], directory: Path) -> Path:
+    """Let ``write`` fill a file, which after a crash is either whole or not there; raises OSError."""
+    path = directory / name
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp() makes it private; a finding is there to be handed on
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def file_name(found: Finding | Discrepancy) -> str:
+    """``amx-v1-no-realloc-on-enter-1f3870be.xfd``, ``amx-v4-vs-v5.17-KvmRun-0b7c2f41.xfd``.
+
+    The digest of a finding is of what is executed, not of titles and results.
+    """
+    if isinstance(found, Finding):
+        program = found.program
+        executed = format_program(Program(program.machine, program.ops, apply=program.apply))
+        return f"{found.revision.label}-{found.violation.invariant}-{_digest(executed)}.xfd"
+    first, second = found.pair
+    return f"{first.label}-vs-{second.label}-{found.difference.op}-{_digest(text(found))}.xfd"
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def text(found: Finding | Discrepancy) -> str:
+    """The program with a title and what it is expected to do; patches of its revisions stand in the header."""
+    return format_program(_broken(found) if isinstance(found, Finding) else _different(found))
+
+
+def _broken(finding: Finding) -> Program:
+    violation, revision = finding.violation, finding.revision
+    # the message may be that of a user's invariant and hold anything
+    title = " ".join(CONTROL.sub(" ", f"{violation.invariant}: {violation.message}").split())
+    expect = (Expectation(revision.name, "violates", (violation.invariant,)),) if finding.shown else ()
+    return replace(finding.program, title=title, expect=expect, apply=revision.applied, revert=revision.reverted)
+
+
+def _different(found: Discrepancy) -> Program:
+    """With what each revision makes of it.
+
+    A revision with patches of its own cannot be named in an `expect:` line; there the comments alone say it.
+    """
+    first, second = found.pair
+    difference = found.difference
+    comments = [f"{first.label}: {difference.first}", f"{second.label}: {difference.second}"]
+    same = (first.applied, first.reverted) == (second.applied, second.reverted)
+    named = [r for r in found.pair if same or not (r.applied or r.reverted)]
+    return replace(
+        found.program,
+        title=difference.bucket,
+        expect=tuple(expectation for r in named for expectation in _expectations(found.program, r)),
+        apply=first.applied if same else (),
+        revert=first.reverted if same else (),
+        comments=(*comments, *(f"also: {other.what}" for other in found.also)),
+    )
+
+
+def _expectations(program: Program, revision: Revision) -> Iterator[Expectation]:
+    """What the program breaks on the revision, and the results that are not those in its lines."""
+    verdict = judge(program, revision, expectations=False)
+    yield Expectation(revision.name, "violates" if verdict.broken else "clean", verdict.broken)
+    for number, (result, written) in enumerate(zip(verdict.results, program.results, strict=True), 1):
+        if result != written:
+            yield Expectation(revision.name, "result", op=number, result=result)
+
+
+def replay_command(found: Finding | Discrepancy, invariants: Iterable[Path] = ()) -> str:
+    """The one command that shows it again, step by step; what has no file has none."""
+    if isinstance(found, Finding):
+        # its `expect:` line names a series from outside, which has to be loaded for it
+        named = [str(found.revision.file)] if found.revision.file else []
+    else:
+        named = [revision.address for revision in found.pair]
+    options = [*_each("--revision", named), *_each("--invariants", map(str, invariants))]
+    return shlex.join(["xfdfuzz", "replay", str(found.file), *options])
+
+
+def revision_options(revision: Revision) -> list[str]:
+    """The options that name ``revision`` on the command line."""
+    return [
+        *("--revision", str(revision.file or revision.name)),
+        *_each("--apply", revision.applied),
+        *_each("--revert", revision.reverted),
+    ]
+
+
+def _each(option: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]

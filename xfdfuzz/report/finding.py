@@ -1,0 +1,60 @@
+"""A finding: what was broken, why that is bad, the shortest way there, where it is saved and how to see it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from xfdfuzz.engines.judge.finding import Discrepancy, Finding
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.invariants.vocabulary import INVARIANTS
+from xfdfuzz.report import files, trace
+from xfdfuzz.report.console import SEVERITY, line, prose
+
+
+def terminal(out: Console, found: Finding, invariants: Sequence[Path] = ()) -> None:
+    """All of it; ``invariants`` are the files that its command has to name."""
+    explanation(out, found)
+    saved(out, found, invariants)
+
+
+def explanation(out: Console, found: Finding) -> None:
+    """What was broken, why that is bad, and the way there."""
+    violation = found.violation
+    severity = (violation.severity, SEVERITY[violation.severity])
+    line(out)
+    line(out, (violation.invariant, "bold"), f" on {found.revision.label}: ", severity)
+    prose(out, f"{violation.message}.")
+    line(out, f"  bucket {violation.bucket}")
+    line(out, f"  found by {found.engine}")
+    line(out)
+    line(out, ("  Why this is bad", "bold"))
+    prose(out, INVARIANTS[violation.invariant].doc)
+    line(out)
+    trace.terminal(out, found.program, judge(found.program, found.revision, expectations=False).trace)
+    line(out)
+
+
+def saved(out: Console, found: Finding | Discrepancy, invariants: Sequence[Path] = ()) -> None:
+    """Where it is saved, and the command that shows it again."""
+    if found.file is None:
+        line(out, ("  not saved", "bold red"))
+        return
+    line(out, "  saved   ", (str(found.file), "green"))
+    line(out, "  replay  ", (files.replay_command(found, invariants), "green"))
+
+
+def as_object(found: Finding) -> dict[str, Any]:
+    """``steps`` is how many ops its program has, ``file`` null if it could not be saved."""
+    return {
+        "invariant": found.violation.invariant,
+        "severity": found.violation.severity,
+        "bucket": found.violation.bucket,
+        "steps": len(found.program.ops),
+        "engine": found.engine,
+        "program": files.text(found),
+        "file": None if found.file is None else str(found.file),
+    }

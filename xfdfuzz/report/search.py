@@ -1,0 +1,43 @@
+"""What a search did, whatever it looked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from xfdfuzz.engines.search.report import Report
+from xfdfuzz.report.console import line
+
+
+def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
+    """What it found and did in a line, then the command that repeats it; ``noun`` is what it looked for."""
+    stats, count = report.stats, len(report.found)
+    line(out)
+    line(
+        out,
+        (f"{report.label}: ", "bold"),
+        (f"{count} {noun}{'' if count == 1 else 's'}", "bold red" if count else "bold green"),
+        f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.plan.seed}",
+        (" (interrupted)" if report.interrupted else "", "yellow"),
+    )
+    if len(stats.engines) > 1:
+        line(
+            out,
+            ", ".join(f"{name}: {done.examples} examples, {done.steps} steps" for name, done in stats.engines.items()),
+        )
+    line(out, f"repeat: {repeat}")
+
+
+def as_object(report: Report[Any]) -> dict[str, Any]:
+    """The keys that every search has."""
+    stats = report.stats
+    return {
+        "seed": report.plan.seed,
+        "examples": stats.examples,
+        "steps": stats.steps,
+        "seconds": round(stats.seconds, 3),
+        "interrupted": report.interrupted,
+        "doubts": list(report.doubts),
+        "coverage": {op: dict(results) for op, results in stats.coverage.items()},
+    }

@@ -1,0 +1,84 @@
+"""A program as it ran: each op with its result, what it broke, what the kernel reported, what it changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+
+from xfdfuzz.engines.judge.verdict import Judged
+from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import PANIC, Step
+from xfdfuzz.program.text import format_op
+from xfdfuzz.report.changes import changes
+from xfdfuzz.report.console import SEVERITY, line
+from xfdfuzz.report.sources import UNASKED
+from xfdfuzz.report.sources import terminal as where
+from xfdfuzz.revisions.sources import Source
+
+_INDENT = " " * 6
+
+
+def terminal(out: Console, program: Program, judged: Iterable[Judged], sources: Mapping[str, Source] = UNASKED) -> None:
+    """The machine, then an op a line with what belongs to it below; with ``sources``, where kernel functions stand."""
+    line(out, (" ".join(("  machine", *program.machine.words())), "dim"))
+    for item in judged:
+        if item.step is not None:
+            _step(out, item.step, item.violations, sources)
+        elif item.violations:
+            line(out, ("  at the end, when everything that was pending has come to its end", "bold"))
+            _violations(out, item.violations, (), sources)
+
+
+def _step(out: Console, step: Step, violations: Sequence[Violation], sources: Mapping[str, Source]) -> None:
+    style = "bold red" if step.result.ret == PANIC else ""
+    line(out, (f"{step.number:4}  ", "dim"), (format_op(step.op), "bold"), " = ", (str(step.result), style))
+    _violations(out, violations, step.events, sources)
+    told = " ".join(violation.message for violation in violations)
+    for event in _defects(step):
+        if " <- ".join(event.trace) not in told:
+            _event(out, event, sources)
+    for path, before, after in changes(step.before, step.after):
+        line(out, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
+
+
+def _defects(step: Step) -> list[Event]:
+    """What the kernel reported; a softirq's use of the FPU is no defect in itself, and the op says that it happened."""
+    return [event for event in step.events if event.kind not in (IRQ_FPU, USER_COPY)]
+
+
+def _violations(
+    out: Console, violations: Sequence[Violation], events: Sequence[Event], sources: Mapping[str, Source]
+) -> None:
+    for violation in violations:
+        head = f"{_INDENT}! {violation.invariant} ({violation.severity}): "
+        line(out, (head, SEVERITY[violation.severity]), violation.message)
+        where(out, _named(violation, events), sources)
+
+
+def _event(out: Console, event: Event, sources: Mapping[str, Source]) -> None:
+    trace = " <- ".join(event.trace[1:])
+    line(out, (f"{_INDENT}{event.kind} in {event.site}", "yellow"), (f" <- {trace}" if trace else "", "dim"))
+    where(out, event.trace, sources)
+
+
+def _named(violation: Violation, events: Sequence[Event]) -> list[str]:
+    """The kernel functions that the message names: those of the call traces, and whatever is written ``name()``."""
+    traced = {name for event in events for name in event.trace}
+    words = re.findall(r"(\w+)(\(\))?", violation.message)
+    return list(dict.fromkeys(word for word, call in words if call or word in traced))
+
+
+def functions(judged: Iterable[Judged]) -> list[str]:
+    """The kernel functions that a trace names, each once, in its order."""
+    found: list[str] = []
+    for item in judged:
+        events = item.step.events if item.step else ()
+        for violation in item.violations:
+            found += _named(violation, events)
+        for event in _defects(item.step) if item.step else ():
+            found += event.trace
+    return list(dict.fromkeys(found))

@@ -1,0 +1,52 @@
+"""The verdicts on a program: what it did on each revision, and whether that was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from xfdfuzz.engines.judge.verdict import Verdict
+from xfdfuzz.program.program import Program
+from xfdfuzz.report import sources, trace
+from xfdfuzz.report.console import line
+from xfdfuzz.revisions.sources import Sources
+
+
+def terminal(
+    out: Console, file: str, program: Program, verdict: Verdict, traced: bool, with_sources: bool = False
+) -> None:
+    """One of them in a line; with ``traced`` the annotated trace above it, with or without where functions stand."""
+    if traced:
+        line(out)
+        line(out, (program.title or file, "bold"), f" on {verdict.revision.label}")
+        trace.terminal(out, program, verdict.trace, Sources(verdict.revision) if with_sources else sources.UNASKED)
+        line(out)
+    state = Text("ok  ", "bold green") if verdict.ok else Text("FAIL", "bold red")
+    line(out, state, f"  {file}  {verdict.revision.label}  {_conclusion(verdict)}")
+
+
+def _conclusion(verdict: Verdict) -> str:
+    """What came out, and how much of the program that speaks for."""
+    if verdict.failures:
+        text = "; ".join(verdict.failures)
+    else:
+        text = f"violates {', '.join(verdict.broken)}" if verdict.broken else "clean"
+    left_out = f"{verdict.left_out} of {len(verdict.results)} ops could not happen"
+    if not verdict.happened:
+        return f"nothing was executed: {left_out}"
+    return f"{text}; {left_out}" if verdict.left_out else text
+
+
+def as_object(file: str, verdicts: Iterable[Verdict], with_sources: bool = False) -> dict[str, Any]:
+    """One program on every revision that it was judged on."""
+    return {"file": file, "verdicts": {verdict.revision.label: _verdict(verdict, with_sources) for verdict in verdicts}}
+
+
+def _verdict(verdict: Verdict, with_sources: bool) -> dict[str, Any]:
+    value = {"violations": list(verdict.broken), "results": list(verdict.results), "expected": verdict.ok}
+    if with_sources:
+        value["sources"] = sources.as_object(trace.functions(verdict.trace), Sources(verdict.revision))
+    return value
