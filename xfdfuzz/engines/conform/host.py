@@ -11,7 +11,7 @@ from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
 from xfdfuzz.engines.conform.memory import TILE_SIZE, TILES, with_tile
 from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import Fields, Operation, number
-from xfdfuzz.engines.conform.session import Files, Names, Process, Session
+from xfdfuzz.engines.conform.session import Files, HarnessProcess, Names, Session
 from xfdfuzz.engines.conform.translator import translates
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops import host, processes, tasks
@@ -89,7 +89,7 @@ def execve(s: Session, o: Operation) -> Iterator[Field]:
     """The other threads of the process are gone, and this one takes their place; it has no files."""
     while s.now.kind == "thread":
         thread = s.processes.pop()
-        s.processes[-1] = Process(s.now.kind, thread.task, thread.files, thread.names)
+        s.processes[-1] = HarnessProcess(s.now.kind, thread.task, thread.files, thread.names)
     if s.now.kind == "clonevm":
         s.close_own()
     s.do(processes.Execve(s.now.task))

@@ -29,7 +29,7 @@ class HostDied(Exception):
 
 
 @dataclass
-class Vcpu:
+class HarnessVcpu:
     """What the harness knows of a vCPU: its VM, and whether it has set it up for its first run."""
 
     vm: int
@@ -61,7 +61,7 @@ class Names:
 
 
 @dataclass
-class Process:
+class HarnessProcess:
     """A process or thread of the harness, the task that it is, and the VM and vCPU that it has selected.
 
     ``kind`` is what its block is called; ``descriptors`` whether RLIMIT_NOFILE lets it open any.
@@ -84,8 +84,8 @@ class Session:
         self.kernel = self.executor.kernel
         self.checker = Checker(self.kernel, revision.name)
         self.contents = Contents()
-        self.processes = [Process()]
-        self.vcpus: dict[int, Vcpu] = {}
+        self.processes = [HarnessProcess()]
+        self.vcpus: dict[int, HarnessVcpu] = {}
         self.memory: dict[int, GuestMemory] = {}
         self.slots: dict[int, dict[int, bytes]] = {}
         self.last: Step | None = None
@@ -95,7 +95,7 @@ class Session:
         self._violations: list[Violation] = []
 
     @property
-    def now(self) -> Process:
+    def now(self) -> HarnessProcess:
         """The process that runs."""
         return self.processes[-1]
 
@@ -168,7 +168,7 @@ class Session:
         """A vCPU was created."""
         self.now.files.vcpus.add(vcpu)
         self.now.names.vcpus[number] = self.now.vcpu = vcpu
-        self.vcpus[vcpu] = Vcpu(vm)
+        self.vcpus[vcpu] = HarnessVcpu(vm)
 
     def close(self, vms: set[int], vcpus: set[int]) -> None:
         """The running process closes files; a VM goes when neither it nor a vCPU of it is open there any more."""
