@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Invariant, View, Violation
+from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Invariant, Keeper, View, Violation, made
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
 from xfdfuzz.program.ops.host import Suspend
@@ -36,6 +36,8 @@ class Selection:
         self.at_end = [inv for inv in applicable if inv.at_end]
         self.each = [inv for inv in applicable if not inv.at_end]
         self._by_op: dict[type[Op], Looks] = {}
+        # a kernel that was resolved again is another one
+        self.keep: Keeper = functools.lru_cache(maxsize=128)(made)
 
     def after(self, op: type[Op]) -> Looks:
         """What is looked at after an ``op``."""
@@ -140,7 +142,7 @@ class Checker:
 
     def finish(self, last: Step) -> list[Violation]:
         """What the drained program leaves broken."""
-        view = View(self.kernel, last, tuple(self._program))
+        view = View(self.kernel, last, tuple(self._program), self._selection.keep)
         return [_violation(inv, view.step, broken) for inv in self._selection.at_end for broken in inv.look(view)]
 
     def _newly(self, step: Step, broken: list[StateBroken]) -> list[Violation]:

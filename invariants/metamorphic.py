@@ -42,14 +42,6 @@ _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 Results = dict[type[Op], Result]
 
 
-@lru_cache(maxsize=128)
-def _host(kernel: type[Kernel], machine: Machine) -> tuple[Executor, bytes]:
-    """An executor, and the state that its host boots into.  There is one for all who compare: load what you need, and
-    do not rely on it across a call of another of them."""
-    executor = Executor(kernel, machine)
-    return executor, executor.kernel.state
-
-
 class GuestState(NamedTuple):
     """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work."""
 
@@ -107,12 +99,10 @@ def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:
 def restore_order_is_free(view: View) -> Iterator[Broken]:
     """Once a new vCPU has its CPUID, KVM_SET_MSRS, KVM_SET_XCRS and KVM_SET_XSAVE with the same arguments give the same
     guest in any order: no document tells VMMs one, and they use different ones."""
-    k = view.k
     for nr, start in _first_restores(view.program).items():
         calls = _calls(view.program[start:], nr)
         if len(calls) > 1:
-            # mypy takes no class for hashable
-            yield from _compare_orders(type(k), k.machine, view.program[:start], nr, calls)  # type: ignore[arg-type]
+            yield from view.kept(Comparisons).orders(view.program[:start], nr, calls)
 
 
 _RESTORING = (KvmSetMsrs, KvmSetXcrs, KvmSetXsave)
@@ -145,22 +135,6 @@ def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
     fpstate = k.fpstates[gfpu.fpstate]
     pristine = not (k.guest_xfd(gfpu) or fpstate.regs.xstate_bv or gfpu.xfd_err) and vcpu.arch.xcr0 == xf.MASK_X87
     return bool(vcpu.exists and vcpu.arch.cpuid_set) and vcpu.last_vmentry_cpu == -1 and pristine
-
-
-# programs begin alike, with a boot, and mostly restore values of a few
-@lru_cache(maxsize=4096)
-def _compare_orders(
-    kernel: type[Kernel], machine: Machine, program: Sequence[Op], nr: int, calls: Sequence[Op]
-) -> tuple[Broken, ...]:
-    executor, booted = _host(kernel, machine)  # type: ignore[arg-type]
-    executor.load(booted)
-    for op in program:
-        executor.execute(op)
-    k = executor.kernel
-    if k.system.dead or not _is_new(k, k.vcpus[nr]):
-        return ()
-    k.system.alloc_failures = 0
-    return tuple(first_of_each_site(_different_orders(executor, nr, calls)))
 
 
 def _different_orders(executor: Executor, nr: int, calls: Sequence[Op]) -> Iterator[Broken]:
@@ -230,7 +204,8 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         if not (vcpu.exists and vcpu.arch.cpuid_set and _settled(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
             continue
         components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
-        source, _ = _host(type(k), k.machine)  # type: ignore[arg-type]
+        comparisons = view.kept(Comparisons)
+        source = comparisons.executor
         source.load(k.state)
         try:
             saved = save(source.kernel, source.kernel.vcpus[nr])
@@ -241,7 +216,7 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
         if stays.entry == "no entry":
             # nobody has its address space any more, so no VMM can read it
             continue
-        yield from _compare_migrations(type(k), k.machine, nr, saved, stays, components)  # type: ignore[arg-type]
+        yield from comparisons.migrations(nr, saved, stays, components)
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
@@ -274,18 +249,6 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
     )
 
 
-@lru_cache(maxsize=16_384)
-def _compare_migrations(
-    kernel: type[Kernel], machine: Machine, nr: int, saved: Saved, stays: GuestState, components: int
-) -> tuple[Broken, ...]:
-    created, accepted = _destination(kernel, machine, saved.cpuid)  # type: ignore[arg-type]
-    if accepted.ret != 0:
-        return (Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid"),)
-    destination, _ = _host(kernel, machine)  # type: ignore[arg-type]
-    destination.load(created)
-    return tuple(first_of_each_site(_different_guests(destination, nr, saved, stays, components)))
-
-
 def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState, components: int) -> Iterator[Broken]:
     outcomes: set[object] = set()
     created = there.kernel.state
@@ -303,19 +266,6 @@ def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState,
             yield Broken(f"v{nr}: {what}, here and on the destination", site)
 
 
-@lru_cache(maxsize=256)
-def _destination(kernel: type[Kernel], machine: Machine, cpuid: CpuidEntries) -> tuple[bytes, Result]:
-    """The state of a host whose VMM has the permissions and a new vCPU with the CPUID; and how that was taken."""
-    executor, booted = _host(kernel, machine)  # type: ignore[arg-type]
-    executor.load(booted)
-    for i in xf.components_in(cpuid.xcr0 & machine.xfd_xfeatures):
-        executor.execute(ReqXcompGuestPerm(0, i))
-    executor.execute(KvmCreateVm(0))
-    executor.execute(KvmCreateVcpu(0, 0, 0))
-    accepted = executor.execute(KvmSetCpuid2(0, 0, cpuid)).result
-    return executor.kernel.state, accepted
-
-
 def _set_msrs(k: Kernel, saved: Saved) -> bool:
     return k.kvm_set_msrs(k.vcpus[0], saved.msrs) == len(saved.msrs)
 
@@ -328,3 +278,52 @@ def _set_xsave(k: Kernel, saved: Saved) -> bool:
     if saved.xsave is None:
         return True
     return k.kvm_vcpu_ioctl_x86_set_xsave(k.vcpus[0], from_bytes(XsaveArea, saved.xsave)) == 0
+
+
+# -- on one kernel and machine -----------------------------------------------------------------------------------------
+
+
+class Comparisons:
+    """What restores and migrations come to on one kernel and machine, each worked out once.
+
+    There is one ``executor`` for all of it: load what you need, and do not rely on it across a call of a method.
+    """
+
+    def __init__(self, kernel: type[Kernel], machine: Machine) -> None:
+        self.executor = Executor(kernel, machine)
+        self._booted = self.executor.kernel.state
+        # programs begin alike, with a boot, and mostly restore values of a few
+        self.orders = lru_cache(maxsize=256)(self._orders)
+        self.migrations = lru_cache(maxsize=512)(self._migrations)
+        self._destination = lru_cache(maxsize=32)(self._created)
+
+    def _orders(self, program: Sequence[Op], nr: int, calls: Sequence[Op]) -> tuple[Broken, ...]:
+        """How the guest depends on the order of the calls that restore its new vCPU after the program."""
+        executor = self.executor
+        executor.load(self._booted)
+        for op in program:
+            executor.execute(op)
+        k = executor.kernel
+        if k.system.dead or not _is_new(k, k.vcpus[nr]):
+            return ()
+        k.system.alloc_failures = 0
+        return tuple(first_of_each_site(_different_orders(executor, nr, calls)))
+
+    def _migrations(self, nr: int, saved: Saved, stays: GuestState, components: int) -> tuple[Broken, ...]:
+        """How the guest of a vCPU that was saved differs on another host from the one that ``stays``."""
+        created, accepted = self._destination(saved.cpuid)
+        if accepted.ret != 0:
+            return (Broken(f"v{nr}: a new vCPU refuses its CPUID with {accepted}", "cpuid"),)
+        self.executor.load(created)
+        return tuple(first_of_each_site(_different_guests(self.executor, nr, saved, stays, components)))
+
+    def _created(self, cpuid: CpuidEntries) -> tuple[bytes, Result]:
+        """The state of a host whose VMM has the permissions and a new vCPU with the CPUID; and how that was taken."""
+        executor = self.executor
+        executor.load(self._booted)
+        for i in xf.components_in(cpuid.xcr0 & executor.kernel.machine.xfd_xfeatures):
+            executor.execute(ReqXcompGuestPerm(0, i))
+        executor.execute(KvmCreateVm(0))
+        executor.execute(KvmCreateVcpu(0, 0, 0))
+        accepted = executor.execute(KvmSetCpuid2(0, 0, cpuid)).result
+        return executor.kernel.state, accepted

@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel import event as reports
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, Fpstate, System, Task, Vcpu
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Step
 from xfdfuzz.revisions import concerns
+
+T = TypeVar("T")
 
 #: Severities, worst first.
 SEVERITIES = ("panic", "corruption", "leak", "warn", "abi")
@@ -60,11 +63,20 @@ class Violation:
         return f"{self.invariant}@{self.site}" if self.site else self.invariant
 
 
+def made(make: Callable[[type[Kernel], Machine], T], kernel: type[Kernel], machine: Machine) -> T:
+    """What an invariant wants to keep, made anew."""
+    return make(kernel, machine)
+
+
+#: What gives that: :func:`made`, or one who remembers what it gave.
+Keeper = Callable[..., Any]
+
+
 class View:
     """What an invariant looks at: a step, and the kernel, whose system is the state after it.
 
-    ``program`` is what was executed, for those that look at the end of it.  What many invariants walk through is
-    looked up once.
+    ``program`` is what was executed, for those that look at the end of it, and ``kept`` what they go on with from one
+    program to the next.  What many invariants walk through is looked up once.
     """
 
     # made at every step, so what is looked up begins as a default of the class
@@ -75,10 +87,11 @@ class View:
     _installed: list[int] | None = None
     _allocated: list[tuple[int, Fpstate]] | None = None
 
-    def __init__(self, k: Kernel, step: Step, program: tuple[Op, ...] = ()) -> None:
+    def __init__(self, k: Kernel, step: Step, program: tuple[Op, ...] = (), keep: Keeper = made) -> None:
         self.k = k
         self.step = step
         self.program = program
+        self._keep = keep
 
     @property
     def before(self) -> System:
@@ -129,6 +142,12 @@ class View:
         if self._allocated is None:
             self._allocated = [(nr, fpstate) for nr, fpstate in enumerate(self.k.fpstates) if fpstate.allocated]
         return self._allocated
+
+    def kept(self, make: Callable[[type[Kernel], Machine], T]) -> T:
+        """What ``make`` gives for this kernel on this machine, another system to run it on, say; the same one again for
+        a later program, if it is not long ago."""
+        kept: T = self._keep(make, type(self.k), self.k.machine)
+        return kept
 
     def events(self, kind: str) -> Iterator[Event]:
         """The reports of one kind."""

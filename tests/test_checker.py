@@ -16,6 +16,7 @@ from xfdfuzz.invariants.checker import StateBroken, select
 from xfdfuzz.invariants.loading import load, load_file, loaded_files
 from xfdfuzz.invariants.vocabulary import Broken, InvariantError, View, invariant
 from xfdfuzz.kernel.event import WARN
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.kvm import KvmCreateVm
@@ -182,6 +183,26 @@ def test_the_step_and_the_state_are_judged_apart_and_without_memory() -> None:
         assert [inv.name for inv, _ in broken] == ["my-state"]
         assert [violation.invariant for violation in selection.newly_broken(view.step, broken, before)] == of_state
         before = broken
+
+
+def test_what_an_invariant_keeps_is_made_once_for_each_machine() -> None:
+    made: list[int] = []
+
+    def make(kernel: type[Kernel], machine: Machine) -> int:
+        made.append(machine.cpus)
+        return machine.cpus
+
+    @invariant("mine", "abi", at_end=True)
+    def mine(view: View) -> Iterator[Broken]:
+        """My own."""
+        yield Broken(f"{view.kept(make)}")
+
+    revision = resolve("v7.3")
+    for cpus in (1, 1, 2, 1):
+        program = parse(f"# xfdfuzz program 1\nmachine cpus={cpus}\n\nt0 ioctl(kvm, KVM_CREATE_VM)\n")
+        verdict = judge(program, revision, expectations=False)
+        assert [violation.message for violation in verdict.violations] == [str(cpus)]
+    assert made == [1, 2]
 
 
 #: v1, on the other CPU, has no CPUID and so no XSAVES, while v0 may use every feature.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from xfdfuzz.engines.conform.recording import explanations, read
 from xfdfuzz.engines.conform.score import judge
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.guest import GuestFpu
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
 from xfdfuzz.revisions import resolve
@@ -53,9 +57,16 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 # -- the recordings ----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_different_and_little_is_left_out(run: Run) -> None:
-    code, out, err = run(str(TRACES), "--format", "json")
-    score = json.loads(out)
+@cache
+def judged() -> tuple[int, dict[str, Any], str]:
+    """The exit code, the score and standard error of all of them."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = cli.main(("conform", str(TRACES), "--format", "json"))
+    return code, json.loads(out.getvalue()), err.getvalue()
+
+
+def test_nothing_is_different_and_little_is_left_out() -> None:
+    code, score, err = judged()
     recorded = sum(len(r.operations) for file in TRACES.rglob("*.jsonl") for r in read(file))
     assert (code, err, score["different"]) == (0, "", 0)
     assert score["compared"] == score["equal"] + score["explained"]
@@ -74,10 +85,8 @@ def test_hosts_died_and_the_model_died_with_them() -> None:
         assert ("host", "dead", "alive") in [d.field for d in fixed.differences]
 
 
-def test_every_explanation_is_needed_and_documented(run: Run) -> None:
-    reasons = {
-        difference["reason"] for difference in json.loads(run(str(TRACES), "--format", "json")[1])["differences"]
-    }
+def test_every_explanation_is_needed_and_documented() -> None:
+    reasons = {difference["reason"] for difference in judged()[1]["differences"]}
     explained = explanations(TRACES)
     assert {e.reason for e in explained} == reasons
     text = (DOCS / "fidelity.md").read_text()
@@ -159,6 +168,74 @@ def test_a_kernel_without_its_patch_is_told_from_the_recorded_one(
     code, out, _ = run(str(TRACES / f"linux-{kernel}" / f"{batch}.jsonl"), "--revert", commit)
     assert code == 1
     assert out.count("different  ") > 0
+
+
+# -- what the model breaks on the way ----------------------------------------------------------------------------------
+
+
+def test_a_recorded_kernel_breaks_what_it_is_known_to_break() -> None:
+    """The host deaths were recorded; each bucket is explained in docs/conform.md."""
+    _, score, _ = judged()
+    died = [r for file in TRACES.rglob("*.jsonl") for r in read(file) if r.panic is not None]
+    assert score["violations"] == []
+    assert score["known_violations"]["host-xrstor-never-faults@fpu_swap_kvm_fpstate"] == len(died)
+    text = (DOCS / "conform.md").read_text()
+    assert [bucket for bucket in score["known_violations"] if f"`{bucket}`" not in text] == []
+
+
+class LeaksGuestBuffers(GuestFpu):
+    def fpu_free_guest_fpstate(self, gfpu: FpuGuest) -> None:
+        pass
+
+
+def test_a_mistake_that_no_result_shows_is_noticed_by_an_invariant() -> None:
+    sound = resolve("v7.3")
+    broken = replace(sound, kernel=type("mutant", (LeaksGuestBuffers, sound.kernel), {"revision": "mutant"}))
+    recordings = list(read(TRACES / "linux-7.3.4" / "suite.jsonl"))
+    leaky, tidy = ([judge(r, revision, explanations(TRACES)) for r in recordings] for revision in (broken, sound))
+    assert not any(judgement.different for judgement in leaky)
+    with_the_last_process = "fpstate-reachable@Exit"
+    assert with_the_last_process in {v.violation.bucket for j in leaky for v in j.violations}
+    assert with_the_last_process not in {v.violation.bucket for j in tidy for v in j.violations}
+
+
+PROMISE = '''
+from xfdfuzz.invariants.vocabulary import Broken, invariant
+from xfdfuzz.program.ops.kvm import KvmSetCpuid2
+
+@invariant("never-a-cpuid", "abi", ops=(KvmSetCpuid2,))
+def never_a_cpuid(view):
+    """The corpus breaks it too, but no `expect:` line speaks of it."""
+    yield Broken("there is a CPUID")
+'''
+
+
+def test_a_violation_comes_with_a_program_that_replays(run: Run, write: Callable[[str, str], str]) -> None:
+    write("p.jsonl", recording(operations()))
+    write("promise.py", PROMISE)
+    code, out, _ = run("p.jsonl", "--invariants", "promise.py", "--format", "json")
+    score = json.loads(out)
+    (found,) = score["violations"]
+    assert (code, score["different"], score["known_violations"]) == (1, 0, {})
+    assert (found["op"], found["operation"], found["bucket"]) == (5, "set_cpuid2", "never-a-cpuid@KvmSetCpuid2")
+    assert {"file", "line", "kernel", "recording", "invariant", "severity", "message"} <= found.keys()
+    write("p.xfd", found["program"])
+    assert found["program"].splitlines()[-1].startswith("t0 ioctl(v0, KVM_SET_CPUID2, ")
+    code, out, _ = run("p.jsonl", "--invariants", "promise.py", "--known", "p.xfd", "--format", "json")
+    score = json.loads(out)
+    assert (code, score["violations"], score["known_violations"]) == (0, [], {"never-a-cpuid@KvmSetCpuid2": 1})
+    text = run("p.jsonl", "--invariants", "promise.py")[1].splitlines()
+    assert "violation  p.jsonl:1  p  op 5: set_cpuid2" in text
+    assert "      never-a-cpuid (abi): there is a CPUID" in text
+    assert "      t0 ioctl(vm0, KVM_CREATE_VCPU, 0, reset) = v0" in text
+
+
+def test_what_is_left_at_the_end_counts(run: Run, write: Callable[[str, str], str]) -> None:
+    write("p.jsonl", recording(operations()))
+    write("promise.py", PROMISE.replace("ops=(KvmSetCpuid2,)", "at_end=True"))
+    code, out, _ = run("p.jsonl", "--invariants", "promise.py")
+    assert code == 1
+    assert "violation  p.jsonl:1  p  at the end" in out.splitlines()
 
 
 # -- one recording, altered --------------------------------------------------------------------------------------------

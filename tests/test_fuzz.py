@@ -15,10 +15,11 @@ from xfdfuzz.engines.judge.minimise import minimise, shows
 from xfdfuzz.engines.rules import RULES
 from xfdfuzz.engines.search.hypothesis_machine import KernelMachine
 from xfdfuzz.engines.search.plan import Plan
-from xfdfuzz.engines.search.violations import fuzz, state_machine
+from xfdfuzz.engines.search.violations import fuzz
 from xfdfuzz.program.ops.base import OPS
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import PATCHES, Revision, resolve
+from xfdfuzz.testing import state_machine
 
 REVIEWS_WARNING = "no-warning@fpu_guest_realloc_fpstate"
 #: What is open in the host's FPU core on every revision (corpus/open/).
@@ -119,11 +120,6 @@ def test_every_op_has_a_rule() -> None:
 def test_hypothesis_has_every_rule() -> None:
     declared = {rule.function.__name__ for rule in KernelMachine.setup_state().rules}
     assert set(RULES) == declared
-
-
-def test_it_is_an_ordinary_state_machine_for_pytest() -> None:
-    """`TestAmxV1 = state_machine("amx-v1").TestCase` fails with the violation, shrunk by Hypothesis."""
-    assert "ViolationFound: " in run_as_pytest_would(state_machine("amx-v1"))
 
 
 def run_as_pytest_would(machine: type[KernelMachine]) -> str:

@@ -1320,10 +1320,7 @@ class TakesOnlyWhatXcr0Enables(KvmX86):
         return super().kvm_vcpu_ioctl_x86_set_xsave(vcpu, image)
 
 
-@mutant("migration-is-invisible", program(AMX_GUEST, TILES, LEAVE))
-class MigratesFourKilobytes(KvmX86):
-    def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
-        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
+mutant("migration-is-invisible", program(AMX_GUEST, TILES, LEAVE))(CopiesTheOldSize)
 
 
 @pytest.mark.parametrize(("revision", "warns"), [("v6.12", True), ("v6.18", False), ("v7.3", False)])

@@ -20,12 +20,9 @@ from xfdfuzz.engines.processes.workers import workers
 
 ROOT = Path(__file__).parent.parent
 #: Far more work than a test waits for.
-BENCH = ("bench", "detection", "--only", "1f69383b203e", "--only", "exec-migrated-keeps-registers", "--time", "10m")
 MATRIX = ("matrix", "--corpus")
 
-COMMANDS = pytest.mark.parametrize(
-    "argv", [(*BENCH, "--workers", "1"), (*BENCH, "--workers", "2"), (*MATRIX, "--workers", "2")], ids=" ".join
-)
+COMMANDS = pytest.mark.parametrize("argv", [(*MATRIX, "--workers", "2"), (*MATRIX, "--workers", "3")], ids=" ".join)
 
 
 def session(leader: int) -> list[int]:

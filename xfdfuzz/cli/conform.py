@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
+from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, complain
-from xfdfuzz.cli.inputs import find_files, load_invariants, resolve_revisions
+from xfdfuzz.cli.inputs import CORPUS, find_files, known_buckets, load_invariants, read_known, resolve_revisions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from xfdfuzz.engines.conform.score import Score
+    from xfdfuzz.revisions import Revision
 
 
 def add(commands: Commands) -> None:
@@ -21,6 +24,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "conform", _conform, "hold recorded results of real kernels against the model")
     command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a recording, or every *.jsonl in DIR")
     add_revisions(command, "default: that of the recorded kernel")
+    add_known(command)
 
 
 def _conform(args: argparse.Namespace) -> int:
@@ -34,10 +38,10 @@ def _conform(args: argparse.Namespace) -> int:
     files = find_files(args.paths, ".jsonl")
     if not files:
         return complain(f"no *.jsonl file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
-    score, code = Score(), CLEAN
+    score, known, code = Score(), _known(args), CLEAN
     for file in files:
         try:
-            _judge_file(args, file, score)
+            _judge_file(args, file, score, known)
         except BadRecording as error:
             code = complain(str(error), BAD_INPUT)
         except OSError as error:
@@ -50,10 +54,22 @@ def _conform(args: argparse.Namespace) -> int:
             conformance.terminal(console(sys.stdout), score)
     elif code == CLEAN:
         code = complain("nothing was compared", NOT_JUDGED)
-    return max(code, VIOLATION if counts["different"] else CLEAN)
+    return max(code, VIOLATION if counts["different"] or score.violations else CLEAN)
 
 
-def _judge_file(args: argparse.Namespace, file: Path, score: Score) -> None:
+def _known(args: argparse.Namespace) -> Callable[[Revision], Collection[str]]:
+    """What a revision is known to break: by the corpus, which is read when it is asked for, and by --known."""
+    from xfdfuzz.engines.conform.known import known_violations
+    from xfdfuzz.report.console import console
+
+    given, err = read_known(args.known), console(sys.stderr)
+    corpus = cache(lambda: read_known([CORPUS]))
+    return cache(lambda revision: known_violations(corpus(), revision) | known_buckets(given, revision, err))
+
+
+def _judge_file(
+    args: argparse.Namespace, file: Path, score: Score, known: Callable[[Revision], Collection[str]]
+) -> None:
     from xfdfuzz.engines.conform.recording import explanations, read
     from xfdfuzz.engines.conform.score import judge, model_of
 
@@ -61,4 +77,4 @@ def _judge_file(args: argparse.Namespace, file: Path, score: Score) -> None:
     explained = explanations(file.parent)
     for recording in read(file):
         for name in args.revision or [model_of(recording)]:
-            score.add(judge(recording, resolve(name), explained))
+            score.add(judge(recording, resolve(name), explained, known))

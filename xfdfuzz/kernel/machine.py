@@ -21,7 +21,7 @@ class Config:
     rt: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Machine(Config, Processor):
     """The set-up that a program names in its ``machine`` line: ``cpus`` processors that are alike, and the kernel's
     options.
@@ -35,6 +35,9 @@ class Machine(Config, Processor):
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
+
+    def __repr__(self) -> str:
+        return f"<machine {' '.join(self.words())}>"
 
     def words(self) -> list[str]:
         """The set-up as that line writes it: ``cpus=2``, and each switch that differs from the default."""

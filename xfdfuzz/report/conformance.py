@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from xfdfuzz.engines.conform.score import OUTCOMES, Difference, Score
+from xfdfuzz.engines.conform.score import OUTCOMES, Difference, RecordedViolation, Score
+from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_program
 from xfdfuzz.report.console import line
@@ -22,17 +23,36 @@ def as_object(total: Score) -> dict[str, Any]:
         "kernels": {kernel: total.counts(kernel) for kernel in total.kernels()},
         "not_compared": dict(total.not_compared.most_common()),
         "differences": [_difference(difference) for difference in total.differences],
+        "known_violations": dict(total.known.most_common()),
+        "violations": [_violation(violation) for violation in total.violations],
     }
 
 
-def _difference(found: Difference) -> dict[str, Any]:
+def _place(found: Difference | RecordedViolation) -> dict[str, Any]:
     return {
         "file": found.recording.file,
         "line": found.recording.line,
         "kernel": found.recording.kernel,
         "recording": found.recording.program,
-        "op": found.operation.index,
-        "operation": found.operation.text,
+        "op": found.operation.index if found.operation else None,
+        "operation": found.operation.text if found.operation else None,
+    }
+
+
+def _violation(found: RecordedViolation) -> dict[str, Any]:
+    return {
+        **_place(found),
+        "invariant": found.violation.invariant,
+        "severity": found.violation.severity,
+        "bucket": found.violation.bucket,
+        "message": found.violation.message,
+        "program": format_program(found.program),
+    }
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    return {
+        **_place(found),
         "field": found.field.name,
         "recorded": _written(found.field.recorded),
         "model": _written(found.field.model),
@@ -49,28 +69,49 @@ def _written(value: object) -> str:
 
 
 def terminal(out: Console, total: Score) -> None:
-    """A line a kernel, what was not compared, and every difference; with a program for those that nobody explained."""
+    """A line a kernel, what was not compared, and every difference and violation; with a program for the first
+    difference of a recording that nobody explained, and for the first violation of a bucket."""
     for kernel in (*total.kernels(), ""):
         counts = total.counts(kernel)
         numbers = "  ".join(f"{counts[name]:6} {name}" for name in OUTCOMES)
         line(out, f"{kernel or 'all':10}", numbers)
     for kind, count in total.not_compared.most_common():
         line(out, f"{count:6} not compared: {kind}")
-    shown: set[tuple[str, int]] = set()
+    for bucket, count in total.known.most_common():
+        line(out, f"{count:6} known violation: {bucket}")
+    shown: set[object] = set()
     for found in total.differences:
         place = (found.recording.file, found.recording.line)
-        _print(out, found, first=place not in shown)
+        _print_difference(out, found, first=place not in shown)
         if not found.reason:
             shown.add(place)
+    for broken in total.violations:
+        _print_violation(out, broken, first=broken.violation.bucket not in shown)
+        shown.add(broken.violation.bucket)
 
 
-def _print(out: Console, found: Difference, first: bool) -> None:
-    recording, operation = found.recording, found.operation
-    verdict = ("explained", "dim") if found.reason else ("different", "bold red")
-    where = f"  {recording.file}:{recording.line}  {recording.program}  op {operation.index}: {operation.text}"
-    line(out, verdict, where)
+def _print_difference(out: Console, found: Difference, first: bool) -> None:
+    _head(out, found, ("explained", "dim") if found.reason else ("different", "bold red"))
     said = f"{found.field.name}: recorded {_written(found.field.recorded)}, model {_written(found.field.model)}"
     line(out, f"      {said}{'; ' + found.reason if found.reason else ''}")
     if first and not found.reason:
-        for row in format_program(found.program).splitlines():
-            line(out, f"      {row}")
+        _program(out, found.program)
+
+
+def _print_violation(out: Console, found: RecordedViolation, first: bool) -> None:
+    violation = found.violation
+    _head(out, found, ("violation", "bold red"))
+    line(out, f"      {violation.invariant} ({violation.severity}): {violation.message}")
+    if first:
+        _program(out, found.program)
+
+
+def _head(out: Console, found: Difference | RecordedViolation, verdict: tuple[str, str]) -> None:
+    recording, operation = found.recording, found.operation
+    where = f"op {operation.index}: {operation.text}" if operation else "at the end"
+    line(out, verdict, f"  {recording.file}:{recording.line}  {recording.program}  {where}")
+
+
+def _program(out: Console, program: Program) -> None:
+    for row in format_program(program).splitlines():
+        line(out, f"      {row}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
@@ -13,6 +13,8 @@ from xfdfuzz.engines.conform.nesting import SWITCH, in_order
 from xfdfuzz.engines.conform.recording import BadRecording, Explanation, Malformed, Operation, Recording
 from xfdfuzz.engines.conform.session import HostDied, Session
 from xfdfuzz.engines.conform.translator import TRANSLATORS
+from xfdfuzz.invariants.loading import load_once
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import ALIASES, Revision, names
 
@@ -34,9 +36,25 @@ class Difference:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedViolation:
+    """An invariant that a recorded program breaks on the model, whatever the comparison came to.
+
+    ``operation`` is where, None for the drained end; ``program`` is what was executed up to there.
+    """
+
+    recording: Recording
+    operation: Operation | None
+    violation: Violation
+    program: Program
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """What one recording came to: operations by outcome, the differences, and why operations were not compared."""
+    """What one recording came to: operations by outcome, the differences, and why operations were not compared.
+
+    ``violations`` are those that the revision is not known to have; ``known`` counts the others by bucket.
+    """
 
     recording: Recording
     revision: str
@@ -45,6 +63,8 @@ class Judgement:
     explained: int = 0
     differences: tuple[Difference, ...] = ()
     not_compared: Counter[str] = field(default_factory=Counter)
+    violations: tuple[RecordedViolation, ...] = ()
+    known: Counter[str] = field(default_factory=Counter)
 
     @property
     def different(self) -> int:
@@ -72,6 +92,16 @@ class Score:
         """How many operations were not, by kind and reason."""
         return sum((judgement.not_compared for judgement in self.judgements), Counter())
 
+    @property
+    def violations(self) -> list[RecordedViolation]:
+        """Those that are not known, in order."""
+        return [violation for judgement in self.judgements for violation in judgement.violations]
+
+    @property
+    def known(self) -> Counter[str]:
+        """How often each bucket was broken by a kernel that is known to break it."""
+        return sum((judgement.known for judgement in self.judgements), Counter())
+
     def counts(self, kernel: str = "") -> dict[str, int]:
         """Operations by outcome, of one kernel or of all."""
         chosen = [judgement for judgement in self.judgements if kernel in ("", judgement.recording.kernel)]
@@ -91,16 +121,32 @@ def model_of(recording: Recording) -> str:
     return f"v{recording.kernel}"
 
 
-def judge(recording: Recording, revision: Revision, explanations: Iterable[Explanation] = ()) -> Judgement:
-    """Execute the recorded program on ``revision`` and compare."""
-    return _Judge(recording, revision, explanations).judge()
+def judge(
+    recording: Recording,
+    revision: Revision,
+    explanations: Iterable[Explanation] = (),
+    known: Callable[[Revision], Collection[str]] = lambda revision: (),
+) -> Judgement:
+    """Execute the recorded program on ``revision``, compare, and ask the invariants.
+
+    ``known`` gives the buckets that a revision is known to break; it is asked when something is broken.
+    """
+    load_once()
+    return _Judge(recording, revision, explanations, known).judge()
 
 
 class _Judge:
-    def __init__(self, recording: Recording, revision: Revision, explanations: Iterable[Explanation]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        revision: Revision,
+        explanations: Iterable[Explanation],
+        known: Callable[[Revision], Collection[str]],
+    ) -> None:
         self.recording = recording
         self.revision = revision
-        self.session = Session(revision.kernel)
+        self.known = known
+        self.session = Session(revision)
         self.reasons = {
             (e.op, e.field): e.reason
             for e in explanations
@@ -109,6 +155,8 @@ class _Judge:
         self.outcomes: Counter[str] = Counter()
         self.differences: list[Difference] = []
         self.not_compared: Counter[str] = Counter()
+        self.violations: list[RecordedViolation] = []
+        self.known_violations: Counter[str] = Counter()
 
     def judge(self) -> Judgement:
         """All operations, as far as the state is known; the rest is not compared."""
@@ -116,10 +164,16 @@ class _Judge:
         try:
             for operation in in_order(self.recording):
                 reached += not _is_marker(operation)
-                if not self._operation(operation):
+                try:
+                    lives = self._operation(operation)
+                finally:
+                    self._violations(operation)
+                if not lives:
                     break
         except Stopped as why:
             self._rest(str(why), reached)
+        self.session.drain()
+        self._violations(None)
         return Judgement(
             self.recording,
             self.revision.label,
@@ -128,6 +182,8 @@ class _Judge:
             self.outcomes["explained"],
             tuple(self.differences),
             self.not_compared,
+            tuple(self.violations),
+            self.known_violations,
         )
 
     def _operation(self, operation: Operation) -> bool:
@@ -172,10 +228,22 @@ class _Judge:
         wrong = [found for found in fields if not found.equal]
         reasons = [self.reasons.get((operation.index, found.name), "") for found in wrong]
         self.outcomes["equal" if not wrong else "explained" if all(reasons) else "different"] += 1
-        title = f"{self.recording.program} of {self.recording.kernel} up to {operation.text}"
         for found, reason in zip(wrong, reasons, strict=True):
-            program = self.session.program(" ".join(title.split()))
+            program = self._program(operation.text)
             self.differences.append(Difference(self.recording, operation, found, program, reason))
+
+    def _violations(self, operation: Operation | None) -> None:
+        """Note what the operation, or the drained end, has broken."""
+        for found in self.session.violations():
+            if found.bucket in self.known(self.revision):
+                self.known_violations[found.bucket] += 1
+            else:
+                program = self._program(operation.text if operation else "its end")
+                self.violations.append(RecordedViolation(self.recording, operation, found, program))
+
+    def _program(self, end: str) -> Program:
+        title = f"{self.recording.program} of {self.recording.kernel} up to {end}"
+        return self.session.program(" ".join(title.split()))
 
     def _panic_site(self) -> str:
         """The recorded function if the model died in it too, else where it did."""

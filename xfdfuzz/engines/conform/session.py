@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from xfdfuzz.engines.conform.contents import Contents
 from xfdfuzz.engines.conform.fields import NotCompared, Stopped
 from xfdfuzz.engines.conform.memory import GuestMemory
+from xfdfuzz.invariants.checker import Checker
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
@@ -16,6 +18,7 @@ from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
 from xfdfuzz.program.text import format_op
+from xfdfuzz.revisions import Revision
 
 #: The processor that the recorded kernels ran on (docs/conform.md).
 MACHINE = Machine(cpus=1, pasid=False, cet=True, amx_ignores_ts=True)
@@ -74,11 +77,12 @@ class Process:
 
 
 class Session:
-    """Executes ops for the harness and keeps them as a program."""
+    """Executes ops for the harness, asks the invariants about each, and keeps them as a program."""
 
-    def __init__(self, kernel: type[Kernel]) -> None:
-        self.executor = Executor(kernel, MACHINE)
+    def __init__(self, revision: Revision) -> None:
+        self.executor = Executor(revision.kernel, MACHINE)
         self.kernel = self.executor.kernel
+        self.checker = Checker(self.kernel, revision.name)
         self.contents = Contents()
         self.processes = [Process()]
         self.vcpus: dict[int, Vcpu] = {}
@@ -88,6 +92,7 @@ class Session:
         self._ops: list[Op] = []
         self._results: list[str] = []
         self._notes: list[tuple[int, str]] = []
+        self._violations: list[Violation] = []
 
     @property
     def now(self) -> Process:
@@ -102,6 +107,7 @@ class Session:
         self.last = step
         self._ops.append(op)
         self._results.append(str(step.result))
+        self._violations += self.checker.check(step)
         if step.result.ret == PANIC:
             raise HostDied
         if step.result.ret == NOT_ENABLED:
@@ -125,6 +131,16 @@ class Session:
     def program(self, title: str) -> Program:
         """What was executed so far, with what came of it."""
         return Program(MACHINE, tuple(self._ops), tuple(self._results), title=title, notes=tuple(self._notes))
+
+    def drain(self) -> None:
+        """Let everything that is pending come to its end, for the invariants that look there; no op of the program."""
+        if self.checker.looks_at_end and (last := self.executor.drain()):
+            self._violations += self.checker.finish(last)
+
+    def violations(self) -> list[Violation]:
+        """What was broken since this was asked the last time."""
+        found, self._violations = self._violations, []
+        return found
 
     # -- selections ----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
@@ -12,6 +13,7 @@ from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret
+from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
 
 #: What a program without an `expect:` line is judged on.
@@ -94,8 +96,14 @@ def _keep(step: Step) -> Step:
     return Step(step.number, step.op, step.state, copy_of(step.after), step.result, step.events)
 
 
-def judge(program: Program, revision: Revision, *, expectations: bool = True) -> Verdict:
-    """Run it; with ``expectations``, hold it against its `expect:` lines and its inline results for this revision."""
+def judge(program: str | Program, revision: str | Path | Revision, *, expectations: bool = True) -> Verdict:
+    """Run a program, or the text of one, on a revision, or the one of that name.
+
+    With ``expectations``, it is held against its `expect:` lines and its inline results for this revision.  Raises
+    ProgramError for a text that is no program, RevisionError for a name that is no revision.
+    """
+    program = parse(program) if isinstance(program, str) else program
+    revision = revision_of(revision)
     trace = tuple(steps(program, revision))
     verdict = Verdict(revision, trace, False, ())
     if not expectations:
@@ -104,6 +112,11 @@ def judge(program: Program, revision: Revision, *, expectations: bool = True) ->
     failures = [*_broken_expectations(verdict, selected), *_different_results(program, verdict, selected)]
     judged = bool(selected) or any(result is not None for result in program.results)
     return Verdict(revision, trace, judged, tuple(failures))
+
+
+def revision_of(revision: str | Path | Revision) -> Revision:
+    """The revision itself, or the one with that name, label or file, as for --revision; raises RevisionError."""
+    return revision if isinstance(revision, Revision) else resolve(str(revision))
 
 
 def _broken_expectations(verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:

@@ -148,7 +148,8 @@ class Campaign(Generic[D]):
 
     def discovered(self, discovery: Discovery, program: Program) -> Discovered:
         """The exception for it, of the bucket's own type."""
-        error = self.errors.setdefault(discovery.bucket, type(self.error_name, (Discovered,), {}))
+        named = {"__module__": "xfdfuzz"}  # it stands in no module, and tests show its name
+        error = self.errors.setdefault(discovery.bucket, type(self.error_name, (Discovered,), named))
         return error(discovery, program)
 
 

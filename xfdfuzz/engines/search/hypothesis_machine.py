@@ -34,7 +34,7 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
     """Every rule as one of Hypothesis'.
 
     ``campaign`` says what is under test, counts, and decides what is new; a subclass sets it
-    (:func:`xfdfuzz.engines.search.violations.state_machine`).
+    (:func:`xfdfuzz.testing.state_machine`).
     """
 
     campaign: ClassVar[Campaign[Any]]

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
-
-from hypothesis import HealthCheck, Phase, settings
+from pathlib import Path
+from typing import NamedTuple
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import minimise
-from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.judge.verdict import judge, revision_of
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
 from xfdfuzz.engines.search.campaign import Campaign, Run
 from xfdfuzz.engines.search.hunt import Shrunk
-from xfdfuzz.engines.search.hypothesis_machine import KernelMachine
-from xfdfuzz.engines.search.plan import STEPS, Plan
+from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.search.stats import Stats
@@ -97,29 +95,6 @@ class JudgedRun(Run):
             self.judge(self.checker.finish(last))
 
 
-def state_machine(revision: str | Revision, known: Collection[str] = ()) -> type[KernelMachine]:
-    """The state machine of one revision for pytest: ``TestAmxV1 = state_machine("amx-v1").TestCase``.
-
-    It fails on every violation whose bucket is not in ``known``.
-    """
-    load()
-    chosen = resolve(revision) if isinstance(revision, str) else revision
-    campaign = ViolationCampaign(revision=chosen, known=set(known))
-    machine: Any = type(
-        "KernelMachine", (KernelMachine,), {"campaign": campaign, "__doc__": f"{chosen.label} under test."}
-    )
-    # one bug at a time, and no explanations: both would multiply the time to the first shrunk program
-    machine.TestCase.settings = settings(
-        deadline=None,
-        report_multiple_bugs=False,
-        stateful_step_count=STEPS,
-        phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-    tested: type[KernelMachine] = machine
-    return tested
-
-
 def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:
     """A campaign on the revision with that address, in whatever process; ``invariants`` are the users' files."""
     load_invariants(invariants)
@@ -127,7 +102,7 @@ def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:
 
 
 def fuzz(
-    revision: Revision,
+    revision: str | Path | Revision,
     plan: Plan,
     known: Collection[str] = (),
     on_progress: Callable[[Stats, list[Finding]], None] = lambda stats, findings: None,
@@ -135,13 +110,15 @@ def fuzz(
 ) -> Report[Finding]:
     """Search one revision for violations as planned.
 
-    Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.
+    Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.  Raises
+    RevisionError for a name that is none.
     """
     load()
-    campaign = ViolationCampaign(revision=revision, known=set(known))
+    chosen = revision_of(revision)
+    campaign = ViolationCampaign(revision=chosen, known=set(known))
 
     def finding(shrunk: Shrunk[Violation]) -> Finding:
-        return Finding(shrunk.discovery, shrunk.program, revision, engine=shrunk.engine)
+        return Finding(shrunk.discovery, shrunk.program, chosen, engine=shrunk.engine)
 
-    recipe = partial(campaign_on, revision.address, invariant_files())
-    return search(campaign, plan, (revision,), finding, recipe, on_progress, on_finding)
+    recipe = partial(campaign_on, chosen.address, invariant_files())
+    return search(campaign, plan, (chosen,), finding, recipe, on_progress, on_finding)
