@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
-from xfdfuzz.invariants import core
+from xfdfuzz.invariants import core, sometimes
 from xfdfuzz.revisions import outside
 
 
@@ -23,9 +23,12 @@ def _ctrl_c() -> None:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    """Forget the invariants and the series that a test loads from files of its own."""
+    """Forget the invariants, the goals and the series that a test loads from files of its own."""
     core.load()
-    registries: tuple[dict[Any, Any], ...] = (core.INVARIANTS, core._FILES, outside.OUTSIDE, outside._FILES)
+    registries: tuple[dict[Any, Any], ...] = (
+        *(core.INVARIANTS, core._FILES, sometimes.GOALS),
+        *(outside.OUTSIDE, outside._FILES),
+    )
     before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, content in before:

@@ -46,7 +46,8 @@ def lengths(report: Exploration) -> dict[str, int]:
 
 def summed_up(report: Exploration) -> dict[str, object]:
     """Everything but how long it took."""
-    keys = ("states", "transitions", "depth", "exhausted", "coverage", "lassos", "checked", "left_out", "known")
+    counts = ("states", "transitions", "depth", "exhausted", "coverage", "goals", "known")
+    keys = (*counts, "lassos", "checked", "left_out")
     found = [(finding.violation, finding.program) for finding in report.findings]
     return {key: getattr(report, key) for key in keys} | {"findings": found}
 
@@ -133,6 +134,29 @@ def test_a_scope_without_a_finding_is_a_statement(run: Run, scope: Callable[[Sco
     assert f"v7.3, scope quiet ({HOST.summary}): exhausted: 2 states" in text
     assert "can be broken there." in text
     assert "The scope leaves out KVM, a second CPU" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("tiny", 11), ("contents", 11), ("small", 11), ("migration", 13), ("two-vcpus", 15), ("host", 4), ("signals", 6)],
+)
+def test_a_scope_meets_every_goal_that_can_be_met_there(name: str, depth: int) -> None:
+    met = explored("v7.3", name, Limits(depth=depth)).goals
+    assert len(met) > 3
+    assert [goal for goal, count in met.items() if not count] == []
+
+
+def test_a_goal_that_is_never_met_is_named(run: Run) -> None:
+    command = ("explore", "--revision", "v5.16", "--depth", "9")
+    code, out, _ = run(*command, "--coverage")
+    text = " ".join(out.split())
+    met = json.loads(run(*command, "--format", "json")[1])["goals"]
+    assert code == 0
+    # no guest of v5.16 gets a dynamic feature; a vCPU loses its registers as on any other kernel
+    assert met["guest-has-room-for-tiles"] == 0 < met["vcpu-enters-after-losing-its-registers"]
+    never = [name for name, count in met.items() if not count]
+    assert f"Goals: {len(met) - len(never)} of {len(met)} are met; never met: {', '.join(never)}." in text
+    assert "guest-has-room-for-tiles never met" in text
 
 
 # -- reductions --------------------------------------------------------------------------------------------------------
@@ -352,7 +376,7 @@ def test_it_goes_on_where_it_stopped(run: Run) -> None:
     whole = json.loads(run("explore", "--depth", "6", "--format", "json")[1])
     resumed = json.loads(out)
     assert code == 1
-    for key in ("states", "transitions", "depth", "coverage", "findings", "frontier"):
+    for key in ("states", "transitions", "depth", "coverage", "goals", "findings", "frontier"):
         assert resumed[key] == whole[key]
 
 

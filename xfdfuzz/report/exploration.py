@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def data(report: Exploration) -> dict[str, Any]:
         "findings": [machine.finding(found) for found in report.findings],
         "lassos": [_lasso(lasso) for lasso in report.lassos],
         "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
+        "goals": report.goals,
         "doubts": list(report.doubts),
         "file": None if report.file is None else str(report.file),
     }
@@ -56,7 +57,7 @@ def _lasso(lasso: Lasso) -> dict[str, Any]:
 
 
 def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool) -> None:
-    """Findings, cycles, with ``with_coverage`` what each op came to, and a statement that can be quoted."""
+    """Findings, cycles, with ``with_coverage`` what each op came to, a statement that can be quoted, and the goals."""
     for found in report.findings:
         finding(out, found, invariants)
     for lasso in report.lassos:
@@ -65,6 +66,8 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
         coverage(out, report)
     line(out)
     prose(out, statement(report), indent="")
+    if report.goals:
+        prose(out, goals(report.goals), indent="")
     prose(out, f"The scope leaves out {report.scope.leaves_out}.", indent="")
     if report.left_out:
         names = ", ".join(inv.name for inv in report.left_out)
@@ -83,7 +86,8 @@ def _show_lasso(out: Console, lasso: Lasso) -> None:
 
 
 def coverage(out: Console, report: Exploration) -> None:
-    """How often each op of the scope gave each result; an op that nothing ever enabled is dead."""
+    """How often each op of the scope gave each result, and how many transitions met each goal; an op that nothing ever
+    enabled is dead, and so is a corner whose goal was never met."""
     rows = [
         (format_op(op), "  ".join(f"{result} {count}" for result, count in results.most_common()) or "never enabled")
         for op, results in report.coverage.items()
@@ -91,6 +95,17 @@ def coverage(out: Console, report: Exploration) -> None:
     line(out)
     line(out, (f"coverage: {sum(map(len, report.coverage.values()))} pairs of op and result", "bold"))
     table(out, (), rows)
+    if report.goals:
+        line(out)
+        line(out, ("goals", "bold"))
+        table(out, (), [(name, f"met {count}" if count else "never met") for name, count in report.goals.items()])
+
+
+def goals(counts: Mapping[str, int]) -> str:
+    """``Goals: 18 of 20 are met; never met: ...``"""
+    never = [name for name, count in counts.items() if not count]
+    met = f"Goals: {len(counts) - len(never)} of {len(counts)} are met"
+    return f"{met}; never met: {', '.join(never)}." if never else f"{met}."
 
 
 def statement(report: Exploration) -> str:

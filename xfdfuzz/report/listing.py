@@ -1,4 +1,4 @@
-"""What there is: revisions, patches, ops, invariants and scopes, as rows that the terminal and JSON share."""
+"""What there is: revisions, patches, ops, invariants, goals and scopes, as rows that the terminal and JSON share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from xfdfuzz.invariants.core import INVARIANTS
+from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
 from xfdfuzz.revisions import Revision, in_order, names, resolve
@@ -62,6 +63,20 @@ def invariants(only: Revision | None) -> list[Row]:
     ]
 
 
+def goals(only: Revision | None) -> list[Row]:
+    """Every goal; they are the same on every revision."""
+    return [
+        {
+            "name": goal.name,
+            "area": goal.area,
+            "doc": goal.doc,
+            "ops": [cls.__name__ for cls in goal.ops],
+            "needs": [cls.__name__ for cls in goal.needs],
+        }
+        for goal in GOALS.values()
+    ]
+
+
 def scopes(only: Revision | None) -> list[Row]:
     """Every scope of the exhaustive engine; they are the same on every revision."""
     return [
@@ -80,6 +95,7 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
     "patches": patches,
     "ops": ops,
     "invariants": invariants,
+    "goals": goals,
     "scopes": scopes,
 }
 
@@ -97,5 +113,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "patches": ("in", "commit", "version", "title"),
     "ops": ("name", "line"),
     "invariants": ("name", "severity", "doc"),
+    "goals": ("name", "area", "doc"),
     "scopes": ("name", "summary"),
 }

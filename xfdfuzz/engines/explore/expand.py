@@ -60,7 +60,8 @@ class Expansion:
     """What a chunk of states leads to.
 
     ``arcs`` has one at least to every state that the process had not seen before, whose bytes are in ``states``;
-    ``broken`` is the first (source, op, violation) of each bucket; ``coverage`` counts (op, return value) pairs.
+    ``broken`` is the first (source, op, violation) of each bucket; ``coverage`` counts (op, return value) pairs, and
+    ``goals`` the transitions that meet goals, by the names of all that they meet.
     """
 
     transitions: int = 0
@@ -68,6 +69,7 @@ class Expansion:
     states: dict[bytes, bytes] = field(default_factory=dict)
     broken: list[tuple[int, int, Violation]] = field(default_factory=list)
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
+    goals: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _buckets: set[str] = field(default_factory=set)
 
     def note(self, source: int, op: int, violations: Iterable[Violation]) -> bool:
@@ -120,6 +122,8 @@ class Expander:
                 outcome = self.transitions.outcome(packed, number)
                 found.transitions += 1
                 found.coverage[number, outcome.result.ret] += 1
+                if outcome.goals:
+                    found.goals[outcome.goals] += 1
                 self._follow(source, number, packed, outcome, found)
         return found
 

@@ -44,7 +44,8 @@ class Exploration:
 
     ``depth``: every program of so many ops is covered; ``exhausted``: every program of any length.  ``frontier``: how
     many states were still to be expanded.  ``coverage[op][result]`` counts, for all ops of the scope, those of what is
-    interchangeable together; ``stopped`` says why it ended before it was exhausted, or before the depth asked for.
+    interchangeable together; ``goals`` counts the transitions that meet a goal, for all that can be met in the scope;
+    ``stopped`` says why it ended before it was exhausted, or before the depth asked for.
     ``known`` counts the buckets that were met and that the caller knew.
     """
 
@@ -63,6 +64,7 @@ class Exploration:
     lassos: tuple[Lasso, ...]
     known: int
     coverage: dict[Op, Counter[str]]
+    goals: dict[str, int]
     doubts: tuple[str, ...] = ()
     file: Path | None = None
 
@@ -168,14 +170,10 @@ def _exploration(
     known: int,
     unsure: tuple[str, ...],
 ) -> Exploration:
-    scope, selection = search.expander.scope, search.expander.selection
-    eventually = search.expander.transitions.eventually
-    coverage: dict[Op, Counter[str]] = {scope.first_alike(op): Counter() for op in scope.ops}
-    for (number, ret), count in search.coverage.items():
-        coverage[scope.first_alike(scope.ops[number])][result_class(ret)] += count
+    selection, eventually = search.expander.selection, search.expander.transitions.eventually
     return Exploration(
         revision=revision,
-        scope=scope,
+        scope=search.expander.scope,
         states=len(search.store),
         transitions=search.transitions,
         depth=search.depth,
@@ -188,6 +186,25 @@ def _exploration(
         findings=findings,
         lassos=lassos,
         known=known,
-        coverage=coverage,
+        coverage=_coverage(search),
+        goals=_goals(search),
         doubts=unsure,
     )
+
+
+def _coverage(search: Search) -> dict[Op, Counter[str]]:
+    """How often each op gave each class of results, by the first one of those that are alike."""
+    scope = search.expander.scope
+    found: dict[Op, Counter[str]] = {scope.first_alike(op): Counter() for op in scope.ops}
+    for (number, ret), count in search.coverage.items():
+        found[scope.first_alike(scope.ops[number])][result_class(ret)] += count
+    return found
+
+
+def _goals(search: Search) -> dict[str, int]:
+    """How many transitions meet each goal, also 0."""
+    found = dict.fromkeys((goal.name for goal in search.expander.transitions.goals), 0)
+    for names, count in search.goals.items():
+        for name in names:
+            found[name] += count
+    return found

@@ -55,6 +55,7 @@ def _about(search: Search) -> dict[str, Any]:
         "ops": [format_op(op) for op in search.expander.scope.ops],
         "counts": {name: getattr(search, name) for name in _COUNTS},
         "coverage": [[op, ret, count] for (op, ret), count in search.coverage.items()],
+        "goals": [[count, *names] for names, count in search.goals.items()],
         "breaches": [[b.state, b.op, *_fields(b.violation)] for b in search.breaches.values()],
         "pending": [*search.pending],
         "edges": [[edge.source, edge.op, edge.target, *edge.pending] for edge in search.edges],
@@ -90,6 +91,7 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
     for name in _COUNTS:
         setattr(search, name, about["counts"][name])
     search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
+    search.goals = Counter({tuple(names): count for count, *names in about["goals"]})
     for state, op, *violation in about["breaches"]:
         breach = Breach(state, op, Violation(*violation))
         search.breaches[breach.violation.bucket] = breach

@@ -58,8 +58,9 @@ class Search:
 
     ``expander`` is this process' own, of which each of a pool's processes has another.  ``level`` is what is left to
     expand of a level, ``following`` what that has led to so far; ``depth`` levels are complete: every program of so
-    many ops is covered.  ``pending`` and ``edges`` are for :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state,
-    op, return value, state) for a graph.  ``stopped`` says why the search ended early.
+    many ops is covered.  ``coverage`` and ``goals`` count as an :class:`Expansion` does.  ``pending`` and ``edges`` are
+    for :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.  ``stopped``
+    says why the search ended early.
     """
 
     expander: Expander
@@ -70,6 +71,7 @@ class Search:
     transitions: int = 0
     seconds: float = 0.0
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
+    goals: Counter[tuple[str, ...]] = field(default_factory=Counter)
     breaches: dict[str, Breach] = field(default_factory=dict)
     pending: Pending = field(default_factory=lambda: Pending([()]))
     edges: Edges = field(default_factory=Edges)
@@ -137,6 +139,7 @@ class Search:
         del self.level[: len(chunk)]
         self.transitions += found.transitions
         self.coverage.update(found.coverage)
+        self.goals.update(found.goals)
         for arc in found.arcs:
             self._follow(chunk[arc.source].number, arc, found)
         breaches = [

@@ -19,6 +19,7 @@ from xfdfuzz.engines.explore.footprint_cache import FootprintCache
 from xfdfuzz.engines.explore.packing import Delta, Packing
 from xfdfuzz.engines.search.campaign import NotReproducibleError
 from xfdfuzz.invariants.core import InvariantError, Selection, StateBroken, View, Violation
+from xfdfuzz.invariants.sometimes import goals_for
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -35,14 +36,15 @@ _MANY = 50_000
 class Outcome(NamedTuple):
     """What an op came to.
 
-    ``violations`` are those of the step; ``delta`` is what it wrote to a packed state, with dead fields cleared; None
-    after the death of the host.  ``outside``: where it leads to more than the scope has, which the delta does not tell,
-    what is broken there.
+    ``violations`` are those of the step, ``goals`` the names of those that it meets; ``delta`` is what it wrote to a
+    packed state, with dead fields cleared; None after the death of the host.  ``outside``: where it leads to more than
+    the scope has, which the delta does not tell, what is broken there.
     """
 
     result: Result
     events: tuple[Event, ...]
     violations: tuple[Violation, ...]
+    goals: tuple[str, ...] = ()
     delta: Delta | None = None
     outside: tuple[StateBroken, ...] | None = None
 
@@ -57,6 +59,9 @@ class Transitions:
         self._kernel = kernel
         #: What may wait for a while, but not for ever.
         self.eventually = [inv for inv in selection.at_end if inv.progress]
+        #: What should happen sometimes.
+        self.goals = goals_for(scope.ops, scope.machine.cpus)
+        self._goals_after = [[goal for goal in self.goals if isinstance(op, goal.ops)] for op in scope.ops]
         system = traced(st.System, self._footprint.now)
         kernel.bind(system, system)
         self._forget()
@@ -121,9 +126,12 @@ class Transitions:
     def _perform(self, number: int) -> Outcome:
         k, op = self._kernel, self._scope.ops[number]
         step = self._step(op, perform(op, k))
-        found = Outcome(step.result, step.events, tuple(self._selection.of_step(View(k, step))))
+        view = View(k, step)
+        found = Outcome(step.result, step.events, tuple(self._selection.of_step(view)))
         if step.result.ret == PANIC:
             return found
+        met = tuple([goal.name for goal in self._goals_after[number] if goal.predicate(view)])
+        found = found._replace(goals=met)
         if self._reduced:
             self._clear_dead()
         if self._outside():
