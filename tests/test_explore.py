@@ -103,13 +103,27 @@ def test_a_request_that_nothing_clears_is_a_cycle(amx_v1: Exploration) -> None:
     assert lasso.finding.violation.invariant == "request-is-eventually-cleared"
     assert lasso.finding.shown
     # going round any number of times leaves the request where it is
-    program, loop = lasso.finding.program, lasso.loop
+    program, loop = lasso.finding.program, tuple(turn.op for turn in lasso.loop)
     for rounds in range(4):
         again = replace(program, ops=program.ops + loop * rounds)
         verdict = judge(again, resolve("amx-review-a"), expectations=False)
         assert not verdict.left_out
         assert "request-is-eventually-cleared" in verdict.broken
     assert any(format_op(op) == "t0 ... KVM_RUN" for op in loop)
+
+
+def test_a_cycle_says_what_each_of_its_ops_leaves_pending(run: Run) -> None:
+    command = ("explore", "--revision", "amx-review-a", "--depth", "12")
+    (lasso,) = json.loads(run(*command, "--format", "json")[1])["lassos"]
+    still = ["v0: arch.xfd_realloc_request is still 0x40000"]  # where the review put it, and nothing clears it
+    assert lasso["stem"] + lasso["loop"] == len(parse(lasso["program"]).ops)
+    assert len(lasso["turns"]) == lasso["loop"]
+    assert {"op": "t0 ... KVM_RUN", "result": "-EINTR", "progress": True, "pending": still} in lasso["turns"]
+    assert {"op": "t0 ioctl(v0, KVM_RUN) ...", "result": "ok", "progress": False, "pending": still} in lasso["turns"]
+    rows = [row.strip() for row in run(*command)[1].splitlines()]
+    at = next(number for number, row in enumerate(rows) if row.endswith("<- loop, progress"))
+    assert rows[at].partition("  ")[2] == "t0 ... KVM_RUN = -EINTR   <- loop, progress"
+    assert rows[at + 1] == still[0]
 
 
 def test_a_cycle_that_ends_well_expects_nothing_of_its_replay(run: Run) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import graphviz
 from rich.console import Console
 
-from xfdfuzz.engines.explore.exploration import Exploration, Lasso
+from xfdfuzz.engines.explore.exploration import Exploration
+from xfdfuzz.engines.explore.lasso import Lasso
 from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
@@ -52,8 +53,11 @@ def progress(search: Search) -> str:
 
 
 def _lasso(lasso: Lasso) -> dict[str, Any]:
-    stem = len(lasso.finding.program.ops) - len(lasso.loop)
-    return {**machine.finding(lasso.finding), "stem": stem, "loop": len(lasso.loop)}
+    turns = [
+        {"op": format_op(turn.op), "result": turn.result, "progress": turn.progress, "pending": list(turn.pending)}
+        for turn in lasso.loop
+    ]
+    return {**machine.finding(lasso.finding), "stem": len(lasso.stem), "loop": len(lasso.loop), "turns": turns}
 
 
 def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool) -> None:
@@ -75,12 +79,16 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
 
 
 def _show_lasso(out: Console, lasso: Lasso) -> None:
-    ops = lasso.finding.program.ops
-    stem = ops[: len(ops) - len(lasso.loop)]
+    """The way to the loop, then each of its ops with its result and what it leaves pending."""
     line(out)
     line(out, (f"{lasso.finding.violation.invariant}: a cycle without end", "bold"))
-    for number, op in enumerate(ops, 1):
-        line(out, (f"{number:4}  ", "dim"), format_op(op), ("   <- loop" if number > len(stem) else "", "yellow"))
+    for number, op in enumerate(lasso.stem, 1):
+        line(out, (f"{number:4}  ", "dim"), format_op(op))
+    for number, turn in enumerate(lasso.loop, len(lasso.stem) + 1):
+        mark = "   <- loop, progress" if turn.progress else "   <- loop"
+        line(out, (f"{number:4}  ", "dim"), format_op(turn.op), f" = {turn.result}", (mark, "yellow"))
+        for pending in turn.pending:
+            line(out, "      ", (pending, "dim"))
     where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
     line(out, f"  {lasso.finding.violation.message}; {where}")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfdfuzz.engines.explore.expand import Question
+from xfdfuzz.engines.explore.lasso import Lasso, turns
 from xfdfuzz.engines.explore.liveness import Cycle, cycles
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.store import Transition
@@ -25,17 +26,6 @@ from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision, resolve
 from xfdfuzz.strategies.scopes import Scope
-
-
-@dataclass(frozen=True)
-class Lasso:
-    """What stays pending for ever: a program that leads there, the last ``loop`` ops of which can be repeated for ever.
-
-    ``finding`` has the program of both.
-    """
-
-    finding: Finding
-    loop: tuple[Op, ...]
 
 
 @dataclass(frozen=True)
@@ -131,13 +121,12 @@ class _Reporter:
         """A program that leads to a cycle and goes round it once."""
         stem = self._tracer.program(self._path(cycle.states[0]))
         whole = self._tracer.program([*self._path(cycle.states[0]), *self._round(cycle)])
-        loop = whole.ops[len(stem.ops) :]
         inv = cycle.invariant
         first, last = len(stem.ops) + 1, len(whole.ops)
         message = f"ops {first} to {last} can be repeated for ever and what is pending stays"
         violation = Violation(inv.name, inv.severity, "cycle", message, last)
         shown = inv.name in judge(whole, self._revision, expectations=False).broken
-        return Lasso(self._finding(violation, whole, shown), loop)
+        return Lasso(self._finding(violation, whole, shown), turns(whole, len(stem.ops), inv, self._revision))
 
     def _finding(self, violation: Violation, program: Program, shown: bool = True) -> Finding:
         return Finding(violation, program, self._revision, engine="explore", shown=shown)
