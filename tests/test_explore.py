@@ -467,6 +467,20 @@ def test_an_invariant_that_keeps_something_is_refused(run: Run) -> None:
     assert err.splitlines()[-1].endswith("an invariant looks at more than its view: one state is judged in two ways")
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_an_error_in_a_users_invariant_is_one_line_with_its_place(run: Run, count: str) -> None:
+    Path("wrong.py").write_text(
+        "from xfdfuzz.invariants.core import invariant\n"
+        '@invariant("wrong", "abi")\n'
+        "def wrong(view):\n"
+        '    """My own."""\n'
+        "    return [] if view.step.result.ret == 'ok' else view.nothing\n"
+    )
+    code, out, err = run("explore", "--depth", "3", "--invariants", "wrong.py", "--workers", count)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith("wrong.py:5: AttributeError: 'View' object has no attribute 'nothing'")
+
+
 def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:
     rows = [json.loads(row) for row in run("list", "scopes", "--format", "json")[1].splitlines()]
     assert [row["name"] for row in rows] == ["tiny", "contents", "small", "migration", "two-vcpus", "host", "signals"]

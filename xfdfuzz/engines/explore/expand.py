@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.explore.transitions import Outcome, Transitions
 from xfdfuzz.engines.explore.visited import Label, Visited
 from xfdfuzz.engines.processes.residents import resident
-from xfdfuzz.engines.processes.workers import load_invariants
+from xfdfuzz.engines.processes.workers import load_invariants, users_errors_named
 from xfdfuzz.invariants.core import StateBroken, Violation, select
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.step import Result, Step
@@ -84,11 +84,7 @@ class Expansion:
 
 
 class Expander:
-    """Expands states of one question.
-
-    It travels as its question: what another process gets is that process' own expander, which lives there from the
-    first chunk of a search to the last.
-    """
+    """Expands states of one question."""
 
     def __init__(self, question: Question) -> None:
         load_invariants(question.invariants)
@@ -106,9 +102,6 @@ class Expander:
         self._visited = Visited()
         #: The booted system.
         self.first = self.packing.pack(self.form(self.executor.kernel.state))
-
-    def __reduce__(self) -> tuple[Callable[[Question], Expander], tuple[Question]]:
-        return _resident, (self.question,)
 
     def form(self, raw: bytes) -> bytes:
         """A system's bytes in their canonical form; the very same object where they have it."""
@@ -139,17 +132,17 @@ class Expander:
         after = outcome.delta(packed)
         if after == packed and not self.question.graph:
             return  # nothing happened, as so often
-        key = digest_of(after)
-        label = self._visited.label(key)
+        digest = digest_of(after)
+        label = self._visited.label(digest)
         known = label is not None
         broken = self.transitions.broken(after, number) if label is None or label.broken else ()
         if broken and self._breaks(source, number, packed, broken, found):
             return
         if label is None:
-            label = self._visit(key, after, bool(broken), found)
+            label = self._visit(digest, after, bool(broken), found)
         if not known or self._arcs_matter:
-            form = key if label.canonical else self._visited.form(key)
-            found.arcs.append(Arc(source, number, outcome.result.ret, form, label.pending))
+            target = digest if label.canonical else self._visited.form(digest)
+            found.arcs.append(Arc(source, number, outcome.result.ret, target, label.pending))
 
     def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:
         """Note what an op breaks of what a state must be; whether that leaves nothing to go on from."""
@@ -159,19 +152,20 @@ class Expander:
         step = Step(1, self.scope.ops[number], b"", self.executor.kernel.system, Result(""), ())
         return found.note(source, number, self.selection.newly_broken(step, broken, before))
 
-    def _visit(self, key: bytes, packed: bytes, broken: bool, found: Expansion) -> Label:
+    def _visit(self, digest: bytes, packed: bytes, broken: bool, found: Expansion) -> Label:
         """Tell of a new state, in its canonical form."""
         if self._visited.full:
             self._visited = Visited()
         pending = self.transitions.pending(packed)
-        form, raw = key, self.packing.unpack(packed)
+        raw = self.packing.unpack(packed)
         canonical = self.form(raw)
+        target = digest
         if canonical is not raw:
             packed = self.packing.pack(canonical)
-            form = digest_of(packed)
-        found.states[form] = packed
-        label = Label(form == key, broken, pending)
-        self._visited.add(key, form, label)
+            target = digest_of(packed)
+        found.states[target] = packed
+        label = Label(target == digest, broken, pending)
+        self._visited.add(digest, target, label)
         return label
 
 
@@ -183,6 +177,12 @@ def digest_of(packed: bytes) -> bytes:
     return xxh3_128_digest(packed)
 
 
-def _resident(question: Question) -> Expander:
-    """This process' own expander."""
+def expander(question: Question) -> Expander:
+    """This process' expander for a question, the same from a search's first chunk to its last."""
     return resident(Expander, question, lambda: Expander(question))
+
+
+def expand(question: Question, chunk: Sequence[bytes]) -> Expansion:
+    """Expand a chunk of states, in whatever process; an error in a user's invariants comes out as InvariantError."""
+    with users_errors_named():
+        return expander(question).expand(chunk)

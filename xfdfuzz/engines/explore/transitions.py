@@ -127,17 +127,18 @@ class Transitions:
         k, op = self._kernel, self._scope.ops[number]
         step = self._step(op, perform(op, k))
         view = View(k, step)
-        found = Outcome(step.result, step.events, tuple(self._selection.of_step(view)))
+        violations = tuple(self._selection.of_step(view))
         if step.result.ret == PANIC:
-            return found
+            return Outcome(step.result, step.events, violations)
         met = tuple([goal.name for goal in self._goals_after[number] if goal.predicate(view)])
-        found = found._replace(goals=met)
         if self._reduced:
             self._clear_dead()
+        outside = None
         if self._outside():
-            return found._replace(delta=self._delta(), outside=tuple(self._selection.broken_in(View(k, step))))
-        self._packing.check(self._footprint.now.memory)
-        return found._replace(delta=self._delta())
+            outside = tuple(self._selection.broken_in(View(k, step)))
+        else:
+            self._packing.check(self._footprint.now.memory)
+        return Outcome(step.result, step.events, violations, met, self._delta(), outside)
 
     def _step(self, op: Op, result: Result) -> _TracedStep:
         k = self._kernel
