@@ -86,4 +86,5 @@ def request_is_eventually_cleared(view: View) -> Iterator[Broken]:
     again at every return to user space, for ever."""
     for nr, vcpu in view.vcpus:
         if request(vcpu):
-            yield Broken(f"v{nr}: {request(vcpu):#x} stays requested whatever happens", "drained")
+            field = "guest_fpu.realloc_request" if vcpu.arch.guest_fpu.realloc_request else "arch.xfd_realloc_request"
+            yield Broken(f"v{nr}: {field} is still {request(vcpu):#x}", "drained")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
-from xfdfuzz.invariants import loading, vocabulary
+from xfdfuzz.invariants import loading, sometimes, vocabulary
 from xfdfuzz.revisions.table import NAMED
 
 ROOT = Path(__file__).parent.parent
@@ -27,9 +27,9 @@ def _ctrl_c() -> None:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    """Forget the invariants and the series that a test loads from files of its own."""
+    """Forget the invariants, the goals and the series that a test loads from files of its own."""
     loading.load()
-    registries: tuple[dict[Any, Any], ...] = (vocabulary.INVARIANTS, loading._FILES, NAMED)
+    registries: tuple[dict[Any, Any], ...] = (vocabulary.INVARIANTS, loading._FILES, sometimes.GOALS, NAMED)
     before = [(registry, dict(registry)) for registry in registries]
     yield
     for registry, content in before:

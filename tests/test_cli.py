@@ -25,6 +25,7 @@ from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
@@ -421,6 +422,7 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
         ("patches", "commit", [*PATCHES, *PROPOSED]),
         ("ops", "name", list(OPS)),
         ("invariants", "name", list(load())),
+        ("goals", "name", list(GOALS)),
     ],
 )
 def test_lists_are_complete(run: Run, kind: str, key: str, expected: list[str]) -> None:

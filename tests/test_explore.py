@@ -47,7 +47,8 @@ def lengths(report: Exploration) -> dict[str, int]:
 
 def summed_up(report: Exploration) -> dict[str, object]:
     """Everything but how long it took."""
-    keys = ("states", "transitions", "depth", "exhausted", "coverage", "lassos", "checked", "left_out", "known")
+    counts = ("states", "transitions", "depth", "exhausted", "coverage", "goals", "known")
+    keys = (*counts, "lassos", "checked", "left_out")
     found = [(finding.violation, finding.program) for finding in report.findings]
     return {key: getattr(report, key) for key in keys} | {"findings": found}
 
@@ -103,13 +104,27 @@ def test_a_request_that_nothing_clears_is_a_cycle(amx_v1: Exploration) -> None:
     assert lasso.finding.violation.invariant == "request-is-eventually-cleared"
     assert lasso.finding.shown
     # going round any number of times leaves the request where it is
-    program, loop = lasso.finding.program, lasso.loop
+    program, loop = lasso.finding.program, tuple(turn.op for turn in lasso.loop)
     for rounds in range(4):
         again = replace(program, ops=program.ops + loop * rounds)
         verdict = judge(again, resolve("amx-review-a"), expectations=False)
         assert not verdict.left_out
         assert "request-is-eventually-cleared" in verdict.broken
     assert any(format_op(op) == "t0 ... KVM_RUN" for op in loop)
+
+
+def test_a_cycle_says_what_each_of_its_ops_leaves_pending(run: Run) -> None:
+    command = ("explore", "--revision", "amx-review-a", "--depth", "12")
+    (lasso,) = json.loads(run(*command, "--format", "json")[1])["lassos"]
+    still = ["v0: arch.xfd_realloc_request is still 0x40000"]  # where the review put it, and nothing clears it
+    assert lasso["stem"] + lasso["loop"] == len(parse(lasso["program"]).ops)
+    assert len(lasso["turns"]) == lasso["loop"]
+    assert {"op": "t0 ... KVM_RUN", "result": "-EINTR", "progress": True, "pending": still} in lasso["turns"]
+    assert {"op": "t0 ioctl(v0, KVM_RUN) ...", "result": "ok", "progress": False, "pending": still} in lasso["turns"]
+    rows = [row.strip() for row in run(*command)[1].splitlines()]
+    at = next(number for number, row in enumerate(rows) if row.endswith("<- loop, progress"))
+    assert rows[at].partition("  ")[2] == "t0 ... KVM_RUN = -EINTR   <- loop, progress"
+    assert rows[at + 1] == still[0]
 
 
 def test_a_cycle_that_ends_well_expects_nothing_of_its_replay(run: Run) -> None:
@@ -134,6 +149,29 @@ def test_a_scope_without_a_finding_is_a_statement(run: Run, scope: Callable[[Sco
     assert f"v7.3, scope quiet ({HOST.summary}): exhausted: 2 states" in text
     assert "can be broken there." in text
     assert "The scope leaves out KVM, a second CPU" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("tiny", 11), ("contents", 11), ("small", 11), ("migration", 13), ("two-vcpus", 15), ("host", 4), ("signals", 6)],
+)
+def test_a_scope_meets_every_goal_that_can_be_met_there(name: str, depth: int) -> None:
+    met = explored("v7.3", name, Limits(depth=depth)).goals
+    assert len(met) > 3
+    assert [goal for goal, count in met.items() if not count] == []
+
+
+def test_a_goal_that_is_never_met_is_named(run: Run) -> None:
+    command = ("explore", "--revision", "v5.16", "--depth", "9")
+    code, out, _ = run(*command, "--coverage")
+    text = " ".join(out.split())
+    met = json.loads(run(*command, "--format", "json")[1])["goals"]
+    assert code == 0
+    # no guest of v5.16 gets a dynamic feature; a vCPU loses its registers as on any other kernel
+    assert met["guest-has-room-for-tiles"] == 0 < met["vcpu-enters-after-losing-its-registers"]
+    never = [name for name, count in met.items() if not count]
+    assert f"Goals: {len(met) - len(never)} of {len(met)} are met; never met: {', '.join(never)}." in text
+    assert "guest-has-room-for-tiles never met" in text
 
 
 # -- reductions --------------------------------------------------------------------------------------------------------
@@ -353,7 +391,7 @@ def test_it_goes_on_where_it_stopped(run: Run) -> None:
     whole = json.loads(run("explore", "--depth", "6", "--format", "json")[1])
     resumed = json.loads(out)
     assert code == 1
-    for key in ("states", "transitions", "depth", "coverage", "findings", "frontier"):
+    for key in ("states", "transitions", "depth", "coverage", "goals", "findings", "frontier"):
         assert resumed[key] == whole[key]
 
 
@@ -428,6 +466,20 @@ def test_an_invariant_that_keeps_something_is_refused(run: Run) -> None:
     code, out, err = run("explore", "--depth", "8", "--invariants", "keeps.py")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].endswith("an invariant looks at more than its view: one state is judged in two ways")
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_an_error_in_a_users_invariant_is_one_line_with_its_place(run: Run, count: str) -> None:
+    Path("wrong.py").write_text(
+        "from xfdfuzz.invariants.vocabulary import invariant\n"
+        '@invariant("wrong", "abi")\n'
+        "def wrong(view):\n"
+        '    """My own."""\n'
+        "    return [] if view.step.result.ret == 'ok' else view.nothing\n"
+    )
+    code, out, err = run("explore", "--depth", "3", "--invariants", "wrong.py", "--workers", count)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith("wrong.py:5: AttributeError: 'View' object has no attribute 'nothing'")
 
 
 def test_every_scope_is_listed_with_what_it_leaves_out(run: Run) -> None:

@@ -25,6 +25,7 @@ from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Effort, Stats
 from xfdfuzz.invariants.loading import load_once
+from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
 from xfdfuzz.memory.cstruct import copy_of
@@ -76,6 +77,7 @@ def a_finding(revision: str = "amx-v1", **patches: list[str]) -> Finding:
 def a_report(*found: Finding) -> Report[Finding]:
     stats = Stats(examples=3, steps=40, seconds=2.0, seen=Counter({(KvmRun, "ok"): 4, (KvmRun, -EIO): 1}))
     stats.engines["scout"] = Effort(3, 40)
+    stats.goals["exec-is-preempted"] = 2
     return Report((resolve("amx-v1"),), Plan(7), stats, found, False)
 
 
@@ -467,6 +469,9 @@ def test_json_of_a_campaign() -> None:
         "file": "x.xfd",
     }
     del value["coverage"]
+    goals = value.pop("goals")
+    assert goals.keys() == GOALS.keys()
+    assert {name for name, count in goals.items() if count} == {"exec-is-preempted"}
     assert value == {
         "revision": "amx-v1",
         "seed": 7,

@@ -12,12 +12,12 @@ from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    command = add_command(commands, "list", _list, "list revisions, patches, ops, invariants or scopes")
-    command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants", "scopes"))
+    command = add_command(commands, "list", _list, "list revisions, patches, ops, invariants, goals or scopes")
+    command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants", "goals", "scopes"))
     command.add_argument(
         "--revision",
         metavar="R",
-        help="what this revision has, and of the patches what it has not; ops and scopes are the same on all",
+        help="what this revision has, and of the patches what it has not; ops, goals and scopes are the same on all",
     )
 
 

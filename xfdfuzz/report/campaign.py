@@ -11,9 +11,10 @@ from rich.console import Console
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.ops import OPS
-from xfdfuzz.report import finding, search
+from xfdfuzz.report import finding, goals, search
 from xfdfuzz.report.console import line, prose, table
 
 
@@ -39,6 +40,12 @@ def _coverage(out: Console, stats: Stats) -> None:
     never = [op for op in OPS if not seen.get(op)]
     if never:
         prose(out, f"never executed: {', '.join(never)}", indent="")
+    goals.terminal(out, _goals(stats))
+
+
+def _goals(stats: Stats) -> dict[str, int]:
+    """Every goal that there is: a campaign has all rules."""
+    return {name: stats.goals[name] for name in GOALS}
 
 
 def _overview(out: Console, found: Sequence[Finding]) -> None:
@@ -55,5 +62,6 @@ def as_object(report: Report[Finding]) -> dict[str, Any]:
         "revision": report.label,
         **search.as_object(report),
         "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
+        "goals": goals.as_object(_goals(report.stats)),
         "findings": [finding.as_object(found) for found in report.found],
     }

@@ -9,11 +9,12 @@ from typing import Any
 import graphviz
 from rich.console import Console
 
-from xfdfuzz.engines.explore.exploration import Exploration, Lasso
+from xfdfuzz.engines.explore.exploration import Exploration
+from xfdfuzz.engines.explore.lasso import Lasso
 from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import finding
+from xfdfuzz.report import finding, goals
 from xfdfuzz.report.console import line, prose, table
 
 
@@ -35,6 +36,7 @@ def as_object(report: Exploration) -> dict[str, Any]:
         "findings": [finding.as_object(found) for found in report.findings],
         "lassos": [_lasso(lasso) for lasso in report.lassos],
         "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
+        "goals": goals.as_object(report.goals),
         "doubts": list(report.doubts),
         "file": None if report.file is None else str(report.file),
     }
@@ -51,12 +53,15 @@ def progress(search: Search) -> str:
 
 
 def _lasso(lasso: Lasso) -> dict[str, Any]:
-    stem = len(lasso.finding.program.ops) - len(lasso.loop)
-    return {**finding.as_object(lasso.finding), "stem": stem, "loop": len(lasso.loop)}
+    turns = [
+        {"op": format_op(turn.op), "result": turn.result, "progress": turn.progress, "pending": list(turn.pending)}
+        for turn in lasso.loop
+    ]
+    return {**finding.as_object(lasso.finding), "stem": len(lasso.stem), "loop": len(lasso.loop), "turns": turns}
 
 
 def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool) -> None:
-    """Findings, cycles, with ``with_coverage`` what each op came to, and a statement that can be quoted."""
+    """Findings, cycles, with ``with_coverage`` what each op came to, a statement that can be quoted, and the goals."""
     for found in report.findings:
         finding.terminal(out, found, invariants)
     for lasso in report.lassos:
@@ -65,6 +70,8 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
         coverage(out, report)
     line(out)
     prose(out, statement(report), indent="")
+    if report.goals:
+        goals.terminal(out, report.goals)
     prose(out, f"The scope leaves out {report.scope.leaves_out}.", indent="")
     if report.left_out:
         names = ", ".join(inv.name for inv in report.left_out)
@@ -72,18 +79,23 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
 
 
 def _show_lasso(out: Console, lasso: Lasso) -> None:
-    ops = lasso.finding.program.ops
-    stem = ops[: len(ops) - len(lasso.loop)]
+    """The way to the loop, then each of its ops with its result and what it leaves pending."""
     line(out)
     line(out, (f"{lasso.finding.violation.invariant}: a cycle without end", "bold"))
-    for number, op in enumerate(ops, 1):
-        line(out, (f"{number:4}  ", "dim"), format_op(op), ("   <- loop" if number > len(stem) else "", "yellow"))
+    for number, op in enumerate(lasso.stem, 1):
+        line(out, (f"{number:4}  ", "dim"), format_op(op))
+    for number, turn in enumerate(lasso.loop, len(lasso.stem) + 1):
+        mark = "   <- loop, progress" if turn.progress else "   <- loop"
+        line(out, (f"{number:4}  ", "dim"), format_op(turn.op), f" = {turn.result}", (mark, "yellow"))
+        for pending in turn.pending:
+            line(out, "      ", (pending, "dim"))
     where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
     line(out, f"  {lasso.finding.violation.message}; {where}")
 
 
 def coverage(out: Console, report: Exploration) -> None:
-    """How often each op of the scope gave each result; an op that nothing ever enabled is dead."""
+    """How often each op of the scope gave each result, and how many transitions met each goal; an op that nothing ever
+    enabled is dead, and so is a corner whose goal was never met."""
     rows = [
         (format_op(op), "  ".join(f"{result} {count}" for result, count in results.most_common()) or "never enabled")
         for op, results in report.coverage.items()
@@ -91,6 +103,10 @@ def coverage(out: Console, report: Exploration) -> None:
     line(out)
     line(out, (f"coverage: {sum(map(len, report.coverage.values()))} pairs of op and result", "bold"))
     table(out, (), rows)
+    if report.goals:
+        line(out)
+        line(out, ("goals", "bold"))
+        table(out, (), [(name, f"met {count}" if count else "never met") for name, count in report.goals.items()])
 
 
 def statement(report: Exploration) -> str:

@@ -1,4 +1,4 @@
-"""What there is: lists of revisions, patches, ops, invariants and scopes."""
+"""What there is: revisions, patches, ops, invariants, goals and scopes, as rows that the terminal and JSON share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
@@ -66,6 +67,20 @@ def invariants(only: Revision | None) -> list[Row]:
     ]
 
 
+def goals(only: Revision | None) -> list[Row]:
+    """Every goal; they are the same on every revision."""
+    return [
+        {
+            "name": goal.name,
+            "area": goal.area,
+            "doc": goal.doc,
+            "ops": [cls.__name__ for cls in goal.ops],
+            "needs": [cls.__name__ for cls in goal.needs],
+        }
+        for goal in GOALS.values()
+    ]
+
+
 def scopes(only: Revision | None) -> list[Row]:
     """Every scope of the exhaustive engine; they are the same on every revision."""
     return [
@@ -84,6 +99,7 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
     "patches": patches,
     "ops": ops,
     "invariants": invariants,
+    "goals": goals,
     "scopes": scopes,
 }
 
@@ -94,6 +110,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "patches": ("in", "commit", "version", "title"),
     "ops": ("name", "line"),
     "invariants": ("name", "severity", "doc"),
+    "goals": ("name", "area", "doc"),
     "scopes": ("name", "summary"),
 }
 

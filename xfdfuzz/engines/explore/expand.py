@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from xfdfuzz.engines.explore.packing import Packing
 from xfdfuzz.engines.explore.transitions import Outcome, Transitions
 from xfdfuzz.engines.explore.visited import Label, Visited
 from xfdfuzz.engines.processes.residents import resident
-from xfdfuzz.engines.processes.workers import load_invariants
+from xfdfuzz.engines.processes.workers import load_invariants, users_errors_named
 from xfdfuzz.invariants.checker import StateBroken, select
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.executor import Executor
@@ -61,7 +61,8 @@ class Expansion:
     """What a chunk of states leads to.
 
     ``arcs`` has one at least to every state that the process had not seen before, whose bytes are in ``states``;
-    ``broken`` is the first (source, op, violation) of each bucket; ``coverage`` counts (op, return value) pairs.
+    ``broken`` is the first (source, op, violation) of each bucket; ``coverage`` counts (op, return value) pairs, and
+    ``goals`` the transitions that meet goals, by the names of all that they meet.
     """
 
     transitions: int = 0
@@ -69,6 +70,7 @@ class Expansion:
     states: dict[bytes, bytes] = field(default_factory=dict)
     broken: list[tuple[int, int, Violation]] = field(default_factory=list)
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
+    goals: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _buckets: set[str] = field(default_factory=set)
 
     def note(self, source: int, op: int, violations: Iterable[Violation]) -> bool:
@@ -83,11 +85,7 @@ class Expansion:
 
 
 class Expander:
-    """Expands states of one question.
-
-    It travels as its question: what another process gets is that process' own expander, which lives there from the
-    first chunk of a search to the last.
-    """
+    """Expands states of one question."""
 
     def __init__(self, question: Question) -> None:
         load_invariants(question.invariants)
@@ -106,9 +104,6 @@ class Expander:
         #: The booted system.
         self.first = self.packing.pack(self.form(self.executor.kernel.state))
 
-    def __reduce__(self) -> tuple[Callable[[Question], Expander], tuple[Question]]:
-        return _resident, (self.question,)
-
     def form(self, raw: bytes) -> bytes:
         """A system's bytes in their canonical form; the very same object where they have it."""
         return self._canonical.form(raw) if self._canonical else raw
@@ -121,6 +116,8 @@ class Expander:
                 outcome = self.transitions.outcome(packed, number)
                 found.transitions += 1
                 found.coverage[number, outcome.result.ret] += 1
+                if outcome.goals:
+                    found.goals[outcome.goals] += 1
                 self._follow(source, number, packed, outcome, found)
         return found
 
@@ -136,17 +133,17 @@ class Expander:
         after = outcome.delta(packed)
         if after == packed and not self.question.graph:
             return  # nothing happened, as so often
-        key = digest_of(after)
-        label = self._visited.label(key)
+        digest = digest_of(after)
+        label = self._visited.label(digest)
         known = label is not None
         broken = self.transitions.broken(after, number) if label is None or label.broken else ()
         if broken and self._breaks(source, number, packed, broken, found):
             return
         if label is None:
-            label = self._visit(key, after, bool(broken), found)
+            label = self._visit(digest, after, bool(broken), found)
         if not known or self._arcs_matter:
-            form = key if label.canonical else self._visited.form(key)
-            found.arcs.append(Arc(source, number, outcome.result.ret, form, label.pending))
+            target = digest if label.canonical else self._visited.form(digest)
+            found.arcs.append(Arc(source, number, outcome.result.ret, target, label.pending))
 
     def _breaks(self, source: int, number: int, packed: bytes, broken: Iterable[StateBroken], found: Expansion) -> bool:
         """Note what an op breaks of what a state must be; whether that leaves nothing to go on from."""
@@ -156,19 +153,20 @@ class Expander:
         step = Step(1, self.scope.ops[number], b"", self.executor.kernel.system, Result(""), ())
         return found.note(source, number, self.selection.newly_broken(step, broken, before))
 
-    def _visit(self, key: bytes, packed: bytes, broken: bool, found: Expansion) -> Label:
+    def _visit(self, digest: bytes, packed: bytes, broken: bool, found: Expansion) -> Label:
         """Tell of a new state, in its canonical form."""
         if self._visited.full:
             self._visited = Visited()
         pending = self.transitions.pending(packed)
-        form, raw = key, self.packing.unpack(packed)
+        raw = self.packing.unpack(packed)
         canonical = self.form(raw)
+        target = digest
         if canonical is not raw:
             packed = self.packing.pack(canonical)
-            form = digest_of(packed)
-        found.states[form] = packed
-        label = Label(form == key, broken, pending)
-        self._visited.add(key, form, label)
+            target = digest_of(packed)
+        found.states[target] = packed
+        label = Label(target == digest, broken, pending)
+        self._visited.add(digest, target, label)
         return label
 
 
@@ -180,6 +178,12 @@ def digest_of(packed: bytes) -> bytes:
     return xxh3_128_digest(packed)
 
 
-def _resident(question: Question) -> Expander:
-    """This process' own expander."""
+def expander(question: Question) -> Expander:
+    """This process' expander for a question, the same from a search's first chunk to its last."""
     return resident(Expander, question, lambda: Expander(question))
+
+
+def expand(question: Question, chunk: Sequence[bytes]) -> Expansion:
+    """Expand a chunk of states, in whatever process; an error in a user's invariants comes out as InvariantError."""
+    with users_errors_named():
+        return expander(question).expand(chunk)

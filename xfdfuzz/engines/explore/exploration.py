@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfdfuzz.engines.explore.expand import Question
+from xfdfuzz.engines.explore.lasso import Lasso, turns
 from xfdfuzz.engines.explore.liveness import Cycle, cycles
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.store import Transition
@@ -28,23 +29,13 @@ from xfdfuzz.strategies.scopes import Scope
 
 
 @dataclass(frozen=True)
-class Lasso:
-    """What stays pending for ever: a program that leads there, the last ``loop`` ops of which can be repeated for ever.
-
-    ``finding`` has the program of both.
-    """
-
-    finding: Finding
-    loop: tuple[Op, ...]
-
-
-@dataclass(frozen=True)
 class Exploration:
     """What exploring came to.
 
     ``depth``: every program of so many ops is covered; ``exhausted``: every program of any length.  ``frontier``: how
     many states were still to be expanded.  ``coverage[op][result]`` counts, for all ops of the scope, those of what is
-    interchangeable together; ``stopped`` says why it ended before it was exhausted, or before the depth asked for.
+    interchangeable together; ``goals`` counts the transitions that meet a goal, for all that can be met in the scope;
+    ``stopped`` says why it ended before it was exhausted, or before the depth asked for.
     ``known`` counts the buckets that were met and that the caller knew.
     """
 
@@ -63,6 +54,7 @@ class Exploration:
     lassos: tuple[Lasso, ...]
     known: int
     coverage: dict[Op, Counter[str]]
+    goals: dict[str, int]
     doubts: tuple[str, ...] = ()
     file: Path | None = None
 
@@ -129,13 +121,12 @@ class _Reporter:
         """A program that leads to a cycle and goes round it once."""
         stem = self._tracer.program(self._path(cycle.states[0]))
         whole = self._tracer.program([*self._path(cycle.states[0]), *self._round(cycle)])
-        loop = whole.ops[len(stem.ops) :]
         inv = cycle.invariant
         first, last = len(stem.ops) + 1, len(whole.ops)
         message = f"ops {first} to {last} can be repeated for ever and what is pending stays"
         violation = Violation(inv.name, inv.severity, "cycle", message, last)
         shown = inv.name in judge(whole, self._revision, expectations=False).broken
-        return Lasso(self._finding(violation, whole, shown), loop)
+        return Lasso(self._finding(violation, whole, shown), turns(whole, len(stem.ops), inv, self._revision))
 
     def _finding(self, violation: Violation, program: Program, shown: bool = True) -> Finding:
         return Finding(violation, program, self._revision, engine="explore", shown=shown)
@@ -168,14 +159,10 @@ def _exploration(
     known: int,
     unsure: tuple[str, ...],
 ) -> Exploration:
-    scope, selection = search.expander.scope, search.expander.selection
-    eventually = search.expander.transitions.eventually
-    coverage: dict[Op, Counter[str]] = {scope.first_alike(op): Counter() for op in scope.ops}
-    for (number, ret), count in search.coverage.items():
-        coverage[scope.first_alike(scope.ops[number])][result_class(ret)] += count
+    selection, eventually = search.expander.selection, search.expander.transitions.eventually
     return Exploration(
         revision=revision,
-        scope=scope,
+        scope=search.expander.scope,
         states=len(search.store),
         transitions=search.transitions,
         depth=search.depth,
@@ -188,6 +175,25 @@ def _exploration(
         findings=findings,
         lassos=lassos,
         known=known,
-        coverage=coverage,
+        coverage=_coverage(search),
+        goals=_goals(search),
         doubts=unsure,
     )
+
+
+def _coverage(search: Search) -> dict[Op, Counter[str]]:
+    """How often each op gave each class of results, by the first one of those that are alike."""
+    scope = search.expander.scope
+    found: dict[Op, Counter[str]] = {scope.first_alike(op): Counter() for op in scope.ops}
+    for (number, ret), count in search.coverage.items():
+        found[scope.first_alike(scope.ops[number])][result_class(ret)] += count
+    return found
+
+
+def _goals(search: Search) -> dict[str, int]:
+    """How many transitions meet each goal, also 0."""
+    found = dict.fromkeys((goal.name for goal in search.expander.transitions.goals), 0)
+    for names, count in search.goals.items():
+        for name in names:
+            found[name] += count
+    return found

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-from xfdfuzz.engines.explore.expand import Expander, Question
+from xfdfuzz.engines.explore.expand import Question, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.search import Breach, Queued, Search
 from xfdfuzz.engines.explore.store import Pieces, Store
@@ -54,7 +54,9 @@ def _about(search: Search) -> dict[str, Any]:
         "question": search.question._asdict(),
         "ops": [format_op(op) for op in search.expander.scope.ops],
         "counts": {name: getattr(search, name) for name in _COUNTS},
+        "level": len(search.level),
         "coverage": [[op, ret, count] for (op, ret), count in search.coverage.items()],
+        "goals": [[count, *names] for names, count in search.goals.items()],
         "breaches": [[b.state, b.op, *_fields(b.violation)] for b in search.breaches.values()],
         "pending": [*search.pending],
         "edges": [[edge.source, edge.op, edge.target, *edge.pending] for edge in search.edges],
@@ -70,7 +72,6 @@ def _members(search: Search) -> dict[str, bytes]:
     queued = [*search.level, *search.following]
     return {
         **search.store.to_bytes(),
-        "level": array("q", [len(search.level)]).tobytes(),
         "numbers": array("q", [one.number for one in queued]).tobytes(),
         "packed": b"".join(one.packed for one in queued),
     }
@@ -81,15 +82,16 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
         raise ValueError(f"expected {_FORMAT!r}, got {about['format']!r}")
     fields = about["question"]
     question = Question(**fields | {"invariants": tuple(fields["invariants"]), "session": session})
-    expander = Expander(question)
-    if about["ops"] != [format_op(op) for op in expander.scope.ops]:
+    own = expander(question)
+    if about["ops"] != [format_op(op) for op in own.scope.ops]:
         raise FrontierError(f"the scope {question.scope} has changed since it was written")
-    queued = _queued(members, len(expander.first))
-    level = array("q", members["level"])[0]
-    search = Search(expander, Store.from_bytes(members), queued[:level], queued[level:])
+    queued = _queued(members, len(own.first))
+    level = about["level"]
+    search = Search(own, Store.from_bytes(members), queued[:level], queued[level:])
     for name in _COUNTS:
         setattr(search, name, about["counts"][name])
     search.coverage = Counter({(op, ret): count for op, ret, count in about["coverage"]})
+    search.goals = Counter({tuple(names): count for count, *names in about["goals"]})
     for state, op, *violation in about["breaches"]:
         breach = Breach(state, op, Violation(*violation))
         search.breaches[breach.violation.bucket] = breach

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import igraph
 
+from xfdfuzz.engines.explore.interned import Interned
 from xfdfuzz.invariants.vocabulary import Invariant
 from xfdfuzz.program.ops.base import Op
 
@@ -33,27 +34,23 @@ class Pending:
     """By which invariants something is pending, for very many states or edges by their numbers: two bytes for each."""
 
     def __init__(self, all_names: Iterable[tuple[str, ...]] = ()) -> None:
-        self._which = array("H")
-        self._numbers: dict[tuple[str, ...], int] = {}
-        self._names: list[tuple[str, ...]] = []
+        self._numbers = array("H")
+        self._names: Interned[tuple[str, ...]] = Interned()
         for names in all_names:
             self.add(names)
 
     def add(self, names: tuple[str, ...]) -> None:
         """Append the names for the next number."""
-        number = self._numbers.setdefault(names, len(self._names))
-        if number == len(self._names):
-            self._names.append(names)
-        self._which.append(number)
+        self._numbers.append(self._names.number(names))
 
     def __len__(self) -> int:
-        return len(self._which)
+        return len(self._numbers)
 
     def __getitem__(self, number: int) -> tuple[str, ...]:
-        return self._names[self._which[number]]
+        return self._names[self._numbers[number]]
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
-        return (self._names[number] for number in self._which)
+        return (self._names[number] for number in self._numbers)
 
 
 class Edges:

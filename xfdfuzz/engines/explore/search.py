@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
-from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of
+from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of, expand, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.store import Pieces, Store
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
@@ -56,10 +57,11 @@ class Limits:
 class Search:
     """A search and all that it knows; what a frontier file keeps.
 
-    ``expander`` is this process' own, of which each of a pool's processes has another.  ``level`` is what is left to
-    expand of a level, ``following`` what that has led to so far; ``depth`` levels are complete: every program of so
-    many ops is covered.  ``pending`` and ``edges`` are for :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state,
-    op, return value, state) for a graph.  ``stopped`` says why the search ended early.
+    ``expander`` is this process'; a pool's processes have others.  ``level`` is what is left to expand of a level,
+    ``following`` what that has led to so far; ``depth`` levels are complete: every program of so many ops is covered.
+    ``coverage`` and ``goals`` count as an :class:`Expansion` does.  ``pending`` and ``edges`` are for
+    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.  ``stopped`` says
+    why the search ended early.
     """
 
     expander: Expander
@@ -70,6 +72,7 @@ class Search:
     transitions: int = 0
     seconds: float = 0.0
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
+    goals: Counter[tuple[str, ...]] = field(default_factory=Counter)
     breaches: dict[str, Breach] = field(default_factory=dict)
     pending: Pending = field(default_factory=lambda: Pending([()]))
     edges: Edges = field(default_factory=Edges)
@@ -80,8 +83,8 @@ class Search:
     @classmethod
     def begin(cls, question: Question) -> Search:
         """A search that has met the booted system; its question must be no earlier search's."""
-        expander = Expander(question)
-        return cls(expander, Store(digest_of(expander.first)), [Queued(0, (expander.first,))])
+        own = expander(question)
+        return cls(own, Store(digest_of(own.first)), [Queued(0, (own.first,))])
 
     @property
     def question(self) -> Question:
@@ -129,7 +132,7 @@ class Search:
         while self.level:
             chunks = [self.level[at : at + CHUNK] for at in range(0, min(len(self.level), _AHEAD * CHUNK), CHUNK)]
             packed = [[queued.packed for queued in chunk] for chunk in chunks]
-            for chunk, expansion in zip(chunks, pool.map(self.expander.expand, packed), strict=True):
+            for chunk, expansion in zip(chunks, pool.map(expand, repeat(self.question), packed), strict=True):
                 yield self._merge(chunk, expansion)
 
     def _merge(self, chunk: Sequence[Queued], found: Expansion) -> list[Breach]:
@@ -137,6 +140,7 @@ class Search:
         del self.level[: len(chunk)]
         self.transitions += found.transitions
         self.coverage.update(found.coverage)
+        self.goals.update(found.goals)
         for arc in found.arcs:
             self._follow(chunk[arc.source].number, arc, found)
         breaches = [

@@ -17,6 +17,7 @@ from xfdfuzz.engines.explore.footprint_cache import FootprintCache
 from xfdfuzz.engines.explore.packing import Delta, Packing
 from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.invariants.checker import Selection, StateBroken
+from xfdfuzz.invariants.sometimes import goals_for
 from xfdfuzz.invariants.vocabulary import InvariantError, View, Violation
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.event import Event
@@ -36,14 +37,15 @@ _MANY = 50_000
 class Outcome(NamedTuple):
     """What an op came to.
 
-    ``violations`` are those of the step; ``delta`` is what it wrote to a packed state, with dead fields cleared; None
-    after the death of the host.  ``outside``: where it leads to more than the scope has, which the delta does not tell,
-    what is broken there.
+    ``violations`` are those of the step, ``goals`` the names of those that it meets; ``delta`` is what it wrote to a
+    packed state, with dead fields cleared; None after the death of the host.  ``outside``: where it leads to more than
+    the scope has, which the delta does not tell, what is broken there.
     """
 
     result: Result
     events: tuple[Event, ...]
     violations: tuple[Violation, ...]
+    goals: tuple[str, ...] = ()
     delta: Delta | None = None
     outside: tuple[StateBroken, ...] | None = None
 
@@ -58,6 +60,9 @@ class Transitions:
         self._kernel = kernel
         #: What may wait for a while, but not for ever.
         self.eventually = [inv for inv in selection.at_end if inv.progress]
+        #: What should happen sometimes.
+        self.goals = goals_for(scope.ops, scope.machine.cpus)
+        self._goals_after = [[goal for goal in self.goals if isinstance(op, goal.ops)] for op in scope.ops]
         system = traced(st.System, self._footprint.now)
         kernel.bind(system, system)
         self._forget()
@@ -122,15 +127,19 @@ class Transitions:
     def _perform(self, number: int) -> Outcome:
         k, op = self._kernel, self._scope.ops[number]
         step = self._step(op, perform(op, k))
-        found = Outcome(step.result, step.events, tuple(self._selection.of_step(View(k, step))))
+        view = View(k, step)
+        violations = tuple(self._selection.of_step(view))
         if step.result.ret == PANIC:
-            return found
+            return Outcome(step.result, step.events, violations)
+        met = tuple([goal.name for goal in self._goals_after[number] if goal.predicate(view)])
         if self._reduced:
             self._clear_dead()
+        outside = None
         if self._outside():
-            return found._replace(delta=self._delta(), outside=tuple(self._selection.broken_in(View(k, step))))
-        self._packing.check(self._footprint.now.memory)
-        return found._replace(delta=self._delta())
+            outside = tuple(self._selection.broken_in(View(k, step)))
+        else:
+            self._packing.check(self._footprint.now.memory)
+        return Outcome(step.result, step.events, violations, met, self._delta(), outside)
 
     def _step(self, op: Op, result: Result) -> _TracedStep:
         k = self._kernel

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.digests import SIZE, Digests
+from xfdfuzz.engines.explore.interned import Interned
 
 #: So many states are remembered at most, and so many different labels (a label's number is one byte).
 _STATES, _LABELS = 1_000_000, 256
@@ -31,8 +32,7 @@ class Visited:
     def __init__(self) -> None:
         self._numbers = Digests(1)
         self._forms = Digests(SIZE)
-        self._labels: dict[Label, int] = {}
-        self._by_number: list[Label] = []
+        self._labels: Interned[Label] = Interned()
 
     @property
     def full(self) -> bool:
@@ -42,7 +42,7 @@ class Visited:
     def label(self, digest: bytes) -> Label | None:
         """What is known of a state; None if it was not visited."""
         number = self._numbers.get(digest)
-        return None if number is None else self._by_number[number[0]]
+        return None if number is None else self._labels[number[0]]
 
     def form(self, digest: bytes) -> bytes:
         """The digest of the canonical form of a visited state."""
@@ -50,9 +50,6 @@ class Visited:
 
     def add(self, digest: bytes, form: bytes, label: Label) -> None:
         """A state that was not visited before, whose canonical form has the digest ``form``."""
-        number = self._labels.setdefault(label, len(self._labels))
-        if number == len(self._by_number):
-            self._by_number.append(label)
-        self._numbers.add(digest, bytes([number]))
+        self._numbers.add(digest, bytes([self._labels.number(label)]))
         if not label.canonical:
             self._forms.add(digest, form)

@@ -21,13 +21,17 @@ class Effort(NamedTuple):
 
 @dataclass
 class Stats:
-    """Counts; ``seen[op, ret]`` is how often an op class gave a result, ``engines`` what each engine executed."""
+    """Counts; ``seen[op, ret]`` is how often an op class gave a result, ``engines`` what each engine executed.
+
+    ``goals`` is how many steps met a goal, up to a few in each process (engines/search/goals.py).
+    """
 
     examples: int = 0
     steps: int = 0
     seconds: float = 0.0
     seen: Counter[tuple[type[Op], int | str]] = field(default_factory=Counter)
     engines: dict[str, Effort] = field(default_factory=dict)
+    goals: Counter[str] = field(default_factory=Counter)
 
     def count(self, op: Op, result: Result) -> None:
         """Count an executed ``op``."""
@@ -39,6 +43,7 @@ class Stats:
         self.examples += other.examples
         self.steps += other.steps
         self.seen.update(other.seen)
+        self.goals.update(other.goals)
         for engine, effort in other.engines.items():
             self._credit(engine, *effort)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from xfdfuzz.engines.judge.minimise import minimise
 from xfdfuzz.engines.judge.verdict import judge, revision_of
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
 from xfdfuzz.engines.search.campaign import Campaign, Run
+from xfdfuzz.engines.search.goals import GoalCounter
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
@@ -20,6 +21,7 @@ from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
@@ -35,7 +37,11 @@ class ViolationCampaign(Campaign[Violation]):
     """One revision under test."""
 
     revision: Revision
+    goals: GoalCounter = field(init=False, repr=False)
     error_name = "ViolationFound"
+
+    def __post_init__(self) -> None:
+        self.goals = GoalCounter(GOALS.values())
 
     def start(self, machine: Machine) -> JudgedRun:
         """Boot the revision."""
@@ -65,6 +71,7 @@ class JudgedRun(Run):
         super().__init__(campaign, machine)
         self.executor = Executor(campaign.revision.kernel, machine)
         self.checker = Checker(self.executor.kernel, campaign.revision.name)
+        self._goals = campaign.goals
 
     @property
     def kernel(self) -> Kernel:
@@ -77,6 +84,8 @@ class JudgedRun(Run):
         if step.result.ret == NOT_ENABLED:
             return
         self.done(step)
+        for goal in self._goals.look(self.executor.kernel, step):
+            self.campaign.stats.goals[goal.name] += 1
         self.judge(self.checker.check(step))
 
     def save(self) -> Saved:
