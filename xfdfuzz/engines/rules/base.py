@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from xfdfuzz.engines.rules.situation import Situation
 from xfdfuzz.kernel.machine import Machine
@@ -75,6 +75,9 @@ class Running(Protocol):
 
 class Rules:
     """The running program, and who can do what now."""
+
+    #: How much of the time an area gets beside the others, in the programs that shares are for (selection.py).
+    SHARE: ClassVar[int] = 1
 
     run: Running
     domains: Domains

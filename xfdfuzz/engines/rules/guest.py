@@ -12,6 +12,8 @@ from xfdfuzz.strategies.values import flags, picks, subleaves, targets, tokens
 class GuestRules(Rules):
     """What guests do, and what makes them exit."""
 
+    SHARE = 8
+
     @on("guests", vcpu=targets, token=tokens)
     def guest_vmovups(self, vcpu: int, token: int) -> None:
         """AVX."""

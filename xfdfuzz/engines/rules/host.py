@@ -12,6 +12,8 @@ from xfdfuzz.strategies.values import Range, flags, targets
 class HostRules(Rules):
     """The environment: scheduling, softirqs, memory pressure."""
 
+    SHARE = 6
+
     @on("schedulable", n=Range(0, 7))
     def schedule(self, n: int) -> None:
         """Preemption in favour of a user task."""

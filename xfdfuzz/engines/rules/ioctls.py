@@ -11,6 +11,8 @@ from xfdfuzz.strategies.values import flags, picks, targets
 class IoctlRules(Rules):
     """/dev/kvm, VM and vCPU ioctls, but for KVM_RUN."""
 
+    SHARE = 6
+
     @on("tasks", n=targets)
     def kvm_create_vm(self, n: int) -> None:
         """KVM_CREATE_VM."""

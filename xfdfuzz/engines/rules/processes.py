@@ -10,6 +10,8 @@ from xfdfuzz.strategies.values import targets
 class ProcessRules(Rules):
     """How tasks come, change and go."""
 
+    SHARE = 3
+
     @on("cloning", n=targets)
     def clone_thread(self, n: int) -> None:
         """clone(CLONE_THREAD)."""

@@ -10,6 +10,8 @@ from xfdfuzz.strategies.values import targets
 class RunRules(Rules):
     """KVM_RUN in its parts."""
 
+    SHARE = 6
+
     @on("idle_tasks", n=targets, vcpu=targets)
     def kvm_run(self, n: int, vcpu: int) -> None:
         """KVM_RUN begins."""

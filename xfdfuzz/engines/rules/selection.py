@@ -3,10 +3,11 @@
 A rule says in its declaration which list of the :class:`~xfdfuzz.engines.rules.situation.Situation` must not be empty,
 so the enabled ones are looked up.  All have as many slots; how many of them count is another matter in each program.
 
-No program has to have everything.  Each belongs to a *swarm*, which does without some rules and lets others come
-seldom, single ones and whole areas (Groce et al., "Swarm testing", ISSTA 2012).  What is left comes more often, and
-nothing else undoes what it has led to.  So nobody has to know which rules are worth how much: measured against weights
-that were set by hand, and against equal ones, it takes less time to the known bugs than both (docs/performance.md).
+Each program belongs to a *swarm* (Groce et al., "Swarm testing", ISSTA 2012), in which some rules come often, some
+seldom, and some not at all.  What comes often gets further, and little else undoes what it has led to.  Two swarms of
+three draw that for each rule; the others go by what is known of the rules, which carry a program on and which only look
+at something, and do without some of them.  To the known bugs the mixture takes less time than either, and than rules
+that come all alike (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -20,29 +21,68 @@ from xfdfuzz.engines.rules import RULES, EveryRule, Rule
 from xfdfuzz.engines.rules.base import Rules
 
 #: So many slots each enabled rule has, and so many of them count where it comes as often as any.
-FULL = 25
-#: So many count where a rule, or every rule of an area, comes seldom: a fifth of that, of both a fifth again.
-_SELDOM = 5
-#: What the draw for an area, and for a rule of it, is made from.
-_AREA, _RULE = (FULL, _SELDOM), (FULL, FULL, _SELDOM, 0)
-
+FULL = 64
 #: So many swarms there are; in number 0 every rule comes as often as any.
 SWARMS = 1024
+#: How many slots of a rule may count where that is drawn for each.
+_DRAWN = (FULL, FULL // 4, FULL // 16)
+#: Of the swarms that go by what is known: how much of the rules they do without; what takes many has half of them.
+_WITHOUT = (0.0, 0.0, 0.25, 0.5)
 #: From a slot that does not count to the next: a prime, so that all are tried unless it divides their number.
-_STRIDE = 197
+_STRIDE = 397
 
 #: How many slots of each rule count.
 Weights = Mapping[Rule, int]
+
+#: What carries a program on, against 4 of other rules.
+_OFTEN = {
+    **dict.fromkeys(("handle_exit", "vm_enter", "kvm_run", "guest_wrmsr_xfd", "kvm_set_msrs", "guest_tileload"), 8),
+    **dict.fromkeys(("execve_returns", "migrate", "guest_switches_lazily"), 8),
+    "preempted": 16,
+    "schedule_vmm": 24,
+    "go_on_elsewhere": 24,
+}
+#: What only looks at something, or seldom changes anything.
+_SELDOM = {
+    **dict.fromkeys(("arch_get_xcomp_guest_perm", "arch_get_xcomp_perm", "arch_get_xcomp_supp", "sigaltstack"), 1),
+    **dict.fromkeys(("clone_thread", "clone_vm", "execve", "exit_task", "fork", "idle", "suspend", "fail_alloc"), 1),
+    **dict.fromkeys(("guest_cpuid", "guest_sttilecfg", "guest_xgetbv", "guest_xsave", "guest_xsaves"), 1),
+    **dict.fromkeys(("kvm_create_vm", "close_vm", "kvm_get_cpuid2", "kvm_get_supported_cpuid", "kvm_get_xcrs"), 1),
+    **dict.fromkeys(("kvm_get_device_attr", "kvm_has_device_attr", "kvm_get_msr_index_list", "kvm_set_sregs"), 1),
+    **dict.fromkeys(("kvm_check_xsave2", "kvm_vm_check_xsave2", "kvm_get_fpu", "kvm_set_fpu", "host_rdmsr"), 1),
+    **dict.fromkeys(("sigframe_fx_only", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
+    **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
+}
+KNOWN_WEIGHTS = _OFTEN | _SELDOM
 
 
 @cache
 def weights(swarm: int) -> Weights:
     """How often the rules come in the programs of a swarm: for each, how many of its :data:`FULL` slots count."""
-    if not swarm:
-        return MappingProxyType(dict.fromkeys(RULES.values(), FULL))
     random = Random(swarm)
-    of_areas = {area: random.choice(_AREA) for area in dict.fromkeys(map(area_of, RULES.values()))}
-    return MappingProxyType({rule: of_areas[area_of(rule)] * random.choice(_RULE) // FULL for rule in RULES.values()})
+    if not swarm:
+        counting = dict.fromkeys(RULES.values(), FULL)
+    elif swarm % 3:
+        counting = {rule: random.choice(_DRAWN) for rule in RULES.values()}
+    else:
+        share = random.choice(_WITHOUT)
+        counting = {rule: 0 if random.random() < share else slots for rule, slots in _known().items()}
+    return MappingProxyType(counting)
+
+
+@cache
+def _known() -> Weights:
+    """By what is known of the rules: each area has its share, however many rules it has; within it weights count."""
+    totals: dict[type[Rules], int] = {}
+    for rule in RULES.values():
+        totals[area_of(rule)] = totals.get(area_of(rule), 0) + _weight(rule)
+    often = {rule: area_of(rule).SHARE * _weight(rule) / totals[area_of(rule)] for rule in RULES.values()}
+    most = max(often.values())
+    return {rule: max(1, round(FULL * value / most)) for rule, value in often.items()}
+
+
+def _weight(rule: Rule) -> int:
+    return KNOWN_WEIGHTS.get(rule.name, 4)
 
 
 @cache

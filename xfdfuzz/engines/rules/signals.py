@@ -10,6 +10,8 @@ from xfdfuzz.strategies.values import picks, targets
 class SignalRules(Rules):
     """Signals and their handlers."""
 
+    SHARE = 3
+
     @on("signalable", n=targets)
     def signal(self, n: int) -> None:
         """A frame is set up."""

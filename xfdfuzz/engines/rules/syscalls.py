@@ -11,6 +11,8 @@ from xfdfuzz.strategies.values import flags, picks, targets, tokens
 class SyscallRules(Rules):
     """What user threads do: system calls and instructions."""
 
+    SHARE = 3
+
     @on("tasks", n=targets, null=flags)
     def arch_get_xcomp_supp(self, n: int, null: bool) -> None:
         """ARCH_GET_XCOMP_SUPP."""

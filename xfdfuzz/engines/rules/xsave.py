@@ -15,6 +15,8 @@ _ORDERS = tuple(permutations(range(3)))
 class XsaveRules(Rules):
     """XSAVE images, their sizes, and the older FPU ioctls."""
 
+    SHARE = 4
+
     @on("tasks", n=targets)
     def kvm_check_xsave2(self, n: int) -> None:
         """KVM_CAP_XSAVE2 of /dev/kvm."""
