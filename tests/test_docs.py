@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.cli import build_parser
+from xfdfuzz.cli import build_parser, main
 from xfdfuzz.revisions import PROPOSED
 
 ROOT = Path(__file__).parent.parent
@@ -155,3 +155,19 @@ def test_command_lines_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> 
         except SystemExit as stop:
             if stop.code:
                 pytest.fail(f"{line}: {capsys.readouterr().err}")
+
+
+def test_the_trace_in_the_readme_is_what_its_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its lines, in that order; what it says that it leaves out is between them."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    command = re.search(r"`xfdfuzz (replay corpus/[^`]+)`", text)
+    assert command is not None
+    assert main(shlex.split(command[1])) == 0
+    printed = iter(capsys.readouterr().out.splitlines())
+    block = re.findall(r"^    (.*)$", text[command.end() : text.index("Below every op")], re.MULTILINE)
+    assert len(block) > 20
+    for row in block:
+        assert row in printed, row  # an iterator: goes on behind the last one found
