@@ -105,11 +105,11 @@ class Memory(NamedTuple):
 
 
 class Checker:
-    """Applies the invariants of one revision to the steps of one run."""
+    """Applies the invariants of one revision to the steps of one run; with ``only``, no other than that one."""
 
-    def __init__(self, kernel: Kernel, revision: str) -> None:
+    def __init__(self, kernel: Kernel, revision: str, only: str = "") -> None:
         self.kernel = kernel
-        self._selection = select(revision)
+        self._selection = Selection([INVARIANTS[only]], revision) if only else select(revision)
         self._broken: tuple[StateBroken, ...] = ()
         self._program: list[Op] = []
 

@@ -1,16 +1,16 @@
-"""Argument values: what is likely to matter for a machine, and everything else now and then.
+"""What an op's fields may be given: the one declaration that rules draw from, Hypothesis too, and minimise() tries.
 
-A rule draws one small number, a *pick*; :meth:`Domain.value` maps it to a value.  So a draw costs one integer, shrinks
-towards the first and plainest value, and means the same on every revision.  Picks beyond the table give arbitrary
-values of the argument's whole range.
+The type of a field says what *kind* of value it takes (:mod:`xfdfuzz.program.fields`), :func:`domains` which values of
+that kind are likely to matter on a machine, plainest first, and everything else now and then.  One small number is
+drawn for a value, so a draw shrinks towards the first and plainest one, and means the same on every revision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from hypothesis import strategies as st
 
@@ -19,26 +19,15 @@ from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ER
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import Msrs, UserImage
+from xfdfuzz.program.fields import DATA, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
 
 
-class Argument(Protocol):
-    """What a rule may be given for one of its parameters: the one declaration that every engine draws from."""
-
-    @property
-    def values(self) -> Sequence[int]:
-        """All of it, plainest first."""
-
-    @property
-    def strategy(self) -> st.SearchStrategy[int]:
-        """How Hypothesis draws one: a single choice, which is the value itself."""
-
-
 @dataclass(frozen=True)
 class Range:
-    """A whole number, both bounds included."""
+    """The numbers that one argument of a rule is drawn from, both bounds included."""
 
     lowest: int
     highest: int
@@ -54,27 +43,13 @@ class Range:
         return st.integers(self.lowest, self.highest)
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A switch, off or on."""
-
-    values = (False, True)
-
-    @property
-    def strategy(self) -> st.SearchStrategy[int]:
-        """One boolean."""
-        return st.booleans()
-
-
-#: Every value of a :class:`Domain` is drawn as one of these.
+#: For a domain that is larger than its table.
 picks = Range(0, 255)
-#: For targets (which vCPU, which task): a few are enough, the machine knows how many there are.
-targets = Range(0, 3)
-#: Of CPUID leaf 0xD: sizes, the components, one more.
-subleaves = Range(0, xf.COMPONENTS)
+#: For one of those who can do something: enough that nobody is left out.
+targets = Range(0, 15)
 #: Register contents.
 tokens = Range(1, 3)
-flags = Flag()
+flags = Range(0, 1)
 
 
 #: The MSRs that programs know, those of every machine first.
@@ -83,20 +58,31 @@ _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 
 @dataclass(frozen=True)
 class Domain(Generic[T]):
-    """The values of one argument: a table, plainest first, and what the other picks give.
+    """The values of one kind: a table, plainest first, and what the other picks give.
 
-    ``spread`` of 256 picks go to the table, the rest to ``arbitrary``.
+    ``spread`` of 256 picks go to the table, the rest to ``arbitrary``.  Without that there is nothing but the table,
+    which then has the same length on every machine.
     """
 
     table: Sequence[T]
-    arbitrary: Callable[[int], T]
+    arbitrary: Callable[[int], T] | None = None
     spread: int = 230
 
-    def value(self, pick: int) -> T:
-        """The value for a pick of 0 to 255."""
-        if pick < self.spread:
-            return self.table[pick % len(self.table)]
-        return self.arbitrary(pick)
+    @property
+    def numbers(self) -> Range:
+        """What is drawn for a value."""
+        return Range(0, len(self.table) - 1) if self.arbitrary is None else picks
+
+    def value(self, number: int) -> T:
+        """The value that a drawn number stands for."""
+        if self.arbitrary is None or number < self.spread:
+            return self.table[number % len(self.table)]
+        return self.arbitrary(number)
+
+    def plainer(self, value: T) -> list[T]:
+        """What stands before a value in the table: all of it, if the value does not stand there."""
+        before = self.table[: self.table.index(value)] if value in self.table else self.table
+        return [*dict.fromkeys(before)]
 
 
 def scatter(pick: int) -> int:
@@ -112,59 +98,80 @@ def neighbour(mask: int) -> Callable[[int], int]:
     return lambda pick: scatter(pick) if pick % 8 == 0 else mask ^ 1 << pick % 64
 
 
-@dataclass(frozen=True)
-class Domains:
-    """The domains of all arguments on one machine."""
+def kinds(op: type[Op], known: Mapping[str, Any]) -> dict[str, object]:
+    """The kind of value that each field of an op takes, where the fields ``known`` have these values."""
+    declared = _declared(op.__name__)
+    return {name: (DATA, known["msr"]) if kind == DATA else kind for name, kind in declared.items()}
 
-    xcr0: Domain[int]
-    xfd: Domain[int]
-    msrs: Domain[Msrs]
-    msr: Domain[int]
-    cpuid: Domain[CpuidEntries]
-    image: Domain[UserImage]
-    xfeatures: Domain[int]
-    facility: Domain[int]
-    altstack: Domain[int]
-    vcpu_id: Domain[int]
-    buffer: Domain[UserBuffer]
-    device_attr: Domain[tuple[int, int]]
+
+@cache
+def _declared(op: str) -> dict[str, object]:
+    """The last text in the field's ``Annotated``, or its class."""
+    cls: Any = OPS[op]
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: getattr(hints[f.name], "__metadata__", (hints[f.name],))[-1] for f in fields(cls)}
+
+
+#: The domains on one machine, by kind.
+Domains = Mapping[object, Domain[Any]]
 
 
 @lru_cache(maxsize=128)
 def domains(machine: Machine) -> Domains:
-    """Boundary masks of the machine, their single-bit neighbours, arbitrary 64-bit values, invalid indices."""
+    """By kind: boundary masks of the machine, their single-bit neighbours, arbitrary 64-bit values, invalid indices.
+
+    A field of a kind that is not there is left as it is by default.
+    """
     full = machine.user_xfeatures or xf.MASK_FPSSE
     plain = full & ~(xf.MASK_XTILE | xf.MASK_DYN2)
     dynamic = machine.xfd_xfeatures
+    xfd = _xfd(dynamic)
+    return {
+        **_EVERYWHERE,
+        "xcr0": _xcr0(full, plain),
+        "xfeatures": Domain((full, dynamic or full, xf.MASK_YMM, plain, 0, xf.MASK_XTILE), neighbour(full), 200),
+        "msr": Domain(_MSRS if machine.cet else _MSRS[:2], lambda pick: _MSRS[pick % 2]),
+        (DATA, MSR_IA32_XFD): xfd,
+        (DATA, MSR_IA32_XFD_ERR): xfd,
+        "facility": _facility(machine),
+        Msrs: _msrs(dynamic, machine.cet),
+        CpuidEntries: _cpuid(full, plain, machine.supervisor_xfeatures & xf.MASK_CET),
+        UserImage: _image(full, dynamic),
+        UserBuffer: _buffer(machine),
+    }
+
+
+#: The domains that are the same on every machine.
+_EVERYWHERE: dict[object, Domain[Any]] = {
+    "token": Domain(tokens.values),
+    "pkru": Domain(range(4)),
+    "bit": Domain((0, 1)),
+    # sizes, the components, one more
+    "subleaf": Domain(range(xf.COMPONENTS + 1)),
+    "failures": Domain((1, 0, 2)),
+    "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
+    "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
+    "attribute group": Domain((0, 0, 1)),
+    "attribute": Domain((0, 1, 0), lambda pick: scatter(pick) & 0xFFFFFFFF),
+    "host msr": Domain((MSR_IA32_XFD, MSR_IA32_XFD_ERR)),
+    (DATA, MSR_IA32_XSS): Domain((0, xf.MASK_CET)),
+    **{(DATA, msr): Domain(tokens.values) for msr in XSTATE_MSRS},
+    Switch("drop"): Domain((False, True)),
+    Switch("NULL"): Domain((False, True)),
+    Sregs: Domain((Sregs(True), Sregs(False))),
+    Undefined: Domain((Undefined(), Undefined(7))),
+}
+
+
+def _xcr0(full: int, plain: int) -> Domain[int]:
     without_tiles, half_tiles = full & ~xf.MASK_XTILE, full & ~xf.MASK_XTILE_DATA
-    xcr0 = (full, plain, full & ~xf.MASK_DYN2, xf.MASK_X87, full, 0x7, without_tiles, half_tiles, 3)
-    return Domains(
-        xcr0=Domain(xcr0, neighbour(full)),
-        xfd=_xfd(dynamic),
-        msrs=_msrs(dynamic, machine.cet),
-        msr=Domain(_MSRS if machine.cet else _MSRS[:2], lambda pick: _MSRS[pick % 2]),
-        cpuid=_cpuid(full, plain, machine.supervisor_xfeatures & xf.MASK_CET),
-        image=_image(full, dynamic),
-        xfeatures=Domain((full, dynamic or full, xf.MASK_YMM, plain, 0, xf.MASK_XTILE), neighbour(full), 200),
-        facility=Domain(
-            (
-                xf.XTILE_DATA,
-                xf.DYN2 if machine.dyn2 else xf.XTILE_DATA,
-                xf.XTILE_CFG,
-                xf.DYN2,
-                19,
-                0,
-                63,
-                64,
-                xf.U64_MAX,
-            ),
-            scatter,
-        ),
-        altstack=Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
-        vcpu_id=Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
-        buffer=_buffer(machine),
-        device_attr=Domain(((0, 0), (0, 1), (1, 0)), lambda pick: (0, scatter(pick) & 0xFFFFFFFF)),
-    )
+    table = (full, plain, full & ~xf.MASK_DYN2, xf.MASK_X87, full, 0x7, without_tiles, half_tiles, 3)
+    return Domain(table, neighbour(full))
+
+
+def _facility(machine: Machine) -> Domain[int]:
+    dyn2 = xf.DYN2 if machine.dyn2 else xf.XTILE_DATA
+    return Domain((xf.XTILE_DATA, dyn2, xf.XTILE_CFG, xf.DYN2, 19, 0, 63, 64, xf.U64_MAX), scatter)
 
 
 def _buffer(machine: Machine) -> Domain[UserBuffer]:
@@ -184,7 +191,7 @@ def _msrs(dynamic: int, cet: bool) -> Domain[Msrs]:
     xfd = _xfd(dynamic)
 
     def one(pick: int) -> Msrs:
-        return Msrs(((MSR_IA32_XFD, xfd.arbitrary(pick)),))
+        return Msrs(((MSR_IA32_XFD, neighbour(dynamic)(pick)),))
 
     table = [Msrs(((MSR_IA32_XFD, value),)) for value in xfd.table]
     table += [Msrs(((MSR_IA32_XFD_ERR, value),)) for value in (0, dynamic)]

@@ -15,14 +15,13 @@ from xfdfuzz.engines.judge.minimise import shows
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.rules import RULES
 from xfdfuzz.engines.rules.selection import FULL, KNOWN_WEIGHTS, SWARMS, chosen, enabled_rules, weights
-from xfdfuzz.engines.rules.situation import Situation
 from xfdfuzz.engines.search.campaign import Discovered
 from xfdfuzz.engines.search.genome import Gene, Genome, Walker, shortened
 from xfdfuzz.engines.search.hunt import BothEngines
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.scout import Scout
-from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign, fuzz
+from xfdfuzz.engines.search.violations import ViolationCampaign, fuzz
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import resolve
 
@@ -102,24 +101,8 @@ def test_a_gene_that_nothing_enables_is_left_out() -> None:
     assert {op.__name__ for op, _ in looking.stats.seen} == {"KvmCreateVm"}
 
 
-def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered = JudgedRun.situation
-    looked = 0
-
-    def both(run: JudgedRun) -> Situation:
-        nonlocal looked
-        looked += 1
-        now = remembered(run)
-        assert vars(now) == vars(Situation.of(run.executor.kernel))
-        return now
-
-    monkeypatch.setattr(JudgedRun, "situation", both)
-    stats = fuzz(resolve("v7.3"), Plan(seed=5, engine="scout", examples=150), known=OPEN).stats
-    assert looked > stats.steps / 2
-
-
 #: What can be done in most states with a VM.
-BUSY = frozenset({"alive", "tasks", "vms", "vm_tasks", "vcpus", "idle", "idle_tasks", "schedulable", "host_cpus"})
+BUSY = frozenset({"alive", "tasks", "vm_calls", "closable", "vcpus", "vcpu_calls", "schedulable", "host_cpus"})
 
 
 def test_a_swarm_gives_a_rule_the_slots_that_count_and_leaves_them_where_they_were() -> None:

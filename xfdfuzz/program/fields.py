@@ -1,5 +1,8 @@
 """The types of op fields.  To the type checker they are plain ints, bools and tuples; the marker says how a program
-writes them."""
+writes them.
+
+It also names the kind of value that the field takes (:mod:`xfdfuzz.strategies.values`), unless a second text does.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,28 @@ from typing import Annotated, NamedTuple
 Nr = Annotated[int, "nr"]
 #: A set of state components: ``x87|sse|avx``.
 Xfeatures = Annotated[int, "xfeatures"]
-#: A 64-bit register value: ``0x40000``.
-Hex = Annotated[int, "hex"]
-#: A decimal number of 32 bits.
-Count = Annotated[int, "count"]
-#: A decimal number from 0 to 255.
-Small = Annotated[int, "small"]
+#: The same, for XCR0.
+Xcr0 = Annotated[int, "xfeatures", "xcr0"]
+#: Says that the kind depends on the MSR that the op's field ``msr`` holds.
+DATA = "data"
+#: What is written to that MSR: ``0x40000``.
+MsrData = Annotated[int, "hex", DATA]
+#: A decimal number of 32 bits: bytes of an alternate signal stack, a group of KVM's attributes, one of them.
+StackSize = Annotated[int, "count", "stack size"]
+AttributeGroup = Annotated[int, "count", "attribute group"]
+Attribute = Annotated[int, "count", "attribute"]
+#: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail.
+VcpuId = Annotated[int, "small", "vcpu id"]
+Subleaf = Annotated[int, "small", "subleaf"]
+Failures = Annotated[int, "small", "failures"]
 #: 0 or 1.
 Bit = Annotated[int, "bit"]
 #: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.
 Facility = Annotated[int, "facility"]
 #: IA32_XFD or IA32_XFD_ERR.
 MsrIndex = Annotated[int, "msr"]
+#: The same, of the host's.
+HostMsrIndex = Annotated[int, "msr", "host msr"]
 #: Register contents: a token from 1 to :data:`TOKENS`.
 Token = Annotated[int, "token"]
 #: A value of PKRU: a token, or 0, which is the initial one.

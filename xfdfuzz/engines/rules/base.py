@@ -1,57 +1,89 @@
 """What the rules of every area stand on: their declaration, and the look-up of what a drawn number means now.
 
-Nothing here belongs to an engine.  A rule is a method that gets small numbers and executes ops; which engine of
+Nothing here belongs to an engine.  A rule gets small numbers and executes ops; which engine of
 :mod:`xfdfuzz.engines.search` draws the numbers makes no difference to it.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from xfdfuzz.engines.rules.situation import Situation
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import Argument, Domains, domains
-
-
-@dataclass(frozen=True, eq=False)
-class Rule:
-    """A declared rule.
-
-    It is enabled while the situation's list named ``condition`` is not empty.  ``arguments`` are what its parameters
-    may be given, in their order; ``method`` takes the :class:`Rules` and one value for each.
-    """
-
-    name: str
-    condition: str
-    arguments: dict[str, Argument]
-    method: Callable[..., None]
-
-    @cached_property
-    def values(self) -> tuple[Sequence[int], ...]:
-        """What each parameter may be given."""
-        return tuple(argument.values for argument in self.arguments.values())
-
+from xfdfuzz.strategies.values import Domains, Range, domains, kinds, targets
 
 #: Every rule by its name, in the order of definition.
 RULES: dict[str, Rule] = {}
 
-_F = TypeVar("_F", bound=Callable[..., None])
+
+@dataclass(eq=False)
+class Rule:
+    """A rule, by the name that its class has for it.
+
+    It is enabled while the situation's list named ``condition`` is not empty.  ``arguments`` are the numbers that it
+    may be given, in their order; ``method`` takes the :class:`Rules` and one number for each.
+    """
+
+    condition: str
+    arguments: dict[str, Range]
+    method: Callable[..., None]
+    name: str = field(default="", init=False)
+
+    def __set_name__(self, owner: type[Rules], name: str) -> None:
+        self.name = name
+        RULES[name] = self
+
+    @cached_property
+    def values(self) -> tuple[Sequence[int], ...]:
+        """What each argument may be."""
+        return tuple(argument.values for argument in self.arguments.values())
 
 
-def on(condition: str, **arguments: Argument) -> Callable[[_F], _F]:
-    """Declare a rule that is enabled while the situation's list named ``condition`` is not empty."""
+def one(op: type[Op], on: str, **given: object) -> Rule:
+    """The rule that executes an op on one of the situation's list ``on``, whose elements are the numbers of all that
+    the op is about (its ``Nr`` fields).  Its other fields are ``given``, or drawn, if there are values of their kind.
+    """
+    anywhere = domains(Machine())
+    fields = {name: kind for name, kind in kinds(op, given).items() if name not in given}
+    drawn = {name: kind for name, kind in fields.items() if kind in anywhere}
+    several = [*fields.values()].count("nr") > 1
+    names = [name for name, kind in fields.items() if kind == "nr" or name in drawn]
+    make: Callable[..., Op] = op
+    if given:
+        make = lambda *values: op(**dict(zip(names, values, strict=True)), **given)  # noqa: E731
 
-    def declare(method: _F) -> _F:
-        _, *parameters = inspect.signature(method).parameters
+    def method(rules: Rules, n: int, *numbers: int) -> None:
+        chosen, known = rules.choice(on, n), rules.domains
+        who = chosen if several else (chosen,)
+        values = [known[kind].value(number) for kind, number in zip(drawn.values(), numbers, strict=True)]
+        rules.do(make(*who, *values))
+
+    return Rule(on, {"n": targets} | {name: anywhere[kind].numbers for name, kind in drawn.items()}, method)
+
+
+def on(condition: str, **arguments: Range) -> Callable[[Callable[..., Iterable[Op]]], Rule]:
+    """The rule that executes what a function yields, until the host dies of it.
+
+    It gets the :class:`Rules` and one number for each of the ``arguments``.  An op must be possible when it is yielded.
+    """
+
+    def declare(ops: Callable[..., Iterable[Op]]) -> Rule:
+        _, *parameters = inspect.signature(ops).parameters
         if parameters != [*arguments]:
-            raise TypeError(f"rule {method.__name__} takes {parameters}, {[*arguments]} are declared")
-        RULES[method.__name__] = Rule(method.__name__, condition, arguments, method)
-        return method
+            raise TypeError(f"rule {ops.__name__} takes {parameters}, {[*arguments]} are declared")
+
+        def method(rules: Rules, *numbers: int) -> None:
+            for op in ops(rules, *numbers):
+                rules.do(op)
+                if not rules.run.alive:
+                    return
+
+        return Rule(condition, arguments, method)
 
     return declare
 
@@ -65,6 +97,10 @@ class Running(Protocol):
 
     def execute(self, op: Op) -> None:
         """Execute and judge an op; may raise to end the program."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything can still happen."""
 
     def situation(self) -> Situation:
         """Who can do what now."""
@@ -104,23 +140,12 @@ class Rules:
         self.run.execute(op)
         self._now = None
 
-    def task(self, n: int) -> int:
-        """A task that can make a system call."""
-        return self.now.tasks[n % len(self.now.tasks)]
-
-    def vmm(self, n: int) -> int:
-        """A task that shares a VM's address space, or once in a while one that does not."""
-        choice = self.now.tasks if n == 3 else self.now.vm_tasks
-        return choice[n % len(choice)]
-
-    def idle_vcpu(self, n: int) -> int:
-        """A vCPU outside KVM_RUN."""
-        return self.now.idle[n % len(self.now.idle)]
-
-    def guest(self, n: int) -> int:
-        """A vCPU that executes its guest."""
-        return self.now.guests[n % len(self.now.guests)]
+    def choice(self, name: str, n: int) -> Any:
+        """The one of the situation's list of that name that a number stands for."""
+        some: list[Any] = getattr(self.now, name)
+        return some[n % len(some)]
 
     @on("dead")
-    def host_is_dead(self) -> None:
+    def host_is_dead(self) -> Iterable[Op]:
         """Nothing happens any more."""
+        return ()

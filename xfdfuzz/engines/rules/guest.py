@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
-from xfdfuzz.engines.rules.base import Rules, on
+from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.program.ops import guest
-from xfdfuzz.strategies.values import flags, picks, subleaves, targets, tokens
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.strategies.values import Range, flags, targets, tokens
 
 
 class GuestRules(Rules):
@@ -14,137 +17,45 @@ class GuestRules(Rules):
 
     SHARE = 8
 
-    @on("guests", vcpu=targets, token=tokens)
-    def guest_vmovups(self, vcpu: int, token: int) -> None:
-        """AVX."""
-        self.do(guest.GuestVmovups(self.guest(vcpu), token))
+    guest_vmovups = one(guest.GuestVmovups, on="guests")
+    guest_ldtilecfg = one(guest.GuestLdtilecfg, on="guests")
+    guest_tileload = one(guest.GuestTileload, on="guests")
+    guest_tilerelease = one(guest.GuestTilerelease, on="guests")
+    guest_dyn2load = one(guest.GuestDyn2load, on="dyn2_guests")
+    guest_sttilecfg = one(guest.GuestSttilecfg, on="guests")
+    guest_tilestore = one(guest.GuestTilestore, on="guests")
+    guest_xsave = one(guest.GuestXsave, on="guests")
+    guest_xsaves = one(guest.GuestXsaves, on="guests")
+    guest_xgetbv = one(guest.GuestXgetbv, on="guests")
+    guest_cpuid = one(guest.GuestCpuid, on="guests")
+    guest_xsavec = one(guest.GuestXsavec, on="guests")
+    guest_xrstor = one(guest.GuestXrstor, on="guests")
+    guest_wrmsr_xfd = one(guest.GuestWrmsr, on="guests", msr=MSR_IA32_XFD)
+    guest_wrmsr_xfd_err = one(guest.GuestWrmsr, on="guests", msr=MSR_IA32_XFD_ERR, drop=False)
+    guest_rdmsr = one(guest.GuestRdmsr, on="guests")
+    guest_xsetbv = one(guest.GuestXsetbv, on="guests")
+    guest_stts = one(guest.GuestStts, on="guests")
+    guest_clts = one(guest.GuestClts, on="guests")
+    guest_hlt = one(guest.GuestHlt, on="guests")
+    guest_out = one(guest.GuestOut, on="guests")
+    guest_interrupt = one(guest.GuestInterrupt, on="guests")
+    guest_interrupt_kernel_fpu = one(guest.GuestInterruptKernelFpu, on="guests")
 
-    @on("guests", vcpu=targets, token=tokens)
-    def guest_ldtilecfg(self, vcpu: int, token: int) -> None:
-        """LDTILECFG."""
-        self.do(guest.GuestLdtilecfg(self.guest(vcpu), token))
-
-    @on("guests", vcpu=targets, token=tokens)
-    def guest_tileload(self, vcpu: int, token: int) -> None:
-        """TILELOADD."""
-        self.do(guest.GuestTileload(self.guest(vcpu), token))
-
-    @on("guests", vcpu=targets)
-    def guest_tilerelease(self, vcpu: int) -> None:
-        """TILERELEASE."""
-        self.do(guest.GuestTilerelease(self.guest(vcpu)))
-
-    @on("dyn2_guests", vcpu=targets, token=tokens)
-    def guest_dyn2load(self, vcpu: int, token: int) -> None:
-        """The synthetic feature."""
-        self.do(guest.GuestDyn2load(self.guest(vcpu), token))
-
-    @on("guests", vcpu=targets)
-    def guest_sttilecfg(self, vcpu: int) -> None:
-        """STTILECFG."""
-        self.do(guest.GuestSttilecfg(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets)
-    def guest_tilestore(self, vcpu: int) -> None:
-        """TILESTORED."""
-        self.do(guest.GuestTilestore(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets, mask=picks)
-    def guest_xsave(self, vcpu: int, mask: int) -> None:
-        """XSAVE."""
-        self.do(guest.GuestXsave(self.guest(vcpu), self.domains.xfeatures.value(mask)))
-
-    @on("guests", vcpu=targets, mask=picks)
-    def guest_xsaves(self, vcpu: int, mask: int) -> None:
-        """XSAVES."""
-        self.do(guest.GuestXsaves(self.guest(vcpu), self.domains.xfeatures.value(mask)))
-
-    @on("guests", vcpu=targets, inuse=flags)
-    def guest_xgetbv(self, vcpu: int, inuse: bool) -> None:
-        """XGETBV."""
-        self.do(guest.GuestXgetbv(self.guest(vcpu), int(inuse)))
-
-    @on("guests", vcpu=targets, subleaf=subleaves)
-    def guest_cpuid(self, vcpu: int, subleaf: int) -> None:
-        """CPUID of leaf 0xD."""
-        self.do(guest.GuestCpuid(self.guest(vcpu), subleaf))
-
-    @on("guests", vcpu=targets, mask=picks)
-    def guest_xsavec(self, vcpu: int, mask: int) -> None:
-        """XSAVEC."""
-        self.do(guest.GuestXsavec(self.guest(vcpu), self.domains.xfeatures.value(mask)))
-
-    @on("guests", vcpu=targets, mask=picks, bv=picks, token=tokens)
-    def guest_xrstor(self, vcpu: int, mask: int, bv: int, token: int) -> None:
-        """XRSTOR."""
-        values = self.domains.xfeatures
-        self.do(guest.GuestXrstor(self.guest(vcpu), values.value(mask), values.value(bv), token))
-
-    @on("guests", vcpu=targets, value=picks, drop=flags)
-    def guest_wrmsr_xfd(self, vcpu: int, value: int, drop: bool) -> None:
-        """WRMSR of IA32_XFD."""
-        self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD, self.domains.xfd.value(value), drop))
-
-    @on("guests", vcpu=targets, value=picks)
-    def guest_wrmsr_xfd_err(self, vcpu: int, value: int) -> None:
-        """WRMSR of IA32_XFD_ERR."""
-        self.do(guest.GuestWrmsr(self.guest(vcpu), MSR_IA32_XFD_ERR, self.domains.xfd.value(value)))
-
-    @on("guests", vcpu=targets, msr=picks)
-    def guest_rdmsr(self, vcpu: int, msr: int) -> None:
-        """RDMSR."""
-        self.do(guest.GuestRdmsr(self.guest(vcpu), self.domains.msr.value(msr)))
-
-    @on("cet_guests", vcpu=targets, which=targets, token=tokens)
-    def guest_wrmsr_cet(self, vcpu: int, which: int, token: int) -> None:
+    @on("cet_guests", n=targets, which=Range(0, 2), token=tokens)
+    def guest_wrmsr_cet(self, n: int, which: int, token: int) -> Iterator[Op]:
         """WRMSR of supervisor state."""
-        index, value = ((MSR_IA32_U_CET, token), (MSR_IA32_PL0_SSP, token), (MSR_IA32_XSS, xf.MASK_CET))[which % 3]
-        self.do(guest.GuestWrmsr(self.guest(vcpu), index, value))
+        msr, value = ((MSR_IA32_U_CET, token), (MSR_IA32_PL0_SSP, token), (MSR_IA32_XSS, xf.MASK_CET))[which]
+        yield guest.GuestWrmsr(self.choice("cet_guests", n), msr, value)
 
-    @on("guests", vcpu=targets, xcr0=picks)
-    def guest_xsetbv(self, vcpu: int, xcr0: int) -> None:
-        """XSETBV."""
-        self.do(guest.GuestXsetbv(self.guest(vcpu), self.domains.xcr0.value(xcr0)))
-
-    @on("guests", vcpu=targets)
-    def guest_stts(self, vcpu: int) -> None:
-        """CR0.TS = 1."""
-        self.do(guest.GuestStts(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets)
-    def guest_clts(self, vcpu: int) -> None:
-        """CR0.TS = 0."""
-        self.do(guest.GuestClts(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets, token=tokens, tiles=flags)
-    def guest_switches_lazily(self, vcpu: int, token: int, tiles: bool) -> None:
+    @on("guests", n=targets, token=tokens, tiles=flags)
+    def guest_switches_lazily(self, n: int, token: int, tiles: int) -> Iterator[Op]:
         """CR0.TS = 1, as a system leaves it that switches its tasks' registers lazily, and its next task computes."""
-        nr = self.guest(vcpu)
-        self.do(guest.GuestStts(nr))
-        self.do(guest.GuestTileload(nr, token) if tiles else guest.GuestVmovups(nr, token))
+        nr = self.choice("guests", n)
+        yield guest.GuestStts(nr)
+        yield guest.GuestTileload(nr, token) if tiles else guest.GuestVmovups(nr, token)
 
     @on("l1_guests", n=targets, intercept_nm=flags)
-    def guest_vmlaunch(self, n: int, intercept_nm: bool) -> None:
-        """VMLAUNCH."""
-        nr = self.now.l1_guests[n % len(self.now.l1_guests)]
-        self.do(guest.GuestVmlaunchNm(nr) if intercept_nm else guest.GuestVmlaunch(nr))
-
-    @on("guests", vcpu=targets)
-    def guest_hlt(self, vcpu: int) -> None:
-        """HLT."""
-        self.do(guest.GuestHlt(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets)
-    def guest_out(self, vcpu: int) -> None:
-        """OUT."""
-        self.do(guest.GuestOut(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets)
-    def guest_interrupt(self, vcpu: int) -> None:
-        """An external interrupt."""
-        self.do(guest.GuestInterrupt(self.guest(vcpu)))
-
-    @on("guests", vcpu=targets)
-    def guest_interrupt_kernel_fpu(self, vcpu: int) -> None:
-        """An external interrupt whose softirq uses the FPU."""
-        self.do(guest.GuestInterruptKernelFpu(self.guest(vcpu)))
+    def guest_vmlaunch(self, n: int, intercept_nm: int) -> Iterator[Op]:
+        """VMLAUNCH, with #NM in the exception bitmap or without."""
+        nr = self.choice("l1_guests", n)
+        yield guest.GuestVmlaunchNm(nr) if intercept_nm else guest.GuestVmlaunch(nr)

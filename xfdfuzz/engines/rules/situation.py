@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 from xfdfuzz.kernel import state as st
@@ -23,19 +23,27 @@ Lists = dict[str, list[Any]]
 
 
 class Situation:
-    """Task, vCPU, VM and CPU numbers by what they can do.
+    """Task, vCPU, VM and CPU numbers by what they can do; an op on one of a list can happen.
 
     ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
-    inside execve(); ``leaving`` may exit or execute something else without taking a vCPU along.  ``vm_tasks`` are those
-    of ``tasks`` that share a VM's address space and have one open, ``idle_tasks`` the same where a vCPU is outside
-    KVM_RUN (``idle``).
-    ``ready`` vCPUs can enter the guest, ``pending`` ones have an exit to handle, ``guests`` execute the guest;
-    ``returning`` are tasks whose KVM_RUN can return.  ``schedulable`` are (CPU, task) pairs, ``away`` those that bring
-    back a VMM's thread, or one in the middle of a call.  ``signalable`` tasks are in no signal handler, ``handlers``
-    are, ``signalled`` are about to be; ``traces`` are (tracer, tracee) pairs.  ``suspenders`` can ask for suspend.
-    ``movable`` are (CPU with a user task, idle CPU) pairs, ``current`` is each CPU's task; ``roaming``
-    are those of ``movable`` whose task is inside a call that is cut in two, with the op that goes on with it.
-    ``dyn2_*`` and ``cet_*`` are on a machine with that feature only.
+    inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
+    ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be; ``traces`` are
+    (tracer, tracee) pairs, ``stopped`` the tracees.  ``suspenders`` can ask for suspend.
+
+    ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
+    it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
+    likewise, of vCPUs outside KVM_RUN.
+
+    ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
+    execute the guest, ``l1_guests`` one that can launch L2; ``returning`` are tasks whose KVM_RUN can return.
+
+    ``schedulable`` are (CPU, task) pairs, ``away`` those that bring back a VMM's thread, or one in the middle of a
+    call.  ``host_cpus`` execute no guest: ``kthread_cpus`` a user task, ``idle_cpus`` none, ``secondary_cpus`` are any
+    but the boot CPU.  ``movable`` are (CPU with a user task, idle CPU) pairs, ``current`` is each CPU's task;
+    ``roaming`` are those of ``movable`` whose task is inside a call that is cut in two, with the op that goes on with
+    it.
+
+    ``dyn2_*``, ``cet_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -44,79 +52,70 @@ class Situation:
     tasks: list[int]
     cloning: list[int]
     execs: list[int]
+    leaving: list[int]
+    exec_ready: list[int]
     signalable: list[int]
     signalled: list[int]
     handlers: list[int]
     traces: list[tuple[int, int]]
-    leaving: list[int]
-    vms: list[int]
-    vm_tasks: list[int]
+    stopped: list[int]
+    suspenders: list[int]
     dyn2_tasks: list[int]
+    vm_calls: list[tuple[int, int]]
+    closable: list[tuple[int, int]]
+    vcpu_calls: list[tuple[int, int]]
     vcpus: list[int]
-    idle: list[int]
-    idle_tasks: list[int]
     ready: list[int]
     pending: list[int]
     returning: list[int]
     guests: list[int]
+    l1_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
-    l1_guests: list[int]
     schedulable: list[tuple[int, int]]
     away: list[tuple[int, int]]
-    kthread_cpus: list[int]
     host_cpus: list[int]
-    xfd_cpus: list[int]
+    kthread_cpus: list[int]
     idle_cpus: list[int]
     secondary_cpus: list[int]
-    suspenders: list[int]
+    xfd_cpus: list[int]
     movable: list[tuple[int, int]]
     roaming: list[tuple[int, int, Op]]
     current: list[int]
 
-    def __init__(self, possible: Iterable[str], *lists: Lists) -> None:
-        self.possible = _interned(frozenset(possible))
+    def __init__(self, possible: frozenset[str], *lists: Lists) -> None:
+        self.possible = possible
         for some in lists:
             vars(self).update(some)
 
     @staticmethod
     def nothing() -> Situation:
         """Before the machine is powered on."""
-        return Situation(())
+        return Situation(frozenset())
 
     @staticmethod
     def over() -> Situation:
         """After the death of the host."""
-        return Situation(["dead"])
+        return Situation(frozenset(["dead"]))
 
     @staticmethod
     def of(k: Kernel) -> Situation:
         """The situation of a system, worked out anew."""
         if k.system.dead:
             return Situation.over()
-        return _together(_tasks(k), _vcpus(k), _cpus(k), k.machine)
-
-
-@lru_cache(maxsize=4096)
-def _interned(possible: frozenset[str]) -> frozenset[str]:
-    """One object for all equal sets: what is looked up by it at every step is found at once."""
-    return possible
+        cpus = look_at_cpus(k.machine.cpus, k.system)
+        return _together(look_at_tasks(k.system), look_at_vcpus(k.system), cpus, k.machine)
 
 
 @dataclass(eq=False, slots=True)
-class _Look:
+class Look:
     """What was seen of one kind of thing; the same only if it is the same object.
 
-    ``rest`` is, by task, the op that goes on with the call that the task is inside of.  Of tasks there is more:
-    ``waiting`` are those that the scheduler may choose, ``missed`` those of them that a VM, or a call that is cut in
-    two, waits for; ``busy``: some are inside such a call.
+    ``more`` is what :func:`_together` wants to know.
     """
 
     lists: Lists
-    rest: dict[int, Op]
-    waiting: list[int] = field(default_factory=list)
-    missed: list[int] = field(default_factory=list)
-    busy: bool = False
+    more: Lists = field(default_factory=dict)
     possible: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,46 +124,50 @@ class _Look:
     @property
     def content(self) -> object:
         """What two looks have in common that saw the same."""
-        return (
-            tuple(map(tuple, self.lists.values())),
-            tuple(self.rest.items()),
-            tuple(self.waiting),
-            tuple(self.missed),
-            self.busy,
-        )
+        return tuple(tuple(some) for lists in (self.lists, self.more) for some in lists.values())
 
 
 def _filled(lists: Lists) -> Iterable[str]:
     return (name for name, some in lists.items() if some)
 
 
-def _tasks(k: Kernel) -> _Look:
-    tasks = [(nr, k.tasks[nr]) for nr in range(st.USER_TASKS) if k.tasks[nr].exists]
+def look_at_tasks(system: st.System) -> Look:
+    """``open`` are (task, VM) pairs, ``waiting`` the tasks that the scheduler may choose, ``missed`` those of them that
+    a VM, or a call that is cut in two, waits for; ``busy`` are inside such a call; ``rest`` are (task, op that goes on
+    with the call) pairs."""
+    tasks = [(nr, system.tasks[nr]) for nr in range(st.USER_TASKS) if system.tasks[nr].exists]
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
-    calling = [nr for nr, task in at_work if not _busy(task)]
-    in_handler = [nr for nr in calling if k.system.sigframes[nr].valid]
-    waiting = [nr for nr, task in tasks if not (task.on_cpu or task.exit_state)]
-    stopped = [nr for nr in waiting if not _busy(k.tasks[nr])]
-    vms = [nr for nr, vm in enumerate(k.vms) if vm.exists]
-    mms = {k.vms[nr].mm for nr in vms}
-    return _Look(
-        {
-            "tasks": calling,
-            "cloning": calling if len(tasks) < st.USER_TASKS else [],
-            "execs": [nr for nr, task in at_work if task.in_execve],
-            "signalled": [nr for nr, task in at_work if task.in_signal],
-            "handlers": in_handler,
-            "signalable": [nr for nr in calling if nr not in in_handler],
-            "traces": [(tracer, nr) for tracer in calling for nr in stopped],
-            "vms": vms,
-            "vm_tasks": [nr for nr in calling if k.tasks[nr].mm in mms and k.tasks[nr].vm_fds],
-            "leaving": [nr for nr in calling if not _held_by(k, nr) & ~_held_by_others(k, nr)],
-        },
-        {nr: op for nr, task in tasks if (op := _rest_of_call(nr, task))},
-        waiting,
-        [nr for nr in waiting if k.tasks[nr].mm in mms or nr not in stopped],
-        any(_busy(task) for _, task in tasks),
-    )
+    calling = [(nr, task) for nr, task in at_work if not _busy(task)]
+    free = [nr for nr, _ in calling]
+    in_handler = [nr for nr in free if system.sigframes[nr].valid]
+    waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
+    stopped = [nr for nr, task in waiting if not _busy(task)]
+    vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
+    mms = {vm.mm for _, vm in vms}
+    leaving = [nr for nr in free if not _last_with_vcpus(system, nr)]
+    opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
+    calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
+    in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve]
+    lists: Lists = {
+        "tasks": free,
+        "cloning": free if len(tasks) < st.USER_TASKS else [],
+        "execs": [nr for nr, task in at_work if task.in_execve],
+        "leaving": leaving,
+        "exec_ready": [nr for nr in leaving if system.tasks[nr].group_leader not in in_call],
+        "signalled": [nr for nr, task in at_work if task.in_signal],
+        "handlers": in_handler,
+        "signalable": [nr for nr in free if nr not in in_handler],
+        "stopped": stopped,
+        "traces": [(tracer, nr) for tracer in free for nr in stopped],
+        "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
+    }
+    more: Lists = {
+        "waiting": [nr for nr, _ in waiting],
+        "missed": [nr for nr, task in waiting if task.mm in mms or nr not in stopped],
+        "busy": [nr for nr, task in tasks if _busy(task)],
+        "rest": [(nr, op) for nr, task in tasks if (op := _rest_of_call(nr, task))],
+    }
+    return Look(lists, more)
 
 
 def _busy(task: st.Task) -> bool:
@@ -179,42 +182,44 @@ def _rest_of_call(nr: int, task: st.Task) -> Op | None:
     return signals.SignalDelivered(nr) if task.in_signal else None
 
 
-def _held_by(k: Kernel, nr: int) -> int:
-    """The VMs with vCPUs that the task has open."""
-    needed = 0
-    for vcpu in k.vcpus:
+def _last_with_vcpus(system: st.System, nr: int) -> int:
+    """The VMs with vCPUs that nobody but the task has open."""
+    found = 0
+    for vcpu in system.vcpus:
         if vcpu.exists:
-            needed |= 1 << vcpu.vm
-    return needed & k.tasks[nr].vm_fds
+            found |= 1 << vcpu.vm
+    for other in range(st.USER_TASKS):
+        fds = system.tasks[other].vm_fds
+        found &= fds if other == nr else ~fds
+    return found
 
 
-def _held_by_others(k: Kernel, nr: int) -> int:
-    """The VMs that other tasks than ``nr`` have open."""
-    held = 0
-    for other, task in enumerate(k.tasks[: st.USER_TASKS]):
-        if other != nr:
-            held |= task.vm_fds
-    return held
+def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """A list of which one in four are ``foreign``, where there are as many; none without an own one."""
+    return own * 3 + foreign if own else []
 
 
-def _vcpus(k: Kernel) -> _Look:
-    vcpus = [(nr, vcpu) for nr, vcpu in enumerate(k.vcpus) if vcpu.exists]
+def look_at_vcpus(system: st.System) -> Look:
+    """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks."""
+    vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
     l1 = [nr for nr, vcpu in vcpus if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH]
     guests = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
-    at_work = [(nr, vcpu) for nr, vcpu in exited if k.tasks[vcpu.task - 1].on_cpu]
-    return _Look(
-        {
-            "vcpus": l1,
-            "idle": [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
-            "guests": guests,
-            "l1_guests": [nr for nr in guests if nr in l1 and not k.vcpus[nr].arch.init_pending],
-            "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
-            "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
-            "ready": [nr for nr, vcpu in at_work if not (vcpu.exit_pending or vcpu.run_over)],
-        },
-        {vcpu.task - 1: _rest_of_run(nr, vcpu) for nr, vcpu in exited},
-    )
+    at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
+    lists: Lists = {
+        "vcpus": l1,
+        "guests": guests,
+        "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
+        "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
+        "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
+        "ready": [nr for nr, vcpu in at_work if not (vcpu.exit_pending or vcpu.run_over)],
+    }
+    more: Lists = {
+        "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
+        "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
+        "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
+    }
+    return Look(lists, more)
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
@@ -224,9 +229,11 @@ def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
     return run.KvmRunReturns(vcpu.task - 1) if vcpu.run_over else run.VmEnter(nr)
 
 
-def _cpus(k: Kernel) -> _Look:
-    host = [nr for nr, cpu in enumerate(k.cpus) if not cpu.guest]
-    with_task = [nr for nr in host if k.cpus[nr].current < st.USER_TASKS]
+def look_at_cpus(count: int, system: st.System) -> Look:
+    """Of the first ``count``."""
+    cpus = [system.cpus[nr] for nr in range(count)]
+    host = [nr for nr, cpu in enumerate(cpus) if not cpu.guest]
+    with_task = [nr for nr in host if cpus[nr].current < st.USER_TASKS]
     idle = [nr for nr in host if nr not in with_task]
     lists: Lists = {
         "host_cpus": host,
@@ -234,26 +241,27 @@ def _cpus(k: Kernel) -> _Look:
         "idle_cpus": idle,
         "secondary_cpus": [nr for nr in host if nr],
         "movable": [(old, new) for old in with_task for new in idle],
-        "current": [cpu.current for cpu in k.cpus],
+        "current": [cpu.current for cpu in cpus],
     }
-    return _Look(lists, {})
+    return Look(lists)
 
 
-def _together(tasks: _Look, vcpus: _Look, cpus: _Look, machine: Machine) -> Situation:
+def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situation:
     """A live system's situation, with what takes more than one kind of thing, or a feature of the machine."""
     host, current = cpus.lists["host_cpus"], cpus.lists["current"]
-    calling, guests = tasks.lists["tasks"], vcpus.lists["guests"]
-    rest = tasks.rest | vcpus.rest
+    calling, vm_calls, guests = tasks.lists["tasks"], tasks.lists["vm_calls"], vcpus.lists["guests"]
+    rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
         "dyn2_guests": guests if machine.dyn2 else [],
         "cet_guests": guests if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
-        "idle_tasks": tasks.lists["vm_tasks"] if vcpus.lists["idle"] else [],
-        "schedulable": [(cpu, nr) for cpu in host for nr in tasks.waiting],
-        "away": [(cpu, nr) for cpu in host for nr in tasks.missed],
+        "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
+        "vcpu_calls": [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm],
+        "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
+        "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
-        "suspenders": [nr for nr in current[:1] if nr in calling and not tasks.busy],
+        "suspenders": [nr for nr in current[:1] if nr in calling and not tasks.more["busy"]],
     }
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
@@ -264,68 +272,80 @@ def _together(tasks: _Look, vcpus: _Look, cpus: _Look, machine: Machine) -> Situ
 #: So many looks at each kind of thing, and situations of a machine, are remembered.
 _MANY = 20_000
 _WHO = f"tasks[:{st.USER_TASKS}]"
-#: All that each look sees.
-_READ_BY_TASKS = Regions(
+#: All that each look reads; tests/test_situation.py finds it out.
+READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", "sigframes[].valid", "vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.group_leader", "sigframes[].valid"),
+    *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
-_READ_BY_VCPUS = Regions(
+READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
     *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", f"{_WHO}.on_cpu"),
 )
-_READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
+READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
 
 
 class _Memory:
     """One kind of look, remembered by what it reads."""
 
-    def __init__(self, read: Regions, look: Callable[[Kernel], _Look]) -> None:
+    def __init__(self, read: Regions, look: Callable[[st.System], Look]) -> None:
         self._read, self._look = read, look
-        self._known: dict[tuple[bytes, ...], _Look] = {}
-        self._different: dict[object, _Look] = {}
+        self._known: dict[tuple[bytes, ...], Look] = {}
+        self._different: dict[object, Look] = {}
 
-    def now(self, k: Kernel) -> _Look:
-        key = self._read(k.system)
+    def now(self, system: st.System) -> Look:
+        """What there is to be seen in a system."""
+        key = self._read(system)
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= _MANY:
                 self._known.clear()
-            seen = self._look(k)
+            seen = self._look(system)
             found = self._known[key] = self._different.setdefault(seen.content, seen)
         return found
 
 
-@lru_cache(maxsize=1)
-def _memories() -> tuple[_Memory, _Memory]:
-    """Of tasks and of vCPUs, on whatever machine."""
-    return _Memory(_READ_BY_TASKS, _tasks), _Memory(_READ_BY_VCPUS, _vcpus)
+class Looks:
+    """What was seen of tasks, vCPUs and CPUs on all machines of a search."""
+
+    def __init__(self) -> None:
+        self._tasks, self._vcpus = _Memory(READ_BY_TASKS, look_at_tasks), _Memory(READ_BY_VCPUS, look_at_vcpus)
+        self._cpus: dict[int, _Memory] = {}
+        self._possible: dict[frozenset[str], frozenset[str]] = {}
+        self._situations: dict[Machine, Situations] = {}
+
+    def on(self, machine: Machine) -> Situations:
+        """The situations on a machine."""
+        if machine not in self._situations:
+            cpus = self._cpus.setdefault(machine.cpus, _Memory(READ_BY_CPUS, partial(look_at_cpus, machine.cpus)))
+            self._situations[machine] = Situations(machine, (self._tasks, self._vcpus, cpus), self._possible)
+        return self._situations[machine]
 
 
 class Situations:
     """The situations on one machine.  Their lists are shared: nobody changes them."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(
+        self, machine: Machine, looks: tuple[_Memory, _Memory, _Memory], possible: dict[frozenset[str], frozenset[str]]
+    ) -> None:
         self._machine = machine
-        self._tasks, self._vcpus = _memories()
-        self._cpus = _Memory(_READ_BY_CPUS, _cpus)
-        self._known: dict[tuple[_Look, ...], Situation] = {}
+        self._tasks, self._vcpus, self._cpus = looks
+        self._possible = possible
+        self._known: dict[tuple[Look, ...], Situation] = {}
 
     def now(self, k: Kernel) -> Situation:
         """The situation of a system of that machine."""
-        if k.system.dead:
+        system = k.system
+        if system.dead:
             return Situation.over()
-        looks = self._tasks.now(k), self._vcpus.now(k), self._cpus.now(k)
+        looks = self._tasks.now(system), self._vcpus.now(system), self._cpus.now(system)
         found = self._known.get(looks)
         if found is None:
             if len(self._known) >= _MANY:
                 self._known.clear()
             found = self._known[looks] = _together(*looks, self._machine)
+            # one object for all equal sets: what is looked up by it at every step is found at once
+            found.possible = self._possible.setdefault(found.possible, found.possible)
         return found
-
-
-@lru_cache(maxsize=128)
-def situations(machine: Machine) -> Situations:
-    """Those of a machine, for all campaigns of the process."""
-    return Situations(machine)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from xfdfuzz.engines.rules.situation import Situation, situations
+from xfdfuzz.engines.rules.situation import Looks, Situation
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
@@ -57,6 +57,7 @@ class Campaign(Generic[D]):
     wanted: str | None = None
     stats: Stats = field(default_factory=Stats)
     errors: dict[str, type[Discovered]] = field(default_factory=dict)
+    looks: Looks = field(default_factory=Looks)
     _watches: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
     #: A run for each machine, and where it was, switched on and after each boot.
     _runs: dict[Machine, Run] = field(default_factory=dict, init=False, repr=False)
@@ -161,7 +162,7 @@ class Run:
         self.machine = machine
         self.ops: list[Op] = []
         self.over = False
-        self._situations = situations(machine)
+        self._situations = campaign.looks.on(machine)
 
     @property
     def kernel(self) -> Kernel:
@@ -171,6 +172,11 @@ class Run:
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``; raises Discovered for something new."""
         raise NotImplementedError
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything can still happen."""
+        return not self.kernel.system.dead
 
     def situation(self) -> Situation:
         """Who can do what now."""

@@ -90,9 +90,14 @@ class PairedRun(Run):
         self._diverged = compared.diverged
         self.judge(compared.differences)
 
+    @property
+    def alive(self) -> bool:
+        """Nothing can happen once the two have diverged."""
+        return not self._diverged and super().alive
+
     def situation(self) -> Situation:
-        """Who can do what on the first one; nobody can do anything once the two have diverged."""
-        return Situation.over() if self._diverged else super().situation()
+        """Who can do what on the first one."""
+        return super().situation() if self.alive else Situation.over()
 
     def save(self) -> Saved:
         """Where both are."""

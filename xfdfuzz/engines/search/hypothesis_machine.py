@@ -62,10 +62,15 @@ class KernelMachine(EveryRule, RuleBasedStateMachine):
 
 
 def _for_hypothesis(declared: Rule) -> Any:
-    """The method with Hypothesis' marks."""
+    """A method that performs the rule, with Hypothesis' marks."""
+
+    def perform(machine: KernelMachine, **numbers: int) -> None:
+        declared.method(machine, *numbers.values())
+
+    perform.__name__ = declared.name
     strategies: dict[str, Any] = {name: argument.strategy for name, argument in declared.arguments.items()}
     drawn: Any = rule(**strategies)
-    return precondition(lambda machine: declared.condition in machine.now.possible)(drawn(declared.method))
+    return precondition(lambda machine: declared.condition in machine.now.possible)(drawn(perform))
 
 
 for _rule in RULES.values():

@@ -13,7 +13,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Drop, Hex, MsrIndex, Nr, Small, Token, Torn, Xfeatures
+from xfdfuzz.program.fields import Bit, Drop, MsrData, MsrIndex, Nr, Subleaf, Token, Torn, Xcr0, Xfeatures
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -259,7 +259,7 @@ class GuestWrmsr(_Insn):
 
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
-    value: Hex = 0
+    value: MsrData = 0
     drop: Drop = False
 
     def run(self, k: Kernel) -> Result:
@@ -301,7 +301,7 @@ class GuestXsetbv(_Insn):
     """XSETBV of XCR0; it always exits, unless it is #UD because CR4.OSXSAVE is clear."""
 
     vcpu: Nr = 0
-    xcr0: Xfeatures = xf.MASK_X87
+    xcr0: Xcr0 = xf.MASK_X87
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
@@ -330,7 +330,7 @@ class GuestCpuid(_Insn):
     a component's offset."""
 
     vcpu: Nr = 0
-    subleaf: Small = 0
+    subleaf: Subleaf = 0
 
     def run(self, k: Kernel) -> Result:
         return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf)

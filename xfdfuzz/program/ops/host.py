@@ -5,7 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
-from xfdfuzz.program.fields import MsrIndex, Nr, Small
+from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr
 from xfdfuzz.program.ops.base import OK, Op, TaskOp, op
 from xfdfuzz.program.step import Result
 
@@ -126,7 +126,7 @@ class HostRdmsr(_CpuOp):
     """Read an MSR in the host, as the msr driver does."""
 
     cpu: Nr = 0
-    msr: MsrIndex = MSR_IA32_XFD_ERR
+    msr: HostMsrIndex = MSR_IA32_XFD_ERR
 
     def enabled(self, k: Kernel) -> bool:
         machine = k.machine
@@ -142,7 +142,7 @@ class HostRdmsr(_CpuOp):
 class FailAlloc(Op):
     """The next ``count`` allocations of an fpstate fail."""
 
-    count: Small = 1
+    count: Failures = 1
 
     def enabled(self, k: Kernel) -> bool:
         return True

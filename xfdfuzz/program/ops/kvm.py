@@ -9,7 +9,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Count, MsrIndex, Msrs, Nr, Null, Reset, Small, Sregs, Xfeatures
+from xfdfuzz.program.fields import Attribute, AttributeGroup, MsrIndex, Msrs, Nr, Null, Reset, Sregs, VcpuId, Xcr0
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
 
@@ -42,8 +42,8 @@ class KvmGetDeviceAttr(TaskOp):
     """Read an attribute of KVM itself; 0 in group 0 is KVM_X86_XCOMP_GUEST_SUPP."""
 
     task: Nr = 0
-    group: Count = 0
-    attr: Count = 0
+    group: AttributeGroup = 0
+    attr: Attribute = 0
     pointer: Null = False
 
     def run(self, k: Kernel) -> Result:
@@ -57,8 +57,8 @@ class KvmHasDeviceAttr(TaskOp):
     """Whether KVM itself has an attribute."""
 
     task: Nr = 0
-    group: Count = 0
-    attr: Count = 0
+    group: AttributeGroup = 0
+    attr: Attribute = 0
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -83,7 +83,7 @@ class KvmCreateVcpu(VmIoctl):
 
     task: Nr = 0
     vm: Nr = 0
-    id: Small = 0
+    id: VcpuId = 0
     reset: Reset = False
 
     def run(self, k: Kernel) -> Result:
@@ -167,7 +167,7 @@ class KvmSetXcrs(VcpuIoctl):
 
     task: Nr = 0
     vcpu: Nr = 0
-    xcr0: Xfeatures = xf.MASK_X87
+    xcr0: Xcr0 = xf.MASK_X87
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, self.xcr0)

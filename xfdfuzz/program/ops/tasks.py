@@ -8,7 +8,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Count, Facility, Nr, Null, Pkru, Token, Undefined, Xfeatures
+from xfdfuzz.program.fields import Bit, Facility, Nr, Null, Pkru, StackSize, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -88,7 +88,7 @@ class Sigaltstack(TaskOp):
     """Install an alternate signal stack of ``size`` bytes; 0 removes it."""
 
     task: Nr = 0
-    size: Count = 8192
+    size: StackSize = 8192
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

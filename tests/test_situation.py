@@ -1,0 +1,100 @@
+"""Who can do what: what the lists say can happen can, and what was seen is remembered by all that was read."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from xfdfuzz.engines.rules import situation
+from xfdfuzz.engines.rules.base import Rules
+from xfdfuzz.engines.rules.situation import Situation
+from xfdfuzz.engines.search.campaign import Run
+from xfdfuzz.engines.search.plan import Budget, Spent
+from xfdfuzz.engines.search.scout import Scout
+from xfdfuzz.engines.search.violations import ViolationCampaign
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.machine import MAX_CPUS
+from xfdfuzz.memory.cstruct import Regions, merged
+from xfdfuzz.memory.traced import Footprint, Place, traced
+from xfdfuzz.program.ops.base import OPS, Op
+from xfdfuzz.revisions import resolve
+from xfdfuzz.strategies.machines import MACHINES
+
+
+class Content(ViolationCampaign):
+    """Nothing is new to it, so it goes on."""
+
+    def is_new(self, found: object) -> bool:
+        return False
+
+
+def walk(revision: str, examples: int) -> Content:
+    """A seeded search, which looks at the situation before every rule."""
+    load()
+    searched = Content(revision=resolve(revision))
+    budget = Budget(examples=examples)
+    with pytest.raises(Spent), searched.after_each_example(budget.spend_example):
+        Scout(searched, 1, 50).search()
+    return searched
+
+
+@pytest.mark.parametrize("revision", ["amx-v1", "v7.3"])
+def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = set()
+    do = Rules.do
+
+    def checked(rules: Rules, op: Op) -> None:
+        run: Any = rules.run
+        begun.add(run.machine)
+        assert not run.kernel.system.dead
+        assert op.enabled(run.kernel), op
+        do(rules, op)
+
+    monkeypatch.setattr(Rules, "do", checked)
+    searched = walk(revision, 600)
+    assert begun == set(MACHINES)
+    assert {op for op, _ in searched.stats.seen} == set(OPS.values())
+
+
+def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered = Run.situation
+    looked = 0
+
+    def both(run: Run) -> Situation:
+        nonlocal looked
+        looked += 1
+        now = remembered(run)
+        assert vars(now) == vars(Situation.of(run.kernel))
+        return now
+
+    monkeypatch.setattr(Run, "situation", both)
+    steps = walk("v7.3", 150).stats.steps
+    assert looked > steps / 2
+
+
+def test_a_look_is_remembered_by_all_that_it_reads_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: dict[Callable[[st.System], object], Regions] = {
+        situation.look_at_tasks: situation.READ_BY_TASKS,
+        situation.look_at_vcpus: situation.READ_BY_VCPUS,
+        partial(situation.look_at_cpus, MAX_CPUS): situation.READ_BY_CPUS,
+    }
+    remembered = Run.situation
+    footprint = Footprint(ctypes.sizeof(st.System))  # type: ignore[arg-type]
+    system = traced(st.System, footprint.now)
+    read: dict[object, set[Place]] = {look: set() for look in looks}
+
+    def noting(run: Run) -> Situation:
+        for look in looks:
+            footprint.begin(run.kernel.state)
+            look(system)
+            read[look].update(footprint.reads)
+        return remembered(run)
+
+    monkeypatch.setattr(Run, "situation", noting)
+    walk("v7.3", 800)
+    assert {look: merged(places) for look, places in read.items()} == {look: r.places for look, r in looks.items()}
