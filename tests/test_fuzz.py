@@ -29,6 +29,7 @@ OPEN_IN_THE_HOST = {
     # what resume leaves behind
     "xfd-shadow-matches-msr@Suspend",
     "host-xrstor-never-faults@exit_to_user_mode",
+    "host-xrstor-never-faults@switch_fpu_return",
     "no-warning@handle_xfd_event",
     "no-foreign-registers@xtiledata",
     # PKRU at the end of execve(), and of guests where the VMM's is 0
