@@ -18,31 +18,10 @@ from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import fuzz
 from xfdfuzz.program.ops.base import OPS
 from xfdfuzz.program.text import format_program, parse
-from xfdfuzz.revisions import PATCHES, Revision, resolve
+from xfdfuzz.revisions import resolve
 from xfdfuzz.testing import state_machine
 
 REVIEWS_WARNING = "no-warning@fpu_guest_realloc_fpstate"
-#: What is open in the host's FPU core on every revision (corpus/open/).
-OPEN_IN_THE_HOST = {
-    "fpstate-reachable@Execve",
-    "no-warning@xfd_validate_state",
-    # what resume leaves behind
-    "xfd-shadow-matches-msr@Suspend",
-    "host-xrstor-never-faults@exit_to_user_mode",
-    "host-xrstor-never-faults@switch_fpu_return",
-    "no-warning@handle_xfd_event",
-    "no-foreign-registers@xtiledata",
-    # PKRU at the end of execve(), and of guests where the VMM's is 0
-    "ptrace-reads-the-registers@static",
-    "get-xsave-is-true@static",
-}
-
-
-def before_the_series() -> Revision:
-    """v5.16 with the fixes of its host side."""
-    modules = [f"xfdfuzz.revisions.mainline.{name}" for name in ("host", "pkru", "uabi")]
-    host = [p.commit for p in PATCHES.values() if p.cls.__module__ in modules]
-    return resolve("v5.16", ["063452fd94d1", "8647c52e9504", *host])
 
 
 def programs(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -100,12 +79,13 @@ def _without_op(text: str, index: int) -> list[str]:
     return lines[: first + index] + lines[first + index + 1 :]
 
 
-def test_the_kernel_before_the_series_with_its_fixes_is_clean() -> None:
-    assert not fuzz(before_the_series(), Plan(seed=1, engine="hypothesis", examples=150), known=OPEN_IN_THE_HOST).found
+@pytest.mark.parametrize("revision", ["v5.16-cured", "v7.3-cured"])
+def test_a_kernel_with_the_cures_of_what_is_known_is_clean(revision: str) -> None:
+    assert not fuzz(resolve(revision), Plan(seed=1, engine="hypothesis", examples=150)).found
 
 
 def test_coverage_counts_every_step() -> None:
-    stats = fuzz(before_the_series(), Plan(seed=1, engine="hypothesis", examples=20)).stats
+    stats = fuzz(resolve("v5.16-cured"), Plan(seed=1, engine="hypothesis", examples=20)).stats
     assert sum(sum(results.values()) for results in stats.coverage.values()) == stats.steps
     assert stats.examples == 20
     assert set(stats.coverage) <= set(OPS)
