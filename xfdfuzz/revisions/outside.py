@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import traceback
+from abc import abstractmethod
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,10 @@ class Outside(Named):
     """A kernel from outside the tree, with the name that it gives itself."""
 
     name: str
+
+    @abstractmethod
+    def check(self, place: str) -> None:
+        """Raise RevisionError for patches that would change nothing; ``place`` is where it was found."""
 
 
 def load_file(file: Path) -> str:
@@ -54,6 +59,7 @@ def load_entries() -> None:
 
 
 def _register(series: Outside, place: str) -> None:
+    series.check(place)
     if NAMED.setdefault(series.name, series) is not series:
         raise RevisionError(f"{place}: revision {series.name} exists already")
 
