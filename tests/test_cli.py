@@ -159,17 +159,35 @@ def mine(view):
 """
 
 
+#: A series that may do anything at a permission request.
+EXITS = """\
+from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.revisions import Series
+series = Series("my-series", base="v7.3", title="mine")
+
+
+@series.patch("my-series-1", "x86/fpu: mine")
+class Mine(Xstate):
+    def write_state_perm(self, *arguments):
+        {body}
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("def f(:\n", "mine.py:1:7: invalid syntax"),
         ("x = 1\ny = '\\0'\n".replace("\\0", "\0"), "mine.py:2:6: not a text: it has a NUL byte"),
-        ("import nowhere\n", "mine.py: ModuleNotFoundError: No module named 'nowhere'"),
-        ("raise SystemExit(0)\n", "mine.py: SystemExit: 0"),
-        (INVARIANT.format(more=", revisions=('v9',)", body="return []"), "mine.py: unknown revision v9"),
+        ("import nowhere\n", "mine.py:1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("raise SystemExit(0)\n", "mine.py:1: SystemExit: 0"),
+        (INVARIANT.format(more=", revisions=('v9',)", body="return []"), "mine.py:4: unknown revision v9"),
         (INVARIANT.format(more="", body="return [1 / 0]"), "mine.py:7: ZeroDivisionError: division by zero"),
+        ("\n\ndef f():\n    return {}['x']\n\n\nf()\n", "mine.py:4: KeyError: 'x'"),
+        ("from pathlib import Path\n", "mine.py:1: expected an @invariant in the file, found none"),
+        (INVARIANT.format(more="", body="return []").replace("@inv", "# @inv"), "mine.py:1: expected an @invariant in"),
+        (INVARIANT.format(more="", body="raise SystemExit(0)"), "mine.py:7: SystemExit: 0"),
         (INVARIANT.format(more="", body="pass"), "mine.py:4: invariant mine returns None: expected an iterable of Br"),
-        (INVARIANT.format(more=", events=('bad',)", body="return []"), "mine.py: ValueError: invariant mine: event"),
+        (INVARIANT.format(more=", events=('bad',)", body="return []"), "mine.py:4: ValueError: invariant mine: event"),
     ],
 )
 def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str) -> None:
@@ -182,8 +200,38 @@ def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str
 def test_a_binary_invariants_file(run: Run) -> None:
     Path("mine.py").write_bytes(b"# one\nx = '\xff'\n")
     assert run("list", "ops", "--invariants", "mine.py") == (2, "", "xfdfuzz: mine.py:2:6: not a UTF-8 text\n")
-    Path("mine.py").write_bytes(b"# coding: latin-1\nx = '\xff'\n")
+    Path("mine.py").write_bytes(
+        b"# coding: latin-1\nx = '\xff'\n" + INVARIANT.format(more="", body="return []").encode()
+    )
     assert run("list", "ops", "--invariants", "mine.py")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("fuzz", "--revision", "my.py", "--engine", "scout"),
+        ("fuzz", "--revision", "my.py", "--engine", "hypothesis"),
+        ("fuzz", "--revision", "my.py", "--workers", "2"),
+        ("replay", "p.xfd", "--revision", "my.py"),
+        ("explore", "--revision", "my.py", "--scope", "tiny"),
+        ("matrix", "p.xfd", "--revision", "my.py"),
+        ("bisect", "p.xfd", "--from", "v7.3", "--to", "my.py"),
+        ("diff", "v7.3", "my.py"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("where", ["invariant", "series"])
+def test_sys_exit_in_a_users_file_is_an_error_there(run: Run, argv: tuple[str, ...], where: str) -> None:
+    """And never a run that ended well."""
+    body = "raise SystemExit(0)"
+    write("p.xfd", UNEXPECTED)
+    write("mine.py", INVARIANT.format(more="", body=body if where == "invariant" else "return []"))
+    write("my.py", EXITS.format(body=body if where == "series" else "super().write_state_perm(*arguments)"))
+    code, _, err = run(*argv, "--invariants", "mine.py")
+    place = "mine.py:7" if where == "invariant" else "my.py:9"
+    assert code == 2
+    assert err.splitlines()[-1].endswith(f"{place}: SystemExit: 0")
+    assert "Traceback" not in err
 
 
 def test_a_predicate_that_returns_nothing_ends_a_fuzz_run(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -28,3 +29,12 @@ def execute(file: Path, kind: str) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
+
+
+def line_of(error: BaseException, file: Path) -> int:
+    """The line of the file that an error which :func:`execute` let through comes from; 1 if it has none there."""
+    path = str(file.resolve())
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return error.lineno or 1
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    return (lines[-1] if lines else None) or 1

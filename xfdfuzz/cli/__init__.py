@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() in a user's file is no verdict
         from xfdfuzz.engines.processes.workers import place_in_users_files
         from xfdfuzz.invariants.vocabulary import InvariantError
         from xfdfuzz.revisions import RevisionError

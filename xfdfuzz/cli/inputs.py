@@ -13,6 +13,7 @@ from xfdfuzz.cli.exits import BadInput, reason
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.invariants.vocabulary import Invariant
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -22,9 +23,9 @@ CORPUS = Path(__file__).parent.parent / "corpus"
 
 def load_invariants(files: Sequence[Path]) -> None:
     """Load the built-in invariants and the given files; raises BadInput for a file that cannot be used."""
+    from xfdfuzz.extensions import line_of
     from xfdfuzz.invariants.loading import load, load_file
-    from xfdfuzz.invariants.vocabulary import INVARIANTS
-    from xfdfuzz.revisions import RevisionError, names
+    from xfdfuzz.invariants.vocabulary import INVARIANTS, InvariantError
 
     load()
     for file in files:
@@ -35,19 +36,27 @@ def load_invariants(files: Sequence[Path]) -> None:
             _check_text(file)
             load_file(file)
             for name in INVARIANTS.keys() - known:
-                INVARIANTS[name].applies_to(names()[0])  # that its revisions exist
+                _check_revisions(INVARIANTS[name], file)
         except OSError as error:
             raise BadInput(f"{file}: {error.strerror}") from None
         except SyntaxError as error:
             # a file that this one imports may be the broken one
             where = error.filename if error.filename not in (None, str(file.resolve())) else file
             raise BadInput(f"{where}:{error.lineno or 1}:{error.offset or 1}: {error.msg}") from None
-        except BadInput:
+        except (BadInput, InvariantError):
             raise
-        except RevisionError as error:
-            raise BadInput(f"{file}: {error}") from None
         except (Exception, SystemExit) as error:
-            raise BadInput(f"{file}: {type(error).__name__}: {error}") from None
+            raise BadInput(f"{file}:{line_of(error, file)}: {type(error).__name__}: {error}") from None
+
+
+def _check_revisions(inv: Invariant, file: Path) -> None:
+    """That the revisions exist which the invariant names."""
+    from xfdfuzz.revisions import RevisionError, names
+
+    try:
+        inv.applies_to(names()[0])
+    except RevisionError as error:
+        raise BadInput(f"{file}:{inv.predicate.__code__.co_firstlineno}: {error}") from None
 
 
 def _check_text(file: Path) -> None:
