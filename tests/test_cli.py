@@ -133,6 +133,33 @@ def test_a_broken_program_is_told_with_its_place(run: Run, text: str, message: s
     assert len(err.splitlines()) == 1
 
 
+def test_very_many_expectations_are_read_in_a_moment(run: Run) -> None:
+    """In a time that grows with their number, not with its square, which took more than a minute."""
+    lines = ["# expect: v7.3 clean\n", "# expect: v7.3.. result 1 = 0\n", "# expect: v7.3 result 2 = vm0\n"]
+    start = time.process_time()
+    text = UNEXPECTED.replace("machine", "".join(lines * 7_000) + "machine")
+    assert run("replay", write("p.xfd", text))[0] == 0
+    assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("replay", "zero.xfd"),
+        ("fuzz", "--known", "zero.xfd"),
+        ("list", "ops", "--invariants", "zero.py"),
+        ("list", "ops", "--revision", "zero.py"),
+        ("conform", "zero.jsonl"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_without_an_end_is_refused(run: Run, argv: tuple[str, ...]) -> None:
+    Path(argv[-1]).symlink_to("/dev/zero")
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"xfdfuzz: {argv[-1]}: (a line is )?larger than 64 MiB\n", err)
+
+
 def test_binary_and_unreadable_input(run: Run) -> None:
     Path("p.xfd").write_bytes(b"\xff\xfe")
     assert run("replay", "p.xfd")[::2] == (2, "xfdfuzz: p.xfd: not a UTF-8 text (byte 0)\n")

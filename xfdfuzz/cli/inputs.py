@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.exits import BadInput, reason
+from xfdfuzz.extensions import line_of, read_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,6 @@ CORPUS = Path(__file__).parent.parent / "corpus"
 
 def load_invariants(files: Sequence[Path]) -> None:
     """Load the built-in invariants and the given files; raises BadInput for a file that cannot be used."""
-    from xfdfuzz.extensions import line_of
     from xfdfuzz.invariants.loading import load, load_file
     from xfdfuzz.invariants.vocabulary import INVARIANTS, InvariantError
 
@@ -61,7 +61,7 @@ def _check_revisions(inv: Invariant, file: Path) -> None:
 
 def _check_text(file: Path) -> None:
     """Refuse a binary file with the place of the first bad byte: Python's own error has none."""
-    data = file.read_bytes()
+    data = read_file(file)
     position, reason = data.find(b"\0"), "not a text: it has a NUL byte"
     if position < 0 and not re.match(rb"(.*\n)?[ \t]*#.*coding[:=]", data):  # another encoding is Python's business
         try:
@@ -135,7 +135,7 @@ def read_program(file: Path) -> Program:
 
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
-        program = parse(file.read_bytes().decode(), str(file))
+        program = parse(read_file(file).decode(), str(file))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
