@@ -72,10 +72,24 @@ def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
         (["dance"], "dance"),
         (["fuzz", "--tim", "3"], "--tim"),
         (["fuzz", "--time", "0"], "a duration such as 90, 10m or 2h"),
-        (["fuzz", "--examples", "-1"], "a number from 0 on"),
+        (["fuzz", "--examples", "-1"], "a number from 1 on, got '-1'"),
+        (["fuzz", "--workers", "-1"], "a number from 1 on, got '-1'"),
+        (["fuzz", "--workers", "0"], "a number from 1 on, got '0'"),
+        (["fuzz", "--seed", "-1"], "a number from 0 on, got '-1'"),
+        (["fuzz", "--seed", "1" * 26], "a number of 18 digits at most, got 26"),
+        (["fuzz", "--revision", "v7.3", "--revert", "b45f72177594", "--revert", "b45f72"], "594 is reverted twice"),
+        (["fuzz", "--apply", "063452fd94d1x"], "unknown commit 063452fd94d1x"),
+        (["fuzz", "--apply", "063452fd94d1" + 29 * "0"], "unknown commit 063452fd94d1"),
+        (["fuzz", "--apply", "kvm-eexist-first-too"], "unknown commit kvm-eexist-first-too"),
         (["fuzz", "--steps", "0"], "from 1 on"),
         (["fuzz", "--time", "3", "--examples", "3"], "not allowed with"),
         (["fuzz", "--revision", "amx-v9"], "unknown revision amx-v9"),
+        (["fuzz", "--revision", "5.9"], "unknown revision 5.9: expected one of amx-v1, "),
+        (["fuzz", "--revision", "mainlne"], "unknown revision mainlne: did you mean mainline?"),
+        (["fuzz", "--revision", "mainlne+b45f72177594"], "594: did you mean mainline?"),
+        (["fuzz", "--revision", "7.3"], "unknown revision 7.3: did you mean v7.3?"),
+        (["fuzz", "--revision", "V7.3"], "unknown revision V7.3: did you mean v7.3?"),
+        (["fuzz", "--revision", "v6.1"], "unknown revision v6.1: did you mean v6.1.192?"),
         (["fuzz", "--apply", "deadbeef"], "unknown commit deadbeef"),
         (["fuzz", "--revert", "063452fd94d1"], "amx-v1 does not have 063452fd94d1"),
         (["fuzz", "--save", "file/below"], "cannot save to file/below: Not a directory"),
@@ -102,6 +116,22 @@ def test_bad_input_gives_one_line_and_2(run: Run, argv: list[str], message: str)
     assert len(err.splitlines()) == 1
     assert err.startswith("xfdfuzz")
     assert message in err
+
+
+@pytest.mark.parametrize("commit", ["063452fd94d1", "063452fd", "063452fd94d1" + 28 * "a"])
+def test_a_commit_may_be_shorter_or_whole(run: Run, commit: str) -> None:
+    assert run("replay", write("p.xfd", UNEXPECTED), "--revision", "v5.17", "--apply", commit)[0] == 0
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 0), (("ARGS=--revision v7.3",), 2)])
+def test_make_fuzz_is_a_job_when_it_is_told_what_to_do(arguments: tuple[str, ...], code: int) -> None:
+    """make itself exits with 2 whatever failed."""
+    write("pyproject.toml", "")
+    write("v/bin/xfdfuzz", "#!/bin/sh\nexit 1\n")
+    Path("v/bin/xfdfuzz").chmod(0o755)
+    write("v/.installed", "")
+    command = ["make", "-f", str(ROOT / "Makefile"), "VENV=v", "fuzz", *arguments]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == code
 
 
 @pytest.mark.parametrize(

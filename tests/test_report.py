@@ -36,7 +36,7 @@ from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
-from xfdfuzz.report.progress import Progress
+from xfdfuzz.report.progress import Progress, summary
 from xfdfuzz.revisions import resolve
 
 BOOT = """\
@@ -435,6 +435,15 @@ def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.Mon
         "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings",
         "found permission-only-grows@guest abi, saved x.xfd",
     ]
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    engines = {"scout": Effort(1, 1), "hypothesis": Effort(2, 3)}
+    stats = Stats(examples=1, steps=1, seconds=1.0, engines=engines)
+    assert summary(stats, 1) == "1.0 s, 1 example, 1 steps/s, 0 pairs of op and result, 1 finding"
+    text = printed(campaign.terminal, replace(a_report(), stats=stats), "")
+    assert "amx-v1: 0 findings in 1 example, 1 step, 1.0 s; seed 7\n" in text
+    assert "scout: 1 example, 1 step, hypothesis: 2 examples, 3 steps\n" in text
 
 
 def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,19 +141,20 @@ def search_options(args: argparse.Namespace) -> list[str]:
     return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, "--save", str(args.save), *files]
 
 
-def natural(text: str) -> int:
-    """A number from 0 on."""
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+def natural(text: str, lowest: int = 0) -> int:
+    """A number from 0 on, or from ``lowest`` on."""
+    if not re.fullmatch(r"[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"expected a number from {lowest} on, got {text!r}")
+    if len(text) > 18:
+        raise argparse.ArgumentTypeError(f"expected a number of 18 digits at most, got {len(text)}")
+    if int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"expected a number from {lowest} on, got {text!r}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """A number from 1 on."""
-    number = natural(text)
-    if not number:
-        raise argparse.ArgumentTypeError("expected a number from 1 on, got 0")
-    return number
+    return natural(text, 1)
 
 
 def directory(text: str) -> Path:

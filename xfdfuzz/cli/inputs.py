@@ -101,12 +101,12 @@ def read_known(paths: Sequence[Path]) -> list[Program]:
 def known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
     """What the known programs violate on the revision under test, just as it is."""
     from xfdfuzz.engines.judge.verdict import judge
-    from xfdfuzz.report.console import line
+    from xfdfuzz.report.console import counted, line
 
     buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
     if programs:
-        counts = f"{len(buckets)} known bucket{'' if len(buckets) == 1 else 's'} of {len(programs)} programs"
-        line(err, f"{revision.label}: {counts}")
+        known = counted(len(buckets), "known bucket")
+        line(err, f"{revision.label}: {known} of {counted(len(programs), 'program')}")
     return buckets
 
 

@@ -42,6 +42,11 @@ def line(out: Console, *parts: str | tuple[str, str] | Text) -> None:
     out.print(Text.assemble(*parts), soft_wrap=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 example``, ``2 examples``; thousands are left as they are, for grep."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def prose(out: Console, text: str, indent: str = "  ", style: str = "") -> None:
     """Print a sentence or two, wrapped."""
     width = min(out.width, _PROSE)
