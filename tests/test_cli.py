@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -516,6 +516,46 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
         assert (child.stderr.read(), child.wait()) == ("xfdfuzz: No space left on device\n", 3)
 
 
+def shell(command: str, **variables: str) -> tuple[int, str, str]:
+    """The exit code, standard output and standard error of a shell's command, in which `xfdfuzz` is this one."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    words = ["bash", "-c", f'xfdfuzz() {{ "{sys.executable}" -m xfdfuzz "$@"; }}; {command}']
+    done = subprocess.run(words, env=environment, capture_output=True, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["--version", "--help", "fuzz --help", "list ops", "replay p.xfd"])
+@pytest.mark.parametrize(
+    ("where", "message"), [(">/dev/full", "No space left on device"), (">&-", "standard output is closed")]
+)
+def test_what_cannot_be_printed_is_one_line(command: str, where: str, message: str) -> None:
+    write("p.xfd", PROGRAM)
+    assert shell(f"xfdfuzz {command} {where}") == (3, "", f"xfdfuzz: {message}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-"])
+def test_a_lost_standard_error_takes_nothing_along(where: str) -> None:
+    """Neither what is found, nor the exit code of what cannot be read."""
+    code, out, err = shell(f"xfdfuzz fuzz --examples 5 --seed 1 --format json {where}")
+    assert (code, err) == (1, "")
+    assert json.loads(out)["findings"]
+    assert shell(f"xfdfuzz replay missing.xfd {where}") == (2, "", "")
+
+
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+def test_what_the_encoding_lacks_is_escaped(variables: dict[str, str]) -> None:
+    write("p.xfd", UNEXPECTED.replace("overwrites", "\u00fcberschreibt"))
+    write("\u00fc.xfd", PROGRAM)
+    code, out, err = shell("xfdfuzz replay *.xfd", **variables)
+    assert (code, err) == (1, "")
+    assert r"a permission request \xfcberschreibt the permissions" in out
+    assert re.search(r"^ok    \\(xfc|udcc3\\udcbc)\.xfd  v7\.3  clean$", out, re.MULTILINE)
+
+
 # -- list --------------------------------------------------------------------------------------------------------------
 
 
@@ -682,6 +722,25 @@ def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("xfdfuzz.engines.judge.verdict.judge", interrupt)
     assert run("replay", write("p.xfd", PROGRAM))[::2] == (3, "xfdfuzz: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "module", ["argparse", "xfdfuzz.cli.exits", "xfdfuzz.cli", "rich.text", "xfdfuzz.kernel.state"]
+)
+@pytest.mark.parametrize("start", ["-m xfdfuzz", "script.py"])
+def test_ctrl_c_while_modules_are_imported(module: str, start: str) -> None:
+    (script,) = (entry for entry in entry_points(group="console_scripts") if entry.name == "xfdfuzz")
+    write("script.py", f"import sys\nfrom {script.module} import {script.attr} as main\nsys.exit(main())\n")
+    command = [sys.executable, "-X", "importtime", *start.split(), "fuzz", "--time", "60"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        for imported in child.stderr:
+            if imported.split("|")[-1].strip() == module:
+                child.send_signal(signal.SIGINT)
+                break
+        said = [line for line in child.stderr if not line.startswith("import time:")]
+    assert (child.returncode, said) == (3, ["xfdfuzz: interrupted\n"])
 
 
 def test_ctrl_c_in_a_real_run() -> None:

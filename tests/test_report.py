@@ -407,8 +407,10 @@ def test_colours_on_a_terminal_unless_no_color(monkeypatch: pytest.MonkeyPatch, 
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
-    line(console(stream), ("bad", "red"))
+    line(console(stream), ("bad", "red"), ("worse", "bold"), ("beside", "dim"))
     assert ("\x1b[31m" in stream.getvalue()) is not no_color
+    # neither does it leave bold letters
+    assert ("\x1b" in stream.getvalue()) is not no_color
 
 
 def test_lists_fit_80_columns_on_a_terminal_and_are_one_line_a_row_elsewhere() -> None:
@@ -446,6 +448,15 @@ def test_one_of_a_thing_is_no_plural() -> None:
     assert "scout: 1 example, 1 step, hypothesis: 2 examples, 3 steps\n" in text
 
 
+def test_progress_is_a_line_every_few_seconds_on_a_terminal_that_cannot_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with Progress(console(stream), "amx-v1") as progress:
+        progress._next = 0
+        progress.update(a_report().stats, [])
+    assert stream.getvalue() == "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings\n"
+
+
 def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
@@ -454,6 +465,8 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.update(a_report().stats, [a_finding()])
     assert "3 examples" in stream.getvalue()
     assert "1 finding" in stream.getvalue()
+    # or it would stay hidden when the process is killed
+    assert "\x1b[?25l" not in stream.getvalue()
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

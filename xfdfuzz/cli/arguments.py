@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -13,6 +14,8 @@ from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES
 from xfdfuzz.engines import ENGINES
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from xfdfuzz.engines.search.plan import Plan
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
@@ -23,7 +26,11 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a usage error in one line."""
+    """Tells a usage error in one line, and help that cannot be printed is an error: argparse keeps quiet about it."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print it; raises OSError."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Print it and exit."""

@@ -27,7 +27,8 @@ class Progress:
     def __init__(self, out: Console, label: str) -> None:
         self._out = out
         self._label = label
-        self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        moves = out.is_terminal and not out.is_dumb_terminal
+        self._live = Live(console=out, auto_refresh=False, transient=True) if moves else None
         self._pause = _TERMINAL if self._live else _ELSEWHERE
         self._next = time.monotonic() + self._pause
 
