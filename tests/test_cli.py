@@ -743,6 +743,18 @@ def test_ctrl_c_while_modules_are_imported(module: str, start: str) -> None:
     assert (child.returncode, said) == (3, ["xfdfuzz: interrupted\n"])
 
 
+def test_sigterm_while_the_command_line_is_imported() -> None:
+    """As Ctrl-C."""
+    command = [sys.executable, "-X", "importtime", "-m", "xfdfuzz", "fuzz", "--time", "60"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        next(line for line in child.stderr if line.split("|")[-1].strip() == "argparse")
+        child.send_signal(signal.SIGTERM)
+        assert "xfdfuzz: interrupted\n" in child.stderr.readlines()
+    assert child.returncode == 3
+
+
 def test_ctrl_c_in_a_real_run() -> None:
     with process("fuzz", "--time", "60", "--format", "json", stdout=subprocess.PIPE) as child:
         until = time.monotonic() + 30
