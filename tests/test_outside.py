@@ -155,7 +155,14 @@ def second(body: str, base: str = "Xstate") -> str:
         ),
         # Python's own name for __xfd_enable_feature of this class
         (second("def __xfd_enable_feature(self):\n    pass"), "did you mean _xfd_enable_feature?"),
-        (second("WRITE_STATE_PERM = 1"), "my.py:16: WRITE_STATE_PERM replaces nothing"),
+        (
+            second("KVM_SUPPORTED_XCR = 1"),
+            "my.py:16: KVM_SUPPORTED_XCR replaces nothing: did you mean KVM_SUPPORTED_XCR0?",
+        ),
+        (
+            second("@property\ndef suported_xcr0(self):\n    return 7"),
+            "my.py:20: suported_xcr0 replaces nothing: did you mean sup",
+        ),
         (second("write_state_perm = 1"), "my.py:16: write_state_perm is a function in what it replaces"),
         (
             OVERWRITES.replace("(Xstate)", ""),
@@ -213,6 +220,8 @@ def test_what_replaces_nothing_is_refused_by_name(run: Run, text: str, message: 
         second("@seam\ndef asked_by_an_invariant(self):\n    pass").replace(
             "from xfdfuzz.kernel.fpu", "from xfdfuzz.kernel.base import seam\nfrom xfdfuzz.kernel.fpu", 1
         ),
+        # constants, for the class alone
+        second("LIMIT = 1\nDOUBLE = 2 * LIMIT\n" + REPLACES.replace("*a", "*a, by=DOUBLE") + "    pass"),
         # a patch that is there for its number
         second(""),
     ],

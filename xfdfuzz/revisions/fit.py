@@ -35,7 +35,7 @@ def check_fit(place: str, below: type[Kernel], patches: Sequence[Patch]) -> None
             if name in there:
                 _check_call(p.cls, name, value, there[name])
             elif name not in called and name not in SEAMS:
-                raise _replaces_nothing(p.cls, name, value, there)
+                _refuse(p.cls, name, value, there)
         there.update(members)
     if not replaced:
         raise RevisionError(
@@ -110,14 +110,19 @@ def _plain(signature: inspect.Signature) -> str:
     return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
 
 
-def _replaces_nothing(cls: type, name: str, value: Any, there: Mapping[str, Any]) -> RevisionError:
-    """With the nearest name that would replace something."""
+def _refuse(cls: type, name: str, value: Any, there: Mapping[str, Any]) -> None:
+    """Raise RevisionError with the nearest name that would replace something.
+
+    What cannot be called and resembles nothing there is a constant for the class' own definition.
+    """
     # Python puts the class before a name with two underscores
     name = name.removeprefix(f"_{cls.__name__.lstrip('_')}") if "__" in name else name
-    functions = [known for known, one in there.items() if isinstance(one, FunctionType) and not known.startswith("__")]
-    near = difflib.get_close_matches(name, functions, 1)
-    hint = f"did you mean {near[0]}?" if near else "expected a function of the kernel's, or a helper of one, or @seam"
-    return _error(cls, value, f"{name} replaces nothing: {hint}")
+    near = difflib.get_close_matches(name, [known for known in there if not known.startswith("__")], 1)
+    if near:
+        raise _error(cls, value, f"{name} replaces nothing: did you mean {near[0]}?")
+    if any(isinstance(part, FunctionType) for part in (value, *_parts(value))):
+        expected = "expected a function of the kernel's, or a helper of one, or @seam"
+        raise _error(cls, value, f"{name} replaces nothing: {expected}")
 
 
 def _error(cls: type, value: Any, message: str) -> RevisionError:
