@@ -9,9 +9,10 @@ ARGS ?=
 
 .PHONY: fuzz test replay lint
 
-# exit code 1 says that something was found, which is what fuzzing is for
+# Without ARGS it shows what fuzzing is for, and amx-v1 is known to be broken: exit code 1, something was found, is success.
+# With ARGS it is somebody's job and fails where that does.  make's own exit code is 2 then; xfdfuzz' is in its message.
 fuzz: $(VENV)/.installed
-	$(BIN)/xfdfuzz fuzz $(ARGS) || test $$? -eq 1
+	$(BIN)/xfdfuzz fuzz $(ARGS) $(if $(strip $(ARGS)),,|| test $$? -eq 1)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n auto $(ARGS)

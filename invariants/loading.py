@@ -22,7 +22,7 @@ def load(files: Iterable[Path] = ()) -> dict[str, Invariant]:
     """Import the modules of this folder, the entry points of installed packages and the given files.
 
     Raises OSError for a file that cannot be read, whatever a file raises when it is executed, and InvariantError for a
-    package that cannot be loaded.
+    file without an invariant and for a package that cannot be loaded.
     """
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
@@ -51,7 +51,12 @@ def _load_entry(entry: importlib.metadata.EntryPoint) -> None:
 
 def load_file(file: Path) -> None:
     """Execute a file that defines invariants; :func:`loaded_files` remembers it."""
-    _FILES[file.resolve()] = execute(file, "invariants")
+    before = dict(INVARIANTS)
+    module = execute(file, "invariants")
+    # executed again, it need not say again what it imports
+    if file.resolve() not in _FILES and all(before.get(name) is known for name, known in INVARIANTS.items()):
+        raise InvariantError(f"{file}:1: expected an @invariant in the file, found none")
+    _FILES[file.resolve()] = module
 
 
 def loaded_files() -> list[Path]:

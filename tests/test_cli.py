@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,24 @@ def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
         (["dance"], "dance"),
         (["fuzz", "--tim", "3"], "--tim"),
         (["fuzz", "--time", "0"], "a duration such as 90, 10m or 2h"),
-        (["fuzz", "--examples", "-1"], "a number from 0 on"),
+        (["fuzz", "--examples", "-1"], "a number from 1 on, got '-1'"),
+        (["fuzz", "--workers", "-1"], "a number from 1 on, got '-1'"),
+        (["fuzz", "--workers", "0"], "a number from 1 on, got '0'"),
+        (["fuzz", "--seed", "-1"], "a number from 0 on, got '-1'"),
+        (["fuzz", "--seed", "1" * 26], "a number of 18 digits at most, got 26"),
+        (["fuzz", "--revision", "v7.3", "--revert", "b45f72177594", "--revert", "b45f72"], "594 is reverted twice"),
+        (["fuzz", "--apply", "063452fd94d1x"], "unknown commit 063452fd94d1x"),
+        (["fuzz", "--apply", "063452fd94d1" + 29 * "0"], "unknown commit 063452fd94d1"),
+        (["fuzz", "--apply", "kvm-eexist-first-too"], "unknown commit kvm-eexist-first-too"),
         (["fuzz", "--steps", "0"], "from 1 on"),
         (["fuzz", "--time", "3", "--examples", "3"], "not allowed with"),
         (["fuzz", "--revision", "amx-v9"], "unknown revision amx-v9"),
+        (["fuzz", "--revision", "5.9"], "unknown revision 5.9: expected one of amx-v1, "),
+        (["fuzz", "--revision", "mainlne"], "unknown revision mainlne: did you mean mainline?"),
+        (["fuzz", "--revision", "mainlne+b45f72177594"], "594: did you mean mainline?"),
+        (["fuzz", "--revision", "7.3"], "unknown revision 7.3: did you mean v7.3?"),
+        (["fuzz", "--revision", "V7.3"], "unknown revision V7.3: did you mean v7.3?"),
+        (["fuzz", "--revision", "v6.1"], "unknown revision v6.1: did you mean v6.1.192?"),
         (["fuzz", "--apply", "deadbeef"], "unknown commit deadbeef"),
         (["fuzz", "--revert", "063452fd94d1"], "amx-v1 does not have 063452fd94d1"),
         (["fuzz", "--save", "file/below"], "cannot save to file/below: Not a directory"),
@@ -103,6 +117,22 @@ def test_bad_input_gives_one_line_and_2(run: Run, argv: list[str], message: str)
     assert len(err.splitlines()) == 1
     assert err.startswith("xfdfuzz")
     assert message in err
+
+
+@pytest.mark.parametrize("commit", ["063452fd94d1", "063452fd", "063452fd94d1" + 28 * "a"])
+def test_a_commit_may_be_shorter_or_whole(run: Run, commit: str) -> None:
+    assert run("replay", write("p.xfd", UNEXPECTED), "--revision", "v5.17", "--apply", commit)[0] == 0
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 0), (("ARGS=--revision v7.3",), 2)])
+def test_make_fuzz_is_a_job_when_it_is_told_what_to_do(arguments: tuple[str, ...], code: int) -> None:
+    """make itself exits with 2 whatever failed."""
+    write("pyproject.toml", "")
+    write("v/bin/xfdfuzz", "#!/bin/sh\nexit 1\n")
+    Path("v/bin/xfdfuzz").chmod(0o755)
+    write("v/.installed", "")
+    command = ["make", "-f", str(ROOT / "Makefile"), "VENV=v", "fuzz", *arguments]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == code
 
 
 @pytest.mark.parametrize(
@@ -134,6 +164,33 @@ def test_a_broken_program_is_told_with_its_place(run: Run, text: str, message: s
     assert len(err.splitlines()) == 1
 
 
+def test_very_many_expectations_are_read_in_a_moment(run: Run) -> None:
+    """In a time that grows with their number, not with its square, which took more than a minute."""
+    lines = ["# expect: v7.3 clean\n", "# expect: v7.3.. result 1 = 0\n", "# expect: v7.3 result 2 = vm0\n"]
+    start = time.process_time()
+    text = UNEXPECTED.replace("machine", "".join(lines * 7_000) + "machine")
+    assert run("replay", write("p.xfd", text))[0] == 0
+    assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("replay", "zero.xfd"),
+        ("fuzz", "--known", "zero.xfd"),
+        ("list", "ops", "--invariants", "zero.py"),
+        ("list", "ops", "--revision", "zero.py"),
+        ("conform", "zero.jsonl"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_without_an_end_is_refused(run: Run, argv: tuple[str, ...]) -> None:
+    Path(argv[-1]).symlink_to("/dev/zero")
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"xfdfuzz: {argv[-1]}: (a line is )?larger than 64 MiB\n", err)
+
+
 def test_binary_and_unreadable_input(run: Run) -> None:
     Path("p.xfd").write_bytes(b"\xff\xfe")
     assert run("replay", "p.xfd")[::2] == (2, "xfdfuzz: p.xfd: not a UTF-8 text (byte 0)\n")
@@ -160,17 +217,35 @@ def mine(view):
 """
 
 
+#: A series that may do anything at a permission request.
+EXITS = """\
+from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.revisions import Series
+series = Series("my-series", base="v7.3", title="mine")
+
+
+@series.patch("my-series-1", "x86/fpu: mine")
+class Mine(Xstate):
+    def write_state_perm(self, *arguments):
+        {body}
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("def f(:\n", "mine.py:1:7: invalid syntax"),
         ("x = 1\ny = '\\0'\n".replace("\\0", "\0"), "mine.py:2:6: not a text: it has a NUL byte"),
-        ("import nowhere\n", "mine.py: ModuleNotFoundError: No module named 'nowhere'"),
-        ("raise SystemExit(0)\n", "mine.py: SystemExit: 0"),
-        (INVARIANT.format(more=", revisions=('v9',)", body="return []"), "mine.py: unknown revision v9"),
+        ("import nowhere\n", "mine.py:1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("raise SystemExit(0)\n", "mine.py:1: SystemExit: 0"),
+        (INVARIANT.format(more=", revisions=('v9',)", body="return []"), "mine.py:4: unknown revision v9"),
         (INVARIANT.format(more="", body="return [1 / 0]"), "mine.py:7: ZeroDivisionError: division by zero"),
+        ("\n\ndef f():\n    return {}['x']\n\n\nf()\n", "mine.py:4: KeyError: 'x'"),
+        ("from pathlib import Path\n", "mine.py:1: expected an @invariant in the file, found none"),
+        (INVARIANT.format(more="", body="return []").replace("@inv", "# @inv"), "mine.py:1: expected an @invariant in"),
+        (INVARIANT.format(more="", body="raise SystemExit(0)"), "mine.py:7: SystemExit: 0"),
         (INVARIANT.format(more="", body="pass"), "mine.py:4: invariant mine returns None: expected an iterable of Br"),
-        (INVARIANT.format(more=", events=('bad',)", body="return []"), "mine.py: ValueError: invariant mine: event"),
+        (INVARIANT.format(more=", events=('bad',)", body="return []"), "mine.py:4: ValueError: invariant mine: event"),
     ],
 )
 def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str) -> None:
@@ -183,8 +258,38 @@ def test_a_broken_invariants_file_is_the_users(run: Run, text: str, message: str
 def test_a_binary_invariants_file(run: Run) -> None:
     Path("mine.py").write_bytes(b"# one\nx = '\xff'\n")
     assert run("list", "ops", "--invariants", "mine.py") == (2, "", "xfdfuzz: mine.py:2:6: not a UTF-8 text\n")
-    Path("mine.py").write_bytes(b"# coding: latin-1\nx = '\xff'\n")
+    Path("mine.py").write_bytes(
+        b"# coding: latin-1\nx = '\xff'\n" + INVARIANT.format(more="", body="return []").encode()
+    )
     assert run("list", "ops", "--invariants", "mine.py")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("fuzz", "--revision", "my.py", "--engine", "scout"),
+        ("fuzz", "--revision", "my.py", "--engine", "hypothesis"),
+        ("fuzz", "--revision", "my.py", "--workers", "2"),
+        ("replay", "p.xfd", "--revision", "my.py"),
+        ("explore", "--revision", "my.py", "--scope", "tiny"),
+        ("matrix", "p.xfd", "--revision", "my.py"),
+        ("bisect", "p.xfd", "--from", "v7.3", "--to", "my.py"),
+        ("diff", "v7.3", "my.py"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("where", ["invariant", "series"])
+def test_sys_exit_in_a_users_file_is_an_error_there(run: Run, argv: tuple[str, ...], where: str) -> None:
+    """And never a run that ended well."""
+    body = "raise SystemExit(0)"
+    write("p.xfd", UNEXPECTED)
+    write("mine.py", INVARIANT.format(more="", body=body if where == "invariant" else "return []"))
+    write("my.py", EXITS.format(body=body if where == "series" else "super().write_state_perm(*arguments)"))
+    code, _, err = run(*argv, "--invariants", "mine.py")
+    place = "mine.py:7" if where == "invariant" else "my.py:9"
+    assert code == 2
+    assert err.splitlines()[-1].endswith(f"{place}: SystemExit: 0")
+    assert "Traceback" not in err
 
 
 def test_a_predicate_that_returns_nothing_ends_a_fuzz_run(run: Run) -> None:
@@ -412,6 +517,46 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
         assert (child.stderr.read(), child.wait()) == ("xfdfuzz: No space left on device\n", 3)
 
 
+def shell(command: str, **variables: str) -> tuple[int, str, str]:
+    """The exit code, standard output and standard error of a shell's command, in which `xfdfuzz` is this one."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    words = ["bash", "-c", f'xfdfuzz() {{ "{sys.executable}" -m xfdfuzz "$@"; }}; {command}']
+    done = subprocess.run(words, env=environment, capture_output=True, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["--version", "--help", "fuzz --help", "list ops", "replay p.xfd"])
+@pytest.mark.parametrize(
+    ("where", "message"), [(">/dev/full", "No space left on device"), (">&-", "standard output is closed")]
+)
+def test_what_cannot_be_printed_is_one_line(command: str, where: str, message: str) -> None:
+    write("p.xfd", PROGRAM)
+    assert shell(f"xfdfuzz {command} {where}") == (3, "", f"xfdfuzz: {message}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-"])
+def test_a_lost_standard_error_takes_nothing_along(where: str) -> None:
+    """Neither what is found, nor the exit code of what cannot be read."""
+    code, out, err = shell(f"xfdfuzz fuzz --examples 5 --seed 1 --format json {where}")
+    assert (code, err) == (1, "")
+    assert json.loads(out)["findings"]
+    assert shell(f"xfdfuzz replay missing.xfd {where}") == (2, "", "")
+
+
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+def test_what_the_encoding_lacks_is_escaped(variables: dict[str, str]) -> None:
+    write("p.xfd", UNEXPECTED.replace("overwrites", "\u00fcberschreibt"))
+    write("\u00fc.xfd", PROGRAM)
+    code, out, err = shell("xfdfuzz replay *.xfd", **variables)
+    assert (code, err) == (1, "")
+    assert r"a permission request \xfcberschreibt the permissions" in out
+    assert re.search(r"^ok    \\(xfc|udcc3\\udcbc)\.xfd  v7\.3  clean$", out, re.MULTILINE)
+
+
 # -- list --------------------------------------------------------------------------------------------------------------
 
 
@@ -579,6 +724,37 @@ def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("xfdfuzz.engines.judge.verdict.judge", interrupt)
     assert run("replay", write("p.xfd", PROGRAM))[::2] == (3, "xfdfuzz: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "module", ["argparse", "xfdfuzz.cli.exits", "xfdfuzz.cli", "rich.text", "xfdfuzz.kernel.state"]
+)
+@pytest.mark.parametrize("start", ["-m xfdfuzz", "script.py"])
+def test_ctrl_c_while_modules_are_imported(module: str, start: str) -> None:
+    (script,) = (entry for entry in entry_points(group="console_scripts") if entry.name == "xfdfuzz")
+    write("script.py", f"import sys\nfrom {script.module} import {script.attr} as main\nsys.exit(main())\n")
+    command = [sys.executable, "-X", "importtime", *start.split(), "fuzz", "--time", "60"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        for imported in child.stderr:
+            if imported.split("|")[-1].strip() == module:
+                child.send_signal(signal.SIGINT)
+                break
+        said = [line for line in child.stderr if not line.startswith("import time:")]
+    assert (child.returncode, said) == (3, ["xfdfuzz: interrupted\n"])
+
+
+def test_sigterm_while_the_command_line_is_imported() -> None:
+    """As Ctrl-C."""
+    command = [sys.executable, "-X", "importtime", "-m", "xfdfuzz", "fuzz", "--time", "60"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        next(line for line in child.stderr if line.split("|")[-1].strip() == "argparse")
+        child.send_signal(signal.SIGTERM)
+        assert "xfdfuzz: interrupted\n" in child.stderr.readlines()
+    assert child.returncode == 3
 
 
 def test_ctrl_c_in_a_real_run() -> None:

@@ -376,6 +376,7 @@ def test_what_is_not_known_is_counted_by_kind(run: Run, write: Callable[[str, st
     [
         ("nonsense", "p.jsonl:1: expected a JSON object"),
         ("\n[1]", "p.jsonl:2: expected a JSON object"),
+        ("[" * 100_000, "p.jsonl:1: expected a JSON object"),
         ('{"program": "p"}', "p.jsonl:1: expected kernel, a version such as 6.12.117"),
         ('{"kernel": "7.3.4"}', "p.jsonl:1: expected program, a name"),
         ('{"program": "p", "kernel": "7.3.4"}', "p.jsonl:1: expected ops, a list of operations"),

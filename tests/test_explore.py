@@ -406,7 +406,7 @@ def test_what_is_known_is_no_news(run: Run) -> None:
     run("explore", "--depth", "1", "--save", "known")
     code, out, err = run("explore", "--depth", "1", "--known", "known")
     assert code == 0
-    assert "1 known bucket of 1 programs" in err
+    assert "1 known bucket of 1 program" in err
     assert "but for 1 known bucket." in " ".join(out.split())
 
 

@@ -15,7 +15,9 @@ from xfdfuzz.engines.judge.confirm import buckets_elsewhere
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.text import parse
-from xfdfuzz.revisions import PATCHES, RevisionError, concerns, resolve, selects
+from xfdfuzz.revisions import PATCHES, RevisionError, concerns, names, resolve, selects
+from xfdfuzz.revisions.fit import check_fit
+from xfdfuzz.revisions.table import named
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -115,6 +117,122 @@ def test_a_broken_file_is_one_line_with_its_place(run: Run, text: str, message: 
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+#: A second patch of the series, with a method or two.
+SECOND = '''
+
+@series.patch("my-series-2", "x86/fpu: second")
+class Second({base}):
+    """Second."""
+
+{body}
+'''
+
+
+REPLACES = "def write_state_perm(self, *a):\n"
+
+
+def second(body: str, base: str = "Xstate") -> str:
+    return OVERWRITES + SECOND.format(base=base, body=textwrap.indent(textwrap.dedent(body).strip(), "    "))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            OVERWRITES.replace("write_state_perm", "write_state_prem"),
+            "my.py:11: write_state_prem replaces nothing: did you mean write_state_perm?",
+        ),
+        (
+            second("def fpstate_reallocc(self):\n    super().fpstate_reallocc()"),
+            "my.py:20: fpstate_reallocc replaces nothing: did you mean fpstate_realloc?",
+        ),
+        # two that call each other, and nobody calls
+        (
+            second("def dance(self):\n    self.sing()\n\ndef sing(self):\n    self.dance()"),
+            "my.py:20: dance replaces nothing: exp",
+        ),
+        # Python's own name for __xfd_enable_feature of this class
+        (second("def __xfd_enable_feature(self):\n    pass"), "did you mean _xfd_enable_feature?"),
+        (
+            second("KVM_SUPPORTED_XCR = 1"),
+            "my.py:16: KVM_SUPPORTED_XCR replaces nothing: did you mean KVM_SUPPORTED_XCR0?",
+        ),
+        (
+            second("@property\ndef suported_xcr0(self):\n    return 7"),
+            "my.py:20: suported_xcr0 replaces nothing: did you mean sup",
+        ),
+        (second("write_state_perm = 1"), "my.py:16: write_state_perm is a function in what it replaces"),
+        (
+            OVERWRITES.replace("(Xstate)", ""),
+            "my.py:7: Simplified is expected to subclass the class whose methods it r",
+        ),
+        (OVERWRITES[: OVERWRITES.index("@series")], "my.py: the series replaces nothing"),
+        (
+            SECOND.join((OVERWRITES[: OVERWRITES.index("@series")], "")).format(base="Xstate", body=""),
+            "my.py: the series replaces",
+        ),
+        (
+            OVERWRITES.replace("perm, permitted, requested", "perm, permitted"),
+            "my.py:11: write_state_perm(self, perm, permitted) cannot be called as what it replaces, "
+            "write_state_perm(self, perm, permitted, requested)",
+        ),
+        (OVERWRITES.replace("perm, permitted, requested", "perm, a, b, c"), "cannot be called as what it replaces"),
+        (
+            second("def xstate_calculate_size(self, mask, packed):\n    return 0", "Xstate"),
+            "xstate_calculate_size(self, mask, packed) cannot be called as what it replaces, "
+            "xstate_calculate_size(self, mask, *, compacted)",
+        ),
+    ],
+)
+def test_what_replaces_nothing_is_refused_by_name(run: Run, text: str, message: str) -> None:
+    """Or a typing error would be a clean series."""
+    code, out, err = run("replay", write("p.xfd", BARE), "--revision", write("my.py", text))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OVERWRITES.replace("requested)", "requested, more=0)"),
+        OVERWRITES.replace("self, perm, permitted, requested", "self, *arguments").replace("= requested", "= 0"),
+        # helpers: called by what replaces, through another one, by a later patch, by a function, by a name in a text
+        second(REPLACES + "    self.one()\n\ndef one(self):\n    self.two()\n\ndef two(self):\n    pass"),
+        second("def helper(self):\n    pass")
+        + SECOND.replace("my-series-2", "my-series-3").format(
+            base="Xstate", body="    def write_state_perm(self, *a):\n        self.helper()"
+        ),
+        second(REPLACES + "    ask(self)\n\ndef helper(self):\n    pass")
+        + "\n\ndef ask(kernel):\n    kernel.helper()\n",
+        second(REPLACES + "    getattr(self, 'helper')()\n\nLIMIT = 1\n\ndef helper(self):\n    self.LIMIT"),
+        second("@functools.cache\n" + REPLACES + "    self.helper\n\n@property\ndef helper(self):\n    pass").replace(
+            "from xfdfuzz.kernel.fpu", "import functools\nfrom xfdfuzz.kernel.fpu", 1
+        ),
+        # what an earlier patch brought is replaced by a later one
+        second(REPLACES + "    self.helper()\n\ndef helper(self):\n    pass")
+        + SECOND.replace("my-series-2", "my-series-3").format(
+            base="Xstate", body="    def helper(self):\n        pass"
+        ),
+        # new on purpose
+        second("@seam\ndef asked_by_an_invariant(self):\n    pass").replace(
+            "from xfdfuzz.kernel.fpu", "from xfdfuzz.kernel.base import seam\nfrom xfdfuzz.kernel.fpu", 1
+        ),
+        # constants, for the class alone
+        second("LIMIT = 1\nDOUBLE = 2 * LIMIT\n" + REPLACES.replace("*a", "*a, by=DOUBLE") + "    pass"),
+        # a patch that is there for its number
+        second(""),
+    ],
+)
+def test_helpers_of_its_own_are_no_typing_errors(text: str) -> None:
+    assert resolve(write("my.py", text)).label == "my-series"
+
+
+def test_no_patch_of_the_tree_would_be_refused() -> None:
+    for revision in filter(lambda one: one.patches, map(resolve, names())):
+        check_fit("", named(revision.name).base, revision.patches)
 
 
 def test_a_missing_file_and_a_name_that_is_taken(run: Run) -> None:

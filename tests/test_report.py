@@ -37,7 +37,7 @@ from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
-from xfdfuzz.report.progress import Progress
+from xfdfuzz.report.progress import Progress, summary
 from xfdfuzz.revisions import resolve
 
 BOOT = """\
@@ -409,8 +409,10 @@ def test_colours_on_a_terminal_unless_no_color(monkeypatch: pytest.MonkeyPatch, 
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
-    line(console(stream), ("bad", "red"))
+    line(console(stream), ("bad", "red"), ("worse", "bold"), ("beside", "dim"))
     assert ("\x1b[31m" in stream.getvalue()) is not no_color
+    # neither does it leave bold letters
+    assert ("\x1b" in stream.getvalue()) is not no_color
 
 
 def test_lists_fit_80_columns_on_a_terminal_and_are_one_line_a_row_elsewhere() -> None:
@@ -439,6 +441,24 @@ def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.Mon
     ]
 
 
+def test_one_of_a_thing_is_no_plural() -> None:
+    engines = {"scout": Effort(1, 1), "hypothesis": Effort(2, 3)}
+    stats = Stats(examples=1, steps=1, seconds=1.0, engines=engines)
+    assert summary(stats, 1) == "1.0 s, 1 example, 1 steps/s, 0 pairs of op and result, 1 finding"
+    text = printed(campaign.terminal, replace(a_report(), stats=stats), "")
+    assert "amx-v1: 0 findings in 1 example, 1 step, 1.0 s; seed 7\n" in text
+    assert "scout: 1 example, 1 step, hypothesis: 2 examples, 3 steps\n" in text
+
+
+def test_progress_is_a_line_every_few_seconds_on_a_terminal_that_cannot_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with Progress(console(stream), "amx-v1") as progress:
+        progress._next = 0
+        progress.update(a_report().stats, [])
+    assert stream.getvalue() == "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings\n"
+
+
 def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
@@ -447,6 +467,8 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.update(a_report().stats, [a_finding()])
     assert "3 examples" in stream.getvalue()
     assert "1 finding" in stream.getvalue()
+    # or it would stay hidden when the process is killed
+    assert "\x1b[?25l" not in stream.getvalue()
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ What is named here is what a program that imports xfdfuzz needs (docs/library.md
 asked for, so that nobody waits for what is not used: the command line for the model, a replay for Hypothesis.
 """
 
-from typing import TYPE_CHECKING
+# type checkers know the name; to import typing takes a while, in which nobody handles Ctrl-C yet
+TYPE_CHECKING = False
 
 __all__ = [
     "Broken",

@@ -1,12 +1,37 @@
-"""Python files from outside the tree: somebody's series, or invariants."""
+"""Files from outside the tree: somebody's series or invariants, programs, recordings."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+#: Bytes.  No text that a person wrote is larger, but a device such as /dev/zero is.
+LARGEST = 64 << 20
+
+
+def read_file(file: Path) -> bytes:
+    """What is in a file; OSError for one that cannot be read or is larger than :data:`LARGEST`."""
+    with file.open("rb") as stream:
+        data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise OSError(errno.EFBIG, f"larger than {LARGEST >> 20} MiB", str(file))
+    return data
+
+
+def read_lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file, with their ends; OSError for one that cannot be read or where a line is larger than
+    :data:`LARGEST`."""
+    with file.open("rb") as stream:
+        while line := stream.readline(LARGEST + 1):
+            if len(line) > LARGEST:
+                raise OSError(errno.EFBIG, f"a line is larger than {LARGEST >> 20} MiB", str(file))
+            yield line
 
 
 def execute(file: Path, kind: str) -> ModuleType:
@@ -16,6 +41,7 @@ def execute(file: Path, kind: str) -> ModuleType:
     file raises.
     """
     path = file.resolve()
+    read_file(path)  # Python itself would read for ever
     name = f"xfdfuzz_user_{kind}_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -28,3 +54,12 @@ def execute(file: Path, kind: str) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
+
+
+def line_of(error: BaseException, file: Path) -> int:
+    """The line of the file that an error which :func:`execute` let through comes from; 1 if it has none there."""
+    path = str(file.resolve())
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return error.lineno or 1
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    return (lines[-1] if lines else None) or 1

@@ -7,13 +7,11 @@ and `replay` does not load Hypothesis.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 
-from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay
+from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay, streams
 from xfdfuzz.cli.arguments import Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, complain, reason
 
@@ -24,21 +22,18 @@ COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
-        args = build_parser().parse_args(argv)
-    except SystemExit as stop:  # --help, --version, or a usage error that was printed
-        return int(stop.code or 0)
-    try:
-        code: int = args.command(args)
+        streams.prepare()
+        code = _run(argv)
         sys.stdout.flush()
     except BadInput as error:
         return complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
         return complain("interrupted", NOT_JUDGED)
     except OSError as error:
-        _drop_stdout()
+        streams.drop(sys.stdout)
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() in a user's file is no verdict
         from xfdfuzz.engines.processes.workers import place_in_users_files
         from xfdfuzz.invariants.vocabulary import InvariantError
         from xfdfuzz.revisions import RevisionError
@@ -53,10 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _drop_stdout() -> None:
-    """Whatever is still buffered goes nowhere, or Python would complain about it at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or a usage error that was printed
+        return int(stop.code or 0)
+    code: int = args.command(args)
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -13,6 +14,8 @@ from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES
 from xfdfuzz.engines import ENGINES
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from xfdfuzz.engines.search.plan import Plan
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
@@ -23,7 +26,11 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a usage error in one line."""
+    """Tells a usage error in one line, and help that cannot be printed is an error: argparse keeps quiet about it."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print it; raises OSError."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Print it and exit."""
@@ -141,19 +148,20 @@ def search_options(args: argparse.Namespace) -> list[str]:
     return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, "--save", str(args.save), *files]
 
 
-def natural(text: str) -> int:
-    """A number from 0 on."""
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+def natural(text: str, lowest: int = 0) -> int:
+    """A number from 0 on, or from ``lowest`` on."""
+    if not re.fullmatch(r"[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"expected a number from {lowest} on, got {text!r}")
+    if len(text) > 18:
+        raise argparse.ArgumentTypeError(f"expected a number of 18 digits at most, got {len(text)}")
+    if int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"expected a number from {lowest} on, got {text!r}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """A number from 1 on."""
-    number = natural(text)
-    if not number:
-        raise argparse.ArgumentTypeError("expected a number from 1 on, got 0")
-    return number
+    return natural(text, 1)
 
 
 def directory(text: str) -> Path:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.exits import BadInput, reason
+from xfdfuzz.extensions import line_of, read_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.invariants.vocabulary import Invariant
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
@@ -23,8 +25,7 @@ CORPUS = Path(__file__).parent.parent / "corpus"
 def load_invariants(files: Sequence[Path]) -> None:
     """Load the built-in invariants and the given files; raises BadInput for a file that cannot be used."""
     from xfdfuzz.invariants.loading import load, load_file
-    from xfdfuzz.invariants.vocabulary import INVARIANTS
-    from xfdfuzz.revisions import RevisionError, names
+    from xfdfuzz.invariants.vocabulary import INVARIANTS, InvariantError
 
     load()
     for file in files:
@@ -35,24 +36,32 @@ def load_invariants(files: Sequence[Path]) -> None:
             _check_text(file)
             load_file(file)
             for name in INVARIANTS.keys() - known:
-                INVARIANTS[name].applies_to(names()[0])  # that its revisions exist
+                _check_revisions(INVARIANTS[name], file)
         except OSError as error:
             raise BadInput(f"{file}: {error.strerror}") from None
         except SyntaxError as error:
             # a file that this one imports may be the broken one
             where = error.filename if error.filename not in (None, str(file.resolve())) else file
             raise BadInput(f"{where}:{error.lineno or 1}:{error.offset or 1}: {error.msg}") from None
-        except BadInput:
+        except (BadInput, InvariantError):
             raise
-        except RevisionError as error:
-            raise BadInput(f"{file}: {error}") from None
         except (Exception, SystemExit) as error:
-            raise BadInput(f"{file}: {type(error).__name__}: {error}") from None
+            raise BadInput(f"{file}:{line_of(error, file)}: {type(error).__name__}: {error}") from None
+
+
+def _check_revisions(inv: Invariant, file: Path) -> None:
+    """That the revisions exist which the invariant names."""
+    from xfdfuzz.revisions import RevisionError, names
+
+    try:
+        inv.applies_to(names()[0])
+    except RevisionError as error:
+        raise BadInput(f"{file}:{inv.predicate.__code__.co_firstlineno}: {error}") from None
 
 
 def _check_text(file: Path) -> None:
     """Refuse a binary file with the place of the first bad byte: Python's own error has none."""
-    data = file.read_bytes()
+    data = read_file(file)
     position, reason = data.find(b"\0"), "not a text: it has a NUL byte"
     if position < 0 and not re.match(rb"(.*\n)?[ \t]*#.*coding[:=]", data):  # another encoding is Python's business
         try:
@@ -92,12 +101,12 @@ def read_known(paths: Sequence[Path]) -> list[Program]:
 def known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
     """What the known programs violate on the revision under test, just as it is."""
     from xfdfuzz.engines.judge.verdict import judge
-    from xfdfuzz.report.console import line
+    from xfdfuzz.report.console import counted, line
 
     buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
     if programs:
-        counts = f"{len(buckets)} known bucket{'' if len(buckets) == 1 else 's'} of {len(programs)} programs"
-        line(err, f"{revision.label}: {counts}")
+        known = counted(len(buckets), "known bucket")
+        line(err, f"{revision.label}: {known} of {counted(len(programs), 'program')}")
     return buckets
 
 
@@ -126,7 +135,7 @@ def read_program(file: Path) -> Program:
 
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
-        program = parse(file.read_bytes().decode(), str(file))
+        program = parse(read_file(file).decode(), str(file))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -7,9 +7,10 @@ hence rich's markup is off everywhere.
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -27,19 +28,31 @@ SEVERITY: Mapping[str, str] = {
 
 
 class _Console(Console):
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone: whoever is killed could not show it again."""
+        return False
+
     def on_broken_pipe(self) -> None:
         """Let the caller decide the exit code; rich would exit with 1, which says that there was a violation."""
         raise BrokenPipeError
 
 
 def console(stream: TextIO) -> Console:
-    """A console that colours on a terminal only (NO_COLOR is honoured) and never alters what it prints."""
-    return _Console(file=stream, markup=False, highlight=False, emoji=False)
+    """A console that writes colours and bold letters on a terminal only, without NO_COLOR, and never alters what it
+    prints."""
+    # rich's own NO_COLOR leaves bold and dim
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return _Console(file=stream, color_system=colours, markup=False, highlight=False, emoji=False)
 
 
 def line(out: Console, *parts: str | tuple[str, str] | Text) -> None:
     """Print one line, a (text, style) pair at a time; long ones are left to the terminal, so they can be searched."""
     out.print(Text.assemble(*parts), soft_wrap=True)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 example``, ``2 examples``; thousands are left as they are, for grep."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def prose(out: Console, text: str, indent: str = "  ", style: str = "") -> None:

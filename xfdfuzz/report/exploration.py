@@ -15,7 +15,7 @@ from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
 from xfdfuzz.report import finding, goals
-from xfdfuzz.report.console import line, prose, table
+from xfdfuzz.report.console import counted, line, prose, table
 
 
 def as_object(report: Exploration) -> dict[str, Any]:
@@ -45,10 +45,9 @@ def as_object(report: Exploration) -> dict[str, Any]:
 def progress(search: Search) -> str:
     """``12.3 s, depth 9, 53040 states, 31000 transitions/s, 1200 waiting, 2 findings``."""
     rate = search.transitions / search.seconds if search.seconds else 0.0
-    count = len(search.breaches)
     return (
         f"{search.seconds:.1f} s, depth {search.depth}, {len(search.store)} states, {rate:.0f} transitions/s, "
-        f"{search.frontier} waiting, {count} finding{'' if count == 1 else 's'}"
+        f"{search.frontier} waiting, {counted(len(search.breaches), 'finding')}"
     )
 
 
@@ -125,10 +124,10 @@ def statement(report: Exploration) -> str:
 def _outcome(report: Exploration) -> str:
     checked = f"{len(report.checked)} invariants"
     buckets = len(report.findings)
-    parts = [f"{buckets} way{'' if buckets == 1 else 's'} to break one of {checked}"] if buckets else []
+    parts = [f"{counted(buckets, 'way')} to break one of {checked}"] if buckets else []
     if report.lassos:
-        parts.append(f"{len(report.lassos)} request{'' if len(report.lassos) == 1 else 's'} that may never be cleared")
-    known = f" but for {report.known} known bucket{'' if report.known == 1 else 's'}" if report.known else ""
+        parts.append(f"{counted(len(report.lassos), 'request')} that may never be cleared")
+    known = f" but for {counted(report.known, 'known bucket')}" if report.known else ""
     if parts:
         return f"Found: {' and '.join(parts)}{known}."
     return f"None of {checked} can be broken there{known}."

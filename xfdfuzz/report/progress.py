@@ -12,7 +12,7 @@ from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.report.console import SEVERITY, line
+from xfdfuzz.report.console import SEVERITY, counted, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
 _TERMINAL, _ELSEWHERE = 0.25, 5.0
@@ -27,7 +27,8 @@ class Progress:
     def __init__(self, out: Console, label: str) -> None:
         self._out = out
         self._label = label
-        self._live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+        moves = out.is_terminal and not out.is_dumb_terminal
+        self._live = Live(console=out, auto_refresh=False, transient=True) if moves else None
         self._pause = _TERMINAL if self._live else _ELSEWHERE
         self._next = time.monotonic() + self._pause
 
@@ -70,6 +71,6 @@ def summary(stats: Stats, findings: int) -> str:
     """``12.3 s, 1234 examples, 3210 steps/s, 87 pairs of op and result, 2 findings``."""
     rate = stats.steps / stats.seconds if stats.seconds else 0.0
     return (
-        f"{stats.seconds:.1f} s, {stats.examples} examples, {rate:.0f} steps/s, "
-        f"{stats.pairs} pairs of op and result, {findings} finding{'' if findings == 1 else 's'}"
+        f"{stats.seconds:.1f} s, {counted(stats.examples, 'example')}, {rate:.0f} steps/s, "
+        f"{stats.pairs} pairs of op and result, {counted(findings, 'finding')}"
     )

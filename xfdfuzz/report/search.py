@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from xfdfuzz.engines.search.report import Report
-from xfdfuzz.report.console import line
+from xfdfuzz.report.console import counted, line
 
 
 def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
@@ -17,14 +17,18 @@ def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
     line(
         out,
         (f"{report.label}: ", "bold"),
-        (f"{count} {noun}{'' if count == 1 else 's'}", "bold red" if count else "bold green"),
-        f" in {stats.examples} examples, {stats.steps} steps, {stats.seconds:.1f} s; seed {report.plan.seed}",
+        (counted(count, noun), "bold red" if count else "bold green"),
+        f" in {counted(stats.examples, 'example')}, {counted(stats.steps, 'step')}, ",
+        f"{stats.seconds:.1f} s; seed {report.plan.seed}",
         (" (interrupted)" if report.interrupted else "", "yellow"),
     )
     if len(stats.engines) > 1:
         line(
             out,
-            ", ".join(f"{name}: {done.examples} examples, {done.steps} steps" for name, done in stats.engines.items()),
+            ", ".join(
+                f"{name}: {counted(done.examples, 'example')}, {counted(done.steps, 'step')}"
+                for name, done in stats.engines.items()
+            ),
         )
     line(out, f"repeat: {repeat}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,17 +47,30 @@ def canonical(name: str) -> str:
     if not is_known(name):
         load_entries()
     if not is_known(name):
-        known = ", ".join([*names(), *ALIASES])
-        raise RevisionError(f"unknown revision {name}: expected one of {known}, or a file *.py")
+        known = [*names(), *ALIASES]
+        near = _nearest(name, known)
+        expected = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}, or a file *.py"
+        raise RevisionError(f"unknown revision {name}: {expected}")
     return name
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The revision that a mistyped name, or label, is meant to be; nothing if none is near.
+
+    ``v6.1`` is rather the beginning of v6.1.192 than v6.12 with a digit too few.
+    """
+    plain = name.split("+")[0].lower()
+    plain = f"v{plain}" if plain[:1].isdigit() else plain
+    begun = [one for one in known if f"{one}.".startswith(f"{plain}.")]
+    return next(iter(begun or difflib.get_close_matches(plain, known, 1, 0.7)), "")
 
 
 def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) -> Revision:
     """The revision ``name`` with the commits of ``apply`` added in queue order and those of ``revert`` left out.
 
     ``name`` may also be a label, ``v6.12+b45f72177594``, and begin with a file that defines a Series.  Raises
-    RevisionError for an unknown name or commit, for one that is applied twice or reverted without being there, for a
-    stack that cannot be composed, and for a file that cannot be used.
+    RevisionError for an unknown name or commit, for one that is applied or reverted twice, or reverted without being
+    there, for a stack that cannot be composed, and for a file that cannot be used.
     """
     name, suffix = _split_label(name)
     if name.endswith(".py"):
@@ -76,6 +90,8 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
     for p in removed:
         if p not in chosen:
             raise RevisionError(f"{name} does not have {p.commit}")
+        if removed.count(p) > 1:
+            raise RevisionError(f"{p.commit} is reverted twice")
     stack = [p for p in queue if (p in chosen or p in added) and p not in removed]
     added.sort(key=stack.index)
     label = name + "".join(f"+{p.commit}" for p in added) + "".join(f"-{p.commit}" for p in removed)

@@ -7,11 +7,11 @@ group ``xfdfuzz.revisions``: each entry names a Series.
 from __future__ import annotations
 
 import importlib.metadata
-import traceback
+from abc import abstractmethod
 from pathlib import Path
 from types import ModuleType
 
-from xfdfuzz.extensions import execute
+from xfdfuzz.extensions import execute, line_of
 from xfdfuzz.revisions.queue import RevisionError
 from xfdfuzz.revisions.table import NAMED, Named
 
@@ -21,6 +21,10 @@ class Outside(Named):
 
     name: str
 
+    @abstractmethod
+    def check(self, place: str) -> None:
+        """Raise RevisionError for patches that would change nothing; ``place`` is where it was found."""
+
 
 def load_file(file: Path) -> str:
     """The name of the series that a file defines, executed once; RevisionError, with the line where it broke, if there
@@ -29,7 +33,7 @@ def load_file(file: Path) -> str:
     known = next((name for name, about in NAMED.items() if about.file == path), None)
     if known is not None:
         return known
-    series = _series_of(_execute(file, path), file)
+    series = _series_of(_execute(file), file)
     _register(series, str(file))
     series.file = path
     return series.name
@@ -54,25 +58,18 @@ def load_entries() -> None:
 
 
 def _register(series: Outside, place: str) -> None:
+    series.check(place)
     if NAMED.setdefault(series.name, series) is not series:
         raise RevisionError(f"{place}: revision {series.name} exists already")
 
 
-def _execute(file: Path, path: Path) -> ModuleType:
+def _execute(file: Path) -> ModuleType:
     try:
         return execute(file, "revision")
     except OSError as error:
         raise RevisionError(f"{file}: {error.strerror}") from None
     except (Exception, SystemExit) as error:
-        raise RevisionError(f"{file}:{_line(error, path)}: {_described(error)}") from None
-
-
-def _line(error: BaseException, path: Path) -> int:
-    """The line of the file that the error comes from."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return error.lineno or 1
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    return (lines[-1] if lines else None) or 1
+        raise RevisionError(f"{file}:{line_of(error, file)}: {_described(error)}") from None
 
 
 def _described(error: BaseException) -> str:

@@ -6,6 +6,7 @@ do nothing.  The stack is composed as an MRO, last patch first, as quilt would; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -86,15 +87,20 @@ def propose(name: str, title: str, fixes: tuple[str, ...] = ()) -> Callable[[_C]
 def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
     """The patch of the queue, proposed, or of a series' ``own``, with that commit.
 
-    Or with the only commit that starts so (at least 6 digits).
+    Or with the only commit that starts so (at least 6 digits), or that begins the whole one of git's.
     """
     queue = in_order(own)
     found = [p for p in queue if p.commit == commit]
     if not found and len(commit) >= 6:
-        found = [p for p in queue if p.commit.startswith(commit) or commit.startswith(p.commit)]
+        found = [p for p in queue if p.commit.startswith(commit) or _abbreviates(p.commit, commit)]
     if len(found) != 1:
         raise RevisionError(f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
     return found[0]
+
+
+def _abbreviates(known: str, commit: str) -> bool:
+    """Whether ``known``, a commit as it is cited, with 12 digits, can be that of a commit with more of them."""
+    return bool(re.fullmatch(r"[0-9a-f]{12}", known) and re.fullmatch(rf"{known}[0-9a-f]{{,28}}", commit))
 
 
 def in_order(own: Sequence[Patch] = ()) -> list[Patch]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from xfdfuzz.kernel.base import KernelBase
+from xfdfuzz.revisions.fit import check_fit
 from xfdfuzz.revisions.labels import resolve
 from xfdfuzz.revisions.outside import Outside
 from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, check_applies
@@ -39,6 +40,10 @@ class Series(Outside):
     def stack(self) -> list[Patch]:
         """Those of the revision that it stands on, then its own."""
         return [*self._below.patches, *self.patches]
+
+    def check(self, place: str) -> None:
+        """Raise RevisionError for a patch that does not replace what it stands on (fit.py)."""
+        check_fit(place, self._below.kernel, self.patches)
 
     def patch(self, commit: str, title: str, fixes: tuple[str, ...] = ()) -> Callable[[_C], _C]:
         """Declare the next patch: a class that replaces just the functions that the patch changes.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xfdfuzz.extensions import read_file, read_lines
+
 #: What a file with explanations is called; it lies beside the recordings or one folder above.
 EXPLANATIONS = "explained.toml"
 _VERSION = re.compile(r"\d+(\.\d+)+")
@@ -102,7 +104,7 @@ def number(text: object) -> int:
 
 def read(file: Path) -> Iterator[Recording]:
     """The recordings of a file; raises :class:`BadRecording`, or OSError if it cannot be read."""
-    for line, text in enumerate(file.read_bytes().split(b"\n"), 1):
+    for line, text in enumerate(read_lines(file), 1):
         if text.strip():
             yield _recording(_Place(str(file), line), text)
 
@@ -114,9 +116,9 @@ def explanations(folder: Path) -> list[Explanation]:
         if not file.is_file():
             continue
         try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
+            table = tomllib.loads(read_file(file).decode())
             found += [Explanation(**entry) for entry in table.get("explained", [])]
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             known = ", ".join(Explanation.__slots__)
             raise BadRecording(f"{file}: expected TOML with [[explained]] tables of {known}") from None
     return found
@@ -134,7 +136,7 @@ class _Place:
 def _recording(place: _Place, text: bytes) -> Recording:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise place.expected("a JSON object") from None
     if not isinstance(value, dict):
         raise place.expected("a JSON object")

@@ -44,7 +44,7 @@ def read(file: Path, session: str) -> Search:
             about = json.loads(archive.read("search.json"))
             members = {name: archive.read(name) for name in archive.namelist()}
             return _search(about, members, session)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise FrontierError(f"not a frontier, or a broken one: {error}") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from xfdfuzz.invariants.checker import Checker
@@ -144,25 +145,24 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
                 yield f"op {judged.step.number}: expected {text}, got {result}"
 
 
+#: By the kind of an expectation: the kind that cannot hold beside it; of results, another one of the same op.
+_OPPOSITE = {"clean": "violates", "violates": "clean", "result": "result"}
+
+
 def contradiction(program: Program) -> tuple[Expectation, str] | None:
     """The first `expect:` line that cannot hold beside one above it, and why; None if there is none.
 
     Raises RevisionError for a line that names an unknown revision.
     """
+    selected = cache(selects)
     for name in names():
-        seen: list[Expectation] = []
-        for expectation in (e for e in program.expect if selects(e.revisions, name)):
-            other = next((e for e in seen if _contradict(e, expectation)), None)
-            if other is not None:
+        first: dict[tuple[str, int], Expectation] = {}
+        for expectation in (e for e in program.expect if selected(e.revisions, name)):
+            other = first.get((_OPPOSITE[expectation.kind], expectation.op))
+            if other is not None and (other.kind != "result" or other.result != expectation.result):
                 return expectation, f"contradicts line {other.line} on {name}: {other}"
-            seen.append(expectation)
+            first.setdefault((expectation.kind, expectation.op), expectation)
     return None
-
-
-def _contradict(one: Expectation, other: Expectation) -> bool:
-    if one.kind == other.kind == "result":
-        return one.op == other.op and one.result != other.result
-    return {one.kind, other.kind} == {"clean", "violates"}
 
 
 def revisions_for(

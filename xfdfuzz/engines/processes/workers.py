@@ -119,7 +119,7 @@ def users_errors_named() -> Iterator[None]:
     """Turn an error in a user's own file into one line with its place: a traceback does not come out of a worker."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = place_in_users_files(error)
         if place and not isinstance(error, InvariantError):
             raise InvariantError(f"{place}: {type(error).__name__}: {error}") from None

@@ -102,7 +102,7 @@ class FpuInit(Vmalloc):
         """Supervisor states in use (arch/x86/kernel/fpu/xstate.h)."""
         return self.fpu_kernel_cfg.max_features & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
 
-    def xstate_calculate_size(self, mask: int, compacted: bool) -> int:
+    def xstate_calculate_size(self, mask: int, *, compacted: bool) -> int:
         """Bytes that ``mask`` takes (arch/x86/kernel/fpu/xstate.c)."""
         table = self.machine.cpuid
         return table.compacted_size(mask) if compacted else table.standard_size(mask)

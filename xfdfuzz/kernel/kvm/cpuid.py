@@ -144,9 +144,9 @@ class KvmCpuid(KvmMain):
         arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
         arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
 
-    def xstate_required_size(self, xstate_bv: int, compacted: bool) -> int:
+    def xstate_required_size(self, xstate_bv: int, *, compacted: bool) -> int:
         """Bytes of an image with these components; without any extended one, legacy region and header."""
-        return self.xstate_calculate_size(xstate_bv, compacted)
+        return self.xstate_calculate_size(xstate_bv, compacted=compacted)
 
     @seam
     def kvm_find_cpuid_entry(self, vcpu: Vcpu, index: int) -> Cpuid:
