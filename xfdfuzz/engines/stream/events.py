@@ -103,5 +103,21 @@ class Ended:
     interrupted: bool
 
 
-Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Ended
+@dataclass(frozen=True)
+class ProgramJudged:
+    """A program was held against what is expected of it, on the revision with that label.
+
+    ``ok`` is None where there was nothing to judge; ``text`` says in a line what came out, ``trace`` how it ran, where
+    that is shown; ``severity`` is the worst of what it broke, empty for nothing.
+    """
+
+    label: str
+    file: str
+    ok: bool | None
+    text: str
+    trace: str = ""
+    severity: str = ""
+
+
+Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Ended | ProgramJudged
 Listener: TypeAlias = Callable[[Event], None]

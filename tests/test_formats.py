@@ -1,0 +1,369 @@
+"""Reports for other programs, each read back by the program that it is for, or by its schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import junitparser
+import pytest
+
+from xfdfuzz.engines.judge.finding import Discrepancy, Finding
+from xfdfuzz.engines.judge.lockstep import Pair, differences
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.violations import fuzz
+from xfdfuzz.engines.stream.events import (
+    Began,
+    Confirmed,
+    Doubted,
+    Ended,
+    Event,
+    Found,
+    KnownMet,
+    ProgramJudged,
+    Progressed,
+    WorkerLost,
+)
+from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.program.text import parse
+from xfdfuzz.report import files
+from xfdfuzz.report.formats import FORMATS, open_format
+from xfdfuzz.revisions import resolve
+
+BOOT = """\
+# xfdfuzz program 1
+machine cpus=1
+
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx})
+t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|xtile)
+"""
+#: On amx-v1 its last op breaks no-realloc-on-enter and warns in fpu_guest_realloc_fpstate; nothing breaks on v7.3.
+PROGRAM = parse(f"{BOOT}t0 ioctl(v0, KVM_SET_MSRS, {{IA32_XFD: 0}})\nt0 ioctl(v0, KVM_RUN) ...\n")
+BUCKET = "no-realloc-on-enter@KvmRun"
+#: What a user's invariant may say: all that XML, KTAP, workflow commands and Markdown take for something else.
+NASTY = "50% of\r\n# Subtest: <b>&]]>\x00\x1b[31m::error::, a:b | `c` \ud800"
+
+
+def a_finding(bucket: str = BUCKET, revision: str = "amx-v1", file: Path | None = None) -> Finding:
+    """One of the things that PROGRAM breaks."""
+    resolved = resolve(revision)
+    violation = next(v for v in judge(PROGRAM, resolved, expectations=False).violations if v.bucket == bucket)
+    return Finding(violation, PROGRAM, resolved, file)
+
+
+def made_up(name: str, severity: str, revision: str = "amx-v1", message: str = "it is") -> Finding:
+    """A finding of which only what it says matters."""
+    return Finding(Violation("no-warning", severity, name, message, 7), PROGRAM, resolve(revision))
+
+
+def a_difference() -> Discrepancy:
+    pair = Pair(resolve("amx-v1"), resolve("v7.3"))
+    first, *more = differences(PROGRAM, pair)
+    return Discrepancy(first, PROGRAM, pair, tuple(more), Path("differences/one.xfd"))
+
+
+def began(label: str = "amx-v1", *revisions: str) -> Began:
+    return Began(label, tuple(map(resolve, revisions or (label,))), {"seed": 7})
+
+
+def a_search(*found: Finding) -> list[Event]:
+    """Events of all kinds, as a search that was not interrupted gives them."""
+    return [
+        began(),
+        Progressed("amx-v1", 1.5, {"examples": 10, "steps": 400}, 0),
+        *(Found("amx-v1", one) for one in found),
+        KnownMet("amx-v1", "permission-only-grows"),
+        WorkerLost("amx-v1", 11, "SIGKILL"),
+        Progressed("amx-v1", 2.5, {"examples": 20, "steps": 800}, len(found)),
+        *(Confirmed("amx-v1", one.bucket) for one in found),
+        Ended("amx-v1", {"steps": 800}, False),
+    ]
+
+
+def reported(name: str, events: Sequence[Event], **options: Any) -> str:
+    """The report of the events in that format."""
+    path = Path(f"report.{name}")
+    report = open_format(name, path, **options)
+    for event in events:
+        report.take(event)
+    report.close()
+    assert report.failure is None
+    return path.read_text()
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def check(name: str, text: str) -> None:
+    """That the text is a whole report in that format; the tests below say what is in it."""
+    {"junit": junit, "ktap": ktap, "sarif": sarif}[name](text)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_report_is_whole_after_each_event(name: str) -> None:
+    nasty = made_up(NASTY, "warn", message=NASTY)
+    path = Path("report")
+    report = open_format(name, path)
+    check(name, path.read_text())
+    for event in [*a_search(a_finding(), nasty), began("amx-v1 | v7.3", "amx-v1", "v7.3")]:
+        report.take(event)
+        check(name, path.read_text())
+    report.take(Found("amx-v1 | v7.3", a_difference()))
+    report.take(Doubted("amx-v1", "", "not today"))
+    report.take(ProgramJudged("v7.3", "corpus/one.xfd", False, "op 3: expected 0, got -EINVAL"))
+    check(name, path.read_text())
+    report.close()
+    check(name, path.read_text())
+    assert [file.name for file in Path().iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_report_begins_anew(name: str) -> None:
+    empty = reported(name, [])
+    assert "no-realloc-on-enter" in reported(name, a_search(a_finding()))
+    assert reported(name, []) == empty
+
+
+def test_a_campaign_is_reported_as_it_runs() -> None:
+    """What every format says after each finding of a real search has all findings so far."""
+    opened = {name: open_format(name, Path(name)) for name in FORMATS}
+    buckets: list[str] = []
+
+    def tell(event: Event) -> None:
+        for report in opened.values():
+            report.take(event)
+
+    def found(finding: Finding) -> None:
+        buckets.append(finding.bucket)
+        tell(Found("amx-v1", finding))
+        for name in opened:
+            text = Path(name).read_text()
+            check(name, text)
+            assert all(bucket.split("@")[0] in text for bucket in buckets)
+
+    tell(began())
+    report = fuzz("amx-v1", Plan(1, "scout", examples=300), on_finding=found)
+    tell(Ended("amx-v1", report, report.interrupted))
+    assert len(buckets) > 3
+    for name, one in opened.items():
+        one.close()
+        check(name, Path(name).read_text())
+
+
+# -- junit -------------------------------------------------------------------------------------------------------------
+
+
+def junit(text: str) -> dict[str, dict[str, Any]]:
+    """Suite -> case -> what stands in it, as junitparser reads it; None for a case that passed."""
+    suites: dict[str, dict[str, Any]] = {}
+    for suite in junitparser.JUnitXml.fromstring(text.encode()):
+        cases = {case.name: next(iter(case.result), None) for case in suite}
+        kinds = [type(result) for result in cases.values()]
+        counts = [kinds.count(kind) for kind in (junitparser.Failure, junitparser.Error, junitparser.Skipped)]
+        assert [suite.tests, suite.failures, suite.errors, suite.skipped] == [len(cases), *counts]
+        suites[suite.name] = cases
+    return suites
+
+
+def test_junit_has_a_suite_for_each_revision_and_a_case_for_each_bucket() -> None:
+    text = reported("junit", [*a_search(a_finding()), began("v7.3"), Ended("v7.3", None, False)])
+    suites = junit(text)
+    assert list(suites) == ["amx-v1", "v7.3"]
+    assert list(suites["amx-v1"]) == [BUCKET, "permission-only-grows", "ended"]
+    assert suites["v7.3"] == {"ended": None}
+    failure, known, ended = suites["amx-v1"].values()
+    assert isinstance(failure, junitparser.Failure)
+    assert (failure.type, failure.message) == (
+        "warn",
+        "no-realloc-on-enter: v0 enters KVM_RUN with a request for 0x40000",
+    )
+    assert "   7  t0 ioctl(v0, KVM_RUN) ... = ok" in failure.text
+    assert isinstance(known, junitparser.Skipped)
+    assert ended is None
+    (suite, _) = junitparser.JUnitXml.fromstring(text.encode())
+    assert suite.time == 2.5
+    properties = ElementTree.fromstring(text.encode()).iter("property")
+    assert [prop.attrib for prop in properties] == [{"name": "seed", "value": "7"}] * 2
+
+
+def test_junit_of_a_run_that_was_killed_is_not_green() -> None:
+    ended = junit(reported("junit", [began()]))["amx-v1"]["ended"]
+    assert isinstance(ended, junitparser.Error)
+    assert "has not ended" in ended.message
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_junit_tells_what_is_not_sure_from_what_is_broken(interrupted: bool) -> None:
+    events: list[Event] = [
+        began(),
+        Found("amx-v1", a_finding()),
+        Found("amx-v1", made_up("other", "warn")),
+        Doubted("amx-v1", BUCKET, "a fresh process sees nothing"),
+        Ended("amx-v1", None, interrupted),
+    ]
+    unsure, sure, ended = (
+        junit(reported("junit", events))["amx-v1"][name] for name in (BUCKET, "no-warning@other", "ended")
+    )
+    assert isinstance(unsure, junitparser.Error)
+    assert "a fresh process sees nothing" in unsure.text
+    assert isinstance(sure, junitparser.Failure)
+    assert isinstance(ended, junitparser.Error)
+
+
+def test_junit_replaces_what_xml_cannot_hold() -> None:
+    suites = junit(reported("junit", [began(), Found("amx-v1", made_up("x", "warn", message=NASTY))]))
+    message = suites["amx-v1"]["no-warning@x"].message
+    assert message == "no-warning: " + NASTY.replace("\x00", "\ufffd").replace("\x1b", "\ufffd").replace(
+        "\ud800", "\ufffd"
+    )
+
+
+def test_junit_of_programs_that_were_judged() -> None:
+    events: list[Event] = [
+        began("v7.3"),
+        ProgramJudged("v7.3", "a.xfd", True, "clean"),
+        ProgramJudged("v7.3", "b.xfd", False, "op 3: expected 0, got -EINVAL", "   3  t0 ..."),
+        ProgramJudged("v7.3", "c.xfd", None, "n/a"),
+        Ended("v7.3", None, False),
+    ]
+    cases = junit(reported("junit", events))["v7.3"]
+    assert {name: type(result).__name__ for name, result in cases.items()} == {
+        "b.xfd": "Failure",
+        "a.xfd": "NoneType",
+        "c.xfd": "Skipped",
+        "ended": "NoneType",
+    }
+    assert (cases["b.xfd"].message, cases["b.xfd"].text) == ("op 3: expected 0, got -EINVAL", "   3  t0 ...")
+
+
+# -- ktap --------------------------------------------------------------------------------------------------------------
+
+#: Debian's packages linux-source-*: their archives have the kernel's own reader of KTAP.
+ARCHIVES = sorted(Path("/usr/src").glob("linux-source-*.tar.xz"))
+_RESULT = re.compile(r"(?P<not>not )?ok (?P<nr>\d+) (?P<name>[^#]+?)(?: # (?P<directive>XFAIL|SKIP) .+)?")
+
+
+def ktap(text: str) -> dict[str, dict[str, str]]:
+    """Suite -> case -> ``ok``, ``not ok`` or the directive, by the grammar of Documentation/dev-tools/ktap.rst."""
+    version, plan, *lines = text.splitlines()
+    assert version == "KTAP version 1"
+    suites: dict[str, dict[str, str]] = {}
+    cases: list[str] = []
+    for line in lines:
+        if not line.startswith("  "):
+            result = parsed(line)
+            (header,) = re.findall(
+                r"^  KTAP version 1\n  # Subtest: (.*)\n  1\.\.(\d+)$", "\n".join(cases[:3]), re.MULTILINE
+            )
+            assert header == (result["name"], str(sum(not case.startswith("  #") for case in cases[3:])))
+            inner = [parsed(case[2:]) for case in cases[3:] if not case.startswith("  #")]
+            assert [one["nr"] for one in inner] == [str(nr) for nr in range(1, len(inner) + 1)]
+            assert bool(result["not"]) == any(one["not"] for one in inner)
+            suites[result["name"]] = {one["name"]: one["directive"] or f"{one['not'] or ''}ok" for one in inner}
+            cases = []
+        else:
+            cases.append(line)
+    assert not cases
+    assert plan == (f"1..{len(suites)}" if suites else "1..0 # SKIP nothing has begun yet")
+    return suites
+
+
+def parsed(line: str) -> dict[str, str]:
+    result = _RESULT.fullmatch(line)
+    assert result, line
+    return result.groupdict()
+
+
+def test_ktap_expects_what_was_known_to_fail() -> None:
+    text = reported("ktap", a_search(a_finding()))
+    assert ktap(text) == {"amx-v1": {BUCKET: "not ok", "permission-only-grows": "XFAIL", "ended": "ok"}}
+    before, _ = text.split(f"  not ok 1 {BUCKET}\n")
+    assert "\n  #     7  t0 ioctl(v0, KVM_RUN) ... = ok\n" in before
+    assert "\n  #  a worker was lost, whose share began with seed 11: SIGKILL\n" in before
+
+
+def test_ktap_is_what_the_kernel_reads(tmp_path: Path) -> None:
+    """kunit.py has its own tests of KTAP in the kernel; here it finds what the log says, and no error in the log."""
+    if not ARCHIVES:
+        pytest.skip("no /usr/src/linux-source-*.tar.xz: apt-get install linux-source-6.1 (Debian 12)")
+    wanted = "*/tools/testing/kunit/*.py"
+    subprocess.run(["tar", "-C", str(tmp_path), "-xf", str(ARCHIVES[-1]), "--wildcards", wanted], check=True)
+    (script,) = tmp_path.glob("*/tools/testing/kunit/kunit.py")
+    skipped = ProgramJudged("v7.3", "a #NM.xfd", None, "n/a")
+    nasty = made_up(NASTY, "warn", message=NASTY)
+    others: list[Event] = [began("v7.3"), skipped, Ended("v7.3", None, False), began("v6.6")]
+    log = reported("ktap", [*a_search(a_finding(), nasty), *others])
+    command = [sys.executable, str(script), "parse", f"--json={tmp_path}/out.json", str(tmp_path / "report.ktap")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "[ERROR]" not in done.stdout
+    groups = json.loads((tmp_path / "out.json").read_text())["sub_groups"]
+    found = {group["name"]: {case["name"]: case["status"] for case in group["test_cases"]} for group in groups}
+    (nasty_name,) = [name for name in ktap(log)["amx-v1"] if name.startswith("no-warning@50%")]
+    assert found == {
+        "amx-v1": {BUCKET: "FAIL", nasty_name: "FAIL", "permission-only-grows": "PASS", "ended": "PASS"},
+        "v7.3": {"a _NM.xfd": "SKIP", "ended": "PASS"},
+        "v6.6": {"ended": "FAIL"},
+    }
+
+
+# -- sarif -------------------------------------------------------------------------------------------------------------
+
+SCHEMA = json.loads((Path(__file__).parent / "data" / "sarif-2.1.0.schema.json").read_text())
+
+
+def sarif(text: str) -> dict[str, Any]:
+    """Label -> run, of a log that OASIS' schema accepts."""
+    log = json.loads(text)
+    jsonschema.Draft4Validator(SCHEMA).validate(log)
+    return {run["automationDetails"]["id"]: run for run in log["runs"]}
+
+
+def test_sarif_tells_new_from_known() -> None:
+    (run,) = sarif(reported("sarif", a_search(a_finding(file=Path("findings/one 1.xfd"))))).values()
+    new, known = run["results"]
+    assert (new["ruleId"], new["level"], new["baselineState"]) == ("no-realloc-on-enter", "warning", "new")
+    assert new["partialFingerprints"] == {"xfdfuzzBucket/v1": BUCKET}
+    assert "suppressions" not in new
+    assert (known["ruleId"], known["baselineState"]) == ("permission-only-grows", "unchanged")
+    assert known["suppressions"] == [{"kind": "external", "justification": "known before"}]
+    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["no-realloc-on-enter", "permission-only-grows"]
+    assert run["automationDetails"]["id"] == "xfdfuzz/amx-v1/"
+    assert run["invocations"][0]["executionSuccessful"]
+
+
+def test_sarif_has_a_thread_flow_for_each_actor() -> None:
+    program = parse(f"{BOOT}t0 ioctl(v0, KVM_RUN) ...\nv0 vmenter\nv0 ldtilecfg(1)\nv0 tileload(2)\n")
+    violation = Violation("no-warning", "panic", "x", "it warns", 8)
+    finding = Finding(violation, program, resolve("v7.3"), Path("findings/one 1.xfd"))
+    (run,) = sarif(reported("sarif", [began("v7.3"), Found("v7.3", finding)])).values()
+    (result,) = run["results"]
+    assert result["level"] == "error"
+    (flow,) = result["codeFlows"]
+    orders = {one["id"]: [step["executionOrder"] for step in one["locations"]] for one in flow["threadFlows"]}
+    assert orders == {"t0": [1, 2, 3, 4, 5, 6], "v0": [7, 8, 9]}
+    place = flow["threadFlows"][1]["locations"][0]["location"]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "findings/one%201.xfd"
+    assert files.text(finding).splitlines()[place["region"]["startLine"] - 1] == "v0 vmenter"
+    assert not run["invocations"][0]["executionSuccessful"]
+
+
+def test_sarif_names_kernel_functions_and_the_step_that_matters() -> None:
+    finding = a_finding("no-warning@fpu_guest_realloc_fpstate", file=Path("findings/one.xfd"))
+    (run,) = sarif(reported("sarif", a_search(finding))).values()
+    result = run["results"][0]
+    functions = {one["name"]: one["fullyQualifiedName"] for one in result["locations"][0]["logicalLocations"]}
+    assert functions["kvm_arch_vcpu_ioctl_run"] == "arch/x86/kvm/x86.c:kvm_arch_vcpu_ioctl_run"
+    steps = [step for flow in result["codeFlows"][0]["threadFlows"] for step in flow["locations"]]
+    (essential,) = [step for step in steps if step["importance"] == "essential"]
+    assert essential["location"]["message"]["text"].startswith("t0 ioctl(v0, KVM_RUN) ... = ok\n")
