@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -107,7 +108,7 @@ def reported(name: str, events: Sequence[Event], **options: Any) -> str:
 
 def check(name: str, text: str) -> None:
     """That the text is a whole report in that format; the tests below say what is in it."""
-    {"junit": junit, "ktap": ktap, "sarif": sarif}[name](text)
+    {"junit": junit, "ktap": ktap, "sarif": sarif, "github": github, "gitlab": gitlab}[name](text)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -137,7 +138,7 @@ def test_a_report_begins_anew(name: str) -> None:
 
 def test_a_campaign_is_reported_as_it_runs() -> None:
     """What every format says after each finding of a real search has all findings so far."""
-    opened = {name: open_format(name, Path(name)) for name in FORMATS}
+    opened = {name: open_format(name, Path(name), publish=True) for name in FORMATS}
     buckets: list[str] = []
 
     def tell(event: Event) -> None:
@@ -367,3 +368,183 @@ def test_sarif_names_kernel_functions_and_the_step_that_matters() -> None:
     steps = [step for flow in result["codeFlows"][0]["threadFlows"] for step in flow["locations"]]
     (essential,) = [step for step in steps if step["importance"] == "essential"]
     assert essential["location"]["message"]["text"].startswith("t0 ioctl(v0, KVM_RUN) ... = ok\n")
+
+
+# -- github ------------------------------------------------------------------------------------------------------------
+
+_COMMAND = re.compile(r"::(?P<level>error|warning) (?P<properties>[^\r\n]*?)::(?P<message>[^\r\n]*)")
+
+
+def github(text: str) -> None:
+    """A summary that is shown, whose blocks of code are closed."""
+    assert text.startswith("## xfdfuzz\n")
+    assert len(text.encode()) < 900_000
+    fences = re.findall(r"^(```+)$", text, re.MULTILINE)
+    assert fences[::2] == fences[1::2]
+
+
+def commands(events: Sequence[Event], capsys: pytest.CaptureFixture[str], **options: Any) -> list[dict[str, str]]:
+    """What the runner makes of standard output: level and message of each command, and its properties."""
+    reported("github", events, **options)
+    found = []
+    for line in capsys.readouterr().out.splitlines():
+        command = _COMMAND.fullmatch(line)
+        assert command, line
+        properties = dict(part.split("=", 1) for part in command["properties"].split(","))
+        found.append({"level": command["level"], "message": plain(command["message"])})
+        found[-1] |= {name: plain(value) for name, value in properties.items()}
+    return found
+
+
+def plain(text: str) -> str:
+    for written, character in (("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")):
+        text = text.replace(written, character)
+    return text
+
+
+def test_github_annotates_the_file_of_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    events = a_search(a_finding(file=Path("findings/one.xfd")))
+    error, warning = commands(events, capsys)
+    assert error["level"] == "error"
+    assert (error["file"], error["line"], error["title"]) == ("findings/one.xfd", "1", f"{BUCKET} on amx-v1")
+    assert error["message"].startswith("no-realloc-on-enter: v0 enters KVM_RUN with a request for 0x40000\n")
+    assert "   7  t0 ioctl(v0, KVM_RUN) ... = ok" in error["message"]
+    assert warning["message"] == "a worker was lost, whose share began with seed 11: SIGKILL"
+    assert warning["title"] == "amx-v1"
+
+
+def test_github_escapes_what_ends_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    nasty = "50% of\r\na: b, c::error::"
+    reported("github", [began(), Found("amx-v1", made_up(nasty, "warn", message=nasty))])
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(
+        "::error title=no-warning@50%25 of%0D%0Aa%3A b%2C c%3A%3Aerror%3A%3A on amx-v1"
+        "::no-warning: 50%25 of%0D%0Aa: b, c::error::%0A"
+    )
+
+
+def test_github_shows_the_ten_worst(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [made_up(f"w{nr}", "warn") for nr in range(12)] + [made_up("a", "abi"), made_up("p", "panic")]
+    errors = commands([began(), *(Found("amx-v1", one) for one in found), Ended("amx-v1", None, False)], capsys)
+    assert len(errors) == 10
+    assert errors[0]["title"] == "no-warning@p on amx-v1"
+    assert [error["title"] for error in errors[1:9]] == [f"no-warning@w{nr} on amx-v1" for nr in range(8)]
+    assert errors[9]["message"].startswith("5 more ")
+
+
+def test_github_cuts_the_summary() -> None:
+    found = [made_up(f"w{nr}", "warn", message="x" * 2000) for nr in range(500)]
+    summary = reported("github", [began(), *(Found("amx-v1", one) for one in found)])
+    github(summary)
+    shown = summary.count("\n### failed")
+    assert 100 < shown < 500
+    # the run itself, which has not ended, is the 501st
+    assert summary.endswith(f"\n{501 - shown} more do not fit in here.\n")
+
+
+def test_github_writes_the_summary_of_the_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    report = open_format("github", None)
+    for event in a_search(a_finding()):
+        report.take(event)
+    report.close()
+    summary = Path("summary.md").read_text()
+    assert "| `amx-v1` | 1 | 0 | 1 | 0 | 0 | yes |" in summary
+    assert f"### failed: `{BUCKET}` on `amx-v1` (warn)" in summary
+    assert capsys.readouterr().out.startswith("::error ")
+
+
+# -- what is private ---------------------------------------------------------------------------------------------------
+
+#: On v7.3 and on what stands on it; on amx-v1 it is history, whose program does nothing on v7.3.
+PANICS = [made_up("secret", "panic", name) for name in ("v7.3", "v7.3-cured", "v7.3-b45f72177594", "amx-v1")]
+
+
+@pytest.mark.parametrize("finding", PANICS, ids=lambda finding: finding.revision.label)
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_what_may_be_a_vulnerability_is_counted(
+    name: str, finding: Finding, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = finding.revision.label
+    events: list[Event] = [began(label), Found(label, finding), Ended(label, None, False)]
+    public = reported(name, events) + capsys.readouterr().out
+    published = reported(name, events, publish=True) + capsys.readouterr().out
+    assert "secret" in published
+    assert "not shown" not in published
+    if label == "amx-v1":
+        assert public == published
+    else:
+        assert "secret" not in public
+        assert "1 finding not shown, which may be a vulnerability of v7.3" in public
+        assert f"{label}: seed 7" in plain(public)
+
+
+def test_what_another_kernel_has_in_common_with_the_newest_is_private(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(__file__).parent.parent / "corpus" / "open" / "set-xsave-then-set-msrs-xfd.xfd"
+    program, old = parse(file.read_text()), resolve("v6.6")
+    violations = judge(program, old, expectations=False).violations
+    panic = next(violation for violation in violations if violation.severity == "panic")
+    public = reported("github", [began("v6.6"), Found("v6.6", Finding(panic, program, old))])
+    assert panic.invariant not in public + capsys.readouterr().out
+    assert "1 finding not shown" in public
+
+
+def test_what_is_not_severe_is_no_secret() -> None:
+    assert "open" in reported("gitlab", [began("v7.3"), Found("v7.3", made_up("open", "abi", "v7.3"))])
+
+
+# -- gitlab ------------------------------------------------------------------------------------------------------------
+
+#: What https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format says.
+CODE_QUALITY = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["description", "check_name", "fingerprint", "location", "severity"],
+        "properties": {
+            "description": {"type": "string"},
+            "check_name": {"type": "string"},
+            "fingerprint": {"type": "string"},
+            "severity": {"enum": ["info", "minor", "major", "critical", "blocker"]},
+            "location": {
+                "type": "object",
+                "required": ["path", "lines"],
+                "properties": {
+                    "path": {"type": "string", "pattern": "^(?!\\./|/)"},
+                    "lines": {
+                        "type": "object",
+                        "required": ["begin"],
+                        "properties": {"begin": {"type": "integer"}},
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def gitlab(text: str) -> list[dict[str, Any]]:
+    """The issues, of an array that is as documented and has no fingerprint twice."""
+    issues: list[dict[str, Any]] = json.loads(text)
+    jsonschema.Draft4Validator(CODE_QUALITY).validate(issues)
+    assert len({issue["fingerprint"] for issue in issues}) == len(issues)
+    return issues
+
+
+def test_gitlab_has_an_issue_for_each_bucket() -> None:
+    issues = gitlab(reported("gitlab", a_search(a_finding(file=Path("./findings/one.xfd")), made_up("p", "panic"))))
+    panic, new, known = issues
+    assert (panic["severity"], panic["check_name"]) == ("blocker", "no-warning")
+    assert (new["severity"], new["location"]["path"]) == ("major", "findings/one.xfd")
+    assert (known["severity"], known["check_name"]) == ("info", "permission-only-grows")
+
+
+def test_gitlab_knows_a_finding_again() -> None:
+    """The same bucket on the same revision, whatever program shows it; not on another revision."""
+    one, same, other = (
+        gitlab(reported("gitlab", [began(label), Found(label, replace(made_up("w", "warn", label), file=Path(file)))]))
+        for label, file in (("amx-v1", "a.xfd"), ("amx-v1", "b.xfd"), ("v5.17", "a.xfd"))
+    )
+    assert one[1]["fingerprint"] == same[1]["fingerprint"] != other[1]["fingerprint"]

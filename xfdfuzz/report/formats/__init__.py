@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xfdfuzz.report.formats.base import Format
+from xfdfuzz.report.formats.github import GitHub
+from xfdfuzz.report.formats.gitlab import GitLab
 from xfdfuzz.report.formats.junit import JUnit
 from xfdfuzz.report.formats.ktap import Ktap
 from xfdfuzz.report.formats.sarif import Sarif
 
 #: Every format by its name.
-FORMATS: Mapping[str, type[Format]] = {"junit": JUnit, "ktap": Ktap, "sarif": Sarif}
+FORMATS: Mapping[str, type[Format]] = {
+    "junit": JUnit,
+    "ktap": Ktap,
+    "sarif": Sarif,
+    "github": GitHub,
+    "gitlab": GitLab,
+}
 
 
 def open_format(name: str, path: Path | None, *, publish: bool = False) -> Format:

@@ -7,38 +7,74 @@ from pathlib import Path
 
 from xfdfuzz.engines.stream.events import Event
 from xfdfuzz.report.files import save_bytes
-from xfdfuzz.report.formats.ledger import Ledger
+from xfdfuzz.report.formats.ledger import Case, Ledger, Suite
+from xfdfuzz.report.formats.privacy import CURRENT
 
 
 class Format(ABC):
-    """A report in a file, or on standard output without one, where it is printed when it is closed.
+    """A report in a file, or on standard output without one.
 
     ``publish``: a format that the public reads shows what may be a vulnerability, too.  ``failure`` is why the file is
-    not up to date, None if it is.
+    not up to date, None if it is: a full disk ends no search.
     """
 
     def __init__(self, path: Path | None, publish: bool = False) -> None:
         self.path = path
         self.publish = publish
         self.failure: OSError | None = None
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Write the report of nothing, so that none of an earlier run can be taken for this one's; raises OSError."""
+
+    @abstractmethod
+    def take(self, event: Event) -> None:
+        """Keep what it says and bring the file up to date."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class Document(Format):
+    """A report that is written anew after each event that changes it, and printed when it is closed."""
+
+    def __init__(self, path: Path | None, publish: bool = False) -> None:
+        super().__init__(path, publish)
         self.ledger = Ledger()
 
     def begin(self) -> None:
-        """Write the report of nothing, so that none of an earlier run can be taken for this one's; raises OSError."""
+        """Write the empty document."""
         if self.path:
             self._save(self.path)
 
     def take(self, event: Event) -> None:
-        """Keep what it says and bring the file up to date.  A full disk ends no search: see ``failure``."""
+        """Note it, and write the document if it says anything new."""
         if self.ledger.take(event):
             self._update()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Try once more what could not be written, and print what has no file."""
         if self.failure:
             self._update()
         if self.path is None:
             print(self.text(), end="", flush=True)
+
+    def shown(self) -> list[tuple[Suite, Case]]:
+        """The cases that a format shows whose readers are the public, worst first."""
+        return [pair for pair in self.ledger.cases() if self.publish or not pair[1].private]
+
+    def hidden(self) -> str:
+        """How many cases such a format does not show, why, and how to read them; empty for none."""
+        private = [suite for suite, case in self.ledger.cases() if case.private]
+        if self.publish or not private:
+            return ""
+        seeds = "".join(f"; {suite.label}: seed {suite.options['seed']}" for suite in _seeded(private))
+        return (
+            f"{len(private)} finding{'' if len(private) == 1 else 's'} not shown, which may be a vulnerability of "
+            f"{CURRENT}. SECURITY.md says what to do; repeat the run where nobody else reads to see more, "
+            f"or publish it with --publish{seeds}"
+        )
 
     @abstractmethod
     def text(self) -> str:
@@ -56,3 +92,8 @@ class Format(ABC):
     def _save(self, path: Path) -> None:
         # a message of a user's invariant may hold anything, also what UTF-8 has no bytes for
         save_bytes(path.name, lambda file: file.write(self.text().encode(errors="replace")), path.parent)
+
+
+def _seeded(suites: list[Suite]) -> list[Suite]:
+    """Each once, of those whose search has a seed."""
+    return [suite for suite in {suite.label: suite for suite in suites}.values() if "seed" in suite.options]

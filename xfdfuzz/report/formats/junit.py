@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from xfdfuzz.report.formats.base import Format
+from xfdfuzz.report.formats.base import Document
 from xfdfuzz.report.formats.ledger import FAILED, KNOWN, SKIPPED, UNSURE, Case, Suite
 
 #: What XML 1.0 has no way to hold, not even escaped.
@@ -14,7 +14,7 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ELEMENTS = {FAILED: "failure", UNSURE: "error", KNOWN: "skipped", SKIPPED: "skipped"}
 
 
-class JUnit(Format):
+class JUnit(Document):
     """``<testsuites>``; what was known before, or had nothing to judge, is skipped, what is not sure is an error."""
 
     def text(self) -> str:

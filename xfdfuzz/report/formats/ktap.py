@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xfdfuzz.report.formats.base import Format
+from xfdfuzz.report.formats.base import Document
 from xfdfuzz.report.formats.ledger import KNOWN, SKIPPED, Case, Suite
 
 #: Behind the result of what did not simply pass or fail.
 _DIRECTIVES = {KNOWN: " # XFAIL", SKIPPED: " # SKIP"}
 
 
-class Ktap(Format):
+class Ktap(Document):
     """Version 1.  What was known before is an expected failure, ``ok ... # XFAIL``."""
 
     def text(self) -> str:

@@ -15,7 +15,7 @@ from xfdfuzz.engines.stream.events import Outcome
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.report import files, trace
-from xfdfuzz.report.formats.base import Format
+from xfdfuzz.report.formats.base import Document
 from xfdfuzz.report.formats.ledger import ENDED, KNOWN, Case, Suite
 from xfdfuzz.report.formats.privacy import SEVERE
 from xfdfuzz.revisions.sources import Sources
@@ -30,7 +30,7 @@ _FINGERPRINT = "xfdfuzzBucket/v1"
 _EXPECTATION, _DIFFERENCE = "expectation", "difference"
 
 
-class Sarif(Format):
+class Sarif(Document):
     """The log.  What passed is not in it; what was known before is suppressed."""
 
     def __init__(self, path: Path | None, publish: bool = False) -> None:
