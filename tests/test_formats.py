@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,11 @@ from xfdfuzz.engines.stream.events import (
     WorkerLost,
 )
 from xfdfuzz.invariants.vocabulary import Violation
-from xfdfuzz.program.text import parse
-from xfdfuzz.report import files
-from xfdfuzz.report.formats import FORMATS, open_format
+from xfdfuzz.program.program import Expectation
+from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.report import campaign, files
+from xfdfuzz.report.formats import FORMATS, base, open_format
+from xfdfuzz.report.formats.jsonl import read
 from xfdfuzz.revisions import resolve
 
 BOOT = """\
@@ -108,7 +112,7 @@ def reported(name: str, events: Sequence[Event], **options: Any) -> str:
 
 def check(name: str, text: str) -> None:
     """That the text is a whole report in that format; the tests below say what is in it."""
-    {"junit": junit, "ktap": ktap, "sarif": sarif, "github": github, "gitlab": gitlab}[name](text)
+    {"junit": junit, "ktap": ktap, "sarif": sarif, "github": github, "gitlab": gitlab, "jsonl": jsonl}[name](text)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -126,7 +130,7 @@ def test_a_report_is_whole_after_each_event(name: str) -> None:
     check(name, path.read_text())
     report.close()
     check(name, path.read_text())
-    assert [file.name for file in Path().iterdir()] == ["report"]
+    assert [file.name for file in Path().iterdir()] == ["report"]  # and nothing aside
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -548,3 +552,191 @@ def test_gitlab_knows_a_finding_again() -> None:
         for label, file in (("amx-v1", "a.xfd"), ("amx-v1", "b.xfd"), ("v5.17", "a.xfd"))
     )
     assert one[1]["fingerprint"] == same[1]["fingerprint"] != other[1]["fingerprint"]
+
+
+# -- jsonl -------------------------------------------------------------------------------------------------------------
+
+
+def jsonl(text: str) -> list[Event]:
+    """The events of a report whose last line has an end."""
+    assert text.endswith("\n")
+    return list(read(text))
+
+
+def comparable(event: Any) -> Any:
+    """With its revisions as their addresses: kernel classes are composed anew each time."""
+    if isinstance(event, Began):
+        return replace(event, revisions=[one.address for one in event.revisions])  # type: ignore[arg-type]
+    if not isinstance(event, Found):
+        return event
+    outcome: Any = event.outcome
+    if isinstance(outcome, Finding):
+        return replace(event, outcome=replace(outcome, revision=outcome.revision.address))  # type: ignore[arg-type]
+    return replace(event, outcome=replace(outcome, pair=[one.address for one in outcome.pair]))
+
+
+def test_events_come_back_as_they_were() -> None:
+    nasty = made_up(NASTY, "warn", "v7.3-b45f72177594", message=NASTY)
+    events: list[Event] = [
+        *a_search(a_finding(file=Path("findings/one.xfd")), nasty),
+        Doubted("amx-v1", "", "not today"),
+        began("amx-v1 | v7.3", "amx-v1", "v7.3"),
+        Found("amx-v1 | v7.3", a_difference()),
+        ProgramJudged("v7.3", "a.xfd", None, "n/a", "", "leak"),
+    ]
+    text = reported("jsonl", events)
+    back = jsonl(text)
+    assert list(map(comparable, back)) == list(map(comparable, events))
+    assert reported("jsonl", back) == text
+
+
+def test_the_result_of_a_search_comes_back_as_its_json() -> None:
+    report = fuzz("amx-v1", Plan(1, "scout", examples=20))
+    (ended,) = jsonl(reported("jsonl", [Ended("amx-v1", report, False)]))
+    assert isinstance(ended, Ended)
+    assert ended.result == json.loads(json.dumps(campaign.as_object(report)))
+
+
+def test_progress_is_written_once_a_second() -> None:
+    events = [Progressed("amx-v1", tenths / 10, {"steps": tenths}, 0) for tenths in range(35)]
+    seconds = [event.seconds for event in jsonl(reported("jsonl", events)) if isinstance(event, Progressed)]
+    assert seconds == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": "xfdfuzz events", "version": 2}\n', "line 1: expected a report of version 1"),
+        ('{"format": "xfdfuzz events", "version": 1}\nok\n', "line 2: Expecting value"),
+        ('{"format": "xfdfuzz events", "version": 1}\n{"event": "Gone"}\n', "line 2: 'Gone'"),
+    ],
+)
+def test_what_is_no_report_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        list(read(text))
+
+
+def test_half_a_line_is_left_out() -> None:
+    text = reported("jsonl", a_search(a_finding()))
+    whole = jsonl(text)
+    assert len(list(read(text[:-5]))) == len(whole) - 1
+
+
+# -- files that cannot be written --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_ends_no_search_and_leaves_no_half_report(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("report")
+    report = open_format(name, path)
+    before = path.read_text()
+    room = len(before) + 10
+
+    def write(file: int, data: bytes) -> int:
+        left = room - os.lseek(file, 0, os.SEEK_CUR)
+        if left <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(file, data[:left])
+
+    def save_bytes(*args: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", write)
+        full.setattr(base, "save_bytes", save_bytes)
+        report.take(began())
+        assert report.failure is not None
+        assert report.failure.errno == errno.ENOSPC
+        assert path.read_text() == before
+    report.take(Found("amx-v1", a_finding()))
+    assert report.failure is None
+    report.close()
+    check(name, path.read_text())
+    assert path.read_text() == reported(name, [began(), Found("amx-v1", a_finding())])
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+Run = Callable[..., tuple[int, str, str]]
+CORPUS = Path(__file__).parent.parent / "corpus"
+OPEN = str(CORPUS / "open" / "set-xsave-then-set-msrs-xfd.xfd")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (["html=a"], "unknown format 'html': expected one of junit, ktap, sarif, github, gitlab, jsonl"),
+        (["junit"], "expected junit=FILE, or junit=- for standard output, got 'junit'"),
+        (["junit="], "expected junit=FILE, or junit=- for standard output, got 'junit='"),
+        (["junit=a", "ktap=a"], "a is to hold two reports"),
+        (["junit=-", "ktap=-"], "standard output is to hold two reports"),
+        (["junit=missing/a"], "missing/a: No such file or directory"),
+        (["jsonl=missing/a"], "missing/a: No such file or directory"),
+        (["junit=folder"], "folder: it is a directory"),
+        (["junit=fifo"], "fifo: it is not a file"),
+        (["jsonl=fifo"], "fifo: it is not a file"),
+        (["junit=/dev/null"], "/dev/null: it is not a file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["replay", "matrix"])
+def test_an_output_that_cannot_be_is_told_before_anything_runs(
+    run: Run, command: str, outputs: list[str], message: str
+) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("fifo")
+    code, out, err = run(command, OPEN, *(word for output in outputs for word in ("--output", output)))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_replay_reports_its_verdicts(run: Run) -> None:
+    Path("good.xfd").write_text(format_program(replace(PROGRAM, expect=(Expectation("v7.3", "clean"),))))
+    Path("bad.xfd").write_text(
+        format_program(replace(PROGRAM, expect=(Expectation("v6.6", "violates", ("no-warning",)),)))
+    )
+    Path("no.xfd").write_text("# xfdfuzz program 1\nnonsense\n")
+    outputs = [word for name in FORMATS for word in ("--output", f"{name}={name}.out")]
+    code, _, _ = run("replay", "good.xfd", "bad.xfd", "no.xfd", *outputs)
+    assert code == 2
+    suites = junit(Path("junit.out").read_text())
+    kinds = {label: {name: type(case).__name__ for name, case in cases.items()} for label, cases in suites.items()}
+    assert kinds == {
+        "v7.3": {"good.xfd": "NoneType", "ended": "NoneType"},
+        "v6.6": {"bad.xfd": "Failure", "ended": "NoneType"},
+        "bad input": {"no.xfd": "Failure", "ended": "NoneType"},
+    }
+    assert suites["v6.6"]["bad.xfd"].message == "expected to break no-warning, breaks nothing"
+    assert "   7  t0 ioctl(v0, KVM_RUN) ... = ok" in suites["v6.6"]["bad.xfd"].text
+    for name in FORMATS:
+        check(name, Path(f"{name}.out").read_text())
+
+
+def test_matrix_reports_its_cells(run: Run) -> None:
+    revisions = [word for label in ("v7.3", "v6.6", "v5.16") for word in ("--revision", label)]
+    code, out, _ = run("matrix", OPEN, *revisions, "--output", "junit=-")
+    suites = junit(out)
+    assert list(suites) == ["v7.3", "v6.6", "v5.16"]
+    (cell, ended) = suites["v7.3"].values()
+    assert (code, cell, ended) == (0, None, None)
+
+
+def test_text_gives_way_to_a_report_on_standard_output(run: Run) -> None:
+    _, out, err = run("replay", OPEN, "--revision", "v7.3", "--output", "ktap=-")
+    assert ktap(out) == {"v7.3": {OPEN: "ok", "ended": "ok"}}
+    assert "KVM_RUN" in err
+    _, out, err = run("replay", OPEN, "--revision", "v7.3", "--output", "jsonl=-")
+    assert [type(event) for event in jsonl(out)] == [Began, ProgramJudged, Ended]
+
+
+def test_a_link_is_followed(run: Run) -> None:
+    Path("link").symlink_to("report")
+    run("replay", OPEN, "--output", "junit=link")
+    assert Path("link").is_symlink()
+    junit(Path("report").read_text())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_help_names_every_format(run: Run, name: str) -> None:
+    assert name in run("replay", "--help")[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from xfdfuzz.report.formats.base import Format
 from xfdfuzz.report.formats.github import GitHub
 from xfdfuzz.report.formats.gitlab import GitLab
+from xfdfuzz.report.formats.jsonl import JsonLines
 from xfdfuzz.report.formats.junit import JUnit
 from xfdfuzz.report.formats.ktap import Ktap
 from xfdfuzz.report.formats.sarif import Sarif
@@ -19,6 +20,7 @@ FORMATS: Mapping[str, type[Format]] = {
     "sarif": Sarif,
     "github": GitHub,
     "gitlab": GitLab,
+    "jsonl": JsonLines,
 }
 
 
