@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from xml.etree import ElementTree
 import jsonschema
 import junitparser
 import pytest
+from b4.review import checks
 
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.lockstep import Pair, differences
@@ -42,6 +44,7 @@ from xfdfuzz.report import campaign, files
 from xfdfuzz.report.formats import FORMATS, base, open_format
 from xfdfuzz.report.formats.jsonl import read
 from xfdfuzz.revisions import resolve
+from xfdfuzz.revisions.mails import revision_of_mail
 
 BOOT = """\
 # xfdfuzz program 1
@@ -112,7 +115,15 @@ def reported(name: str, events: Sequence[Event], **options: Any) -> str:
 
 def check(name: str, text: str) -> None:
     """That the text is a whole report in that format; the tests below say what is in it."""
-    {"junit": junit, "ktap": ktap, "sarif": sarif, "github": github, "gitlab": gitlab, "jsonl": jsonl}[name](text)
+    {
+        "junit": junit,
+        "ktap": ktap,
+        "sarif": sarif,
+        "github": github,
+        "gitlab": gitlab,
+        "jsonl": jsonl,
+        "b4": b4_answer,
+    }[name](text)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -666,7 +677,7 @@ OPEN = str(CORPUS / "open" / "set-xsave-then-set-msrs-xfd.xfd")
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        (["html=a"], "unknown format 'html': expected one of junit, ktap, sarif, github, gitlab, jsonl"),
+        (["html=a"], "unknown format 'html': expected one of junit, ktap, sarif, github, gitlab, jsonl, b4"),
         (["junit"], "expected junit=FILE, or junit=- for standard output, got 'junit'"),
         (["junit="], "expected junit=FILE, or junit=- for standard output, got 'junit='"),
         (["junit=a", "ktap=a"], "a is to hold two reports"),
@@ -740,3 +751,79 @@ def test_a_link_is_followed(run: Run) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_help_names_every_format(run: Run, name: str) -> None:
     assert name in run("replay", "--help")[1]
+
+
+# -- b4 ----------------------------------------------------------------------------------------------------------------
+
+COVER = "20211208000359.2853257-1-yang.zhong@intel.com"
+
+
+def b4_answer(text: str) -> dict[str, str]:
+    answer: dict[str, str] = json.loads(text)
+    assert answer.keys() == {"tool", "status", "summary", "url", "details"}
+    assert answer["status"] in ("pass", "warn", "fail")
+    return answer
+
+
+def test_b4_is_told_what_is_new() -> None:
+    answer = b4_answer(reported("b4", a_search(a_finding(), made_up("p", "panic"))))
+    assert (answer["tool"], answer["status"]) == ("xfdfuzz", "fail")
+    assert answer["summary"] == "amx-v1: new: 1 panic, 1 warn, 1 known"
+    assert answer["url"] == f"https://lore.kernel.org/r/{COVER}/"
+    assert f"amx-v1: {BUCKET} (warn): no-realloc-on-enter: v0 enters" in answer["details"]
+
+
+@pytest.mark.parametrize(
+    ("events", "status", "summary"),
+    [
+        ([], "warn", "nothing has begun yet"),
+        ([began()], "warn", "amx-v1: nothing new, the run has not ended: this is all that it had come to"),
+        ([began(), Ended("amx-v1", None, False)], "pass", "amx-v1: nothing new"),
+        ([began(), Ended("amx-v1", None, True)], "warn", "amx-v1: nothing new, interrupted"),
+    ],
+)
+def test_b4_is_told_what_is_not_sure(events: list[Event], status: str, summary: str) -> None:
+    answer = b4_answer(reported("b4", events))
+    assert (answer["status"], answer["summary"]) == (status, summary)
+
+
+@pytest.mark.parametrize(
+    ("headers", "revision"),
+    [
+        ({"Message-Id": COVER}, "amx-v1"),
+        ({"Message-Id": COVER.replace("-1-", "-13-")}, "amx-v1"),
+        ({"Message-Id": "a@b", "In-Reply-To": COVER.replace("-1-", "-13-")}, "amx-v1"),
+        (
+            {"References": f"{COVER}> <16c938e2-2427-c8dd-94a1-eba8f967283b@redhat.com"},
+            "amx-review-b",
+        ),
+        ({"Message-Id": "20211214022825.563892248@linutronix.de"}, "amx-tglx"),
+        ({"Message-Id": COVER.replace("-1-", "-x-")}, None),
+        ({"Message-Id": "a@b"}, None),
+        ({}, None),
+    ],
+)
+def test_a_mail_belongs_to_the_revision_of_its_series(headers: dict[str, str], revision: str | None) -> None:
+    mail = "".join(f"{name}: <{value}>\n" for name, value in headers.items())
+    assert revision_of_mail(f"{mail}Subject: [PATCH] x\n\nbody\n".encode()) == revision
+
+
+@pytest.mark.parametrize(
+    ("identity", "status", "summary"),
+    [
+        (COVER, "fail", "amx-v1+063452fd94d1: new: 1 warn"),
+        ("20220107185512.25321-7-pbonzini@redhat.com", "pass", "amx-v6+063452fd94d1: nothing new"),
+        ("nobody@example.com", "pass", "mail: no revision models the series of the mail <nobody@example.com>"),
+    ],
+)
+def test_b4_reads_the_answer(identity: str, status: str, summary: str) -> None:
+    """As its configuration has it, with a mail that b4 hands in."""
+    program = Path("one.xfd").resolve()
+    # with the fix of a bug that all of them have
+    program.write_text(format_program(replace(PROGRAM, apply=("063452fd94d1",))))
+    command = f"{sys.executable} -m xfdfuzz replay {program} --revision - --output b4=-"
+    mail = EmailMessage()
+    mail["Message-Id"], mail["Subject"] = f"<{identity}>", "[PATCH 00/19] AMX Support in KVM"
+    mail.set_content("body\n")
+    (answer,) = checks.run_series_checks((identity, mail), [command], str(Path.cwd()))
+    assert (answer["tool"], answer["status"], answer["summary"]) == ("xfdfuzz", status, summary)

@@ -15,7 +15,8 @@ from contextlib import suppress
 
 from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay
 from xfdfuzz.cli.arguments import Parser, Version
-from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, complain, reason
+from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotModelled, complain, reason
+from xfdfuzz.cli.output import skip
 
 #: The modules of the commands, in the order of the help.
 COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.command(args)
         sys.stdout.flush()
+    except NotModelled as error:
+        return skip(args, error.mail, str(error))
     except BadInput as error:
         return complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:

@@ -9,15 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, BadInput, complain
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, SKIPPED, BadInput, complain
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.stream.events import Event, ProgramJudged
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
-#: What the programs that cannot be judged stand under.
-REFUSED = "bad input"
+#: What the programs that cannot be judged stand under, and mails.
+REFUSED, MAIL = "bad input", "mail"
 
 
 def add_output(command: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_output(command: argparse.ArgumentParser) -> None:
         type=_output,
         default=[],
         metavar="FORMAT=FILE",
-        help="also write a report: junit, ktap, sarif, github, gitlab, jsonl; FILE - is standard output; repeatable",
+        help="also write a report: junit, ktap, sarif, github, gitlab, jsonl, b4; FILE - is stdout; repeatable",
     )
     command.add_argument(
         "--publish",
@@ -91,6 +91,16 @@ def close(reports: Sequence[Format]) -> int:
         if report.failure:
             code = complain(f"cannot write {report.path}: {report.failure.strerror}", NOT_JUDGED)
     return code
+
+
+def skip(args: argparse.Namespace, name: str, reason: str) -> int:
+    """Say in every report that there was nothing to judge; the exit code."""
+    from xfdfuzz.engines.stream.events import Began, Ended, ProgramJudged
+
+    reports = outputs(args) if "output" in args else []  # not every command reports
+    for event in (Began(MAIL, (), {}), ProgramJudged(MAIL, name, None, reason), Ended(MAIL, None, interrupted=False)):
+        tell(reports, event)
+    return max(complain(reason, SKIPPED), close(reports))
 
 
 class Judgements:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    args.revision = revision_names(args.revision)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     load_invariants(args.invariants)
     files = find_programs(args.paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from xfdfuzz.report.formats.b4 import B4
 from xfdfuzz.report.formats.base import Format
 from xfdfuzz.report.formats.github import GitHub
 from xfdfuzz.report.formats.gitlab import GitLab
@@ -21,6 +22,7 @@ FORMATS: Mapping[str, type[Format]] = {
     "github": GitHub,
     "gitlab": GitLab,
     "jsonl": JsonLines,
+    "b4": B4,
 }
 
 
