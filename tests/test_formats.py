@@ -827,3 +827,33 @@ def test_b4_reads_the_answer(identity: str, status: str, summary: str) -> None:
     mail.set_content("body\n")
     (answer,) = checks.run_series_checks((identity, mail), [command], str(Path.cwd()))
     assert (answer["tool"], answer["status"], answer["summary"]) == ("xfdfuzz", status, summary)
+
+
+# -- killed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_killed_run_leaves_whole_reports_that_are_not_green(rows: int) -> None:
+    """After it has told of so many programs, each of which is in every report that was written before the next."""
+    outputs = [word for name in FORMATS for word in ("--output", f"{name}={name}.out")]
+    command = [sys.executable, "-m", "xfdfuzz", "matrix", str(CORPUS / "witness"), "--revision", "amx-v1", *outputs]
+    with subprocess.Popen(
+        [*command, "--format", "json", "--workers", "1"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        if rows == 0:
+            while not Path("b4.out").exists():
+                assert process.poll() is None
+        told = [json.loads(process.stdout.readline())["file"] for _ in range(rows)]
+        process.kill()
+    for name in FORMATS:
+        check(name, Path(f"{name}.out").read_text())
+    suites = junit(Path("junit.out").read_text())
+    assert set(told) <= suites.get("amx-v1", {}).keys()
+    assert set(told) <= {
+        event.file for event in jsonl(Path("jsonl.out").read_text()) if isinstance(event, ProgramJudged)
+    }
+    if rows:
+        assert isinstance(suites["amx-v1"]["ended"], junitparser.Error)
+        assert ktap(Path("ktap.out").read_text())["amx-v1"]["ended"] == "not ok"
+    assert b4_answer(Path("b4.out").read_text())["status"] != "pass"
