@@ -733,6 +733,25 @@ def test_matrix_reports_its_cells(run: Run) -> None:
     assert (code, cell, ended) == (0, None, None)
 
 
+def test_conform_reports_its_recordings(run: Run) -> None:
+    file = Path(__file__).parent / "traces" / "linux-6.17.13" / "suite.jsonl"
+    recordings = [f"{file}:{nr} " for nr, _ in enumerate(file.read_text().splitlines(), 1)]
+    outputs = [word for name in FORMATS for word in ("--output", f"{name}={name}.out")]
+    code, _, _ = run("conform", str(file), "--revision", "v6.17.13", "--revision", "v5.16", *outputs)
+    suites = junit(Path("junit.out").read_text())
+    ours, theirs = suites["v6.17.13"], suites["v5.16"]
+    assert code == 1
+    for cases in (ours, theirs):
+        assert [name for name in cases if not any(map(name.startswith, recordings))][-1:] == ["ended"]
+        assert all(any(name.startswith(place) for name in cases) for place in recordings)
+    assert not any(isinstance(result, junitparser.Failure) for result in ours.values())
+    broken = [result for result in theirs.values() if isinstance(result, junitparser.Failure)]
+    assert broken
+    assert all(result.text.startswith(("different  ", "violation  ")) for result in broken)
+    for name in FORMATS:
+        check(name, Path(f"{name}.out").read_text())
+
+
 def test_text_gives_way_to_a_report_on_standard_output(run: Run) -> None:
     _, out, err = run("replay", OPEN, "--revision", "v7.3", "--output", "ktap=-")
     assert ktap(out) == {"v7.3": {OPEN: "ok", "ended": "ok"}}
@@ -834,9 +853,11 @@ def test_b4_reads_the_answer(identity: str, status: str, summary: str) -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_a_killed_run_leaves_whole_reports_that_are_not_green(rows: int) -> None:
-    """After it has told of so many programs, each of which is in every report that was written before the next."""
+    """After it has told of so many programs that do not do what is expected, each of which is in every report."""
+    for nr in range(9):
+        Path(f"{nr}.xfd").write_text(format_program(replace(PROGRAM, expect=(Expectation("amx-v1", "clean"),))))
     outputs = [word for name in FORMATS for word in ("--output", f"{name}={name}.out")]
-    command = [sys.executable, "-m", "xfdfuzz", "matrix", str(CORPUS / "witness"), "--revision", "amx-v1", *outputs]
+    command = [sys.executable, "-m", "xfdfuzz", "matrix", ".", "--revision", "amx-v1", *outputs]
     with subprocess.Popen(
         [*command, "--format", "json", "--workers", "1"], stdout=subprocess.PIPE, text=True
     ) as process:

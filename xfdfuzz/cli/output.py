@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, SKIPPED, BadInput, complain
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.stream.events import Event, ProgramJudged
+    from xfdfuzz.engines.stream.events import Event
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -127,8 +127,8 @@ class Judgements:
             tell(self._reports, Ended(label, None, interrupted=False))
         self.code = close(self._reports)
 
-    def tell(self, revision: Revision, event: ProgramJudged) -> None:
-        """A verdict on that revision."""
+    def tell(self, revision: Revision, event: Event) -> None:
+        """A verdict on that revision, or what it showed that was known."""
         self._begin(revision.label, revision)
         tell(self._reports, event)
 

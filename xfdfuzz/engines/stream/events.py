@@ -109,6 +109,7 @@ class ProgramJudged:
 
     ``ok`` is None where there was nothing to judge; ``text`` says in a line what came out, ``trace`` how it ran, where
     that is shown; ``severity`` is the worst of what it broke, empty for nothing.
+    ``name`` tells the programs of one file apart; empty where it has one.
     """
 
     label: str
@@ -117,6 +118,7 @@ class ProgramJudged:
     text: str
     trace: str = ""
     severity: str = ""
+    name: str = ""
 
 
 Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Ended | ProgramJudged

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from xfdfuzz.engines.stream.events import Event
+from xfdfuzz.engines.stream.events import Event, ProgramJudged
 from xfdfuzz.report.files import save_bytes
 from xfdfuzz.report.formats.ledger import Case, Ledger, Suite
 from xfdfuzz.report.formats.privacy import CURRENT
+
+#: How long a verdict that is as expected may wait to be written, in seconds: thousands come in a row.
+PAUSE = 1.0
 
 
 class Format(ABC):
@@ -37,11 +41,16 @@ class Format(ABC):
 
 
 class Document(Format):
-    """A report that is written anew after each event that changes it, and printed when it is closed."""
+    """A report that is written anew after each event that changes it, and printed when it is closed.
+
+    Only verdicts that are as expected may wait for a moment.
+    """
 
     def __init__(self, path: Path | None, publish: bool = False) -> None:
         super().__init__(path, publish)
         self.ledger = Ledger()
+        self._stale = False
+        self._due = 0.0
 
     def begin(self) -> None:
         """Write the empty document."""
@@ -50,12 +59,14 @@ class Document(Format):
 
     def take(self, event: Event) -> None:
         """Note it, and write the document if it says anything new."""
-        if self.ledger.take(event):
+        self._stale |= self.ledger.take(event)
+        patient = isinstance(event, ProgramJudged) and event.ok is not False
+        if self._stale and not (patient and time.monotonic() < self._due):
             self._update()
 
     def close(self) -> None:
-        """Try once more what could not be written, and print what has no file."""
-        if self.failure:
+        """Write what has waited or could not be written, and print what has no file."""
+        if self._stale:
             self._update()
         if self.path is None:
             print(self.text(), end="", flush=True)
@@ -85,9 +96,10 @@ class Document(Format):
             return
         try:
             self._save(self.path)
-            self.failure = None
+            self._stale, self.failure = False, None
         except OSError as error:
             self.failure = error
+        self._due = time.monotonic() + PAUSE
 
     def _save(self, path: Path) -> None:
         # a message of a user's invariant may hold anything, also what UTF-8 has no bytes for

@@ -33,7 +33,7 @@ class GitHub(Document):
 
     def close(self) -> None:
         """Print the annotations."""
-        if self.failure:
+        if self._stale:
             self._update()
         print(self.annotations(), end="", flush=True)
 

@@ -176,6 +176,6 @@ def _found(outcome: Outcome) -> Case:
 
 def _judged(event: ProgramJudged, revisions: tuple[Revision, ...]) -> Case:
     state = SKIPPED if event.ok is None else PASSED if event.ok else FAILED
-    case = Case(event.file, state, event.text, event.trace, event.severity, file=event.file)
+    case = Case(event.name or event.file, state, event.text, event.trace, event.severity, file=event.file)
     case.private = case.bad and event.severity in SEVERE and on_current(revisions)
     return case
