@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -682,6 +683,7 @@ OPEN = str(CORPUS / "open" / "set-xsave-then-set-msrs-xfd.xfd")
         (["junit="], "expected junit=FILE, or junit=- for standard output, got 'junit='"),
         (["junit=a", "ktap=a"], "a is to hold two reports"),
         (["junit=-", "ktap=-"], "standard output is to hold two reports"),
+        (["junit=-", "github=a"], "standard output is to hold two reports"),
         (["junit=missing/a"], "missing/a: No such file or directory"),
         (["jsonl=missing/a"], "missing/a: No such file or directory"),
         (["junit=folder"], "folder: it is a directory"),
@@ -846,6 +848,15 @@ def test_b4_reads_the_answer(identity: str, status: str, summary: str) -> None:
     mail.set_content("body\n")
     (answer,) = checks.run_series_checks((identity, mail), [command], str(Path.cwd()))
     assert (answer["tool"], answer["status"], answer["summary"]) == ("xfdfuzz", status, summary)
+
+
+def test_a_mail_of_no_series_is_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    mail = "Message-Id: <nobody@example.com>\n\nbody\n"
+    for output, expected in (("ktap=out", 4), ("ktap=missing/out", 2)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(mail.encode())))
+        code, out, err = run("replay", OPEN, "--revision", "-", "--output", output)
+        assert (code, out, err.count("\n")) == (expected, "", 1)
+    assert ktap(Path("out").read_text()) == {"mail": {"<nobody@example.com>": "SKIP", "ended": "ok"}}
 
 
 # -- killed ------------------------------------------------------------------------------------------------------------

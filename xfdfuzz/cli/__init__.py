@@ -29,10 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --version, or a usage error that was printed
         return int(stop.code or 0)
     try:
-        code: int = args.command(args)
+        code = _run(args)
         sys.stdout.flush()
-    except NotModelled as error:
-        return skip(args, error.mail, str(error))
     except BadInput as error:
         return complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
@@ -53,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
         traceback.print_exc()
         return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        code: int = args.command(args)
+    except NotModelled as error:
+        return skip(args, error.mail, str(error))
     return code
 
 

@@ -52,10 +52,11 @@ def _output(text: str) -> tuple[str, Path | None]:
 
 def outputs(args: argparse.Namespace) -> list[Format]:
     """The reports that were asked for, each in its file already; raises BadInput for one that cannot be written."""
-    paths = [path for _, path in args.output]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise BadInput(f"--output: {path or 'standard output'} is to hold two reports")
+    places: list[Path | None] = [path for _, path in args.output]
+    places += [None for name, path in args.output if name == "github" and path]  # its annotations
+    for place in places:
+        if places.count(place) > 1:
+            raise BadInput(f"--output: {place or 'standard output'} is to hold two reports")
     return [_opened(name, path, args.publish) for name, path in args.output]
 
 

@@ -114,7 +114,7 @@ class Suite:
 def badness(case: Case) -> tuple[int, int]:
     """A key that sorts what fails a job to the front, the worst severity first."""
     rank = SEVERITIES.index(case.severity) if case.severity in SEVERITIES else len(SEVERITIES)
-    return (0 if case.bad else 1), rank
+    return (0, rank) if case.bad else (1, 0)
 
 
 class Ledger:
