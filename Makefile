@@ -15,7 +15,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/xfdfuzz fuzz $(ARGS) $(if $(strip $(ARGS)),,|| test $$? -eq 1)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -n auto $(ARGS)
+	$(BIN)/python -m pytest -q -rs -n auto $(ARGS)
 
 replay: $(VENV)/.installed
 	$(BIN)/xfdfuzz replay corpus $(ARGS)

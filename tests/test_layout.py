@@ -25,7 +25,7 @@ ORDER = [
     {"__main__"},
 ]
 #: The rooms of the engines: those that stand on nothing of the others, and those that stand on them alone.
-GROUND, UPPER = {"judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}
+GROUND, UPPER = {"stream", "judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 

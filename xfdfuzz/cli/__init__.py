@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay, streams
 from xfdfuzz.cli.arguments import Parser, Version
-from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, complain, reason
+from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotModelled, complain, reason
+from xfdfuzz.cli.output import skip
 
 #: The modules of the commands, in the order of the help.
 COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
@@ -53,7 +54,10 @@ def _run(argv: Sequence[str] | None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, or a usage error that was printed
         return int(stop.code or 0)
-    code: int = args.command(args)
+    try:
+        code: int = args.command(args)
+    except NotModelled as error:
+        return skip(args, error.mail, str(error))
     return code
 
 

@@ -81,7 +81,8 @@ def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
         action="append",
         default=[],
         metavar="R",
-        help=f"the kernel under test: a name, a label such as v6.12+b45f72177594, a file *.py; repeatable ({default})",
+        help="the kernel under test: a name, a label such as v6.12+b45f72177594, a file *.py, or - for that of the "
+        f"mail on standard input; repeatable ({default})",
     )
     command.add_argument("--apply", action="append", default=[], metavar="C", help="add the patch with commit C")
     command.add_argument("--revert", action="append", default=[], metavar="C", help="leave the patch with commit C out")

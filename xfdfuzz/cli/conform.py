@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, complain
-from xfdfuzz.cli.inputs import CORPUS, find_files, known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.inputs import (
+    CORPUS,
+    find_files,
+    known_buckets,
+    load_invariants,
+    read_known,
+    resolve_revisions,
+    revision_names,
+)
+from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -25,36 +34,36 @@ def add(commands: Commands) -> None:
     command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a recording, or every *.jsonl in DIR")
     add_revisions(command, "default: that of the recorded kernel")
     add_known(command)
+    add_output(command)
 
 
 def _conform(args: argparse.Namespace) -> int:
-    from xfdfuzz.engines.conform.recording import BadRecording
     from xfdfuzz.engines.conform.score import Score
     from xfdfuzz.report import conformance
     from xfdfuzz.report.console import console, write
 
     load_invariants(args.invariants)
+    args.revision = revision_names(args.revision)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     files = find_files(args.paths, ".jsonl")
     if not files:
         return complain(f"no *.jsonl file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     score, known, code = Score(), _known(args), CLEAN
-    for file in files:
-        try:
-            _judge_file(args, file, score, known)
-        except BadRecording as error:
-            code = complain(str(error), BAD_INPUT)
-        except OSError as error:
-            code = complain(f"{file}: {error.strerror}", BAD_INPUT)
+    with Judgements(outputs(args)) as reports:
+        for file in files:
+            reason = _judge_file(args, file, score, known, reports)
+            if reason:
+                reports.refuse(str(file), reason)
+                code = complain(reason, BAD_INPUT)
     counts = score.counts()
     if counts["compared"]:
         if args.format == "json":
-            write(conformance.as_object(score), sys.stdout)
+            write(conformance.as_object(score), text_stream(args))
         else:
-            conformance.terminal(console(sys.stdout), score)
+            conformance.terminal(console(text_stream(args)), score)
     elif code == CLEAN:
         code = complain("nothing was compared", NOT_JUDGED)
-    return max(code, VIOLATION if counts["different"] or score.violations else CLEAN)
+    return max(code, reports.code, VIOLATION if counts["different"] or score.violations else CLEAN)
 
 
 def _known(args: argparse.Namespace) -> Callable[[Revision], Collection[str]]:
@@ -68,13 +77,29 @@ def _known(args: argparse.Namespace) -> Callable[[Revision], Collection[str]]:
 
 
 def _judge_file(
-    args: argparse.Namespace, file: Path, score: Score, known: Callable[[Revision], Collection[str]]
-) -> None:
-    from xfdfuzz.engines.conform.recording import explanations, read
+    args: argparse.Namespace,
+    file: Path,
+    score: Score,
+    known: Callable[[Revision], Collection[str]],
+    reports: Judgements,
+) -> str:
+    """Judge its recordings; why it cannot be read, empty if it can."""
+    from xfdfuzz.engines.conform.recording import BadRecording, explanations, read
     from xfdfuzz.engines.conform.score import judge, model_of
+    from xfdfuzz.report import conformance
 
     resolve = cache(lambda name: resolve_revisions([name], args.apply, args.revert)[0])
-    explained = explanations(file.parent)
-    for recording in read(file):
-        for name in args.revision or [model_of(recording)]:
-            score.add(judge(recording, resolve(name), explained, known))
+    try:
+        explained = explanations(file.parent)
+        for recording in read(file):
+            for name in args.revision or [model_of(recording)]:
+                revision = resolve(name)
+                judgement = judge(recording, revision, explained, known)
+                score.add(judgement)
+                for event in conformance.as_events(judgement):
+                    reports.tell(revision, event)
+    except BadRecording as error:
+        return str(error)
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-CLEAN, VIOLATION, BAD_INPUT, NOT_JUDGED = range(4)
+CLEAN, VIOLATION, BAD_INPUT, NOT_JUDGED, SKIPPED = range(5)
 
 EXIT_CODES = """\
 exit codes:
@@ -24,13 +24,22 @@ exit codes:
      or compared, a finding that a fresh process does not confirm, a change that
      bisect does not find or cannot verify, the output could not be written, internal
      error
-  4  skipped: what it needs is not here (reserved)
+  4  skipped: the mail on standard input (--revision -) belongs to no series that
+     is modelled
 the highest one wins when there are several
 """
 
 
 class BadInput(Exception):
     """What the user gave cannot be used; as text it is one line that says why."""
+
+
+class NotModelled(Exception):
+    """A mail belongs to no series that is modelled; ``mail`` is its Message-Id."""
+
+    def __init__(self, mail: str) -> None:
+        super().__init__(f"no revision models the series of the mail {mail}")
+        self.mail = mail
 
 
 def complain(message: str, code: int) -> int:

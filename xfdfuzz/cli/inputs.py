@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.exits import BadInput, reason
+from xfdfuzz.cli.exits import BadInput, NotModelled, reason
 from xfdfuzz.extensions import line_of, read_file
 
 if TYPE_CHECKING:
@@ -79,10 +80,30 @@ def resolve_revisions(wanted: Sequence[str], apply: Sequence[str], revert: Seque
     from xfdfuzz.revisions import RevisionError, resolve
 
     try:
-        found = [resolve(name, apply, revert) for name in wanted]
+        found = [resolve(name, apply, revert) for name in revision_names(wanted)]
     except RevisionError as error:
         raise BadInput(str(error)) from None
     return list({revision.label: revision for revision in found}.values())
+
+
+def revision_names(wanted: Sequence[str]) -> list[str]:
+    """Those asked for; ``-`` is the one that models the series of the mail on standard input.
+
+    Raises NotModelled where none does.  Standard input is read once, so what follows has to go on with these names.
+    """
+    return [_mailed() if name == "-" else name for name in wanted]
+
+
+def _mailed() -> str:
+    from email.parser import BytesHeaderParser
+
+    from xfdfuzz.revisions.mails import revision_of_mail
+
+    mail = sys.stdin.buffer.read()
+    found = revision_of_mail(mail)
+    if found is None:
+        raise NotModelled(str(BytesHeaderParser().parsebytes(mail).get("Message-Id", "without a Message-Id")))
+    return found
 
 
 def find_programs(paths: Sequence[Path]) -> list[Path]:

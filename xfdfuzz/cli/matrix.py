@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
 
 
 def add(commands: Commands) -> None:
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--corpus", action="store_true", help="the corpus that comes with xfdfuzz")
     add_revisions(command, "default: all")
     command.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each CPU)")
+    add_output(command)
 
 
 def _matrix(args: argparse.Namespace) -> int:
@@ -38,20 +39,27 @@ def _matrix(args: argparse.Namespace) -> int:
     if not programs:
         return complain(f"no *.xfd file below {', '.join(map(str, paths))}", NOT_JUDGED)
     labels = [revision.label for revision in revisions]
+    out = text_stream(args)
     rows: list[Row] = []
-    with workers(min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True) as executor:
+    with (
+        Judgements(outputs(args)) as reports,
+        workers(min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True) as executor,
+    ):
         for row in matrix(programs, revisions, executor):
             rows.append(row)
+            for revision, event in zip(revisions, report.as_events(row, labels), strict=True):
+                reports.tell(revision, event)
             if args.format == "json":
-                write(report.as_object(row, labels), sys.stdout)
+                write(report.as_object(row, labels), out)
     if args.format == "rich":
-        report.terminal(console(sys.stdout), rows, labels)
+        report.terminal(console(out), rows, labels)
     elif args.format == "markdown":
-        report.markdown(sys.stdout, rows, labels)
+        report.markdown(out, rows, labels)
     idle = [row.file for row in rows if all(cell.state in (IDLE, NOT_APPLICABLE) for cell in row.cells)]
     if idle:
         return complain(f"nothing was executed of {', '.join(idle)}", NOT_JUDGED)
-    return VIOLATION if any(cell.expected is False for row in rows for cell in row.cells) else CLEAN
+    code = VIOLATION if any(cell.expected is False for row in rows for cell in row.cells) else CLEAN
+    return max(code, reports.code)
 
 
 def _name(file: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
+from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.verdict import Verdict
@@ -28,24 +28,28 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
     )
+    add_output(command)
 
 
 def _replay(args: argparse.Namespace) -> int:
+    args.revision = revision_names(args.revision)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     load_invariants(args.invariants)
     files = find_programs(args.paths)
     if not files:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     code = CLEAN
-    for file in files:
-        try:
-            code = max(code, _replay_file(args, file, few=len(files) <= FEW))
-        except BadInput as error:
-            code = max(code, complain(str(error), BAD_INPUT))
-    return code
+    with Judgements(outputs(args)) as reports:
+        for file in files:
+            try:
+                code = max(code, _replay_file(args, file, len(files) <= FEW, reports))
+            except BadInput as error:
+                reports.refuse(str(file), str(error))
+                code = max(code, complain(str(error), BAD_INPUT))
+    return max(code, reports.code)
 
 
-def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
+def _replay_file(args: argparse.Namespace, file: Path, few: bool, reports: Judgements) -> int:
     from xfdfuzz.engines.judge.verdict import judge
     from xfdfuzz.report import verdict
     from xfdfuzz.report.console import write
@@ -53,8 +57,10 @@ def _replay_file(args: argparse.Namespace, file: Path, few: bool) -> int:
     program = read_program(file)
     patched = bool(args.apply or args.revert)
     verdicts = [judge(program, r, expectations=not patched) for r in _revisions_for(program, file, args)]
+    for one in verdicts:
+        reports.tell(one.revision, verdict.as_event(str(file), program, one))
     if args.format == "json":
-        write(verdict.as_object(str(file), verdicts, args.sources), sys.stdout)
+        write(verdict.as_object(str(file), verdicts, args.sources), text_stream(args))
     else:
         _print_verdicts(args, file, program, verdicts, few)
     idle = [one.revision.label for one in verdicts if not one.happened]
@@ -68,7 +74,7 @@ def _print_verdicts(args: argparse.Namespace, file: Path, program: Program, verd
     from xfdfuzz.report import verdict
     from xfdfuzz.report.console import console
 
-    out = console(sys.stdout)
+    out = console(text_stream(args))
     for nr, one in enumerate(verdicts):
         traced = not one.ok or (few and (bool(args.revision) or nr == 0))
         verdict.terminal(out, str(file), program, one, traced, args.sources)

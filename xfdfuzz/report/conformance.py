@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
-from xfdfuzz.engines.conform.score import OUTCOMES, Difference, RecordedViolation, Score
+from xfdfuzz.engines.conform.score import OUTCOMES, Difference, Judgement, RecordedViolation, Score
+from xfdfuzz.engines.stream.events import KnownMet, ProgramJudged
+from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_program
-from xfdfuzz.report.console import line
+from xfdfuzz.report.console import console, line
 
 #: Numbers below it are counts and sizes, those from it on masks and contents.
 _HEX_FROM = 1 << 16
@@ -26,6 +30,24 @@ def as_object(total: Score) -> dict[str, Any]:
         "known_violations": dict(total.known.most_common()),
         "violations": [_violation(violation) for violation in total.violations],
     }
+
+
+def as_events(judgement: Judgement) -> Iterator[KnownMet | ProgramJudged]:
+    """One recording as all formats tell it, and what it broke that was known."""
+    recording, label = judgement.recording, judgement.revision
+    for bucket in judgement.known:
+        yield KnownMet(label, bucket)
+    different = [found for found in judgement.differences if not found.reason]
+    name = f"{recording.file}:{recording.line} {recording.program}"
+    text = f"{judgement.compared} compared, {judgement.different} different, {len(judgement.violations)} violations"
+    severity = min((one.violation.severity for one in judgement.violations), key=SEVERITIES.index, default="")
+    out = io.StringIO()
+    for difference in different:
+        _print_difference(console(out), difference, first=difference is different[0])
+    for violation in judgement.violations:
+        _print_violation(console(out), violation, first=violation is judgement.violations[0])
+    ok = not (different or judgement.violations) if judgement.compared else None
+    yield ProgramJudged(label, recording.file, ok, text, out.getvalue(), severity, name)
 
 
 def _place(found: Difference | RecordedViolation) -> dict[str, Any]:

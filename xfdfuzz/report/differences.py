@@ -18,11 +18,13 @@ from xfdfuzz.report.finding import saved
 def terminal(out: Console, report: Report[Discrepancy], repeat: str) -> None:
     """All of it; ``repeat`` is the command that does it again."""
     for found in report.found:
-        _discrepancy(out, found)
+        explanation(out, found)
+        saved(out, found)
     search.terminal(out, report, "difference", repeat)
 
 
-def _discrepancy(out: Console, found: Discrepancy) -> None:
+def explanation(out: Console, found: Discrepancy) -> None:
+    """What each revision shows, and the way there."""
     first, second = found.pair
     line(out)
     line(out, (found.difference.bucket, "bold"))
@@ -36,7 +38,6 @@ def _discrepancy(out: Console, found: Discrepancy) -> None:
     for compared in run(found.program, found.pair):
         _step(out, compared)
     line(out)
-    saved(out, found)
 
 
 def _step(out: Console, compared: Compared) -> None:

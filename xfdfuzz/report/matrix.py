@@ -11,6 +11,8 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from xfdfuzz.engines.compare.matrix import CLEAN, IDLE, NOT_APPLICABLE, PANICS, VIOLATES, Cell, Row
+from xfdfuzz.engines.stream.events import ProgramJudged
+from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
 from xfdfuzz.report.console import line, markdown_table
 
 #: A clean cell of which some ops could not happen.
@@ -113,6 +115,16 @@ def markdown(out: TextIO, rows: Sequence[Row], revisions: Sequence[str]) -> None
         print(file=out)
     for sign, meaning in grid.legend:
         print(f"* `{sign}` {meaning}", file=out)
+
+
+def as_events(row: Row, revisions: Sequence[str]) -> Iterator[ProgramJudged]:
+    """Each cell as all formats tell it; one that says nothing, and of which nothing is expected, was not judged."""
+    for nr, label in enumerate(revisions):
+        cell = row.cells[nr]
+        silent = cell.state in (IDLE, NOT_APPLICABLE) and cell.expected is not False
+        severity = min((INVARIANTS[name].severity for name in cell.violations), key=SEVERITIES.index, default="")
+        ok = None if silent else cell.expected is not False
+        yield ProgramJudged(label, row.file, ok, _sentence(row, nr)[0], severity=severity)
 
 
 def as_object(row: Row, revisions: Sequence[str]) -> dict[str, Any]:

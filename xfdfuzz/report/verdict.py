@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,9 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from xfdfuzz.engines.judge.verdict import Verdict
+from xfdfuzz.engines.stream.events import ProgramJudged
+from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
 from xfdfuzz.report import sources, trace
-from xfdfuzz.report.console import line
+from xfdfuzz.report.console import console, line
 from xfdfuzz.revisions.sources import Sources
 
 
@@ -38,6 +41,15 @@ def _conclusion(verdict: Verdict) -> str:
     if not verdict.happened:
         return f"nothing was executed: {left_out}"
     return f"{text}; {left_out}" if verdict.left_out else text
+
+
+def as_event(file: str, program: Program, verdict: Verdict) -> ProgramJudged:
+    """The verdict as all formats tell it; with the trace if something is wrong."""
+    out = io.StringIO()
+    if not verdict.ok:
+        trace.terminal(console(out), program, verdict.trace)
+    severity = min((violation.severity for violation in verdict.violations), key=SEVERITIES.index, default="")
+    return ProgramJudged(verdict.revision.label, file, verdict.ok, _conclusion(verdict), out.getvalue(), severity)
 
 
 def as_object(file: str, verdicts: Iterable[Verdict], with_sources: bool = False) -> dict[str, Any]:

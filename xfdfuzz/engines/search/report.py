@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.stats import Stats
-from xfdfuzz.program.program import Program
+from xfdfuzz.engines.stream.events import Outcome
 from xfdfuzz.revisions import Revision
-
-
-class Outcome(Protocol):
-    """What a search hands out for each discovery: a finding, or a discrepancy."""
-
-    @property
-    def bucket(self) -> str:
-        """What makes it the same again."""
-
-    @property
-    def program(self) -> Program:
-        """The plainest program that shows it."""
-
 
 F = TypeVar("F", bound=Outcome)
 

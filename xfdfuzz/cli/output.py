@@ -1,0 +1,148 @@
+"""`--output FORMAT=FILE`: the reports for other programs that a command writes beside its text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, SKIPPED, BadInput, complain
+
+if TYPE_CHECKING:
+    from xfdfuzz.engines.stream.events import Event
+    from xfdfuzz.report.formats.base import Format
+    from xfdfuzz.revisions import Revision
+
+#: What the programs that cannot be judged stand under, and mails.
+REFUSED, MAIL = "bad input", "mail"
+
+
+def add_output(command: argparse.ArgumentParser) -> None:
+    """The options of a command that reports."""
+    command.add_argument(
+        "--output",
+        action="append",
+        type=_output,
+        default=[],
+        metavar="FORMAT=FILE",
+        help="also write a report: junit, ktap, sarif, github, gitlab, jsonl, b4; FILE - is stdout; repeatable",
+    )
+    command.add_argument(
+        "--publish",
+        action="store_true",
+        help="show in github and gitlab, too, what may be a vulnerability of the newest kernel",
+    )
+
+
+def _output(text: str) -> tuple[str, Path | None]:
+    """A format and its file, None for standard output."""
+    from xfdfuzz.report.formats import FORMATS
+
+    name, sign, file = text.partition("=")
+    if name not in FORMATS:
+        raise argparse.ArgumentTypeError(f"unknown format {name!r}: expected one of {', '.join(FORMATS)}")
+    if not sign or not file:
+        raise argparse.ArgumentTypeError(f"expected {name}=FILE, or {name}=- for standard output, got {text!r}")
+    # what is renamed into the place of a link would leave the file that it leads to as it was
+    return name, None if file == "-" else Path(file).resolve()
+
+
+def outputs(args: argparse.Namespace) -> list[Format]:
+    """The reports that were asked for, each in its file already; raises BadInput for one that cannot be written."""
+    places: list[Path | None] = [path for _, path in args.output]
+    places += [None for name, path in args.output if name == "github" and path]  # its annotations
+    for place in places:
+        if places.count(place) > 1:
+            raise BadInput(f"--output: {place or 'standard output'} is to hold two reports")
+    return [_opened(name, path, args.publish) for name, path in args.output]
+
+
+def _opened(name: str, path: Path | None, publish: bool) -> Format:
+    from xfdfuzz.report.formats import open_format
+
+    if path and path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "not a file"
+        raise BadInput(f"cannot write {path}: it is {kind}; expected {name}=FILE, or {name}=- for standard output")
+    try:
+        return open_format(name, path, publish=publish)
+    except OSError as error:
+        raise BadInput(f"cannot write {path or error.filename}: {error.strerror}") from None
+
+
+def text_stream(args: argparse.Namespace) -> TextIO:
+    """Where the text for people goes: to standard error if a report has standard output for itself."""
+    # GitHub looks for its commands among all that is printed
+    return sys.stderr if any(path is None and name != "github" for name, path in args.output) else sys.stdout
+
+
+def tell(reports: Sequence[Format], event: Event) -> None:
+    """Give each report an event."""
+    for report in reports:
+        report.take(event)
+
+
+def close(reports: Sequence[Format]) -> int:
+    """Close them; the exit code says whether all that they were told is written."""
+    code = CLEAN
+    for report in reports:
+        report.close()
+        if report.failure:
+            code = complain(f"cannot write {report.path}: {report.failure.strerror}", NOT_JUDGED)
+    return code
+
+
+def skip(args: argparse.Namespace, name: str, reason: str) -> int:
+    """Say in every report that there was nothing to judge; the exit code."""
+    from xfdfuzz.engines.stream.events import Began, Ended, ProgramJudged
+
+    reports = outputs(args) if "output" in args else []  # not every command reports
+    for event in (Began(MAIL, (), {}), ProgramJudged(MAIL, name, None, reason), Ended(MAIL, None, interrupted=False)):
+        tell(reports, event)
+    return max(complain(reason, SKIPPED), close(reports))
+
+
+class Judgements:
+    """Verdicts on programs as a stream of events: those on one revision are one search.
+
+    Use it as a context manager; ``code`` is the exit code of the reports when it is left.  What is left by an exception
+    has not ended.
+    """
+
+    def __init__(self, reports: Sequence[Format]) -> None:
+        self._reports = reports
+        self._labels: dict[str, None] = {}
+        self.code = CLEAN
+
+    def __enter__(self) -> Judgements:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from xfdfuzz.engines.stream.events import Ended
+
+        for label in self._labels if kind is None else ():
+            tell(self._reports, Ended(label, None, interrupted=False))
+        self.code = close(self._reports)
+
+    def tell(self, revision: Revision, event: Event) -> None:
+        """A verdict on that revision, or what it showed that was known."""
+        self._begin(revision.label, revision)
+        tell(self._reports, event)
+
+    def refuse(self, file: str, reason: str) -> None:
+        """A file that is no program, or cannot run on the revision asked for."""
+        from xfdfuzz.engines.stream.events import ProgramJudged
+
+        self._begin(REFUSED)
+        tell(self._reports, ProgramJudged(REFUSED, file, False, reason))
+
+    def _begin(self, label: str, *revisions: Revision) -> None:
+        from xfdfuzz.engines.stream.events import Began
+
+        if label not in self._labels:
+            self._labels[label] = None
+            tell(self._reports, Began(label, revisions, {}))

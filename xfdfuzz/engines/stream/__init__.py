@@ -1,0 +1,1 @@
+"""What an engine tells while it works, whoever listens."""

@@ -1,0 +1,125 @@
+"""The events of a search, in the order in which they come; all reports are made from them.
+
+An engine gives each event to one listener, at once: a finding before the search goes on, so that nothing that was found
+is lost if the process dies at its next step.  ``label`` says which search it is of where a command makes several
+(``v7.3``, ``v5.17 | v5.18``, ``amx-v1 tiny``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from xfdfuzz.program.program import Program
+from xfdfuzz.revisions import Revision
+
+
+class Outcome(Protocol):
+    """What a search hands out for each discovery: a finding, or a discrepancy."""
+
+    @property
+    def bucket(self) -> str:
+        """What makes it the same again."""
+
+    @property
+    def program(self) -> Program:
+        """The plainest program that shows it."""
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was saved, None if it was not."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """A search begins; ``options`` are what it was asked for, such as its seed; ``known`` counts known buckets."""
+
+    label: str
+    revisions: tuple[Revision, ...]
+    options: Mapping[str, Any]
+    known: int = 0
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far the search has come: ``counts`` of what it executed by name, such as examples and steps."""
+
+    label: str
+    seconds: float
+    counts: Mapping[str, int]
+    found: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something new, with the plainest program that shows it."""
+
+    label: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class KnownMet:
+    """A bucket that was known before showed, for the first time in this search."""
+
+    label: str
+    bucket: str
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A fresh process saw the same bucket."""
+
+    label: str
+    bucket: str
+
+
+@dataclass(frozen=True)
+class Doubted:
+    """A fresh process did not confirm the bucket, or could not be asked, as ``reason`` says; empty ``bucket``: all."""
+
+    label: str
+    bucket: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """A process died, and with it what it had not reported; ``seed`` is the one that its share began with."""
+
+    label: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The search is over; ``result`` is what it came to, ``interrupted`` whether somebody ended it."""
+
+    label: str
+    result: Any
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class ProgramJudged:
+    """A program was held against what is expected of it, on the revision with that label.
+
+    ``ok`` is None where there was nothing to judge; ``text`` says in a line what came out, ``trace`` how it ran, where
+    that is shown; ``severity`` is the worst of what it broke, empty for nothing.
+    ``name`` tells the programs of one file apart; empty where it has one.
+    """
+
+    label: str
+    file: str
+    ok: bool | None
+    text: str
+    trace: str = ""
+    severity: str = ""
+    name: str = ""
+
+
+Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Ended | ProgramJudged
+Listener: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,181 @@
+"""What a report has heard so far: a suite for each search, a case for each bucket that it met and each program judged.
+
+Every suite has one case more, ``ended``, which does not pass before the search came to its end: so the report of a run
+that was killed is no green one.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from xfdfuzz.engines.judge.finding import Discrepancy, Finding
+from xfdfuzz.engines.judge.verdict import Judged, judge
+from xfdfuzz.engines.stream.events import (
+    Began,
+    Doubted,
+    Ended,
+    Event,
+    Found,
+    KnownMet,
+    Outcome,
+    ProgramJudged,
+    Progressed,
+    WorkerLost,
+)
+from xfdfuzz.invariants.vocabulary import SEVERITIES
+from xfdfuzz.report import differences, finding
+from xfdfuzz.report.console import console
+from xfdfuzz.report.formats.privacy import SEVERE, may_be_vulnerable, on_current
+from xfdfuzz.revisions import Revision
+
+#: What a case can be: as it should be, broken, broken as was known before, not judged to the end, nothing to judge.
+PASSED, FAILED, KNOWN, UNSURE, SKIPPED = "passed", "failed", "known", "unsure", "skipped"
+#: Those that fail a job.
+BAD = (FAILED, UNSURE)
+#: The case that passes when the search has ended.
+ENDED = "ended"
+
+
+@dataclass
+class Case:
+    """One line of a report: a bucket by its name, or a program by its file.
+
+    ``message`` says in a line what came out, ``text`` all of it.  ``private``: it may be a vulnerability of a current
+    kernel.  ``outcome`` is what a search handed out, None for what has no program here.
+    """
+
+    name: str
+    state: str
+    message: str
+    text: str = ""
+    severity: str = ""
+    private: bool = False
+    file: str = ""
+    outcome: Outcome | None = None
+
+    @property
+    def bad(self) -> bool:
+        """Whether it fails a job."""
+        return self.state in BAD
+
+    @cached_property
+    def trace(self) -> tuple[Judged, ...]:
+        """How the program of a finding runs; nothing of what is none."""
+        if not isinstance(self.outcome, Finding):
+            return ()
+        return judge(self.outcome.program, self.outcome.revision, expectations=False).trace
+
+
+@dataclass
+class Suite:
+    """What one search, or the programs judged on one revision, came to so far."""
+
+    label: str
+    revisions: tuple[Revision, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    ended: bool = False
+    interrupted: bool = False
+    _cases: dict[str, Case] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> list[Case]:
+        """Worst first, and last whether it ended."""
+        return [*sorted(self._cases.values(), key=badness), self._ending()]
+
+    def put(self, case: Case) -> None:
+        """Add a case, or replace what was said of it before."""
+        self._cases[case.name] = case
+
+    def doubt(self, bucket: str, reason: str) -> None:
+        """What was found cannot be relied on; an empty bucket means all of it."""
+        self.doubts.append(reason)
+        for case in self._cases.values():
+            if case.state == FAILED and bucket in ("", case.name):
+                case.state = UNSURE
+                case.text = f"{reason}\n{case.text}"
+
+    def _ending(self) -> Case:
+        if not self.ended:
+            return Case(ENDED, UNSURE, "the run has not ended: this is all that it had come to")
+        if self.interrupted:
+            return Case(ENDED, UNSURE, "interrupted", "\n".join(self.doubts))
+        if self.doubts:
+            return Case(ENDED, UNSURE, "a fresh process does not confirm all of it", "\n".join(self.doubts))
+        return Case(ENDED, PASSED, "")
+
+
+def badness(case: Case) -> tuple[int, int]:
+    """A key that sorts what fails a job to the front, the worst severity first."""
+    rank = SEVERITIES.index(case.severity) if case.severity in SEVERITIES else len(SEVERITIES)
+    return (0, rank) if case.bad else (1, 0)
+
+
+class Ledger:
+    """All suites, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._suites: dict[str, Suite] = {}
+
+    @property
+    def suites(self) -> list[Suite]:
+        """Each search by its label."""
+        return list(self._suites.values())
+
+    def cases(self) -> Iterator[tuple[Suite, Case]]:
+        """All cases of all suites, worst first."""
+        every = [(suite, case) for suite in self.suites for case in suite.cases]
+        return iter(sorted(every, key=lambda pair: badness(pair[1])))
+
+    def take(self, event: Event) -> bool:
+        """Note what an event says; False if that changes no report."""
+        suite = self._suites.setdefault(event.label, Suite(event.label))
+        match event:
+            case Began():
+                suite.revisions, suite.options = event.revisions, event.options
+            case Progressed():
+                suite.seconds = event.seconds
+                return False
+            case Found():
+                suite.put(_found(event.outcome))
+            case KnownMet():
+                suite.put(Case(event.bucket, KNOWN, "known before"))
+            case Doubted():
+                suite.doubt(event.bucket, f"{event.bucket or 'all'}: {event.reason}")
+            case WorkerLost():
+                suite.notes.append(f"a worker was lost, whose share began with seed {event.seed}: {event.reason}")
+            case ProgramJudged():
+                suite.put(_judged(event, suite.revisions))
+            case Ended():
+                suite.ended, suite.interrupted = True, event.interrupted
+            case _:  # a confirmation: nothing else was assumed
+                return False
+        return True
+
+
+def _found(outcome: Outcome) -> Case:
+    case = Case(outcome.bucket, FAILED, outcome.bucket, outcome=outcome, file=str(outcome.file or ""))
+    out = io.StringIO()
+    if isinstance(outcome, Finding):
+        violation = outcome.violation
+        case.message, case.severity = f"{violation.invariant}: {violation.message}", violation.severity
+        finding.explanation(console(out), outcome)
+    elif isinstance(outcome, Discrepancy):
+        case.message = outcome.difference.message
+        differences.explanation(console(out), outcome)
+    case.text = out.getvalue().strip("\n")
+    case.private = may_be_vulnerable(outcome)
+    return case
+
+
+def _judged(event: ProgramJudged, revisions: tuple[Revision, ...]) -> Case:
+    state = SKIPPED if event.ok is None else PASSED if event.ok else FAILED
+    case = Case(event.name or event.file, state, event.text, event.trace, event.severity, file=event.file)
+    case.private = case.bad and event.severity in SEVERE and on_current(revisions)
+    return case
