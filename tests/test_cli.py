@@ -24,6 +24,7 @@ from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.stream.events import Ended, Found
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, parse
@@ -493,9 +494,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, *programs: str, **report: Any) -> list
         calls.append({"revision": revision.label, **vars(plan), **options})
         found = [finding_of(parse(text), revision) for text in programs]
         for finding in found:
-            options["on_finding"](finding)
+            options["tell"](Found(revision.label, finding))
         stats = Stats(examples=1, steps=report.get("steps", 5), seconds=1.0)
-        return Report((revision,), plan, stats, tuple(found), report.get("interrupted", False))
+        result = Report((revision,), plan, stats, tuple(found), report.get("interrupted", False))
+        options["tell"](Ended(revision.label, result, result.interrupted))
+        return result
 
     monkeypatch.setattr("xfdfuzz.engines.search.violations.fuzz", fuzz)
     return calls

@@ -24,6 +24,7 @@ from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Effort, Stats
+from xfdfuzz.engines.stream.events import Progressed
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EIO
@@ -36,7 +37,7 @@ from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
-from xfdfuzz.report.progress import Progress
+from xfdfuzz.report.progress import Progress, of_search
 from xfdfuzz.revisions import resolve
 
 BOOT = """\
@@ -423,13 +424,20 @@ def test_lists_fit_80_columns_on_a_terminal_and_are_one_line_a_row_elsewhere() -
 # -- progress ----------------------------------------------------------------------------------------------------------
 
 
+def progressed(found: int) -> Progressed:
+    """An event that tells of what :func:`a_report` has."""
+    stats = a_report().stats
+    counts = {"examples": stats.examples, "steps": stats.steps, "pairs": stats.pairs}
+    return Progressed("amx-v1", stats.seconds, counts, found)
+
+
 def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    with Progress(console(stream), "amx-v1") as progress:
+    with Progress(console(stream), of_search) as progress:
         for now[0] in (1.0, 4.9, 5.1, 6.0):
-            progress.update(a_report().stats, [])
+            progress.take(progressed(0))
         progress.found(replace(a_finding(), file=Path("x.xfd")))
     assert stream.getvalue().splitlines() == [
         "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings",
@@ -440,9 +448,9 @@ def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.Mon
 def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    with Progress(console(stream), "amx-v1") as progress:
+    with Progress(console(stream), of_search) as progress:
         progress._next = 0
-        progress.update(a_report().stats, [a_finding()])
+        progress.take(progressed(1))
     assert "3 examples" in stream.getvalue()
     assert "1 finding" in stream.getvalue()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
-from xfdfuzz.cli.saving import Saver
+from xfdfuzz.cli.saving import Reporting, Saver
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,29 +110,21 @@ def _run(
     from xfdfuzz.engines.explore.exploration import explore
     from xfdfuzz.engines.explore.search import Limits
     from xfdfuzz.engines.processes.workers import users_errors_named, workers
-    from xfdfuzz.report import exploration
-    from xfdfuzz.report.progress import Progress
+    from xfdfuzz.report.progress import Progress, of_exploration
     from xfdfuzz.revisions import resolve
 
     revision = resolve(search.question.revision)
     limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
     buckets = known_buckets(known, revision, err)
     with (
-        Progress(err, f"{revision.label} {search.question.scope}") as progress,
+        Progress(err, of_exploration) as progress,
         users_errors_named(),
         workers(args.workers, here_if_one=True) as pool,
     ):
-        report = explore(
-            search,
-            pool,
-            limits,
-            known=buckets,
-            on_progress=lambda now: progress.show(lambda: exploration.progress(now)),
-            on_finding=lambda finding: progress.found(saver.save(finding)),
-        )
-    findings = tuple(map(saver.save, report.findings))
-    lassos = tuple(replace(lasso, finding=saver.save(lasso.finding)) for lasso in report.lassos)
-    return replace(report, findings=findings, lassos=lassos)
+        reporting = Reporting(saver, [progress.take])
+        explore(search, pool, limits, known=buckets, tell=reporting)
+    result: Exploration = reporting.result
+    return result
 
 
 def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:

@@ -1,7 +1,8 @@
-"""Saving what a search finds, and its exit code."""
+"""Saving what a search finds, telling every report of it, and the exit code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -10,6 +11,7 @@ from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput,
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.search.report import Report
+    from xfdfuzz.engines.stream.events import Event, Listener
 
 #: A frozen dataclass with a field ``file``.
 F = TypeVar("F", bound=Any)
@@ -48,6 +50,36 @@ class Saver(Generic[F]):
                 complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
             self._told = True
             return found
+
+
+class Reporting:
+    """The listener of a command: what was found is saved first, then each event goes to every report.
+
+    ``result`` is what the last search came to, with the files.
+    """
+
+    def __init__(self, saver: Saver[Any], reports: Sequence[Listener]) -> None:
+        self._saver, self._reports = saver, reports
+        self.result: Any = None
+
+    def __call__(self, event: Event) -> None:
+        """An event; Ctrl-C waits until the end of a search is told."""
+        from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+        from xfdfuzz.engines.stream.events import Ended, Found
+
+        if isinstance(event, Found):
+            self._tell(replace(event, outcome=self._saver.save(event.outcome)))
+        elif isinstance(event, Ended):
+            with PatientInterrupt(everywhere=True) as ctrl_c:
+                self.result = event.result.with_each(self._saver.save)
+                self._tell(replace(event, result=self.result))
+            ctrl_c.check()
+        else:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for report in self._reports:
+            report(event)
 
 
 def judgement(report: Report[Any]) -> int:

@@ -40,16 +40,6 @@ def as_object(report: Exploration) -> dict[str, Any]:
     }
 
 
-def progress(search: Search) -> str:
-    """``12.3 s, depth 9, 53040 states, 31000 transitions/s, 1200 waiting, 2 findings``."""
-    rate = search.transitions / search.seconds if search.seconds else 0.0
-    count = len(search.breaches)
-    return (
-        f"{search.seconds:.1f} s, depth {search.depth}, {len(search.store)} states, {rate:.0f} transitions/s, "
-        f"{search.frontier} waiting, {count} finding{'' if count == 1 else 's'}"
-    )
-
-
 def _lasso(lasso: Lasso) -> dict[str, Any]:
     stem = len(lasso.finding.program.ops) - len(lasso.loop)
     return {**finding.as_object(lasso.finding), "stem": stem, "loop": len(lasso.loop)}

@@ -45,10 +45,12 @@ class Share(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """What came of a share: (discovery, the text of its program, engine) for each, and what was executed."""
+    """What came of a share: (discovery, the text of its program, engine) for each, what was executed, which of the
+    known buckets showed."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
+    met: frozenset[str]
 
 
 class _Member:
@@ -67,7 +69,8 @@ class _Member:
         with suppress(Spent), self._campaign.after_each_example(budget.spend_example):
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
-        return Gain(tuple((one.discovery, format_program(one.program), one.engine) for one in found), stats)
+        described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)
+        return Gain(described, stats, frozenset(self._campaign.met))
 
 
 def take(share: Share) -> Gain:
@@ -140,6 +143,7 @@ class _Shares:
         del self.pending[future]
         gain = future.result()
         self.campaign.stats.add(gain.stats)
+        self.campaign.met |= gain.met
         for discovery, text, engine in gain.found:
             if self.campaign.is_new(discovery):
                 self.campaign.learn([discovery.bucket])

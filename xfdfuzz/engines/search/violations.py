@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
-from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.stream.events import Listener, unheard
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import Violation
@@ -105,13 +105,12 @@ def fuzz(
     revision: str | Path | Revision,
     plan: Plan,
     known: Collection[str] = (),
-    on_progress: Callable[[Stats, list[Finding]], None] = lambda stats, findings: None,
-    on_finding: Callable[[Finding], None] = lambda finding: None,
+    tell: Listener = unheard,
 ) -> Report[Finding]:
     """Search one revision for violations as planned.
 
-    Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.  Raises
-    RevisionError for a name that is none.
+    Every distinct bucket that is not in ``known`` is shrunk once and given to ``tell`` at once, as all else that
+    happens.  Raises RevisionError for a name that is none.
     """
     load()
     chosen = revision_of(revision)
@@ -121,4 +120,4 @@ def fuzz(
         return Finding(shrunk.discovery, shrunk.program, chosen, engine=shrunk.engine)
 
     recipe = partial(campaign_on, chosen.address, invariant_files())
-    return search(campaign, plan, (chosen,), finding, recipe, on_progress, on_finding)
+    return search(campaign, plan, (chosen,), finding, recipe, tell)

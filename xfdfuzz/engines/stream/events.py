@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
@@ -32,6 +32,13 @@ class Outcome(Protocol):
         """Where it was saved, None if it was not."""
 
 
+class Result(Protocol):
+    """What a search comes to."""
+
+    def with_each(self, change: Callable[[Any], Any]) -> Self:
+        """The same with everything that was found changed, such as saved."""
+
+
 @dataclass(frozen=True)
 class Began:
     """A search begins; ``options`` are what it was asked for, such as its seed; ``known`` counts known buckets."""
@@ -44,7 +51,8 @@ class Began:
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far the search has come: ``counts`` of what it executed by name, such as examples and steps."""
+    """How far the search has come, several times a second: ``counts`` by name, such as examples, steps and pairs (of op
+    and result), or depth, states, transitions and waiting (states)."""
 
     label: str
     seconds: float
@@ -54,7 +62,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Found:
-    """Something new, with the plainest program that shows it."""
+    """Something new, with the plainest program that shows it.  A saved one has its file when a report gets it."""
 
     label: str
     outcome: Outcome
@@ -78,7 +86,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Doubted:
-    """A fresh process did not confirm the bucket, or could not be asked, as ``reason`` says; empty ``bucket``: all."""
+    """A fresh process did not confirm the bucket, or could not be asked, as ``reason`` says in a line."""
 
     label: str
     bucket: str
@@ -87,11 +95,26 @@ class Doubted:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A process died, and with it what it had not reported; ``seed`` is the one that its share began with."""
+    """A process died, and with it what it had not reported; another one has its place.
+
+    ``seed`` is what it began to search with; None where nothing is drawn and another process does the same work again.
+    """
 
     label: str
-    seed: int
+    seed: int | None
     reason: str
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A user's function did not return; the search ends with that.
+
+    ``reason`` names it and its place in a line; ``program`` is what leads there, None where nobody knows it.
+    """
+
+    label: str
+    reason: str
+    program: Program | None
 
 
 @dataclass(frozen=True)
@@ -99,9 +122,13 @@ class Ended:
     """The search is over; ``result`` is what it came to, ``interrupted`` whether somebody ended it."""
 
     label: str
-    result: Any
+    result: Result
     interrupted: bool
 
 
-Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Ended
+Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended
 Listener: TypeAlias = Callable[[Event], None]
+
+
+def unheard(event: Event) -> None:
+    """The listener of a search that nobody listens to."""
