@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 
 from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay
@@ -27,9 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, or a usage error that was printed
         return int(stop.code or 0)
+    from xfdfuzz.engines.processes.interrupt import sigterm_as_ctrl_c
+
     try:
-        code: int = args.command(args)
-        sys.stdout.flush()
+        with sigterm_as_ctrl_c():
+            code: int = args.command(args)
+            sys.stdout.flush()
     except BadInput as error:
         return complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
@@ -38,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
-    except Exception as error:
+    except BrokenExecutor as error:
+        return complain(f"{error}, and so did all that took its place", NOT_JUDGED)
+    except (Exception, SystemExit) as error:
         from xfdfuzz.engines.processes.workers import place_in_users_files
         from xfdfuzz.invariants.vocabulary import InvariantError
         from xfdfuzz.revisions import RevisionError
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = place_in_users_files(error)
         if place:
             return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
-        traceback.print_exc()
+        traceback.print_exception(error)
         return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
     return code
 

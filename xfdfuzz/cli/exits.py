@@ -20,10 +20,10 @@ exit codes:
      contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a file that new would overwrite, a broken file or package
      of invariants or of a series, a broken recording or frontier
-  3  could not judge: interrupted, out of time or memory (explore), nothing executed
-     or compared, a finding that a fresh process does not confirm, a change that
-     bisect does not find or cannot verify, the output could not be written, internal
-     error
+  3  could not judge: interrupted (with findings, too), workers that do nothing but
+     die, out of time or memory (explore), nothing executed or compared, a finding
+     that a fresh process does not confirm, a change that bisect does not find or
+     cannot verify, the output could not be written, internal error
   4  skipped: what it needs is not here (reserved)
 the highest one wins when there are several
 """

@@ -40,7 +40,7 @@ def _matrix(args: argparse.Namespace) -> int:
     labels = [revision.label for revision in revisions]
     rows: list[Row] = []
     with workers(min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True) as executor:
-        for row in matrix(programs, revisions, executor):
+        for row in matrix(programs, revisions, executor, _lost):
             rows.append(row)
             if args.format == "json":
                 write(report.as_object(row, labels), sys.stdout)
@@ -52,6 +52,10 @@ def _matrix(args: argparse.Namespace) -> int:
     if idle:
         return complain(f"nothing was executed of {', '.join(idle)}", NOT_JUDGED)
     return VIOLATION if any(cell.expected is False for row in rows for cell in row.cells) else CLEAN
+
+
+def _lost(reason: str) -> None:
+    print(f"lost a worker ({reason}): its work is done again; another one has its place", file=sys.stderr, flush=True)
 
 
 def _name(file: Path) -> str:

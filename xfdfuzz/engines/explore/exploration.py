@@ -30,6 +30,7 @@ from xfdfuzz.engines.stream.events import (
     KnownMet,
     Listener,
     Progressed,
+    WorkerLost,
     unheard,
 )
 from xfdfuzz.invariants.vocabulary import Invariant, Violation
@@ -120,7 +121,7 @@ def explore(
         reporter = _Reporter(search, revision, known, confirmer, tell)
         for breach in [*search.breaches.values()]:
             reporter.found(breach)
-        search.run(pool, limits, reporter.progress, reporter.found)
+        search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
         lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
         reporter.finish()
     findings, unsure = tuple(reporter.findings), tuple(reporter.doubts)
@@ -169,6 +170,10 @@ class _Reporter:
             "waiting": search.frontier,
         }
         self._tell(Progressed(self._label, search.seconds, counts, len(self.findings)))
+
+    def lost(self, reason: str) -> None:
+        """A process died."""
+        self._tell(WorkerLost(self._label, None, reason))
 
     def finish(self) -> None:
         """Wait until everything is confirmed or doubted."""

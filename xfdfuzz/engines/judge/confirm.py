@@ -23,7 +23,7 @@ from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import Revision, resolve
 
 #: Seconds that the last answers may take, and when somebody waits for the end; seconds between two looks at that.
-_PATIENCE, _HURRY, _LOOK = 60.0, 2.0, 0.1
+_PATIENCE, _HURRY, _LOOK = 60.0, 1.5, 0.1
 
 
 class ConfirmError(Exception):

@@ -8,13 +8,23 @@ from typing import Any, Generic
 
 from xfdfuzz.engines.judge.confirm import Confirmer
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
-from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.engines.processes.workers import crew
 from xfdfuzz.engines.search.campaign import Campaign
 from xfdfuzz.engines.search.hunt import Shrunk, hunt
-from xfdfuzz.engines.search.parallel import Recipe, hunt_together
+from xfdfuzz.engines.search.parallel import Lost, Recipe, hunt_together
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import F, Report, label_of
-from xfdfuzz.engines.stream.events import Began, Confirmed, Doubted, Ended, Found, KnownMet, Listener, Progressed
+from xfdfuzz.engines.stream.events import (
+    Began,
+    Confirmed,
+    Doubted,
+    Ended,
+    Found,
+    KnownMet,
+    Listener,
+    Progressed,
+    WorkerLost,
+)
 from xfdfuzz.revisions import Revision
 
 #: Seconds between two events that say how the search gets on.
@@ -40,9 +50,15 @@ def search(
         if plan.workers == 1:
             interrupted = hunt(campaign, plan, teller.progress, teller.discovered)
         else:
-            with workers(plan.workers) as pool:
+            with crew(plan.workers) as members:
                 interrupted = hunt_together(
-                    campaign, plan, teller.progress, teller.discovered, recipe=recipe, pool=pool
+                    campaign,
+                    plan,
+                    teller.progress,
+                    teller.discovered,
+                    recipe=recipe,
+                    members=members,
+                    on_lost=teller.lost,
                 )
         interrupted = teller.finish(interrupted)
     report = Report(revisions, plan, campaign.stats, tuple(teller.found), interrupted, tuple(teller.doubts))
@@ -74,6 +90,10 @@ class _Teller(Generic[F]):
         self.found.append(self._outcome(shrunk))
         self._tell(Found(self._label, self.found[-1]))
         self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
+
+    def lost(self, lost: Lost) -> None:
+        """A worker died."""
+        self._tell(WorkerLost(self._label, lost.seed, lost.reason))
 
     def progress(self) -> None:
         """Tell how the search gets on, if the last time is long enough ago; called after each example."""
