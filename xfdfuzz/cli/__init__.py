@@ -32,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with sigterm_as_ctrl_c():
-            code: int = args.command(args)
-            sys.stdout.flush()
+            code = _run(args)
     except BadInput as error:
         return complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
@@ -57,6 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exception(error)
         return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
     return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.processes.answering import answers_within
+    from xfdfuzz.invariants.vocabulary import NoAnswer
+
+    try:
+        with answers_within(args.step_timeout):
+            code: int = args.command(args)
+            sys.stdout.flush()
+            return code
+    except NoAnswer as error:
+        raise BadInput(str(error)) from None
 
 
 def _drop_stdout() -> None:

@@ -119,7 +119,7 @@ def _run(
     with (
         Progress(err, of_exploration) as progress,
         users_errors_named(),
-        workers(args.workers, here_if_one=True) as pool,
+        workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
         reporting = Reporting(saver, [progress.take])
         explore(search, pool, limits, known=buckets, tell=reporting)

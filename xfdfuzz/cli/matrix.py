@@ -39,7 +39,9 @@ def _matrix(args: argparse.Namespace) -> int:
         return complain(f"no *.xfd file below {', '.join(map(str, paths))}", NOT_JUDGED)
     labels = [revision.label for revision in revisions]
     rows: list[Row] = []
-    with workers(min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True) as executor:
+    with workers(
+        min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True, step_timeout=args.step_timeout
+    ) as executor:
         for row in matrix(programs, revisions, executor, _lost):
             rows.append(row)
             if args.format == "json":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput,
 if TYPE_CHECKING:
     from xfdfuzz.engines.search.report import Report
     from xfdfuzz.engines.stream.events import Event, Listener
+    from xfdfuzz.program.program import Program
 
 #: A frozen dataclass with a field ``file``.
 F = TypeVar("F", bound=Any)
@@ -40,6 +42,18 @@ class Saver(Generic[F]):
             self._saved[found] = self._written(found)
         return self._saved[found]
 
+    def save_program(self, program: Program, name: str) -> Path | None:
+        """A program that is no result; None if it cannot be saved, which is told."""
+        from xfdfuzz.program.text import format_program
+        from xfdfuzz.report.files import save_program
+
+        try:
+            return save_program(program, name, self._directory)
+        except OSError as error:
+            complain(f"cannot save to {self._directory}: {error.strerror}; the program:", NOT_JUDGED)
+            print(format_program(program), end="", file=sys.stderr)
+            return None
+
     def _written(self, found: F) -> F:
         from xfdfuzz.report.files import save
 
@@ -65,10 +79,12 @@ class Reporting:
     def __call__(self, event: Event) -> None:
         """An event; Ctrl-C waits until the end of a search is told."""
         from xfdfuzz.engines.processes.interrupt import PatientInterrupt
-        from xfdfuzz.engines.stream.events import Ended, Found
+        from xfdfuzz.engines.stream.events import Ended, Found, Stuck
 
         if isinstance(event, Found):
             self._tell(replace(event, outcome=self._saver.save(event.outcome)))
+        elif isinstance(event, Stuck) and event.program:
+            self._tell(replace(event, file=self._saver.save_program(event.program, "stuck")))
         elif isinstance(event, Ended):
             with PatientInterrupt(everywhere=True) as ctrl_c:
                 self.result = event.result.with_each(self._saver.save)

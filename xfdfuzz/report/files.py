@@ -30,6 +30,12 @@ def save(found: Finding | Discrepancy, directory: Path) -> Path:
     return save_bytes(file_name(found), lambda stream: stream.write(text(found).encode()), directory)
 
 
+def save_program(program: Program, name: str, directory: Path) -> Path:
+    """Save a program that is no finding, as ``NAME-1f3870be.xfd``; raises OSError."""
+    text = format_program(program)
+    return save_bytes(f"{name}-{_digest(text)}.xfd", lambda stream: stream.write(text.encode()), directory)
+
+
 def save_bytes(name: str, write: Callable[[IO[bytes]], object], directory: Path) -> Path:
     """Let ``write`` fill a file, which after a crash is either whole or not there; raises OSError."""
     path = directory / name

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
-from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, WorkerLost
+from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, Stuck, WorkerLost
 from xfdfuzz.report.console import SEVERITY, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
@@ -51,6 +51,9 @@ class Progress:
         elif isinstance(event, WorkerLost):
             what = "its work is done again" if event.seed is None else f"seed {event.seed}, what it had not reported"
             line(self._out, ("lost ", "bold yellow"), f"a worker ({event.reason}): {what}; another one has its place")
+
+        elif isinstance(event, Stuck):
+            line(self._out, ("stuck ", "bold red"), event.reason, f", saved {event.file}" if event.file else "")
 
     def _show(self, event: Progressed) -> None:
         now = time.monotonic()

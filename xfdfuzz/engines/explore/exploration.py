@@ -30,10 +30,11 @@ from xfdfuzz.engines.stream.events import (
     KnownMet,
     Listener,
     Progressed,
+    Stuck,
     WorkerLost,
     unheard,
 )
-from xfdfuzz.invariants.vocabulary import Invariant, Violation
+from xfdfuzz.invariants.vocabulary import Invariant, InvariantError, NoAnswer, Violation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import result_class
@@ -121,7 +122,11 @@ def explore(
         reporter = _Reporter(search, revision, known, confirmer, tell)
         for breach in [*search.breaches.values()]:
             reporter.found(breach)
-        search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
+        try:
+            search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
+        except NoAnswer as error:
+            tell(Stuck(label, str(error), error.program))
+            raise InvariantError(str(error)) from None
         lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
         reporter.finish()
     findings, unsure = tuple(reporter.findings), tuple(reporter.doubts)

@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from xfdfuzz.engines.processes.answering import answers_within
 from xfdfuzz.engines.processes.interrupt import INTERRUPTS
 
 P = ParamSpec("P")
@@ -71,12 +72,15 @@ class _Piece(NamedTuple):
 
 class Pool(Member):
     """``count`` processes, started for the first work; all are gone when the block ends, in the middle of their work if
-    there is any left."""
+    there is any left.
 
-    def __init__(self, count: int) -> None:
+    A user's function may take ``step_timeout`` seconds there.
+    """
+
+    def __init__(self, count: int, step_timeout: float) -> None:
         self._work: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
         self._ended = False
-        self._keepers = [_Keeper(self._work, lambda: self._ended) for _ in range(count)]
+        self._keepers = [_Keeper(self._work, lambda: self._ended, step_timeout) for _ in range(count)]
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As Executor has it."""
@@ -148,8 +152,8 @@ class _Keeper:
     #: Python does not say that processes may be started by two threads at once.
     _start = threading.Lock()
 
-    def __init__(self, work: queue.SimpleQueue[_Piece | None], ended: Callable[[], bool]) -> None:
-        self._work, self._ended = work, ended
+    def __init__(self, work: queue.SimpleQueue[_Piece | None], ended: Callable[[], bool], step_timeout: float) -> None:
+        self._work, self._ended, self._step_timeout = work, ended, step_timeout
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._process: BaseProcess | None = None
         self._given: deque[Future[Any]] = deque()
@@ -189,7 +193,7 @@ class _Keeper:
         with self._start, theirs:
             if not self._ended():
                 context = multiprocessing.get_context("spawn")
-                self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+                self._process = context.Process(target=_work, args=(theirs, self._step_timeout), daemon=True)
                 self._process.start()
         return ours
 
@@ -234,20 +238,16 @@ class _Keeper:
             self._given.popleft().set_exception(BrokenExecutor("its process died"))
 
 
-def _work(pipe: Connection) -> None:
+def _work(pipe: Connection, step_timeout: float) -> None:
     """What a process of a pool does: Ctrl-C and SIGTERM are for the parent, with whom it ends."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, calls), daemon=True).start()
-    while True:
-        good, value = _called(calls.get())
-        try:
-            answer = pickle.dumps((good, value))
-        except Exception as error:
-            answer = pickle.dumps((False, RuntimeError(f"a result cannot travel: {error}")))
-        pipe.send_bytes(answer)
+    with answers_within(step_timeout):
+        while True:
+            pipe.send_bytes(_answer(calls.get()))
 
 
 def _read(pipe: Connection, calls: queue.SimpleQueue[bytes]) -> None:
@@ -257,6 +257,14 @@ def _read(pipe: Connection, calls: queue.SimpleQueue[bytes]) -> None:
         while True:
             calls.put(pipe.recv_bytes())
     os._exit(1)
+
+
+def _answer(call: bytes) -> bytes:
+    good, value = _called(call)
+    try:
+        return pickle.dumps((good, value))
+    except Exception as error:
+        return pickle.dumps((False, RuntimeError(f"a result cannot travel: {error}")))
 
 
 def _called(call: bytes) -> tuple[bool, Any]:

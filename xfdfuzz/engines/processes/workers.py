@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from xfdfuzz.engines.processes.answering import STEP_TIMEOUT
 from xfdfuzz.engines.processes.pool import Here, Member, Pool
 from xfdfuzz.invariants.loading import load, loaded_files
 from xfdfuzz.invariants.vocabulary import InvariantError
@@ -19,23 +20,24 @@ from xfdfuzz.revisions import loaded_series
 
 
 @contextmanager
-def workers(count: int, *, here_if_one: bool = False) -> Iterator[Member]:
+def workers(count: int, *, here_if_one: bool = False, step_timeout: float = STEP_TIMEOUT) -> Iterator[Member]:
     """``count`` processes, all gone when the block ends, in the middle of their work if there is any left.
 
     With ``here_if_one`` a single worker is the calling thread, so that nothing has to be started for a little work.
+    A user's function may take ``step_timeout`` seconds in another process.
     """
     if count == 1 and here_if_one:
         yield Here()
         return
-    with Pool(count) as pool:
+    with Pool(count, step_timeout) as pool:
         yield pool
 
 
 @contextmanager
-def crew(count: int) -> Iterator[list[Member]]:
-    """``count`` members, one process each, which all end with the block."""
+def crew(count: int, step_timeout: float) -> Iterator[list[Member]]:
+    """``count`` members, one process each, which all end with the block; ``step_timeout`` as :func:`workers` has it."""
     with ExitStack() as stack:
-        yield [stack.enter_context(Pool(1)) for _ in range(count)]
+        yield [stack.enter_context(Pool(1, step_timeout)) for _ in range(count)]
 
 
 def place_in_users_files(error: BaseException) -> str:

@@ -179,6 +179,10 @@ class Run:
         """Execute and judge ``op``; raises Discovered for something new."""
         raise NotImplementedError
 
+    def program(self, *more: Op) -> Program:
+        """What was executed so far, and ``more``."""
+        return Program(self.machine, (*self.ops, *more))
+
     def situation(self) -> Situation:
         """Who can do what now."""
         return self._situations.now(self.kernel)
@@ -218,4 +222,4 @@ class Run:
         for one in found:
             if self.campaign.is_new(one):
                 self.over = True
-                raise self.campaign.discovered(one, Program(self.machine, tuple(self.ops)))
+                raise self.campaign.discovered(one, self.program())

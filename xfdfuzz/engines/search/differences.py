@@ -18,6 +18,7 @@ from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.stream.events import Listener, unheard
 from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import NoAnswer
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
@@ -82,7 +83,11 @@ class PairedRun(Run):
         """Execute ``op`` on both and compare."""
         if self._diverged:
             return
-        compared = self._lockstep.execute(op)
+        try:
+            compared = self._lockstep.execute(op)
+        except NoAnswer as error:
+            error.program = self.program(op)
+            raise
         if compared.first.result.ret == NOT_ENABLED and not compared.differences:
             return
         self.done(compared.first)

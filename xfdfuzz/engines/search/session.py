@@ -23,8 +23,10 @@ from xfdfuzz.engines.stream.events import (
     KnownMet,
     Listener,
     Progressed,
+    Stuck,
     WorkerLost,
 )
+from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
 from xfdfuzz.revisions import Revision
 
 #: Seconds between two events that say how the search gets on.
@@ -41,29 +43,32 @@ def search(
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
-    ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.
+    ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.  Raises InvariantError
+    where a user's function raises something, or does not return.
     """
     label = label_of(revisions)
     tell(Began(label, revisions, vars(plan), len(campaign.known)))
     with Confirmer(*revisions) as confirmer:
         teller = _Teller(label, campaign, outcome, confirmer, tell)
-        if plan.workers == 1:
-            interrupted = hunt(campaign, plan, teller.progress, teller.discovered)
-        else:
-            with crew(plan.workers) as members:
-                interrupted = hunt_together(
-                    campaign,
-                    plan,
-                    teller.progress,
-                    teller.discovered,
-                    recipe=recipe,
-                    members=members,
-                    on_lost=teller.lost,
-                )
+        try:
+            interrupted = _hunt(campaign, plan, recipe, teller)
+        except NoAnswer as error:
+            tell(Stuck(label, str(error), error.program))
+            raise InvariantError(str(error)) from None
         interrupted = teller.finish(interrupted)
     report = Report(revisions, plan, campaign.stats, tuple(teller.found), interrupted, tuple(teller.doubts))
     tell(Ended(label, report, interrupted))
     return report
+
+
+def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any]) -> bool:
+    """Hunt, in this process or in several; whether Ctrl-C ended it."""
+    if plan.workers == 1:
+        return hunt(campaign, plan, teller.progress, teller.discovered)
+    with crew(plan.workers, plan.step_timeout) as members:
+        return hunt_together(
+            campaign, plan, teller.progress, teller.discovered, recipe=recipe, members=members, on_lost=teller.lost
+        )
 
 
 class _Teller(Generic[F]):

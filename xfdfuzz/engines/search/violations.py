@@ -20,7 +20,7 @@ from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.stream.events import Listener, unheard
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load
-from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
@@ -73,11 +73,16 @@ class JudgedRun(Run):
 
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``."""
-        step = self.executor.execute(op)
+        try:
+            step = self.executor.execute(op)
+            found = self.checker.check(step)
+        except NoAnswer as error:
+            error.program = self.program(op)
+            raise
         if step.result.ret == NOT_ENABLED:
             return
         self.done(step)
-        self.judge(self.checker.check(step))
+        self.judge(found)
 
     def save(self) -> Saved:
         """Where the run is."""
@@ -91,8 +96,15 @@ class JudgedRun(Run):
 
     def look_at_end(self) -> None:
         """Drain the program and judge what is left."""
-        if self.checker.looks_at_end and (last := self.executor.drain()):
-            self.judge(self.checker.finish(last))
+        if not self.checker.looks_at_end:
+            return
+        try:
+            last = self.executor.drain()
+            found = self.checker.finish(last) if last else []
+        except NoAnswer as error:
+            error.program = self.program()
+            raise
+        self.judge(found)
 
 
 def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:

@@ -109,12 +109,14 @@ class WorkerLost:
 class Stuck:
     """A user's function did not return; the search ends with that.
 
-    ``reason`` names it and its place in a line; ``program`` is what leads there, None where nobody knows it.
+    ``reason`` names it and its place in a line; ``program`` is what leads there, None where nobody knows it;
+    ``file`` is where it was saved.
     """
 
     label: str
     reason: str
     program: Program | None
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
