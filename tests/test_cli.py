@@ -558,10 +558,11 @@ def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.Monkey
     fake(monkeypatch, PROGRAM, PROGRAM)
     monkeypatch.setattr("xfdfuzz.report.files.save", full)
     code, out, err = run("fuzz", "--revision", "amx-v1", "--revision", "v5.17")
-    assert code == 2
+    assert code == 3
     assert err.count("xfdfuzz: cannot save to findings: No space left on device") == 1
     assert "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0" in out
-    assert "not saved" in out
+    _, whole = out.split("not saved; its program:\n\n", 1)
+    assert parse(whole[: whole.index("\n\n", whole.index("\n\n") + 2)]).ops == parse(PROGRAM).ops
 
 
 def test_interrupted_and_empty_runs_cannot_be_judged(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

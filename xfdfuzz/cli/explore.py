@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
-from xfdfuzz.cli.saving import Reporting, Saver
+from xfdfuzz.cli.saving import Reporting, Saver, check_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +61,8 @@ def _explore(args: argparse.Namespace) -> int:
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
+    if args.graph:
+        check_output(args.graph)
     known = read_known(args.known)
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
@@ -131,6 +133,7 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     """Print the report, write what was asked for; the exit code."""
     from xfdfuzz.report import exploration
     from xfdfuzz.report.console import console, line, write
+    from xfdfuzz.report.files import save_bytes
 
     if not report.exhausted:
         report = replace(report, file=_save_frontier(args.save, search, report))
@@ -142,7 +145,8 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
         if report.file:
             line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
     if args.graph:
-        args.graph.write_text(exploration.graph(search, report), encoding="utf-8")
+        dot = exploration.graph(search, report).encode()
+        save_bytes(args.graph.name, lambda stream: stream.write(dot), args.graph.parent)
     for doubt in report.doubts:
         complain(doubt, NOT_JUDGED)
     return _judgement(report)
@@ -156,7 +160,7 @@ def _save_frontier(directory: Path, search: Search, report: Exploration) -> Path
     try:
         return save_bytes(name, lambda stream: frontier.write(search, stream), directory)
     except OSError as error:
-        complain(f"cannot save the frontier to {directory}: {error.strerror}", BAD_INPUT)
+        complain(f"cannot save the frontier to {directory}: {error.strerror}", NOT_JUDGED)
         return None
 
 
@@ -166,5 +170,5 @@ def _judgement(report: Exploration) -> int:
         return NOT_JUDGED
     found = [*report.findings, *(lasso.finding for lasso in report.lassos)]
     if any(finding.file is None for finding in found) or not (report.exhausted or report.file):
-        return BAD_INPUT
+        return NOT_JUDGED
     return VIOLATION if found else CLEAN

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.search.report import Report
@@ -61,7 +61,7 @@ class Saver(Generic[F]):
             return replace(found, file=save(found, self._directory))
         except OSError as error:
             if not self._told:
-                complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
+                complain(f"cannot save to {self._directory}: {error.strerror}", NOT_JUDGED)
             self._told = True
             return found
 
@@ -98,6 +98,16 @@ class Reporting:
             report(event)
 
 
+def check_output(path: Path) -> None:
+    """Raises BadInput where a file could not be written at the end."""
+    from xfdfuzz.report.files import check_file
+
+    try:
+        check_file(path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def judgement(report: Report[Any]) -> int:
     """The exit code of a search; why a result cannot be relied on is told."""
     for doubt in report.doubts:
@@ -105,5 +115,5 @@ def judgement(report: Report[Any]) -> int:
     if report.interrupted or report.doubts or not report.stats.steps:
         return NOT_JUDGED
     if any(one.file is None for one in report.found):
-        return BAD_INPUT
+        return NOT_JUDGED
     return VIOLATION if report.found else CLEAN

@@ -70,6 +70,8 @@ def _show_lasso(out: Console, lasso: Lasso) -> None:
         line(out, (f"{number:4}  ", "dim"), format_op(op), ("   <- loop" if number > len(stem) else "", "yellow"))
     where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
     line(out, f"  {lasso.finding.violation.message}; {where}")
+    if lasso.finding.file is None:
+        finding.saved(out, lasso.finding)
 
 
 def coverage(out: Console, report: Exploration) -> None:
