@@ -10,30 +10,32 @@ import argparse
 import time
 from statistics import median
 
-from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import fuzz
+from xfdfuzz.engines.stream.events import Event, Found
 from xfdfuzz.revisions import Revision, resolve
 
 
-class Found(Exception):
+class Reached(Exception):
     """The bucket that was looked for, after so many seconds."""
 
 
 def campaign(revision: Revision, seed: int, seconds: float, until: str | None) -> float | None:
     began = time.monotonic()
 
-    def on_finding(finding: Finding) -> None:
-        bucket = finding.violation.bucket
+    def tell(event: Event) -> None:
+        if not isinstance(event, Found):
+            return
+        bucket = event.outcome.bucket
         if until in (None, bucket):
             after = time.monotonic() - began
-            print(f"seed {seed}: {after:5.1f} s, {len(finding.program.ops):2} ops, {bucket}", flush=True)
+            print(f"seed {seed}: {after:5.1f} s, {len(event.outcome.program.ops):2} ops, {bucket}", flush=True)
         if bucket == until:
-            raise Found
+            raise Reached
 
     try:
-        report = fuzz(revision, Plan(seed=seed, seconds=seconds), on_finding=on_finding)
-    except Found:
+        report = fuzz(revision, Plan(seed=seed, seconds=seconds), tell=tell)
+    except Reached:
         return time.monotonic() - began
     stats = report.stats
     found = len(report.found)

@@ -18,6 +18,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, Fpstate, System, Task, Vcpu
 from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.revisions import concerns
 
@@ -33,6 +34,16 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 class InvariantError(Exception):
     """An invariant, or a package of them, that cannot be used; as text it is one line with its place."""
+
+
+class NoAnswer(BaseException):
+    """A user's function does not return; as text it is one line with its place.  ``program`` leads there, if anybody
+    knew.
+
+    Not an Exception, so that neither Hypothesis nor that function takes it for one of its own.
+    """
+
+    program: Program | None = None
 
 
 class Broken(NamedTuple):

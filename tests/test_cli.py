@@ -24,6 +24,7 @@ from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.stream.events import Ended, Found
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.program.ops import OPS
@@ -640,9 +641,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, *programs: str, **report: Any) -> list
         calls.append({"revision": revision.label, **vars(plan), **options})
         found = [finding_of(parse(text), revision) for text in programs]
         for finding in found:
-            options["on_finding"](finding)
+            options["tell"](Found(revision.label, finding))
         stats = Stats(examples=1, steps=report.get("steps", 5), seconds=1.0)
-        return Report((revision,), plan, stats, tuple(found), report.get("interrupted", False))
+        result = Report((revision,), plan, stats, tuple(found), report.get("interrupted", False))
+        options["tell"](Ended(revision.label, result, result.interrupted))
+        return result
 
     monkeypatch.setattr("xfdfuzz.engines.search.violations.fuzz", fuzz)
     return calls
@@ -702,10 +705,11 @@ def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.Monkey
     fake(monkeypatch, PROGRAM, PROGRAM)
     monkeypatch.setattr("xfdfuzz.report.files.save", full)
     code, out, err = run("fuzz", "--revision", "amx-v1", "--revision", "v5.17")
-    assert code == 2
+    assert code == 3
     assert err.count("xfdfuzz: cannot save to findings: No space left on device") == 1
     assert "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0" in out
-    assert "not saved" in out
+    _, whole = out.split("not saved; its program:\n\n", 1)
+    assert parse(whole[: whole.index("\n\n", whole.index("\n\n") + 2)]).ops == parse(PROGRAM).ops
 
 
 def test_interrupted_and_empty_runs_cannot_be_judged(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

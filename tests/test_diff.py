@@ -122,9 +122,7 @@ def test_a_patch_alone_is_found_and_named_in_comments(run: Run) -> None:
 def test_a_difference_that_a_fresh_process_does_not_confirm_is_a_doubt(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "xfdfuzz.engines.judge.confirm.buckets_elsewhere", lambda texts, first, second: [[] for _ in texts]
-    )
+    monkeypatch.setattr("xfdfuzz.engines.judge.confirm.Confirmer._answer", lambda *_: [])
     code, _, err = run("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "20")
     assert code == 3
     assert "does not show in a fresh process" in err

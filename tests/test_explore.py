@@ -16,10 +16,11 @@ from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, grou
 from xfdfuzz.engines.explore.expand import Expander, Question
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
 from xfdfuzz.engines.explore.packing import ScopeError
-from xfdfuzz.engines.explore.search import Limits, Search
+from xfdfuzz.engines.explore.search import Limits
 from xfdfuzz.engines.explore.trace import Walker
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.engines.stream.events import Event, Progressed
 from xfdfuzz.invariants.checker import select
 from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.program.executor import Executor
@@ -357,12 +358,12 @@ def test_a_frontier_that_is_damaged_is_refused(tmp_path: Path, member: str, chan
 def test_ctrl_c_loses_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
     search = begin(resolve("amx-v1"), "tiny")
 
-    def press(now: Search) -> None:
-        if now.depth == 8:
+    def press(event: Event) -> None:
+        if isinstance(event, Progressed) and event.counts["depth"] == 8:
             raise KeyboardInterrupt
 
     with workers(1, here_if_one=True) as pool:
-        report = explore(search, pool, Limits(), on_progress=press)
+        report = explore(search, pool, Limits(), tell=press)
     assert (report.stopped, report.depth) == ("interrupted", 8)
     assert lengths(report) == {bucket: ops for bucket, ops in lengths(amx_v1).items() if ops <= 8}
 

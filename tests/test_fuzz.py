@@ -132,7 +132,7 @@ def test_minimise_takes_out_what_does_not_matter(junk: str) -> None:
 
 
 def test_a_finding_that_a_fresh_process_does_not_confirm_is_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xfdfuzz.engines.judge.confirm.buckets_elsewhere", lambda texts, revision: [[] for _ in texts])
+    monkeypatch.setattr("xfdfuzz.engines.judge.confirm.Confirmer._answer", lambda *_: [])
     report = fuzz(resolve("amx-v1"), Plan(seed=1, engine="hypothesis", examples=5))
     assert report.found
     assert len(report.doubts) == len(report.found)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.judge.confirm import buckets_elsewhere
+from xfdfuzz.engines.judge.confirm import Confirmer
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.text import parse
@@ -74,7 +74,13 @@ def test_its_address_finds_it_in_another_process() -> None:
     revision = resolve(write("my.py", OVERWRITES), revert=["kvm-eexist-first"])
     assert revision.address == f"{Path('my.py').resolve()}-kvm-eexist-first"
     assert resolve(revision.address).label == revision.label
-    assert buckets_elsewhere([BARE], revision) == [["permission-only-grows@guest"]]
+    with Confirmer(revision) as confirmer:
+        confirmer.ask("permission-only-grows@guest", parse(BARE))
+        confirmer.ask("another", parse(BARE))
+        assert [*confirmer.last_answers(lambda: False)] == [
+            ("permission-only-grows@guest", ""),
+            ("another", "another does not show in a fresh process"),
+        ]
 
 
 def test_what_is_said_of_its_base_holds_for_it_but_expectations_do_not() -> None:

@@ -66,7 +66,7 @@ def test_examples_and_findings_of_all_add_up(size: int) -> None:
     campaign.learn(["permission-only-grows@guest"])
     plan = Plan(3, "scout", examples=60, workers=size)
     with workers(1, here_if_one=True) as pool:
-        interrupted = hunt_together(campaign, plan, lambda: None, found.append, recipe=V517, pool=pool)
+        interrupted = hunt_together(campaign, plan, lambda: None, found.append, recipe=V517, members=[pool] * size)
     assert not interrupted
     assert campaign.stats.examples == 60
     assert campaign.stats.engines["scout"].steps == campaign.stats.steps == sum(campaign.stats.seen.values())

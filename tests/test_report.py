@@ -24,6 +24,7 @@ from xfdfuzz.engines.judge.verdict import contradiction, judge, revisions_for
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Effort, Stats
+from xfdfuzz.engines.stream.events import Progressed
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.kernel import state as st
@@ -37,7 +38,7 @@ from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
-from xfdfuzz.report.progress import Progress, summary
+from xfdfuzz.report.progress import Progress, of_search
 from xfdfuzz.revisions import resolve
 
 BOOT = """\
@@ -427,13 +428,20 @@ def test_lists_fit_80_columns_on_a_terminal_and_are_one_line_a_row_elsewhere() -
 # -- progress ----------------------------------------------------------------------------------------------------------
 
 
+def progressed(found: int) -> Progressed:
+    """An event that tells of what :func:`a_report` has."""
+    stats = a_report().stats
+    counts = {"examples": stats.examples, "steps": stats.steps, "pairs": stats.pairs}
+    return Progressed("amx-v1", stats.seconds, counts, found)
+
+
 def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    with Progress(console(stream), "amx-v1") as progress:
+    with Progress(console(stream), of_search) as progress:
         for now[0] in (1.0, 4.9, 5.1, 6.0):
-            progress.update(a_report().stats, [])
+            progress.take(progressed(0))
         progress.found(replace(a_finding(), file=Path("x.xfd")))
     assert stream.getvalue().splitlines() == [
         "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings",
@@ -444,7 +452,8 @@ def test_progress_is_a_line_every_few_seconds_when_piped(monkeypatch: pytest.Mon
 def test_one_of_a_thing_is_no_plural() -> None:
     engines = {"scout": Effort(1, 1), "hypothesis": Effort(2, 3)}
     stats = Stats(examples=1, steps=1, seconds=1.0, engines=engines)
-    assert summary(stats, 1) == "1.0 s, 1 example, 1 steps/s, 0 pairs of op and result, 1 finding"
+    event = Progressed("amx-v1", 1.0, {"examples": 1, "steps": 1, "pairs": 0}, 1)
+    assert of_search(event) == "1.0 s, 1 example, 1 steps/s, 0 pairs of op and result, 1 finding"
     text = printed(campaign.terminal, replace(a_report(), stats=stats), "")
     assert "amx-v1: 0 findings in 1 example, 1 step, 1.0 s; seed 7\n" in text
     assert "scout: 1 example, 1 step, hypothesis: 2 examples, 3 steps\n" in text
@@ -453,18 +462,18 @@ def test_one_of_a_thing_is_no_plural() -> None:
 def test_progress_is_a_line_every_few_seconds_on_a_terminal_that_cannot_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     stream = Terminal()
-    with Progress(console(stream), "amx-v1") as progress:
+    with Progress(console(stream), of_search) as progress:
         progress._next = 0
-        progress.update(a_report().stats, [])
+        progress.take(progressed(0))
     assert stream.getvalue() == "amx-v1: 2.0 s, 3 examples, 20 steps/s, 2 pairs of op and result, 0 findings\n"
 
 
 def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    with Progress(console(stream), "amx-v1") as progress:
+    with Progress(console(stream), of_search) as progress:
         progress._next = 0
-        progress.update(a_report().stats, [a_finding()])
+        progress.take(progressed(1))
     assert "3 examples" in stream.getvalue()
     assert "1 finding" in stream.getvalue()
     # or it would stay hidden when the process is killed

@@ -12,8 +12,8 @@ from bench.peers import scope
 from xfdfuzz.engines.explore import expand
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore
 from xfdfuzz.engines.explore.search import Limits
-from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.engines.stream.events import Event, Found
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.revisions import resolve
 
@@ -27,13 +27,14 @@ def run(revision: str, *, reduced: bool = True, prune: bool = True) -> dict[str,
     load()
     found: dict[str, int] = {}
 
-    def on_finding(finding: Finding) -> None:
-        found[finding.violation.bucket] = len(finding.program.ops)
+    def tell(event: Event) -> None:
+        if isinstance(event, Found):
+            found[event.outcome.bucket] = len(event.outcome.program.ops)
 
     search = begin(resolve(revision), scope.PEERS.name, reduced=reduced)
     leaves = expand.LEAF_SEVERITIES if prune else frozenset()
     with mock.patch.object(expand, "LEAF_SEVERITIES", leaves), workers(1, here_if_one=True) as pool:
-        report = explore(search, pool, Limits(), on_finding=on_finding)
+        report = explore(search, pool, Limits(), tell=tell)
     return _data(report, found)
 
 

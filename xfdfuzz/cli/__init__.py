@@ -10,6 +10,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 
 from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay, streams
 from xfdfuzz.cli.arguments import Parser, Version
@@ -22,10 +23,13 @@ COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    from xfdfuzz.engines.processes.interrupt import sigterm_as_ctrl_c
+
     try:
         streams.prepare()
-        code = _run(argv)
-        sys.stdout.flush()
+        with sigterm_as_ctrl_c():
+            code = _run(argv)
+            sys.stdout.flush()
     except BadInput as error:
         return complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
@@ -34,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams.drop(sys.stdout)
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
+    except BrokenExecutor as error:
+        return complain(f"{error}, and so did all that took its place", NOT_JUDGED)
     except BaseException as error:  # sys.exit() in a user's file is no verdict
         from xfdfuzz.engines.processes.workers import place_in_users_files
         from xfdfuzz.invariants.vocabulary import InvariantError
@@ -44,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = place_in_users_files(error)
         if place:
             return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
-        traceback.print_exc()
+        traceback.print_exception(error)
         return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
     return code
 
@@ -54,11 +60,17 @@ def _run(argv: Sequence[str] | None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, or a usage error that was printed
         return int(stop.code or 0)
+    from xfdfuzz.engines.processes.answering import answers_within
+    from xfdfuzz.invariants.vocabulary import NoAnswer
+
     try:
-        code: int = args.command(args)
+        with answers_within(args.step_timeout):
+            code: int = args.command(args)
+            return code
     except NotModelled as error:
         return skip(args, error.mail, str(error))
-    return code
+    except NoAnswer as error:
+        raise BadInput(str(error)) from None
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from xfdfuzz.engines.search.plan import Plan
 
+#: Seconds that a user's function may take.
+STEP_TIMEOUT = 30.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -70,6 +72,13 @@ def add_command(
     )
     command.set_defaults(command=run)
     command.add_argument("--invariants", action="append", type=Path, default=[], metavar="FILE", help="more invariants")
+    command.add_argument(
+        "--step-timeout",
+        type=seconds,
+        default=STEP_TIMEOUT,
+        metavar="SECONDS",
+        help="how long an invariant of yours, or a series, may take for one step (default: 30)",
+    )
     command.add_argument("--format", choices=formats, default=formats[0], help="for people, or JSON lines")
     return command
 
@@ -138,6 +147,7 @@ def plan(args: argparse.Namespace) -> Plan:
         seconds=None if args.examples else args.time,
         examples=args.examples,
         workers=args.workers,
+        step_timeout=args.step_timeout,
     )
 
 
@@ -145,7 +155,8 @@ def search_options(args: argparse.Namespace) -> list[str]:
     """The options of a search, and the users' invariants, as words of a command line that repeats it."""
     limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
-    how = ["--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
+    patience = ["--step-timeout", f"{args.step_timeout:g}"] if args.step_timeout != STEP_TIMEOUT else []
+    how = [*patience, "--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
     return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, "--save", str(args.save), *files]
 
 

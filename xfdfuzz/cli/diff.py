@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_search, plan, search_options
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
-from xfdfuzz.cli.saving import Saver, judgement
+from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, judgement
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.finding import Discrepancy
     from xfdfuzz.engines.judge.lockstep import Pair
     from xfdfuzz.engines.search.report import Report
+    from xfdfuzz.engines.stream.events import Event
+    from xfdfuzz.report.formats.base import Format
 
 
 def add(commands: Commands) -> None:
@@ -24,12 +28,11 @@ def add(commands: Commands) -> None:
     command.add_argument("first", metavar="R1", help="a revision: a name, a label, a file *.py")
     command.add_argument("second", metavar="R2", help="the one to hold against it")
     add_search(command, save="differences")
+    add_output(command)
 
 
 def _diff(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.judge.lockstep import Pair
-    from xfdfuzz.report import differences
-    from xfdfuzz.report.console import console, write
 
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
     load_invariants(args.invariants)
@@ -37,27 +40,37 @@ def _diff(args: argparse.Namespace) -> int:
     saver: Saver[Discrepancy] = Saver(args.save)
     both = [first.address, second.address]
     repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
-    report = _search(args, pair, saver, repeat)
-    if args.format == "json":
-        write(differences.as_object(report), sys.stdout)
-    else:
-        differences.terminal(console(sys.stdout), report, repeat)
-    return judgement(report)
+    reports = outputs(args)
+    return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))
 
 
-def _search(args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], repeat: str) -> Report[Discrepancy]:
+def _search(
+    args: argparse.Namespace, pair: Pair, saver: Saver[Discrepancy], reports: Sequence[Format], repeat: str
+) -> Report[Discrepancy]:
     """Search; every difference is saved before anything is said about it."""
     from xfdfuzz.engines.search.differences import diff
     from xfdfuzz.report.console import console, line
-    from xfdfuzz.report.progress import Progress
+    from xfdfuzz.report.progress import Progress, of_search
 
     err = console(sys.stderr)
-    label = f"{pair.first.label} | {pair.second.label}"
-    line(err, f"{label}: seed {args.seed}; repeat: {repeat}")
-    with Progress(err, label) as progress:
+    line(err, f"{pair.first.label} | {pair.second.label}: seed {args.seed}; repeat: {repeat}")
+    with Progress(err, partial(of_search, noun="difference")) as progress:
+        reporting = Reporting(saver, [progress.take, partial(_print, args, repeat), partial(tell, reports)])
+        diff(pair, plan(args), tell=reporting)
+    result: Report[Discrepancy] = reporting.result
+    return result
 
-        def on_found(found: Discrepancy) -> None:
-            line(err, ("found ", "bold"), found.bucket, f", saved {saver.save(found).file}")
 
-        report = diff(pair, plan(args), on_progress=progress.update, on_found=on_found)
-    return replace(report, found=tuple(map(saver.save, report.found)))
+def _print(args: argparse.Namespace, repeat: str, event: Event) -> None:
+    """What the search came to, on standard output."""
+    from xfdfuzz.engines.stream.events import Ended
+    from xfdfuzz.report import differences
+    from xfdfuzz.report.console import console, write
+
+    if not isinstance(event, Ended):
+        return
+    report: Report[Discrepancy] = event.result
+    if args.format == "json":
+        write(differences.as_object(report), text_stream(args))
+    else:
+        differences.terminal(console(text_stream(args)), report, repeat)

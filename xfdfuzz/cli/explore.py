@@ -8,13 +8,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
-from xfdfuzz.cli.saving import Saver
+from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, check_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from xfdfuzz.engines.explore.search import Search
     from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.program.program import Program
+    from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -45,6 +48,7 @@ def add(commands: Commands) -> None:
     add("--resume", type=Path, metavar="FILE", help="go on from the frontier that a stopped exploration saved")
     add("--save", type=directory, default=Path("findings"), metavar="DIR", help="where results go (default: findings)")
     add_known(command)
+    add_output(command)
 
 
 def size(text: str) -> int:
@@ -61,17 +65,20 @@ def _explore(args: argparse.Namespace) -> int:
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
+    if args.graph:
+        check_output(args.graph)
     known = read_known(args.known)
+    reports = outputs(args)
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     err = console(sys.stderr)
     code = CLEAN
     for search in searches:
-        report = _run(args, search, known, saver, err)
+        report = _run(args, search, known, saver, reports, err)
         code = max(code, _told(args, search, report))
         if report.stopped == "interrupted":
             break
-    return code
+    return max(code, close(reports))
 
 
 def _begun(args: argparse.Namespace, revision: Revision) -> Search:
@@ -104,53 +111,52 @@ def _resumed(args: argparse.Namespace) -> Search:
 
 
 def _run(
-    args: argparse.Namespace, search: Search, known: Sequence[Program], saver: Saver[Finding], err: Console
+    args: argparse.Namespace,
+    search: Search,
+    known: Sequence[Program],
+    saver: Saver[Finding],
+    reports: Sequence[Format],
+    err: Console,
 ) -> Exploration:
     """Explore; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.explore.exploration import explore
     from xfdfuzz.engines.explore.search import Limits
     from xfdfuzz.engines.processes.workers import users_errors_named, workers
-    from xfdfuzz.report import exploration
-    from xfdfuzz.report.progress import Progress
+    from xfdfuzz.report.progress import Progress, of_exploration
     from xfdfuzz.revisions import resolve
 
     revision = resolve(search.question.revision)
     limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
     buckets = known_buckets(known, revision, err)
     with (
-        Progress(err, f"{revision.label} {search.question.scope}") as progress,
+        Progress(err, of_exploration) as progress,
         users_errors_named(),
-        workers(args.workers, here_if_one=True) as pool,
+        workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
-        report = explore(
-            search,
-            pool,
-            limits,
-            known=buckets,
-            on_progress=lambda now: progress.show(lambda: exploration.progress(now)),
-            on_finding=lambda finding: progress.found(saver.save(finding)),
-        )
-    findings = tuple(map(saver.save, report.findings))
-    lassos = tuple(replace(lasso, finding=saver.save(lasso.finding)) for lasso in report.lassos)
-    return replace(report, findings=findings, lassos=lassos)
+        reporting = Reporting(saver, [progress.take, partial(tell, reports)])
+        explore(search, pool, limits, known=buckets, tell=reporting)
+    result: Exploration = reporting.result
+    return result
 
 
 def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     """Print the report, write what was asked for; the exit code."""
     from xfdfuzz.report import exploration
     from xfdfuzz.report.console import console, line, write
+    from xfdfuzz.report.files import save_bytes
 
     if not report.exhausted:
         report = replace(report, file=_save_frontier(args.save, search, report))
     if args.format == "json":
-        write(exploration.as_object(report), sys.stdout)
+        write(exploration.as_object(report), text_stream(args))
     else:
-        out = console(sys.stdout)
+        out = console(text_stream(args))
         exploration.terminal(out, report, args.invariants, args.coverage)
         if report.file:
             line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
     if args.graph:
-        args.graph.write_text(exploration.graph(search, report), encoding="utf-8")
+        dot = exploration.graph(search, report).encode()
+        save_bytes(args.graph.name, lambda stream: stream.write(dot), args.graph.parent)
     for doubt in report.doubts:
         complain(doubt, NOT_JUDGED)
     return _judgement(report)
@@ -164,7 +170,7 @@ def _save_frontier(directory: Path, search: Search, report: Exploration) -> Path
     try:
         return save_bytes(name, lambda stream: frontier.write(search, stream), directory)
     except OSError as error:
-        complain(f"cannot save the frontier to {directory}: {error.strerror}", BAD_INPUT)
+        complain(f"cannot save the frontier to {directory}: {error.strerror}", NOT_JUDGED)
         return None
 
 
@@ -174,5 +180,5 @@ def _judgement(report: Exploration) -> int:
         return NOT_JUDGED
     found = [*report.findings, *(lasso.finding for lasso in report.lassos)]
     if any(finding.file is None for finding in found) or not (report.exhausted or report.file):
-        return BAD_INPUT
+        return NOT_JUDGED
     return VIOLATION if found else CLEAN

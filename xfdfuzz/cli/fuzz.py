@@ -6,20 +6,23 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
-from xfdfuzz.cli.saving import Saver, judgement
+from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, judgement
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.engines.search.report import Report
+    from xfdfuzz.engines.stream.events import Event
     from xfdfuzz.program.program import Program
+    from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
 
@@ -29,50 +32,63 @@ def add(commands: Commands) -> None:
     add_revisions(command, "default: amx-v1")
     add_search(command, save="findings")
     add_known(command)
+    add_output(command)
 
 
 def _fuzz(args: argparse.Namespace) -> int:
-    from xfdfuzz.report import campaign
-    from xfdfuzz.report.console import console, write
+    from xfdfuzz.report.console import console
 
     # before the invariants, which may speak of a series from outside
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
     known = read_known(args.known)
-    out, err = console(sys.stdout), console(sys.stderr)
+    reports = outputs(args)
+    err = console(sys.stderr)
     code = CLEAN
     for revision in revisions:
-        report = _campaign(args, revision, known, saver, err)
-        if args.format == "json":
-            write(campaign.as_object(report), sys.stdout)
-        else:
-            campaign.terminal(out, report, _repeat_command(args, revision), args.invariants)
+        report = _campaign(args, revision, known, saver, reports, err)
         code = max(code, judgement(report))
         if report.interrupted:
             break
-    return code
+    return max(code, close(reports))
 
 
 def _campaign(
-    args: argparse.Namespace, revision: Revision, known: Sequence[Program], saver: Saver[Finding], err: Console
+    args: argparse.Namespace,
+    revision: Revision,
+    known: Sequence[Program],
+    saver: Saver[Finding],
+    reports: Sequence[Format],
+    err: Console,
 ) -> Report[Finding]:
     """Fuzz one revision; every finding is saved before anything is said about it."""
     from xfdfuzz.engines.search.violations import fuzz
     from xfdfuzz.report.console import line
-    from xfdfuzz.report.progress import Progress
+    from xfdfuzz.report.progress import Progress, of_search
 
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
     buckets = known_buckets(known, revision, err)
-    with Progress(err, revision.label) as progress:
-        report = fuzz(
-            revision,
-            plan(args),
-            known=buckets,
-            on_progress=progress.update,
-            on_finding=lambda finding: progress.found(saver.save(finding)),
-        )
-    return replace(report, found=tuple(map(saver.save, report.found)))
+    with Progress(err, of_search) as progress:
+        reporting = Reporting(saver, [progress.take, partial(_print, args, revision), partial(tell, reports)])
+        fuzz(revision, plan(args), known=buckets, tell=reporting)
+    result: Report[Finding] = reporting.result
+    return result
+
+
+def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
+    """What a campaign came to, on standard output."""
+    from xfdfuzz.engines.stream.events import Ended
+    from xfdfuzz.report import campaign
+    from xfdfuzz.report.console import console, write
+
+    if not isinstance(event, Ended):
+        return
+    report: Report[Finding] = event.result
+    if args.format == "json":
+        write(campaign.as_object(report), text_stream(args))
+    else:
+        campaign.terminal(console(text_stream(args)), report, _repeat_command(args, revision), args.invariants)
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
@@ -41,11 +42,12 @@ def _matrix(args: argparse.Namespace) -> int:
     labels = [revision.label for revision in revisions]
     out = text_stream(args)
     rows: list[Row] = []
+    count = min(args.workers or os.cpu_count() or 1, len(programs))
     with (
         Judgements(outputs(args)) as reports,
-        workers(min(args.workers or os.cpu_count() or 1, len(programs)), here_if_one=True) as executor,
+        workers(count, here_if_one=True, step_timeout=args.step_timeout) as executor,
     ):
-        for row in matrix(programs, revisions, executor):
+        for row in matrix(programs, revisions, executor, _lost):
             rows.append(row)
             for revision, event in zip(revisions, report.as_events(row, labels), strict=True):
                 reports.tell(revision, event)
@@ -60,6 +62,10 @@ def _matrix(args: argparse.Namespace) -> int:
         return complain(f"nothing was executed of {', '.join(idle)}", NOT_JUDGED)
     code = VIOLATION if any(cell.expected is False for row in rows for cell in row.cells) else CLEAN
     return max(code, reports.code)
+
+
+def _lost(reason: str) -> None:
+    print(f"lost a worker ({reason}): its work is done again; another one has its place", file=sys.stderr, flush=True)
 
 
 def _name(file: Path) -> str:

@@ -7,12 +7,13 @@ import keyword
 import os
 import re
 import sys
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from xfdfuzz.cli.arguments import Commands, add_command, directory
-from xfdfuzz.cli.exits import CLEAN, BadInput, reason
+from xfdfuzz.cli.exits import CLEAN, BadInput
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -76,13 +77,17 @@ def _write(templates: dict[Path, str], words: dict[str, str]) -> None:
         if path.exists():
             raise BadInput(f"{path}: exists already")
     skeletons = resources.files("xfdfuzz.cli") / "skeletons"
-    try:
+    with ExitStack() as undo:
         for path, template in templates.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(Template((skeletons / template).read_text(encoding="utf-8")).substitute(words))
-    except OSError as error:
-        raise BadInput(reason(error)) from None
+            text = Template((skeletons / template).read_text(encoding="utf-8")).substitute(words)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as file:
+                    undo.callback(path.unlink)
+                    file.write(text)
+            except OSError as error:
+                raise BadInput(f"{path}: {error.strerror}") from None
+        undo.pop_all()
 
 
 def _next(kind: str, file: Path, words: dict[str, str]) -> list[str]:

@@ -1,15 +1,19 @@
-"""Saving what a search finds, and its exit code."""
+"""Saving what a search finds, telling every report of it, and the exit code."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.search.report import Report
+    from xfdfuzz.engines.stream.events import Event, Listener
+    from xfdfuzz.program.program import Program
 
 #: A frozen dataclass with a field ``file``.
 F = TypeVar("F", bound=Any)
@@ -38,6 +42,18 @@ class Saver(Generic[F]):
             self._saved[found] = self._written(found)
         return self._saved[found]
 
+    def save_program(self, program: Program, name: str) -> Path | None:
+        """A program that is no result; None if it cannot be saved, which is told."""
+        from xfdfuzz.program.text import format_program
+        from xfdfuzz.report.files import save_program
+
+        try:
+            return save_program(program, name, self._directory)
+        except OSError as error:
+            complain(f"cannot save to {self._directory}: {error.strerror}; the program:", NOT_JUDGED)
+            print(format_program(program), end="", file=sys.stderr)
+            return None
+
     def _written(self, found: F) -> F:
         from xfdfuzz.report.files import save
 
@@ -45,9 +61,51 @@ class Saver(Generic[F]):
             return replace(found, file=save(found, self._directory))
         except OSError as error:
             if not self._told:
-                complain(f"cannot save to {self._directory}: {error.strerror}", BAD_INPUT)
+                complain(f"cannot save to {self._directory}: {error.strerror}", NOT_JUDGED)
             self._told = True
             return found
+
+
+class Reporting:
+    """The listener of a command: what was found is saved first, then each event goes to every report.
+
+    ``result`` is what the last search came to, with the files.
+    """
+
+    def __init__(self, saver: Saver[Any], reports: Sequence[Listener]) -> None:
+        self._saver, self._reports = saver, reports
+        self.result: Any = None
+
+    def __call__(self, event: Event) -> None:
+        """An event; Ctrl-C waits until the end of a search is told."""
+        from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+        from xfdfuzz.engines.stream.events import Ended, Found, Stuck
+
+        if isinstance(event, Found):
+            self._tell(replace(event, outcome=self._saver.save(event.outcome)))
+        elif isinstance(event, Stuck) and event.program:
+            self._tell(replace(event, file=self._saver.save_program(event.program, "stuck")))
+        elif isinstance(event, Ended):
+            with PatientInterrupt(everywhere=True) as ctrl_c:
+                self.result = event.result.with_each(self._saver.save)
+                self._tell(replace(event, result=self.result))
+            ctrl_c.check()
+        else:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for report in self._reports:
+            report(event)
+
+
+def check_output(path: Path) -> None:
+    """Raises BadInput where a file could not be written at the end."""
+    from xfdfuzz.report.files import check_file
+
+    try:
+        check_file(path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def judgement(report: Report[Any]) -> int:
@@ -57,5 +115,5 @@ def judgement(report: Report[Any]) -> int:
     if report.interrupted or report.doubts or not report.stats.steps:
         return NOT_JUDGED
     if any(one.file is None for one in report.found):
-        return BAD_INPUT
+        return NOT_JUDGED
     return VIOLATION if report.found else CLEAN

@@ -42,15 +42,6 @@ def as_object(report: Exploration) -> dict[str, Any]:
     }
 
 
-def progress(search: Search) -> str:
-    """``12.3 s, depth 9, 53040 states, 31000 transitions/s, 1200 waiting, 2 findings``."""
-    rate = search.transitions / search.seconds if search.seconds else 0.0
-    return (
-        f"{search.seconds:.1f} s, depth {search.depth}, {len(search.store)} states, {rate:.0f} transitions/s, "
-        f"{search.frontier} waiting, {counted(len(search.breaches), 'finding')}"
-    )
-
-
 def _lasso(lasso: Lasso) -> dict[str, Any]:
     turns = [
         {"op": format_op(turn.op), "result": turn.result, "progress": turn.progress, "pending": list(turn.pending)}
@@ -90,6 +81,8 @@ def _show_lasso(out: Console, lasso: Lasso) -> None:
             line(out, "      ", (pending, "dim"))
     where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
     line(out, f"  {lasso.finding.violation.message}; {where}")
+    if lasso.finding.file is None:
+        finding.saved(out, lasso.finding)
 
 
 def coverage(out: Console, report: Exploration) -> None:

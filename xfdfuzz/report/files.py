@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -17,12 +21,62 @@ from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import CONTROL, format_program
 from xfdfuzz.revisions import Revision
 
+#: How the name of a file ends that is being written, behind a dot, its own name and eight characters.
+_PART = ".xfdfuzz-part"
+_LEFT_OVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_PART)}")
+
 
 def check_directory(directory: Path) -> None:
-    """Make ``directory`` if need be and write into it once; raises OSError if a finding could not be saved there."""
+    """Make ``directory`` if need be and write into it once; raises OSError if a finding could not be saved there.
+
+    What a killed run has left half written there is cleared.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".xfdfuzz-"):
-        pass
+    _clear(directory)
+    _check_writable(directory)
+
+
+def check_file(path: Path) -> None:
+    """Raises OSError if ``path`` could not be saved with :func:`save_bytes`: it is no plain file, or cannot be made."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    _check_writable(path.parent)
+
+
+def _check_writable(directory: Path) -> None:
+    """Write a block and take it away again: on a full disk an empty file can still be made."""
+    with _part(directory, "check") as (file, _):
+        file.write(bytes(4096))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _part(directory: Path, name: str) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file to write aside; it is gone at the end unless it got another name."""
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}.", suffix=_PART)
+        with os.fdopen(handle, "wb") as file:
+            with suppress(OSError):  # not every file system has locks; there nothing is cleared either
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not Path(temporary).exists():
+                continue  # cleared before it was locked
+            try:
+                yield file, Path(temporary)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+            return
+
+
+def _clear(directory: Path) -> None:
+    """Remove what nobody will finish: half-written files of ours whose writer, who would hold a lock, is dead."""
+    for path in directory.iterdir():
+        if _LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def save(found: Finding | Discrepancy, directory: Path) -> Path:
@@ -30,20 +84,21 @@ def save(found: Finding | Discrepancy, directory: Path) -> Path:
     return save_bytes(file_name(found), lambda stream: stream.write(text(found).encode()), directory)
 
 
+def save_program(program: Program, name: str, directory: Path) -> Path:
+    """Save a program that is no finding, as ``NAME-1f3870be.xfd``; raises OSError."""
+    text = format_program(program)
+    return save_bytes(f"{name}-{_digest(text)}.xfd", lambda stream: stream.write(text.encode()), directory)
+
+
 def save_bytes(name: str, write: Callable[[IO[bytes]], object], directory: Path) -> Path:
     """Let ``write`` fill a file, which after a crash is either whole or not there; raises OSError."""
     path = directory / name
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp() makes it private; a finding is there to be handed on
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _part(directory, name) as (file, temporary):
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp() makes it private; a finding is there to be handed on
+        temporary.replace(path)
     return path
 
 

@@ -41,7 +41,9 @@ def explanation(out: Console, found: Finding) -> None:
 def saved(out: Console, found: Finding | Discrepancy, invariants: Sequence[Path] = ()) -> None:
     """Where it is saved, and the command that shows it again."""
     if found.file is None:
-        line(out, ("  not saved", "bold red"))
+        line(out, ("  not saved; its program:", "bold red"))
+        line(out)
+        line(out, files.text(found).rstrip())
         return
     line(out, "  saved   ", (str(found.file), "green"))
     line(out, "  replay  ", (files.replay_command(found, invariants), "green"))

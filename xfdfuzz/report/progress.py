@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
-from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, Stuck, WorkerLost
 from xfdfuzz.report.console import SEVERITY, counted, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
@@ -19,14 +19,14 @@ _TERMINAL, _ELSEWHERE = 0.25, 5.0
 
 
 class Progress:
-    """The progress of one campaign.  Use it as a context manager; :meth:`update` may be called as often as one likes.
+    """The progress of one search.  Use it as a context manager; :meth:`take` may be called as often as one likes.
 
-    Nothing runs in the background: the engine's statistics may only be read when the engine calls.
+    ``describe`` makes the text of how far the search has come.  Nothing runs in the background.
     """
 
-    def __init__(self, out: Console, label: str) -> None:
+    def __init__(self, out: Console, describe: Callable[[Progressed], str]) -> None:
         self._out = out
-        self._label = label
+        self._describe = describe
         moves = out.is_terminal and not out.is_dumb_terminal
         self._live = Live(console=out, auto_refresh=False, transient=True) if moves else None
         self._pause = _TERMINAL if self._live else _ELSEWHERE
@@ -43,34 +43,58 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def update(self, stats: Stats, found: Sequence[object]) -> None:
-        """Show the state of the campaign, if the last time is long enough ago."""
-        self.show(lambda: summary(stats, len(found)))
+    def take(self, event: Event) -> None:
+        """Show what an event says; how far the search has come only if the last time is long enough ago."""
+        if isinstance(event, Progressed):
+            self._show(event)
+        elif isinstance(event, Found):
+            self.found(event.outcome)
+        elif isinstance(event, WorkerLost):
+            what = "its work is done again" if event.seed is None else f"seed {event.seed}, what it had not reported"
+            line(self._out, ("lost ", "bold yellow"), f"a worker ({event.reason}): {what}; another one has its place")
 
-    def show(self, describe: Callable[[], str]) -> None:
-        """Show a line of any search, if the last time is long enough ago."""
+        elif isinstance(event, Stuck):
+            line(self._out, ("stuck ", "bold red"), event.reason, f", saved {event.file}" if event.file else "")
+
+    def _show(self, event: Progressed) -> None:
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + self._pause
-        text = Text(f"{self._label}: {describe()}")
+        text = Text(f"{event.label}: {self._describe(event)}")
         if self._live:
             self._live.update(text, refresh=True)
         else:
             self._out.print(text, soft_wrap=True)
 
-    def found(self, finding: Finding) -> None:
+    def found(self, outcome: Outcome) -> None:
         """Say at once what was found and where it is safe."""
-        where = f"saved {finding.file}" if finding.file else "not saved"
-        violation = finding.violation
-        severity = (violation.severity, SEVERITY[violation.severity])
-        line(self._out, ("found ", "bold"), violation.bucket, " ", severity, f", {where}")
+        parts: list[str | tuple[str, str]] = [("found ", "bold"), outcome.bucket]
+        if isinstance(outcome, Finding):
+            severity = outcome.violation.severity
+            parts += [" ", (severity, SEVERITY[severity])]
+        line(self._out, *parts, f", saved {outcome.file}" if outcome.file else ", not saved")
 
 
-def summary(stats: Stats, findings: int) -> str:
+def of_search(event: Progressed, noun: str = "finding") -> str:
     """``12.3 s, 1234 examples, 3210 steps/s, 87 pairs of op and result, 2 findings``."""
-    rate = stats.steps / stats.seconds if stats.seconds else 0.0
+    counts = event.counts
     return (
-        f"{stats.seconds:.1f} s, {counted(stats.examples, 'example')}, {rate:.0f} steps/s, "
-        f"{stats.pairs} pairs of op and result, {counted(findings, 'finding')}"
+        f"{event.seconds:.1f} s, {counted(counts['examples'], 'example')}, "
+        f"{_rate(counts['steps'], event.seconds)} steps/s, {counts['pairs']} pairs of op and result, "
+        f"{counted(event.found, noun)}"
     )
+
+
+def of_exploration(event: Progressed) -> str:
+    """``12.3 s, depth 9, 53040 states, 31000 transitions/s, 1200 waiting, 2 findings``."""
+    counts = event.counts
+    return (
+        f"{event.seconds:.1f} s, depth {counts['depth']}, {counts['states']} states, "
+        f"{_rate(counts['transitions'], event.seconds)} transitions/s, {counts['waiting']} waiting, "
+        f"{counted(event.found, 'finding')}"
+    )
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{count / seconds if seconds else 0.0:.0f}"

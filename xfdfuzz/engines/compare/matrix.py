@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 
 from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
+from xfdfuzz.engines.processes.pool import in_spite_of_deaths
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC
@@ -42,11 +43,21 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def matrix(programs: Sequence[tuple[str, Program]], revisions: Sequence[Revision], executor: Executor) -> Iterator[Row]:
-    """Judge every program, given with the name of its file, on every revision; a row is one piece of work."""
+def matrix(
+    programs: Sequence[tuple[str, Program]],
+    revisions: Sequence[Revision],
+    executor: Executor,
+    on_lost: Callable[[str], None] = lambda reason: None,
+) -> Iterator[Row]:
+    """Judge every program, given with the name of its file, on every revision; a row is one piece of work.
+
+    ``on_lost`` is told why a process died, whose rows are judged again.  Raises BrokenExecutor where one row is the
+    death of all.
+    """
     texts = [format_program(program) for _, program in programs]
     addresses = tuple(revision.address for revision in revisions)
-    rows = executor.map(judge_row, texts, repeat(addresses), repeat(invariant_files()))
+    judge_one = partial(judge_row, addresses=addresses, invariants=invariant_files())
+    rows = in_spite_of_deaths(executor, judge_one, judge_one, texts, on_lost)
     for (file, program), cells in zip(programs, rows, strict=True):
         yield Row(file, program, cells)
 

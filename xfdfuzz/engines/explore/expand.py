@@ -111,15 +111,25 @@ class Expander:
     def expand(self, chunk: Sequence[bytes]) -> Expansion:
         """Try every op on every one of some packed states."""
         found = Expansion()
-        for source, packed in enumerate(chunk):
-            for number in self.transitions.enabled(packed):
-                outcome = self.transitions.outcome(packed, number)
-                found.transitions += 1
-                found.coverage[number, outcome.result.ret] += 1
-                if outcome.goals:
-                    found.goals[outcome.goals] += 1
-                self._follow(source, number, packed, outcome, found)
+        with users_errors_named():
+            for source, packed in enumerate(chunk):
+                self._expand(source, packed, found)
         return found
+
+    def expand_anew(self, chunk: Sequence[bytes]) -> Expansion:
+        """The same, telling of states that were told of before: another process had the chunk, and died; and what this
+        one told with later chunks comes too late."""
+        self._visited = Visited()
+        return self.expand(chunk)
+
+    def _expand(self, source: int, packed: bytes, found: Expansion) -> None:
+        for number in self.transitions.enabled(packed):
+            outcome = self.transitions.outcome(packed, number)
+            found.transitions += 1
+            found.coverage[number, outcome.result.ret] += 1
+            if outcome.goals:
+                found.goals[outcome.goals] += 1
+            self._follow(source, number, packed, outcome, found)
 
     def _follow(self, source: int, number: int, packed: bytes, outcome: Outcome, found: Expansion) -> None:
         """Note what an op broke, and where it leads."""

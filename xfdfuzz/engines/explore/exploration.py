@@ -7,8 +7,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 from xfdfuzz.engines.explore.expand import Question
 from xfdfuzz.engines.explore.lasso import Lasso, turns
@@ -16,11 +17,25 @@ from xfdfuzz.engines.explore.liveness import Cycle, cycles
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.explore.trace import Tracer
-from xfdfuzz.engines.judge.confirm import doubts
+from xfdfuzz.engines.judge.confirm import Confirmer
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.processes.workers import invariant_files
-from xfdfuzz.invariants.vocabulary import Invariant, Violation
+from xfdfuzz.engines.stream.events import (
+    Began,
+    Confirmed,
+    Doubted,
+    Ended,
+    Found,
+    KnownMet,
+    Listener,
+    Progressed,
+    Stuck,
+    WorkerLost,
+    unheard,
+)
+from xfdfuzz.invariants.vocabulary import Invariant, InvariantError, NoAnswer, Violation
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import result_class
@@ -58,6 +73,11 @@ class Exploration:
     doubts: tuple[str, ...] = ()
     file: Path | None = None
 
+    def with_each(self, change: Callable[[Any], Any]) -> Self:
+        """The same with every finding changed, those of the cycles too, such as saved."""
+        lassos = tuple(replace(lasso, finding=change(lasso.finding)) for lasso in self.lassos)
+        return replace(self, findings=tuple(map(change, self.findings)), lassos=lassos)
+
 
 def begin(revision: Revision, scope: str, *, reduced: bool = True, graph: bool = False) -> Search:
     """A new search."""
@@ -69,53 +89,102 @@ def new_session() -> str:
     return uuid.uuid4().hex
 
 
+def label_of(search: Search) -> str:
+    """What is explored: ``amx-v1 tiny``."""
+    return f"{resolve(search.question.revision).label} {search.question.scope}"
+
+
 def explore(
     search: Search,
     pool: Executor,
     limits: Limits,
     *,
     known: Collection[str] = (),
-    on_progress: Callable[[Search], None] = lambda search: None,
-    on_finding: Callable[[Finding], None] = lambda finding: None,
+    tell: Listener = unheard,
 ) -> Exploration:
-    """Run a search, or continue one.  Every bucket that is not ``known`` is given to ``on_finding`` at once, with a
-    shortest program; a finding of an earlier part of the search is given again.
+    """Run a search, or continue one.  Every bucket that is not ``known`` is given to ``tell`` at once, with a shortest
+    program; a finding of an earlier part of the search is given again.
 
     Raises NotReproducibleError for a finding without a program, which is a bug of ours.
     """
     revision = resolve(search.question.revision)
-    reporter = _Reporter(search, revision, known, on_finding)
-    for breach in [*search.breaches.values()]:
-        reporter.found(breach)
-    search.run(pool, limits, on_progress, reporter.found)
-    lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
-    findings = tuple(reporter.findings)
-    unsure = doubts([(one.violation.bucket, one.program) for one in findings], revision)
-    return _exploration(search, revision, findings, lassos, reporter.known_met, tuple(unsure))
+    label = label_of(search)
+    tell(Began(label, (revision,), {**search.question._asdict(), **vars(limits)}, len(known)))
+    with Confirmer(revision) as confirmer:
+        reporter = _Reporter(search, revision, known, confirmer, tell)
+        for breach in [*search.breaches.values()]:
+            reporter.found(breach)
+        try:
+            search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
+        except NoAnswer as error:
+            tell(Stuck(label, str(error), error.program))
+            raise InvariantError(str(error)) from None
+        lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
+        reporter.finish()
+    findings, unsure = tuple(reporter.findings), tuple(reporter.doubts)
+    report = _exploration(search, revision, findings, lassos, reporter.known_met, unsure)
+    tell(Ended(label, report, search.stopped == "interrupted"))
+    return report
 
 
 class _Reporter:
-    """Turns what a search finds into programs."""
+    """Turns what a search finds into programs, and all that happens into events."""
 
     def __init__(
-        self, search: Search, revision: Revision, known: Collection[str], on_finding: Callable[[Finding], None]
+        self, search: Search, revision: Revision, known: Collection[str], confirmer: Confirmer, tell: Listener
     ) -> None:
         self._search = search
         self._revision = revision
         self._known = known
-        self._on_finding = on_finding
+        self._confirmer = confirmer
+        self._label, self._tell = label_of(search), tell
         self._tracer = Tracer(search.expander)
         self.findings: list[Finding] = []
+        #: A line for each reason not to rely on what was found.
+        self.doubts: dict[str, None] = {}
         self.known_met = 0
 
     def found(self, breach: Breach) -> None:
         """A bucket was met for the first time."""
-        if breach.violation.bucket in self._known:
+        bucket = breach.violation.bucket
+        if bucket in self._known:
             self.known_met += 1
+            self._tell(KnownMet(self._label, bucket))
             return
-        program = self._tracer.program(self._path(breach.state), breach.violation.bucket, breach.op)
+        program = self._tracer.program(self._path(breach.state), bucket, breach.op)
         self.findings.append(self._finding(_shown(program, self._revision, breach.violation), program))
-        self._on_finding(self.findings[-1])
+        self._tell(Found(self._label, self.findings[-1]))
+        self._confirmer.ask(bucket, program)
+
+    def progress(self, search: Search) -> None:
+        """A chunk is merged."""
+        for answer in self._confirmer.answers():
+            self._answered(*answer)
+        counts = {
+            "depth": search.depth,
+            "states": len(search.store),
+            "transitions": search.transitions,
+            "waiting": search.frontier,
+        }
+        self._tell(Progressed(self._label, search.seconds, counts, len(self.findings)))
+
+    def lost(self, reason: str) -> None:
+        """A process died."""
+        self._tell(WorkerLost(self._label, None, reason))
+
+    def finish(self) -> None:
+        """Wait until everything is confirmed or doubted."""
+        stopped = self._search.stopped == "interrupted"
+        with PatientInterrupt(everywhere=True) as ctrl_c:
+            for answer in self._confirmer.last_answers(lambda: stopped or ctrl_c.pressed):
+                self._answered(*answer)
+            if ctrl_c.pressed:
+                self._search.stopped = "interrupted"
+
+    def _answered(self, bucket: str, doubt: str) -> None:
+        if doubt:
+            self.doubts[doubt] = None
+        self._tell(Doubted(self._label, bucket, doubt) if doubt else Confirmed(self._label, bucket))
 
     def lasso(self, cycle: Cycle) -> Lasso:
         """A program that leads to a cycle and goes round it once."""
@@ -126,7 +195,9 @@ class _Reporter:
         message = f"ops {first} to {last} can be repeated for ever and what is pending stays"
         violation = Violation(inv.name, inv.severity, "cycle", message, last)
         shown = inv.name in judge(whole, self._revision, expectations=False).broken
-        return Lasso(self._finding(violation, whole, shown), turns(whole, len(stem.ops), inv, self._revision))
+        lasso = Lasso(self._finding(violation, whole, shown), turns(whole, len(stem.ops), inv, self._revision))
+        self._tell(Found(self._label, lasso.finding))
+        return lasso
 
     def _finding(self, violation: Violation, program: Program, shown: bool = True) -> Finding:
         return Finding(violation, program, self._revision, engine="explore", shown=shown)

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import NamedTuple
 
-from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of, expand, expander
+from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.store import Pieces, Store
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+from xfdfuzz.engines.processes.pool import in_spite_of_deaths
 from xfdfuzz.invariants.vocabulary import Violation
 
 #: States that a worker gets at a time.  Results do not depend on it, nor on how many workers there are: chunks are
@@ -107,13 +107,18 @@ class Search:
         limits: Limits,
         on_progress: Callable[[Search], None] = lambda search: None,
         on_breach: Callable[[Breach], None] = lambda breach: None,
+        on_lost: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """Search until the scope is exhausted or a limit is reached; Ctrl-C stops it between two chunks."""
+        """Search until the scope is exhausted or a limit is reached; Ctrl-C stops it between two chunks.
+
+        ``on_lost`` is told why a process died, whose chunks are expanded again.  Raises BrokenExecutor where one chunk
+        is the death of all.
+        """
         began = time.monotonic() - self.seconds
         self.stopped = ""
         with PatientInterrupt(everywhere=True) as ctrl_c:
             try:
-                for breaches in self._chunks(pool):
+                for breaches in self._chunks(pool, on_lost):
                     self.seconds = time.monotonic() - began
                     for breach in breaches:
                         on_breach(breach)
@@ -127,12 +132,13 @@ class Search:
             finally:
                 self.seconds = time.monotonic() - began
 
-    def _chunks(self, pool: Executor) -> Iterator[list[Breach]]:
+    def _chunks(self, pool: Executor, on_lost: Callable[[str], None]) -> Iterator[list[Breach]]:
         """Expand and merge chunk after chunk; what breaks something for the first time in each."""
         while self.level:
             chunks = [self.level[at : at + CHUNK] for at in range(0, min(len(self.level), _AHEAD * CHUNK), CHUNK)]
             packed = [[queued.packed for queued in chunk] for chunk in chunks]
-            for chunk, expansion in zip(chunks, pool.map(expand, repeat(self.question), packed), strict=True):
+            expand, anew = self.expander.expand, self.expander.expand_anew
+            for chunk, expansion in zip(chunks, in_spite_of_deaths(pool, expand, anew, packed, on_lost), strict=True):
                 yield self._merge(chunk, expansion)
 
     def _merge(self, chunk: Sequence[Queued], found: Expansion) -> list[Breach]:

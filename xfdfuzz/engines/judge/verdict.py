@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
-from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
@@ -105,7 +105,11 @@ def judge(program: str | Program, revision: str | Path | Revision, *, expectatio
     """
     program = parse(program) if isinstance(program, str) else program
     revision = revision_of(revision)
-    trace = tuple(steps(program, revision))
+    try:
+        trace = tuple(steps(program, revision))
+    except NoAnswer as error:
+        error.program = program
+        raise
     verdict = Verdict(revision, trace, False, ())
     if not expectations:
         return verdict

@@ -1,11 +1,30 @@
-"""Ctrl-C during a campaign."""
+"""Ctrl-C and SIGTERM, which a CI system sends, during a campaign; both are handled alike."""
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+#: What asks a command to end.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, unless somebody has said already what it does."""
+    ours = _in_main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class PatientInterrupt:
@@ -14,25 +33,25 @@ class PatientInterrupt:
     Raised inside of Hypothesis a KeyboardInterrupt may vanish: it hooks into the garbage collector, where exceptions
     are dropped, and it takes an example that was cut short for a flaky one.  So there it waits for the next
     :meth:`check`; a second Ctrl-C does not wait.  With ``everywhere`` it waits wherever it comes, so that no piece of
-    work is left half done.
+    work is left half done.  SIGTERM counts as one where it raises KeyboardInterrupt, too.
     """
 
     def __init__(self, *, everywhere: bool = False) -> None:
         self._everywhere = everywhere
         #: Whether one waits.
         self.pressed = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> PatientInterrupt:
-        # elsewhere than in the main thread, or where the caller has SIGINT ignored, it is not ours to handle
-        ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if ours and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._press)
+        # elsewhere than in the main thread, or where the caller has a signal ignored, it is not ours to handle
+        for number in INTERRUPTS if _in_main_thread() else ():
+            if signal.getsignal(number) is signal.default_int_handler:
+                self._previous[number] = signal.signal(number, self._press)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
         if self.pressed or not (self._everywhere or _in_hypothesis(frame)):
@@ -43,6 +62,31 @@ class PatientInterrupt:
         """Raise the KeyboardInterrupt that could not be raised where it came."""
         if self.pressed:
             raise KeyboardInterrupt
+
+
+class Recall:
+    """SIGTERM asks a worker to report what it has, now; between two pieces of work it asks for nothing."""
+
+    def __init__(self) -> None:
+        #: Whether it was asked.
+        self.asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Recall:
+        if multiprocessing.parent_process() is not None and _in_main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _in_hypothesis(frame: FrameType | None) -> bool:

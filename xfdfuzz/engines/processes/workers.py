@@ -7,104 +7,37 @@ class does not pickle, hence revisions travel as their addresses, programs as te
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
-import signal
-import threading
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
 
+from xfdfuzz.engines.processes.answering import STEP_TIMEOUT
+from xfdfuzz.engines.processes.pool import Here, Member, Pool
 from xfdfuzz.invariants.loading import load, loaded_files
 from xfdfuzz.invariants.vocabulary import InvariantError
 from xfdfuzz.revisions import loaded_series
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 @contextmanager
-def workers(count: int, *, here_if_one: bool = False) -> Iterator[Executor]:
-    """``count`` processes, all gone when the block ends; when it ends with an exception, in the middle of their work.
+def workers(count: int, *, here_if_one: bool = False, step_timeout: float = STEP_TIMEOUT) -> Iterator[Member]:
+    """``count`` processes, all gone when the block ends, in the middle of their work if there is any left.
 
     With ``here_if_one`` a single worker is the calling thread, so that nothing has to be started for a little work.
+    A user's function may take ``step_timeout`` seconds in another process.
     """
     if count == 1 and here_if_one:
-        yield _Here()
+        yield Here()
         return
-    others = multiprocessing.active_children()
-    pool = _Pool(count, multiprocessing.get_context("spawn"), initializer=_live_as_long_as_the_parent)
-    try:
+    with Pool(count, step_timeout) as pool:
         yield pool
-        pool.shutdown()
-    except BaseException:
-        with _interrupts_held_back():
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()
-            # the pool's thread is waited for too: Python's own end wakes it up while it may be closing that very pipe
-            pool.shutdown(cancel_futures=True)
-        raise
-
-
-class _Here(Executor):
-    """Work is done by whoever asks for it: ``submit()`` at once, ``map()`` when its results are taken one by one."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]:
-        return map(fn, *iterables)
-
-
-class _Pool(ProcessPoolExecutor):
-    """Its processes are started by ``submit()``, and inherit that SIGINT is held back until they ignore it."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        with _interrupts_held_back():
-            return super().submit(fn, *args, **kwargs)
-
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]:
-        """Cancel nothing when the caller is interrupted: in Python 3.11 the thread of a pool whose processes are
-        terminated fails on work that is cancelled already, and says so on standard error."""
-        futures = deque(self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False))
-        return (futures.popleft().result() for _ in range(len(futures)))
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C comes when the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _live_as_long_as_the_parent() -> None:
-    """Leave Ctrl-C to the parent, and do not go on when it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def crew(count: int, step_timeout: float) -> Iterator[list[Member]]:
+    """``count`` members, one process each, which all end with the block; ``step_timeout`` as :func:`workers` has it."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Pool(1, step_timeout)) for _ in range(count)]
 
 
 def place_in_users_files(error: BaseException) -> str:

@@ -50,10 +50,12 @@ class Discovered(Exception):
 class Campaign(Generic[D]):
     """The memory of a search; a subclass says what is searched and for what.
 
-    ``known`` are the buckets that are nothing new.  ``wanted`` is the one bucket that is looked for, None: any.
+    ``known`` are the buckets that are nothing new, ``met`` those of them that showed.  ``wanted`` is the one bucket
+    that is looked for, None: any.
     """
 
     known: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
     wanted: str | None = None
     stats: Stats = field(default_factory=Stats)
     errors: dict[str, type[Discovered]] = field(default_factory=dict)
@@ -137,7 +139,12 @@ class Campaign(Generic[D]):
 
     def is_new(self, found: Discovery) -> bool:
         """Whether it should be raised."""
-        return found.bucket not in self.known if self.wanted is None else found.bucket == self.wanted
+        if self.wanted is not None:
+            return found.bucket == self.wanted
+        if found.bucket not in self.known:
+            return True
+        self.met.add(found.bucket)
+        return False
 
     def learn(self, buckets: Iterable[str]) -> None:
         """These are nothing new from now on."""
@@ -178,6 +185,10 @@ class Run:
         """Whether anything can still happen."""
         return not self.kernel.system.dead
 
+    def program(self, *more: Op) -> Program:
+        """What was executed so far, and ``more``."""
+        return Program(self.machine, (*self.ops, *more))
+
     def situation(self) -> Situation:
         """Who can do what now."""
         return self._situations.now(self.kernel)
@@ -217,4 +228,4 @@ class Run:
         for one in found:
             if self.campaign.is_new(one):
                 self.over = True
-                raise self.campaign.discovered(one, Program(self.machine, tuple(self.ops)))
+                raise self.campaign.discovered(one, self.program())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -17,8 +16,9 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
-from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.stream.events import Listener, unheard
 from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import NoAnswer
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
@@ -83,7 +83,11 @@ class PairedRun(Run):
         """Execute ``op`` on both and compare."""
         if self._diverged:
             return
-        compared = self._lockstep.execute(op)
+        try:
+            compared = self._lockstep.execute(op)
+        except NoAnswer as error:
+            error.program = self.program(op)
+            raise
         if compared.first.result.ret == NOT_ENABLED and not compared.differences:
             return
         self.done(compared.first)
@@ -117,15 +121,10 @@ def campaign_on(addresses: tuple[str, str], invariants: tuple[str, ...]) -> Diff
     return DifferenceCampaign(pair=Pair(first, second))
 
 
-def diff(
-    pair: Pair,
-    plan: Plan,
-    on_progress: Callable[[Stats, list[Discrepancy]], None] = lambda stats, found: None,
-    on_found: Callable[[Discrepancy], None] = lambda discrepancy: None,
-) -> Report[Discrepancy]:
+def diff(pair: Pair, plan: Plan, tell: Listener = unheard) -> Report[Discrepancy]:
     """Search two revisions for differences as planned.
 
-    Every distinct one is shrunk once and given to ``on_found`` at once.
+    Every distinct one is shrunk once and given to ``tell`` at once, as all else that happens.
     """
     load()
     campaign = DifferenceCampaign(pair=pair)
@@ -138,4 +137,4 @@ def diff(
         return Discrepancy(difference, shrunk.program, pair, also)
 
     recipe = partial(campaign_on, (pair.first.address, pair.second.address), invariant_files())
-    return search(campaign, plan, tuple(pair), discrepancy, recipe, on_progress, on_found)
+    return search(campaign, plan, tuple(pair), discrepancy, recipe, tell)

@@ -9,6 +9,7 @@ from itertools import cycle
 from typing import Any, Generic, NamedTuple, Protocol
 
 from xfdfuzz.engines.judge.finding import NotReproducibleError
+from xfdfuzz.engines.processes.answering import answers_within
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.search.campaign import Campaign, D
 from xfdfuzz.engines.search.genome import Genome, Walker, shortened
@@ -126,7 +127,12 @@ def hunt(
     """
     budget = plan.budget()
     engine = KINDS[plan.engine](campaign, plan.seed, plan.steps)
-    with PatientInterrupt() as ctrl_c, imports_out_of_the_collectors_way(), campaign.timed():
+    with (
+        PatientInterrupt() as ctrl_c,
+        answers_within(plan.step_timeout),
+        imports_out_of_the_collectors_way(),
+        campaign.timed(),
+    ):
         try:
             with campaign.after_each_example(ctrl_c.check, on_progress, budget.spend_example):
                 while True:

@@ -7,14 +7,16 @@ another share of the work, with all that is known by then.
 from __future__ import annotations
 
 import itertools
+import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt, Recall
+from xfdfuzz.engines.processes.pool import Member
 from xfdfuzz.engines.processes.residents import resident
 from xfdfuzz.engines.processes.workers import users_errors_named
 from xfdfuzz.engines.search.campaign import Campaign, D
@@ -30,6 +32,10 @@ Recipe = Callable[[], Campaign[Any]]
 _EXAMPLES, _SECONDS = 2_100, 5.0
 #: Seconds between two looks at how the search gets on.
 _PAUSE = 0.25
+#: Seconds that the last reports may take after Ctrl-C.
+_LAST_REPORTS = 2.0
+#: So many processes in a row may die for each member.
+_DEATHS = 3
 
 
 class Share(NamedTuple):
@@ -45,35 +51,50 @@ class Share(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """What came of a share: (discovery, the text of its program, engine) for each, and what was executed."""
+    """What came of a share: (discovery, the text of its program, engine) for each, what was executed, which of the
+    known buckets showed."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
+    met: frozenset[str]
 
 
-class _Member:
+class _Searcher:
     """This process' part of a search: it goes on with each share where it was."""
 
     def __init__(self, share: Share) -> None:
         self._campaign = share.recipe()
         self._engine = KINDS[share.plan.engine](self._campaign, share.plan.seed, share.plan.steps)
 
-    def take(self, share: Share) -> Gain:
-        """Search until something is found or the share is used up."""
+    def take(self, share: Share, recall: Recall) -> Gain:
+        """Search until something is found, the share is used up, or a report is asked for."""
         budget = share.plan.budget()
+
+        def report_now() -> None:
+            if recall.asked:
+                raise Spent(budget)
+
         self._campaign.learn(share.known)
         stats = self._campaign.count_anew()
         found: list[Shrunk[Any]] = []
-        with suppress(Spent), self._campaign.after_each_example(budget.spend_example):
+        with suppress(Spent), self._campaign.after_each_example(report_now, budget.spend_example):
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
-        return Gain(tuple((one.discovery, format_program(one.program), one.engine) for one in found), stats)
+        described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)
+        return Gain(described, stats, frozenset(self._campaign.met))
 
 
 def take(share: Share) -> Gain:
     """Search in this process; its part of the search begins with the first share, whose seed it gets."""
-    with users_errors_named(), imports_out_of_the_collectors_way():
-        return resident(_Member, share.search, lambda: _Member(share)).take(share)
+    with users_errors_named(), imports_out_of_the_collectors_way(), Recall() as recall:
+        return resident(_Searcher, share.search, lambda: _Searcher(share)).take(share, recall)
+
+
+class Lost(NamedTuple):
+    """A member's process died: the seed that it began with, and why."""
+
+    seed: int
+    reason: str
 
 
 def hunt_together(
@@ -83,64 +104,110 @@ def hunt_together(
     on_discovery: Callable[[Shrunk[D]], None],
     *,
     recipe: Recipe,
-    pool: Executor,
+    members: Sequence[Member],
+    on_lost: Callable[[Lost], None] = lambda lost: None,
 ) -> bool:
-    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by processes of a pool, which make their campaigns by ``recipe``.
+    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by several members, which make their campaigns by ``recipe``.
 
-    The plan's seed gives the processes the same seeds again, not the same programs: who finds what first is a matter
-    of time.  After Ctrl-C the shares that are under way come to their ends.
+    The plan's seed gives them the same seeds again, not the same programs: who finds what first is a matter of time.
+    One whose process dies loses what it had not reported, and begins anew with another seed.  After Ctrl-C all report
+    once more; who does not soon is given up.  Raises BrokenExecutor where processes do nothing but die.
     """
-    shares = _Shares(campaign, plan, recipe, pool)
-    interrupted = False
+    shares = _Shares(campaign, plan, recipe, [_Place(member) for member in members], on_lost)
+    given_up: float | None = None
     with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
         while True:
-            if not interrupted:
+            if not ctrl_c.pressed:
                 shares.hand_out()
-            if not shares.pending:
-                return interrupted
+            elif given_up is None:
+                given_up = time.monotonic() + _LAST_REPORTS
+                shares.recall()
+            if not shares.pending or (given_up is not None and time.monotonic() > given_up):
+                return ctrl_c.pressed
             done, _ = wait(shares.pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)
             for future in done:
                 for shrunk in shares.take_in(future):
                     on_discovery(shrunk)
             on_progress()
-            interrupted |= ctrl_c.pressed
+
+
+@dataclass
+class _Place:
+    """A member, and the seed that its process began with; None: it has yet to begin."""
+
+    member: Member
+    seed: int | None = None
+
+
+class _Promise(NamedTuple):
+    """Who has a share, and how many examples it is."""
+
+    place: _Place
+    examples: int
 
 
 @dataclass
 class _Shares:
-    """Those that are under way, with the examples promised for each."""
+    """Those that are under way."""
 
     campaign: Campaign[Any]
     plan: Plan
     recipe: Recipe
-    pool: Executor
-    pending: dict[Future[Gain], int] = field(default_factory=dict)
+    places: list[_Place]
+    on_lost: Callable[[Lost], None]
+    pending: dict[Future[Gain], _Promise] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._budget: Budget = self.plan.budget()
         self._seeds = itertools.count(self.plan.seed << 8)
         self._search = uuid.uuid4().hex
+        self._deaths = 0
 
     def hand_out(self) -> None:
-        """A share to every process that has none, while there is work left."""
-        while len(self.pending) < self.plan.workers:
-            promised = self.campaign.stats.examples + sum(self.pending.values())
+        """A share to every member that has none, while there is work left."""
+        busy = [id(promise.place) for promise in self.pending.values()]
+        for place in self.places:
+            if id(place) in busy:
+                continue
+            promised = self.campaign.stats.examples + sum(promise.examples for promise in self.pending.values())
             examples = _EXAMPLES if self.plan.examples is None else min(_EXAMPLES, self.plan.examples - promised)
             seconds = _SECONDS
             if self.plan.seconds is not None:
                 seconds = min(_SECONDS, self.plan.seconds - self._budget.elapsed)
             if examples <= 0 or seconds <= 0:
                 return
-            plan = replace(self.plan, seed=next(self._seeds), examples=examples, seconds=seconds)
+            if place.seed is None:
+                place.seed = next(self._seeds)
+            plan = replace(self.plan, seed=place.seed, examples=examples, seconds=seconds)
             share = Share(self._search, self.recipe, plan, frozenset(self.campaign.known))
-            self.pending[self.pool.submit(take, share)] = examples
+            self.pending[place.member.submit(take, share)] = _Promise(place, examples)
+
+    def recall(self) -> None:
+        """Let all report now."""
+        for promise in self.pending.values():
+            promise.place.member.recall()
 
     def take_in(self, future: Future[Gain]) -> Iterator[Shrunk[Any]]:
-        """What a process reports that no other has found before."""
-        del self.pending[future]
-        gain = future.result()
+        """What a member reports that no other has found before."""
+        place = self.pending.pop(future).place
+        try:
+            gain = future.result()
+        except BrokenExecutor as error:
+            self._lost(place, error)
+            return
+        self._deaths = 0
         self.campaign.stats.add(gain.stats)
+        self.campaign.met |= gain.met
         for discovery, text, engine in gain.found:
             if self.campaign.is_new(discovery):
                 self.campaign.learn([discovery.bucket])
                 yield Shrunk(discovery, parse(text), engine)
+
+    def _lost(self, place: _Place, error: BrokenExecutor) -> None:
+        """Let the place be filled again, unless all that is filled into it dies."""
+        self._deaths += 1
+        if self._deaths > _DEATHS * len(self.places):
+            raise error
+        assert place.seed is not None
+        self.on_lost(Lost(place.seed, str(error)))
+        place.seed = None

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from xfdfuzz.engines.processes.answering import STEP_TIMEOUT
+
 #: Default length of an example, in rules.
 STEPS = 50
 
@@ -16,7 +18,7 @@ class Plan:
 
     ``seed`` gives the same programs again, unless several ``workers``, processes, search at once.  An example has at
     most ``steps`` rules.  The search ends after ``seconds`` of wall-clock time or after ``examples``, whichever comes
-    first; None is no limit.
+    first; None is no limit.  It also ends when a user's function does not return within ``step_timeout`` seconds.
     """
 
     seed: int
@@ -25,6 +27,7 @@ class Plan:
     seconds: float | None = None
     examples: int | None = None
     workers: int = 1
+    step_timeout: float = STEP_TIMEOUT
 
     def budget(self) -> Budget:
         """What it may spend, from now on."""

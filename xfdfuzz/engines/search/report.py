@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeVar
 
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.stats import Stats
@@ -29,5 +30,14 @@ class Report(Generic[F]):
 
     @property
     def label(self) -> str:
-        """What was searched: ``v7.3``, ``v5.17 | v5.18``."""
-        return " | ".join(revision.label for revision in self.revisions)
+        """What was searched."""
+        return label_of(self.revisions)
+
+    def with_each(self, change: Callable[[F], F]) -> Self:
+        """The same with everything that was found changed, such as saved."""
+        return replace(self, found=tuple(map(change, self.found)))
+
+
+def label_of(revisions: tuple[Revision, ...]) -> str:
+    """``v7.3``; of two that are held against each other ``v5.17 | v5.18``."""
+    return " | ".join(revision.label for revision in revisions)

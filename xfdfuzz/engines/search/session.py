@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
-from xfdfuzz.engines.judge.confirm import doubts
-from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.engines.judge.confirm import Confirmer
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+from xfdfuzz.engines.processes.workers import crew
 from xfdfuzz.engines.search.campaign import Campaign
 from xfdfuzz.engines.search.hunt import Shrunk, hunt
-from xfdfuzz.engines.search.parallel import Recipe, hunt_together
+from xfdfuzz.engines.search.parallel import Lost, Recipe, hunt_together
 from xfdfuzz.engines.search.plan import Plan
-from xfdfuzz.engines.search.report import F, Report
-from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.search.report import F, Report, label_of
+from xfdfuzz.engines.stream.events import (
+    Began,
+    Confirmed,
+    Doubted,
+    Ended,
+    Found,
+    KnownMet,
+    Listener,
+    Progressed,
+    Stuck,
+    WorkerLost,
+)
+from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
 from xfdfuzz.revisions import Revision
+
+#: Seconds between two events that say how the search gets on.
+_PAUSE = 0.25
 
 
 def search(
@@ -22,30 +39,93 @@ def search(
     revisions: tuple[Revision, ...],
     outcome: Callable[[Shrunk[Any]], F],
     recipe: Recipe,
-    on_progress: Callable[[Stats, list[F]], None],
-    on_found: Callable[[F], None],
+    tell: Listener,
 ) -> Report[F]:
-    """Search as planned; ``outcome`` makes of a discovery what is given to ``on_found`` at once.
+    """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
-    ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.
+    ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.  Raises InvariantError
+    where a user's function raises something, or does not return.
     """
-    found: list[F] = []
+    label = label_of(revisions)
+    tell(Began(label, revisions, vars(plan), len(campaign.known)))
+    with Confirmer(*revisions) as confirmer:
+        teller = _Teller(label, campaign, outcome, confirmer, tell)
+        try:
+            interrupted = _hunt(campaign, plan, recipe, teller)
+        except NoAnswer as error:
+            tell(Stuck(label, str(error), error.program))
+            raise InvariantError(str(error)) from None
+        interrupted = teller.finish(interrupted)
+    report = Report(revisions, plan, campaign.stats, tuple(teller.found), interrupted, tuple(teller.doubts))
+    tell(Ended(label, report, interrupted))
+    return report
 
-    def progress() -> None:
-        on_progress(campaign.stats, found)
 
-    def discovered(shrunk: Shrunk[Any]) -> None:
-        found.append(outcome(shrunk))
-        on_found(found[-1])
-
+def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any]) -> bool:
+    """Hunt, in this process or in several; whether Ctrl-C ended it."""
     if plan.workers == 1:
-        interrupted = hunt(campaign, plan, progress, discovered)
-    else:
-        with workers(plan.workers) as pool:
-            interrupted = hunt_together(campaign, plan, progress, discovered, recipe=recipe, pool=pool)
-    try:
-        unsure = doubts([(one.bucket, one.program) for one in found], *revisions)
-    except KeyboardInterrupt:
-        interrupted = True
-        unsure = ["interrupted before a fresh process had confirmed what was found"]
-    return Report(revisions, plan, campaign.stats, tuple(found), interrupted, tuple(unsure))
+        return hunt(campaign, plan, teller.progress, teller.discovered)
+    with crew(plan.workers, plan.step_timeout) as members:
+        return hunt_together(
+            campaign, plan, teller.progress, teller.discovered, recipe=recipe, members=members, on_lost=teller.lost
+        )
+
+
+class _Teller(Generic[F]):
+    """Makes events of what a hunt comes across."""
+
+    def __init__(
+        self,
+        label: str,
+        campaign: Campaign[Any],
+        outcome: Callable[[Shrunk[Any]], F],
+        confirmer: Confirmer,
+        tell: Listener,
+    ) -> None:
+        self._label, self._campaign, self._outcome = label, campaign, outcome
+        self._confirmer, self._tell = confirmer, tell
+        self._known = frozenset(campaign.known)
+        self._next = 0.0
+        self.found: list[F] = []
+        #: A line for each reason not to rely on what was found.
+        self.doubts: dict[str, None] = {}
+
+    def discovered(self, shrunk: Shrunk[Any]) -> None:
+        """Something new."""
+        self.found.append(self._outcome(shrunk))
+        self._tell(Found(self._label, self.found[-1]))
+        self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
+
+    def lost(self, lost: Lost) -> None:
+        """A worker died."""
+        self._tell(WorkerLost(self._label, lost.seed, lost.reason))
+
+    def progress(self) -> None:
+        """Tell how the search gets on, if the last time is long enough ago; called after each example."""
+        if time.monotonic() >= self._next:
+            self._look()
+            self._next = time.monotonic() + _PAUSE
+
+    def finish(self, interrupted: bool) -> bool:
+        """Wait until everything is confirmed or doubted; whether Ctrl-C came, meanwhile or before (``interrupted``)."""
+        with PatientInterrupt(everywhere=True) as ctrl_c:
+            self._look()
+            for answer in self._confirmer.last_answers(lambda: interrupted or ctrl_c.pressed):
+                self._answered(*answer)
+            return interrupted or ctrl_c.pressed
+
+    def _look(self) -> None:
+        """Tell what is known by now."""
+        stats = self._campaign.stats
+        for answer in self._confirmer.answers():
+            self._answered(*answer)
+        for bucket in sorted(self._campaign.met & self._known):
+            self._known -= {bucket}
+            self._tell(KnownMet(self._label, bucket))
+        counts = {"examples": stats.examples, "steps": stats.steps, "pairs": stats.pairs}
+        self._tell(Progressed(self._label, stats.seconds, counts, len(self.found)))
+
+    def _answered(self, bucket: str, doubt: str) -> None:
+        if doubt:
+            self.doubts[doubt] = None
+        self._tell(Doubted(self._label, bucket, doubt) if doubt else Confirmed(self._label, bucket))

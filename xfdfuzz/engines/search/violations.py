@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
-from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.stream.events import Listener, unheard
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.sometimes import GOALS
-from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
@@ -80,13 +80,18 @@ class JudgedRun(Run):
 
     def execute(self, op: Op) -> None:
         """Execute and judge ``op``."""
-        step = self.executor.execute(op)
+        try:
+            step = self.executor.execute(op)
+            found = self.checker.check(step)
+        except NoAnswer as error:
+            error.program = self.program(op)
+            raise
         if step.result.ret == NOT_ENABLED:
             return
         self.done(step)
         for goal in self._goals.look(self.executor.kernel, step):
             self.campaign.stats.goals[goal.name] += 1
-        self.judge(self.checker.check(step))
+        self.judge(found)
 
     def save(self) -> Saved:
         """Where the run is."""
@@ -100,8 +105,15 @@ class JudgedRun(Run):
 
     def look_at_end(self) -> None:
         """Drain the program and judge what is left."""
-        if self.checker.looks_at_end and (last := self.executor.drain()):
-            self.judge(self.checker.finish(last))
+        if not self.checker.looks_at_end:
+            return
+        try:
+            last = self.executor.drain()
+            found = self.checker.finish(last) if last else []
+        except NoAnswer as error:
+            error.program = self.program()
+            raise
+        self.judge(found)
 
 
 def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:
@@ -114,13 +126,12 @@ def fuzz(
     revision: str | Path | Revision,
     plan: Plan,
     known: Collection[str] = (),
-    on_progress: Callable[[Stats, list[Finding]], None] = lambda stats, findings: None,
-    on_finding: Callable[[Finding], None] = lambda finding: None,
+    tell: Listener = unheard,
 ) -> Report[Finding]:
     """Search one revision for violations as planned.
 
-    Every distinct bucket that is not in ``known`` is shrunk once and given to ``on_finding`` at once.  Raises
-    RevisionError for a name that is none.
+    Every distinct bucket that is not in ``known`` is shrunk once and given to ``tell`` at once, as all else that
+    happens.  Raises RevisionError for a name that is none.
     """
     load()
     chosen = revision_of(revision)
@@ -130,4 +141,4 @@ def fuzz(
         return Finding(shrunk.discovery, shrunk.program, chosen, engine=shrunk.engine)
 
     recipe = partial(campaign_on, chosen.address, invariant_files())
-    return search(campaign, plan, (chosen,), finding, recipe, on_progress, on_finding)
+    return search(campaign, plan, (chosen,), finding, recipe, tell)

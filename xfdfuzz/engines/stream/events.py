@@ -44,7 +44,8 @@ class Began:
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far the search has come: ``counts`` of what it executed by name, such as examples and steps."""
+    """How far the search has come, several times a second: ``counts`` by name, such as examples, steps and pairs (of op
+    and result), or depth, states, transitions and waiting (states)."""
 
     label: str
     seconds: float
@@ -54,7 +55,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Found:
-    """Something new, with the plainest program that shows it."""
+    """Something new, with the plainest program that shows it.  A saved one has its file when a report gets it."""
 
     label: str
     outcome: Outcome
@@ -78,7 +79,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Doubted:
-    """A fresh process did not confirm the bucket, or could not be asked, as ``reason`` says; empty ``bucket``: all."""
+    """A fresh process did not confirm the bucket, or could not be asked, as ``reason`` says in a line."""
 
     label: str
     bucket: str
@@ -87,11 +88,28 @@ class Doubted:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A process died, and with it what it had not reported; ``seed`` is the one that its share began with."""
+    """A process died, and with it what it had not reported; another one has its place.
+
+    ``seed`` is what it began to search with; None where nothing is drawn and another process does the same work again.
+    """
 
     label: str
-    seed: int
+    seed: int | None
     reason: str
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A user's function did not return; the search ends with that.
+
+    ``reason`` names it and its place in a line; ``program`` is what leads there, None where nobody knows it;
+    ``file`` is where it was saved.
+    """
+
+    label: str
+    reason: str
+    program: Program | None
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -121,5 +139,11 @@ class ProgramJudged:
     name: str = ""
 
 
-Event: TypeAlias = Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Ended | ProgramJudged
+Event: TypeAlias = (
+    Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
+)
 Listener: TypeAlias = Callable[[Event], None]
+
+
+def unheard(event: Event) -> None:
+    """The listener of a search that nobody listens to."""

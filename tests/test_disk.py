@@ -1,0 +1,161 @@
+"""Disks that are full, paths that are no files, what killed runs have left, two runs in one directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.program.text import parse
+from xfdfuzz.report import files
+from xfdfuzz.revisions import resolve
+
+Run = Callable[..., tuple[int, str, str]]
+LEFT_OVER = ".v5.17-no-warning-00000000.xfd.abcd1234.xfdfuzz-part"
+
+
+def fill(directory: Path, *, leave: int = 0) -> None:
+    """Fill the disk but for ``leave`` bytes."""
+    with (directory / "filling").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(directory / "filling", (directory / "filling").stat().st_size - leave)
+
+
+@pytest.fixture
+def small() -> Iterator[Path]:
+    """A disk of 64 kB."""
+    path = Path("small")
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a tmpfs, as root can: {mounted.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk_is_told_before_the_search(run: Run, small: Path) -> None:
+    fill(small)
+    code, out, err = run("fuzz", "--examples", "5", "--save", "small")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "xfdfuzz: cannot save to small: No space left on device"
+    assert [path.name for path in small.iterdir()] == ["filling"]
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (("fuzz", "--revision", "v5.17", "--seed", "1", "--examples", "300"), "findings"),
+        (("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "300"), "differences"),
+        (("explore", "--depth", "8"), "findings"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_a_disk_does_not_hold_is_printed_whole(run: Run, small: Path, command: tuple[str, ...], key: str) -> None:
+    fill(small, leave=2 * 4096)
+    code, out, err = run(*command, "--save", "small", "--format", "json")
+    assert code == 3
+    assert err.count("cannot save to small: No space left on device") == 1
+    assert "None" not in err
+    found = json.loads(out)[key]
+    unsaved = [one for one in found if one["file"] is None]
+    assert unsaved
+    for one in unsaved:
+        assert parse(one["program"]).ops
+        assert f"found {one['bucket']}" in err
+    saved = {Path(one["file"]) for one in found if one["file"]}
+    assert saved == {*small.glob("*.xfd")} | {path for path in saved if path.suffix != ".xfd"}
+    for one in found:
+        if one["file"]:
+            assert Path(one["file"]).read_text() == one["program"]
+    assert not [*small.glob(".*")]
+
+
+def test_an_unsaved_finding_can_be_copied_from_the_text(run: Run, small: Path) -> None:
+    fill(small, leave=4096)
+    code, out, _ = run("explore", "--depth", "4", "--save", "small")
+    assert code == 3
+    # a header, a blank line, ops, a blank line
+    texts = re.findall(r"its program:\n\n(# xfdfuzz program 1\n(?:.+\n)+\n(?:.+\n)+)\n", out)
+    assert len(texts) == out.count("not saved; its program:") > 0
+    for text in texts:
+        assert judge(parse(text), resolve("amx-v1"), expectations=False).violations
+
+
+def test_a_skeleton_that_does_not_fit_is_not_left_half_written(run: Run, small: Path) -> None:
+    fill(small)
+    command = ("new", "invariant", "my-own", "--directory", "small")
+    assert run(*command) == (2, "", "xfdfuzz: small/my_own.py: No space left on device\n")
+    assert [path.name for path in small.iterdir()] == ["filling"]
+    (small / "filling").unlink()
+    assert run(*command)[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "missing"])
+def test_a_graph_that_cannot_be_written_is_told_before_the_search(run: Run, kind: str) -> None:
+    path = Path("missing/graph") if kind == "missing" else Path("graph")
+    if kind == "directory":
+        path.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    code, out, err = run("explore", "--graph", str(path))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"xfdfuzz: {path}: cannot be written: ")
+    assert not [*Path().glob("findings/*.xfd")]
+
+
+def test_a_read_only_disk_is_told_before_the_search(run: Run, small: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    assert run("fuzz", "--save", "small")[::2] == (2, "xfdfuzz: cannot save to small: Read-only file system\n")
+    assert run("explore", "--graph", "small/graph")[0] == 2
+    assert run("new", "invariant", "my-own", "--directory", "small")[0] == 2
+
+
+@pytest.mark.parametrize("kind", ["fifo", "file"])
+def test_what_is_no_directory_is_not_saved_to(run: Run, kind: str) -> None:
+    path = Path("findings")
+    path.touch() if kind == "file" else os.mkfifo(path)
+    code, _, err = run("fuzz", "--examples", "5")
+    assert code == 2
+    assert err.startswith("xfdfuzz: cannot save to findings: ")
+
+
+def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    others = [".v5.17-x.xfd.abcd1234", "x.xfdfuzz-part", ".hidden.xfd", ".a.abcd1234.xfdfuzz-part.bak"]
+    for name in [LEFT_OVER, *others]:
+        (tmp_path / name).write_text("# half")
+    with (tmp_path / ".alive.xfd.abcd1234.xfdfuzz-part").open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        files.check_directory(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, Path(alive.name).name}
+
+
+def test_two_runs_in_one_directory_lose_nothing() -> None:
+    command = [sys.executable, "-m", "xfdfuzz", "fuzz", "--revision", "v5.17", "--time", "6", "--format", "json"]
+    pipe = subprocess.PIPE
+    both = [subprocess.Popen([*command, "--seed", seed], stdout=pipe, stderr=pipe, text=True) for seed in "11"]
+    outs = [child.communicate(timeout=90) for child in both]
+    assert [child.returncode for child in both] == [1, 1], outs
+    found = [one for out, _ in outs for one in json.loads(out)["findings"]]
+    assert found
+    # each program is there once, whoever found it
+    assert {Path(one["file"]) for one in found} == {*Path("findings").iterdir()}
+    assert len({one["file"] for one in found}) < len(found)
+    for one in found:
+        assert parse(Path(one["file"]).read_text()).ops == parse(one["program"]).ops

@@ -1,0 +1,176 @@
+"""Commands that are ended, or lose a worker, at any moment: what was printed is on disk and whole, nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.program.text import parse
+
+#: Each would go on for minutes.
+COMMANDS = {
+    "fuzz 1": ("fuzz", "--revision", "v5.17", "--time", "10m"),
+    "fuzz 2": ("fuzz", "--revision", "v5.17", "--time", "10m", "--workers", "2"),
+    "diff 2": ("diff", "v5.17", "v5.18", "--time", "10m", "--workers", "2"),
+    "explore 1": ("explore", "--scope", "small"),
+    "explore 2": ("explore", "--scope", "small", "--workers", "2"),
+}
+#: Seconds after the first finding.
+MOMENTS = (0.0, 0.7)
+
+
+def family(leader: int) -> list[int]:
+    """The living processes of a session, and the leader's other children (/proc/PID/stat)."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, _, session = file.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if leader in (int(session), int(parent)) and state != "Z":
+            found.append(int(file.parent.name))
+    return found
+
+
+def workers_of(leader: int) -> list[int]:
+    """Those that search."""
+    return [pid for pid in family(leader) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@contextmanager
+def searching(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a session of its own, at the moment of its first finding; it writes to the files out and err."""
+    command = [sys.executable, "-m", "xfdfuzz", *argv]
+    with (
+        Path("out").open("wb") as out,
+        Path("err").open("wb") as err,
+        subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True) as child,
+    ):
+        try:
+            assert until(lambda: printed() or child.poll() is not None, 60)
+            assert child.poll() is None, Path("err").read_text()
+            yield child
+        finally:
+            for pid in family(child.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def printed() -> list[Path]:
+    """The files that were said to be saved; a line that is being written does not count."""
+    whole = Path("err").read_text().rpartition("\n")[0]
+    return [Path(line.rpartition("saved ")[2]) for line in whole.splitlines() if ", saved " in line]
+
+
+def check_files() -> None:
+    saved = {file for file in Path().glob("*/*") if file.suffix == ".xfd"}
+    assert {*printed()} <= saved
+    for file in saved:
+        assert parse(file.read_text(), str(file)).ops
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_ends_a_search_in_order(name: str, number: signal.Signals, moment: float) -> None:
+    with searching(*COMMANDS[name]) as child:
+        time.sleep(moment)
+        # a terminal signals all of them, a CI system the command alone
+        (os.killpg if number is signal.SIGINT else os.kill)(child.pid, number)
+        child.wait(timeout=20)
+        assert child.returncode == 3, Path("err").read_text()
+        assert until(lambda: not family(child.pid), 5)
+    check_files()
+    out, err = Path("out").read_text(), Path("err").read_text()
+    assert "Traceback" not in err
+    for file in printed():
+        assert str(file) in out
+    assert "interrupted" in out
+    assert not [*Path().glob("*/.*")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_search_that_is_killed_leaves_whole_files_and_no_process(name: str) -> None:
+    with searching(*COMMANDS[name]) as child:
+        time.sleep(MOMENTS[1])
+        confirming = [pid for pid in family(child.pid) if pid != child.pid]
+        child.kill()
+        child.wait(timeout=20)
+        assert until(lambda: not family(child.pid), 5)
+        assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in confirming), 5)
+    check_files()
+
+
+def test_a_second_signal_ends_a_search_at_once() -> None:
+    with searching(*COMMANDS["fuzz 2"]) as child:
+        for pid in workers_of(child.pid):
+            os.kill(pid, signal.SIGSTOP)  # it will not report
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+        child.wait(timeout=1.5)
+        assert child.returncode == 3
+        assert until(lambda: not family(child.pid), 5)
+    check_files()
+
+
+def test_workers_that_do_not_report_are_given_up() -> None:
+    with searching(*COMMANDS["fuzz 2"]) as child:
+        for pid in workers_of(child.pid):
+            os.kill(pid, signal.SIGSTOP)
+        child.send_signal(signal.SIGTERM)
+        child.wait(timeout=15)
+        assert child.returncode == 3
+        assert until(lambda: not family(child.pid), 5)
+    check_files()
+    assert "(interrupted)" in Path("out").read_text()
+
+
+def test_a_worker_that_dies_costs_what_it_had_not_reported() -> None:
+    with searching("fuzz", "--revision", "v5.17", "--seed", "3", "--time", "9", "--workers", "2") as child:
+        os.kill(workers_of(child.pid)[0], signal.SIGKILL)
+        assert until(lambda: b"lost a worker" in Path("err").read_bytes(), 5)
+        assert until(lambda: len(workers_of(child.pid)) == 2, 5)
+        child.wait(timeout=60)
+        assert child.returncode == 1, Path("err").read_text()
+    check_files()
+    err = Path("err").read_text()
+    # the first two seeds of the campaign
+    assert re.search(rf"^lost a worker \(its process died\): seed ({3 << 8}|{(3 << 8) + 1}),", err, re.MULTILINE)
+    assert err.count("lost a worker") == 1
+
+
+def test_an_exploration_that_loses_workers_comes_to_the_same() -> None:
+    command = ("explore", "--scope", "small", "--depth", "12", "--workers", "2", "--format", "json")
+
+    def result() -> dict[str, object]:
+        report: dict[str, object] = json.loads(Path("out").read_text())
+        del report["seconds"]
+        return report
+
+    with searching(*command) as child:
+        for _ in range(3):
+            time.sleep(0.8)
+            os.kill(workers_of(child.pid)[0], signal.SIGKILL)
+        child.wait(timeout=120)
+    assert "lost a worker (its process died): its work is done again" in Path("err").read_text()
+    disturbed = result()
+    with searching(*command) as child:
+        child.wait(timeout=120)
+    assert disturbed == result()

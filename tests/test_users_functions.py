@@ -1,0 +1,81 @@
+"""Users' invariants that raise, leave or never return are told with their place, in every process; none is green."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.program.text import parse
+
+COMMANDS = {
+    "fuzz 1": ("fuzz", "--time", "60"),
+    "fuzz 2": ("fuzz", "--time", "60", "--workers", "2"),
+    "explore 1": ("explore",),
+    "explore 2": ("explore", "--workers", "2"),
+    "matrix 2": ("matrix", "a.xfd", "b.xfd", "--workers", "2"),
+    "replay": ("replay", "a.xfd"),
+}
+PROGRAM = "# xfdfuzz program 1\nmachine cpus=1\n\n"
+OP = "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n"
+
+
+def invariant(*body: str) -> Path:
+    """A file with an invariant whose body begins in line 10."""
+    head = (
+        "import sys\n\nfrom xfdfuzz.invariants.vocabulary import Broken, View, invariant\n\n\n"
+        '@invariant("of-mine", "abi", state=True)\n'
+        "def of_mine(view: View) -> list[Broken]:\n"
+        '    """Nobody can rely on it."""\n'
+        "    # its body\n"
+    )
+    file = Path("mine.py").resolve()
+    file.write_text(head + "".join(f"    {line}\n" for line in body))
+    return file
+
+
+def run(name: str, file: Path, *options: str, ops: int = 1) -> tuple[int, str, str]:
+    for program in ("a.xfd", "b.xfd"):
+        Path(program).write_text(PROGRAM + OP * ops)
+    command = [sys.executable, "-m", "xfdfuzz", *COMMANDS[name], "--invariants", str(file), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("body", "said"), [("raise LookupError('no')", "LookupError: no"), ("sys.exit(0)", "SystemExit: 0")]
+)
+def test_what_raises_or_leaves_is_told_with_its_place(name: str, body: str, said: str) -> None:
+    file = invariant(body)
+    code, _, err = run(name, file)
+    assert (code, err.splitlines()[-1]) == (2, f"xfdfuzz: {file}:10: {said}")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_never_returns_is_told_by_name(name: str) -> None:
+    file = invariant("while view.step.number > 0 and len(view.k.system.ghost.vcpus):", "    pass", "return []")
+    began = time.monotonic()
+    code, _, err = run(name, file, "--step-timeout", "2")
+    assert time.monotonic() - began < 40
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert re.fullmatch(rf"xfdfuzz: {re.escape(str(file))}:1[01]: invariant of-mine does not return within 2 s", last)
+    if name.startswith("fuzz"):
+        (saved,) = Path("findings").glob("stuck-*.xfd")
+        assert f"saved {saved}" in err
+        assert parse(saved.read_text()).ops
+
+
+def test_what_takes_its_time_again_and_again_is_left_alone() -> None:
+    # each sleep is longer than the time between two looks, all together are longer than the limit
+    file = invariant("import time", "time.sleep(0.3)", "return []")
+    began = time.monotonic()
+    code, out, err = run("replay", file, "--step-timeout", "1", "--revision", "v7.3", ops=6)
+    assert time.monotonic() - began > 1.8
+    assert code == 0, out + err
