@@ -16,6 +16,18 @@ from xfdfuzz.invariants import loading, sometimes, vocabulary
 from xfdfuzz.revisions.table import NAMED
 
 ROOT = Path(__file__).parent.parent
+_SAME = """\
+from xfdfuzz import Series
+from xfdfuzz.kernel.fpu.xstate import Xstate
+
+series = Series("{name}", base="v7.3", title="same")
+
+
+@series.patch("{name}-1", "x86/fpu: the same")
+class Same(Xstate):
+    def write_state_perm(self, *arguments):
+        super().write_state_perm(*arguments)
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,5 +73,16 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         code = cli.main(argv)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def same() -> Callable[[str, str], Path]:
+    """Writes a file with a series that changes nothing of v7.3, but replaces something, as a series has to."""
+
+    def call(file: str, name: str) -> Path:
+        Path(file).write_text(_SAME.format(name=name))
+        return Path(file)
 
     return call

@@ -43,6 +43,18 @@ def register(name: str = "mine", **options: Any) -> None:
         return []
 
 
+#: An invariant, which each file has to have.
+NOTHING = """
+from xfdfuzz.invariants.vocabulary import invariant
+
+
+@invariant("nothing", "abi")
+def nothing(view):
+    \"\"\"Nothing is broken.\"\"\"
+    return ()
+"""
+
+
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
@@ -91,13 +103,16 @@ def test_a_file_may_define_dataclasses(tmp_path: Path) -> None:
         "@dataclass\n"
         "class Mine:\n"
         "    number: int\n"
-        "    all: ClassVar[int] = 0\n"
+        "    all: ClassVar[int] = 0\n" + NOTHING
     )
     load_file(write(tmp_path / "mine.py", text))
 
 
 def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
-    files = [write(tmp_path / folder / "mine.py", f"WHERE = {folder!r}\n") for folder in ("a", "b")]
+    files = [
+        write(tmp_path / folder / "mine.py", f"WHERE = {folder!r}\n{NOTHING.replace('nothing', folder)}")
+        for folder in ("a", "b")
+    ]
     for file in files:
         load_file(file)
     assert loaded_files() == files

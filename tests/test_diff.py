@@ -137,10 +137,8 @@ def test_a_seed_gives_the_same_differences_again(run: Run) -> None:
     assert first == second
 
 
-def test_the_command_that_repeats_names_a_file_of_the_users(run: Run) -> None:
-    Path("same.py").write_text(
-        'from xfdfuzz.revisions import Series\n\nseries = Series("diffed-series", base="v7.3", title="same")\n'
-    )
+def test_the_command_that_repeats_names_a_file_of_the_users(run: Run, same: Callable[[str, str], Path]) -> None:
+    same("same.py", "diffed-series")
     code, out, _ = run("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
     assert code == 0
     path = Path("same.py").resolve()

@@ -101,7 +101,7 @@ def test_a_cell_that_contradicts_the_program_is_marked(run: Run) -> None:
     assert "v6.6+b45f72177594  clean\n" in out
 
 
-def test_several_processes_give_what_one_gives(run: Run) -> None:
+def test_several_processes_give_what_one_gives(run: Run, same: Callable[[str, str], Path]) -> None:
     """They get what the user gave: an invariant of his own and a series from outside the tree."""
     write("a.xfd", OVERWRITE)
     write("b.xfd", IDLE + "t0 ioctl(kvm, KVM_CREATE_VM)\n")
@@ -110,9 +110,7 @@ def test_several_processes_give_what_one_gives(run: Run) -> None:
         "from xfdfuzz.invariants.vocabulary import Broken, invariant\n\n\n"
         '@invariant("mine-of-the-matrix", "abi")\ndef mine(view):\n    """Mine."""\n    yield Broken("seen")\n',
     )
-    write(
-        "my.py", 'from xfdfuzz.revisions import Series\n\nseries = Series("matrix-series", base="v7.3", title="same")\n'
-    )
+    same("my.py", "matrix-series")
     command = ("matrix", "a.xfd", "b.xfd", "--revision", "my.py", "--revision", "v5.17", "--invariants", "mine.py")
     one, two = (run(*command, "--workers", workers, "--format", "json") for workers in ("1", "2"))
     assert one == two

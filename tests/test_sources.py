@@ -136,8 +136,8 @@ def test_a_series_from_outside_is_the_origin_of_what_it_replaces(tmp_path: Path)
         "from xfdfuzz.revisions.amx_v6 import AmxV6\n\n"
         'series = Series("cited-series", base="v7.3", title="one patch")\n\n\n'
         '@series.patch("cited-1", "new code")\nclass One(AmxV6):\n    """One."""\n\n'
-        "    def fpu_update_guest_xfd(self, guest_fpu, xfd):\n        self.fpu_new_helper()\n\n"
-        '    def fpu_new_helper(self):\n        """New (arch/x86/kernel/fpu/new.c)."""\n\n'
+        "    def fpu_update_guest_xfd(self, guest_fpu, xfd):\n        self.fpu_new_helper(self.fpu_uncited())\n\n"
+        '    def fpu_new_helper(self, size):\n        """New (arch/x86/kernel/fpu/new.c)."""\n\n'
         '    def fpu_uncited(self):\n        """New."""\n'
     )
     sources = Sources(resolve(str(file)))
