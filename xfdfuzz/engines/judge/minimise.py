@@ -47,9 +47,18 @@ def shows(program: Program, revision: Revision, bucket: str) -> bool:
     return Shows(revision, bucket)(program)
 
 
-def minimise(program: Program, revision: Revision, bucket: str) -> Program:
-    """The plainest program of the same bucket, with its results filled in; ``program`` itself must show it."""
-    smallest = reduce(program, Shows(revision, bucket))
+def for_ever() -> bool:
+    """There is time."""
+    return True
+
+
+def minimise(program: Program, revision: Revision, bucket: str, in_time: Callable[[], bool] = for_ever) -> Program:
+    """The plainest program of the same bucket, with its results filled in; ``program`` itself must show it.
+
+    It is the plainest that was found while there was still time.
+    """
+    still = Shows(revision, bucket)
+    smallest = reduce(program, lambda candidate: in_time() and still(candidate))
     results = judge(smallest, revision, expectations=False).results
     return with_results(smallest, results)
 

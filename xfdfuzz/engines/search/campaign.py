@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+from xfdfuzz.engines.judge.minimise import for_ever
 from xfdfuzz.engines.rules.situation import Looks, Situation
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -51,12 +52,13 @@ class Campaign(Generic[D]):
     """The memory of a search; a subclass says what is searched and for what.
 
     ``known`` are the buckets that are nothing new, ``met`` those of them that showed.  ``wanted`` is the one bucket
-    that is looked for, None: any.
+    that is looked for, None: any.  A discovery is shrunk as long as it is ``in_time``.
     """
 
     known: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
     wanted: str | None = None
+    in_time: Callable[[], bool] = for_ever
     stats: Stats = field(default_factory=Stats)
     errors: dict[str, type[Discovered]] = field(default_factory=dict)
     looks: Looks = field(default_factory=Looks)
@@ -78,7 +80,7 @@ class Campaign(Generic[D]):
         raise NotImplementedError
 
     def minimise(self, program: Program, bucket: str) -> Program:
-        """The plainest program that still shows the bucket."""
+        """The plainest program that still shows the bucket, as far as there is time."""
         raise NotImplementedError
 
     # -- examples ------------------------------------------------------------------------------------------------------

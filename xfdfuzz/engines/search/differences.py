@@ -46,7 +46,9 @@ class DifferenceCampaign(Campaign[Difference]):
         """The plainest program that still differs so, up to the op that does."""
 
         def still(candidate: Program) -> bool:
-            return any(difference.bucket == bucket for difference in differences(candidate, self.pair))
+            return self.in_time() and any(
+                difference.bucket == bucket for difference in differences(candidate, self.pair)
+            )
 
         return _with_results(reduce(program, still), self.pair)
 

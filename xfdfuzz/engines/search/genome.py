@@ -41,6 +41,10 @@ class Walker(EveryRule):
         """Be where the genome's first gene comes; raises Discovered for something new in the boot."""
         self.go_on(self._campaign.begin(MACHINES[genome.machine], BOOTS[genome.boot]))
 
+    def in_time(self) -> bool:
+        """Whether there is time for another program."""
+        return self._campaign.in_time()
+
     def enabled(self, rule: Rule) -> bool:
         """Whether it can be performed now."""
         return rule.condition in self.now.possible
@@ -70,7 +74,7 @@ def shortened(walker: Walker, genome: Genome) -> Genome:
         before = len(genes)
         for start in range(before - length, -length, -length):
             fewer = genes[: max(start, 0)] + genes[start + length :]
-            if walker.discovery(genome._replace(genes=fewer)):
+            if walker.in_time() and walker.discovery(genome._replace(genes=fewer)):
                 genes = fewer
         if length == 1 and len(genes) == before:
             return genome._replace(genes=tuple(genes))

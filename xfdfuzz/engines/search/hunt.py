@@ -126,6 +126,7 @@ def hunt(
     Every distinct bucket that is not known is shrunk once and given to ``on_discovery`` at once.
     """
     budget = plan.budget()
+    campaign.in_time = budget.in_time
     engine = KINDS[plan.engine](campaign, plan.seed, plan.steps)
     with (
         PatientInterrupt() as ctrl_c,
@@ -182,7 +183,7 @@ def discoveries(campaign: Campaign[D], engine: Engine) -> Iterator[Shrunk[D]]:
 
 def _shortened(campaign: Campaign[Any], found: Found) -> Program:
     """The program without the rules that do not matter; minimise() then works on its ops."""
-    if found.genome is None:
+    if found.genome is None or not campaign.in_time():
         return found.program
     walker = Walker(campaign.looking_for(found.bucket))
     shorter = walker.discovery(shortened(walker, found.genome))

@@ -41,13 +41,14 @@ _DEATHS = 3
 class Share(NamedTuple):
     """What a process searches next; ``search`` tells one search of the process from the ones before.
 
-    ``plan`` has the seed of the process and the limits of the share.
+    ``plan`` has the seed of the process and the limits of the share, ``rest`` the seconds that shrinking has.
     """
 
     search: str
     recipe: Recipe
     plan: Plan
     known: frozenset[str]
+    rest: float | None = None
 
 
 class Gain(NamedTuple):
@@ -69,6 +70,7 @@ class _Searcher:
     def take(self, share: Share, recall: Recall) -> Gain:
         """Search until something is found, the share is used up, or a report is asked for."""
         budget = share.plan.budget()
+        self._campaign.in_time = lambda: share.rest is None or budget.elapsed < share.rest
 
         def report_now() -> None:
             if recall.asked:
@@ -179,7 +181,7 @@ class _Shares:
             if place.seed is None:
                 place.seed = next(self._seeds)
             plan = replace(self.plan, seed=place.seed, examples=examples, seconds=seconds)
-            share = Share(self._search, self.recipe, plan, frozenset(self.campaign.known))
+            share = Share(self._search, self.recipe, plan, frozenset(self.campaign.known), self._budget.rest)
             self.pending[place.member.submit(take, share)] = _Promise(place, examples)
 
     def recall(self) -> None:

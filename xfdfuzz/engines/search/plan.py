@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from xfdfuzz.engines.processes.answering import STEP_TIMEOUT
 
+#: The part of its time that a search may take longer to bring to an end what it has begun.
+_GRACE = 0.05
 #: Default length of an example, in rules.
 STEPS = 50
 
@@ -59,6 +61,15 @@ class Budget:
     def elapsed(self) -> float:
         """Seconds since it was made."""
         return self.clock() - self._began
+
+    @property
+    def rest(self) -> float | None:
+        """Seconds that what was begun may still take, a little more than anything new may begin in."""
+        return None if self.seconds is None else self.seconds * (1 + _GRACE) - self.elapsed
+
+    def in_time(self) -> bool:
+        """Whether what was begun may go on."""
+        return self.rest is None or self.rest > 0
 
     def spend_example(self) -> None:
         """Count an example; raises Spent where nothing is left for another one."""

@@ -53,7 +53,7 @@ class ViolationCampaign(Campaign[Violation]):
 
     def minimise(self, program: Program, bucket: str) -> Program:
         """The plainest program that still violates it."""
-        return minimise(program, self.revision, bucket)
+        return minimise(program, self.revision, bucket, self.in_time)
 
 
 class Saved(NamedTuple):
