@@ -1,0 +1,113 @@
+"""The plainest program: programs in, programs out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.engines.judge.minimise import Shows, minimise, reduce
+from xfdfuzz.engines.judge.passes import PASSES
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.revisions import resolve
+
+HEAD = "# xfdfuzz program 1\n"
+CORPUS = Path(__file__).parent.parent / "corpus"
+TILES_IN_A_GUEST = """\
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|avx512|pkru|xtile, xfd, amx})
+"""
+
+
+def smallest(text: str, revision: str, bucket: str) -> str:
+    """The minimal program without its first line and its results."""
+    program = minimise(parse(HEAD + text), resolve(revision), bucket)
+    lines = format_program(program).removeprefix(HEAD).splitlines()
+    return "\n".join(line.split(" = ")[0] for line in lines) + "\n"
+
+
+def test_values_become_what_they_are_on_a_plainer_machine() -> None:
+    """Without MPX, XCR0 cannot have its bits."""
+    tail = "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|avx512|pkru|xtile)\nt0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0})\n"
+    plain = f"machine cpus=1\n\n{TILES_IN_A_GUEST}{tail}"
+    with_mpx = plain.replace("cpus=1", "cpus=1 mpx").replace("avx|avx512", "avx|mpx|avx512")
+    assert smallest(with_mpx, "amx-v1", "failed-call-changes-nothing@KvmSetMsrs") == plain
+
+
+def test_the_synthetic_feature_gives_way_to_tiles() -> None:
+    dyn2 = "machine cpus=1 dyn2\n\nt0 arch_prctl(ARCH_REQ_XCOMP_PERM, DYN2)\nt0 dyn2load(1)\nt0 execve ...\n"
+    tiles = dyn2.replace(" dyn2\n", "\n").replace("DYN2", "XTILEDATA").replace("dyn2load", "tileload")
+    assert smallest(dyn2, "v5.17", "fpstate-reachable@Execve") == tiles
+
+
+def test_what_a_guest_sets_is_set_from_outside() -> None:
+    """The same whether a guest or its VMM disables a component, and before or after the VMM loads it."""
+    load = "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: xtile, data: 1})\n"
+    disable = "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000})\n"
+    in_guest = "t0 ioctl(v0, KVM_RUN) ...\nv0 vmenter\nv0 wrmsr(IA32_XFD, 0x40000)\nv0 handle\nt0 ... KVM_RUN\n"
+    found = {
+        smallest(f"machine cpus=1\n\n{TILES_IN_A_GUEST}{middle}t0 ioctl(v0, KVM_GET_XSAVE2)\n", "v5.17", bucket)
+        for middle in (load + disable, disable + load, in_guest + load)
+        for bucket in ["get-xsave-hides-disabled@KvmGetXsave2"]
+    }
+    (program,) = found
+    assert "KVM_RUN" not in program
+    assert "KVM_SET_MSRS, {IA32_XFD: 0x40000}" in program
+
+
+def test_a_task_that_another_one_can_stand_for_is_not_made() -> None:
+    made = """\
+machine cpus=1
+
+t0 clone(CLONE_THREAD)
+t0 ptrace(PTRACE_SETREGSET, t2, {xstate_bv: avx, data: 1})
+cpu0 schedule(t2)
+t2 user
+"""
+    there = made.replace("t0 clone(CLONE_THREAD)\n", "").replace("t2", "t1")
+    assert smallest(made, "v5.17", "host-registers-preserved@static") == there
+
+
+@pytest.mark.parametrize("insn", ["out", "wrmsr(IA32_XFD, 0)", "cpuid(0xd, 0)", "rdmsr(IA32_XFD)", "hlt"])
+def test_of_exits_that_do_as_well_the_plainest_is_taken(insn: str) -> None:
+    enter = "t0 ioctl(v0, KVM_RUN) ...\nv0 vmenter\nv0 wrmsr(IA32_XFD_ERR, 0x40000)\n"
+    text = f"machine cpus=1\n\n{TILES_IN_A_GUEST}{enter}v0 {insn}\n"
+    assert smallest(text, "amx-v1", "xfd-err-clean-in-host@vm-exit").endswith("v0 hlt\n")
+
+
+def programs() -> Iterator[Program]:
+    for file in sorted(CORPUS.glob("bugs/*.xfd")):
+        yield parse(file.read_text())
+
+
+def test_it_ends_whatever_is_looked_for() -> None:
+    """No pass undoes for ever what another one does."""
+    for seed, program in enumerate(programs()):
+        whim = random.Random(seed)
+        answers: dict[Program, bool] = {}
+        small = reduce(program, lambda one, answers=answers, whim=whim: answers.setdefault(one, whim.random() < 0.3))  # type: ignore[misc]
+        assert len(small.ops) <= len(program.ops)
+        assert not any(answers[plainer] for apply in PASSES for plainer in apply(small) if plainer != small)
+        assert len(reduce(program, lambda one: True).ops) == 1
+
+
+@pytest.mark.parametrize("revision", ["amx-v1", "v5.17"])
+def test_a_candidate_shows_what_it_shows_run_from_its_beginning(revision: str) -> None:
+    """Also those that go on where others part from them, those on other machines, and those that break at the end."""
+    chosen = resolve(revision)
+    at_the_end = 0
+    for program in programs():
+        verdict = judge(program, chosen, expectations=False)
+        at_the_end += any(judged.step is None and judged.violations for judged in verdict.trace)
+        for bucket in verdict.buckets:
+            shows = Shows(chosen, bucket)
+            for apply in PASSES:
+                for candidate in [*apply(program)][:6]:
+                    assert shows(candidate) == (bucket in judge(candidate, chosen, expectations=False).buckets)
+    assert at_the_end

@@ -1,0 +1,207 @@
+"""What minimise() tries: programs that are plainer than one in some respect.
+
+A pass is a function that gives such programs, the boldest first.  To add one, write it and put it into :data:`PASSES`.
+It need not know what an op does: whether a program still shows the bucket is tried, ops that can no longer happen do no
+harm, and :func:`without_ops` takes them away.  Nor need it go far: as long as one of its programs is taken it is asked
+again about that one, and after it all passes are, until none has anything left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.fields import Msrs, UserImage
+from xfdfuzz.program.ops.base import OPS, GuestOp, Op
+from xfdfuzz.program.ops.guest import GuestDyn2load, GuestTileload, GuestVmovups, GuestWrmsr, GuestXrstor, GuestXsetbv
+from xfdfuzz.program.ops.kvm import KvmSetCpuid2Supported, KvmSetMsrs, KvmSetXcrs
+from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
+from xfdfuzz.program.ops.tasks import UserDyn2load, UserTileload
+from xfdfuzz.program.ops.xsave import KvmSetXsave
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.templates import format_op
+from xfdfuzz.strategies.values import domains, kinds
+
+Pass = Callable[[Program], Iterator[Program]]
+Ops = tuple[Op, ...]
+
+
+def without_ops(program: Program) -> Iterator[Program]:
+    """Without some ops that follow each other: halves first, then quarters, at last single ones, from the back."""
+    length = len(program.ops)
+    while length > 1:
+        length //= 2
+        for start in range(len(program.ops) - length, -length, -length):
+            yield _with(program, program.ops[: max(start, 0)] + program.ops[start + length :])
+
+
+def from_outside(program: Program) -> Iterator[Program]:
+    """With what a guest sets in KVM_RUN set by ioctls in its place, or one of them before it."""
+    ops = program.ops
+    for start, begin in enumerate(ops):
+        if not isinstance(begin, KvmRun):
+            continue
+        before: list[Op] = []
+        for place, op in enumerate(ops[start + 1 :], start + 1):
+            if isinstance(op, KvmRunReturns) and op.task == begin.task:
+                yield _with(program, (*ops[:start], *before, *ops[place + 1 :]))
+                break
+            if isinstance(op, GuestOp) and op.vcpu == begin.vcpu:
+                for ioctl in _same_from_outside(begin.task, op):
+                    before.append(ioctl)
+                    yield _with(program, (*ops[:start], ioctl, *ops[start:place], *ops[place + 1 :]))
+
+
+def _same_from_outside(task: int, op: GuestOp) -> Iterator[Op]:
+    if isinstance(op, GuestXsetbv):
+        yield KvmSetXcrs(task, op.vcpu, op.xcr0)
+    elif isinstance(op, GuestWrmsr):
+        yield KvmSetMsrs(task, op.vcpu, Msrs(((op.msr, op.value),)))
+    elif isinstance(op, GuestTileload):
+        yield KvmSetXsave(task, op.vcpu, UserImage(xf.MASK_XTILE, op.token))
+    elif isinstance(op, GuestVmovups):
+        yield KvmSetXsave(task, op.vcpu, UserImage(xf.MASK_YMM, op.token))
+    elif isinstance(op, GuestXrstor):
+        yield KvmSetXsave(task, op.vcpu, UserImage(op.xstate_bv & op.mask, op.token))
+
+
+def on_plainer_machines(program: Program) -> Iterator[Program]:
+    """With one switch of the machine as it is by default, and all values what they are there, or as they were."""
+    machine = program.machine
+    for f in fields(Machine):
+        if getattr(machine, f.name) != f.default:
+            switch: dict[str, Any] = {f.name: f.default}
+            plain = replace(machine, **switch)
+            yield _with(replace(program, machine=plain), (_translated(op, machine, plain) for op in program.ops))
+            yield replace(program, machine=plain)
+
+
+#: Instructions of the synthetic feature, and what is like them on any machine with AMX.
+_WITHOUT_DYN2: dict[type[Op], type[Op]] = {GuestDyn2load: GuestTileload, UserDyn2load: UserTileload}
+
+
+def _translated(op: Op, old: Machine, new: Machine) -> Op:
+    """The op with what stands at the same places in the domains of another machine."""
+    here, there = domains(old), domains(new)
+    values: dict[str, Any] = {}
+    for name, value, kind in _fields(op):
+        place = here[kind].table.index(value) if kind in here and value in here[kind].table else None
+        values[name] = value if place is None else there[kind].value(place)
+    cls = type(op) if new.dyn2 else _WITHOUT_DYN2.get(type(op), type(op))
+    return cls(**values)
+
+
+def _fields(op: Op) -> Iterator[tuple[str, Any, object]]:
+    """Name, value and kind of each."""
+    values = {f.name: getattr(op, f.name) for f in fields(op)}  # type: ignore[arg-type]
+    for name, kind in kinds(type(op), values).items():
+        yield name, values[name], kind
+
+
+def with_plainer_ops(program: Program) -> Iterator[Program]:
+    """With an op replaced by another one of its kind that takes less, or as much and is defined before it."""
+    for place, op in enumerate(program.ops):
+        given = {name: value for name, value, _ in _fields(op)}
+        for cls in _plainer_classes(type(op).__name__):
+            plain = _plainest(cls, given, program.machine)
+            yield _with(program, (*program.ops[:place], plain, *program.ops[place + 1 :]))
+
+
+@cache
+def _plainer_classes(name: str) -> list[type[Op]]:
+    cls = OPS[name]
+    found = [other for other in OPS.values() if (other.__module__, other.__base__) == (cls.__module__, cls.__base__)]
+    # last what does not mean the same on every revision
+    found.sort(key=lambda other: (other is KvmSetCpuid2Supported, len(fields(other))))  # type: ignore[arg-type]
+    return found[: found.index(cls)]
+
+
+def _plainest(cls: type[Op], given: Mapping[str, Any], machine: Machine) -> Op:
+    """An op with those of the values that it takes; the others are the first of their domains."""
+    table = domains(machine)
+    values = {name: table[kind].table[0] if kind in table else value for name, value, kind in _fields(cls())}
+    return cls(**{name: given.get(name, value) for name, value in values.items()})
+
+
+#: The fields that hold a number of the same kind of thing.
+_NUMBERED = (("task", "tracee"), ("vcpu",), ("vm",), ("cpu",))
+
+
+def renumbered(program: Program) -> Iterator[Program]:
+    """With one task, vCPU, VM or CPU less, whose part the one before it takes over, or with two that trade places."""
+    for names in _NUMBERED:
+        before = _numbers(program.ops, names)
+        for n in range(1, max(before, default=0) + 1):
+            for now in ({n: n - 1}, {n: n - 1, n - 1: n}):
+                ops = tuple(_renumbered(op, names, now) for op in program.ops)
+                if _numbers(ops, names) < before:
+                    yield _with(program, ops)
+
+
+def _renumbered(op: Op, names: Sequence[str], now: Mapping[int, int]) -> Op:
+    found = {name: now.get(value, value) for name, value, _ in _fields(op) if name in names}
+    return replace(op, **found)  # type: ignore[type-var]
+
+
+def _numbers(ops: Ops, names: Sequence[str]) -> list[int]:
+    return [value for op in ops for name, value, _ in _fields(op) if name in names]
+
+
+def with_plainer_arguments(program: Program) -> Iterator[Program]:
+    """With one argument of an op replaced by one that stands before it in its domain, or by its default."""
+    for place, op in enumerate(program.ops):
+        for plainer in _plainer_ops(op, program.machine):
+            yield _with(program, (*program.ops[:place], plainer, *program.ops[place + 1 :]))
+
+
+def _plainer_ops(op: Op, machine: Machine) -> Iterator[Op]:
+    table = domains(machine)
+    defaults = {f.name: f.default for f in fields(op)}  # type: ignore[arg-type]
+    for name, value, kind in _fields(op):
+        if kind in table:
+            before = table[kind].plainer(value)
+        elif kind == "nr":
+            before = list(range(value))
+        else:
+            before = [defaults[name]]
+        for plainer in before:
+            if plainer != value:
+                yield replace(op, **{name: plainer})  # type: ignore[type-var]
+
+
+def in_order(program: Program) -> Iterator[Program]:
+    """With an op moved before one that comes after it in the order of actors and lines."""
+    ops, ranks = program.ops, [_rank(op) for op in program.ops]
+    for place, rank in enumerate(ranks):
+        for other in range(place):
+            if rank < ranks[other]:
+                yield _with(program, (*ops[:other], ops[place], *ops[other:place], *ops[place + 1 :]))
+
+
+#: Threads set up what guests use; the environment comes as late as it can.
+_ACTORS = ("t", "v", "host", "cpu")
+
+
+def _rank(op: Op) -> tuple[int, str]:
+    line = format_op(op)
+    return _ACTORS.index(line.split(" ")[0].rstrip("0123456789")), line
+
+
+def _with(program: Program, ops: Iterable[Op]) -> Program:
+    return replace(program, ops=tuple(ops), results=())
+
+
+#: In the order of what they save the others.
+PASSES: tuple[Pass, ...] = (
+    without_ops,
+    from_outside,
+    on_plainer_machines,
+    renumbered,
+    with_plainer_ops,
+    with_plainer_arguments,
+    in_order,
+)
