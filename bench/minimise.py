@@ -1,8 +1,8 @@
 """What minimising takes and brings: `python -m bench.minimise [--revision R]... [--seeds N] [--examples N]`.
 
 Searches each revision with several seeds and minimises again what the campaigns gave to minimise().  Prints for each
-revision: CPU milliseconds and candidates a finding, ops before and after, and how often a seed that came across a bucket
-again ended at a program that another seed had.
+revision: CPU milliseconds and candidates a finding, ops before and after, and how often a seed that came across a
+bucket again ended at a program that another seed had.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def main() -> None:
         same = sum(len(programs) - len(set(programs)) for programs in ends.values())
         print(
             f"{name}: {len(rows)} findings, {mean(row.seconds for row in rows) * 1000:.1f} ms, "
-            f"{mean(row.candidates for row in rows):.0f} candidates, {mean(row.before for row in rows):.2f} ops before, "
+            f"{mean(row.candidates for row in rows):.0f} candidates, "
+            f"{mean(row.before for row in rows):.2f} ops before, "
             f"{mean(len(row.after.ops) for row in rows):.2f} after, {same} of {again} the same as another seed's"
         )
 
