@@ -111,9 +111,8 @@ class Expander:
     def expand(self, chunk: Sequence[bytes]) -> Expansion:
         """Try every op on every one of some packed states."""
         found = Expansion()
-        with users_errors_named():
-            for source, packed in enumerate(chunk):
-                self._expand(source, packed, found)
+        for source, packed in enumerate(chunk):
+            self._expand(source, packed, found)
         return found
 
     def expand_anew(self, chunk: Sequence[bytes]) -> Expansion:
@@ -197,3 +196,9 @@ def expand(question: Question, chunk: Sequence[bytes]) -> Expansion:
     """Expand a chunk of states, in whatever process; an error in a user's invariants comes out as InvariantError."""
     with users_errors_named():
         return expander(question).expand(chunk)
+
+
+def expand_anew(question: Question, chunk: Sequence[bytes]) -> Expansion:
+    """The same for a chunk that another process had, and died of or with."""
+    with users_errors_named():
+        return expander(question).expand_anew(chunk)

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
-from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of, expander
+from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of, expand, expand_anew, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
 from xfdfuzz.engines.explore.store import Pieces, Store
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
@@ -137,8 +138,8 @@ class Search:
         while self.level:
             chunks = [self.level[at : at + CHUNK] for at in range(0, min(len(self.level), _AHEAD * CHUNK), CHUNK)]
             packed = [[queued.packed for queued in chunk] for chunk in chunks]
-            expand, anew = self.expander.expand, self.expander.expand_anew
-            for chunk, expansion in zip(chunks, in_spite_of_deaths(pool, expand, anew, packed, on_lost), strict=True):
+            first, anew = partial(expand, self.question), partial(expand_anew, self.question)
+            for chunk, expansion in zip(chunks, in_spite_of_deaths(pool, first, anew, packed, on_lost), strict=True):
                 yield self._merge(chunk, expansion)
 
     def _merge(self, chunk: Sequence[Queued], found: Expansion) -> list[Breach]:
