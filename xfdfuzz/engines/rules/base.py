@@ -53,9 +53,11 @@ def one(op: type[Op], on: str, **given: object) -> Rule:
     drawn = {name: kind for name, kind in fields.items() if kind in anywhere}
     several = [*fields.values()].count("nr") > 1
     names = [name for name, kind in fields.items() if kind == "nr" or name in drawn]
-    make: Callable[..., Op] = op
-    if given:
-        make = lambda *values: op(**dict(zip(names, values, strict=True)), **given)  # noqa: E731
+
+    def by_name(*values: object) -> Op:
+        return op(**dict(zip(names, values, strict=True)), **given)
+
+    make: Callable[..., Op] = by_name if given else op
 
     def method(rules: Rules, n: int, *numbers: int) -> None:
         chosen, known = rules.choice(on, n), rules.domains
