@@ -172,7 +172,8 @@ def test_the_command_says_which_engine_found_what(
     engine: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(BothEngines, "TURNS", tuple((kind, 10) for kind, _ in BothEngines.TURNS))
+    # Hypothesis first: it may find nothing that the scout has not found before
+    monkeypatch.setattr(BothEngines, "TURNS", tuple((kind, 10) for kind, _ in reversed(BothEngines.TURNS)))
     arguments = ["fuzz", "--revision", "v5.17", "--engine", engine, "--seed", "1", "--examples", "40"]
     assert cli.main([*arguments, "--format", "json"]) == 1
     captured = capsys.readouterr()
