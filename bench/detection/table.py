@@ -50,8 +50,8 @@ def markdown(rows: Sequence[Row], effort: Effort) -> str:
     parts = [
         "# Detection: does the fuzzer find the known bugs?",
         f"Written by `python -m bench.detection --engine {effort.engine} --seeds {effort.seeds} "
-        f"--time {effort.seconds:g} --format markdown` with Python {platform.python_version()} on "
-        f"{platform.machine()}, in CPU seconds. "
+        f"--time {effort.seconds:g} --control {effort.control:g} --format markdown` with Python "
+        f"{platform.python_version()} on {platform.machine()}, in CPU seconds. "
         "[performance.md](performance.md#detection) says what the columns mean.",
         f"**{summary(rows)}.**",
     ]
