@@ -132,13 +132,16 @@ def hunt_together(
     given_up: float | None = None
     with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
         while True:
+            waits = False
             if not ctrl_c.pressed:
-                shares.hand_out()
+                waits = shares.hand_out()
             elif given_up is None:
                 given_up = time.monotonic() + _LAST_REPORTS
                 shares.recall()
-            if not shares.pending or (given_up is not None and time.monotonic() > given_up):
+            if not (shares.pending or waits) or (given_up is not None and time.monotonic() > given_up):
                 return ctrl_c.pressed
+            if not shares.pending:
+                time.sleep(_PAUSE)
             done, _ = wait(shares.pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)
             for future in done:
                 for shrunk in shares.take_in(future):
@@ -180,8 +183,9 @@ class _Shares:
         self._search = uuid.uuid4().hex
         self._deaths = 0
 
-    def hand_out(self) -> None:
-        """A share to every member that has none, while there is work left."""
+    def hand_out(self) -> bool:
+        """A share to every member that has none, while there is work left; whether any work waits for a member."""
+        waits = False
         busy = [id(promise.place) for promise in self.pending.values()]
         for place in self.places:
             if id(place) in busy:
@@ -192,7 +196,10 @@ class _Shares:
             if self.plan.seconds is not None:
                 seconds = min(_SECONDS, self.plan.seconds - self._budget.elapsed)
             if examples <= 0 or seconds <= 0:
-                return
+                return False
+            if not place.member.ready:
+                waits = True
+                continue
             if place.seed is None:
                 place.seed = next(self._seeds)
             plan = replace(self.plan, seed=place.seed, examples=examples, seconds=seconds)
@@ -208,6 +215,7 @@ class _Shares:
             )
             place.programs = []
             self.pending[place.member.submit(take, share)] = _Promise(place, examples)
+        return waits
 
     def recall(self) -> None:
         """Let all report now."""
