@@ -97,6 +97,7 @@ class _Workers:
         self._lock = threading.Lock()
         self._members: list[_Member] = []
         self._judged: dict[str, str] = {}
+        self._recalled = False
         self._ended = threading.Event()
         self._last_seen = time.monotonic()
         self.alive: set[str] = set()
@@ -142,9 +143,12 @@ class _Workers:
         future: Future[T] = executor.submit(fn, *args, **kwargs)
         return future
 
-    def recall(self, address: str) -> None:
-        """Ask a worker for a report of what is under way."""
-        self._client.run(ask_for_report, workers=[address], wait=False)
+    def recall(self) -> None:
+        """Ask all workers at once for a report of what is under way, for good; nobody waits for that to arrive."""
+        if not self._recalled:
+            self._recalled = True
+            ask = partial(self._client.run, ask_for_report, workers=sorted(self.alive), on_error="ignore")
+            threading.Thread(target=_in_vain_at_worst, args=(ask,), daemon=True).start()
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK):
@@ -204,9 +208,8 @@ class _Member(Member):
         return future
 
     def recall(self) -> None:
-        """Ask the worker."""
-        if self.address is not None:
-            self._workers.recall(self.address)
+        """Ask the worker, as all others."""
+        self._workers.recall()
 
     def lose(self) -> None:
         """The worker is gone."""
@@ -216,6 +219,11 @@ class _Member(Member):
             with suppress(InvalidStateError):
                 future.set_exception(BrokenExecutor(f"the cluster's worker {address} is gone"))
             theirs.cancel()
+
+
+def _in_vain_at_worst(ask: Callable[[], Any]) -> None:
+    with suppress(Exception):
+        ask()
 
 
 def _hand_over(future: Future[T], theirs: Future[T]) -> None:

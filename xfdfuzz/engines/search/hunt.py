@@ -125,10 +125,14 @@ class Replay:
 
     def _execute(self, program: Program) -> None:
         run = self._campaign.begin(program.machine)
-        for op in program.ops:
-            if not run.alive:
-                break
-            run.execute(op)
+        try:
+            for op in program.ops:
+                if not run.alive:
+                    break
+                run.execute(op)
+        finally:
+            if self._campaign.reached is not None:
+                self._campaign.reached.take()  # where it comes from it need not be kept again
         run.finish()
 
 

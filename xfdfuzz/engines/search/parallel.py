@@ -59,12 +59,14 @@ class Share(NamedTuple):
 
 class Gain(NamedTuple):
     """What came of a share: (discovery, the text of its program, engine) for each, what was executed, which of the
-    known buckets showed; what was reached for the first time, with the text of the program."""
+    known buckets showed; all that was reached for the first time, and by which programs, those that are kept already
+    left out."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
     met: frozenset[str]
-    reached: tuple[tuple[frozenset[str], str], ...] = ()
+    reached: frozenset[str] = frozenset()
+    firsts: tuple[tuple[frozenset[str], str], ...] = ()
 
 
 class _Searcher:
@@ -91,8 +93,11 @@ class _Searcher:
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
         described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)
-        firsts = tuple((first.news, format_program(first.program)) for first in reached.take()) if reached else ()
-        return Gain(described, stats, frozenset(self._campaign.met), firsts)
+        gain = Gain(described, stats, frozenset(self._campaign.met))
+        if reached is None or share.reached is None:
+            return gain
+        firsts = tuple((first.news, format_program(first.program)) for first in reached.take())
+        return gain._replace(reached=frozenset(reached.all - share.reached), firsts=firsts)
 
 
 def take(share: Share) -> Gain:
@@ -234,8 +239,9 @@ class _Shares:
         self.campaign.stats.add(gain.stats)
         self.campaign.met |= gain.met
         if self.campaign.reached is not None:
-            for news, text in gain.reached:
+            for news, text in gain.firsts:
                 self.campaign.reached.add(First(news, parse(text)))
+            self.campaign.reached.all |= gain.reached
         for discovery, text, engine in gain.found:
             if self.campaign.is_new(discovery):
                 self.campaign.learn([discovery.bucket])
