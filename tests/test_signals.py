@@ -192,5 +192,6 @@ sys.exit(xfdfuzz.__main__.main())
 """
 
 
-def test_ctrl_c_in_the_exec_of_a_text_does_not_change_the_exit_code() -> None:
-    assert subprocess.run([sys.executable, "-c", _IN_AN_EXEC], timeout=60).returncode == 3
+def test_ctrl_c_in_the_exec_of_a_text_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(_IN_AN_EXEC)
+    assert subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=60).returncode == 3
