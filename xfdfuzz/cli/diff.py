@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
 
 def _diff(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.judge.lockstep import Pair
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
     load_invariants(args.invariants)
@@ -41,7 +42,8 @@ def _diff(args: argparse.Namespace) -> int:
     both = [first.address, second.address]
     repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
     reports = outputs(args)
-    return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))
+    with PatientInterrupt(everywhere=True):
+        return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))
 
 
 def _search(
@@ -55,7 +57,8 @@ def _search(
     err = console(sys.stderr)
     line(err, f"{pair.first.label} | {pair.second.label}: seed {args.seed}; repeat: {repeat}")
     with Progress(err, partial(of_search, noun="difference")) as progress:
-        reporting = Reporting(saver, [progress.take, partial(_print, args, repeat), partial(tell, reports)])
+        # what was said to somebody stands in every report
+        reporting = Reporting(saver, [partial(tell, reports), progress.take, partial(_print, args, repeat)])
         diff(pair, plan(args), tell=reporting)
     result: Report[Discrepancy] = reporting.result
     return result

@@ -60,6 +60,7 @@ def size(text: str) -> int:
 
 
 def _explore(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
@@ -73,12 +74,14 @@ def _explore(args: argparse.Namespace) -> int:
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     err = console(sys.stderr)
     code = CLEAN
-    for search in searches:
-        report = _run(args, search, known, saver, reports, err)
-        code = max(code, _told(args, search, report))
-        if report.stopped == "interrupted":
-            break
-    return max(code, close(reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for search in searches:
+            report = _run(args, search, known, saver, reports, err)
+            code = max(code, _told(args, search, report))
+            if ctrl_c.pressed:
+                code = NOT_JUDGED
+                break
+        return max(code, close(reports))
 
 
 def _begun(args: argparse.Namespace, revision: Revision) -> Search:
@@ -133,7 +136,8 @@ def _run(
         users_errors_named(),
         workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
-        reporting = Reporting(saver, [progress.take, partial(tell, reports)])
+        # what was said to somebody stands in every report
+        reporting = Reporting(saver, [partial(tell, reports), progress.take])
         explore(search, pool, limits, known=buckets, tell=reporting)
     result: Exploration = reporting.result
     return result

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from xfdfuzz.engines.stream.events import Event, ProgramJudged
-from xfdfuzz.report.files import save_bytes
+from xfdfuzz.report.files import clear_parts, save_bytes
 from xfdfuzz.report.formats.ledger import Case, Ledger, Suite
 from xfdfuzz.report.formats.privacy import CURRENT
 
@@ -53,8 +53,9 @@ class Document(Format):
         self._due = 0.0
 
     def begin(self) -> None:
-        """Write the empty document."""
+        """Write the empty document, and clear what a killed run has left half written of it."""
         if self.path:
+            clear_parts(self.path.parent, self.path.name)
             self._save(self.path)
 
     def take(self, event: Event) -> None:
