@@ -60,6 +60,7 @@ def size(text: str) -> int:
 
 
 def _explore(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.explore.search import INTERRUPTED
     from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
@@ -76,10 +77,12 @@ def _explore(args: argparse.Namespace) -> int:
     code = CLEAN
     with PatientInterrupt(everywhere=True) as ctrl_c:
         for search in searches:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
             report = _run(args, search, known, saver, reports, err)
             code = max(code, _told(args, search, report))
-            if ctrl_c.pressed:
-                code = NOT_JUDGED
+            if report.stopped == INTERRUPTED:
                 break
         return max(code, close(reports))
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
-from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement
@@ -49,10 +49,12 @@ def _fuzz(args: argparse.Namespace) -> int:
     code = CLEAN
     with PatientInterrupt(everywhere=True) as ctrl_c:
         for revision in revisions:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
             report = _campaign(args, revision, known, saver, reports, err)
             code = max(code, judgement(report))
-            if report.interrupted or ctrl_c.pressed:
-                code = NOT_JUDGED
+            if report.interrupted:
                 break
         return max(code, close(reports))
 

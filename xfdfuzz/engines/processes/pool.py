@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -175,8 +176,6 @@ class _Keeper:
             self._thread.join()
 
     def _keep(self) -> None:
-        # what it starts inherits that signals are held back, until it has said what they do
-        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         while (piece := self._work.get()) is not None:
             try:
                 pipe = self._begin_process()
@@ -192,6 +191,10 @@ class _Keeper:
         ours, theirs = multiprocessing.Pipe()
         with self._start, theirs:
             if not self._ended():
+                # what is started inherits that signals are held back, until it has said what they do; and the one that
+                # keeps semaphores, which is started first, lets them through
+                resource_tracker.ensure_running()
+                signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
                 context = multiprocessing.get_context("spawn")
                 self._process = context.Process(target=_work, args=(theirs, self._step_timeout), daemon=True)
                 self._process.start()
