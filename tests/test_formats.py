@@ -38,6 +38,8 @@ from xfdfuzz.engines.stream.events import (
     KnownMet,
     ProgramJudged,
     Progressed,
+    Stuck,
+    Waiting,
     Withheld,
     WorkerLost,
 )
@@ -491,6 +493,9 @@ def test_events_come_back_as_they_were() -> None:
         began("amx-v1 | v7.3", "amx-v1", "v7.3"),
         Found("amx-v1 | v7.3", a_difference()),
         ProgramJudged("v7.3", "a.xfd", None, "n/a", "", "leak"),
+        Waiting("v7.3"),
+        Stuck("v7.3", "mine.py:3: invariant mine does not return within 30 s", PROGRAM, Path("findings/stuck-1.xfd")),
+        Stuck("v7.3", "the same", None),
     ]
     text = reported("jsonl", events)
     back = jsonl(text)
@@ -746,35 +751,3 @@ def test_a_mail_of_no_series_is_skipped(run: Run, monkeypatch: pytest.MonkeyPatc
         code, out, err = run("replay", OPEN, "--revision", "-", "--output", output)
         assert (code, out, err.count("\n")) == (expected, "", 1)
     assert ktap(Path("out").read_text()) == {"mail": {"<nobody@example.com>": "SKIP", "ended": "ok"}}
-
-
-# -- killed ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [0, 1, 3])
-def test_a_killed_run_leaves_whole_reports_that_are_not_green(rows: int) -> None:
-    """After it has told of so many programs that do not do what is expected, each of which is in every report."""
-    for nr in range(9):
-        Path(f"{nr}.xfd").write_text(format_program(replace(PROGRAM, expect=(Expectation("amx-v1", "clean"),))))
-    outputs = [word for name in FORMATS for word in ("--output", f"{name}={name}.out")]
-    command = [sys.executable, "-m", "xfdfuzz", "matrix", ".", "--revision", "amx-v1", *outputs]
-    with subprocess.Popen(
-        [*command, "--format", "json", "--workers", "1"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        if rows == 0:
-            while not Path("b4.out").exists():
-                assert process.poll() is None
-        told = [json.loads(process.stdout.readline())["file"] for _ in range(rows)]
-        process.kill()
-    for name in FORMATS:
-        check(name, Path(f"{name}.out").read_text())
-    suites = junit(Path("junit.out").read_text())
-    assert set(told) <= suites.get("amx-v1", {}).keys()
-    assert set(told) <= {
-        event.file for event in jsonl(Path("jsonl.out").read_text()) if isinstance(event, ProgramJudged)
-    }
-    if rows:
-        assert isinstance(suites["amx-v1"]["ended"], junitparser.Error)
-        assert ktap(Path("ktap.out").read_text())["amx-v1"]["ended"] == "not ok"
-    assert b4_answer(Path("b4.out").read_text())["status"] != "pass"

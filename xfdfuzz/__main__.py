@@ -35,8 +35,8 @@ def main() -> int:
         code = run()
         for number in ours:
             signal.signal(number, signal.SIG_IGN)  # nothing is left to be interrupted
-        # Python ends itself with the signal instead of the exit code where a KeyboardInterrupt, although it was caught,
-        # came out of a text that exec() got, as @dataclass does, unless another text was executed since
+        # Python ends by SIGINT, not with our exit code, if one came in the exec() of a text (dataclasses have such) and
+        # there was none since
         exec("")
         return code
     except KeyboardInterrupt:  # it came just before or behind what handles it

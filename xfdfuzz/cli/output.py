@@ -103,6 +103,7 @@ def listeners(
         trusted = audience is Audience.TRUSTED or (audience is Audience.ASKED and not args.private)
         return listener if trusted or not is_public(args) else Discreet(listener, place)
 
+    # reports first: what was said to somebody stands in every one
     heard = [*((report.take, report.audience) for report in reports), *((one, Audience.PUBLIC) for one in printing)]
     return [told(listener, audience) for listener, audience in heard]
 
@@ -152,7 +153,7 @@ class Judgements:
 
         with PatientInterrupt(everywhere=True):
             for label in self._labels if kind is None else ():
-                self._hear(Ended(label, None, interrupted=False))
+                self._tell_all(Ended(label, None, interrupted=False))
             self.code = close(self._reports)
 
     def tell(self, revision: Revision, event: Event) -> None:
@@ -173,10 +174,10 @@ class Judgements:
         with PatientInterrupt(everywhere=True) as ctrl_c:
             if label not in self._labels:
                 self._labels[label] = None
-                self._hear(Began(label, revisions, {}))
-            self._hear(event)
+                self._tell_all(Began(label, revisions, {}))
+            self._tell_all(event)
         ctrl_c.check()
 
-    def _hear(self, event: Event) -> None:
+    def _tell_all(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)

@@ -176,6 +176,10 @@ class _Keeper:
             self._thread.join()
 
     def _keep(self) -> None:
+        # multiprocessing lets signals through again when it has started this helper, so that comes first
+        resource_tracker.ensure_running()
+        # what is started from here on inherits that signals are held back, until it has said what they do
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         while (piece := self._work.get()) is not None:
             try:
                 pipe = self._begin_process()
@@ -191,10 +195,6 @@ class _Keeper:
         ours, theirs = multiprocessing.Pipe()
         with self._start, theirs:
             if not self._ended():
-                # what is started inherits that signals are held back, until it has said what they do; and the one that
-                # keeps semaphores, which is started first, lets them through
-                resource_tracker.ensure_running()
-                signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
                 context = multiprocessing.get_context("spawn")
                 self._process = context.Process(target=_work, args=(theirs, self._step_timeout), daemon=True)
                 self._process.start()
