@@ -722,8 +722,13 @@ def test_interrupted_and_empty_runs_cannot_be_judged(run: Run, monkeypatch: pyte
     assert run("fuzz")[0] == 3
 
 
-def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("becomes", [None, RuntimeError("Error calling __set_name__ on 'Field' instance")])
+def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch, becomes: Exception | None) -> None:
+    """Python makes another error of it where it comes in __set_name__(), as while a dataclass is made."""
+
     def interrupt(*_: object, **__: object) -> None:
+        if becomes:
+            raise becomes from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("xfdfuzz.engines.judge.verdict.judge", interrupt)

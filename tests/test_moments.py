@@ -44,7 +44,7 @@ class Command:
 
 COMMANDS = {
     "fuzz": Command(("fuzz", "--revision", "v5.17", "--examples", "25"), 35, many=False),
-    "fuzz 2": Command(("fuzz", "--revision", "v5.17", "--time", "1.5", "--workers", "2"), 15, many=False),
+    "fuzz 2": Command(("fuzz", "--revision", "v5.17", "--time", "2", "--workers", "2"), 12, many=False),
     "diff": Command(("diff", "v5.17", "v5.18", "--examples", "25"), 20),
     "explore": Command(("explore", "--depth", "7"), 25),
     "matrix": Command(("matrix", "programs", "--revision", "amx-v1"), 14),
