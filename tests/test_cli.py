@@ -764,17 +764,3 @@ def test_sigterm_while_the_command_line_is_imported() -> None:
         child.send_signal(signal.SIGTERM)
         assert "xfdfuzz: interrupted\n" in child.stderr.readlines()
     assert child.returncode == 3
-
-
-def test_ctrl_c_in_a_real_run() -> None:
-    with process("fuzz", "--time", "60", "--format", "json", stdout=subprocess.PIPE) as child:
-        until = time.monotonic() + 30
-        while time.monotonic() < until and not list(Path("findings").glob("*.xfd")):
-            time.sleep(0.05)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
-    assert child.returncode == 3
-    assert "Traceback" not in err
-    value = json.loads(out)
-    assert value["interrupted"]
-    assert {f["file"] for f in value["findings"]} == {str(f) for f in Path("findings").glob("*.xfd")}

@@ -52,6 +52,8 @@ COMMANDS = {
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 #: How the last event begins.
 ENDED = b'{"event": "Ended"'
+#: What searches call what they find, in their JSON.
+RESULTS = ("findings", "differences", "lassos")
 SEVERITY = "(?: (?:panic|corruption|leak|warn|abi))?"
 #: What the programs of `matrix` break on amx-v1, but are said not to.
 BREAKS = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n")
@@ -261,9 +263,14 @@ def printed() -> set[str]:
     for line in out.splitlines():
         if line.startswith("{"):
             row = json.loads(line)
-            found |= {one["bucket"] for key in ("findings", "differences", "lassos") for one in row.get(key, ())}
+            found |= {one["bucket"] for key in RESULTS for one in row.get(key, ())}
             found |= {row["file"] for cell in row.get("verdicts", {}).values() if cell["expected"] is False}
     return found
+
+
+def files_in(report: dict[str, Any]) -> set[str]:
+    """What a search says of where its results are."""
+    return {one["file"] for key in RESULTS for one in report.get(key, ())}
 
 
 def says_ended(texts: dict[str, str]) -> bool:
@@ -294,4 +301,4 @@ def ends_as_documented(name: str, number: signal.Signals, code: int, told: list[
         assert "interrupted\n" in err or (over and told[-1].interrupted)  # type: ignore[union-attr]
     if code >= 0 and any(isinstance(event, Began) for event in told) and name != "matrix":
         assert over
-        assert out.count('{"') > 0
+        assert files_in(json.loads(out)) == {str(file) for file in Path().glob("saved/*.xfd")}
