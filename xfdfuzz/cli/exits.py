@@ -12,10 +12,11 @@ exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation;
      matrix: every expectation holds; explore: nothing can be broken in what was
      covered; bisect: found and verified; diff: no difference; conform: nothing
-     different, no violation that is not known
+     different, no violation that is not known; corpus: added, all checks hold
   1  a violation that --known does not know (fuzz, explore); an expectation that
      fails (replay, matrix), or a violation without one (replay); a difference (diff),
-     one that is not explained, or a violation that is not known (conform)
+     one that is not explained, or a violation that is not known (conform); a program
+     that is refused, fails a check, or could be pruned in a dry run (corpus)
   2  usage or bad input: an unknown revision, commit, scope or invariant, a broken or
      contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a file that cannot be written, a file that new would
