@@ -62,6 +62,17 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """Something was found that is not shown here, because it may be a vulnerability of a current kernel.
+
+    ``place`` is the directory that it was saved in, empty where it was not.
+    """
+
+    label: str
+    place: str
+
+
+@dataclass(frozen=True)
 class KnownMet:
     """A bucket that was known before showed, for the first time in this search."""
 
@@ -96,6 +107,13 @@ class WorkerLost:
     label: str
     seed: int | None
     reason: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Somebody ended the search; what the workers have not reported yet is waited for, a few seconds at most."""
+
+    label: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,18 @@ class ProgramJudged:
 
 
 Event: TypeAlias = (
-    Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
+    Began
+    | Progressed
+    | Found
+    | Withheld
+    | KnownMet
+    | Confirmed
+    | Doubted
+    | WorkerLost
+    | Waiting
+    | Stuck
+    | Ended
+    | ProgramJudged
 )
 Listener: TypeAlias = Callable[[Event], None]
 
