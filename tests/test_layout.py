@@ -22,7 +22,7 @@ ORDER = [
     {"engines"},
     {"report"},
     {"cli", "testing"},
-    {"__main__"},
+    {"__main__", "pytest_plugin"},
 ]
 #: The rooms of the engines: those that stand on nothing of the others, and those that stand on them alone.
 GROUND, UPPER = {"stream", "judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}

@@ -28,10 +28,10 @@ def terminal(
         trace.terminal(out, program, verdict.trace, Sources(verdict.revision) if with_sources else sources.UNASKED)
         line(out)
     state = Text("ok  ", "bold green") if verdict.ok else Text("FAIL", "bold red")
-    line(out, state, f"  {file}  {verdict.revision.label}  {_conclusion(verdict)}")
+    line(out, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
 
 
-def _conclusion(verdict: Verdict) -> str:
+def conclusion(verdict: Verdict) -> str:
     """What came out, and how much of the program that speaks for."""
     if verdict.failures:
         text = "; ".join(verdict.failures)
@@ -49,7 +49,7 @@ def as_event(file: str, program: Program, verdict: Verdict) -> ProgramJudged:
     if not verdict.ok:
         trace.terminal(console(out), program, verdict.trace)
     severity = min((violation.severity for violation in verdict.violations), key=SEVERITIES.index, default="")
-    return ProgramJudged(verdict.revision.label, file, verdict.ok, _conclusion(verdict), out.getvalue(), severity)
+    return ProgramJudged(verdict.revision.label, file, verdict.ok, conclusion(verdict), out.getvalue(), severity)
 
 
 def as_object(file: str, verdicts: Iterable[Verdict], with_sources: bool = False) -> dict[str, Any]:

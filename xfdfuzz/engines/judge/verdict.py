@@ -13,7 +13,7 @@ from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret
+from xfdfuzz.program.step import NOT_ENABLED, Result, Step, format_ret
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
 
@@ -145,8 +145,13 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
             continue
         result = judged.step.result
         for text in (inline | special).get(judged.step.number, ()):
-            if text not in (str(result), format_ret(result.ret)):
+            if not gives(result, text):
                 yield f"op {judged.step.number}: expected {text}, got {result}"
+
+
+def gives(result: Result, text: str) -> bool:
+    """Whether a result is what a program says, with or without what stands behind the returned value."""
+    return text in (str(result), format_ret(result.ret))
 
 
 #: By the kind of an expectation: the kind that cannot hold beside it; of results, another one of the same op.
