@@ -60,7 +60,7 @@ def _replay_file(args: argparse.Namespace, file: Path, few: bool, reports: Judge
     for one in verdicts:
         reports.tell(one.revision, verdict.as_event(str(file), program, one))
     if args.format == "json":
-        write(verdict.as_object(str(file), verdicts, args.sources), text_stream(args))
+        write(verdict.as_object(str(file), program, verdicts, args.sources), text_stream(args))
     else:
         _print_verdicts(args, file, program, verdicts, few)
     idle = [one.revision.label for one in verdicts if not one.happened]
