@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.engines.judge.because import Because, Reason, Reasons
 from xfdfuzz.engines.judge.leaves import Leaf
 from xfdfuzz.engines.judge.verdict import Verdict
@@ -20,16 +21,15 @@ from xfdfuzz.report.values import text
 _INDENT = " " * 8
 #: More reasons than these nobody reads; what is left out stands in the JSON.
 MANY = 6
-#: What a ghost's fields are called: as the architecture calls what they stand for.
+#: What is said of a ghost's fields, which are as the architecture calls them.
 _IDEAL = {
-    "xcr0": "XCR0",
-    "xss": "IA32_XSS",
-    "xfd": "IA32_XFD",
-    "xfd_err": "IA32_XFD_ERR",
-    "insn_owed": "an instruction that completes",
-    "owed_value": "a value written",
-    "nm_owed": "#NM",
-    "undefined": "undefined",
+    "xcr0": "should have XCR0",
+    "xss": "should have IA32_XSS",
+    "xfd": "should have IA32_XFD",
+    "xfd_err": "should have IA32_XFD_ERR",
+    "insn_owed": "is owed an instruction",
+    "owed_value": "is owed the value",
+    "nm_owed": "is owed a #NM",
 }
 
 #: Nobody asked, or nothing is known.
@@ -87,20 +87,28 @@ def words(reason: Reason, step: int) -> Words:
     return Words(field(reason.leaf), value(reason.leaf, reason.value), since)
 
 
+def path(leaf: Leaf) -> str:
+    """What reports call it: ``cpu0.MSR_IA32_XFD``, ``fpstate#12.regs.xtiledata``, ``ghost.v0.xfd``."""
+    if leaf.component is None:
+        return leaf.field.path
+    return f"{leaf.field.path.removesuffix('.data')}.{xf.NAMES.get(leaf.component, leaf.component)}"
+
+
 def field(leaf: Leaf) -> str:
-    """What reports call it: ``cpu0.MSR_IA32_XFD``, ``t0.regs.xtiledata``; of the ghost what should be."""
-    path = leaf.field.path
-    if leaf.component is not None:
-        path = f"{path.removesuffix('.data')}.{xf.NAMES.get(leaf.component, leaf.component)}"
+    """The same, but of the ghost what should be: ``v0 should have IA32_XFD``."""
     if not _ideal(leaf):
-        return path
-    _, who, name = path.split(".", 2)
+        return path(leaf)
+    _, who, name = path(leaf).split(".", 2)
     name = name.removeprefix("regs.")
-    return f"{who} should have {_IDEAL.get(name, name)}"
+    return f"{who} {_IDEAL.get(name, f'should have {name}')}"
 
 
 def value(leaf: Leaf, number: int) -> str:
     """A number that stands there."""
+    if leaf.field.path.endswith(".xcomp_bv"):  # which has a flag of its own in bit 63
+        return text(leaf.field.kind, number & ~XCOMP_BV_COMPACTED) + (
+            ", compacted" if number & XCOMP_BV_COMPACTED else ""
+        )
     return text(leaf.field.kind, number)
 
 
@@ -112,7 +120,7 @@ def as_object(reasons: Reasons) -> list[dict[str, Any]]:
     """All of them, in their order; ``step`` 0 is the boot."""
     return [
         {
-            "field": one.leaf.field.path if one.leaf.component is None else field(one.leaf),
+            "field": path(one.leaf),
             "value": value(one.leaf, one.value),
             "was": value(one.leaf, one.was),
             "step": one.step,

@@ -52,12 +52,20 @@ def _step(out: Console, step: Step, marked: bool, violations: Sequence[Violation
     number = (f"->{step.number:2}  ", "bold red") if marked else (f"{step.number:4}  ", "dim")
     line(out, number, (format_op(step.op), "bold"), " = ", (str(step.result), style))
     _violations(out, violations, step.events, notes)
-    told = " ".join(violation.message for violation in violations)
-    for event in _defects(step):
-        if " <- ".join(event.trace) not in told:
-            _event(out, event, notes.sources)
+    for event in _untold(step, violations):
+        _event(out, event, notes.sources)
     for path, before, after in changes(step.before, step.after):
         line(out, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
+
+
+def untold(step: Step, violations: Sequence[Violation]) -> list[str]:
+    """What the kernel reported and no violation tells, a text each."""
+    return [f"{event.kind} in {' <- '.join(event.trace)}" for event in _untold(step, violations)]
+
+
+def _untold(step: Step, violations: Sequence[Violation]) -> list[Event]:
+    told = " ".join(violation.message for violation in violations)
+    return [event for event in _defects(step) if " <- ".join(event.trace) not in told]
 
 
 def _defects(step: Step) -> list[Event]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
-from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.judge.verdict import Verdict, judge
 from xfdfuzz.engines.stream.events import Outcome
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import ALIASES, Revision, concerns, resolve
@@ -30,6 +30,11 @@ def may_be_vulnerable(outcome: Outcome) -> bool:
         kernels = [revision for revision in outcome.pair if on_current([revision])] or [resolve(CURRENT)]
         return any(_severe(outcome.program, kernel) for kernel in kernels)
     return True
+
+
+def severe_on_current(verdict: Verdict) -> bool:
+    """Whether something severe is broken on the newest mainline, or on a kernel that stands on it."""
+    return on_current([verdict.revision]) and any(one.severity in SEVERE for one in verdict.violations)
 
 
 def on_current(revisions: Iterable[Revision]) -> bool:
