@@ -62,6 +62,17 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """Something was found that is not shown here, because it may be a vulnerability of a current kernel.
+
+    ``place`` is the directory that it was saved in, empty where it was not.
+    """
+
+    label: str
+    place: str
+
+
+@dataclass(frozen=True)
 class KnownMet:
     """A bucket that was known before showed, for the first time in this search."""
 
@@ -140,7 +151,7 @@ class ProgramJudged:
 
 
 Event: TypeAlias = (
-    Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
+    Began | Progressed | Found | Withheld | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
 )
 Listener: TypeAlias = Callable[[Event], None]
 

@@ -15,7 +15,7 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.report.because import explain
-from xfdfuzz.report.formats.privacy import CURRENT, severe_on_current
+from xfdfuzz.report.privacy import CURRENT, severe_on_current
 from xfdfuzz.revisions import RevisionError, family, selects
 
 #: What a revision made of the program: it broke something, nothing, nothing as far as it went, or nothing happened.
