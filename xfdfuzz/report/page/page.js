@@ -149,8 +149,10 @@
   /** On a narrow screen the state stands below its step. */
   function place(here) {
     const panel = by("panel");
-    if (narrow.matches) here.after(panel);
-    else document.querySelector("main").append(panel);
+    const steps = by("steps");
+    const before = narrow.matches ? here : steps;
+    // what is moved loses the focus
+    if (panel.previousElementSibling !== before) before.after(panel);
   }
 
   function drawSteps() {
@@ -182,7 +184,7 @@
       row.append(make("div", { class: "nr" }, end ? "end" : String(at)), drawLanes(now, at, lanes, wide), words);
       list.append(row);
     });
-    document.querySelector("main").append(by("panel"));
+    steps.after(by("panel"));
     steps.replaceChildren(head, list);
     const slider = by("slider");
     slider.max = now.last;
@@ -229,7 +231,7 @@
       if (!wanted(field) || (data.fields[field][QUIET] && !shown.all)) continue;
       list.append(
         make("span", { class: "name" }, words(field)),
-        make("span", {}, make("s", {}, text(before[field])), text(difference[i + 1])),
+        make("span", {}, make("s", {}, text(before[field])), ` ${text(difference[i + 1])}`),
         make("span"),
       );
     }
@@ -264,7 +266,7 @@
         const writer = now.writers[at][field];
         if (!shown.all && (of[QUIET] || writer < 1)) return;
         if (writer < 0) return;
-        const name = of[WORDS] ? of[WORDS].replace(/^\S+ (should have|is owed) /, "") : of[NAME];
+        const name = / should have /.test(of[WORDS]) ? of[WORDS].replace(/^.* should have /, "") : of[NAME];
         list.append(
           make("span", { class: changed.has(field) ? "name odd" : "name" }, name),
           make("span", {}, text(now.values[at][field])),
@@ -356,6 +358,17 @@
     draw();
   }
 
+  function filter() {
+    shown.filter = by("filter").value.trim();
+    draw();
+  }
+
+  function leaveFilter() {
+    by("filter").value = "";
+    by("filter").blur();
+    filter();
+  }
+
   async function copy(words, button) {
     const label = button.textContent;
     try {
@@ -397,7 +410,8 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target === by("filter")) {
-      if (event.key === "Escape") by("filter").blur();
+      if (event.key === "Enter") by("filter").blur();
+      if (event.key === "Escape") leaveFilter();
       return;
     }
     if (!keys[event.key]) return;
@@ -405,7 +419,7 @@
     keys[event.key]();
   });
   by("slider").addEventListener("input", () => go(Number(by("slider").value)));
-  by("filter").addEventListener("input", () => { shown.filter = by("filter").value.trim(); draw(); });
+  by("filter").addEventListener("input", filter);
   by("back").addEventListener("click", () => go(shown.step - 1));
   by("forth").addEventListener("click", () => go(shown.step + 1));
   by("next").addEventListener("click", () => violation(true));
