@@ -386,13 +386,14 @@ def test_json_keys_of_the_comparisons_are_documented(run: Run) -> None:
         "bisect": ("bisect", "p.xfd"),
         "diff": ("diff", "v5.17", "v5.18", "--examples", "20", "--seed", "1"),
         "new": ("new", "revision", "my-series"),
+        "report": ("report", "p.xfd", "-o", "p.html", "--revision", "amx-v1"),
     }
     for name, argv in commands.items():
         section = text.split(f"## `xfdfuzz {name}")[1].split("\n## ")[0]
         value = json.loads(run(*argv, "--format", "json")[1])
         inner = [*value.get("verdicts", {}).values(), *value.get("tried", []), *value.get("changes", [])]
         inner += value.get("differences", [])
-        assert inner or name == "new"
+        assert inner or name in ("new", "report")
         keys = {key for one in (value, *inner) for key in one}
         assert [key for key in keys if f"`{key}`" not in section] == [], name
 
@@ -706,7 +707,7 @@ def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     fake(monkeypatch, PROGRAM, PROGRAM)
-    monkeypatch.setattr("xfdfuzz.report.files.save", full)
+    monkeypatch.setattr("xfdfuzz.report.directory.keep", full)
     code, out, err = run("fuzz", "--revision", "amx-v1", "--revision", "v5.17")
     assert code == 3
     assert err.count("xfdfuzz: cannot save to findings: No space left on device") == 1

@@ -59,6 +59,8 @@ def size(text: str) -> int:
 
 
 def _explore(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.explore.search import INTERRUPTED
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
@@ -72,12 +74,16 @@ def _explore(args: argparse.Namespace) -> int:
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     err = console(sys.stderr)
     code = CLEAN
-    for search in searches:
-        report = _run(args, search, known, saver, reports, err)
-        code = max(code, _told(args, search, report))
-        if report.stopped == "interrupted":
-            break
-    return max(code, close(reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for search in searches:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
+            report = _run(args, search, known, saver, reports, err)
+            code = max(code, _told(args, search, report))
+            if report.stopped == INTERRUPTED:
+                break
+        return max(code, close(reports))
 
 
 def _begun(args: argparse.Namespace, revision: Revision) -> Search:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
-from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
 
 
 def _fuzz(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     # before the invariants, which may speak of a series from outside
@@ -46,12 +47,16 @@ def _fuzz(args: argparse.Namespace) -> int:
     reports = outputs(args)
     err = console(sys.stderr)
     code = CLEAN
-    for revision in revisions:
-        report = _campaign(args, revision, known, saver, reports, err)
-        code = max(code, judgement(report))
-        if report.interrupted:
-            break
-    return max(code, close(reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for revision in revisions:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
+            report = _campaign(args, revision, known, saver, reports, err)
+            code = max(code, judgement(report))
+            if report.interrupted:
+                break
+        return max(code, close(reports))
 
 
 def _campaign(

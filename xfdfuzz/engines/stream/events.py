@@ -110,6 +110,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Somebody ended the search; what the workers have not reported yet is waited for, a few seconds at most."""
+
+    label: str
+
+
+@dataclass(frozen=True)
 class Stuck:
     """A user's function did not return; the search ends with that.
 
@@ -151,7 +158,18 @@ class ProgramJudged:
 
 
 Event: TypeAlias = (
-    Began | Progressed | Found | Withheld | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
+    Began
+    | Progressed
+    | Found
+    | Withheld
+    | KnownMet
+    | Confirmed
+    | Doubted
+    | WorkerLost
+    | Waiting
+    | Stuck
+    | Ended
+    | ProgramJudged
 )
 Listener: TypeAlias = Callable[[Event], None]
 
