@@ -386,13 +386,14 @@ def test_json_keys_of_the_comparisons_are_documented(run: Run) -> None:
         "bisect": ("bisect", "p.xfd"),
         "diff": ("diff", "v5.17", "v5.18", "--examples", "20", "--seed", "1"),
         "new": ("new", "revision", "my-series"),
+        "report": ("report", "p.xfd", "-o", "p.html", "--revision", "amx-v1"),
     }
     for name, argv in commands.items():
         section = text.split(f"## `xfdfuzz {name}")[1].split("\n## ")[0]
         value = json.loads(run(*argv, "--format", "json")[1])
         inner = [*value.get("verdicts", {}).values(), *value.get("tried", []), *value.get("changes", [])]
         inner += value.get("differences", [])
-        assert inner or name == "new"
+        assert inner or name in ("new", "report")
         keys = {key for one in (value, *inner) for key in one}
         assert [key for key in keys if f"`{key}`" not in section] == [], name
 
@@ -409,12 +410,12 @@ def test_json_keys_are_documented(run: Run) -> None:
 
 def test_the_finding_in_the_readme_is_true(run: Run) -> None:
     text = (ROOT / "README.md").read_text()
-    ops = "\n".join(re.findall(r"^ {5,}\d+  (.+)$", text, re.MULTILINE))
+    ops = "\n".join(re.findall(r"^ {4}(?: {3}|-> )\d  (.+)$", text, re.MULTILINE))
     write("p.xfd", f"# xfdfuzz program 1\n# expect: amx-v1 violates no-realloc-on-enter\nmachine cpus=1\n{ops}\n")
     code, out, _ = run("replay", "p.xfd")
     assert code == 0
-    traced = [line.strip() for line in out.splitlines() if re.match(r"   \d  |      !", line)]
-    shown = [line.strip() for line in text.splitlines() if re.match(r"       \d  |          !", line)]
+    traced = [line.strip() for line in out.splitlines() if re.match(r"(   |-> )\d  |      !", line)]
+    shown = [line.strip() for line in text.splitlines() if re.match(r"    (   |-> )\d  |          !", line)]
     assert [line for line in traced if not line.startswith("! permission-only-grows")] == shown
 
 
@@ -494,6 +495,9 @@ def test_replay_as_json(run: Run) -> None:
     assert code == 0
     first, second = map(json.loads, out.splitlines())
     assert (first["file"], second["file"]) == ("a.xfd", "b.xfd")
+    (reason,) = first["verdicts"]["amx-v1"].pop("because")
+    assert (reason["invariant"], reason["step"]) == ("permission-only-grows", 1)
+    assert first["verdicts"]["v7.3"].pop("because") == []
     assert first["verdicts"] == {
         "amx-v1": {"violations": ["permission-only-grows"], "results": ["0", "vm0"], "expected": True},
         "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True},

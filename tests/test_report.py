@@ -491,6 +491,8 @@ def test_json_of_a_campaign() -> None:
     assert value["coverage"] == {"KvmRun": {"ok": 4, "-EIO": 1}}
     (finding,) = value.pop("findings")
     assert parse(finding.pop("program")).expect
+    (reason,) = finding.pop("because")
+    assert (reason["field"], reason["step"]) == ("t0.fpu.guest_perm.__state_perm", 1)
     assert finding == {
         "invariant": "permission-only-grows",
         "severity": "abi",
@@ -517,7 +519,7 @@ def test_json_of_a_campaign() -> None:
 
 def test_json_of_a_replay() -> None:
     program = parse(PROGRAM)
-    value = verdict.as_object("x.xfd", [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
+    value = verdict.as_object("x.xfd", program, [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
     assert value["file"] == "x.xfd"
     assert value["verdicts"].keys() == {"amx-v1", "v7.3"}
     assert "no-realloc-on-enter" in value["verdicts"]["amx-v1"]["violations"]
@@ -526,4 +528,5 @@ def test_json_of_a_replay() -> None:
         "violations": [],
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
+        "because": [],
     }

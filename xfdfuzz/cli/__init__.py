@@ -26,6 +26,7 @@ from xfdfuzz.cli import (
     matrix,
     new,
     replay,
+    report,
     streams,
 )
 from xfdfuzz.cli.arguments import Parser, Version
@@ -33,7 +34,22 @@ from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotMo
 from xfdfuzz.cli.output import skip
 
 #: The modules of the commands, in the order of the help.
-COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, corpus, listing, explain, new, doctor, completion)
+COMMANDS = (
+    fuzz,
+    explore,
+    replay,
+    report,
+    matrix,
+    bisect,
+    diff,
+    conform,
+    corpus,
+    listing,
+    explain,
+    new,
+    doctor,
+    completion,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,9 +12,10 @@ from rich.console import Console
 from xfdfuzz.engines.explore.exploration import Exploration
 from xfdfuzz.engines.explore.lasso import Lasso
 from xfdfuzz.engines.explore.search import Search
+from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import finding, goals
+from xfdfuzz.report import because, finding, goals
 from xfdfuzz.report.console import counted, line, prose, table
 from xfdfuzz.report.privacy import not_shown
 
@@ -47,6 +48,7 @@ def as_object(report: Exploration) -> dict[str, Any]:
 def _lasso(lasso: Lasso) -> dict[str, Any]:
     turns = [
         {"op": format_op(turn.op), "result": turn.result, "progress": turn.progress, "pending": list(turn.pending)}
+        | {"because": because.as_object(turn.because)}
         for turn in lasso.loop
     ]
     return {**finding.as_object(lasso.finding), "stem": len(lasso.stem), "loop": len(lasso.loop), "turns": turns}
@@ -78,11 +80,15 @@ def _show_lasso(out: Console, lasso: Lasso) -> None:
     line(out, (f"{lasso.finding.violation.invariant}: a cycle without end", "bold"))
     for number, op in enumerate(lasso.stem, 1):
         line(out, (f"{number:4}  ", "dim"), format_op(op))
+    told: Reasons = ()
     for number, turn in enumerate(lasso.loop, len(lasso.stem) + 1):
         mark = "   <- loop, progress" if turn.progress else "   <- loop"
         line(out, (f"{number:4}  ", "dim"), format_op(turn.op), f" = {turn.result}", (mark, "yellow"))
         for pending in turn.pending:
             line(out, "      ", (pending, "dim"))
+        if turn.because != told:  # it stays while nothing writes it
+            because.terminal(out, turn.because, number)
+            told = turn.because
     where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
     line(out, f"  {lasso.finding.violation.message}; {where}")
     if lasso.finding.file is None:

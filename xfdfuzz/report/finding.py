@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import INVARIANTS
-from xfdfuzz.report import files, trace
+from xfdfuzz.report import because, files, trace
 from xfdfuzz.report.console import SEVERITY, line, prose
 
 
@@ -34,7 +35,8 @@ def explanation(out: Console, found: Finding) -> None:
     line(out, ("  Why this is bad", "bold"))
     prose(out, INVARIANTS[violation.invariant].doc)
     line(out)
-    trace.terminal(out, found.program, judge(found.program, found.revision, expectations=False).trace)
+    verdict = judge(found.program, found.revision, expectations=False)
+    trace.terminal(out, found.program, verdict.trace, trace.Notes(because.explain(found.program, verdict)))
     line(out)
 
 
@@ -58,5 +60,13 @@ def as_object(found: Finding) -> dict[str, Any]:
         "steps": len(found.program.ops),
         "engine": found.engine,
         "program": files.text(found),
+        "because": because.as_object(_reasons(found)),
         "file": None if found.file is None else str(found.file),
     }
+
+
+def _reasons(found: Finding) -> Reasons:
+    """What it follows from, where its program shows it first."""
+    verdict = judge(found.program, found.revision, expectations=False)
+    explained = because.explain(found.program, verdict)
+    return next((reasons for violation, reasons in explained.items() if violation.bucket == found.bucket), ())

@@ -5,7 +5,7 @@ from xfdfuzz.revisions.outside import load_entries, series_files
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, in_order
 from xfdfuzz.revisions.ranges import concerns, lines, posted_between, queue_between, selects
 from xfdfuzz.revisions.series import Series
-from xfdfuzz.revisions.table import ALIASES, names
+from xfdfuzz.revisions.table import ALIASES, family, names
 
 __all__ = [
     "ALIASES",
@@ -16,6 +16,7 @@ __all__ = [
     "RevisionError",
     "Series",
     "concerns",
+    "family",
     "find",
     "in_order",
     "lines",
