@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
 from xfdfuzz.cli.exits import CLEAN
-from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.engines.search.report import Report
     from xfdfuzz.engines.stream.events import Event
-    from xfdfuzz.program.program import Program
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -42,9 +42,9 @@ def _fuzz(args: argparse.Namespace) -> int:
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
-    known = read_known(args.known)
-    reports = outputs(args)
     err = console(sys.stderr)
+    known = read_baseline(args.known, err)
+    reports = outputs(args)
     code = CLEAN
     for revision in revisions:
         report = _campaign(args, revision, known, saver, reports, err)
@@ -57,7 +57,7 @@ def _fuzz(args: argparse.Namespace) -> int:
 def _campaign(
     args: argparse.Namespace,
     revision: Revision,
-    known: Sequence[Program],
+    known: Baseline,
     saver: Saver[Finding],
     reports: Sequence[Format],
     err: Console,
@@ -68,10 +68,10 @@ def _campaign(
     from xfdfuzz.report.progress import Progress, of_search
 
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
-    buckets = known_buckets(known, revision, err)
+    here = known_on(known, revision, err)
     with Progress(err, of_search) as progress:
         reporting = Reporting(saver, [progress.take, partial(_print, args, revision), partial(tell, reports)])
-        fuzz(revision, plan(args), known=buckets, tell=reporting)
+        fuzz(revision, plan(args), known=here, tell=reporting)
     result: Report[Finding] = reporting.result
     return result
 

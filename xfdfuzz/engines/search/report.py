@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.engines.stream.events import Outcome
+from xfdfuzz.engines.stream.known import NOTHING, Known
 from xfdfuzz.revisions import Revision
 
 F = TypeVar("F", bound=Outcome)
@@ -19,6 +20,7 @@ class Report(Generic[F]):
     """What a search of one revision, or of two held against each other, came to.
 
     ``doubts``: a line for each reason not to rely on what was found, because a fresh process did not confirm it.
+    ``known`` is what was no news, ``met`` the buckets of it that the search came across.
     """
 
     revisions: tuple[Revision, ...]
@@ -27,6 +29,8 @@ class Report(Generic[F]):
     found: tuple[F, ...]
     interrupted: bool
     doubts: tuple[str, ...] = ()
+    known: Known = NOTHING
+    met: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:

@@ -63,10 +63,34 @@ class Found:
 
 @dataclass(frozen=True)
 class KnownMet:
-    """A bucket that was known before showed, for the first time in this search."""
+    """A bucket that was known before showed: when its program was replayed, or for the first time in this search.
+
+    ``reason`` is what its baseline says of it.
+    """
 
     label: str
     bucket: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A bucket that was known before did not show when its ``program``, by its place, was replayed."""
+
+    label: str
+    bucket: str
+    program: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A bucket that is known showed although it was to be gone by the date ``since``, as 2027-01-31."""
+
+    label: str
+    bucket: str
+    since: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +164,18 @@ class ProgramJudged:
 
 
 Event: TypeAlias = (
-    Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
+    Began
+    | Progressed
+    | Found
+    | KnownMet
+    | Gone
+    | Expired
+    | Confirmed
+    | Doubted
+    | WorkerLost
+    | Stuck
+    | Ended
+    | ProgramJudged
 )
 Listener: TypeAlias = Callable[[Event], None]
 
