@@ -187,7 +187,7 @@ def test_a_search_finds_the_second_bug_and_not_the_first(second: str, engine: st
 
 def test_shrinking_stays_with_the_second_bug(second: str) -> None:
     """Both are in the program, and either would do for the bucket."""
-    both = parse(FAULTS + "".join(USES.partition("machine cpus=1\n")[2:]))
+    both = parse(FAULTS.replace("machine cpus=1\n", USES[USES.index("machine") :]))
     kinds = {one.kind for one in judge(both, second, expectations=False).violations if one.bucket == WARNING}
     assert len(kinds) == 2
     campaign = ViolationCampaign(revision=resolve(second), by_shape=True)

@@ -105,7 +105,8 @@ class Baseline:
         return found.known()
 
     def __add__(self, other: Baseline) -> Baseline:
-        return Baseline(self.entries + other.entries, self.sources + other.sources, self.absent + other.absent)
+        entries = tuple(dict.fromkeys(self.entries + other.entries))  # a file may be named twice
+        return Baseline(entries, self.sources + other.sources, self.absent + other.absent)
 
 
 def _is_meant(program: Program, revision: Revision) -> bool:
