@@ -8,15 +8,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
-from xfdfuzz.cli.saving import Reporting, Saver, check_output
+from xfdfuzz.cli.output import add_output, close, is_public, listeners, outputs, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, check_output, open_saver, tell_doubts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,11 +59,13 @@ def size(text: str) -> int:
 
 
 def _explore(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.explore.search import INTERRUPTED
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save)
+    saver: Saver[Finding] = open_saver(args)
     if args.graph:
         check_output(args.graph)
     err = console(sys.stderr)
@@ -73,12 +74,16 @@ def _explore(args: argparse.Namespace) -> int:
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     code = CLEAN
-    for search in searches:
-        report = _run(args, search, known, saver, reports, err)
-        code = max(code, _told(args, search, report))
-        if report.stopped == "interrupted":
-            break
-    return max(code, close(reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for search in searches:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
+            report = _run(args, search, known, saver, reports, err)
+            code = max(code, _told(args, search, report))
+            if report.stopped == INTERRUPTED:
+                break
+        return max(code, close(reports))
 
 
 def _begun(args: argparse.Namespace, revision: Revision) -> Search:
@@ -133,7 +138,7 @@ def _run(
         users_errors_named(),
         workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
-        reporting = Reporting(saver, [progress.take, partial(tell, reports)])
+        reporting = Reporting(saver, listeners(args, reports, progress.take, place=saver.hidden))
         explore(search, pool, limits, known=here, tell=reporting)
     result: Exploration = reporting.result
     return result
@@ -144,9 +149,13 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     from xfdfuzz.report import exploration
     from xfdfuzz.report.console import console, line, write
     from xfdfuzz.report.files import save_bytes
+    from xfdfuzz.report.privacy import may_be_vulnerable
 
     if not report.exhausted:
         report = replace(report, file=_save_frontier(args.save, search, report))
+    code = _judgement(report)
+    if is_public(args):
+        report = report.without(may_be_vulnerable)
     if args.format == "json":
         write(exploration.as_object(report), text_stream(args))
     else:
@@ -157,9 +166,8 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     if args.graph:
         dot = exploration.graph(search, report).encode()
         save_bytes(args.graph.name, lambda stream: stream.write(dot), args.graph.parent)
-    for doubt in report.doubts:
-        complain(doubt, NOT_JUDGED)
-    return _judgement(report)
+    tell_doubts(report.doubts)
+    return code
 
 
 def _save_frontier(directory: Path, search: Search, report: Exploration) -> Path | None:

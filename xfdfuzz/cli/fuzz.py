@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
-from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
-from xfdfuzz.cli.saving import Reporting, Saver, judgement
+from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,22 +36,27 @@ def add(commands: Commands) -> None:
 
 
 def _fuzz(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     # before the invariants, which may speak of a series from outside
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save)
+    saver: Saver[Finding] = open_saver(args)
     err = console(sys.stderr)
     known = read_baseline(args.known, err)
     reports = outputs(args)
     code = CLEAN
-    for revision in revisions:
-        report = _campaign(args, revision, known, saver, reports, err)
-        code = max(code, judgement(report))
-        if report.interrupted:
-            break
-    return max(code, close(reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for revision in revisions:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
+            report = _campaign(args, revision, known, saver, reports, err)
+            code = max(code, judgement(report))
+            if report.interrupted:
+                break
+        return max(code, close(reports))
 
 
 def _campaign(
@@ -70,7 +75,8 @@ def _campaign(
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
     here = known_on(known, revision, err)
     with Progress(err, of_search) as progress:
-        reporting = Reporting(saver, [progress.take, partial(_print, args, revision), partial(tell, reports)])
+        printing = (progress.take, partial(_print, args, revision))
+        reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
         fuzz(revision, plan(args), known=here, tell=reporting)
     result: Report[Finding] = reporting.result
     return result
@@ -89,6 +95,7 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
         write(campaign.as_object(report), text_stream(args))
     else:
         campaign.terminal(console(text_stream(args)), report, _repeat_command(args, revision), args.invariants)
+    tell_doubts(report.doubts)
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:

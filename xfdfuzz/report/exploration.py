@@ -16,6 +16,7 @@ from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
 from xfdfuzz.report import finding, goals, known
 from xfdfuzz.report.console import counted, line, prose, table
+from xfdfuzz.report.privacy import not_shown
 
 
 def as_object(report: Exploration) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def as_object(report: Exploration) -> dict[str, Any]:
         "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
         "goals": goals.as_object(report.goals),
         "doubts": list(report.doubts),
+        "withheld": report.withheld,
         "file": None if report.file is None else str(report.file),
     }
 
@@ -61,6 +63,8 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
     known.terminal(out, report.known, report.met)
     line(out)
     prose(out, statement(report), indent="")
+    if report.withheld:
+        line(out, (not_shown(report.withheld), "bold red"))
     if report.goals:
         goals.terminal(out, report.goals)
     prose(out, f"The scope leaves out {report.scope.leaves_out}.", indent="")
@@ -121,6 +125,7 @@ def _outcome(report: Exploration) -> str:
     parts = [f"{counted(buckets, 'way')} to break one of {checked}"] if buckets else []
     if report.lassos:
         parts.append(f"{counted(len(report.lassos), 'request')} that may never be cleared")
+    parts += ["what is not shown"] if report.withheld else []
     but = f" but for {counted(len(report.met), 'known bucket')}" if report.met else ""
     if parts:
         return f"Found: {' and '.join(parts)}{but}."

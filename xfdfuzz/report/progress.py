@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
-from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, Stuck, WorkerLost
+from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, Stuck, Waiting, Withheld, WorkerLost
 from xfdfuzz.report.console import SEVERITY, counted, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
@@ -49,10 +49,13 @@ class Progress:
             self._show(event)
         elif isinstance(event, Found):
             self.found(event.outcome)
+        elif isinstance(event, Withheld):
+            line(self._out, ("found ", "bold"), f"something that is not shown, saved in {event.place}")
         elif isinstance(event, WorkerLost):
             what = "its work is done again" if event.seed is None else f"seed {event.seed}, what it had not reported"
             line(self._out, ("lost ", "bold yellow"), f"a worker ({event.reason}): {what}; another one has its place")
-
+        elif isinstance(event, Waiting):
+            line(self._out, "waiting for the workers, at most 5 s; Ctrl-C again ends at once")
         elif isinstance(event, Stuck):
             line(self._out, ("stuck ", "bold red"), event.reason, f", saved {event.file}" if event.file else "")
 

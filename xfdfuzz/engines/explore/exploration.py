@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from xfdfuzz.engines.explore.expand import Question
+from xfdfuzz.engines.explore.expand import NoAnswerAt, Question
 from xfdfuzz.engines.explore.lasso import Lasso, turns
 from xfdfuzz.engines.explore.liveness import Cycle, cycles
-from xfdfuzz.engines.explore.search import Breach, Limits, Search
+from xfdfuzz.engines.explore.search import INTERRUPTED, Breach, Limits, Search
 from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.explore.trace import Tracer
-from xfdfuzz.engines.judge.confirm import Confirmer
+from xfdfuzz.engines.judge.confirm import Confirmer, without_names
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
@@ -74,11 +74,20 @@ class Exploration:
     goals: dict[str, int]
     doubts: tuple[str, ...] = ()
     file: Path | None = None
+    withheld: int = 0
 
     def with_each(self, change: Callable[[Any], Any]) -> Self:
         """The same with every finding changed, those of the cycles too, such as saved."""
         lassos = tuple(replace(lasso, finding=change(lasso.finding)) for lasso in self.lassos)
         return replace(self, findings=tuple(map(change, self.findings)), lassos=lassos)
+
+    def without(self, private: Callable[[Any], bool]) -> Self:
+        """The same without what is private, and without its name in the doubts."""
+        hidden = [one for one in (*self.findings, *(lasso.finding for lasso in self.lassos)) if private(one)]
+        findings = tuple(one for one in self.findings if one not in hidden)
+        lassos = tuple(lasso for lasso in self.lassos if lasso.finding not in hidden)
+        doubts = without_names(self.doubts, [one.bucket for one in hidden])
+        return replace(self, findings=findings, lassos=lassos, doubts=doubts, withheld=len(hidden))
 
 
 def begin(revision: Revision, scope: str, *, reduced: bool = True, graph: bool = False) -> Search:
@@ -112,23 +121,26 @@ def explore(
     """
     revision = resolve(search.question.revision)
     label, known = label_of(search), Known.of(known)
-    tell(Began(label, (revision,), {**search.question._asdict(), **vars(limits)}, len(known)))
-    known.tell(label, tell)
-    with Confirmer(revision) as confirmer:
-        reporter = _Reporter(search, revision, known, confirmer, tell)
-        for breach in [*search.breaches.values()]:
-            reporter.found(breach)
-        try:
-            search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
-        except NoAnswer as error:
-            tell(Stuck(label, str(error), error.program))
-            raise InvariantError(str(error)) from None
-        names = {invariant_of(bucket) for bucket in known.reasons}
-        lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in names)
-        reporter.finish()
-    report = _exploration(search, revision, reporter, lassos, known)
-    tell(Ended(label, report, search.stopped == "interrupted"))
-    return report
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        tell(Began(label, (revision,), {**search.question._asdict(), **vars(limits)}, len(known)))
+        known.tell(label, tell)
+        with Confirmer(revision) as confirmer:
+            reporter = _Reporter(search, revision, known, confirmer, tell)
+            for breach in [*search.breaches.values()]:
+                reporter.found(breach)
+            try:
+                search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
+            except NoAnswer as error:
+                tell(Stuck(label, str(error), reporter.program_of(error)))
+                raise InvariantError(str(error)) from None
+            names = {invariant_of(bucket) for bucket in known.reasons}
+            lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in names)
+            reporter.finish(ctrl_c)
+        if ctrl_c.pressed:
+            search.stopped = INTERRUPTED
+        report = _exploration(search, revision, reporter, lassos, known)
+        tell(Ended(label, report, ctrl_c.pressed))
+        return report
 
 
 class _Reporter:
@@ -183,14 +195,17 @@ class _Reporter:
         """A process died."""
         self._tell(WorkerLost(self._label, None, reason))
 
-    def finish(self) -> None:
-        """Wait until everything is confirmed or doubted."""
-        stopped = self._search.stopped == "interrupted"
-        with PatientInterrupt(everywhere=True) as ctrl_c:
-            for answer in self._confirmer.last_answers(lambda: stopped or ctrl_c.pressed):
-                self._answered(*answer)
-            if ctrl_c.pressed:
-                self._search.stopped = "interrupted"
+    def finish(self, ctrl_c: PatientInterrupt) -> None:
+        """Wait until everything is confirmed or doubted, not long once Ctrl-C has come."""
+        for answer in self._confirmer.last_answers(lambda: ctrl_c.pressed):
+            self._answered(*answer)
+
+    def program_of(self, error: NoAnswer) -> Program | None:
+        """What leads to where a user's function did not return."""
+        if not isinstance(error, NoAnswerAt):
+            return error.program
+        number = self._search.store.number(error.digest)
+        return None if number is None else self._tracer.program_to(self._path(number), error.op)
 
     def _answered(self, bucket: str, doubt: str) -> None:
         if doubt:

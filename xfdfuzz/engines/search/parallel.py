@@ -108,12 +108,14 @@ def hunt_together(
     recipe: Recipe,
     members: Sequence[Member],
     on_lost: Callable[[Lost], None] = lambda lost: None,
+    on_waiting: Callable[[], None] = lambda: None,
 ) -> bool:
     """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by several members, which make their campaigns by ``recipe``.
 
     The plan's seed gives them the same seeds again, not the same programs: who finds what first is a matter of time.
     One whose process dies loses what it had not reported, and begins anew with another seed.  After Ctrl-C all report
-    once more; who does not soon is given up.  Raises BrokenExecutor where processes do nothing but die.
+    once more, which ``on_waiting`` is told; who does not soon is given up.  Raises BrokenExecutor where processes do
+    nothing but die.
     """
     shares = _Shares(campaign, plan, recipe, [_Place(member) for member in members], on_lost)
     given_up: float | None = None
@@ -124,6 +126,8 @@ def hunt_together(
             elif given_up is None:
                 given_up = time.monotonic() + _LAST_REPORTS
                 shares.recall()
+                if shares.pending:
+                    on_waiting()
             if not shares.pending or (given_up is not None and time.monotonic() > given_up):
                 return ctrl_c.pressed
             done, _ = wait(shares.pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
+from xfdfuzz.engines.judge.confirm import without_names
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.engines.stream.events import Outcome
@@ -21,6 +22,7 @@ class Report(Generic[F]):
 
     ``doubts``: a line for each reason not to rely on what was found, because a fresh process did not confirm it.
     ``known`` is what was no news, ``met`` the buckets of it that the search came across.
+    ``withheld``: how many findings are left out here, because they are not for everybody.
     """
 
     revisions: tuple[Revision, ...]
@@ -31,6 +33,7 @@ class Report(Generic[F]):
     doubts: tuple[str, ...] = ()
     known: Known = NOTHING
     met: frozenset[str] = frozenset()
+    withheld: int = 0
 
     @property
     def label(self) -> str:
@@ -40,6 +43,13 @@ class Report(Generic[F]):
     def with_each(self, change: Callable[[F], F]) -> Self:
         """The same with everything that was found changed, such as saved."""
         return replace(self, found=tuple(map(change, self.found)))
+
+    def without(self, private: Callable[[F], bool]) -> Self:
+        """The same without what is private, and without its name in the doubts."""
+        hidden = [one for one in self.found if private(one)]
+        rest = tuple(one for one in self.found if one not in hidden)
+        doubts = without_names(self.doubts, [one.bucket for one in hidden])
+        return replace(self, found=rest, doubts=doubts, withheld=len(hidden))
 
 
 def label_of(revisions: tuple[Revision, ...]) -> str:

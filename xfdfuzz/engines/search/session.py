@@ -24,6 +24,7 @@ from xfdfuzz.engines.stream.events import (
     Listener,
     Progressed,
     Stuck,
+    Waiting,
     WorkerLost,
 )
 from xfdfuzz.engines.stream.known import NOTHING, Known
@@ -49,21 +50,22 @@ def search(
     where a user's function raises something, or does not return.
     """
     label = label_of(revisions)
-    tell(Began(label, revisions, vars(plan), len(known)))
-    known.tell(label, tell)
-    with Confirmer(*revisions) as confirmer:
-        teller = _Teller(label, campaign, outcome, confirmer, tell, known)
-        try:
-            interrupted = _hunt(campaign, plan, recipe, teller)
-        except NoAnswer as error:
-            tell(Stuck(label, str(error), error.program))
-            raise InvariantError(str(error)) from None
-        interrupted = teller.finish(interrupted)
-    met = frozenset(known.reasons) & campaign.met
-    found, doubts = tuple(teller.found), tuple(teller.doubts)
-    report = Report(revisions, plan, campaign.stats, found, interrupted, doubts, known, met)
-    tell(Ended(label, report, interrupted))
-    return report
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        tell(Began(label, revisions, vars(plan), len(known)))
+        known.tell(label, tell)
+        with Confirmer(*revisions) as confirmer:
+            teller = _Teller(label, campaign, outcome, confirmer, tell, known)
+            try:
+                ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller)
+            except NoAnswer as error:
+                tell(Stuck(label, str(error), error.program))
+                raise InvariantError(str(error)) from None
+            teller.finish(ctrl_c)
+        met = frozenset(known.reasons) & campaign.met
+        found, doubts = tuple(teller.found), tuple(teller.doubts)
+        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met)
+        tell(Ended(label, report, report.interrupted))
+        return report
 
 
 def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any]) -> bool:
@@ -72,7 +74,14 @@ def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[A
         return hunt(campaign, plan, teller.progress, teller.discovered)
     with crew(plan.workers, plan.step_timeout) as members:
         return hunt_together(
-            campaign, plan, teller.progress, teller.discovered, recipe=recipe, members=members, on_lost=teller.lost
+            campaign,
+            plan,
+            teller.progress,
+            teller.discovered,
+            recipe=recipe,
+            members=members,
+            on_lost=teller.lost,
+            on_waiting=teller.waiting,
         )
 
 
@@ -98,28 +107,32 @@ class _Teller(Generic[F]):
         self.doubts: dict[str, None] = {}
 
     def discovered(self, shrunk: Shrunk[Any]) -> None:
-        """Something new."""
-        self.found.append(self._outcome(shrunk))
-        self._tell(Found(self._label, self.found[-1]))
-        self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
+        """Something new; Ctrl-C waits until all have been told."""
+        with PatientInterrupt(everywhere=True):
+            self.found.append(self._outcome(shrunk))
+            self._tell(Found(self._label, self.found[-1]))
+            self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
 
     def lost(self, lost: Lost) -> None:
         """A worker died."""
         self._tell(WorkerLost(self._label, lost.seed, lost.reason))
 
+    def waiting(self) -> None:
+        """The last reports of the workers are waited for."""
+        self._tell(Waiting(self._label))
+
     def progress(self) -> None:
         """Tell how the search gets on, if the last time is long enough ago; called after each example."""
         if time.monotonic() >= self._next:
-            self._look()
+            with PatientInterrupt(everywhere=True):
+                self._look()
             self._next = time.monotonic() + _PAUSE
 
-    def finish(self, interrupted: bool) -> bool:
-        """Wait until everything is confirmed or doubted; whether Ctrl-C came, meanwhile or before (``interrupted``)."""
-        with PatientInterrupt(everywhere=True) as ctrl_c:
-            self._look()
-            for answer in self._confirmer.last_answers(lambda: interrupted or ctrl_c.pressed):
-                self._answered(*answer)
-            return interrupted or ctrl_c.pressed
+    def finish(self, ctrl_c: PatientInterrupt) -> None:
+        """Wait until everything is confirmed or doubted, not long once Ctrl-C has come."""
+        self._look()
+        for answer in self._confirmer.last_answers(lambda: ctrl_c.pressed):
+            self._answered(*answer)
 
     def _look(self) -> None:
         """Tell what is known by now."""

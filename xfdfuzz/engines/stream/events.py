@@ -62,6 +62,17 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """Something was found that is not shown here, because it may be a vulnerability of a current kernel.
+
+    ``place`` is the directory that it was saved in, empty where it was not.
+    """
+
+    label: str
+    place: str
+
+
+@dataclass(frozen=True)
 class KnownMet:
     """A bucket that was known before showed: when its program was replayed, or for the first time in this search.
 
@@ -123,6 +134,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Somebody ended the search; what the workers have not reported yet is waited for, a few seconds at most."""
+
+    label: str
+
+
+@dataclass(frozen=True)
 class Stuck:
     """A user's function did not return; the search ends with that.
 
@@ -167,12 +185,14 @@ Event: TypeAlias = (
     Began
     | Progressed
     | Found
+    | Withheld
     | KnownMet
     | Gone
     | Expired
     | Confirmed
     | Doubted
     | WorkerLost
+    | Waiting
     | Stuck
     | Ended
     | ProgramJudged
