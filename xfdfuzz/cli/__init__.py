@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
 from xfdfuzz.cli import (
+    baseline,
     bisect,
     completion,
     conform,
@@ -44,6 +45,7 @@ COMMANDS = (
     diff,
     conform,
     corpus,
+    baseline,
     listing,
     explain,
     new,

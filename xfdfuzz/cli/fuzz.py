@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
-from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.engines.search.report import Report
     from xfdfuzz.engines.stream.events import Event
-    from xfdfuzz.program.program import Program
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -43,9 +43,9 @@ def _fuzz(args: argparse.Namespace) -> int:
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = open_saver(args)
-    known = read_known(args.known)
-    reports = outputs(args)
     err = console(sys.stderr)
+    known = read_baseline(args.known, err)
+    reports = outputs(args)
     code = CLEAN
     with PatientInterrupt(everywhere=True) as ctrl_c:
         for revision in revisions:
@@ -62,7 +62,7 @@ def _fuzz(args: argparse.Namespace) -> int:
 def _campaign(
     args: argparse.Namespace,
     revision: Revision,
-    known: Sequence[Program],
+    known: Baseline,
     saver: Saver[Finding],
     reports: Sequence[Format],
     err: Console,
@@ -73,11 +73,11 @@ def _campaign(
     from xfdfuzz.report.progress import Progress, of_search
 
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
-    buckets = known_buckets(known, revision, err)
+    here = known_on(known, revision, err)
     with Progress(err, of_search) as progress:
         printing = (progress.take, partial(_print, args, revision))
         reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
-        fuzz(revision, plan(args), known=buckets, tell=reporting)
+        fuzz(revision, plan(args), known=here, tell=reporting)
     result: Report[Finding] = reporting.result
     return result
 

@@ -27,6 +27,7 @@ from xfdfuzz.engines.stream.events import (
     Waiting,
     WorkerLost,
 )
+from xfdfuzz.engines.stream.known import NOTHING, Known
 from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
 from xfdfuzz.revisions import Revision
 
@@ -41,6 +42,7 @@ def search(
     outcome: Callable[[Shrunk[Any]], F],
     recipe: Recipe,
     tell: Listener,
+    known: Known = NOTHING,
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
@@ -49,17 +51,19 @@ def search(
     """
     label = label_of(revisions)
     with PatientInterrupt(everywhere=True) as ctrl_c:
-        tell(Began(label, revisions, vars(plan), len(campaign.known)))
+        tell(Began(label, revisions, vars(plan), len(known)))
+        known.tell(label, tell)
         with Confirmer(*revisions) as confirmer:
-            teller = _Teller(label, campaign, outcome, confirmer, tell)
+            teller = _Teller(label, campaign, outcome, confirmer, tell, known)
             try:
                 ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller)
             except NoAnswer as error:
                 tell(Stuck(label, str(error), error.program))
                 raise InvariantError(str(error)) from None
             teller.finish(ctrl_c)
+        met = frozenset(known.reasons) & campaign.met
         found, doubts = tuple(teller.found), tuple(teller.doubts)
-        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts)
+        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met)
         tell(Ended(label, report, report.interrupted))
         return report
 
@@ -91,10 +95,12 @@ class _Teller(Generic[F]):
         outcome: Callable[[Shrunk[Any]], F],
         confirmer: Confirmer,
         tell: Listener,
+        known: Known,
     ) -> None:
         self._label, self._campaign, self._outcome = label, campaign, outcome
         self._confirmer, self._tell = confirmer, tell
-        self._known = frozenset(campaign.known)
+        #: Those that nothing was said of so far.
+        self._known = frozenset() if known.replayed else frozenset(known.reasons)
         self._next = 0.0
         self.found: list[F] = []
         #: A line for each reason not to rely on what was found.
