@@ -89,12 +89,15 @@ def _failed(error: BaseException) -> int:
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
     if isinstance(error, BrokenExecutor):
         return complain(f"{error}, and so did all that took its place", NOT_JUDGED)
+    from xfdfuzz.engines.processes.cluster import NoClusterError
     from xfdfuzz.engines.processes.workers import place_in_users_files
     from xfdfuzz.invariants.vocabulary import InvariantError
     from xfdfuzz.revisions import RevisionError
 
     if isinstance(error, InvariantError | RevisionError):
         return complain(str(error), BAD_INPUT)
+    if isinstance(error, NoClusterError):
+        return complain(str(error), NOT_JUDGED)
     place = place_in_users_files(error)
     if place:
         return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)

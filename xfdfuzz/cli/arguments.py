@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Seconds that a user's function may take.
 STEP_TIMEOUT = 30.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+_SERVER = r"(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}"
+_DATABASE = re.compile(rf"redis://{_SERVER}(?:/\d+)?|github://[\w.-]+/[\w.-]+")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 #: What a command adds its parser to.
@@ -115,8 +117,20 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
         default="both",
         help="what searches: Hypothesis, the scout, which is faster, or both in turns (default: both)",
     )
-    command.add_argument(
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
+    )
+    who.add_argument(
+        "--executor", type=cluster, metavar="dask://HOST:PORT", help="let the workers of that Dask cluster search"
+    )
+    command.add_argument(
+        "--database",
+        action="append",
+        type=database,
+        default=[],
+        metavar="DIR|redis://HOST:PORT[/DB]|github://OWNER/REPO",
+        help="keep programs there that reach something new, and begin with those of earlier runs; repeatable",
     )
     command.add_argument(
         "--save", type=directory, default=Path(save), metavar="DIR", help=f"where results go (default: {save})"
@@ -149,6 +163,7 @@ def plan(args: argparse.Namespace) -> Plan:
         seconds=None if args.examples else args.time,
         examples=args.examples,
         workers=args.workers,
+        executor=args.executor,
         step_timeout=args.step_timeout,
     )
 
@@ -158,8 +173,12 @@ def search_options(args: argparse.Namespace) -> list[str]:
     limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
     patience = ["--step-timeout", f"{args.step_timeout:g}"] if args.step_timeout != STEP_TIMEOUT else []
-    how = [*patience, "--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
-    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, "--save", str(args.save), *files]
+    workers = ["--workers", str(args.workers)] if args.workers > 1 else []
+    who = ["--executor", args.executor] if args.executor else workers
+    how = [*patience, "--engine", args.engine, *who]
+    kept = [word for place in args.database for word in ("--database", place)]
+    where = [*kept, "--save", str(args.save), *files]
+    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, *where]
 
 
 def natural(text: str, lowest: int = 0) -> int:
@@ -183,6 +202,24 @@ def directory(text: str) -> Path:
     if not text:  # a script's unset variable, which Path() would take for the current directory
         raise argparse.ArgumentTypeError("expected the name of a directory")
     return Path(text)
+
+
+def database(text: str) -> str:
+    """Where programs are kept: a directory, redis://HOST:PORT[/DB] or github://OWNER/REPO."""
+    if "://" not in text:
+        directory(text)
+    elif not _DATABASE.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"expected a directory, redis://HOST:PORT[/DB] or github://OWNER/REPO, got {text!r}"
+        )
+    return text
+
+
+def cluster(text: str) -> str:
+    """A cluster's scheduler: dask://HOST:PORT."""
+    if not re.fullmatch(rf"dask://{_SERVER}", text):
+        raise argparse.ArgumentTypeError(f"expected dask://HOST:PORT, got {text!r}")
+    return text
 
 
 def seconds(text: str) -> float:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_search, plan, search_options
+from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
@@ -59,7 +60,7 @@ def _search(
     with Progress(err, partial(of_search, noun="difference")) as progress:
         printing = (progress.take, partial(_print, args, repeat))
         reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
-        diff(pair, plan(args), tell=reporting)
+        diff(pair, plan(args), tell=reporting, databases=open_databases(args.database))
     result: Report[Discrepancy] = reporting.result
     return result
 

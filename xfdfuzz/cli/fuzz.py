@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
+from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.judge.finding import Finding
+    from xfdfuzz.engines.search.database import Database
     from xfdfuzz.engines.search.report import Report
     from xfdfuzz.engines.stream.events import Event
     from xfdfuzz.report.formats.base import Format
@@ -43,6 +45,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = open_saver(args)
+    databases = open_databases(args.database)
     err = console(sys.stderr)
     known = read_baseline(args.known, err)
     reports = outputs(args)
@@ -52,7 +55,7 @@ def _fuzz(args: argparse.Namespace) -> int:
             if ctrl_c.pressed:
                 code = complain("interrupted", NOT_JUDGED)
                 break
-            report = _campaign(args, revision, known, saver, reports, err)
+            report = _campaign(args, revision, known, saver, databases, reports, err)
             code = max(code, judgement(report))
             if report.interrupted:
                 break
@@ -64,6 +67,7 @@ def _campaign(
     revision: Revision,
     known: Baseline,
     saver: Saver[Finding],
+    databases: Sequence[Database],
     reports: Sequence[Format],
     err: Console,
 ) -> Report[Finding]:
@@ -77,7 +81,7 @@ def _campaign(
     with Progress(err, of_search) as progress:
         printing = (progress.take, partial(_print, args, revision))
         reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
-        fuzz(revision, plan(args), known=here, tell=reporting)
+        fuzz(revision, plan(args), known=here, tell=reporting, databases=databases)
     result: Report[Finding] = reporting.result
     return result
 

@@ -1,4 +1,4 @@
-"""A directory that any number of campaigns save into: a file for each revision, or pair of them, and bucket in a shape."""
+"""A directory that any number of campaigns save into: a file for each revision, or pair, and bucket in a shape."""
 
 from __future__ import annotations
 

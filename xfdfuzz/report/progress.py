@@ -11,7 +11,18 @@ from rich.live import Live
 from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
-from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, Stuck, Waiting, Withheld, WorkerLost
+from xfdfuzz.engines.stream.events import (
+    DatabaseLost,
+    Event,
+    Found,
+    Outcome,
+    Progressed,
+    Replayed,
+    Stuck,
+    Waiting,
+    Withheld,
+    WorkerLost,
+)
 from xfdfuzz.report.console import SEVERITY, counted, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
@@ -49,6 +60,11 @@ class Progress:
             self._show(event)
         elif isinstance(event, Found):
             self.found(event.outcome)
+        elif isinstance(event, Replayed):
+            skipped = f" ({event.skipped} skipped: none of this version)" if event.skipped else ""
+            line(self._out, f"{event.label}: begins with {counted(event.programs, 'program')} of before{skipped}")
+        elif isinstance(event, DatabaseLost):
+            line(self._out, ("lost ", "bold yellow"), f"a database: {event.reason}")
         elif isinstance(event, Withheld):
             line(self._out, ("found ", "bold"), f"something that is not shown, saved in {event.place}")
         elif isinstance(event, WorkerLost):

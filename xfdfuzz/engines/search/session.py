@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 from xfdfuzz.engines.judge.confirm import Confirmer
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.processes.workers import crew
 from xfdfuzz.engines.search.campaign import Campaign
+from xfdfuzz.engines.search.database import Database, Kept
 from xfdfuzz.engines.search.hunt import Shrunk, hunt
 from xfdfuzz.engines.search.parallel import Lost, Recipe, hunt_together
 from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.reached import Reached
 from xfdfuzz.engines.search.report import F, Report, label_of
 from xfdfuzz.engines.stream.events import (
     Began,
     Confirmed,
+    DatabaseLost,
     Doubted,
     Ended,
     Found,
     KnownMet,
     Listener,
     Progressed,
+    Replayed,
     Stuck,
     Waiting,
     WorkerLost,
 )
 from xfdfuzz.engines.stream.known import NOTHING, Known
 from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
+from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 
 #: Seconds between two events that say how the search gets on.
@@ -43,20 +48,27 @@ def search(
     recipe: Recipe,
     tell: Listener,
     known: Known = NOTHING,
+    databases: Sequence[Database] = (),
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
-    ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.  Raises InvariantError
-    where a user's function raises something, or does not return.
+    The search begins with the programs that ``databases`` keep for it; those that find something, or reach what none
+    has reached, go there.  ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.
+    Raises InvariantError where a user's function raises something, or does not return.
     """
     label = label_of(revisions)
     with PatientInterrupt(everywhere=True) as ctrl_c:
         tell(Began(label, revisions, vars(plan), len(known)))
         known.tell(label, tell)
+        kept = Kept(databases, label, lambda reason: tell(DatabaseLost(label, reason)))
+        programs = kept.programs()
+        if databases:
+            campaign.reached = Reached()
+            tell(Replayed(label, len(programs), kept.skipped))
         with Confirmer(*revisions) as confirmer:
-            teller = _Teller(label, campaign, outcome, confirmer, tell, known)
+            teller = _Teller(label, campaign, outcome, confirmer, tell, known, kept)
             try:
-                ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller)
+                ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller, programs)
             except NoAnswer as error:
                 tell(Stuck(label, str(error), error.program))
                 raise InvariantError(str(error)) from None
@@ -68,11 +80,13 @@ def search(
         return report
 
 
-def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any]) -> bool:
+def _hunt(
+    campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any], programs: Sequence[Program]
+) -> bool:
     """Hunt, in this process or in several; whether Ctrl-C ended it."""
-    if plan.workers == 1:
-        return hunt(campaign, plan, teller.progress, teller.discovered)
-    with crew(plan.workers, plan.step_timeout) as members:
+    if plan.workers == 1 and plan.executor is None:
+        return hunt(campaign, plan, teller.progress, teller.discovered, programs)
+    with crew(plan.workers, plan.step_timeout, plan.executor) as members:
         return hunt_together(
             campaign,
             plan,
@@ -80,6 +94,7 @@ def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[A
             teller.discovered,
             recipe=recipe,
             members=members,
+            programs=programs,
             on_lost=teller.lost,
             on_waiting=teller.waiting,
         )
@@ -96,9 +111,10 @@ class _Teller(Generic[F]):
         confirmer: Confirmer,
         tell: Listener,
         known: Known,
+        kept: Kept,
     ) -> None:
         self._label, self._campaign, self._outcome = label, campaign, outcome
-        self._confirmer, self._tell = confirmer, tell
+        self._confirmer, self._tell, self._kept = confirmer, tell, kept
         #: Those that nothing was said of so far.
         self._known = frozenset() if known.replayed else frozenset(known.reasons)
         self._next = 0.0
@@ -112,6 +128,7 @@ class _Teller(Generic[F]):
             self.found.append(self._outcome(shrunk))
             self._tell(Found(self._label, self.found[-1]))
             self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
+            self._kept.keep(self.found[-1].program)
 
     def lost(self, lost: Lost) -> None:
         """A worker died."""
@@ -139,6 +156,8 @@ class _Teller(Generic[F]):
         stats = self._campaign.stats
         for answer in self._confirmer.answers():
             self._answered(*answer)
+        for first in self._campaign.reached.take() if self._campaign.reached else ():
+            self._kept.keep(first.program)
         for bucket in sorted(self._campaign.met & self._known):
             self._known -= {bucket}
             self._tell(KnownMet(self._label, bucket))
