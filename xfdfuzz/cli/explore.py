@@ -12,11 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
+from xfdfuzz.cli.arguments import (
+    Commands,
+    add_also,
+    add_command,
+    add_known,
+    add_profile,
+    add_revisions,
+    directory,
+    positive,
+    seconds,
+)
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, check_output
+from xfdfuzz.cli.shares import TimeShares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,12 +46,14 @@ def add(commands: Commands) -> None:
     """Add the command."""
     summary = "try everything in a small scope: shortest programs, or a proof that there are none"
     command = add_command(commands, "explore", _explore, summary)
+    add_profile(command)
     add_revisions(command, "default: amx-v1")
+    add_also(command)
     add = command.add_argument
     add("--scope", metavar="NAME", help="what may happen (default: tiny; see xfdfuzz list scopes)")
     add("--depth", type=positive, metavar="N", help="stop when every program of N ops is covered")
     add("--workers", type=positive, default=1, metavar="N", help="processes (default: 1); results do not depend on it")
-    add("--time", type=seconds, metavar="SECONDS", help="stop after that time; 90, 10m, 2h (default: none)")
+    add("--time", type=seconds, metavar="SECONDS", help="stop after that time in all; 90, 10m, 2h (default: none)")
     add("--memory", type=size, metavar="SIZE", help="stop when the searching process has used that much; 500m, 4g")
     add("--no-reduction", action="store_true", help="tell states apart that cannot make a difference")
     add("--coverage", action="store_true", help="show which results each op of the scope came to")
@@ -62,7 +75,7 @@ def size(text: str) -> int:
 def _explore(args: argparse.Namespace) -> int:
     from xfdfuzz.report.console import console
 
-    revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    revisions = resolve_revisions([*args.revision, *args.also] or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
     if args.graph:
@@ -73,7 +86,9 @@ def _explore(args: argparse.Namespace) -> int:
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     err = console(sys.stderr)
     code = CLEAN
+    shares = TimeShares(args.time, 1 if args.resume else len(revisions))
     for search in searches:
+        args.time = shares.next()
         report = _run(args, search, known, saver, reports, err)
         code = max(code, _told(args, search, report))
         if report.stopped == "interrupted":
@@ -96,7 +111,7 @@ def _resumed(args: argparse.Namespace) -> Search:
     from xfdfuzz.engines.explore.exploration import new_session
     from xfdfuzz.revisions import RevisionError
 
-    for given in ("revision", "apply", "revert", "scope", "no_reduction"):
+    for given in ("revision", "also", "apply", "revert", "scope", "no_reduction"):
         if getattr(args, given):
             raise BadInput(f"--{given.replace('_', '-')} is what {args.resume} says: leave it out beside --resume")
     try:
@@ -126,7 +141,7 @@ def _run(
     from xfdfuzz.revisions import resolve
 
     revision = resolve(search.question.revision)
-    limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
+    limits = Limits(args.depth, None if args.time is None else search.seconds + args.time, args.memory)
     buckets = known_buckets(known, revision, err)
     with (
         Progress(err, of_exploration) as progress,

@@ -9,11 +9,22 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, add_search, plan, search_options
+from xfdfuzz.cli.arguments import (
+    Commands,
+    add_also,
+    add_command,
+    add_known,
+    add_profile,
+    add_revisions,
+    add_search,
+    plan,
+    search_options,
+)
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement
+from xfdfuzz.cli.shares import Shard, TimeShares, shard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +40,17 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found")
+    add_profile(command)
     add_revisions(command, "default: amx-v1")
+    add_also(command)
     add_search(command, save="findings")
+    command.add_argument(
+        "--shard",
+        type=shard,
+        default=Shard(1, 1),
+        metavar="I/N",
+        help="do the part of the I-th of N machines: its revisions, with a seed of its own",
+    )
     add_known(command)
     add_output(command)
 
@@ -39,14 +59,18 @@ def _fuzz(args: argparse.Namespace) -> int:
     from xfdfuzz.report.console import console
 
     # before the invariants, which may speak of a series from outside
-    revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    wanted = [*args.revision, *args.also] or ["amx-v1"]
+    revisions = args.shard.of(resolve_revisions(wanted, args.apply, args.revert))
+    args.seed = args.shard.seed(args.seed)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
     known = read_known(args.known)
     reports = outputs(args)
     err = console(sys.stderr)
     code = CLEAN
+    shares = TimeShares(args.time, len(revisions))
     for revision in revisions:
+        args.time = shares.next()
         report = _campaign(args, revision, known, saver, reports, err)
         code = max(code, judgement(report))
         if report.interrupted:
