@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: Seconds that a user's function may take.
 STEP_TIMEOUT = 30.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+_DATABASE = re.compile(r"redis://(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}(?:/\d+)?|github://[\w.-]+/[\w.-]+")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 #: What a command adds its parser to.
@@ -123,6 +124,14 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
         "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
     )
     command.add_argument(
+        "--database",
+        action="append",
+        type=database,
+        default=[],
+        metavar="DIR|redis://HOST:PORT[/DB]|github://OWNER/REPO",
+        help="keep programs there that reach something new, and begin with those of earlier runs; repeatable",
+    )
+    command.add_argument(
         "--save", type=directory, default=Path(save), metavar="DIR", help=f"where results go (default: {save})"
     )
 
@@ -179,7 +188,9 @@ def search_options(args: argparse.Namespace) -> list[str]:
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
     patience = ["--step-timeout", f"{args.step_timeout:g}"] if args.step_timeout != STEP_TIMEOUT else []
     how = [*patience, "--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
-    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, "--save", str(args.save), *files]
+    kept = [word for place in args.database for word in ("--database", place)]
+    where = [*kept, "--save", str(args.save), *files]
+    return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, *where]
 
 
 def natural(text: str, lowest: int = 0) -> int:
@@ -212,6 +223,17 @@ def directory(text: str) -> Path:
     if not text:  # a script's unset variable, which Path() would take for the current directory
         raise argparse.ArgumentTypeError("expected the name of a directory")
     return Path(text)
+
+
+def database(text: str) -> str:
+    """Where programs are kept: a directory, redis://HOST:PORT[/DB] or github://OWNER/REPO."""
+    if "://" not in text:
+        directory(text)
+    elif not _DATABASE.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"expected a directory, redis://HOST:PORT[/DB] or github://OWNER/REPO, got {text!r}"
+        )
+    return text
 
 
 def seconds(text: str) -> float:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_profile, add_search, plan, search_options
+from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement
@@ -57,7 +58,7 @@ def _search(
     line(err, f"{pair.first.label} | {pair.second.label}: seed {args.seed}; repeat: {repeat}")
     with Progress(err, partial(of_search, noun="difference")) as progress:
         reporting = Reporting(saver, [progress.take, partial(_print, args, repeat), partial(tell, reports)])
-        diff(pair, plan(args), tell=reporting)
+        diff(pair, plan(args), tell=reporting, databases=open_databases(args.database))
     result: Report[Discrepancy] = reporting.result
     return result
 

@@ -20,6 +20,7 @@ from xfdfuzz.cli.arguments import (
     plan,
     search_options,
 )
+from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from xfdfuzz.engines.judge.finding import Finding
+    from xfdfuzz.engines.search.database import Database
     from xfdfuzz.engines.search.report import Report
     from xfdfuzz.engines.stream.events import Event
     from xfdfuzz.program.program import Program
@@ -64,6 +66,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     args.seed = args.shard.seed(args.seed)
     load_invariants(args.invariants)
     saver: Saver[Finding] = Saver(args.save)
+    databases = open_databases(args.database)
     known = read_known(args.known)
     reports = outputs(args)
     err = console(sys.stderr)
@@ -71,7 +74,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     shares = TimeShares(args.time, len(revisions))
     for revision in revisions:
         args.time = shares.next()
-        report = _campaign(args, revision, known, saver, reports, err)
+        report = _campaign(args, revision, known, saver, databases, reports, err)
         code = max(code, judgement(report))
         if report.interrupted:
             break
@@ -83,6 +86,7 @@ def _campaign(
     revision: Revision,
     known: Sequence[Program],
     saver: Saver[Finding],
+    databases: Sequence[Database],
     reports: Sequence[Format],
     err: Console,
 ) -> Report[Finding]:
@@ -95,7 +99,7 @@ def _campaign(
     buckets = known_buckets(known, revision, err)
     with Progress(err, of_search) as progress:
         reporting = Reporting(saver, [progress.take, partial(_print, args, revision), partial(tell, reports)])
-        fuzz(revision, plan(args), known=buckets, tell=reporting)
+        fuzz(revision, plan(args), known=buckets, tell=reporting, databases=databases)
     result: Report[Finding] = reporting.result
     return result
 

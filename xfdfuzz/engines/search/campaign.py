@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from xfdfuzz.engines.judge.minimise import for_ever
 from xfdfuzz.engines.rules.situation import Looks, Situation
+from xfdfuzz.engines.search.reached import Reached
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
@@ -52,7 +53,8 @@ class Campaign(Generic[D]):
     """The memory of a search; a subclass says what is searched and for what.
 
     ``known`` are the buckets that are nothing new, ``met`` those of them that showed.  ``wanted`` is the one bucket
-    that is looked for, None: any.  A discovery is shrunk as long as it is ``in_time``.
+    that is looked for, None: any.  A discovery is shrunk as long as it is ``in_time``.  ``reached`` notes which
+    programs reached what none had, None: nobody wants to know.
     """
 
     known: set[str] = field(default_factory=set)
@@ -60,6 +62,7 @@ class Campaign(Generic[D]):
     wanted: str | None = None
     in_time: Callable[[], bool] = for_ever
     stats: Stats = field(default_factory=Stats)
+    reached: Reached | None = None
     errors: dict[str, type[Discovered]] = field(default_factory=dict)
     looks: Looks = field(default_factory=Looks)
     _watches: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
@@ -85,8 +88,8 @@ class Campaign(Generic[D]):
 
     # -- examples ------------------------------------------------------------------------------------------------------
 
-    def begin(self, machine: Machine, boot: Boot) -> Run:
-        """Begin an example behind a boot; raises Discovered for something new in it.
+    def begin(self, machine: Machine, boot: Boot | None = None) -> Run:
+        """Begin an example behind a boot, or without one; raises Discovered for something new in it.
 
         A machine is switched on once, and a boot executed once on it; after that both are memory copies.
         """
@@ -94,7 +97,7 @@ class Campaign(Generic[D]):
             self._runs[machine] = self.start(machine)
             self._booted[machine, None] = self._runs[machine].save()
         run = self._runs[machine]
-        if (machine, boot) not in self._booted:
+        if boot and (machine, boot) not in self._booted:
             run.restore(self._booted[machine, None])
             for op in boot(machine):
                 run.execute(op)
@@ -154,7 +157,7 @@ class Campaign(Generic[D]):
 
     def looking_for(self, bucket: str) -> Self:
         """A campaign on the same that looks for one bucket only, counts for itself and is watched by nobody."""
-        return replace(self, wanted=bucket, stats=Stats())
+        return replace(self, wanted=bucket, stats=Stats(), reached=None)
 
     def discovered(self, discovery: Discovery, program: Program) -> Discovered:
         """The exception for it, of the bucket's own type."""
@@ -226,7 +229,9 @@ class Run:
         self.campaign.stats.count(step.op, step.result)
 
     def judge(self, found: Iterable[Discovery]) -> None:
-        """Raise the first of them that is new."""
+        """Note what the last step has reached, then raise the first of them that is new."""
+        if self.campaign.reached is not None:
+            self.campaign.reached.look(self.campaign.stats, self.program)
         for one in found:
             if self.campaign.is_new(one):
                 self.over = True

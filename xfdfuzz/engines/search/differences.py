@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from xfdfuzz.engines.judge.minimise import reduce
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
 from xfdfuzz.engines.rules.situation import Situation
 from xfdfuzz.engines.search.campaign import Campaign, Run
+from xfdfuzz.engines.search.database import Database
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
@@ -123,10 +125,11 @@ def campaign_on(addresses: tuple[str, str], invariants: tuple[str, ...]) -> Diff
     return DifferenceCampaign(pair=Pair(first, second))
 
 
-def diff(pair: Pair, plan: Plan, tell: Listener = unheard) -> Report[Discrepancy]:
+def diff(pair: Pair, plan: Plan, tell: Listener = unheard, databases: Sequence[Database] = ()) -> Report[Discrepancy]:
     """Search two revisions for differences as planned.
 
-    Every distinct one is shrunk once and given to ``tell`` at once, as all else that happens.
+    Every distinct one is shrunk once and given to ``tell`` at once, as all else that happens.  The search begins with
+    what ``databases`` keep.
     """
     load()
     campaign = DifferenceCampaign(pair=pair)
@@ -139,4 +142,4 @@ def diff(pair: Pair, plan: Plan, tell: Listener = unheard) -> Report[Discrepancy
         return Discrepancy(difference, shrunk.program, pair, also)
 
     recipe = partial(campaign_on, (pair.first.address, pair.second.address), invariant_files())
-    return search(campaign, plan, tuple(pair), discrepancy, recipe, tell)
+    return search(campaign, plan, tuple(pair), discrepancy, recipe, tell, databases)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any, Generic, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol
 from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.engines.processes.answering import answers_within
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
-from xfdfuzz.engines.search.campaign import Campaign, D
+from xfdfuzz.engines.search.campaign import Campaign, D, Discovered
 from xfdfuzz.engines.search.genome import Genome, Walker, shortened
 from xfdfuzz.engines.search.hypothesis_machine import search
 from xfdfuzz.engines.search.plan import Budget, Plan, Spent
@@ -99,12 +100,49 @@ class BothEngines:
             self._begin_turn()
 
 
+class Replay:
+    """Programs of earlier searches, one after another, and then another engine."""
+
+    name = "database"
+
+    def __init__(self, campaign: Campaign[Any], programs: Iterable[Program], then: Engine) -> None:
+        self._campaign, self._programs, self._then = campaign, deque(programs), then
+        self._raised: set[str] = set()
+
+    def find(self) -> Found:
+        """A program that shows something new comes again, for what else it shows behind that."""
+        while self._programs:
+            program = self._programs.popleft()
+            try:
+                with self._campaign.stats.credited(self.name):
+                    self._execute(program)
+            except Discovered as found:
+                if found.discovery.bucket not in self._raised:
+                    self._raised.add(found.discovery.bucket)
+                    self._programs.appendleft(program)
+                return Found(found.program, found.discovery.bucket, self.name)
+        return self._then.find()
+
+    def _execute(self, program: Program) -> None:
+        run = self._campaign.begin(program.machine)
+        for op in program.ops:
+            if not run.alive:
+                break
+            run.execute(op)
+        run.finish()
+
+
 #: By the names that the command line has for them.
 KINDS: dict[str, Callable[[Campaign[Any], int, int], Engine]] = {
     "hypothesis": HypothesisEngine,
     "scout": ScoutEngine,
     "both": BothEngines,
 }
+
+
+def engine_for(campaign: Campaign[Any], plan: Plan, programs: Iterable[Program] = ()) -> Engine:
+    """What searches, ``programs`` first."""
+    return Replay(campaign, programs, KINDS[plan.engine](campaign, plan.seed, plan.steps))
 
 
 class Shrunk(NamedTuple, Generic[D]):
@@ -120,14 +158,15 @@ def hunt(
     plan: Plan,
     on_progress: Callable[[], None],
     on_discovery: Callable[[Shrunk[D]], None],
+    programs: Iterable[Program] = (),
 ) -> bool:
-    """Search as planned; returns whether Ctrl-C ended it.
+    """Search as planned, ``programs`` first; returns whether Ctrl-C ended it.
 
     Every distinct bucket that is not known is shrunk once and given to ``on_discovery`` at once.
     """
     budget = plan.budget()
     campaign.in_time = budget.in_time
-    engine = KINDS[plan.engine](campaign, plan.seed, plan.steps)
+    engine = engine_for(campaign, plan, programs)
     with (
         PatientInterrupt() as ctrl_c,
         answers_within(plan.step_timeout),

@@ -20,9 +20,11 @@ from xfdfuzz.engines.processes.pool import Member
 from xfdfuzz.engines.processes.residents import resident
 from xfdfuzz.engines.processes.workers import users_errors_named
 from xfdfuzz.engines.search.campaign import Campaign, D
-from xfdfuzz.engines.search.hunt import KINDS, Shrunk, discoveries, imports_out_of_the_collectors_way
+from xfdfuzz.engines.search.hunt import Shrunk, discoveries, engine_for, imports_out_of_the_collectors_way
 from xfdfuzz.engines.search.plan import Budget, Plan, Spent
+from xfdfuzz.engines.search.reached import First, Reached
 from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 
 #: Makes the campaign in whatever process it is called; travels, so it holds names and addresses only.
@@ -42,6 +44,8 @@ class Share(NamedTuple):
     """What a process searches next; ``search`` tells one search of the process from the ones before.
 
     ``plan`` has the seed of the process and the limits of the share, ``rest`` the seconds that shrinking has.
+    ``programs`` are texts of what a process that begins tries first, ``reached`` what was reached so far; None: nobody
+    wants to know.
     """
 
     search: str
@@ -49,15 +53,18 @@ class Share(NamedTuple):
     plan: Plan
     known: frozenset[str]
     rest: float | None = None
+    programs: tuple[str, ...] = ()
+    reached: frozenset[str] | None = None
 
 
 class Gain(NamedTuple):
     """What came of a share: (discovery, the text of its program, engine) for each, what was executed, which of the
-    known buckets showed."""
+    known buckets showed; what was reached for the first time, with the text of the program."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
     met: frozenset[str]
+    reached: tuple[tuple[frozenset[str], str], ...] = ()
 
 
 class _Searcher:
@@ -65,7 +72,7 @@ class _Searcher:
 
     def __init__(self, share: Share) -> None:
         self._campaign = share.recipe()
-        self._engine = KINDS[share.plan.engine](self._campaign, share.plan.seed, share.plan.steps)
+        self._engine = engine_for(self._campaign, share.plan, map(parse, share.programs))
 
     def take(self, share: Share, recall: Recall) -> Gain:
         """Search until something is found, the share is used up, or a report is asked for."""
@@ -77,13 +84,15 @@ class _Searcher:
                 raise Spent(budget)
 
         self._campaign.learn(share.known)
+        self._campaign.reached = reached = None if share.reached is None else Reached(share.reached)
         stats = self._campaign.count_anew()
         found: list[Shrunk[Any]] = []
         with suppress(Spent), self._campaign.after_each_example(report_now, budget.spend_example):
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
         described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)
-        return Gain(described, stats, frozenset(self._campaign.met))
+        firsts = tuple((first.news, format_program(first.program)) for first in reached.take()) if reached else ()
+        return Gain(described, stats, frozenset(self._campaign.met), firsts)
 
 
 def take(share: Share) -> Gain:
@@ -107,15 +116,19 @@ def hunt_together(
     *,
     recipe: Recipe,
     members: Sequence[Member],
+    programs: Sequence[Program] = (),
     on_lost: Callable[[Lost], None] = lambda lost: None,
 ) -> bool:
-    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by several members, which make their campaigns by ``recipe``.
+    """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by several members, which make their campaigns by ``recipe`` and
+    begin with their parts of ``programs``.
 
     The plan's seed gives them the same seeds again, not the same programs: who finds what first is a matter of time.
     One whose process dies loses what it had not reported, and begins anew with another seed.  After Ctrl-C all report
     once more; who does not soon is given up.  Raises BrokenExecutor where processes do nothing but die.
     """
-    shares = _Shares(campaign, plan, recipe, [_Place(member) for member in members], on_lost)
+    texts = [*map(format_program, programs)]
+    places = [_Place(member, texts[number :: len(members)]) for number, member in enumerate(members)]
+    shares = _Shares(campaign, plan, recipe, places, on_lost)
     given_up: float | None = None
     with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
         while True:
@@ -135,9 +148,11 @@ def hunt_together(
 
 @dataclass
 class _Place:
-    """A member, and the seed that its process began with; None: it has yet to begin."""
+    """A member, the texts of what it has yet to begin with, and the seed that its process began with; None: it has yet
+    to begin."""
 
     member: Member
+    programs: list[str]
     seed: int | None = None
 
 
@@ -181,7 +196,17 @@ class _Shares:
             if place.seed is None:
                 place.seed = next(self._seeds)
             plan = replace(self.plan, seed=place.seed, examples=examples, seconds=seconds)
-            share = Share(self._search, self.recipe, plan, frozenset(self.campaign.known), self._budget.rest)
+            known, reached = frozenset(self.campaign.known), self.campaign.reached
+            share = Share(
+                self._search,
+                self.recipe,
+                plan,
+                known,
+                self._budget.rest,
+                tuple(place.programs),
+                frozenset(reached.all) if reached else None,
+            )
+            place.programs = []
             self.pending[place.member.submit(take, share)] = _Promise(place, examples)
 
     def recall(self) -> None:
@@ -200,6 +225,9 @@ class _Shares:
         self._deaths = 0
         self.campaign.stats.add(gain.stats)
         self.campaign.met |= gain.met
+        if self.campaign.reached is not None:
+            for news, text in gain.reached:
+                self.campaign.reached.add(First(news, parse(text)))
         for discovery, text, engine in gain.found:
             if self.campaign.is_new(discovery):
                 self.campaign.learn([discovery.bucket])

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 from xfdfuzz.engines.judge.confirm import Confirmer
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.processes.workers import crew
 from xfdfuzz.engines.search.campaign import Campaign
+from xfdfuzz.engines.search.database import Database, Kept
 from xfdfuzz.engines.search.hunt import Shrunk, hunt
 from xfdfuzz.engines.search.parallel import Lost, Recipe, hunt_together
 from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.reached import Reached
 from xfdfuzz.engines.search.report import F, Report, label_of
 from xfdfuzz.engines.stream.events import (
     Began,
     Confirmed,
+    DatabaseLost,
     Doubted,
     Ended,
     Found,
     KnownMet,
     Listener,
     Progressed,
+    Replayed,
     Stuck,
     WorkerLost,
 )
 from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
+from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 
 #: Seconds between two events that say how the search gets on.
@@ -40,18 +45,25 @@ def search(
     outcome: Callable[[Shrunk[Any]], F],
     recipe: Recipe,
     tell: Listener,
+    databases: Sequence[Database] = (),
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
-    ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.  Raises InvariantError
-    where a user's function raises something, or does not return.
+    The search begins with the programs that ``databases`` keep for it; those that find something, or reach what none
+    has reached, go there.  ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.
+    Raises InvariantError where a user's function raises something, or does not return.
     """
     label = label_of(revisions)
     tell(Began(label, revisions, vars(plan), len(campaign.known)))
+    kept = Kept(databases, label, lambda reason: tell(DatabaseLost(label, reason)))
+    programs = kept.programs()
+    if databases:
+        campaign.reached = Reached()
+        tell(Replayed(label, len(programs), kept.skipped))
     with Confirmer(*revisions) as confirmer:
-        teller = _Teller(label, campaign, outcome, confirmer, tell)
+        teller = _Teller(label, campaign, outcome, confirmer, tell, kept)
         try:
-            interrupted = _hunt(campaign, plan, recipe, teller)
+            interrupted = _hunt(campaign, plan, recipe, teller, programs)
         except NoAnswer as error:
             tell(Stuck(label, str(error), error.program))
             raise InvariantError(str(error)) from None
@@ -61,13 +73,22 @@ def search(
     return report
 
 
-def _hunt(campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any]) -> bool:
+def _hunt(
+    campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any], programs: Sequence[Program]
+) -> bool:
     """Hunt, in this process or in several; whether Ctrl-C ended it."""
     if plan.workers == 1:
-        return hunt(campaign, plan, teller.progress, teller.discovered)
+        return hunt(campaign, plan, teller.progress, teller.discovered, programs)
     with crew(plan.workers, plan.step_timeout) as members:
         return hunt_together(
-            campaign, plan, teller.progress, teller.discovered, recipe=recipe, members=members, on_lost=teller.lost
+            campaign,
+            plan,
+            teller.progress,
+            teller.discovered,
+            recipe=recipe,
+            members=members,
+            programs=programs,
+            on_lost=teller.lost,
         )
 
 
@@ -81,9 +102,10 @@ class _Teller(Generic[F]):
         outcome: Callable[[Shrunk[Any]], F],
         confirmer: Confirmer,
         tell: Listener,
+        kept: Kept,
     ) -> None:
         self._label, self._campaign, self._outcome = label, campaign, outcome
-        self._confirmer, self._tell = confirmer, tell
+        self._confirmer, self._tell, self._kept = confirmer, tell, kept
         self._known = frozenset(campaign.known)
         self._next = 0.0
         self.found: list[F] = []
@@ -95,6 +117,7 @@ class _Teller(Generic[F]):
         self.found.append(self._outcome(shrunk))
         self._tell(Found(self._label, self.found[-1]))
         self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
+        self._kept.keep(self.found[-1].program)
 
     def lost(self, lost: Lost) -> None:
         """A worker died."""
@@ -119,6 +142,8 @@ class _Teller(Generic[F]):
         stats = self._campaign.stats
         for answer in self._confirmer.answers():
             self._answered(*answer)
+        for first in self._campaign.reached.take() if self._campaign.reached else ():
+            self._kept.keep(first.program)
         for bucket in sorted(self._campaign.met & self._known):
             self._known -= {bucket}
             self._tell(KnownMet(self._label, bucket))

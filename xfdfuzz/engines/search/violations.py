@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from xfdfuzz.engines.judge.minimise import minimise
 from xfdfuzz.engines.judge.verdict import judge, revision_of
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
 from xfdfuzz.engines.search.campaign import Campaign, Run
+from xfdfuzz.engines.search.database import Database
 from xfdfuzz.engines.search.goals import GoalCounter
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
@@ -127,11 +128,12 @@ def fuzz(
     plan: Plan,
     known: Collection[str] = (),
     tell: Listener = unheard,
+    databases: Sequence[Database] = (),
 ) -> Report[Finding]:
     """Search one revision for violations as planned.
 
     Every distinct bucket that is not in ``known`` is shrunk once and given to ``tell`` at once, as all else that
-    happens.  Raises RevisionError for a name that is none.
+    happens.  The search begins with what ``databases`` keep.  Raises RevisionError for a name that is none.
     """
     load()
     chosen = revision_of(revision)
@@ -141,4 +143,4 @@ def fuzz(
         return Finding(shrunk.discovery, shrunk.program, chosen, engine=shrunk.engine)
 
     recipe = partial(campaign_on, chosen.address, invariant_files())
-    return search(campaign, plan, (chosen,), finding, recipe, tell)
+    return search(campaign, plan, (chosen,), finding, recipe, tell, databases)

@@ -43,6 +43,23 @@ class Began:
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """The search begins with so many programs from databases; ``skipped`` values there were none that can be read."""
+
+    label: str
+    programs: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class DatabaseLost:
+    """A database failed, as ``reason`` says in a line; the search goes on without it."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progressed:
     """How far the search has come, several times a second: ``counts`` by name, such as examples, steps and pairs (of op
     and result), or depth, states, transitions and waiting (states)."""
@@ -140,7 +157,18 @@ class ProgramJudged:
 
 
 Event: TypeAlias = (
-    Began | Progressed | Found | KnownMet | Confirmed | Doubted | WorkerLost | Stuck | Ended | ProgramJudged
+    Began
+    | Replayed
+    | DatabaseLost
+    | Progressed
+    | Found
+    | KnownMet
+    | Confirmed
+    | Doubted
+    | WorkerLost
+    | Stuck
+    | Ended
+    | ProgramJudged
 )
 Listener: TypeAlias = Callable[[Event], None]
 

@@ -16,6 +16,7 @@ from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import Judged, judge
 from xfdfuzz.engines.stream.events import (
     Began,
+    DatabaseLost,
     Doubted,
     Ended,
     Event,
@@ -150,11 +151,13 @@ class Ledger:
                 suite.doubt(event.bucket, f"{event.bucket or 'all'}: {event.reason}")
             case WorkerLost():
                 suite.notes.append(f"a worker was lost, whose share began with seed {event.seed}: {event.reason}")
+            case DatabaseLost():
+                suite.notes.append(event.reason)
             case ProgramJudged():
                 suite.put(_judged(event, suite.revisions))
             case Ended():
                 suite.ended, suite.interrupted = True, event.interrupted
-            case _:  # a confirmation: nothing else was assumed
+            case _:  # a confirmation: nothing else was assumed; a beginning with other programs
                 return False
         return True
 
