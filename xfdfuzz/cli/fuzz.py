@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.cli.arguments import (
     Commands,
@@ -20,9 +20,9 @@ from xfdfuzz.cli.arguments import (
     plan,
     search_options,
 )
-from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.modes import Search, add_mode, beginnings, mode_words, searches
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement
 from xfdfuzz.cli.shares import Shard, TimeShares, shard
@@ -39,6 +39,17 @@ if TYPE_CHECKING:
     from xfdfuzz.revisions import Revision
 
 
+class _Job(NamedTuple):
+    """What all campaigns of a command share."""
+
+    args: argparse.Namespace
+    saver: Saver[Finding]
+    databases: Sequence[Database]
+    known: Sequence[Program]
+    reports: Sequence[Format]
+    err: Console
+
+
 def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "fuzz", _fuzz, "search revisions for violations, shrink and save what is found")
@@ -53,6 +64,7 @@ def add(commands: Commands) -> None:
         metavar="I/N",
         help="do the part of the I-th of N machines: its revisions, with a seed of its own",
     )
+    add_mode(command)
     add_known(command)
     add_output(command)
 
@@ -65,41 +77,30 @@ def _fuzz(args: argparse.Namespace) -> int:
     revisions = args.shard.of(resolve_revisions(wanted, args.apply, args.revert))
     args.seed = args.shard.seed(args.seed)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save)
-    databases = open_databases(args.database)
-    known = read_known(args.known)
-    reports = outputs(args)
-    err = console(sys.stderr)
+    planned = searches(args.mode, revisions)
+    job = _Job(args, Saver(args.save), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
     code = CLEAN
-    shares = TimeShares(args.time, len(revisions))
-    for revision in revisions:
+    shares = TimeShares(args.time, len(planned))
+    for revision, search in planned:
         args.time = shares.next()
-        report = _campaign(args, revision, known, saver, databases, reports, err)
+        report = _campaign(job, revision, search)
         code = max(code, judgement(report))
         if report.interrupted:
             break
-    return max(code, close(reports))
+    return max(code, close(job.reports))
 
 
-def _campaign(
-    args: argparse.Namespace,
-    revision: Revision,
-    known: Sequence[Program],
-    saver: Saver[Finding],
-    databases: Sequence[Database],
-    reports: Sequence[Format],
-    err: Console,
-) -> Report[Finding]:
+def _campaign(job: _Job, revision: Revision, search: Search) -> Report[Finding]:
     """Fuzz one revision; every finding is saved before anything is said about it."""
-    from xfdfuzz.engines.search.violations import fuzz
     from xfdfuzz.report.console import line
     from xfdfuzz.report.progress import Progress, of_search
 
+    args, err = job.args, job.err
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
-    buckets = known_buckets(known, revision, err)
+    buckets = known_buckets(job.known, revision, err)
     with Progress(err, of_search) as progress:
-        reporting = Reporting(saver, [progress.take, partial(_print, args, revision), partial(tell, reports)])
-        fuzz(revision, plan(args), known=buckets, tell=reporting, databases=databases)
+        reporting = Reporting(job.saver, [progress.take, partial(_print, args, revision), partial(tell, job.reports)])
+        search(plan(args), known=buckets, tell=reporting, databases=job.databases)
     result: Report[Finding] = reporting.result
     return result
 
@@ -124,4 +125,6 @@ def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    return shlex.join(["xfdfuzz", "fuzz", *revision_options(revision), *search_options(args), *known])
+    return shlex.join(
+        ["xfdfuzz", "fuzz", *revision_options(revision), *mode_words(args), *search_options(args), *known]
+    )

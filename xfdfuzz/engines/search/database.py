@@ -7,7 +7,8 @@ changes that is drawn.  Whoever writes into the database can do no more than hav
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from hypothesis.database import ExampleDatabase
@@ -58,6 +59,25 @@ class Database:
             self._database = None
             on_lost(" ".join(f"{self.name}: {' '.join(failures)}; going on without it".split()))
         return result
+
+
+class ProgramFiles(ExampleDatabase):
+    """The programs of a directory, for a search of whatever; nothing is kept there."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def fetch(self, key: bytes) -> Iterator[bytes]:
+        """The texts of all ``*.xfd``; raises OSError."""
+        for path in sorted(self._directory.glob("*.xfd")):
+            yield path.read_bytes()
+
+    def save(self, key: bytes, value: bytes) -> None:
+        """Do nothing."""
+
+    def delete(self, key: bytes, value: bytes) -> None:
+        """Do nothing."""
 
 
 class Kept:

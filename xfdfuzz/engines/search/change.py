@@ -1,0 +1,89 @@
+"""What a change breaks: one revision searched for violations that the one it stands on does not have as well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from xfdfuzz.engines.judge.finding import Finding
+from xfdfuzz.engines.judge.minimise import Shows, reduce, with_results
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.processes.workers import invariant_files, load_invariants
+from xfdfuzz.engines.search.campaign import Discovery
+from xfdfuzz.engines.search.database import Database
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.report import Report
+from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign, search_violations
+from xfdfuzz.engines.stream.events import Listener, unheard
+from xfdfuzz.invariants.loading import load
+from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.program import Program
+from xfdfuzz.revisions import Revision, resolve
+
+
+@dataclass(kw_only=True)
+class ChangeCampaign(ViolationCampaign):
+    """One revision under test.  A violation is no news where the same program breaks the same bucket on ``base``.
+
+    So a bucket that the base has hides nothing of what the change does to other programs.
+    """
+
+    base: Revision
+    _shows: dict[str, Shows] = field(default_factory=dict, init=False, repr=False)
+
+    def start(self, machine: Machine) -> ChangeRun:
+        """Boot the revision."""
+        return ChangeRun(self, machine)
+
+    def shown(self, program: Program) -> tuple[Violation, ...]:
+        """What it violates on the revision alone, in order."""
+        of_base = judge(program, self.base, expectations=False).buckets
+        return tuple(found for found in super().shown(program) if found.bucket not in of_base)
+
+    def minimise(self, program: Program, bucket: str) -> Program:
+        """The plainest program that still violates it on the revision alone."""
+        shows = Shows(self.revision, bucket)
+        smallest = reduce(program, lambda one: self.in_time() and shows(one) and not self.base_shows(one, bucket))
+        return with_results(smallest, judge(smallest, self.revision, expectations=False).results)
+
+    def base_shows(self, program: Program, bucket: str) -> bool:
+        """Whether the program breaks that bucket on the base."""
+        if bucket not in self._shows:
+            self._shows[bucket] = Shows(self.base, bucket)
+        return self._shows[bucket](program)
+
+
+class ChangeRun(JudgedRun):
+    """One example: what is broken is held against what the same ops break on the base."""
+
+    campaign: ChangeCampaign
+
+    def judge(self, found: Iterable[Discovery]) -> None:
+        """As for any run, without what is new but not the change's."""
+        campaign = self.campaign
+        super().judge(
+            one for one in found if not (campaign.is_new(one) and campaign.base_shows(self.program(), one.bucket))
+        )
+
+
+def fuzz_change(
+    revision: Revision,
+    base: Revision,
+    plan: Plan,
+    known: Collection[str] = (),
+    tell: Listener = unheard,
+    databases: Sequence[Database] = (),
+) -> Report[Finding]:
+    """Search a revision for what ``base`` does not violate; all else is as in :func:`~.violations.fuzz`."""
+    load()
+    campaign = ChangeCampaign(revision=revision, base=base, known=set(known))
+    recipe = partial(campaign_on_change, revision.address, base.address, invariant_files())
+    return search_violations(campaign, recipe, plan, tell, databases)
+
+
+def campaign_on_change(address: str, base: str, invariants: tuple[str, ...]) -> ChangeCampaign:
+    """A campaign on the revision with that address, in whatever process; ``invariants`` are the users' files."""
+    load_invariants(invariants)
+    return ChangeCampaign(revision=resolve(address), base=resolve(base))
