@@ -24,6 +24,7 @@ from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.modes import Search, add_mode, beginnings, mode_words, searches
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
+from xfdfuzz.cli.pruning import prune
 from xfdfuzz.cli.saving import Reporting, Saver, judgement
 from xfdfuzz.cli.shares import Shard, TimeShares, shard
 
@@ -77,6 +78,8 @@ def _fuzz(args: argparse.Namespace) -> int:
     revisions = args.shard.of(resolve_revisions(wanted, args.apply, args.revert))
     args.seed = args.shard.seed(args.seed)
     load_invariants(args.invariants)
+    if args.mode == "prune":
+        return prune(args, revisions)
     planned = searches(args.mode, revisions)
     job = _Job(args, Saver(args.save), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
     code = CLEAN

@@ -24,10 +24,11 @@ def add_mode(command: argparse.ArgumentParser) -> None:
     """The option that says what the job is about."""
     command.add_argument(
         "--mode",
-        choices=("search", "change", "batch"),
+        choices=("search", "change", "batch", "prune"),
         default="search",
         help="change: only what the kernel below a series, or a label, does not break in the same program is new; "
-        "batch: begin with what was saved before (default: search)",
+        "batch: begin with what was saved before; prune: no search, but fewer and plainer programs of what was saved "
+        "(default: search)",
     )
 
 

@@ -105,6 +105,15 @@ class Campaign(Generic[D]):
         run.restore(self._booted[machine, boot])
         return run
 
+    def replay(self, program: Program) -> None:
+        """A program as an example; raises Discovered for the first thing that is new in it."""
+        run = self.begin(program.machine)
+        for op in program.ops:
+            if not run.alive:
+                break
+            run.execute(op)
+        run.finish()
+
     def example_done(self) -> None:
         """Count an example and tell all who watch; raises what they raise."""
         self.stats.examples += 1

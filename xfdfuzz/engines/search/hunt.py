@@ -115,21 +115,13 @@ class Replay:
             program = self._programs.popleft()
             try:
                 with self._campaign.stats.credited(self.name):
-                    self._execute(program)
+                    self._campaign.replay(program)
             except Discovered as found:
                 if found.discovery.bucket not in self._raised:
                     self._raised.add(found.discovery.bucket)
                     self._programs.appendleft(program)
                 return Found(found.program, found.discovery.bucket, self.name)
         return self._then.find()
-
-    def _execute(self, program: Program) -> None:
-        run = self._campaign.begin(program.machine)
-        for op in program.ops:
-            if not run.alive:
-                break
-            run.execute(op)
-        run.finish()
 
 
 #: By the names that the command line has for them.
