@@ -106,6 +106,34 @@ def test_a_bucket_of_the_base_hides_no_other_program_that_breaks_it() -> None:
         campaign.looking_for(bucket).replay(alone)
 
 
+#: An exit that only the base takes keeps t0 in KVM_RUN there, so it does not come to its request.
+BUSY = f"""\
+# xfdfuzz program 1
+machine cpus=1
+
+{GUEST}{VM}t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+{CPUID}t0 ioctl(v0, KVM_SET_MSRS, {{IA32_XFD: 0x40000}})
+t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|avx512|pkru|xtile)
+t0 ioctl(v0, KVM_RUN) ...
+v0 vmenter
+v0 tilestore
+v0 interrupt
+t0 ... KVM_RUN
+{HOST}"""
+
+
+def test_what_the_base_does_not_come_to_is_not_the_changes() -> None:
+    Path("broken.py").write_text(BROKEN)
+    revision, base = resolve("broken.py"), resolve("v5.17")
+    program, bucket = parse(BUSY), "permission-only-grows@host"
+    shown = judge(program, revision, expectations=False), judge(program, base, expectations=False)
+    assert [bucket in verdict.buckets for verdict in shown] == [True, False]
+    assert (shown[0].left_out, shown[1].results[-1]) == (0, "not-enabled")
+    campaign = ChangeCampaign(revision=revision, base=base)
+    assert [one.bucket for one in campaign.shown(program)] == ["guest-sees-its-xfd@VmEnter"]
+    assert not campaign.alone(program, bucket)
+
+
 @pytest.mark.parametrize(
     ("name", "base"),
     [

@@ -20,14 +20,17 @@ from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.revisions import Revision, resolve
 
 
 @dataclass(kw_only=True)
 class ChangeCampaign(ViolationCampaign):
-    """One revision under test.  A violation is no news where the same program breaks the same bucket on ``base``.
+    """One revision under test.  A violation is news where the op that shows it happens on ``base`` too, and the program
+    does not break the bucket there.
 
-    So a bucket that the base has hides nothing of what the change does to other programs.
+    So a bucket that the base has hides nothing of what the change does to other programs, and one that the base would
+    show if its program had come so far is not the change's.
     """
 
     base: Revision
@@ -39,20 +42,29 @@ class ChangeCampaign(ViolationCampaign):
 
     def shown(self, program: Program) -> tuple[Violation, ...]:
         """What it violates on the revision alone, in order."""
-        of_base = judge(program, self.base, expectations=False).buckets
-        return tuple(found for found in super().shown(program) if found.bucket not in of_base)
+        below = judge(program, self.base, expectations=False)
+        happened = [judged.step is None or judged.step.result.ret != NOT_ENABLED for judged in below.trace]
+        return tuple(
+            found
+            for judged, comparable in zip(
+                judge(program, self.revision, expectations=False).trace, happened, strict=False
+            )
+            for found in judged.violations
+            if comparable and found.bucket not in below.buckets
+        )
 
     def minimise(self, program: Program, bucket: str) -> Program:
         """The plainest program that still violates it on the revision alone."""
         shows = Shows(self.revision, bucket)
-        smallest = reduce(program, lambda one: self.in_time() and shows(one) and not self.base_shows(one, bucket))
+        smallest = reduce(program, lambda one: self.in_time() and shows(one) and self.alone(one, bucket))
         return with_results(smallest, judge(smallest, self.revision, expectations=False).results)
 
-    def base_shows(self, program: Program, bucket: str) -> bool:
-        """Whether the program breaks that bucket on the base."""
+    def alone(self, program: Program, bucket: str) -> bool:
+        """Whether the program violates that bucket on the revision alone; mostly it does on the base, which is seen
+        soon."""
         if bucket not in self._shows:
             self._shows[bucket] = Shows(self.base, bucket)
-        return self._shows[bucket](program)
+        return not self._shows[bucket](program) and any(found.bucket == bucket for found in self.shown(program))
 
 
 class ChangeRun(JudgedRun):
@@ -63,9 +75,7 @@ class ChangeRun(JudgedRun):
     def judge(self, found: Iterable[Discovery]) -> None:
         """As for any run, without what is new but not the change's."""
         campaign = self.campaign
-        super().judge(
-            one for one in found if not (campaign.is_new(one) and campaign.base_shows(self.program(), one.bucket))
-        )
+        super().judge(one for one in found if not campaign.is_new(one) or campaign.alone(self.program(), one.bucket))
 
 
 def fuzz_change(
