@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -259,6 +261,22 @@ def test_a_search_that_takes_too_much_leaves_less_but_nothing_negative() -> None
 def test_no_limit_is_no_limit_for_each() -> None:
     shares = TimeShares(None, 2)
     assert (shares.next(), shares.next()) == (None, None)
+
+
+def test_a_revision_without_time_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimeShares, "next", lambda self: 0.0)
+    code, out, err = run("fuzz", "--revision", "v7.3-cured", "--time", "9")
+    assert (code, out, err) == (3, "", "xfdfuzz: v7.3-cured: no time was left for it\n")
+
+
+def test_examples_are_no_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long those of the first revision take, the second one has as many."""
+    now = itertools.count(0, 1_000)
+    monkeypatch.setattr("xfdfuzz.cli.fuzz.TimeShares", partial(TimeShares, clock=lambda: float(next(now))))
+    job = ["fuzz", "--revision", "v7.3-cured", "--revision", "v5.16-cured", "--examples", "3", "--format", "json"]
+    code, out, _ = run(*job)
+    assert code == 0
+    assert [json.loads(line)["examples"] for line in out.splitlines()] == [3, 3]
 
 
 # -- machines ----------------------------------------------------------------------------------------------------------

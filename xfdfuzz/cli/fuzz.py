@@ -20,7 +20,7 @@ from xfdfuzz.cli.arguments import (
     plan,
     search_options,
 )
-from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.modes import Search, add_mode, beginnings, mode_words, searches
 from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
@@ -83,9 +83,12 @@ def _fuzz(args: argparse.Namespace) -> int:
     planned = searches(args.mode, revisions)
     job = _Job(args, Saver(args.save), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
     code = CLEAN
-    shares = TimeShares(args.time, len(planned))
+    shares = TimeShares(None if args.examples else args.time, len(planned))
     for revision, search in planned:
         args.time = shares.next()
+        if args.time == 0:  # as where processes took longer to begin than they had
+            code = max(code, complain(f"{revision.label}: no time was left for it", NOT_JUDGED))
+            continue
         report = _campaign(job, revision, search)
         code = max(code, judgement(report))
         if report.interrupted:
