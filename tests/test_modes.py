@@ -213,7 +213,18 @@ def test_pruning_leaves_a_program_for_each_bucket_and_touches_nothing_else(run: 
     # a second time there is nothing to do
     assert json.loads(run("fuzz", "--revision", "v5.17", "--mode", "prune", "--format", "json")[1])["removed"] == []
     assert files() == left
-    assert "2 buckets, a program each, 0 removed" in run("fuzz", "--revision", "v5.17", "--mode", "prune")[1]
+    assert "v5.17: 2 findings kept, 0 removed, 1 silent" in run("fuzz", "--revision", "v5.17", "--mode", "prune")[1]
+
+
+def test_what_is_private_stays_so(run: Run) -> None:
+    Path("findings/private").mkdir(parents=True)
+    Path("findings/private/v5.17-permission-only-grows-00000001.xfd").write_text(HEAD + GUEST * 3)
+    code, out, _ = run("fuzz", "--revision", "v5.17", "--mode", "prune", "--private")
+    assert (code, out) == (0, "v5.17: 1 finding kept, 1 removed, 0 silent\n")
+    (kept,) = Path("findings").rglob("*.xfd")
+    assert kept.parent == Path("findings/private")
+    code, _, err = run("fuzz", "--revision", "v5.17", "--mode", "batch", "--examples", "2", "--private")
+    assert "begins with 1 program of before" in err
 
 
 def test_without_time_the_shortest_is_left_as_it_is() -> None:

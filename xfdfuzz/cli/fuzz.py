@@ -23,9 +23,9 @@ from xfdfuzz.cli.arguments import (
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
 from xfdfuzz.cli.modes import Search, add_mode, beginnings, mode_words, searches
-from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
+from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
 from xfdfuzz.cli.pruning import prune
-from xfdfuzz.cli.saving import Reporting, Saver, judgement
+from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 from xfdfuzz.cli.shares import Shard, TimeShares, shard
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     if args.mode == "prune":
         return prune(args, revisions)
     planned = searches(args.mode, revisions)
-    job = _Job(args, Saver(args.save), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
+    job = _Job(args, open_saver(args), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
     code = CLEAN
     shares = TimeShares(None if args.examples else args.time, len(planned))
     for revision, search in planned:
@@ -105,7 +105,8 @@ def _campaign(job: _Job, revision: Revision, search: Search) -> Report[Finding]:
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
     buckets = known_buckets(job.known, revision, err)
     with Progress(err, of_search) as progress:
-        reporting = Reporting(job.saver, [progress.take, partial(_print, args, revision), partial(tell, job.reports)])
+        printing = (progress.take, partial(_print, args, revision))
+        reporting = Reporting(job.saver, listeners(args, job.reports, *printing, place=job.saver.hidden))
         search(plan(args), known=buckets, tell=reporting, databases=job.databases)
     result: Report[Finding] = reporting.result
     return result
@@ -124,6 +125,7 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
         write(campaign.as_object(report), text_stream(args))
     else:
         campaign.terminal(console(text_stream(args)), report, _repeat_command(args, revision), args.invariants)
+    tell_doubts(report.doubts)
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.databases import open_databases, saved_programs
 from xfdfuzz.cli.exits import BadInput
+from xfdfuzz.cli.saving import saved_in
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.finding import Finding
@@ -49,7 +50,7 @@ def searches(mode: str, revisions: Sequence[Revision]) -> list[tuple[Revision, S
 
 def beginnings(args: argparse.Namespace) -> list[Database]:
     """What a search begins with."""
-    saved = [saved_programs(args.save)] if args.mode == "batch" else []
+    saved = [saved_programs(place) for place in saved_in(args.save)] if args.mode == "batch" else []
     return [*saved, *open_databases(args.database)]
 
 

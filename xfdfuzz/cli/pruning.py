@@ -4,48 +4,41 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain, reason
 from xfdfuzz.cli.inputs import read_program
-from xfdfuzz.cli.output import close, outputs, tell, text_stream
-from xfdfuzz.cli.saving import Saver
+from xfdfuzz.cli.output import close, is_public, listeners, outputs, text_stream
+from xfdfuzz.cli.saving import PRIVATE, Saver, saved_in
 from xfdfuzz.cli.shares import TimeShares
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.engines.search.database import Database
+    from xfdfuzz.engines.search.plan import Budget
     from xfdfuzz.engines.search.prune import Pruned
+    from xfdfuzz.engines.stream.events import Event, Listener
+    from xfdfuzz.report.formats.base import Format
+    from xfdfuzz.report.pruning import Result
     from xfdfuzz.revisions import Revision
 
 
 def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
     """Prune what was saved and kept of each revision; the exit code says whether it could be done."""
-    from xfdfuzz.engines.processes.answering import answers_within
-    from xfdfuzz.engines.stream.events import Began, Ended, Found
     from xfdfuzz.report import pruning
     from xfdfuzz.report.console import console, write
 
-    saver: Saver[Finding] = Saver(args.save)
+    savers = {directory: Saver[Any](directory) for directory in saved_in(args.save)}
     databases = open_databases(args.database)
     reports = outputs(args)
     shares = TimeShares(args.time, len(revisions))
     code = CLEAN
     for revision in revisions:
-        with answers_within(args.step_timeout):
-            pruned = _pruned(args.save, revision, shares.next())
-            dropped = _drop_needless(databases, revision)
-        tell(reports, Began(revision.label, (revision,), {}))
-        kept = [saver.save(finding) for finding in pruned.kept]
-        for finding in kept:
-            tell(reports, Found(revision.label, finding))
-        removed = _remove(pruned.needless, kept)
-        code = max(code, CLEAN if removed is not None else NOT_JUDGED)
-        tell(reports, Ended(revision.label, None, interrupted=False))
-        result = pruning.Result(revision.label, kept, removed or [], list(pruned.silent), *dropped)
+        result, done = _pruned(args, revision, savers, databases, reports, shares.next())
+        code = max(code, CLEAN if done else NOT_JUDGED)
         if args.format == "json":
             write(pruning.as_object(result), text_stream(args))
         else:
@@ -53,8 +46,42 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
     return max(code, close(reports))
 
 
-def _pruned(directory: Path, revision: Revision, seconds: float | None) -> Pruned[Path]:
+def _pruned(
+    args: argparse.Namespace,
+    revision: Revision,
+    savers: Mapping[Path, Saver[Any]],
+    databases: Sequence[Database],
+    reports: Sequence[Format],
+    seconds: float | None,
+) -> tuple[Result, bool]:
+    """Prune each directory for itself, so that nothing private leaves its own; whether all could be written."""
     from xfdfuzz.engines.search.plan import Budget
+    from xfdfuzz.engines.stream.events import Began, Ended, Found
+    from xfdfuzz.report.pruning import Result
+
+    label, budget, done = revision.label, Budget(seconds), True
+    heard = listeners(args, reports, place=str(args.save / PRIVATE))
+    _tell(heard, Began(label, (revision,), {}))
+    result = Result(label)
+    for directory, saver in savers.items():
+        pruned = _found_again(directory, revision, budget)
+        kept = [saver.save(finding) for finding in pruned.kept]
+        for finding in kept:
+            _tell(heard, Found(label, finding))
+        removed = _remove(pruned.needless, kept)
+        done &= removed is not None
+        part = Result(label, kept, removed or [], list(pruned.silent))
+        result = result.joined(part.counted() if directory.name == PRIVATE and is_public(args) else part)
+    _tell(heard, Ended(label, None, interrupted=False))
+    return _drop_needless(databases, revision, result), done
+
+
+def _tell(heard: Sequence[Listener], event: Event) -> None:
+    for listener in heard:
+        listener(event)
+
+
+def _found_again(directory: Path, revision: Revision, budget: Budget) -> Pruned[Path]:
     from xfdfuzz.engines.search.prune import Saved, prune
     from xfdfuzz.report.files import invariant_in_name
 
@@ -63,7 +90,7 @@ def _pruned(directory: Path, revision: Revision, seconds: float | None) -> Prune
         invariant = invariant_in_name(file.name, revision)
         if invariant:
             saved[file] = Saved(read_program(file), invariant)
-    return prune(saved, revision, Budget(seconds).in_time)
+    return prune(saved, revision, budget.in_time)
 
 
 def _remove(files: Sequence[Path], kept: Sequence[Finding]) -> list[Path] | None:
@@ -81,8 +108,8 @@ def _remove(files: Sequence[Path], kept: Sequence[Finding]) -> list[Path] | None
     return gone
 
 
-def _drop_needless(databases: Sequence[Database], revision: Revision) -> tuple[int, int]:
-    """How many programs the databases had, and how many of them were dropped."""
+def _drop_needless(databases: Sequence[Database], revision: Revision, result: Result) -> Result:
+    """Drop from the databases what adds nothing, and count it in the result."""
     from xfdfuzz.engines.search.database import Kept
     from xfdfuzz.engines.search.prune import needless
 
@@ -94,4 +121,4 @@ def _drop_needless(databases: Sequence[Database], revision: Revision) -> tuple[i
     dropped = needless(programs, revision)
     for program in dropped:
         kept.drop(program)
-    return len(programs), len(dropped)
+    return result._replace(programs=len(programs), dropped=len(dropped))

@@ -14,14 +14,36 @@ from xfdfuzz.report.console import counted, line
 
 class Result(NamedTuple):
     """``kept`` is a finding for each bucket; ``silent`` files do not violate their invariant any more and are left
-    alone; the databases had ``programs``, of which ``dropped`` many added nothing."""
+    alone.  ``untold`` counts findings, removed and silent files that are not shown.  The databases had ``programs``, of
+    which ``dropped`` many added nothing."""
 
     label: str
-    kept: Sequence[Finding]
-    removed: Sequence[Path]
-    silent: Sequence[Path]
-    programs: int
-    dropped: int
+    kept: Sequence[Finding] = ()
+    removed: Sequence[Path] = ()
+    silent: Sequence[Path] = ()
+    untold: tuple[int, int, int] = (0, 0, 0)
+    programs: int = 0
+    dropped: int = 0
+
+    def counted(self) -> Result:
+        """The same without names."""
+        return Result(self.label, untold=(len(self.kept), len(self.removed), len(self.silent)))
+
+    def joined(self, other: Result) -> Result:
+        """Both in one."""
+        kept, removed, silent = (
+            (*self.kept, *other.kept),
+            (*self.removed, *other.removed),
+            (*self.silent, *other.silent),
+        )
+        counts = [a + b for a, b in zip(self.untold, other.untold, strict=True)]
+        return self._replace(kept=kept, removed=removed, silent=silent, untold=(counts[0], counts[1], counts[2]))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind, shown or not."""
+        told = (len(self.kept), len(self.removed), len(self.silent))
+        return dict(zip(("kept", "removed", "silent"), map(sum, zip(told, self.untold, strict=True)), strict=True))
 
 
 def terminal(out: Console, result: Result) -> None:
@@ -32,7 +54,8 @@ def terminal(out: Console, result: Result) -> None:
         )
     for file in result.removed:
         line(out, f"removed {file}")
-    sums = f"{counted(len(result.kept), 'bucket')}, a program each, {len(result.removed)} removed"
+    counts = result.counts
+    sums = f"{counted(counts['kept'], 'finding')} kept, {counts['removed']} removed, {counts['silent']} silent"
     kept = f"; databases: {result.dropped} of {counted(result.programs, 'program')} dropped" if result.programs else ""
     line(out, (f"{result.label}: ", "bold"), f"{sums}{kept}")
 
@@ -44,6 +67,7 @@ def as_object(result: Result) -> dict[str, Any]:
         "kept": {finding.bucket: str(finding.file) if finding.file else None for finding in result.kept},
         "removed": [str(file) for file in result.removed],
         "silent": [str(file) for file in result.silent],
+        "counts": result.counts,
         "database_programs": result.programs,
         "database_dropped": result.dropped,
     }
