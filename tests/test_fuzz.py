@@ -43,7 +43,7 @@ def test_the_reviews_warning_is_found_in_amx_v1_and_fits_in_six_ops_after_the_bo
     known: set[str] = set()
     found: list[Finding] = []
     for seed in range(8):
-        report = fuzz(resolve("amx-v1"), Plan(seed=seed, engine="hypothesis", examples=400), known=known)
+        report = fuzz(resolve("amx-v1"), Plan(seed=seed, examples=400), known=known)
         found += [f for f in report.found if f.violation.bucket == REVIEWS_WARNING]
         known |= {f.violation.bucket for f in report.found}
         if found:

@@ -61,7 +61,7 @@ def test_every_example_is_drawn_anew() -> None:
         def go_on(self, n: int) -> None:
             pass
 
-    many = settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck))
+    many = settings(max_examples=300, stateful_step_count=3, database=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Machine, settings=many)
     alike = len(begun) - len(set(begun))
     begun.clear()

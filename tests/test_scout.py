@@ -163,7 +163,8 @@ def test_both_engines_draw_from_the_same_values(name: str) -> None:
     argument = next(a for r in RULES.values() for a in r.arguments.values() if repr(a) == name)
     with pytest.raises(NoSuchExample):
         find(argument.strategy, lambda value: value not in argument.values)
-    for value in argument.values:
+    few = {*argument.values[:8], *argument.values[-8:]}
+    for value in few:
         assert find(argument.strategy, lambda drawn, value=value: drawn == value) == value  # type: ignore[misc]
 
 

@@ -176,3 +176,22 @@ def test_an_exploration_that_loses_workers_comes_to_the_same() -> None:
     with searching(*command) as child:
         child.wait(timeout=120)
     assert disturbed == result()
+
+
+_IN_AN_EXEC = """
+import sys, xfdfuzz.__main__, xfdfuzz.cli
+
+def interrupted():
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        return 3
+
+xfdfuzz.cli.main = interrupted
+sys.exit(xfdfuzz.__main__.main())
+"""
+
+
+def test_ctrl_c_in_the_exec_of_a_text_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(_IN_AN_EXEC)
+    assert subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=60).returncode == 3

@@ -111,3 +111,23 @@ def test_one_worker_is_a_process_unless_the_caller_will_do(here_if_one: bool) ->
         assert (executor.submit(os.getpid).result() == os.getpid()) == here_if_one
         assert list(executor.map(int, ["1", "2"])) == [1, 2]
         assert isinstance(executor.submit(int, "one").exception(), ValueError)
+
+
+_MASKS = """
+import signal, threading
+from pathlib import Path
+from xfdfuzz.engines.processes.pool import Pool
+
+with Pool(2, 30) as pool:
+    list(pool.map(abs, [1, 2, 3]))
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            held = next(line for line in Path(f"/proc/self/task/{thread.native_id}/status").open() if "SigBlk" in line)
+            print(bool(int(held.split()[1], 16) >> (signal.SIGINT - 1) & 1))
+"""
+
+
+def test_a_process_is_started_with_ctrl_c_held_back() -> None:
+    """One that gets it while Python starts there prints a traceback.  It inherits what its thread holds back."""
+    said = subprocess.run([sys.executable, "-c", _MASKS], capture_output=True, text=True, check=True, timeout=60)
+    assert set(said.stdout.split()) == {"True"}

@@ -35,6 +35,9 @@ def main() -> int:
         code = run()
         if signal.SIGINT in ours:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
+        # Python ends by SIGINT, not with our exit code, if one came in the exec() of a text (dataclasses have such) and
+        # there was none since
+        exec("")
         return code
     except KeyboardInterrupt:  # it came just before or behind what handles it
         _leave()

@@ -19,7 +19,7 @@ from xfdfuzz.cli.inputs import (
     resolve_revisions,
     revision_names,
 )
-from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
+from xfdfuzz.cli.output import Judgements, add_output, text_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -49,7 +49,7 @@ def _conform(args: argparse.Namespace) -> int:
     if not files:
         return complain(f"no *.jsonl file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     score, known, code = Score(), _known(args), CLEAN
-    with Judgements(outputs(args)) as reports:
+    with Judgements(args) as reports:
         for file in files:
             reason = _judge_file(args, file, score, known, reports)
             if reason:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from xfdfuzz.cli.arguments import Commands, add_command, add_search, plan, search_options
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
-from xfdfuzz.cli.saving import Reporting, Saver, judgement
+from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.finding import Discrepancy
@@ -38,7 +38,7 @@ def _diff(args: argparse.Namespace) -> int:
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
     load_invariants(args.invariants)
     pair = Pair(first, second)
-    saver: Saver[Discrepancy] = Saver(args.save)
+    saver: Saver[Discrepancy] = open_saver(args)
     both = [first.address, second.address]
     repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
     reports = outputs(args)
@@ -56,7 +56,8 @@ def _search(
     err = console(sys.stderr)
     line(err, f"{pair.first.label} | {pair.second.label}: seed {args.seed}; repeat: {repeat}")
     with Progress(err, partial(of_search, noun="difference")) as progress:
-        reporting = Reporting(saver, [progress.take, partial(_print, args, repeat), partial(tell, reports)])
+        printing = (progress.take, partial(_print, args, repeat))
+        reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
         diff(pair, plan(args), tell=reporting, databases=open_databases(args.database))
     result: Report[Discrepancy] = reporting.result
     return result
@@ -75,3 +76,4 @@ def _print(args: argparse.Namespace, repeat: str, event: Event) -> None:
         write(differences.as_object(report), text_stream(args))
     else:
         differences.terminal(console(text_stream(args)), report, repeat)
+    tell_doubts(report.doubts)

@@ -8,15 +8,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
-from xfdfuzz.cli.saving import Reporting, Saver, check_output
+from xfdfuzz.cli.output import add_output, close, is_public, listeners, outputs, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, check_output, open_saver, tell_doubts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +63,7 @@ def _explore(args: argparse.Namespace) -> int:
 
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save)
+    saver: Saver[Finding] = open_saver(args)
     if args.graph:
         check_output(args.graph)
     known = read_known(args.known)
@@ -133,7 +132,7 @@ def _run(
         users_errors_named(),
         workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
-        reporting = Reporting(saver, [progress.take, partial(tell, reports)])
+        reporting = Reporting(saver, listeners(args, reports, progress.take, place=saver.hidden))
         explore(search, pool, limits, known=buckets, tell=reporting)
     result: Exploration = reporting.result
     return result
@@ -144,9 +143,13 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     from xfdfuzz.report import exploration
     from xfdfuzz.report.console import console, line, write
     from xfdfuzz.report.files import save_bytes
+    from xfdfuzz.report.privacy import may_be_vulnerable
 
     if not report.exhausted:
         report = replace(report, file=_save_frontier(args.save, search, report))
+    code = _judgement(report)
+    if is_public(args):
+        report = report.without(may_be_vulnerable)
     if args.format == "json":
         write(exploration.as_object(report), text_stream(args))
     else:
@@ -157,9 +160,8 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     if args.graph:
         dot = exploration.graph(search, report).encode()
         save_bytes(args.graph.name, lambda stream: stream.write(dot), args.graph.parent)
-    for doubt in report.doubts:
-        complain(doubt, NOT_JUDGED)
-    return _judgement(report)
+    tell_doubts(report.doubts)
+    return code
 
 
 def _save_frontier(directory: Path, search: Search, report: Exploration) -> Path | None:

@@ -13,8 +13,8 @@ from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revision
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, outputs, tell, text_stream
-from xfdfuzz.cli.saving import Reporting, Saver, judgement
+from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
+from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     # before the invariants, which may speak of a series from outside
     revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
-    saver: Saver[Finding] = Saver(args.save)
+    saver: Saver[Finding] = open_saver(args)
     databases = open_databases(args.database)
     known = read_known(args.known)
     reports = outputs(args)
@@ -74,7 +74,8 @@ def _campaign(
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
     buckets = known_buckets(known, revision, err)
     with Progress(err, of_search) as progress:
-        reporting = Reporting(saver, [progress.take, partial(_print, args, revision), partial(tell, reports)])
+        printing = (progress.take, partial(_print, args, revision))
+        reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
         fuzz(revision, plan(args), known=buckets, tell=reporting, databases=databases)
     result: Report[Finding] = reporting.result
     return result
@@ -93,6 +94,7 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
         write(campaign.as_object(report), text_stream(args))
     else:
         campaign.terminal(console(text_stream(args)), report, _repeat_command(args, revision), args.invariants)
+    tell_doubts(report.doubts)
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:

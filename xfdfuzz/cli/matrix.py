@@ -10,7 +10,7 @@ from pathlib import Path
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program, resolve_revisions
-from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
+from xfdfuzz.cli.output import Judgements, add_output, text_stream
 
 
 def add(commands: Commands) -> None:
@@ -44,7 +44,7 @@ def _matrix(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     count = min(args.workers or os.cpu_count() or 1, len(programs))
     with (
-        Judgements(outputs(args)) as reports,
+        Judgements(args) as reports,
         workers(count, here_if_one=True, step_timeout=args.step_timeout) as executor,
     ):
         for row in matrix(programs, revisions, executor, _lost):

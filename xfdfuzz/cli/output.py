@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, SKIPPED, BadInput, complain
 
 if TYPE_CHECKING:
-    from xfdfuzz.engines.stream.events import Event
+    from xfdfuzz.engines.stream.events import Event, Listener
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -30,11 +30,14 @@ def add_output(command: argparse.ArgumentParser) -> None:
         metavar="FORMAT=FILE",
         help="also write a report: junit, ktap, sarif, github, gitlab, jsonl, b4; FILE - is stdout; repeatable",
     )
-    command.add_argument(
-        "--publish",
+    audience = command.add_mutually_exclusive_group()
+    audience.add_argument(
+        "--private",
         action="store_true",
-        help="show in github and gitlab, too, what may be a vulnerability of the newest kernel",
+        help="count what may be a vulnerability of the newest kernel, and show it in sarif only; so it is with github "
+        "and gitlab",
     )
+    audience.add_argument("--publish", action="store_true", help="show it all the same")
 
 
 def _output(text: str) -> tuple[str, Path | None]:
@@ -57,17 +60,17 @@ def outputs(args: argparse.Namespace) -> list[Format]:
     for place in places:
         if places.count(place) > 1:
             raise BadInput(f"--output: {place or 'standard output'} is to hold two reports")
-    return [_opened(name, path, args.publish) for name, path in args.output]
+    return [_opened(name, path) for name, path in args.output]
 
 
-def _opened(name: str, path: Path | None, publish: bool) -> Format:
+def _opened(name: str, path: Path | None) -> Format:
     from xfdfuzz.report.formats import open_format
 
     if path and path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "not a file"
         raise BadInput(f"cannot write {path}: it is {kind}; expected {name}=FILE, or {name}=- for standard output")
     try:
-        return open_format(name, path, publish=publish)
+        return open_format(name, path)
     except OSError as error:
         raise BadInput(f"cannot write {path or error.filename}: {error.strerror}") from None
 
@@ -78,10 +81,30 @@ def text_stream(args: argparse.Namespace) -> TextIO:
     return sys.stderr if any(path is None and name != "github" for name, path in args.output) else sys.stdout
 
 
-def tell(reports: Sequence[Format], event: Event) -> None:
-    """Give each report an event."""
-    for report in reports:
-        report.take(event)
+def is_public(args: argparse.Namespace) -> bool:
+    """Whether those read what is printed from whom a vulnerability is kept: a job's log has the readers of its
+    annotations."""
+    from xfdfuzz.report.formats import FORMATS
+    from xfdfuzz.report.formats.base import Audience
+
+    if args.private or args.publish:
+        return bool(args.private)
+    return any(FORMATS[name].audience is Audience.PUBLIC for name, _ in args.output)
+
+
+def listeners(
+    args: argparse.Namespace, reports: Sequence[Format], *printing: Listener, place: str = ""
+) -> list[Listener]:
+    """What prints and the reports, each told no more than is for its readers; ``place`` is where the rest is saved."""
+    from xfdfuzz.report.formats.base import Audience
+    from xfdfuzz.report.privacy import Discreet
+
+    def told(listener: Listener, audience: Audience) -> Listener:
+        trusted = audience is Audience.TRUSTED or (audience is Audience.ASKED and not args.private)
+        return listener if trusted or not is_public(args) else Discreet(listener, place)
+
+    heard = [*((report.take, report.audience) for report in reports), *((one, Audience.PUBLIC) for one in printing)]
+    return [told(listener, audience) for listener, audience in heard]
 
 
 def close(reports: Sequence[Format]) -> int:
@@ -100,7 +123,8 @@ def skip(args: argparse.Namespace, name: str, reason: str) -> int:
 
     reports = outputs(args) if "output" in args else []  # not every command reports
     for event in (Began(MAIL, (), {}), ProgramJudged(MAIL, name, None, reason), Ended(MAIL, None, interrupted=False)):
-        tell(reports, event)
+        for report in reports:
+            report.take(event)
     return max(complain(reason, SKIPPED), close(reports))
 
 
@@ -111,8 +135,9 @@ class Judgements:
     has not ended.
     """
 
-    def __init__(self, reports: Sequence[Format]) -> None:
-        self._reports = reports
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._reports = outputs(args)
+        self._listeners = listeners(args, self._reports)
         self._labels: dict[str, None] = {}
         self.code = CLEAN
 
@@ -125,24 +150,28 @@ class Judgements:
         from xfdfuzz.engines.stream.events import Ended
 
         for label in self._labels if kind is None else ():
-            tell(self._reports, Ended(label, None, interrupted=False))
+            self._tell(Ended(label, None, interrupted=False))
         self.code = close(self._reports)
 
     def tell(self, revision: Revision, event: Event) -> None:
         """A verdict on that revision, or what it showed that was known."""
         self._begin(revision.label, revision)
-        tell(self._reports, event)
+        self._tell(event)
 
     def refuse(self, file: str, reason: str) -> None:
         """A file that is no program, or cannot run on the revision asked for."""
         from xfdfuzz.engines.stream.events import ProgramJudged
 
         self._begin(REFUSED)
-        tell(self._reports, ProgramJudged(REFUSED, file, False, reason))
+        self._tell(ProgramJudged(REFUSED, file, False, reason))
 
     def _begin(self, label: str, *revisions: Revision) -> None:
         from xfdfuzz.engines.stream.events import Began
 
         if label not in self._labels:
             self._labels[label] = None
-            tell(self._reports, Began(label, revisions, {}))
+            self._tell(Began(label, revisions, {}))
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)

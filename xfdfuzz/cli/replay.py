@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
-from xfdfuzz.cli.output import Judgements, add_output, outputs, text_stream
+from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.verdict import Verdict
@@ -39,7 +39,7 @@ def _replay(args: argparse.Namespace) -> int:
     if not files:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     code = CLEAN
-    with Judgements(outputs(args)) as reports:
+    with Judgements(args) as reports:
         for file in files:
             try:
                 code = max(code, _replay_file(args, file, len(files) <= FEW, reports))
@@ -53,16 +53,23 @@ def _replay_file(args: argparse.Namespace, file: Path, few: bool, reports: Judge
     from xfdfuzz.engines.judge.verdict import judge
     from xfdfuzz.report import verdict
     from xfdfuzz.report.console import write
+    from xfdfuzz.report.privacy import fails_in_private, not_shown, on_current
 
     program = read_program(file)
     patched = bool(args.apply or args.revert)
     verdicts = [judge(program, r, expectations=not patched) for r in _revisions_for(program, file, args)]
+    shown = []
     for one in verdicts:
-        reports.tell(one.revision, verdict.as_event(str(file), program, one))
+        event = verdict.as_event(str(file), program, one)
+        reports.tell(one.revision, event)
+        if not (is_public(args) and fails_in_private(event, on_current([one.revision]))):
+            shown.append(one)
     if args.format == "json":
-        write(verdict.as_object(str(file), verdicts, args.sources), text_stream(args))
+        write(verdict.as_object(str(file), shown, args.sources), text_stream(args))
     else:
-        _print_verdicts(args, file, program, verdicts, few)
+        _print_verdicts(args, file, program, shown, few)
+    if len(shown) < len(verdicts):
+        complain(not_shown(len(verdicts) - len(shown)), VIOLATION)
     idle = [one.revision.label for one in verdicts if not one.happened]
     if idle:
         return complain(f"{file}: nothing was executed on {', '.join(idle)}", NOT_JUDGED)

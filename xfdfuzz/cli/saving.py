@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from xfdfuzz.engines.stream.events import Event, Listener
     from xfdfuzz.program.program import Program
 
+#: The folder, beside what everybody may see, of what is not shown.
+PRIVATE = "private"
+
 #: A frozen dataclass with a field ``file``.
 F = TypeVar("F", bound=Any)
 
@@ -22,19 +26,26 @@ F = TypeVar("F", bound=Any)
 class Saver(Generic[F]):
     """Saves results in a directory, each once.  What cannot be saved, and why, is told once: a full disk stays full.
 
+    ``private`` are those that go to the folder of that name there, because they are not for everybody.
     Raises BadInput at once where nothing can be saved.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, private: Callable[[F], bool] | None = None) -> None:
         from xfdfuzz.report.files import check_directory
 
         self._directory = directory
+        self._private = private
         self._saved: dict[F, F] = {}
         self._told = False
         try:
             check_directory(directory)
         except OSError as error:
             raise BadInput(f"cannot save to {directory}: {error.strerror}") from None
+
+    @property
+    def hidden(self) -> str:
+        """Where what is private goes."""
+        return str(self._directory / PRIVATE)
 
     def save(self, found: F) -> F:
         """The result with its file.  If the disk is full by now it is printed all the same; the exit code tells."""
@@ -58,12 +69,19 @@ class Saver(Generic[F]):
         from xfdfuzz.report.files import save
 
         try:
-            return replace(found, file=save(found, self._directory))
+            return replace(found, file=save(found, self._place(found)))
         except OSError as error:
             if not self._told:
                 complain(f"cannot save to {self._directory}: {error.strerror}", NOT_JUDGED)
             self._told = True
             return found
+
+    def _place(self, found: F) -> Path:
+        if self._private is None or not self._private(found):
+            return self._directory
+        place = self._directory / PRIVATE
+        place.mkdir(exist_ok=True)
+        return place
 
 
 class Reporting:
@@ -108,10 +126,22 @@ def check_output(path: Path) -> None:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def judgement(report: Report[Any]) -> int:
-    """The exit code of a search; why a result cannot be relied on is told."""
-    for doubt in report.doubts:
+def open_saver(args: argparse.Namespace) -> Saver[Any]:
+    """For where ``--save`` says; raises BadInput where nothing can be saved."""
+    from xfdfuzz.cli.output import is_public
+    from xfdfuzz.report.privacy import may_be_vulnerable
+
+    return Saver(args.save, may_be_vulnerable if is_public(args) else None)
+
+
+def tell_doubts(doubts: Sequence[str]) -> None:
+    """Say why a result cannot be relied on."""
+    for doubt in doubts:
         complain(doubt, NOT_JUDGED)
+
+
+def judgement(report: Report[Any]) -> int:
+    """The exit code of a search."""
     if report.interrupted or report.doubts or not report.stats.steps:
         return NOT_JUDGED
     if any(one.file is None for one in report.found):

@@ -16,6 +16,7 @@ from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
 from xfdfuzz.report import finding, goals
 from xfdfuzz.report.console import counted, line, prose, table
+from xfdfuzz.report.privacy import not_shown
 
 
 def as_object(report: Exploration) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def as_object(report: Exploration) -> dict[str, Any]:
         "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
         "goals": goals.as_object(report.goals),
         "doubts": list(report.doubts),
+        "withheld": report.withheld,
         "file": None if report.file is None else str(report.file),
     }
 
@@ -60,6 +62,8 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
         coverage(out, report)
     line(out)
     prose(out, statement(report), indent="")
+    if report.withheld:
+        line(out, (not_shown(report.withheld), "bold red"))
     if report.goals:
         goals.terminal(out, report.goals)
     prose(out, f"The scope leaves out {report.scope.leaves_out}.", indent="")
@@ -120,6 +124,7 @@ def _outcome(report: Exploration) -> str:
     parts = [f"{counted(buckets, 'way')} to break one of {checked}"] if buckets else []
     if report.lassos:
         parts.append(f"{counted(len(report.lassos), 'request')} that may never be cleared")
+    parts += ["what is not shown"] if report.withheld else []
     known = f" but for {counted(report.known, 'known bucket')}" if report.known else ""
     if parts:
         return f"Found: {' and '.join(parts)}{known}."

@@ -11,7 +11,11 @@ from rich.live import Live
 from rich.text import Text
 
 from xfdfuzz.engines.judge.finding import Finding
+<<<<<<< HEAD
 from xfdfuzz.engines.stream.events import DatabaseLost, Event, Found, Outcome, Progressed, Replayed, Stuck, WorkerLost
+=======
+from xfdfuzz.engines.stream.events import Event, Found, Outcome, Progressed, Stuck, Withheld, WorkerLost
+>>>>>>> main
 from xfdfuzz.report.console import SEVERITY, counted, line
 
 #: Seconds between two looks at the statistics, on a terminal and elsewhere.
@@ -49,11 +53,16 @@ class Progress:
             self._show(event)
         elif isinstance(event, Found):
             self.found(event.outcome)
+<<<<<<< HEAD
         elif isinstance(event, Replayed):
             skipped = f" ({event.skipped} skipped: none of this version)" if event.skipped else ""
             line(self._out, f"{event.label}: begins with {counted(event.programs, 'program')} of before{skipped}")
         elif isinstance(event, DatabaseLost):
             line(self._out, ("lost ", "bold yellow"), f"a database: {event.reason}")
+=======
+        elif isinstance(event, Withheld):
+            line(self._out, ("found ", "bold"), f"something that is not shown, saved in {event.place}")
+>>>>>>> main
         elif isinstance(event, WorkerLost):
             what = "its work is done again" if event.seed is None else f"seed {event.seed}, what it had not reported"
             line(self._out, ("lost ", "bold yellow"), f"a worker ({event.reason}): {what}; another one has its place")

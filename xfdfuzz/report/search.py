@@ -8,6 +8,7 @@ from rich.console import Console
 
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.report.console import counted, line
+from xfdfuzz.report.privacy import not_shown
 
 
 def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
@@ -22,6 +23,8 @@ def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
         f"{stats.seconds:.1f} s; seed {report.plan.seed}",
         (" (interrupted)" if report.interrupted else "", "yellow"),
     )
+    if report.withheld:
+        line(out, (not_shown(report.withheld), "bold red"))
     if len(stats.engines) > 1:
         line(
             out,
@@ -42,6 +45,7 @@ def as_object(report: Report[Any]) -> dict[str, Any]:
         "steps": stats.steps,
         "seconds": round(stats.seconds, 3),
         "interrupted": report.interrupted,
+        "withheld": report.withheld,
         "doubts": list(report.doubts),
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }

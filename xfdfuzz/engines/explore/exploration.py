@@ -17,7 +17,7 @@ from xfdfuzz.engines.explore.liveness import Cycle, cycles
 from xfdfuzz.engines.explore.search import Breach, Limits, Search
 from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.explore.trace import Tracer
-from xfdfuzz.engines.judge.confirm import Confirmer
+from xfdfuzz.engines.judge.confirm import Confirmer, without_names
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
@@ -72,11 +72,20 @@ class Exploration:
     goals: dict[str, int]
     doubts: tuple[str, ...] = ()
     file: Path | None = None
+    withheld: int = 0
 
     def with_each(self, change: Callable[[Any], Any]) -> Self:
         """The same with every finding changed, those of the cycles too, such as saved."""
         lassos = tuple(replace(lasso, finding=change(lasso.finding)) for lasso in self.lassos)
         return replace(self, findings=tuple(map(change, self.findings)), lassos=lassos)
+
+    def without(self, private: Callable[[Any], bool]) -> Self:
+        """The same without what is private, and without its name in the doubts."""
+        hidden = [one for one in (*self.findings, *(lasso.finding for lasso in self.lassos)) if private(one)]
+        findings = tuple(one for one in self.findings if one not in hidden)
+        lassos = tuple(lasso for lasso in self.lassos if lasso.finding not in hidden)
+        doubts = without_names(self.doubts, [one.bucket for one in hidden])
+        return replace(self, findings=findings, lassos=lassos, doubts=doubts, withheld=len(hidden))
 
 
 def begin(revision: Revision, scope: str, *, reduced: bool = True, graph: bool = False) -> Search:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -180,7 +181,9 @@ class _Keeper:
             self._thread.join()
 
     def _keep(self) -> None:
-        # what it starts inherits that signals are held back, until it has said what they do
+        # multiprocessing lets signals through again when it has started this helper, so that comes first
+        resource_tracker.ensure_running()
+        # what is started from here on inherits that signals are held back, until it has said what they do
         signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         while (piece := self._work.get()) is not None:
             try:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
+from xfdfuzz.engines.judge.confirm import without_names
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.engines.stream.events import Outcome
@@ -19,6 +20,7 @@ class Report(Generic[F]):
     """What a search of one revision, or of two held against each other, came to.
 
     ``doubts``: a line for each reason not to rely on what was found, because a fresh process did not confirm it.
+    ``withheld``: how many findings are left out here, because they are not for everybody.
     """
 
     revisions: tuple[Revision, ...]
@@ -27,6 +29,7 @@ class Report(Generic[F]):
     found: tuple[F, ...]
     interrupted: bool
     doubts: tuple[str, ...] = ()
+    withheld: int = 0
 
     @property
     def label(self) -> str:
@@ -36,6 +39,13 @@ class Report(Generic[F]):
     def with_each(self, change: Callable[[F], F]) -> Self:
         """The same with everything that was found changed, such as saved."""
         return replace(self, found=tuple(map(change, self.found)))
+
+    def without(self, private: Callable[[F], bool]) -> Self:
+        """The same without what is private, and without its name in the doubts."""
+        hidden = [one for one in self.found if private(one)]
+        rest = tuple(one for one in self.found if one not in hidden)
+        doubts = without_names(self.doubts, [one.bucket for one in hidden])
+        return replace(self, found=rest, doubts=doubts, withheld=len(hidden))
 
 
 def label_of(revisions: tuple[Revision, ...]) -> str:

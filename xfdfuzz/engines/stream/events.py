@@ -79,6 +79,17 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """Something was found that is not shown here, because it may be a vulnerability of a current kernel.
+
+    ``place`` is the directory that it was saved in, empty where it was not.
+    """
+
+    label: str
+    place: str
+
+
+@dataclass(frozen=True)
 class KnownMet:
     """A bucket that was known before showed, for the first time in this search."""
 
@@ -162,6 +173,7 @@ Event: TypeAlias = (
     | DatabaseLost
     | Progressed
     | Found
+    | Withheld
     | KnownMet
     | Confirmed
     | Doubted

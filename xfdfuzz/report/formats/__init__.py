@@ -26,11 +26,8 @@ FORMATS: Mapping[str, type[Format]] = {
 }
 
 
-def open_format(name: str, path: Path | None, *, publish: bool = False) -> Format:
-    """A new report in the file, or on standard output without one; raises OSError where it cannot be written.
-
-    ``publish`` as :class:`Format` has it.
-    """
-    report = FORMATS[name](path, publish)
+def open_format(name: str, path: Path | None) -> Format:
+    """A new report in the file, or on standard output without one; raises OSError where it cannot be written."""
+    report = FORMATS[name](path)
     report.begin()
     return report

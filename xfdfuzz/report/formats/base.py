@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from enum import Enum
 from pathlib import Path
+from typing import ClassVar
 
 from xfdfuzz.engines.stream.events import Event, ProgramJudged
 from xfdfuzz.report.files import save_bytes
-from xfdfuzz.report.formats.ledger import Case, Ledger, Suite
-from xfdfuzz.report.formats.privacy import CURRENT
+from xfdfuzz.report.formats.ledger import Ledger
 
 #: How long a verdict that is as expected may wait to be written, in seconds: thousands come in a row.
 PAUSE = 1.0
 
 
+class Audience(Enum):
+    """Who reads a report: all who see the project, those who get the file, or those who may write to the project."""
+
+    PUBLIC, ASKED, TRUSTED = range(3)
+
+
 class Format(ABC):
     """A report in a file, or on standard output without one.
 
-    ``publish``: a format that the public reads shows what may be a vulnerability, too.  ``failure`` is why the file is
-    not up to date, None if it is: a full disk ends no search.
+    ``failure`` is why the file is not up to date, None if it is: a full disk ends no search.
     """
 
-    def __init__(self, path: Path | None, publish: bool = False) -> None:
+    #: Who reads it.
+    audience: ClassVar[Audience] = Audience.ASKED
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.publish = publish
         self.failure: OSError | None = None
 
     @abstractmethod
@@ -46,8 +54,8 @@ class Document(Format):
     Only verdicts that are as expected may wait for a moment.
     """
 
-    def __init__(self, path: Path | None, publish: bool = False) -> None:
-        super().__init__(path, publish)
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(path)
         self.ledger = Ledger()
         self._stale = False
         self._due = 0.0
@@ -71,22 +79,6 @@ class Document(Format):
         if self.path is None:
             print(self.text(), end="", flush=True)
 
-    def shown(self) -> list[tuple[Suite, Case]]:
-        """The cases that a format shows whose readers are the public, worst first."""
-        return [pair for pair in self.ledger.cases() if self.publish or not pair[1].private]
-
-    def hidden(self) -> str:
-        """How many cases such a format does not show, why, and how to read them; empty for none."""
-        private = [suite for suite, case in self.ledger.cases() if case.private]
-        if self.publish or not private:
-            return ""
-        seeds = "".join(f"; {suite.label}: seed {suite.options['seed']}" for suite in _seeded(private))
-        return (
-            f"{len(private)} finding{'' if len(private) == 1 else 's'} not shown, which may be a vulnerability of "
-            f"{CURRENT}. SECURITY.md says what to do; repeat the run where nobody else reads to see more, "
-            f"or publish it with --publish{seeds}"
-        )
-
     @abstractmethod
     def text(self) -> str:
         """The whole report so far; ends with a newline unless it is empty."""
@@ -104,8 +96,3 @@ class Document(Format):
     def _save(self, path: Path) -> None:
         # a message of a user's invariant may hold anything, also what UTF-8 has no bytes for
         save_bytes(path.name, lambda file: file.write(self.text().encode(errors="replace")), path.parent)
-
-
-def _seeded(suites: list[Suite]) -> list[Suite]:
-    """Each once, of those whose search has a seed."""
-    return [suite for suite in {suite.label: suite for suite in suites}.values() if "seed" in suite.options]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from xfdfuzz.report.console import markdown_table
-from xfdfuzz.report.formats.base import Document
+from xfdfuzz.report.formats.base import Audience, Document
 from xfdfuzz.report.formats.ledger import ENDED, FAILED, KNOWN, PASSED, SKIPPED, UNSURE, Case, Suite
 
 #: How many errors of a step, and how many warnings, GitHub shows.
@@ -27,9 +27,11 @@ class GitHub(Document):
     Without a file, the summary goes where GITHUB_STEP_SUMMARY says, if it is set.  Everybody can read both.
     """
 
-    def __init__(self, path: Path | None, publish: bool = False) -> None:
+    audience = Audience.PUBLIC
+
+    def __init__(self, path: Path | None) -> None:
         step = os.environ.get("GITHUB_STEP_SUMMARY")
-        super().__init__(path or (Path(step) if step else None), publish)
+        super().__init__(path or (Path(step) if step else None))
 
     def close(self) -> None:
         """Print the annotations."""
@@ -39,9 +41,7 @@ class GitHub(Document):
 
     def annotations(self) -> str:
         """A command a line: an error for what failed, worst first, and a warning for each worker that was lost."""
-        hidden = self.hidden()
-        errors = [_command("error", hidden, title="not shown here")] if hidden else []
-        errors += [_error(suite, case) for suite, case in self.shown() if case.bad]
+        errors = [_error(suite, case) for suite, case in self.ledger.cases() if case.bad]
         warnings = [
             _command("warning", note, title=suite.label) for suite in self.ledger.suites for note in suite.notes
         ]
@@ -49,10 +49,8 @@ class GitHub(Document):
 
     def text(self) -> str:
         """The summary, cut to what GitHub takes; its last line says how much was left out."""
-        hidden = self.hidden()
-        head = f"{_overview(self.ledger.suites)}\n" + (f"\n{_line(hidden)}\n" if hidden else "")
-        shown = [pair for pair in self.shown() if pair[1].bad or pair[1].state == KNOWN]
-        return _fitting(head, [_section(suite, case) for suite, case in shown])
+        shown = [pair for pair in self.ledger.cases() if pair[1].bad or pair[1].state == KNOWN]
+        return _fitting(f"{_overview(self.ledger.suites)}\n", [_section(suite, case) for suite, case in shown])
 
 
 def _limited(level: str, commands: list[str]) -> list[str]:

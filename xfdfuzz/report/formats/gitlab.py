@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from xfdfuzz.report.formats.base import Document
+from xfdfuzz.report.formats.base import Audience, Document
 from xfdfuzz.report.formats.ledger import ENDED, KNOWN, Case, Suite
 
 #: Severities there; what has none here, a difference or an expectation, is ``minor``.
@@ -24,13 +24,12 @@ _SEVERITIES: Mapping[str, str] = {
 class GitLab(Document):
     """What is known is ``info``.  The readers of a project are those of its merge requests."""
 
+    audience = Audience.PUBLIC
+
     def text(self) -> str:
         """The array."""
-        shown = [pair for pair in self.shown() if pair[1].bad or pair[1].state == KNOWN]
-        issues = [_issue(suite, case) for suite, case in shown]
-        if hidden := self.hidden():
-            issues.insert(0, _described(hidden, "hidden", "blocker", "SECURITY.md", "hidden"))
-        return json.dumps(issues, indent=1) + "\n"
+        shown = [pair for pair in self.ledger.cases() if pair[1].bad or pair[1].state == KNOWN]
+        return json.dumps([_issue(suite, case) for suite, case in shown], indent=1) + "\n"
 
 
 def _issue(suite: Suite, case: Case) -> dict[str, Any]:
@@ -38,15 +37,11 @@ def _issue(suite: Suite, case: Case) -> dict[str, Any]:
     check = "run" if case.name == ENDED else case.name.split("@")[0]
     # an absolute path is nowhere in the repository, and what has no file is nowhere at all
     path = case.file if case.file and not case.file.startswith("/") else f"xfdfuzz/{suite.label}"
-    description = f"{suite.label}: {case.state}: {case.name}: {case.message}"
-    return _described(description, check, severity, posixpath.normpath(path), f"{suite.label}\0{case.name}")
-
-
-def _described(description: str, check: str, severity: str, path: str, identity: str) -> dict[str, Any]:
+    identity = f"{suite.label}\0{case.name}"
     return {
-        "description": description,
+        "description": f"{suite.label}: {case.state}: {case.name}: {case.message}",
         "check_name": check,
         "fingerprint": hashlib.sha256(identity.encode(errors="replace")).hexdigest(),
         "severity": severity,
-        "location": {"path": path, "lines": {"begin": 1}},
+        "location": {"path": posixpath.normpath(path), "lines": {"begin": 1}},
     }

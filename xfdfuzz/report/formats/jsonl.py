@@ -34,8 +34,8 @@ Object = dict[str, Any]
 class JsonLines(Format):
     """Appends a line for each event; a line that does not fit on the disk leaves no half of itself behind."""
 
-    def __init__(self, path: Path | None, publish: bool = False) -> None:
-        super().__init__(path, publish)
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(path)
         self._file: int | None = None
         self._waiting = b""
         self._size = 0

@@ -25,28 +25,29 @@ from xfdfuzz.engines.stream.events import (
     Outcome,
     ProgramJudged,
     Progressed,
+    Withheld,
     WorkerLost,
 )
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.report import differences, finding
 from xfdfuzz.report.console import console
-from xfdfuzz.report.formats.privacy import SEVERE, may_be_vulnerable, on_current
+from xfdfuzz.report.privacy import not_shown
 from xfdfuzz.revisions import Revision
 
 #: What a case can be: as it should be, broken, broken as was known before, not judged to the end, nothing to judge.
 PASSED, FAILED, KNOWN, UNSURE, SKIPPED = "passed", "failed", "known", "unsure", "skipped"
 #: Those that fail a job.
 BAD = (FAILED, UNSURE)
-#: The case that passes when the search has ended.
-ENDED = "ended"
+#: The case that passes when the search has ended, and the one that stands for all that is not shown.
+ENDED, HIDDEN = "ended", "not shown"
 
 
 @dataclass
 class Case:
     """One line of a report: a bucket by its name, or a program by its file.
 
-    ``message`` says in a line what came out, ``text`` all of it.  ``private``: it may be a vulnerability of a current
-    kernel.  ``outcome`` is what a search handed out, None for what has no program here.
+    ``message`` says in a line what came out, ``text`` all of it.
+    ``outcome`` is what a search handed out, None for what has no program here.
     """
 
     name: str
@@ -54,7 +55,6 @@ class Case:
     message: str
     text: str = ""
     severity: str = ""
-    private: bool = False
     file: str = ""
     outcome: Outcome | None = None
 
@@ -80,6 +80,7 @@ class Suite:
     options: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    withheld: int = 0
     doubts: list[str] = field(default_factory=list)
     ended: bool = False
     interrupted: bool = False
@@ -145,6 +146,9 @@ class Ledger:
                 return False
             case Found():
                 suite.put(_found(event.outcome))
+            case Withheld():
+                suite.withheld += 1
+                suite.put(Case(HIDDEN, FAILED, not_shown(suite.withheld, event.place), severity=SEVERITIES[0]))
             case KnownMet():
                 suite.put(Case(event.bucket, KNOWN, "known before"))
             case Doubted():
@@ -154,7 +158,7 @@ class Ledger:
             case DatabaseLost():
                 suite.notes.append(event.reason)
             case ProgramJudged():
-                suite.put(_judged(event, suite.revisions))
+                suite.put(_judged(event))
             case Ended():
                 suite.ended, suite.interrupted = True, event.interrupted
             case _:  # a confirmation: nothing else was assumed; a beginning with other programs
@@ -173,12 +177,9 @@ def _found(outcome: Outcome) -> Case:
         case.message = outcome.difference.message
         differences.explanation(console(out), outcome)
     case.text = out.getvalue().strip("\n")
-    case.private = may_be_vulnerable(outcome)
     return case
 
 
-def _judged(event: ProgramJudged, revisions: tuple[Revision, ...]) -> Case:
+def _judged(event: ProgramJudged) -> Case:
     state = SKIPPED if event.ok is None else PASSED if event.ok else FAILED
-    case = Case(event.name or event.file, state, event.text, event.trace, event.severity, file=event.file)
-    case.private = case.bad and event.severity in SEVERE and on_current(revisions)
-    return case
+    return Case(event.name or event.file, state, event.text, event.trace, event.severity, file=event.file)

@@ -15,9 +15,9 @@ from xfdfuzz.engines.stream.events import Outcome
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.report import files, trace
-from xfdfuzz.report.formats.base import Document
+from xfdfuzz.report.formats.base import Audience, Document
 from xfdfuzz.report.formats.ledger import ENDED, KNOWN, Case, Suite
-from xfdfuzz.report.formats.privacy import SEVERE
+from xfdfuzz.report.privacy import SEVERE
 from xfdfuzz.revisions.sources import Sources
 
 #: A JSON object.
@@ -31,10 +31,15 @@ _EXPECTATION, _DIFFERENCE = "expectation", "difference"
 
 
 class Sarif(Document):
-    """The log.  What passed is not in it; what was known before is suppressed."""
+    """The log.  What passed is not in it; what was known before is suppressed.
 
-    def __init__(self, path: Path | None, publish: bool = False) -> None:
-        super().__init__(path, publish)
+    Code scanning shows it to those who may write to the project.
+    """
+
+    audience = Audience.TRUSTED
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(path)
         self._version = metadata.version("xfdfuzz")
 
     def text(self) -> str:
