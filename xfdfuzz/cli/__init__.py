@@ -42,12 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenExecutor as error:
         return complain(f"{error}, and so did all that took its place", NOT_JUDGED)
     except BaseException as error:  # sys.exit() in a user's file is no verdict
+        from xfdfuzz.engines.processes.cluster import NoClusterError
         from xfdfuzz.engines.processes.workers import place_in_users_files
         from xfdfuzz.invariants.vocabulary import InvariantError
         from xfdfuzz.revisions import RevisionError
 
         if isinstance(error, InvariantError | RevisionError):
             return complain(str(error), BAD_INPUT)
+        if isinstance(error, NoClusterError):
+            return complain(str(error), NOT_JUDGED)
         place = place_in_users_files(error)
         if place:
             return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 #: Seconds that a user's function may take.
 STEP_TIMEOUT = 30.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
-_DATABASE = re.compile(r"redis://(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}(?:/\d+)?|github://[\w.-]+/[\w.-]+")
+_SERVER = r"(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}"
+_DATABASE = re.compile(rf"redis://{_SERVER}(?:/\d+)?|github://[\w.-]+/[\w.-]+")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 #: What a command adds its parser to.
@@ -120,8 +121,12 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
         default="both",
         help="what searches: Hypothesis, the scout, which is faster, or both in turns (default: both)",
     )
-    command.add_argument(
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
+    )
+    who.add_argument(
+        "--executor", type=cluster, metavar="dask://HOST:PORT", help="let the workers of that Dask cluster search"
     )
     command.add_argument(
         "--database",
@@ -178,6 +183,7 @@ def plan(args: argparse.Namespace) -> Plan:
         seconds=None if args.examples else args.time,
         examples=args.examples,
         workers=args.workers,
+        executor=args.executor,
         step_timeout=args.step_timeout,
     )
 
@@ -187,7 +193,9 @@ def search_options(args: argparse.Namespace) -> list[str]:
     limit = ["--examples", str(args.examples)] if args.examples else ["--time", f"{args.time:g}"]
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
     patience = ["--step-timeout", f"{args.step_timeout:g}"] if args.step_timeout != STEP_TIMEOUT else []
-    how = [*patience, "--engine", args.engine, *(["--workers", str(args.workers)] if args.workers > 1 else [])]
+    workers = ["--workers", str(args.workers)] if args.workers > 1 else []
+    who = ["--executor", args.executor] if args.executor else workers
+    how = [*patience, "--engine", args.engine, *who]
     kept = [word for place in args.database for word in ("--database", place)]
     where = [*kept, "--save", str(args.save), *files]
     return ["--seed", str(args.seed), *limit, "--steps", str(args.steps), *how, *where]
@@ -233,6 +241,13 @@ def database(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"expected a directory, redis://HOST:PORT[/DB] or github://OWNER/REPO, got {text!r}"
         )
+    return text
+
+
+def cluster(text: str) -> str:
+    """A cluster's scheduler: dask://HOST:PORT."""
+    if not re.fullmatch(rf"dask://{_SERVER}", text):
+        raise argparse.ArgumentTypeError(f"expected dask://HOST:PORT, got {text!r}")
     return text
 
 

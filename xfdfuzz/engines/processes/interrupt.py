@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from xfdfuzz.engines.processes.residents import resident
+
 #: What asks a command to end.
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -65,12 +67,20 @@ class PatientInterrupt:
 
 
 class Recall:
-    """SIGTERM asks a worker to report what it has, now; between two pieces of work it asks for nothing."""
+    """Asks a worker to report what it has, now; between two pieces of work it asks for nothing.
+
+    SIGTERM does that, and :func:`ask_for_report`, where the process belongs to somebody else.
+    """
 
     def __init__(self) -> None:
-        #: Whether it was asked.
-        self.asked = False
+        self._requests = resident(_Requests, None, _Requests)
+        self._before = self._requests.count
         self._previous: Any = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked."""
+        return self._requests.count > self._before
 
     def __enter__(self) -> Recall:
         if multiprocessing.parent_process() is not None and _in_main_thread():
@@ -82,7 +92,18 @@ class Recall:
             signal.signal(signal.SIGTERM, self._previous)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self._requests.count += 1
+
+
+class _Requests:
+    """How often this process was asked for a report."""
+
+    count = 0
+
+
+def ask_for_report() -> None:
+    """Let whoever works in this process, in another thread, report what there is."""
+    resident(_Requests, None, _Requests).count += 1
 
 
 def _in_main_thread() -> bool:

@@ -41,6 +41,11 @@ class Member(Executor):
     """One who works; where a process dies at it, the future raises BrokenExecutor and another process is there for the
     next piece."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is somebody to be given work; raises BrokenExecutor where there will be nobody any more."""
+        return True
+
     def recall(self) -> None:
         """Ask for a report of what is under way, where there is somebody to be asked."""
 

@@ -34,8 +34,17 @@ def workers(count: int, *, here_if_one: bool = False, step_timeout: float = STEP
 
 
 @contextmanager
-def crew(count: int, step_timeout: float) -> Iterator[list[Member]]:
-    """``count`` members, one process each, which all end with the block; ``step_timeout`` as :func:`workers` has it."""
+def crew(count: int, step_timeout: float, executor: str | None = None) -> Iterator[list[Member]]:
+    """``count`` members, one process each, which all end with the block; ``step_timeout`` as :func:`workers` has it.
+
+    With ``executor``, the address of a cluster, all of its workers instead.
+    """
+    if executor is not None:
+        from xfdfuzz.engines.processes.cluster import cluster
+
+        with cluster(executor) as members:
+            yield members
+        return
     with ExitStack() as stack:
         yield [stack.enter_context(Pool(1, step_timeout)) for _ in range(count)]
 

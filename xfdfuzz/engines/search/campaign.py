@@ -105,13 +105,20 @@ class Campaign(Generic[D]):
         run.restore(self._booted[machine, boot])
         return run
 
-    def replay(self, program: Program) -> None:
-        """A program as an example; raises Discovered for the first thing that is new in it."""
+    def replay(self, program: Program, note: bool = True) -> None:
+        """A program as an example; raises Discovered for the first thing that is new in it.
+
+        Without ``note`` what it reaches is reached, but nobody wants to know by which program.
+        """
         run = self.begin(program.machine)
-        for op in program.ops:
-            if not run.alive:
-                break
-            run.execute(op)
+        try:
+            for op in program.ops:
+                if not run.alive:
+                    break
+                run.execute(op)
+        finally:
+            if self.reached is not None and not note:
+                self.reached.take()
         run.finish()
 
     def example_done(self) -> None:

@@ -115,7 +115,7 @@ class Replay:
             program = self._programs.popleft()
             try:
                 with self._campaign.stats.credited(self.name):
-                    self._campaign.replay(program)
+                    self._campaign.replay(program, note=False)
             except Discovered as found:
                 if found.discovery.bucket not in self._raised:
                     self._raised.add(found.discovery.bucket)

@@ -59,12 +59,14 @@ class Share(NamedTuple):
 
 class Gain(NamedTuple):
     """What came of a share: (discovery, the text of its program, engine) for each, what was executed, which of the
-    known buckets showed; what was reached for the first time, with the text of the program."""
+    known buckets showed; all that was reached for the first time, and by which programs, those that are kept already
+    left out."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
     met: frozenset[str]
-    reached: tuple[tuple[frozenset[str], str], ...] = ()
+    reached: frozenset[str] = frozenset()
+    firsts: tuple[tuple[frozenset[str], str], ...] = ()
 
 
 class _Searcher:
@@ -91,8 +93,11 @@ class _Searcher:
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
         described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)
-        firsts = tuple((first.news, format_program(first.program)) for first in reached.take()) if reached else ()
-        return Gain(described, stats, frozenset(self._campaign.met), firsts)
+        gain = Gain(described, stats, frozenset(self._campaign.met))
+        if reached is None or share.reached is None:
+            return gain
+        firsts = tuple((first.news, format_program(first.program)) for first in reached.take())
+        return gain._replace(reached=frozenset(reached.all - share.reached), firsts=firsts)
 
 
 def take(share: Share) -> Gain:
@@ -132,13 +137,16 @@ def hunt_together(
     given_up: float | None = None
     with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
         while True:
+            waits = False
             if not ctrl_c.pressed:
-                shares.hand_out()
+                waits = shares.hand_out()
             elif given_up is None:
                 given_up = time.monotonic() + _LAST_REPORTS
                 shares.recall()
-            if not shares.pending or (given_up is not None and time.monotonic() > given_up):
+            if not (shares.pending or waits) or (given_up is not None and time.monotonic() > given_up):
                 return ctrl_c.pressed
+            if not shares.pending:
+                time.sleep(_PAUSE)
             done, _ = wait(shares.pending, timeout=_PAUSE, return_when=FIRST_COMPLETED)
             for future in done:
                 for shrunk in shares.take_in(future):
@@ -180,8 +188,9 @@ class _Shares:
         self._search = uuid.uuid4().hex
         self._deaths = 0
 
-    def hand_out(self) -> None:
-        """A share to every member that has none, while there is work left."""
+    def hand_out(self) -> bool:
+        """A share to every member that has none, while there is work left; whether any work waits for a member."""
+        waits = False
         busy = [id(promise.place) for promise in self.pending.values()]
         for place in self.places:
             if id(place) in busy:
@@ -192,7 +201,10 @@ class _Shares:
             if self.plan.seconds is not None:
                 seconds = min(_SECONDS, self.plan.seconds - self._budget.elapsed)
             if examples <= 0 or seconds <= 0:
-                return
+                return False
+            if not place.member.ready:
+                waits = True
+                continue
             if place.seed is None:
                 place.seed = next(self._seeds)
             plan = replace(self.plan, seed=place.seed, examples=examples, seconds=seconds)
@@ -208,6 +220,7 @@ class _Shares:
             )
             place.programs = []
             self.pending[place.member.submit(take, share)] = _Promise(place, examples)
+        return waits
 
     def recall(self) -> None:
         """Let all report now."""
@@ -226,8 +239,9 @@ class _Shares:
         self.campaign.stats.add(gain.stats)
         self.campaign.met |= gain.met
         if self.campaign.reached is not None:
-            for news, text in gain.reached:
+            for news, text in gain.firsts:
                 self.campaign.reached.add(First(news, parse(text)))
+            self.campaign.reached.all |= gain.reached
         for discovery, text, engine in gain.found:
             if self.campaign.is_new(discovery):
                 self.campaign.learn([discovery.bucket])

@@ -21,6 +21,7 @@ class Plan:
     ``seed`` gives the same programs again, unless several ``workers``, processes, search at once.  An example has at
     most ``steps`` rules.  The search ends after ``seconds`` of wall-clock time or after ``examples``, whichever comes
     first; None is no limit.  It also ends when a user's function does not return within ``step_timeout`` seconds.
+    ``executor``, ``dask://HOST:PORT``, is a cluster whose workers search in place of ``workers``.
     """
 
     seed: int
@@ -29,6 +30,7 @@ class Plan:
     seconds: float | None = None
     examples: int | None = None
     workers: int = 1
+    executor: str | None = None
     step_timeout: float = STEP_TIMEOUT
 
     def budget(self) -> Budget:

@@ -77,9 +77,9 @@ def _hunt(
     campaign: Campaign[Any], plan: Plan, recipe: Recipe, teller: _Teller[Any], programs: Sequence[Program]
 ) -> bool:
     """Hunt, in this process or in several; whether Ctrl-C ended it."""
-    if plan.workers == 1:
+    if plan.workers == 1 and plan.executor is None:
         return hunt(campaign, plan, teller.progress, teller.discovered, programs)
-    with crew(plan.workers, plan.step_timeout) as members:
+    with crew(plan.workers, plan.step_timeout, plan.executor) as members:
         return hunt_together(
             campaign,
             plan,
