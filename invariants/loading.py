@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import xfdfuzz.invariants as package
-from xfdfuzz.extensions import execute
+from xfdfuzz.extensions import execute, place_of
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Invariant, InvariantError
 
 #: Every file that load_file() has executed, by its resolved path.
@@ -45,7 +45,7 @@ def _load_entry(entry: importlib.metadata.EntryPoint) -> None:
     except (Exception, SystemExit) as error:
         package_name = f" of the package {entry.dist.name}" if entry.dist else ""
         raise InvariantError(
-            f"entry point {entry.name} = {entry.value}{package_name}: {type(error).__name__}: {error}"
+            f"{place_of(error)}entry point {entry.name} = {entry.value}{package_name}: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -57,6 +57,18 @@ def load_file(file: Path) -> None:
     if file.resolve() not in _FILES and all(before.get(name) is known for name, known in INVARIANTS.items()):
         raise InvariantError(f"{file}:1: expected an @invariant in the file, found none")
     _FILES[file.resolve()] = module
+
+
+def users_files() -> set[Path]:
+    """Where there are invariants from outside the tree: the files that :func:`load_file` has executed, and modules of
+    installed packages, as absolute paths."""
+    outside = [inv.predicate for inv in INVARIANTS.values() if not _of_the_tree(inv)]
+    return {*_FILES, *(Path(predicate.__code__.co_filename).resolve() for predicate in outside)}
+
+
+def _of_the_tree(inv: Invariant) -> bool:
+    code = getattr(inv.predicate, "__code__", None)
+    return code is None or str(inv.predicate.__module__).startswith(f"{package.__name__}.")
 
 
 def loaded_files() -> list[Path]:

@@ -30,6 +30,13 @@ class Same(Xstate):
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What test_moments.py takes."""
+    parser.addoption(
+        "--moments", type=int, default=3, metavar="N", help="moments at which each signal ends each command (3)"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c() -> None:
     """Commands that tests start can be interrupted, even if the tests run in the background, where a shell has Ctrl-C

@@ -708,7 +708,7 @@ def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     fake(monkeypatch, PROGRAM, PROGRAM)
-    monkeypatch.setattr("xfdfuzz.report.files.save", full)
+    monkeypatch.setattr("xfdfuzz.report.directory.keep", full)
     code, out, err = run("fuzz", "--revision", "amx-v1", "--revision", "v5.17")
     assert code == 3
     assert err.count("xfdfuzz: cannot save to findings: No space left on device") == 1

@@ -10,16 +10,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from xfdfuzz.engines.judge.finding import Discrepancy, Finding
+from xfdfuzz.engines.judge.lockstep import Pair, differences
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.text import parse
-from xfdfuzz.report import files
+from xfdfuzz.report import directory, files
 from xfdfuzz.revisions import resolve
 
 Run = Callable[..., tuple[int, str, str]]
+REQUEST = "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)"
 LEFT_OVER = ".v5.17-no-warning-00000000.xfd.abcd1234.xfdfuzz-part"
 
 
@@ -146,16 +150,65 @@ def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {*others, Path(alive.name).name}
 
 
-def test_two_runs_in_one_directory_lose_nothing() -> None:
+def test_two_campaigns_in_one_directory_lose_nothing_and_save_a_bucket_once() -> None:
     command = [sys.executable, "-m", "xfdfuzz", "fuzz", "--revision", "v5.17", "--time", "6", "--format", "json"]
     pipe = subprocess.PIPE
-    both = [subprocess.Popen([*command, "--seed", seed], stdout=pipe, stderr=pipe, text=True) for seed in "11"]
+    both = [subprocess.Popen([*command, "--seed", seed], stdout=pipe, stderr=pipe, text=True) for seed in "12"]
     outs = [child.communicate(timeout=90) for child in both]
     assert [child.returncode for child in both] == [1, 1], outs
-    found = [one for out, _ in outs for one in json.loads(out)["findings"]]
-    assert found
-    # each program is there once, whoever found it
+    first, second = ({one["bucket"]: one for one in json.loads(out)["findings"]} for out, _ in outs)
+    assert first.keys() & second.keys()
+    for bucket in first.keys() & second.keys():
+        assert first[bucket]["file"] == second[bucket]["file"]
+    found = [*first.values(), *second.values()]
     assert {Path(one["file"]) for one in found} == {*Path("findings").iterdir()}
-    assert len({one["file"] for one in found}) < len(found)
     for one in found:
-        assert parse(Path(one["file"]).read_text()).ops == parse(one["program"]).ops
+        saved = parse(Path(one["file"]).read_text())
+        assert saved.ops == parse(one["program"]).ops
+        assert one["bucket"] in judge(saved, resolve("v5.17"), expectations=False).buckets
+
+
+def by_hand(*ops: str) -> Finding:
+    """What breaks permission-only-grows on v5.17, with other ops before."""
+    program = parse("\n".join(("# xfdfuzz program 1", "machine cpus=1", "", *ops, REQUEST, "")))
+    revision = resolve("v5.17")
+    return Finding(judge(program, revision, expectations=False).violations[-1], program, revision)
+
+
+def test_what_another_campaign_has_saved_is_not_saved_again_but_said() -> None:
+    kept = directory.keep(by_hand("t0 ioctl(kvm, KVM_CREATE_VM)"), Path())
+    again = directory.keep(by_hand(), Path())
+    assert (again.file, again.program, again.violation) == (kept.file, kept.program, kept.violation)
+    assert [kept.file] == [*Path().iterdir()]
+    # one that shows it no more, or is of another revision or bucket, is not it
+    assert kept.file is not None
+    kept.file.write_text(kept.file.read_text().replace(REQUEST, "t0 ioctl(kvm, KVM_CREATE_VM)"))
+    for other in (by_hand(), replace(by_hand(), revision=resolve("v5.18"))):
+        assert directory.keep(other, Path()).program == other.program
+    assert len([*Path().iterdir()]) == 3
+
+
+def test_one_program_of_two_buckets_is_one_file_that_names_both() -> None:
+    one = by_hand()
+    two = replace(one, violation=replace(one.violation, site="elsewhere"))
+    kept = [directory.keep(found, Path()).file for found in (one, two, one)]
+    (file,) = {*kept}
+    assert file is not None
+    assert files.buckets(parse(file.read_text())) == (one.bucket, two.bucket)
+
+
+def test_differences_are_saved_once_too() -> None:
+    pair = Pair(resolve("v5.17"), resolve("v5.18"))
+    kept = []
+    for before in ((), ("t0 ioctl(kvm, KVM_CREATE_VM)",)):
+        program = by_hand(*before).program
+        difference, *_ = differences(program, pair)
+        kept.append(directory.keep(Discrepancy(difference, program, pair), Path()).file)
+    assert [*Path().iterdir()] == [kept[0]] == [kept[1]]
+
+
+def test_a_campaign_that_was_stopped_while_it_saved_holds_nobody_up() -> None:
+    handle = os.open(".", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert directory.keep(by_hand(), Path()).file is not None
+    os.close(handle)

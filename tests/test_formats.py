@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import jsonschema
 import junitparser
 import pytest
 from b4.review import checks
+from readers import b4_answer, check, github, gitlab, jsonl, junit, ktap, sarif
 
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.lockstep import Pair, differences
@@ -38,6 +38,8 @@ from xfdfuzz.engines.stream.events import (
     KnownMet,
     ProgramJudged,
     Progressed,
+    Stuck,
+    Waiting,
     Withheld,
     WorkerLost,
 )
@@ -118,19 +120,6 @@ def reported(name: str, events: Sequence[Event], **options: Any) -> str:
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
-def check(name: str, text: str) -> None:
-    """That the text is a whole report in that format; the tests below say what is in it."""
-    {
-        "junit": junit,
-        "ktap": ktap,
-        "sarif": sarif,
-        "github": github,
-        "gitlab": gitlab,
-        "jsonl": jsonl,
-        "b4": b4_answer,
-    }[name](text)
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_report_is_whole_after_each_event(name: str) -> None:
     nasty = made_up(NASTY, "warn", message=NASTY)
@@ -183,18 +172,6 @@ def test_a_campaign_is_reported_as_it_runs() -> None:
 
 
 # -- junit -------------------------------------------------------------------------------------------------------------
-
-
-def junit(text: str) -> dict[str, dict[str, Any]]:
-    """Suite -> case -> what stands in it, as junitparser reads it; None for a case that passed."""
-    suites: dict[str, dict[str, Any]] = {}
-    for suite in junitparser.JUnitXml.fromstring(text.encode()):
-        cases = {case.name: next(iter(case.result), None) for case in suite}
-        kinds = [type(result) for result in cases.values()]
-        counts = [kinds.count(kind) for kind in (junitparser.Failure, junitparser.Error, junitparser.Skipped)]
-        assert [suite.tests, suite.failures, suite.errors, suite.skipped] == [len(cases), *counts]
-        suites[suite.name] = cases
-    return suites
 
 
 def test_junit_has_a_suite_for_each_revision_and_a_case_for_each_bucket() -> None:
@@ -272,38 +249,6 @@ def test_junit_of_programs_that_were_judged() -> None:
 
 #: Debian's packages linux-source-*: their archives have the kernel's own reader of KTAP.
 ARCHIVES = sorted(Path("/usr/src").glob("linux-source-*.tar.xz"))
-_RESULT = re.compile(r"(?P<not>not )?ok (?P<nr>\d+) (?P<name>[^#]+?)(?: # (?P<directive>XFAIL|SKIP) .+)?")
-
-
-def ktap(text: str) -> dict[str, dict[str, str]]:
-    """Suite -> case -> ``ok``, ``not ok`` or the directive, by the grammar of Documentation/dev-tools/ktap.rst."""
-    version, plan, *lines = text.splitlines()
-    assert version == "KTAP version 1"
-    suites: dict[str, dict[str, str]] = {}
-    cases: list[str] = []
-    for line in lines:
-        if not line.startswith("  "):
-            result = parsed(line)
-            (header,) = re.findall(
-                r"^  KTAP version 1\n  # Subtest: (.*)\n  1\.\.(\d+)$", "\n".join(cases[:3]), re.MULTILINE
-            )
-            assert header == (result["name"], str(sum(not case.startswith("  #") for case in cases[3:])))
-            inner = [parsed(case[2:]) for case in cases[3:] if not case.startswith("  #")]
-            assert [one["nr"] for one in inner] == [str(nr) for nr in range(1, len(inner) + 1)]
-            assert bool(result["not"]) == any(one["not"] for one in inner)
-            suites[result["name"]] = {one["name"]: one["directive"] or f"{one['not'] or ''}ok" for one in inner}
-            cases = []
-        else:
-            cases.append(line)
-    assert not cases
-    assert plan == (f"1..{len(suites)}" if suites else "1..0 # SKIP nothing has begun yet")
-    return suites
-
-
-def parsed(line: str) -> dict[str, str]:
-    result = _RESULT.fullmatch(line)
-    assert result, line
-    return result.groupdict()
 
 
 def test_ktap_expects_what_was_known_to_fail() -> None:
@@ -339,15 +284,6 @@ def test_ktap_is_what_the_kernel_reads(tmp_path: Path) -> None:
 
 
 # -- sarif -------------------------------------------------------------------------------------------------------------
-
-SCHEMA = json.loads((Path(__file__).parent / "data" / "sarif-2.1.0.schema.json").read_text())
-
-
-def sarif(text: str) -> dict[str, Any]:
-    """Label -> run, of a log that OASIS' schema accepts."""
-    log = json.loads(text)
-    jsonschema.Draft4Validator(SCHEMA).validate(log)
-    return {run["automationDetails"]["id"]: run for run in log["runs"]}
 
 
 def test_sarif_tells_new_from_known() -> None:
@@ -393,14 +329,6 @@ def test_sarif_names_kernel_functions_and_the_step_that_matters() -> None:
 # -- github ------------------------------------------------------------------------------------------------------------
 
 _COMMAND = re.compile(r"::(?P<level>error|warning) (?P<properties>[^\r\n]*?)::(?P<message>[^\r\n]*)")
-
-
-def github(text: str) -> None:
-    """A summary that is shown, whose blocks of code are closed."""
-    assert text.startswith("## xfdfuzz\n")
-    assert len(text.encode()) < 900_000
-    fences = re.findall(r"^(```+)$", text, re.MULTILINE)
-    assert fences[::2] == fences[1::2]
 
 
 def commands(events: Sequence[Event], capsys: pytest.CaptureFixture[str], **options: Any) -> list[dict[str, str]]:
@@ -524,41 +452,6 @@ def test_what_is_not_severe_is_no_secret() -> None:
 
 # -- gitlab ------------------------------------------------------------------------------------------------------------
 
-#: What https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format says.
-CODE_QUALITY = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["description", "check_name", "fingerprint", "location", "severity"],
-        "properties": {
-            "description": {"type": "string"},
-            "check_name": {"type": "string"},
-            "fingerprint": {"type": "string"},
-            "severity": {"enum": ["info", "minor", "major", "critical", "blocker"]},
-            "location": {
-                "type": "object",
-                "required": ["path", "lines"],
-                "properties": {
-                    "path": {"type": "string", "pattern": "^(?!\\./|/)"},
-                    "lines": {
-                        "type": "object",
-                        "required": ["begin"],
-                        "properties": {"begin": {"type": "integer"}},
-                    },
-                },
-            },
-        },
-    },
-}
-
-
-def gitlab(text: str) -> list[dict[str, Any]]:
-    """The issues, of an array that is as documented and has no fingerprint twice."""
-    issues: list[dict[str, Any]] = json.loads(text)
-    jsonschema.Draft4Validator(CODE_QUALITY).validate(issues)
-    assert len({issue["fingerprint"] for issue in issues}) == len(issues)
-    return issues
-
 
 def test_gitlab_has_an_issue_for_each_bucket() -> None:
     issues = gitlab(reported("gitlab", a_search(a_finding(file=Path("./findings/one.xfd")), made_up("p", "panic"))))
@@ -578,12 +471,6 @@ def test_gitlab_knows_a_finding_again() -> None:
 
 
 # -- jsonl -------------------------------------------------------------------------------------------------------------
-
-
-def jsonl(text: str) -> list[Event]:
-    """The events of a report whose last line has an end."""
-    assert text.endswith("\n")
-    return list(read(text))
 
 
 def comparable(event: Any) -> Any:
@@ -606,6 +493,9 @@ def test_events_come_back_as_they_were() -> None:
         began("amx-v1 | v7.3", "amx-v1", "v7.3"),
         Found("amx-v1 | v7.3", a_difference()),
         ProgramJudged("v7.3", "a.xfd", None, "n/a", "", "leak"),
+        Waiting("v7.3"),
+        Stuck("v7.3", "mine.py:3: invariant mine does not return within 30 s", PROGRAM, Path("findings/stuck-1.xfd")),
+        Stuck("v7.3", "the same", None),
     ]
     text = reported("jsonl", events)
     back = jsonl(text)
@@ -790,13 +680,6 @@ def test_help_names_every_format(run: Run, name: str) -> None:
 COVER = "20211208000359.2853257-1-yang.zhong@intel.com"
 
 
-def b4_answer(text: str) -> dict[str, str]:
-    answer: dict[str, str] = json.loads(text)
-    assert answer.keys() == {"tool", "status", "summary", "url", "details"}
-    assert answer["status"] in ("pass", "warn", "fail")
-    return answer
-
-
 def test_b4_is_told_what_is_new() -> None:
     answer = b4_answer(reported("b4", a_search(a_finding(), made_up("p", "panic"))))
     assert (answer["tool"], answer["status"]) == ("xfdfuzz", "fail")
@@ -868,35 +751,3 @@ def test_a_mail_of_no_series_is_skipped(run: Run, monkeypatch: pytest.MonkeyPatc
         code, out, err = run("replay", OPEN, "--revision", "-", "--output", output)
         assert (code, out, err.count("\n")) == (expected, "", 1)
     assert ktap(Path("out").read_text()) == {"mail": {"<nobody@example.com>": "SKIP", "ended": "ok"}}
-
-
-# -- killed ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [0, 1, 3])
-def test_a_killed_run_leaves_whole_reports_that_are_not_green(rows: int) -> None:
-    """After it has told of so many programs that do not do what is expected, each of which is in every report."""
-    for nr in range(9):
-        Path(f"{nr}.xfd").write_text(format_program(replace(PROGRAM, expect=(Expectation("amx-v1", "clean"),))))
-    outputs = [word for name in FORMATS for word in ("--output", f"{name}={name}.out")]
-    command = [sys.executable, "-m", "xfdfuzz", "matrix", ".", "--revision", "amx-v1", *outputs]
-    with subprocess.Popen(
-        [*command, "--format", "json", "--workers", "1"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        if rows == 0:
-            while not Path("b4.out").exists():
-                assert process.poll() is None
-        told = [json.loads(process.stdout.readline())["file"] for _ in range(rows)]
-        process.kill()
-    for name in FORMATS:
-        check(name, Path(f"{name}.out").read_text())
-    suites = junit(Path("junit.out").read_text())
-    assert set(told) <= suites.get("amx-v1", {}).keys()
-    assert set(told) <= {
-        event.file for event in jsonl(Path("jsonl.out").read_text()) if isinstance(event, ProgramJudged)
-    }
-    if rows:
-        assert isinstance(suites["amx-v1"]["ended"], junitparser.Error)
-        assert ktap(Path("ktap.out").read_text())["amx-v1"]["ended"] == "not ok"
-    assert b4_answer(Path("b4.out").read_text())["status"] != "pass"

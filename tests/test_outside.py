@@ -288,9 +288,31 @@ def test_an_installed_package_offers_a_series(run: Run, monkeypatch: pytest.Monk
     Path("theirs.py").write_text(OVERWRITES)
     monkeypatch.syspath_prepend(".")
     entry = EntryPoint("theirs", "theirs:series", "xfdfuzz.revisions")
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
+    offered(monkeypatch, entry)
     assert run("replay", write("p.xfd", PROGRAM))[0] == 0
     assert "my-series" in [line.split()[0] for line in run("list", "revisions")[1].splitlines()]
+
+
+def test_an_installed_package_that_leaves_is_no_green_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is imported, and when it runs."""
+    monkeypatch.syspath_prepend(".")
+    for group in ("xfdfuzz.revisions", "xfdfuzz.invariants"):
+        file = Path(write(f"leaves_{group.rpartition('.')[2]}.py", "import sys\n\nsys.exit(0)\n")).resolve()
+        entry = EntryPoint("theirs", f"{file.stem}:it", group)
+        with monkeypatch.context() as installed:
+            offered(installed, entry)
+            name = "my-series" if group == "xfdfuzz.revisions" else "v7.3"
+            code, out, err = run("replay", write("p.xfd", BARE), "--revision", name)
+            assert (code, out) == (2, "")
+            assert err == f"xfdfuzz: {file}:3: entry point theirs = {entry.value}: SystemExit: 0\n"
+    file = Path(write("leaves_later.py", SERIES.format(base="v7.3", body="raise SystemExit(0)"))).resolve()
+    offered(monkeypatch, EntryPoint("theirs", "leaves_later:series", "xfdfuzz.revisions"))
+    code, _, err = run("replay", "p.xfd", "--revision", "my-series")
+    assert (code, err) == (2, f"xfdfuzz: {file}:13: SystemExit: 0\n")
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, entry: EntryPoint) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
 
 
 @pytest.mark.parametrize(
@@ -299,7 +321,7 @@ def test_an_installed_package_offers_a_series(run: Run, monkeypatch: pytest.Monk
 )
 def test_a_broken_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
     entry = EntryPoint("theirs", value, "xfdfuzz.revisions")
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
+    offered(monkeypatch, entry)
     code, out, err = run("list", "revisions")
     assert (code, out) == (2, "")
     assert err.startswith(f"xfdfuzz: entry point theirs = {value}: {message}")

@@ -8,8 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import junitparser
 import pytest
+from readers import junit
 
+from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.text import parse
 
 COMMANDS = {
@@ -66,10 +69,33 @@ def test_what_never_returns_is_told_by_name(name: str) -> None:
     assert code == 2
     last = err.splitlines()[-1]
     assert re.fullmatch(rf"xfdfuzz: {re.escape(str(file))}:1[01]: invariant of-mine does not return within 2 s", last)
-    if name.startswith("fuzz"):
+    if name.startswith(("fuzz", "explore")):
         (saved,) = Path("findings").glob("stuck-*.xfd")
         assert f"saved {saved}" in err
         assert parse(saved.read_text()).ops
+
+
+@pytest.mark.parametrize("name", ["explore 1", "explore 2"])
+def test_the_program_that_explore_saves_leads_there(name: str) -> None:
+    file = invariant("while any(vcpu.exists for vcpu in view.k.vcpus):", "    pass", "return []")
+    code, _, err = run(name, file, "--step-timeout", "1")
+    (saved,) = Path("findings").glob("stuck-*.xfd")
+    assert (code, f"saved {saved}" in err) == (2, True)
+    file.unlink()
+    assert judge(saved.read_text(), "amx-v1").results == ("vm0", "v0")
+
+
+@pytest.mark.parametrize("name", ["fuzz 2", "explore 2", "matrix 2"])
+def test_work_that_is_the_death_of_every_process_ends_the_command(name: str) -> None:
+    kill = "    os.kill(os.getpid(), signal.SIGKILL)"
+    file = invariant("import multiprocessing, os, signal", "if multiprocessing.parent_process():", kill, "return []")
+    code, out, err = run(name, file, "--output", "junit=junit.xml")
+    assert (code, out) == (3, "")
+    *lost, last = [line for line in err.splitlines() if "a worker" in line or line.startswith("xfdfuzz: ")]
+    assert last == "xfdfuzz: its process died, and so did all that took its place"
+    assert len(lost) >= 2
+    for cases in junit(Path("junit.xml").read_text()).values():
+        assert isinstance(cases["ended"], junitparser.Error)
 
 
 def test_what_takes_its_time_again_and_again_is_left_alone() -> None:

@@ -24,17 +24,17 @@ _INTERRUPTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    ours = {number: handler for number, handler in _INTERRUPTS.items() if signal.getsignal(number) == handler}
+    ours = [number for number, handler in _INTERRUPTS.items() if signal.getsignal(number) == handler]
     for number in ours:
         signal.signal(number, _leave)
     from xfdfuzz.cli import main as run
 
     try:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
         code = run()
-        if signal.SIGINT in ours:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be interrupted
+        for number in ours:
+            signal.signal(number, signal.SIG_IGN)  # nothing is left to be interrupted
         # Python ends by SIGINT, not with our exit code, if one came in the exec() of a text (dataclasses have such) and
         # there was none since
         exec("")

@@ -56,6 +56,16 @@ def execute(file: Path, kind: str) -> ModuleType:
     return module
 
 
+def place_of(error: BaseException) -> str:
+    """``FILE:LINE: `` of the module whose import let the error through; empty if no module was being executed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno or 1}: "
+    frames = traceback.extract_tb(error.__traceback__)
+    imports = [nr for nr, frame in enumerate(frames) if frame.filename.startswith("<frozen importlib")]
+    executed = frames[imports[-1] + 1 :] if imports else []
+    return f"{executed[0].filename}:{executed[0].lineno}: " if executed else ""
+
+
 def line_of(error: BaseException, file: Path) -> int:
     """The line of the file that an error which :func:`execute` let through comes from; 1 if it has none there."""
     path = str(file.resolve())

@@ -31,32 +31,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         with sigterm_as_ctrl_c():
             code = _run(argv)
             sys.stdout.flush()
-    except BadInput as error:
+    except BaseException as error:  # sys.exit() in a user's file is no verdict
+        return complain("interrupted", NOT_JUDGED) if _comes_of_ctrl_c(error) else _failed(error)
+    return code
+
+
+def _comes_of_ctrl_c(error: BaseException | None) -> bool:
+    """Python makes other errors of a KeyboardInterrupt in some places, such as __set_name__()."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _failed(error: BaseException) -> int:
+    """Tell what ended the command; its exit code."""
+    if isinstance(error, BadInput):
         return complain(str(error), BAD_INPUT)
-    except KeyboardInterrupt:
-        return complain("interrupted", NOT_JUDGED)
-    except OSError as error:
+    if isinstance(error, OSError):
         streams.drop(sys.stdout)
         # a reader that went away, such as head, has what it wanted
         return NOT_JUDGED if isinstance(error, BrokenPipeError) else complain(reason(error), NOT_JUDGED)
-    except BrokenExecutor as error:
+    if isinstance(error, BrokenExecutor):
         return complain(f"{error}, and so did all that took its place", NOT_JUDGED)
-    except BaseException as error:  # sys.exit() in a user's file is no verdict
-        from xfdfuzz.engines.processes.cluster import NoClusterError
-        from xfdfuzz.engines.processes.workers import place_in_users_files
-        from xfdfuzz.invariants.vocabulary import InvariantError
-        from xfdfuzz.revisions import RevisionError
+    from xfdfuzz.engines.processes.cluster import NoClusterError
+    from xfdfuzz.engines.processes.workers import place_in_users_files
+    from xfdfuzz.invariants.vocabulary import InvariantError
+    from xfdfuzz.revisions import RevisionError
 
-        if isinstance(error, InvariantError | RevisionError):
-            return complain(str(error), BAD_INPUT)
-        if isinstance(error, NoClusterError):
-            return complain(str(error), NOT_JUDGED)
-        place = place_in_users_files(error)
-        if place:
-            return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
-        traceback.print_exception(error)
-        return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
-    return code
+    if isinstance(error, InvariantError | RevisionError):
+        return complain(str(error), BAD_INPUT)
+    if isinstance(error, NoClusterError):
+        return complain(str(error), NOT_JUDGED)
+    place = place_in_users_files(error)
+    if place:
+        return complain(f"{place}: {type(error).__name__}: {error}", BAD_INPUT)
+    traceback.print_exception(error)
+    return complain(f"internal error: {type(error).__name__}", NOT_JUDGED)
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -35,6 +35,7 @@ def add(commands: Commands) -> None:
 
 def _diff(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.judge.lockstep import Pair
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
     load_invariants(args.invariants)
@@ -43,7 +44,8 @@ def _diff(args: argparse.Namespace) -> int:
     both = [first.address, second.address]
     repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
     reports = outputs(args)
-    return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))
+    with PatientInterrupt(everywhere=True):
+        return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))
 
 
 def _search(

@@ -72,6 +72,8 @@ def size(text: str) -> int:
 
 
 def _explore(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.explore.search import INTERRUPTED
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     revisions = resolve_revisions([*args.revision, *args.also] or ["amx-v1"], args.apply, args.revert)
@@ -86,13 +88,17 @@ def _explore(args: argparse.Namespace) -> int:
     err = console(sys.stderr)
     code = CLEAN
     shares = TimeShares(args.time, 1 if args.resume else len(revisions))
-    for search in searches:
-        args.time = shares.next()
-        report = _run(args, search, known, saver, reports, err)
-        code = max(code, _told(args, search, report))
-        if report.stopped == "interrupted":
-            break
-    return max(code, close(reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for search in searches:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
+            args.time = shares.next()
+            report = _run(args, search, known, saver, reports, err)
+            code = max(code, _told(args, search, report))
+            if report.stopped == INTERRUPTED:
+                break
+        return max(code, close(reports))
 
 
 def _begun(args: argparse.Namespace, revision: Revision) -> Search:

@@ -71,6 +71,7 @@ def add(commands: Commands) -> None:
 
 
 def _fuzz(args: argparse.Namespace) -> int:
+    from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
     # before the invariants, which may speak of a series from outside
@@ -84,16 +85,20 @@ def _fuzz(args: argparse.Namespace) -> int:
     job = _Job(args, open_saver(args), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
     code = CLEAN
     shares = TimeShares(None if args.examples else args.time, len(planned))
-    for revision, search in planned:
-        args.time = shares.next()
-        if args.time == 0:  # as where processes took longer to begin than they had
-            code = max(code, complain(f"{revision.label}: no time was left for it", NOT_JUDGED))
-            continue
-        report = _campaign(job, revision, search)
-        code = max(code, judgement(report))
-        if report.interrupted:
-            break
-    return max(code, close(job.reports))
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        for revision, search in planned:
+            if ctrl_c.pressed:
+                code = complain("interrupted", NOT_JUDGED)
+                break
+            args.time = shares.next()
+            if args.time == 0:  # as where processes took longer to begin than they had
+                code = complain(f"{revision.label}: no time was left for it", NOT_JUDGED)
+                continue
+            report = _campaign(job, revision, search)
+            code = max(code, judgement(report))
+            if report.interrupted:
+                break
+        return max(code, close(job.reports))
 
 
 def _campaign(job: _Job, revision: Revision, search: Search) -> Report[Finding]:

@@ -103,6 +103,7 @@ def listeners(
         trusted = audience is Audience.TRUSTED or (audience is Audience.ASKED and not args.private)
         return listener if trusted or not is_public(args) else Discreet(listener, place)
 
+    # reports first: what was said to somebody stands in every one
     heard = [*((report.take, report.audience) for report in reports), *((one, Audience.PUBLIC) for one in printing)]
     return [told(listener, audience) for listener, audience in heard]
 
@@ -147,31 +148,36 @@ class Judgements:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        from xfdfuzz.engines.processes.interrupt import PatientInterrupt
         from xfdfuzz.engines.stream.events import Ended
 
-        for label in self._labels if kind is None else ():
-            self._tell(Ended(label, None, interrupted=False))
-        self.code = close(self._reports)
+        with PatientInterrupt(everywhere=True):
+            for label in self._labels if kind is None else ():
+                self._tell_all(Ended(label, None, interrupted=False))
+            self.code = close(self._reports)
 
     def tell(self, revision: Revision, event: Event) -> None:
         """A verdict on that revision, or what it showed that was known."""
-        self._begin(revision.label, revision)
-        self._tell(event)
+        self._tell(event, revision.label, revision)
 
     def refuse(self, file: str, reason: str) -> None:
         """A file that is no program, or cannot run on the revision asked for."""
         from xfdfuzz.engines.stream.events import ProgramJudged
 
-        self._begin(REFUSED)
-        self._tell(ProgramJudged(REFUSED, file, False, reason))
+        self._tell(ProgramJudged(REFUSED, file, False, reason), REFUSED)
 
-    def _begin(self, label: str, *revisions: Revision) -> None:
+    def _tell(self, event: Event, label: str, *revisions: Revision) -> None:
+        """Tell all reports before Ctrl-C ends anything."""
+        from xfdfuzz.engines.processes.interrupt import PatientInterrupt
         from xfdfuzz.engines.stream.events import Began
 
-        if label not in self._labels:
-            self._labels[label] = None
-            self._tell(Began(label, revisions, {}))
+        with PatientInterrupt(everywhere=True) as ctrl_c:
+            if label not in self._labels:
+                self._labels[label] = None
+                self._tell_all(Began(label, revisions, {}))
+            self._tell_all(event)
+        ctrl_c.check()
 
-    def _tell(self, event: Event) -> None:
+    def _tell_all(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)

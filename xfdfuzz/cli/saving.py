@@ -24,7 +24,8 @@ F = TypeVar("F", bound=Any)
 
 
 class Saver(Generic[F]):
-    """Saves results in a directory, each once.  What cannot be saved, and why, is told once: a full disk stays full.
+    """Saves results in a directory, each once, also where other campaigns save.  What cannot be saved, and why, is told
+    once: a full disk stays full.
 
     ``private`` are those that go to the folder of that name there, because they are not for everybody.
     Raises BadInput at once where nothing can be saved.
@@ -66,10 +67,10 @@ class Saver(Generic[F]):
             return None
 
     def _written(self, found: F) -> F:
-        from xfdfuzz.report.files import save
+        from xfdfuzz.report.directory import keep
 
         try:
-            return replace(found, file=save(found, self._place(found)))
+            return keep(found, self._place(found))
         except OSError as error:
             if not self._told:
                 complain(f"cannot save to {self._directory}: {error.strerror}", NOT_JUDGED)
@@ -85,7 +86,7 @@ class Saver(Generic[F]):
 
 
 class Reporting:
-    """The listener of a command: what was found is saved first, then each event goes to every report.
+    """The listener of a command: what was found is saved first, then each event goes to every report, in their order.
 
     ``result`` is what the last search came to, with the files.
     """
@@ -95,8 +96,7 @@ class Reporting:
         self.result: Any = None
 
     def __call__(self, event: Event) -> None:
-        """An event; Ctrl-C waits until the end of a search is told."""
-        from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+        """An event."""
         from xfdfuzz.engines.stream.events import Ended, Found, Stuck
 
         if isinstance(event, Found):
@@ -104,10 +104,8 @@ class Reporting:
         elif isinstance(event, Stuck) and event.program:
             self._tell(replace(event, file=self._saver.save_program(event.program, "stuck")))
         elif isinstance(event, Ended):
-            with PatientInterrupt(everywhere=True) as ctrl_c:
-                self.result = event.result.with_each(self._saver.save)
-                self._tell(replace(event, result=self.result))
-            ctrl_c.check()
+            self.result = event.result.with_each(self._saver.save)
+            self._tell(replace(event, result=self.result))
         else:
             self._tell(event)
 

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,9 @@ from xfdfuzz.revisions import Revision
 
 #: How the name of a file ends that is being written, behind a dot, its own name and eight characters.
 _PART = ".xfdfuzz-part"
-_LEFT_OVER = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_PART)}")
+#: How the comment begins that says what a saved program is of.
+_BUCKETS = "buckets: "
+_LEFT_OVER = re.compile(rf"\.(.+)\.[a-z0-9_]{{8}}{re.escape(_PART)}")
 
 
 def check_directory(directory: Path) -> None:
@@ -33,16 +35,20 @@ def check_directory(directory: Path) -> None:
     What a killed run has left half written there is cleared.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _clear(directory)
+    clear_parts(directory)
     _check_writable(directory)
 
 
 def check_file(path: Path) -> None:
-    """Raises OSError if ``path`` could not be saved with :func:`save_bytes`: it is no plain file, or cannot be made."""
+    """Raises OSError if ``path`` could not be saved with :func:`save_bytes`: it is no plain file, or cannot be made.
+
+    What a killed run has left half written of it is cleared.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a plain file", str(path))
+    clear_parts(path.parent, path.name)
     _check_writable(path.parent)
 
 
@@ -71,18 +77,23 @@ def _part(directory: Path, name: str) -> Iterator[tuple[IO[bytes], Path]]:
             return
 
 
-def _clear(directory: Path) -> None:
-    """Remove what nobody will finish: half-written files of ours whose writer, who would hold a lock, is dead."""
+def clear_parts(directory: Path, of: str = "") -> None:
+    """Remove what nobody will finish: half-written files of ours whose writer, who would hold a lock, is dead.
+
+    ``of`` is the name of the file that they were to be; empty means any.
+    """
     for path in directory.iterdir():
-        if _LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        part = _LEFT_OVER.fullmatch(path.name)
+        if part and of in ("", part[1]) and path.is_file() and not path.is_symlink():
             with suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 
 
-def save(found: Finding | Discrepancy, directory: Path) -> Path:
-    """Save its program; raises OSError."""
-    return save_bytes(file_name(found), lambda stream: stream.write(text(found).encode()), directory)
+def save(found: Finding | Discrepancy, directory: Path, buckets: Sequence[str] = ()) -> Path:
+    """Save its program, of which other ``buckets`` may be, too; raises OSError."""
+    content = text(found, buckets).encode()
+    return save_bytes(file_name(found), lambda stream: stream.write(content), directory)
 
 
 def save_program(program: Program, name: str, directory: Path) -> Path:
@@ -126,17 +137,35 @@ def _digest(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-def text(found: Finding | Discrepancy) -> str:
-    """The program with a title and what it is expected to do; patches of its revisions stand in the header."""
-    return format_program(_broken(found) if isinstance(found, Finding) else _different(found))
+def text(found: Finding | Discrepancy, buckets: Sequence[str] = ()) -> str:
+    """The program with a title, its buckets, and what it is expected to do; patches of its revisions stand in the
+    header."""
+    return format_program(_broken(found, buckets) if isinstance(found, Finding) else _different(found))
 
 
-def _broken(finding: Finding) -> Program:
+def buckets(program: Program) -> tuple[str, ...]:
+    """What a saved program is of: it may break more, but there are plainer ones for that."""
+    named = [comment.removeprefix(_BUCKETS) for comment in program.comments if comment.startswith(_BUCKETS)]
+    return tuple(bucket for line in named for bucket in line.split("  ")) or (program.title,)
+
+
+def _broken(finding: Finding, buckets: Sequence[str]) -> Program:
     violation, revision = finding.violation, finding.revision
-    # the message may be that of a user's invariant and hold anything
-    title = " ".join(CONTROL.sub(" ", f"{violation.invariant}: {violation.message}").split())
     expect = (Expectation(revision.name, "violates", (violation.invariant,)),) if finding.shown else ()
-    return replace(finding.program, title=title, expect=expect, apply=revision.applied, revert=revision.reverted)
+    every = dict.fromkeys((*buckets, on_a_line(finding.bucket)))
+    return replace(
+        finding.program,
+        title=on_a_line(f"{violation.invariant}: {violation.message}"),
+        expect=expect,
+        apply=revision.applied,
+        revert=revision.reverted,
+        comments=(_BUCKETS + "  ".join(every),),
+    )
+
+
+def on_a_line(said: str) -> str:
+    """Without what a line of a program cannot hold, or two blanks: a user's invariant may say anything."""
+    return " ".join(CONTROL.sub(" ", said).split())
 
 
 def _different(found: Discrepancy) -> Program:

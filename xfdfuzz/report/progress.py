@@ -19,6 +19,7 @@ from xfdfuzz.engines.stream.events import (
     Progressed,
     Replayed,
     Stuck,
+    Waiting,
     Withheld,
     WorkerLost,
 )
@@ -69,6 +70,8 @@ class Progress:
         elif isinstance(event, WorkerLost):
             what = "its work is done again" if event.seed is None else f"seed {event.seed}, what it had not reported"
             line(self._out, ("lost ", "bold yellow"), f"a worker ({event.reason}): {what}; another one has its place")
+        elif isinstance(event, Waiting):
+            line(self._out, "waiting for the workers, at most 5 s; Ctrl-C again ends at once")
         elif isinstance(event, Stuck):
             line(self._out, ("stuck ", "bold red"), event.reason, f", saved {event.file}" if event.file else "")
 

@@ -1,7 +1,7 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches."""
 
 from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, with_stack
-from xfdfuzz.revisions.outside import load_entries, loaded_series
+from xfdfuzz.revisions.outside import load_entries, series_files
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, in_order
 from xfdfuzz.revisions.ranges import concerns, lines, posted_between, queue_between, selects
 from xfdfuzz.revisions.series import Series
@@ -21,11 +21,11 @@ __all__ = [
     "in_order",
     "lines",
     "load_entries",
-    "loaded_series",
     "names",
     "posted_between",
     "queue_between",
     "resolve",
     "selects",
+    "series_files",
     "with_stack",
 ]

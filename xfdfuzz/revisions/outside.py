@@ -7,12 +7,13 @@ group ``xfdfuzz.revisions``: each entry names a Series.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from abc import abstractmethod
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from xfdfuzz.extensions import execute, line_of
+from xfdfuzz.extensions import execute, line_of, place_of
 from xfdfuzz.revisions.queue import RevisionError
 from xfdfuzz.revisions.table import NAMED, Named
 
@@ -44,9 +45,13 @@ def load_file(file: Path) -> str:
     return series.name
 
 
-def loaded_series() -> list[Path]:
-    """The files that :func:`load_file` has executed, as absolute paths."""
-    return [about.file for about in NAMED.values() if about.file]
+def series_files() -> set[Path]:
+    """Where there are functions of series from outside the tree: the files that :func:`load_file` has executed, and
+    modules of installed packages, as absolute paths."""
+    outside = [about for about in NAMED.values() if isinstance(about, Outside)]
+    modules = [sys.modules.get(patch.cls.__module__) for about in outside for patch in about.patches]
+    named = [about.file for about in outside] + [getattr(module, "__file__", None) for module in modules]
+    return {Path(file).resolve() for file in named if file}
 
 
 def load_entries() -> None:
@@ -56,7 +61,7 @@ def load_entries() -> None:
         try:
             series = entry.load()
         except (Exception, SystemExit) as error:
-            raise RevisionError(f"{place}: {_described(error)}") from error
+            raise RevisionError(f"{place_of(error)}{place}: {_described(error)}") from error
         if not isinstance(series, Outside):
             raise RevisionError(f"{place}: expected a Series, not a value of type {type(series).__name__}")
         _register(series, place)

@@ -16,7 +16,7 @@ from xfdfuzz.engines.explore.visited import Label, Visited
 from xfdfuzz.engines.processes.residents import resident
 from xfdfuzz.engines.processes.workers import load_invariants, users_errors_named
 from xfdfuzz.invariants.checker import StateBroken, select
-from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.step import Result, Step
 from xfdfuzz.revisions import resolve
@@ -40,6 +40,19 @@ class Question(NamedTuple):
     reduced: bool = True
     graph: bool = False
     session: str = ""
+
+
+class NoAnswerAt(NoAnswer):
+    """A user's function did not return behind the op with the number ``op`` of the scope, taken from the state with
+    ``digest``."""
+
+    digest: bytes
+    op: int
+
+    def at(self, digest: bytes, op: int) -> NoAnswerAt:
+        """The error itself, with its place; as attributes it travels from process to process."""
+        self.digest, self.op = digest, op
+        return self
 
 
 class Arc(NamedTuple):
@@ -123,12 +136,18 @@ class Expander:
 
     def _expand(self, source: int, packed: bytes, found: Expansion) -> None:
         for number in self.transitions.enabled(packed):
-            outcome = self.transitions.outcome(packed, number)
-            found.transitions += 1
-            found.coverage[number, outcome.result.ret] += 1
-            if outcome.goals:
-                found.goals[outcome.goals] += 1
-            self._follow(source, number, packed, outcome, found)
+            try:
+                self._take(source, number, packed, found)
+            except NoAnswer as error:
+                raise NoAnswerAt(str(error)).at(digest_of(packed), number) from None
+
+    def _take(self, source: int, number: int, packed: bytes, found: Expansion) -> None:
+        outcome = self.transitions.outcome(packed, number)
+        found.transitions += 1
+        found.coverage[number, outcome.result.ret] += 1
+        if outcome.goals:
+            found.goals[outcome.goals] += 1
+        self._follow(source, number, packed, outcome, found)
 
     def _follow(self, source: int, number: int, packed: bytes, outcome: Outcome, found: Expansion) -> None:
         """Note what an op broke, and where it leads."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from xfdfuzz.engines.explore.expand import Question
+from xfdfuzz.engines.explore.expand import NoAnswerAt, Question
 from xfdfuzz.engines.explore.lasso import Lasso, turns
 from xfdfuzz.engines.explore.liveness import Cycle, cycles
-from xfdfuzz.engines.explore.search import Breach, Limits, Search
+from xfdfuzz.engines.explore.search import INTERRUPTED, Breach, Limits, Search
 from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.judge.confirm import Confirmer, without_names
@@ -118,22 +118,25 @@ def explore(
     """
     revision = resolve(search.question.revision)
     label = label_of(search)
-    tell(Began(label, (revision,), {**search.question._asdict(), **vars(limits)}, len(known)))
-    with Confirmer(revision) as confirmer:
-        reporter = _Reporter(search, revision, known, confirmer, tell)
-        for breach in [*search.breaches.values()]:
-            reporter.found(breach)
-        try:
-            search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
-        except NoAnswer as error:
-            tell(Stuck(label, str(error), error.program))
-            raise InvariantError(str(error)) from None
-        lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
-        reporter.finish()
-    findings, unsure = tuple(reporter.findings), tuple(reporter.doubts)
-    report = _exploration(search, revision, findings, lassos, reporter.known_met, unsure)
-    tell(Ended(label, report, search.stopped == "interrupted"))
-    return report
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        tell(Began(label, (revision,), {**search.question._asdict(), **vars(limits)}, len(known)))
+        with Confirmer(revision) as confirmer:
+            reporter = _Reporter(search, revision, known, confirmer, tell)
+            for breach in [*search.breaches.values()]:
+                reporter.found(breach)
+            try:
+                search.run(pool, limits, reporter.progress, reporter.found, reporter.lost)
+            except NoAnswer as error:
+                tell(Stuck(label, str(error), reporter.program_of(error)))
+                raise InvariantError(str(error)) from None
+            lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
+            reporter.finish(ctrl_c)
+        if ctrl_c.pressed:
+            search.stopped = INTERRUPTED
+        findings, unsure = tuple(reporter.findings), tuple(reporter.doubts)
+        report = _exploration(search, revision, findings, lassos, reporter.known_met, unsure)
+        tell(Ended(label, report, ctrl_c.pressed))
+        return report
 
 
 class _Reporter:
@@ -181,14 +184,17 @@ class _Reporter:
         """A process died."""
         self._tell(WorkerLost(self._label, None, reason))
 
-    def finish(self) -> None:
-        """Wait until everything is confirmed or doubted."""
-        stopped = self._search.stopped == "interrupted"
-        with PatientInterrupt(everywhere=True) as ctrl_c:
-            for answer in self._confirmer.last_answers(lambda: stopped or ctrl_c.pressed):
-                self._answered(*answer)
-            if ctrl_c.pressed:
-                self._search.stopped = "interrupted"
+    def finish(self, ctrl_c: PatientInterrupt) -> None:
+        """Wait until everything is confirmed or doubted, not long once Ctrl-C has come."""
+        for answer in self._confirmer.last_answers(lambda: ctrl_c.pressed):
+            self._answered(*answer)
+
+    def program_of(self, error: NoAnswer) -> Program | None:
+        """What leads to where a user's function did not return."""
+        if not isinstance(error, NoAnswerAt):
+            return error.program
+        number = self._search.store.number(error.digest)
+        return None if number is None else self._tracer.program_to(self._path(number), error.op)
 
     def _answered(self, bucket: str, doubt: str) -> None:
         if doubt:

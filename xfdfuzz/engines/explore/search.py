@@ -23,6 +23,8 @@ from xfdfuzz.invariants.vocabulary import Violation
 CHUNK = 200
 #: Chunks that are handed out before the first is merged.
 _AHEAD = 16
+#: Why a search ended that somebody ended.
+INTERRUPTED = "interrupted"
 
 
 class Queued(NamedTuple):
@@ -110,7 +112,8 @@ class Search:
         on_breach: Callable[[Breach], None] = lambda breach: None,
         on_lost: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """Search until the scope is exhausted or a limit is reached; Ctrl-C stops it between two chunks.
+        """Search until the scope is exhausted or a limit is reached; Ctrl-C stops it between two chunks, a second one
+        at once.
 
         ``on_lost`` is told why a process died, whose chunks are expanded again.  Raises BrokenExecutor where one chunk
         is the death of all.
@@ -118,20 +121,15 @@ class Search:
         began = time.monotonic() - self.seconds
         self.stopped = ""
         with PatientInterrupt(everywhere=True) as ctrl_c:
-            try:
-                for breaches in self._chunks(pool, on_lost):
-                    self.seconds = time.monotonic() - began
-                    for breach in breaches:
-                        on_breach(breach)
-                    on_progress(self)
-                    ctrl_c.check()
-                    self.stopped = _reached(limits, self.seconds)
-                    if self.exhausted or self.stopped or self.depth == limits.depth:
-                        break
-            except KeyboardInterrupt:
-                self.stopped = "interrupted"
-            finally:
+            for breaches in self._chunks(pool, on_lost):
                 self.seconds = time.monotonic() - began
+                for breach in breaches:
+                    on_breach(breach)
+                on_progress(self)
+                self.stopped = INTERRUPTED if ctrl_c.pressed else _reached(limits, self.seconds)
+                if self.exhausted or self.stopped or self.depth == limits.depth:
+                    break
+            self.seconds = time.monotonic() - began
 
     def _chunks(self, pool: Executor, on_lost: Callable[[str], None]) -> Iterator[list[Breach]]:
         """Expand and merge chunk after chunk; what breaks something for the first time in each."""

@@ -42,6 +42,10 @@ class Walker:
         """Execute an op; whether it could happen."""
         return self._executor.execute(op).result.ret != NOT_ENABLED
 
+    def possible(self, op: Op) -> bool:
+        """Whether an op can happen now."""
+        return op.enabled(self._kernel)
+
     def judged(self, op: Op) -> list[Violation]:
         """Execute an op; what it broke."""
         before = self.now()
@@ -88,6 +92,12 @@ class Tracer:
         if bucket:
             ops.append(self._breaking(bucket, last))
         return Program(self._scope.machine, tuple(ops))
+
+    def program_to(self, path: Sequence[Transition], last: int) -> Program:
+        """The program that takes the path and ends with an op like ``last``, which is not executed."""
+        before = self.program(path)
+        can = (op for op in self._candidates(last) if self._walker.possible(op))
+        return Program(before.machine, (*before.ops, next(can, self._scope.ops[last])))
 
     def _taken(self, transition: Transition) -> Op:
         walker = self._walker

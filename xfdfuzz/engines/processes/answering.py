@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from xfdfuzz.invariants.loading import loaded_files
+from xfdfuzz.invariants.loading import users_files
 from xfdfuzz.invariants.vocabulary import INVARIANTS, NoAnswer
-from xfdfuzz.revisions import loaded_series
+from xfdfuzz.revisions import series_files
 
 #: Seconds that a user's function may take, where nobody says otherwise.
 STEP_TIMEOUT = 30.0
@@ -62,7 +62,7 @@ class _Watch:
 
 def _users_frames(frame: FrameType | None) -> list[FrameType]:
     """Those of users' own files, the innermost first."""
-    files = {*loaded_files(), *loaded_series()}
+    files = users_files() | series_files()
     found = []
     while frame is not None:
         if Path(frame.f_code.co_filename).resolve() in files:

@@ -36,6 +36,9 @@ class PatientInterrupt:
     are dropped, and it takes an example that was cut short for a flaky one.  So there it waits for the next
     :meth:`check`; a second Ctrl-C does not wait.  With ``everywhere`` it waits wherever it comes, so that no piece of
     work is left half done.  SIGTERM counts as one where it raises KeyboardInterrupt, too.
+
+    Such blocks stand in one another: the innermost says whether it waits, and what came in one has come in those around
+    it.
     """
 
     def __init__(self, *, everywhere: bool = False) -> None:
@@ -43,22 +46,32 @@ class PatientInterrupt:
         #: Whether one waits.
         self.pressed = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._around: PatientInterrupt | None = None
 
     def __enter__(self) -> PatientInterrupt:
         # elsewhere than in the main thread, or where the caller has a signal ignored, it is not ours to handle
         for number in INTERRUPTS if _in_main_thread() else ():
-            if signal.getsignal(number) is signal.default_int_handler:
+            handler = signal.getsignal(number)
+            around = getattr(handler, "__self__", None)
+            if isinstance(around, PatientInterrupt):
+                self._around = around
+            if handler is signal.default_int_handler or around is self._around is not None:
                 self._previous[number] = signal.signal(number, self._press)
+        if self._around is not None:
+            self.pressed |= self._around.pressed
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._around is not None:
+            self._around.pressed |= self.pressed
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        if self.pressed or not (self._everywhere or _in_hypothesis(frame)):
-            raise KeyboardInterrupt
+        waits = not self.pressed and (self._everywhere or _in_hypothesis(frame))
         self.pressed = True
+        if not waits:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raise the KeyboardInterrupt that could not be raised where it came."""

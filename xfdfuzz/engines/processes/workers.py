@@ -14,9 +14,9 @@ from pathlib import Path
 
 from xfdfuzz.engines.processes.answering import STEP_TIMEOUT
 from xfdfuzz.engines.processes.pool import Here, Member, Pool
-from xfdfuzz.invariants.loading import load, loaded_files
+from xfdfuzz.invariants.loading import load, loaded_files, users_files
 from xfdfuzz.invariants.vocabulary import InvariantError
-from xfdfuzz.revisions import loaded_series
+from xfdfuzz.revisions import series_files
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def crew(count: int, step_timeout: float, executor: str | None = None) -> Iterat
 
 def place_in_users_files(error: BaseException) -> str:
     """``file:line`` of the user's own invariants or series that the error came up in, or nothing."""
-    files = {*loaded_files(), *loaded_series()}
+    files = users_files() | series_files()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() in files]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 

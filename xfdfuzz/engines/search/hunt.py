@@ -159,22 +159,22 @@ def hunt(
     budget = plan.budget()
     campaign.in_time = budget.in_time
     engine = engine_for(campaign, plan, programs)
-    with (
-        PatientInterrupt() as ctrl_c,
-        answers_within(plan.step_timeout),
-        imports_out_of_the_collectors_way(),
-        campaign.timed(),
-    ):
-        try:
-            with campaign.after_each_example(ctrl_c.check, on_progress, budget.spend_example):
-                while True:
-                    for shrunk in discoveries(campaign, engine):
-                        on_discovery(shrunk)
-                        ctrl_c.check()
-        except Spent:
-            return False
-        except KeyboardInterrupt:
-            return True
+    try:
+        with (
+            PatientInterrupt() as ctrl_c,
+            answers_within(plan.step_timeout),
+            imports_out_of_the_collectors_way(),
+            campaign.timed(),
+            campaign.after_each_example(ctrl_c.check, on_progress, budget.spend_example),
+        ):
+            while True:
+                for shrunk in discoveries(campaign, engine):
+                    on_discovery(shrunk)
+                    ctrl_c.check()
+    except Spent:
+        return False
+    except KeyboardInterrupt:
+        return True
 
 
 @contextmanager

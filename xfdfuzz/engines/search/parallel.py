@@ -123,13 +123,15 @@ def hunt_together(
     members: Sequence[Member],
     programs: Sequence[Program] = (),
     on_lost: Callable[[Lost], None] = lambda lost: None,
+    on_waiting: Callable[[], None] = lambda: None,
 ) -> bool:
     """As :func:`~xfdfuzz.engines.search.hunt.hunt`, by several members, which make their campaigns by ``recipe`` and
     begin with their parts of ``programs``.
 
     The plan's seed gives them the same seeds again, not the same programs: who finds what first is a matter of time.
     One whose process dies loses what it had not reported, and begins anew with another seed.  After Ctrl-C all report
-    once more; who does not soon is given up.  Raises BrokenExecutor where processes do nothing but die.
+    once more, which ``on_waiting`` is told; who does not soon is given up.  Raises BrokenExecutor where processes do
+    nothing but die.
     """
     texts = [*map(format_program, programs)]
     places = [_Place(member, texts[number :: len(members)]) for number, member in enumerate(members)]
@@ -143,6 +145,8 @@ def hunt_together(
             elif given_up is None:
                 given_up = time.monotonic() + _LAST_REPORTS
                 shares.recall()
+                if shares.pending:
+                    on_waiting()
             if not (shares.pending or waits) or (given_up is not None and time.monotonic() > given_up):
                 return ctrl_c.pressed
             if not shares.pending:

@@ -28,6 +28,7 @@ from xfdfuzz.engines.stream.events import (
     Progressed,
     Replayed,
     Stuck,
+    Waiting,
     WorkerLost,
 )
 from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
@@ -54,23 +55,25 @@ def search(
     Raises InvariantError where a user's function raises something, or does not return.
     """
     label = label_of(revisions)
-    tell(Began(label, revisions, vars(plan), len(campaign.known)))
-    kept = Kept(databases, label, lambda reason: tell(DatabaseLost(label, reason)))
-    programs = kept.programs()
-    if databases:
-        campaign.reached = Reached()
-        tell(Replayed(label, len(programs), kept.skipped))
-    with Confirmer(*revisions) as confirmer:
-        teller = _Teller(label, campaign, outcome, confirmer, tell, kept)
-        try:
-            interrupted = _hunt(campaign, plan, recipe, teller, programs)
-        except NoAnswer as error:
-            tell(Stuck(label, str(error), error.program))
-            raise InvariantError(str(error)) from None
-        interrupted = teller.finish(interrupted)
-    report = Report(revisions, plan, campaign.stats, tuple(teller.found), interrupted, tuple(teller.doubts))
-    tell(Ended(label, report, interrupted))
-    return report
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        tell(Began(label, revisions, vars(plan), len(campaign.known)))
+        kept = Kept(databases, label, lambda reason: tell(DatabaseLost(label, reason)))
+        programs = kept.programs()
+        if databases:
+            campaign.reached = Reached()
+            tell(Replayed(label, len(programs), kept.skipped))
+        with Confirmer(*revisions) as confirmer:
+            teller = _Teller(label, campaign, outcome, confirmer, tell, kept)
+            try:
+                ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller, programs)
+            except NoAnswer as error:
+                tell(Stuck(label, str(error), error.program))
+                raise InvariantError(str(error)) from None
+            teller.finish(ctrl_c)
+        found, doubts = tuple(teller.found), tuple(teller.doubts)
+        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts)
+        tell(Ended(label, report, report.interrupted))
+        return report
 
 
 def _hunt(
@@ -89,6 +92,7 @@ def _hunt(
             members=members,
             programs=programs,
             on_lost=teller.lost,
+            on_waiting=teller.waiting,
         )
 
 
@@ -113,29 +117,33 @@ class _Teller(Generic[F]):
         self.doubts: dict[str, None] = {}
 
     def discovered(self, shrunk: Shrunk[Any]) -> None:
-        """Something new."""
-        self.found.append(self._outcome(shrunk))
-        self._tell(Found(self._label, self.found[-1]))
-        self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
-        self._kept.keep(self.found[-1].program)
+        """Something new; Ctrl-C waits until all have been told."""
+        with PatientInterrupt(everywhere=True):
+            self.found.append(self._outcome(shrunk))
+            self._tell(Found(self._label, self.found[-1]))
+            self._confirmer.ask(self.found[-1].bucket, self.found[-1].program)
+            self._kept.keep(self.found[-1].program)
 
     def lost(self, lost: Lost) -> None:
         """A worker died."""
         self._tell(WorkerLost(self._label, lost.seed, lost.reason))
 
+    def waiting(self) -> None:
+        """The last reports of the workers are waited for."""
+        self._tell(Waiting(self._label))
+
     def progress(self) -> None:
         """Tell how the search gets on, if the last time is long enough ago; called after each example."""
         if time.monotonic() >= self._next:
-            self._look()
+            with PatientInterrupt(everywhere=True):
+                self._look()
             self._next = time.monotonic() + _PAUSE
 
-    def finish(self, interrupted: bool) -> bool:
-        """Wait until everything is confirmed or doubted; whether Ctrl-C came, meanwhile or before (``interrupted``)."""
-        with PatientInterrupt(everywhere=True) as ctrl_c:
-            self._look()
-            for answer in self._confirmer.last_answers(lambda: interrupted or ctrl_c.pressed):
-                self._answered(*answer)
-            return interrupted or ctrl_c.pressed
+    def finish(self, ctrl_c: PatientInterrupt) -> None:
+        """Wait until everything is confirmed or doubted, not long once Ctrl-C has come."""
+        self._look()
+        for answer in self._confirmer.last_answers(lambda: ctrl_c.pressed):
+            self._answered(*answer)
 
     def _look(self) -> None:
         """Tell what is known by now."""

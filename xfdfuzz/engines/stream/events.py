@@ -127,6 +127,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Somebody ended the search; what the workers have not reported yet is waited for, a few seconds at most."""
+
+    label: str
+
+
+@dataclass(frozen=True)
 class Stuck:
     """A user's function did not return; the search ends with that.
 
@@ -178,6 +185,7 @@ Event: TypeAlias = (
     | Confirmed
     | Doubted
     | WorkerLost
+    | Waiting
     | Stuck
     | Ended
     | ProgramJudged

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from xfdfuzz.engines.stream.events import Event, ProgramJudged
-from xfdfuzz.report.files import save_bytes
+from xfdfuzz.report.files import clear_parts, save_bytes
 from xfdfuzz.report.formats.ledger import Ledger
 
 #: How long a verdict that is as expected may wait to be written, in seconds: thousands come in a row.
@@ -61,8 +61,9 @@ class Document(Format):
         self._due = 0.0
 
     def begin(self) -> None:
-        """Write the empty document."""
+        """Write the empty document, and clear what a killed run has left half written of it."""
         if self.path:
+            clear_parts(self.path.parent, self.path.name)
             self._save(self.path)
 
     def take(self, event: Event) -> None:

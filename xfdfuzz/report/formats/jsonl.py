@@ -15,7 +15,7 @@ from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.lockstep import Difference, Pair
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.stream import events
-from xfdfuzz.engines.stream.events import Began, Ended, Event, Found, Outcome, Progressed
+from xfdfuzz.engines.stream.events import Began, Ended, Event, Found, Outcome, Progressed, Stuck
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.report import campaign, differences, exploration
@@ -97,6 +97,8 @@ def as_object(event: Event) -> Object:
         fields["result"] = _result(event.result)
     elif isinstance(event, Progressed):
         fields["counts"] = dict(event.counts)
+    elif isinstance(event, Stuck):
+        fields |= {"program": event.program and format_program(event.program), "file": event.file and str(event.file)}
     return {"event": type(event).__name__, **fields}
 
 
@@ -157,6 +159,9 @@ def _event(value: Object) -> Event:
         fields["revisions"] = tuple(map(_revision, fields["revisions"]))
     elif cls is Found:
         fields["outcome"] = _read_outcome(fields["outcome"])
+    elif cls is Stuck:
+        program, file = fields["program"], fields["file"]
+        fields |= {"program": parse(program) if program else None, "file": Path(file) if file else None}
     event: Event = cls(**fields)
     return event
 
