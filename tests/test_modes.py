@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.campaign import Discovered
 from xfdfuzz.engines.search.change import ChangeCampaign
 from xfdfuzz.engines.search.database import Database, Kept, ProgramFiles
 from xfdfuzz.engines.search.prune import Saved, needless, prune
 from xfdfuzz.program.text import format_program, parse
+from xfdfuzz.report.files import save
 from xfdfuzz.revisions import RevisionError, base_of, resolve
 
 Run = Callable[..., tuple[int, str, str]]
@@ -214,6 +218,37 @@ def test_pruning_leaves_a_program_for_each_bucket_and_touches_nothing_else(run: 
     assert json.loads(run("fuzz", "--revision", "v5.17", "--mode", "prune", "--format", "json")[1])["removed"] == []
     assert files() == left
     assert "v5.17: 2 findings kept, 0 removed, 1 silent" in run("fuzz", "--revision", "v5.17", "--mode", "prune")[1]
+
+
+def test_where_nothing_was_saved_there_is_nothing_to_do(run: Run) -> None:
+    code, out, err = run("fuzz", "--revision", "v5.17", "--mode", "prune")
+    assert (code, out, err) == (0, "v5.17: 0 findings kept, 0 removed, 0 silent\n", "")
+    assert not Path("findings").exists()
+
+
+def test_what_searches_have_saved_is_made_plainer(run: Run) -> None:
+    """Files of searches say of which buckets they are."""
+    Path("findings").mkdir()
+    longer = Finding(judge(HEAD + VM + GUEST, "v5.17").violations[0], parse(HEAD + VM + GUEST), resolve("v5.17"))
+    old = save(longer, Path("findings"))
+    assert run("fuzz", "--revision", "v5.17", "--mode", "prune")[0] == 0
+    (left,) = Path("findings").iterdir()
+    assert left != old
+    assert [*parse(left.read_text()).ops] == [*parse(HEAD + GUEST).ops]
+    assert "permission-only-grows@guest" in left.read_text()
+
+
+def test_nothing_is_removed_where_nothing_can_be_saved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("findings").mkdir()
+    Path("findings/v5.17-permission-only-grows-00000001.xfd").write_text(HEAD + GUEST * 3)
+    before = files()
+    monkeypatch.setattr("xfdfuzz.report.files.save_bytes", full)
+    code, _, err = run("fuzz", "--revision", "v5.17", "--mode", "prune")
+    assert (code, err) == (3, "xfdfuzz: cannot prune findings: No space left on device\n")
+    assert files() == before
 
 
 def test_what_is_private_stays_so(run: Run) -> None:

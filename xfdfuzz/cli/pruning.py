@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain, reason
 from xfdfuzz.cli.inputs import read_program
 from xfdfuzz.cli.output import close, is_public, listeners, outputs, text_stream
-from xfdfuzz.cli.saving import PRIVATE, Saver, saved_in
+from xfdfuzz.cli.saving import PRIVATE, saved_in
 from xfdfuzz.cli.shares import TimeShares
 
 if TYPE_CHECKING:
@@ -31,13 +31,12 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
     from xfdfuzz.report import pruning
     from xfdfuzz.report.console import console, write
 
-    savers = {directory: Saver[Any](directory) for directory in saved_in(args.save)}
     databases = open_databases(args.database)
     reports = outputs(args)
     shares = TimeShares(args.time, len(revisions))
     code = CLEAN
     for revision in revisions:
-        result, done = _pruned(args, revision, savers, databases, reports, shares.next())
+        result, done = _pruned(args, revision, databases, reports, shares.next())
         code = max(code, CLEAN if done else NOT_JUDGED)
         if args.format == "json":
             write(pruning.as_object(result), text_stream(args))
@@ -49,7 +48,6 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
 def _pruned(
     args: argparse.Namespace,
     revision: Revision,
-    savers: Mapping[Path, Saver[Any]],
     databases: Sequence[Database],
     reports: Sequence[Format],
     seconds: float | None,
@@ -63,14 +61,14 @@ def _pruned(
     heard = listeners(args, reports, place=str(args.save / PRIVATE))
     _tell(heard, Began(label, (revision,), {}))
     result = Result(label)
-    for directory, saver in savers.items():
+    for directory in saved_in(args.save):
         pruned = _found_again(directory, revision, budget)
-        kept = [saver.save(finding) for finding in pruned.kept]
+        tidied = _tidied(pruned, directory)
+        kept, removed = tidied or (pruned.kept, ())
+        done &= tidied is not None
         for finding in kept:
             _tell(heard, Found(label, finding))
-        removed = _remove(pruned.needless, kept)
-        done &= removed is not None
-        part = Result(label, kept, removed or [], list(pruned.silent))
+        part = Result(label, kept, removed, pruned.silent)
         result = result.joined(part.counted() if directory.name == PRIVATE and is_public(args) else part)
     _tell(heard, Ended(label, None, interrupted=False))
     return _drop_needless(databases, revision, result), done
@@ -93,19 +91,17 @@ def _found_again(directory: Path, revision: Revision, budget: Budget) -> Pruned[
     return prune(saved, revision, budget.in_time)
 
 
-def _remove(files: Sequence[Path], kept: Sequence[Finding]) -> list[Path] | None:
-    """Remove files but for those that are kept, if each of these has one; None where that cannot be done."""
-    if any(finding.file is None for finding in kept):
-        return None  # it was told why
-    needed = {finding.file for finding in kept}
-    gone = [file for file in files if file not in needed]
+def _tidied(pruned: Pruned[Path], directory: Path) -> tuple[list[Finding], list[Path]] | None:
+    """The findings with their files, and what was removed; None where it cannot be done, which is told."""
+    from xfdfuzz.report.directory import put_in_place
+
+    if not pruned.kept:
+        return [], []  # the directory need not be there
     try:
-        for file in gone:
-            file.unlink(missing_ok=True)
+        return put_in_place(pruned.kept, pruned.needless, directory)
     except OSError as error:
-        complain(f"cannot remove {reason(error)}", NOT_JUDGED)
+        complain(f"cannot prune {directory}: {reason(error)}", NOT_JUDGED)
         return None
-    return gone
 
 
 def _drop_needless(databases: Sequence[Database], revision: Revision, result: Result) -> Result:
