@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.processes import cluster
+from xfdfuzz.engines.processes.cluster import NoClusterError
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import fuzz
 from xfdfuzz.engines.stream.events import Event, Found, Progressed, WorkerLost
@@ -52,17 +54,24 @@ class Process:
         raise AssertionError(self._log.read_text())
 
     def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 @pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where one is, ``dask://HOST:PORT``; it has no workers yet."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A scheduler's process."""
     log = tmp_path_factory.mktemp("scheduler") / "log"
     process = Process(log, "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
-    yield process.wait_for(r"Scheduler at:\s+tcp(://127\.0\.0\.1:\d+)").join(["dask", ""])
+    yield process
     process.kill()
+
+
+@pytest.fixture(scope="module")
+def scheduler(head: Process) -> str:
+    """Where it is, ``dask://HOST:PORT``; it has no workers yet."""
+    return "dask" + head.wait_for(r"Scheduler at:\s+tcp(://127\.0\.0\.1:\d+)")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +103,7 @@ def test_a_worker_that_is_killed_costs_its_share(address: str) -> None:
         if isinstance(event, Found) and len(pids) == 2:
             os.kill(pids.pop(), signal.SIGKILL)
 
-    report = fuzz("v5.17", Plan(1, "scout", seconds=6, executor=address), tell=tell)
+    report = fuzz("v5.17", Plan(1, "scout", seconds=5, executor=address), tell=tell)
     lost = [event for event in heard if isinstance(event, WorkerLost)]
     assert len(lost) == 1
     assert "is gone" in lost[0].reason
@@ -133,6 +142,20 @@ def test_ctrl_c_lets_the_cluster_report(address: str) -> None:
     assert child.returncode == 3, err
     assert "(interrupted)" in out, err
     assert all(f"findings/{file.name}" in out for file in Path("findings").glob("*.xfd"))
+
+
+# the last one for whom there is a cluster
+def test_a_scheduler_that_is_killed_is_told(address: str, head: Process) -> None:
+    heard: list[Event] = []
+
+    def tell(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Found):
+            head.kill()
+
+    with pytest.raises(NoClusterError, match=f"{address}: no worker is left"):
+        fuzz("v5.17", Plan(1, "scout", seconds=4, executor=address), tell=tell)
+    assert any(isinstance(event, WorkerLost) for event in heard)
 
 
 # -- none --------------------------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ exit codes:
      overwrite, a broken file or package of invariants or of a series, a broken
      recording or frontier
   3  could not judge: interrupted (with findings, too), workers that do nothing but
-     die, out of time or memory (explore), nothing executed or compared, a finding
-     that could not be saved or that a fresh process does not confirm, a change that
-     bisect does not find or cannot verify, the output could not be written, internal
-     error
+     die, a cluster that cannot be used, out of time or memory (explore), nothing
+     executed or compared, a finding that could not be saved or that a fresh process
+     does not confirm, a change that bisect does not find or cannot verify, the
+     output could not be written, internal error
   4  skipped: the mail on standard input (--revision -) belongs to no series that
      is modelled
 the highest one wins when there are several

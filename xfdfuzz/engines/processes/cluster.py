@@ -18,7 +18,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import xfdfuzz
 from xfdfuzz.engines.processes.interrupt import ask_for_report
 from xfdfuzz.engines.processes.pool import Member
 
@@ -42,13 +41,15 @@ def cluster(address: str) -> Iterator[list[Member]]:
     """A member for each worker of the cluster whose scheduler is at ``address``, ``dask://HOST:PORT``.
 
     Raises NoClusterError, within seconds, where nobody answers, where there are no workers, where one has no xfdfuzz or
-    another one than this, and where Dask is not installed.
+    another one than this, where Dask is not installed, and at the end where no worker is left.
     """
     client = _client(address)
+    workers = _Workers(client, address)
     try:
-        workers = _Workers(client)
-        workers.wait_for_first(address)
+        workers.wait_for_first()
         yield [_Member(workers) for _ in workers.alive]
+        if not workers.alive:
+            raise NoClusterError(f"{address}: no worker is left")
     finally:
         workers.end()
         client.close(timeout=_PATIENCE)
@@ -80,7 +81,7 @@ def _client(address: str) -> Any:
 @cache
 def fingerprint() -> str:
     """What tells this xfdfuzz from one that may judge otherwise: a digest of all its modules."""
-    root = Path(xfdfuzz.__file__).parent
+    root = Path(__file__).parents[2]
     folders = (root, root / "strategies", root / "invariants")  # the latter may be links, which rglob() leaves out
     files = {file.relative_to(root): file for folder in folders for file in folder.rglob("*.py")}
     digest = hashlib.sha256()
@@ -92,8 +93,8 @@ def fingerprint() -> str:
 class _Workers:
     """Those of a cluster, looked at twice a second; ``alive`` are the addresses of such as can be used."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, address: str) -> None:
+        self._client, self._address = client, address
         self._lock = threading.Lock()
         self._members: list[_Member] = []
         self._judged: dict[str, str] = {}
@@ -103,16 +104,16 @@ class _Workers:
         self.alive: set[str] = set()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def wait_for_first(self, address: str) -> None:
+    def wait_for_first(self) -> None:
         """Until there is a worker; raises NoClusterError."""
         end = time.monotonic() + _PATIENCE
         while not self.alive:
             self._look()
             for worker, fault in self._judged.items():
                 if fault:
-                    raise NoClusterError(f"{address}: worker {worker} {fault}")
+                    raise NoClusterError(f"{self._address}: worker {worker} {fault}")
             if time.monotonic() > end:
-                raise NoClusterError(f"{address}: the cluster has no workers")
+                raise NoClusterError(f"{self._address}: the cluster has no workers")
             time.sleep(0 if self.alive else _LOOK)
         self._thread.start()
 
@@ -127,14 +128,14 @@ class _Workers:
         self._members.append(member)
 
     def seat(self, member: _Member) -> bool:
-        """Whether the member has a worker, or could be given one just now; raises BrokenExecutor where the cluster has
-        had none for long."""
+        """Whether the member has a worker, or could be given one just now; raises NoClusterError where there has been
+        none for long."""
         with self._lock:
             if member.address is None:
                 free = self.alive - {other.address for other in self._members if other.address}
                 member.address = min(free, default=None)
             if not self.alive and time.monotonic() - self._last_seen > _ALONE:
-                raise BrokenExecutor("the cluster has no worker left")
+                raise NoClusterError(f"{self._address}: there has been no worker for {_ALONE:g} s")
             return member.address is not None
 
     def submit(self, address: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -156,7 +157,8 @@ class _Workers:
 
     def _look(self) -> None:
         try:
-            addresses = set(self._client.nthreads())
+            # to a scheduler that is gone a call would wait for as long as that may take to come back
+            addresses = set(self._client.nthreads()) if self._client.status == "running" else set()
             self._judge(addresses - self._judged.keys())
         except Exception:  # the scheduler is gone, in whichever of many ways
             addresses = set()

@@ -43,7 +43,7 @@ class Member(Executor):
 
     @property
     def ready(self) -> bool:
-        """Whether there is somebody to be given work; raises BrokenExecutor where there will be nobody any more."""
+        """Whether there is somebody to be given work."""
         return True
 
     def recall(self) -> None:
