@@ -442,7 +442,7 @@ def test_coverage_shows_dead_ops(run: Run) -> None:
             "--scope is what x.frontier says: leave it out beside --resume",
         ),
         (("--memory", "lots"), "argument --memory: expected an amount of memory such as 500m or 4g, got 'lots'"),
-        (("--known", "empty"), "empty: No such file or directory"),
+        (("--known", "empty.xfd"), "empty.xfd: No such file or directory"),
     ],
 )
 def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) -> None:

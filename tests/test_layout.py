@@ -20,6 +20,7 @@ ORDER = [
     {"program"},
     {"strategies", "invariants"},
     {"engines"},
+    {"baseline"},
     {"report"},
     {"cli", "testing"},
     {"__main__"},

@@ -495,6 +495,7 @@ def test_json_of_a_campaign() -> None:
         "invariant": "permission-only-grows",
         "severity": "abi",
         "bucket": "permission-only-grows@guest",
+        "shape": "",
         "steps": 7,
         "engine": "hypothesis",
         "file": "x.xfd",
@@ -511,6 +512,9 @@ def test_json_of_a_campaign() -> None:
         "seconds": 2.0,
         "interrupted": False,
         "doubts": [],
+        "known": [],
+        "gone": [],
+        "expired": [],
         "engines": {"scout": {"examples": 3, "steps": 40}},
     }
 

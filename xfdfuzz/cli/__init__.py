@@ -12,14 +12,14 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
-from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay, streams
+from xfdfuzz.cli import baseline, bisect, conform, diff, explore, fuzz, listing, matrix, new, replay, streams
 from xfdfuzz.cli.arguments import Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotModelled, complain, reason
 from xfdfuzz.cli.output import skip
 from xfdfuzz.cli.profiles import with_profile
 
 #: The modules of the commands, in the order of the help.
-COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
+COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, baseline, listing, new)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

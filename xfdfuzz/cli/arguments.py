@@ -162,13 +162,15 @@ def add_also(command: argparse.ArgumentParser) -> None:
 def add_known(command: argparse.ArgumentParser) -> None:
     """The option that names what is no news."""
     command.add_argument(
+        "--baseline",
         "--known",
+        dest="known",
         nargs="+",
         action="extend",
         type=Path,
         default=[],
         metavar="FILE|DIR",
-        help="what these programs violate is known: only other violations count; repeatable",
+        help="what is known: a TOML file, or programs, whose violations are; only others are news; repeatable",
     )
 
 

@@ -12,8 +12,10 @@ exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation;
      matrix: every expectation holds; explore: nothing can be broken in what was
      covered; bisect: found and verified; diff: no difference; conform: nothing
-     different, no violation that is not known
-  1  a violation that --known does not know (fuzz, explore); an expectation that
+     different, no violation that is not known; baseline: done, check: all entries
+     show
+  1  a violation that is not known, or a known one that has expired (fuzz, explore);
+     an entry that does not show, or has expired (baseline check); an expectation that
      fails (replay, matrix), or a violation without one (replay); a difference (diff),
      one that is not explained, or a violation that is not known (conform)
   2  usage or bad input: an unknown revision, commit, scope, invariant or profile, a

@@ -23,7 +23,7 @@ from xfdfuzz.cli.arguments import (
     seconds,
 )
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, is_public, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, check_output, open_saver, tell_doubts
 from xfdfuzz.cli.shares import TimeShares
@@ -31,10 +31,10 @@ from xfdfuzz.cli.shares import TimeShares
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.explore.exploration import Exploration
     from xfdfuzz.engines.explore.search import Search
     from xfdfuzz.engines.judge.finding import Finding
-    from xfdfuzz.program.program import Program
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -81,11 +81,11 @@ def _explore(args: argparse.Namespace) -> int:
     saver: Saver[Finding] = open_saver(args)
     if args.graph:
         check_output(args.graph)
-    known = read_known(args.known)
+    err = console(sys.stderr)
+    known = read_baseline(args.known, err)
     reports = outputs(args)
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
-    err = console(sys.stderr)
     code = CLEAN
     shares = TimeShares(args.time, 1 if args.resume else len(revisions))
     with PatientInterrupt(everywhere=True) as ctrl_c:
@@ -133,7 +133,7 @@ def _resumed(args: argparse.Namespace) -> Search:
 def _run(
     args: argparse.Namespace,
     search: Search,
-    known: Sequence[Program],
+    known: Baseline,
     saver: Saver[Finding],
     reports: Sequence[Format],
     err: Console,
@@ -147,14 +147,14 @@ def _run(
 
     revision = resolve(search.question.revision)
     limits = Limits(args.depth, None if args.time is None else search.seconds + args.time, args.memory)
-    buckets = known_buckets(known, revision, err)
+    here = known_on(known, revision, err)
     with (
         Progress(err, of_exploration) as progress,
         users_errors_named(),
         workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
         reporting = Reporting(saver, listeners(args, reports, progress.take, place=saver.hidden))
-        explore(search, pool, limits, known=buckets, tell=reporting)
+        explore(search, pool, limits, known=here, tell=reporting)
     result: Exploration = reporting.result
     return result
 
@@ -204,4 +204,4 @@ def _judgement(report: Exploration) -> int:
     found = [*report.findings, *(lasso.finding for lasso in report.lassos)]
     if any(finding.file is None for finding in found) or not (report.exhausted or report.file):
         return NOT_JUDGED
-    return VIOLATION if found else CLEAN
+    return VIOLATION if found or report.known.expired else CLEAN

@@ -21,7 +21,7 @@ from xfdfuzz.cli.arguments import (
     search_options,
 )
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
-from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.modes import Search, add_mode, beginnings, mode_words, searches
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
 from xfdfuzz.cli.pruning import prune
@@ -31,11 +31,11 @@ from xfdfuzz.cli.shares import Shard, TimeShares, shard
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.judge.finding import Finding
     from xfdfuzz.engines.search.database import Database
     from xfdfuzz.engines.search.report import Report
     from xfdfuzz.engines.stream.events import Event
-    from xfdfuzz.program.program import Program
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -46,7 +46,7 @@ class _Job(NamedTuple):
     args: argparse.Namespace
     saver: Saver[Finding]
     databases: Sequence[Database]
-    known: Sequence[Program]
+    known: Baseline
     reports: Sequence[Format]
     err: Console
 
@@ -82,7 +82,9 @@ def _fuzz(args: argparse.Namespace) -> int:
     if args.mode == "prune":
         return prune(args, revisions)
     planned = searches(args.mode, revisions)
-    job = _Job(args, open_saver(args), beginnings(args), read_known(args.known), outputs(args), console(sys.stderr))
+    err = console(sys.stderr)
+    saver: Saver[Finding] = open_saver(args)
+    job = _Job(args, saver, beginnings(args), read_baseline(args.known, err), outputs(args), err)
     code = CLEAN
     shares = TimeShares(None if args.examples else args.time, len(planned))
     with PatientInterrupt(everywhere=True) as ctrl_c:
@@ -108,11 +110,11 @@ def _campaign(job: _Job, revision: Revision, search: Search) -> Report[Finding]:
 
     args, err = job.args, job.err
     line(err, f"{revision.label}: seed {args.seed}; repeat: {_repeat_command(args, revision)}")
-    buckets = known_buckets(job.known, revision, err)
+    here = known_on(job.known, revision, err)
     with Progress(err, of_search) as progress:
         printing = (progress.take, partial(_print, args, revision))
         reporting = Reporting(job.saver, listeners(args, job.reports, *printing, place=job.saver.hidden))
-        search(plan(args), known=buckets, tell=reporting, databases=job.databases)
+        search(plan(args), known=here, tell=reporting, databases=job.databases)
     result: Report[Finding] = reporting.result
     return result
 

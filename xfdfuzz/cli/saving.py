@@ -149,4 +149,4 @@ def judgement(report: Report[Any]) -> int:
         return NOT_JUDGED
     if any(one.file is None for one in report.found):
         return NOT_JUDGED
-    return VIOLATION if report.found else CLEAN
+    return VIOLATION if report.found or report.known.expired else CLEAN

@@ -28,7 +28,7 @@ def explanation(out: Console, found: Finding) -> None:
     line(out)
     line(out, (violation.invariant, "bold"), f" on {found.revision.label}: ", severity)
     prose(out, f"{violation.message}.")
-    line(out, f"  bucket {violation.bucket}")
+    line(out, f"  bucket {violation.kind}")
     line(out, f"  found by {found.engine}")
     line(out)
     line(out, ("  Why this is bad", "bold"))
@@ -55,6 +55,7 @@ def as_object(found: Finding) -> dict[str, Any]:
         "invariant": found.violation.invariant,
         "severity": found.violation.severity,
         "bucket": found.violation.bucket,
+        "shape": found.violation.shape,
         "steps": len(found.program.ops),
         "engine": found.engine,
         "program": files.text(found),

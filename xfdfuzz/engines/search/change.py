@@ -16,6 +16,7 @@ from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.violations import JudgedRun, ViolationCampaign, search_violations
 from xfdfuzz.engines.stream.events import Listener, unheard
+from xfdfuzz.engines.stream.known import Known
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.machine import Machine
@@ -53,18 +54,20 @@ class ChangeCampaign(ViolationCampaign):
             if comparable and found.bucket not in below.buckets
         )
 
-    def minimise(self, program: Program, bucket: str) -> Program:
+    def minimise(self, program: Program, key: str) -> Program:
         """The plainest program that still violates it on the revision alone."""
-        shows = Shows(self.revision, bucket)
-        smallest = reduce(program, lambda one: self.in_time() and shows(one) and self.alone(one, bucket))
+        shows = Shows(self.revision, key)
+        smallest = reduce(program, lambda one: self.in_time() and shows(one) and self.alone(one, key))
         return with_results(smallest, judge(smallest, self.revision, expectations=False).results)
 
-    def alone(self, program: Program, bucket: str) -> bool:
-        """Whether the program violates that bucket on the revision alone; mostly it does on the base, which is seen
-        soon."""
-        if bucket not in self._shows:
-            self._shows[bucket] = Shows(self.base, bucket)
-        return not self._shows[bucket](program) and any(found.bucket == bucket for found in self.shown(program))
+    def alone(self, program: Program, key: str) -> bool:
+        """Whether the program violates that bucket, or kind, on the revision alone; mostly it does on the base, which
+        is seen soon."""
+        if key not in self._shows:
+            self._shows[key] = Shows(self.base, key)
+        if self._shows[key](program):
+            return False
+        return any(key in (found.bucket, found.kind) for found in self.shown(program))
 
 
 class ChangeRun(JudgedRun):
@@ -75,25 +78,28 @@ class ChangeRun(JudgedRun):
     def judge(self, found: Iterable[Discovery]) -> None:
         """As for any run, without what is new but not the change's."""
         campaign = self.campaign
-        super().judge(one for one in found if not campaign.is_new(one) or campaign.alone(self.program(), one.bucket))
+        super().judge(
+            one for one in found if not campaign.is_new(one) or campaign.alone(self.program(), campaign.key(one))
+        )
 
 
 def fuzz_change(
     revision: Revision,
     base: Revision,
     plan: Plan,
-    known: Collection[str] = (),
+    known: Known | Collection[str] = (),
     tell: Listener = unheard,
     databases: Sequence[Database] = (),
 ) -> Report[Finding]:
     """Search a revision for what ``base`` does not violate; all else is as in :func:`~.violations.fuzz`."""
     load()
-    campaign = ChangeCampaign(revision=revision, base=base, known=set(known))
-    recipe = partial(campaign_on_change, revision.address, base.address, invariant_files())
-    return search_violations(campaign, recipe, plan, tell, databases)
+    known = Known.of(known)
+    campaign = ChangeCampaign(revision=revision, base=base, known=set(known.keys), by_shape=known.replayed)
+    recipe = partial(campaign_on_change, revision.address, base.address, invariant_files(), known.replayed)
+    return search_violations(campaign, recipe, plan, tell, databases, known)
 
 
-def campaign_on_change(address: str, base: str, invariants: tuple[str, ...]) -> ChangeCampaign:
+def campaign_on_change(address: str, base: str, invariants: tuple[str, ...], by_shape: bool = False) -> ChangeCampaign:
     """A campaign on the revision with that address, in whatever process; ``invariants`` are the users' files."""
     load_invariants(invariants)
-    return ChangeCampaign(revision=resolve(address), base=resolve(base))
+    return ChangeCampaign(revision=resolve(address), base=resolve(base), by_shape=by_shape)
