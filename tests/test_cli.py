@@ -661,11 +661,16 @@ def finding_of(program: Any, revision: Revision) -> Finding:
 
 def test_what_the_engine_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = fake(monkeypatch)
-    assert run("fuzz", "--revision", "v5.18", "--revision", "mainline", "--time", "2m", "--seed", "5")[0] == 0
+    assert run("fuzz", "--revision", "v5.18", "--time", "2m", "--seed", "5")[0] == 0
+    assert run("fuzz", "--revision", "v5.18", "--also", "mainline", "--time", "30s", "--seed", "5")[0] == 0
     assert run("fuzz", "--examples", "9", "--steps", "7")[0] == 0
-    asked = [(c["revision"], c["seconds"], c["examples"], c["steps"]) for c in calls]
-    assert asked == [("v5.18", 120.0, None, 50), ("v7.3", 120.0, None, 50), ("amx-v1", None, 9, 7)]
-    assert [c["seed"] for c in calls[:2]] == [5, 5]
+    asked = [(c["revision"], c["examples"], c["steps"]) for c in calls]
+    assert asked == [("v5.18", None, 50), ("v5.18", None, 50), ("v7.3", None, 50), ("amx-v1", 9, 7)]
+    assert [c["seed"] for c in calls[:3]] == [5, 5, 5]
+    # half of it for the first one, all that is left for the second
+    assert [c["seconds"] for c in calls[:2]] == [120.0, 15.0]
+    assert 15.0 < calls[2]["seconds"] <= 30.0
+    assert calls[3]["seconds"] is None
 
 
 def test_a_finding_is_saved_before_it_is_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from xfdfuzz.cli import (
 from xfdfuzz.cli.arguments import Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotModelled, complain, reason
 from xfdfuzz.cli.output import skip
+from xfdfuzz.cli.profiles import with_profile
 
 #: The modules of the commands, in the order of the help.
 COMMANDS = (
@@ -107,7 +108,8 @@ def _failed(error: BaseException) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        args = build_parser().parse_args(argv)
+        parser = build_parser()
+        args = parser.parse_args(with_profile(parser, list(sys.argv[1:] if argv is None else argv)))
     except SystemExit as stop:  # --help, --version, or a usage error that was printed
         return int(stop.code or 0)
     from xfdfuzz.engines.processes.answering import answers_within

@@ -19,8 +19,8 @@ exit codes:
      fails (replay, matrix), or a violation without one (replay); a difference (diff),
      one that is not explained, or a violation that is not known (conform); a program
      that is refused, fails a check, or could be pruned in a dry run (corpus)
-  2  usage or bad input: an unknown revision, commit, scope or invariant, a broken or
-     contradictory program, an unreadable file or directory, a directory that
+  2  usage or bad input: an unknown revision, commit, scope, invariant or profile, a
+     broken or contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a file that cannot be written, a file that new would
      overwrite, a name that explain does not know, a missing extra, a broken file
      or package of invariants or of a series, a broken recording or frontier

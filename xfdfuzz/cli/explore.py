@@ -11,11 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
+from xfdfuzz.cli.arguments import (
+    Commands,
+    add_also,
+    add_command,
+    add_known,
+    add_profile,
+    add_revisions,
+    directory,
+    positive,
+    seconds,
+)
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, is_public, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, check_output, open_saver, tell_doubts
+from xfdfuzz.cli.shares import TimeShares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,12 +45,14 @@ def add(commands: Commands) -> None:
     """Add the command."""
     summary = "try everything in a small scope: shortest programs, or a proof that there are none"
     command = add_command(commands, "explore", _explore, summary)
+    add_profile(command)
     add_revisions(command, "default: amx-v1")
+    add_also(command)
     add = command.add_argument
     add("--scope", metavar="NAME", help="what may happen (default: tiny; see xfdfuzz list scopes)")
     add("--depth", type=positive, metavar="N", help="stop when every program of N ops is covered")
     add("--workers", type=positive, default=1, metavar="N", help="processes (default: 1); results do not depend on it")
-    add("--time", type=seconds, metavar="SECONDS", help="stop after that time; 90, 10m, 2h (default: none)")
+    add("--time", type=seconds, metavar="SECONDS", help="stop after that time in all; 90, 10m, 2h (default: none)")
     add("--memory", type=size, metavar="SIZE", help="stop when the searching process has used that much; 500m, 4g")
     add("--no-reduction", action="store_true", help="tell states apart that cannot make a difference")
     add("--coverage", action="store_true", help="show which results each op of the scope came to")
@@ -63,7 +76,7 @@ def _explore(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
-    revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    revisions = resolve_revisions([*args.revision, *args.also] or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = open_saver(args)
     if args.graph:
@@ -74,11 +87,13 @@ def _explore(args: argparse.Namespace) -> int:
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
     code = CLEAN
+    shares = TimeShares(args.time, 1 if args.resume else len(revisions))
     with PatientInterrupt(everywhere=True) as ctrl_c:
         for search in searches:
             if ctrl_c.pressed:
                 code = complain("interrupted", NOT_JUDGED)
                 break
+            args.time = shares.next()
             report = _run(args, search, known, saver, reports, err)
             code = max(code, _told(args, search, report))
             if report.stopped == INTERRUPTED:
@@ -101,7 +116,7 @@ def _resumed(args: argparse.Namespace) -> Search:
     from xfdfuzz.engines.explore.exploration import new_session
     from xfdfuzz.revisions import RevisionError
 
-    for given in ("revision", "apply", "revert", "scope", "no_reduction"):
+    for given in ("revision", "also", "apply", "revert", "scope", "no_reduction"):
         if getattr(args, given):
             raise BadInput(f"--{given.replace('_', '-')} is what {args.resume} says: leave it out beside --resume")
     try:
@@ -131,7 +146,7 @@ def _run(
     from xfdfuzz.revisions import resolve
 
     revision = resolve(search.question.revision)
-    limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
+    limits = Limits(args.depth, None if args.time is None else search.seconds + args.time, args.memory)
     here = known_on(known, revision, err)
     with (
         Progress(err, of_exploration) as progress,

@@ -1,6 +1,6 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches."""
 
-from xfdfuzz.revisions.labels import Revision, find, resolve, with_stack
+from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, with_stack
 from xfdfuzz.revisions.outside import load_entries, series_files
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, in_order
 from xfdfuzz.revisions.ranges import concerns, lines, posted_between, queue_between, selects
@@ -15,6 +15,7 @@ __all__ = [
     "Revision",
     "RevisionError",
     "Series",
+    "base_of",
     "concerns",
     "family",
     "find",

@@ -112,6 +112,22 @@ class Campaign(Generic[D]):
         run.restore(self._booted[machine, boot])
         return run
 
+    def replay(self, program: Program, note: bool = True) -> None:
+        """A program as an example; raises Discovered for the first thing that is new in it.
+
+        Without ``note`` what it reaches is reached, but nobody wants to know by which program.
+        """
+        run = self.begin(program.machine)
+        try:
+            for op in program.ops:
+                if not run.alive:
+                    break
+                run.execute(op)
+        finally:
+            if self.reached is not None and not note:
+                self.reached.take()
+        run.finish()
+
     def example_done(self) -> None:
         """Count an example and tell all who watch; raises what they raise."""
         self.stats.examples += 1

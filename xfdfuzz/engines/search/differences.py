@@ -140,4 +140,4 @@ def diff(pair: Pair, plan: Plan, tell: Listener = unheard, databases: Sequence[D
         return Discrepancy(difference, shrunk.program, pair, also)
 
     recipe = partial(campaign_on, (pair.first.address, pair.second.address), invariant_files())
-    return search(campaign, plan, tuple(pair), discrepancy, recipe, tell, databases=databases)
+    return search(campaign, plan, tuple(pair), discrepancy, recipe, tell, databases)

@@ -115,25 +115,14 @@ class Replay:
             program = self._programs.popleft()
             try:
                 with self._campaign.stats.credited(self.name):
-                    self._execute(program)
+                    self._campaign.replay(program, note=False)
             except Discovered as found:
-                if found.discovery.bucket not in self._raised:
-                    self._raised.add(found.discovery.bucket)
+                key = self._campaign.key(found.discovery)
+                if key not in self._raised:
+                    self._raised.add(key)
                     self._programs.appendleft(program)
-                return Found(found.program, found.discovery.bucket, self.name)
+                return Found(found.program, key, self.name)
         return self._then.find()
-
-    def _execute(self, program: Program) -> None:
-        run = self._campaign.begin(program.machine)
-        try:
-            for op in program.ops:
-                if not run.alive:
-                    break
-                run.execute(op)
-        finally:
-            if self._campaign.reached is not None:
-                self._campaign.reached.take()  # where it comes from it need not be kept again
-        run.finish()
 
 
 #: By the names that the command line has for them.

@@ -47,8 +47,8 @@ def search(
     outcome: Callable[[Shrunk[Any]], F],
     recipe: Recipe,
     tell: Listener,
-    known: Known = NOTHING,
     databases: Sequence[Database] = (),
+    known: Known = NOTHING,
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
@@ -66,7 +66,7 @@ def search(
             campaign.reached = Reached()
             tell(Replayed(label, len(programs), kept.skipped))
         with Confirmer(*revisions) as confirmer:
-            teller = _Teller(label, campaign, outcome, confirmer, tell, known, kept)
+            teller = _Teller(label, campaign, outcome, confirmer, tell, kept, known)
             try:
                 ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller, programs)
             except NoAnswer as error:
@@ -110,8 +110,8 @@ class _Teller(Generic[F]):
         outcome: Callable[[Shrunk[Any]], F],
         confirmer: Confirmer,
         tell: Listener,
-        known: Known,
         kept: Kept,
+        known: Known,
     ) -> None:
         self._label, self._campaign, self._outcome = label, campaign, outcome
         self._confirmer, self._tell, self._kept = confirmer, tell, kept

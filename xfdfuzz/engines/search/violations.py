@@ -16,6 +16,7 @@ from xfdfuzz.engines.search.campaign import Campaign, Run
 from xfdfuzz.engines.search.database import Database
 from xfdfuzz.engines.search.goals import GoalCounter
 from xfdfuzz.engines.search.hunt import Shrunk
+from xfdfuzz.engines.search.parallel import Recipe
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
@@ -140,9 +141,22 @@ def fuzz(
     load()
     chosen, known = revision_of(revision), Known.of(known)
     campaign = ViolationCampaign(revision=chosen, known=set(known.keys), by_shape=known.replayed)
+    recipe = partial(campaign_on, chosen.address, invariant_files(), known.replayed)
+    return search_violations(campaign, recipe, plan, tell, databases, known)
+
+
+def search_violations(
+    campaign: ViolationCampaign,
+    recipe: Recipe,
+    plan: Plan,
+    tell: Listener,
+    databases: Sequence[Database],
+    known: Known,
+) -> Report[Finding]:
+    """Search with that campaign, which ``recipe`` makes in other processes."""
+    revision = campaign.revision
 
     def finding(shrunk: Shrunk[Violation]) -> Finding:
-        return Finding(shrunk.discovery, shrunk.program, chosen, engine=shrunk.engine)
+        return Finding(shrunk.discovery, shrunk.program, revision, engine=shrunk.engine)
 
-    recipe = partial(campaign_on, chosen.address, invariant_files(), known.replayed)
-    return search(campaign, plan, (chosen,), finding, recipe, tell, known, databases)
+    return search(campaign, plan, (revision,), finding, recipe, tell, databases, known)
