@@ -1,5 +1,5 @@
-"""A directory that any number of campaigns save into: one file for each revision, or pair of them, and bucket, or bucket
-in a shape."""
+"""A directory that any number of campaigns save into: one file for each revision, or pair of them, and bucket in a
+shape."""
 
 from __future__ import annotations
 
