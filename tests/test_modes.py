@@ -220,6 +220,17 @@ def test_pruning_leaves_a_program_for_each_bucket_and_touches_nothing_else(run: 
     assert "v5.17: 2 findings kept, 0 removed, 1 silent" in run("fuzz", "--revision", "v5.17", "--mode", "prune")[1]
 
 
+def test_the_baseline_is_checked(run: Run) -> None:
+    entry = "[[known]]\nbucket = 'permission-only-grows@guest'\nrevisions = '{}'\nprogram = '''\n{}'''\n"
+    job = ["fuzz", "--revision", "v5.17", "--mode", "prune", "--baseline", "b.toml"]
+    Path("b.toml").write_text(entry.format("v5.17", HEAD + GUEST))
+    assert run(*job)[0] == 0
+    Path("b.toml").write_text(entry.format("v7.3", HEAD + GUEST))
+    code, _, err = run(*job)
+    assert code == 1
+    assert "permission-only-grows@guest: does not show on v7.3" in err
+
+
 def test_where_nothing_was_saved_there_is_nothing_to_do(run: Run) -> None:
     code, out, err = run("fuzz", "--revision", "v5.17", "--mode", "prune")
     assert (code, out, err) == (0, "v5.17: 0 findings kept, 0 removed, 0 silent\n", "")
