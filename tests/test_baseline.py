@@ -16,15 +16,17 @@ import junitparser
 import pytest
 
 from xfdfuzz.baseline.entries import Baseline, Entry
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import ViolationCampaign, fuzz
-from xfdfuzz.engines.stream.events import Began, Ended, Expired, Gone, KnownMet
+from xfdfuzz.engines.stream.events import Began, Ended, Expired, Found, Gone, KnownMet
 from xfdfuzz.engines.stream.known import Absent, Known, Overdue
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import parse
 from xfdfuzz.report import known as report
 from xfdfuzz.report.console import console
+from xfdfuzz.report.directory import keep
 from xfdfuzz.report.formats import FORMATS
 from xfdfuzz.report.formats.jsonl import as_object, read
 from xfdfuzz.revisions import resolve
@@ -183,6 +185,22 @@ def test_a_search_finds_the_second_bug_and_not_the_first(second: str, engine: st
     assert WARNING in {one.bucket for one in found}
     assert not any(here.hides(one) for one in found)
     assert len({one.kind for one in found}) == len(found)
+
+
+def test_each_shape_has_a_file_and_a_case(second: str) -> None:
+    first, other = (Finding(violations(p, second)[WARNING], parse(p), resolve(second)) for p in (FAULTS, USES))
+    kept = [keep(one, Path()) for one in (first, other, first)]
+    assert kept[0].file == kept[2].file != kept[1].file
+    assert [one.violation.kind for one in kept[:2]] == [first.violation.kind, other.violation.kind]
+    junit = FORMATS["junit"](None)
+    for event in (KnownMet(second, WARNING), Found(second, kept[1]), Ended(second, None, interrupted=False)):
+        junit.take(event)
+    suite = next(iter(junitparser.JUnitXml.fromstring(junit.text().encode())))  # type: ignore[attr-defined]
+    assert {case.name: [type(one).__name__ for one in case.result] for case in suite} == {
+        WARNING: ["Skipped"],
+        other.violation.kind: ["Failure"],
+        "ended": [],
+    }
 
 
 def test_shrinking_stays_with_the_second_bug(second: str) -> None:

@@ -1,4 +1,5 @@
-"""A directory that any number of campaigns save into: one file for each revision, or pair of them, and bucket."""
+"""A directory that any number of campaigns save into: one file for each revision, or pair of them, and bucket in a
+shape."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ _PATIENCE = 2.0
 def keep(found: F, directory: Path) -> F:
     """The result with its file; raises OSError.
 
-    Where a file there is of the same revision and bucket, and its program still shows it, no second one is added: that
-    file is the result's, and its program too.
+    Where a file there is of the same revision and bucket, and its program still shows it, in the same shape, no second
+    one is added: that file is the result's, and its program too.
     """
     with _alone(directory):
         there = {path: program for path in _candidates(found, directory) if (program := _read(path))}
@@ -102,7 +103,7 @@ def _as_shown(found: Any, program: Program) -> Any:
     bare = Program(program.machine, program.ops, program.results)
     if isinstance(found, Finding):
         violations = judge(bare, found.revision, expectations=False).violations
-        violation = next((one for one in violations if one.bucket == found.bucket), None)
+        violation = next((one for one in violations if one.kind == found.violation.kind), None)
         return violation and replace(found, violation=violation, program=bare)
     shown = differences(bare, found.pair)
     difference = next((one for one in shown if one.bucket == found.bucket), None)
