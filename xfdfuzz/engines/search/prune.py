@@ -37,7 +37,7 @@ class Pruned(NamedTuple, Generic[K]):
 
 
 def prune(saved: Mapping[K, Saved], revision: Revision, in_time: Callable[[], bool] = for_ever) -> Pruned[K]:
-    """Of each bucket, in each shape, the plainest program; the shortest one is made plainer as long as it is ``in_time``."""
+    """Of each bucket and shape the plainest program; the shortest one is made plainer as long as it is ``in_time``."""
     shown = {key: _own(one, revision) for key, one in saved.items()}
     shortest: dict[str, Program] = {}
     for key in sorted(saved, key=lambda key: len(saved[key].program.ops)):
