@@ -202,11 +202,11 @@ def test_pruning_leaves_a_program_for_each_bucket_and_touches_nothing_else(run: 
     code, out, _ = run("fuzz", "--revision", "v5.17", "--mode", "prune", "--format", "json")
     assert code == 0
     told = json.loads(out)
-    assert told["kept"].keys() == {"permission-only-grows@guest", "permission-only-grows@host"}
+    kept = {one["bucket"]: Path(one["file"]).name for one in told["kept"]}
+    assert kept.keys() == {"permission-only-grows@guest", "permission-only-grows@host"}
     assert told["removed"] == [named.format(n) for n in (1, 2, 3)]
     assert told["silent"] == [named.format(4)]
     left = files()
-    kept = {bucket: Path(file).name for bucket, file in told["kept"].items()}
     assert left.keys() == {*others, *kept.values(), Path(named.format(4)).name}
     assert all(left[name] == text for name, text in others.items())
     for bucket, name in kept.items():
@@ -218,6 +218,17 @@ def test_pruning_leaves_a_program_for_each_bucket_and_touches_nothing_else(run: 
     assert json.loads(run("fuzz", "--revision", "v5.17", "--mode", "prune", "--format", "json")[1])["removed"] == []
     assert files() == left
     assert "v5.17: 2 findings kept, 0 removed, 1 silent" in run("fuzz", "--revision", "v5.17", "--mode", "prune")[1]
+
+
+def test_the_baseline_is_checked(run: Run) -> None:
+    entry = "[[known]]\nbucket = 'permission-only-grows@guest'\nrevisions = '{}'\nprogram = '''\n{}'''\n"
+    job = ["fuzz", "--revision", "v5.17", "--mode", "prune", "--baseline", "b.toml"]
+    Path("b.toml").write_text(entry.format("v5.17", HEAD + GUEST))
+    assert run(*job)[0] == 0
+    Path("b.toml").write_text(entry.format("v7.3", HEAD + GUEST))
+    code, _, err = run(*job)
+    assert code == 1
+    assert "permission-only-grows@guest: does not show on v7.3" in err
 
 
 def test_where_nothing_was_saved_there_is_nothing_to_do(run: Run) -> None:

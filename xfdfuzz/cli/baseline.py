@@ -52,7 +52,7 @@ def _baseline(args: argparse.Namespace) -> int:
         raise BadInput(f"{error}") from None
 
 
-def _check(args: argparse.Namespace, baseline: Baseline, revisions: Sequence[Revision]) -> int:
+def check(args: argparse.Namespace, baseline: Baseline, revisions: Sequence[Revision]) -> int:
     """That every entry still shows wherever it is said to, and none has expired."""
     from xfdfuzz.baseline.entries import look
 
@@ -99,7 +99,7 @@ def _update(args: argparse.Namespace, baseline: Baseline, revisions: Sequence[Re
     return _save(args.file, document)
 
 
-_ACTIONS = {"update": _update, "prune": _prune, "check": _check}
+_ACTIONS = {"update": _update, "prune": _prune, "check": check}
 
 
 def _found(paths: Sequence[Path], revisions: Sequence[Revision]) -> Iterator[Entry]:

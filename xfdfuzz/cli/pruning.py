@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xfdfuzz.cli.baseline import check
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain, reason
-from xfdfuzz.cli.inputs import read_program
+from xfdfuzz.cli.inputs import read_baseline, read_program
 from xfdfuzz.cli.output import close, is_public, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import PRIVATE, saved_in
 from xfdfuzz.cli.shares import TimeShares
@@ -32,6 +33,7 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
     from xfdfuzz.report.console import console, write
 
     databases = open_databases(args.database)
+    baseline = read_baseline(args.known, console(sys.stderr))
     reports = outputs(args)
     shares = TimeShares(args.time, len(revisions))
     code = CLEAN
@@ -42,7 +44,7 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
             write(pruning.as_object(result), text_stream(args))
         else:
             pruning.terminal(console(text_stream(args)), result)
-    return max(code, close(reports))
+    return max(code, check(args, baseline, []), close(reports))
 
 
 def _pruned(

@@ -64,7 +64,14 @@ def as_object(result: Result) -> dict[str, Any]:
     """The whole of it as one object."""
     return {
         "revision": result.label,
-        "kept": {finding.bucket: str(finding.file) if finding.file else None for finding in result.kept},
+        "kept": [
+            {
+                "bucket": finding.bucket,
+                "shape": finding.violation.shape,
+                "file": str(finding.file) if finding.file else None,
+            }
+            for finding in result.kept
+        ],
         "removed": [str(file) for file in result.removed],
         "silent": [str(file) for file in result.silent],
         "counts": result.counts,

@@ -26,7 +26,7 @@ class Saved(NamedTuple):
 
 
 class Pruned(NamedTuple, Generic[K]):
-    """``kept`` is a finding for each bucket, as plain as it gets.
+    """``kept`` is a finding for each bucket and shape, as plain as it gets.
 
     ``needless`` are those that show nothing but these, ``silent`` those that do not violate their invariant any more.
     """
@@ -37,17 +37,17 @@ class Pruned(NamedTuple, Generic[K]):
 
 
 def prune(saved: Mapping[K, Saved], revision: Revision, in_time: Callable[[], bool] = for_ever) -> Pruned[K]:
-    """Of each bucket the plainest program; the shortest one is made plainer as long as it is ``in_time``."""
+    """Of each bucket and shape the plainest program; the shortest one is made plainer as long as it is ``in_time``."""
     shown = {key: _own(one, revision) for key, one in saved.items()}
     shortest: dict[str, Program] = {}
     for key in sorted(saved, key=lambda key: len(saved[key].program.ops)):
         for violation in shown[key]:
-            shortest.setdefault(violation.bucket, saved[key].program)
+            shortest.setdefault(violation.kind, saved[key].program)
     kept = []
-    for bucket, program in sorted(shortest.items()):
-        plainest = minimise(program, revision, bucket, in_time)
+    for kind, program in sorted(shortest.items()):
+        plainest = minimise(program, revision, kind, in_time)
         again = judge(plainest, revision, expectations=False).violations
-        kept += [Finding(found, plainest, revision, engine="prune") for found in again if found.bucket == bucket][:1]
+        kept += [Finding(found, plainest, revision, engine="prune") for found in again if found.kind == kind][:1]
     return Pruned(
         tuple(kept),
         tuple(key for key, found in shown.items() if found),
