@@ -1,4 +1,5 @@
-# make fuzz    look for violations in amx-v1 for a minute; ARGS="--revision v7.3 --time 10m" looks elsewhere
+# make fuzz    look for violations in amx-v1 for a minute; ARGS="--revision v7.3 --time 10m" looks elsewhere,
+#              ARGS="--profile ci" as a CI job does
 # make test    run the tests
 # make replay  judge every program of the corpus
 # make lint    style and types

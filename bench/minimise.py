@@ -2,7 +2,7 @@
 
 Searches each revision with several seeds and minimises again what the campaigns gave to minimise().  Prints for each
 revision: CPU milliseconds and candidates a finding, ops before and after, and how often a seed that came across a
-bucket again ended at a program that another seed had.
+bucket again ended at a program that another seed had; and of how many buckets that several seeds met all of them did.
 """
 
 from __future__ import annotations
@@ -90,11 +90,14 @@ def main() -> None:
             ends[row.bucket].append(row.after)
         again = sum(len(programs) - 1 for programs in ends.values())
         same = sum(len(programs) - len(set(programs)) for programs in ends.values())
+        met = [programs for programs in ends.values() if len(programs) > 1]
+        one = sum(len(set(programs)) == 1 for programs in met)
         print(
             f"{name}: {len(rows)} findings, {mean(row.seconds for row in rows) * 1000:.1f} ms, "
             f"{mean(row.candidates for row in rows):.0f} candidates, "
             f"{mean(row.before for row in rows):.2f} ops before, "
-            f"{mean(len(row.after.ops) for row in rows):.2f} after, {same} of {again} the same as another seed's"
+            f"{mean(len(row.after.ops) for row in rows):.2f} after, {same} of {again} the same as another seed's, "
+            f"{one} of {len(met)} buckets one program"
         )
 
 

@@ -60,18 +60,34 @@ class Broken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken invariant in a run.  ``step`` counts from 1."""
+    """A broken invariant in a run.  ``step`` counts from 1.
+
+    ``shape`` is the way on which the kernel came to what it reported, as ``os_xrstor <- switch_fpu_return``; empty for
+    what no report shows.
+    """
 
     invariant: str
     severity: str
     site: str
     message: str
     step: int
+    shape: str = ""
 
     @property
     def bucket(self) -> str:
         """What makes two violations the same finding, whatever the revision."""
         return f"{self.invariant}@{self.site}" if self.site else self.invariant
+
+    @property
+    def kind(self) -> str:
+        """The bucket and the shape: what tells two bugs apart that have one bucket, as far as that can be told."""
+        return f"{self.bucket} in {self.shape}" if self.shape else self.bucket
+
+
+def invariant_of(bucket: str) -> str:
+    """The name of the invariant that a bucket, or a kind, is of."""
+    name = _NAME.match(bucket)
+    return name[0] if name else ""
 
 
 def made(make: Callable[[type[Kernel], Machine], T], kernel: type[Kernel], machine: Machine) -> T:

@@ -98,7 +98,6 @@ def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
         (["fuzz", "--save", ""], "--save: expected the name of a directory"),
         (["fuzz", "--known"], "--known"),
         (["fuzz", "--known", "missing.xfd"], "missing.xfd: No such file"),
-        (["fuzz", "--known", "."], "no *.xfd file below ."),
         (["fuzz", "--known", "file"], "file:1:1: expected '# xfdfuzz program 1'"),
         (["fuzz", "--invariants", "missing.py"], "missing.py: No such file"),
         (["fuzz", "--invariants", "file"], "file: expected a Python file"),
@@ -386,13 +385,14 @@ def test_json_keys_of_the_comparisons_are_documented(run: Run) -> None:
         "bisect": ("bisect", "p.xfd"),
         "diff": ("diff", "v5.17", "v5.18", "--examples", "20", "--seed", "1"),
         "new": ("new", "revision", "my-series"),
+        "report": ("report", "p.xfd", "-o", "p.html", "--revision", "amx-v1"),
     }
     for name, argv in commands.items():
         section = text.split(f"## `xfdfuzz {name}")[1].split("\n## ")[0]
         value = json.loads(run(*argv, "--format", "json")[1])
         inner = [*value.get("verdicts", {}).values(), *value.get("tried", []), *value.get("changes", [])]
         inner += value.get("differences", [])
-        assert inner or name == "new"
+        assert inner or name in ("new", "report")
         keys = {key for one in (value, *inner) for key in one}
         assert [key for key in keys if f"`{key}`" not in section] == [], name
 
@@ -409,12 +409,12 @@ def test_json_keys_are_documented(run: Run) -> None:
 
 def test_the_finding_in_the_readme_is_true(run: Run) -> None:
     text = (ROOT / "README.md").read_text()
-    ops = "\n".join(re.findall(r"^ {5,}\d+  (.+)$", text, re.MULTILINE))
+    ops = "\n".join(re.findall(r"^ {4}(?: {3}|-> )\d  (.+)$", text, re.MULTILINE))
     write("p.xfd", f"# xfdfuzz program 1\n# expect: amx-v1 violates no-realloc-on-enter\nmachine cpus=1\n{ops}\n")
     code, out, _ = run("replay", "p.xfd")
     assert code == 0
-    traced = [line.strip() for line in out.splitlines() if re.match(r"   \d  |      !", line)]
-    shown = [line.strip() for line in text.splitlines() if re.match(r"       \d  |          !", line)]
+    traced = [line.strip() for line in out.splitlines() if re.match(r"(   |-> )\d  |      !", line)]
+    shown = [line.strip() for line in text.splitlines() if re.match(r"    (   |-> )\d  |          !", line)]
     assert [line for line in traced if not line.startswith("! permission-only-grows")] == shown
 
 
@@ -494,6 +494,9 @@ def test_replay_as_json(run: Run) -> None:
     assert code == 0
     first, second = map(json.loads, out.splitlines())
     assert (first["file"], second["file"]) == ("a.xfd", "b.xfd")
+    (reason,) = first["verdicts"]["amx-v1"].pop("because")
+    assert (reason["invariant"], reason["step"]) == ("permission-only-grows", 1)
+    assert first["verdicts"]["v7.3"].pop("because") == []
     assert first["verdicts"] == {
         "amx-v1": {"violations": ["permission-only-grows"], "results": ["0", "vm0"], "expected": True},
         "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True},
@@ -658,11 +661,16 @@ def finding_of(program: Any, revision: Revision) -> Finding:
 
 def test_what_the_engine_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = fake(monkeypatch)
-    assert run("fuzz", "--revision", "v5.18", "--revision", "mainline", "--time", "2m", "--seed", "5")[0] == 0
+    assert run("fuzz", "--revision", "v5.18", "--time", "2m", "--seed", "5")[0] == 0
+    assert run("fuzz", "--revision", "v5.18", "--also", "mainline", "--time", "30s", "--seed", "5")[0] == 0
     assert run("fuzz", "--examples", "9", "--steps", "7")[0] == 0
-    asked = [(c["revision"], c["seconds"], c["examples"], c["steps"]) for c in calls]
-    assert asked == [("v5.18", 120.0, None, 50), ("v7.3", 120.0, None, 50), ("amx-v1", None, 9, 7)]
-    assert [c["seed"] for c in calls[:2]] == [5, 5]
+    asked = [(c["revision"], c["examples"], c["steps"]) for c in calls]
+    assert asked == [("v5.18", None, 50), ("v5.18", None, 50), ("v7.3", None, 50), ("amx-v1", 9, 7)]
+    assert [c["seed"] for c in calls[:3]] == [5, 5, 5]
+    # half of it for the first one, all that is left for the second
+    assert [c["seconds"] for c in calls[:2]] == [120.0, 15.0]
+    assert 15.0 < calls[2]["seconds"] <= 30.0
+    assert calls[3]["seconds"] is None
 
 
 def test_a_finding_is_saved_before_it_is_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -679,23 +687,23 @@ def test_known_programs_are_no_news(run: Run, monkeypatch: pytest.MonkeyPatch) -
     write("open/sub/q.xfd", PROGRAM)
     code, _, err = run("fuzz", "--revision", "amx-v1", "--revision", "v7.3", "--known", "open", "open/p.xfd")
     assert code == 0
-    assert [sorted(call["known"]) for call in calls] == [["permission-only-grows@guest"], []]
+    assert [[*call["known"].reasons] for call in calls] == [["permission-only-grows@guest"], []]
     assert "amx-v1: 1 known bucket of 2 programs" in err
     assert "v7.3: 0 known buckets of 2 programs" in err
     assert "--known open --known open/p.xfd" in err
     run("fuzz")
-    assert calls[-1]["known"] == set()
+    assert not calls[-1]["known"].reasons
 
 
 def test_a_real_run_finds_nothing_twice(run: Run) -> None:
-    def buckets(*more: str) -> set[str]:
+    def kinds(*more: str) -> set[tuple[str, str]]:
         out = run("fuzz", "--examples", "40", "--seed", "1", "--format", "json", *more)[1]
-        return {finding["bucket"] for finding in json.loads(out)["findings"]}
+        return {(finding["bucket"], finding["shape"]) for finding in json.loads(out)["findings"]}
 
-    first = buckets()
+    first = kinds("--known", "nothing")
     assert first
     # it gets further, because it does not stop at what it knows
-    assert not first & buckets("--known", "findings", "--save", "new")
+    assert not first & kinds("--known", "findings", "--save", "new")
 
 
 def test_a_disk_that_fills_up_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,10 +156,10 @@ def test_two_campaigns_in_one_directory_lose_nothing_and_save_a_bucket_once() ->
     both = [subprocess.Popen([*command, "--seed", seed], stdout=pipe, stderr=pipe, text=True) for seed in "12"]
     outs = [child.communicate(timeout=90) for child in both]
     assert [child.returncode for child in both] == [1, 1], outs
-    first, second = ({one["bucket"]: one for one in json.loads(out)["findings"]} for out, _ in outs)
+    first, second = ({(f["bucket"], f["shape"]): f for f in json.loads(out)["findings"]} for out, _ in outs)
     assert first.keys() & second.keys()
-    for bucket in first.keys() & second.keys():
-        assert first[bucket]["file"] == second[bucket]["file"]
+    for kind in first.keys() & second.keys():
+        assert first[kind]["file"] == second[kind]["file"]
     found = [*first.values(), *second.values()]
     assert {Path(one["file"]) for one in found} == {*Path("findings").iterdir()}
     for one in found:

@@ -22,6 +22,8 @@ from xfdfuzz import judge, parse, resolve
 ROOT = Path(__file__).parent.parent
 #: What examples of an invariant begin with where they do not say it.
 IMPORTS = "from collections.abc import Iterator\n\nfrom xfdfuzz import Broken, View, invariant\n\n\n"
+#: What a run of pytest loads of xfdfuzz where there is no program.
+PLUGIN = ["xfdfuzz", "xfdfuzz.pytest_plugin"]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -53,6 +55,18 @@ def test_the_wheel_is_what_is_imported(python: Path) -> None:
     where = output(python, "-c", "import xfdfuzz; print(xfdfuzz.__file__); xfdfuzz.judge")
     assert where.endswith("exit code 0")
     assert str(ROOT) not in where
+
+
+def test_programs_are_tests_of_pytest_which_costs_others_nothing(python: Path) -> None:
+    Path("p.xfd").write_text(
+        "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n"
+    )
+    loaded = "sorted(name for name in sys.modules if name.startswith('xfdfuzz'))"
+    Path("test_others.py").write_text(f"import sys\n\ndef test_it():\n    assert {loaded} == {PLUGIN}\n")
+    assert output(python, "-m", "pytest", "-q", "test_others.py").endswith("\nexit code 0")
+    printed = output(python, "-m", "pytest", "-q")
+    assert re.search(r"^FAILED p\.xfd::amx-v1 - expected no violation, breaks permission", printed, re.MULTILINE)
+    assert printed.endswith("exit code 1")
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -120,12 +120,18 @@ def test_a_cycle_says_what_each_of_its_ops_leaves_pending(run: Run) -> None:
     still = ["v0: arch.xfd_realloc_request is still 0x40000"]  # where the review put it, and nothing clears it
     assert lasso["stem"] + lasso["loop"] == len(parse(lasso["program"]).ops)
     assert len(lasso["turns"]) == lasso["loop"]
+    reasons = [turn.pop("because") for turn in lasso["turns"]]
     assert {"op": "t0 ... KVM_RUN", "result": "-EINTR", "progress": True, "pending": still} in lasso["turns"]
     assert {"op": "t0 ioctl(v0, KVM_RUN) ...", "result": "ok", "progress": False, "pending": still} in lasso["turns"]
+    # one step of the stem asked for it, and no turn writes it again
+    assert {reason["field"] for some in reasons for reason in some} == {"v0.xfd_realloc_request"}
+    (asked,) = {reason["step"] for some in reasons for reason in some}
+    assert 0 < asked <= lasso["stem"]
     rows = [row.strip() for row in run(*command)[1].splitlines()]
     at = next(number for number, row in enumerate(rows) if row.endswith("<- loop, progress"))
     assert rows[at].partition("  ")[2] == "t0 ... KVM_RUN = -EINTR   <- loop, progress"
     assert rows[at + 1] == still[0]
+    assert rows[at + 2].split() == ["because", "v0.xfd_realloc_request", "xtiledata", "left", "by", "step", str(asked)]
 
 
 def test_a_cycle_that_ends_well_expects_nothing_of_its_replay(run: Run) -> None:
@@ -442,7 +448,7 @@ def test_coverage_shows_dead_ops(run: Run) -> None:
             "--scope is what x.frontier says: leave it out beside --resume",
         ),
         (("--memory", "lots"), "argument --memory: expected an amount of memory such as 500m or 4g, got 'lots'"),
-        (("--known", "empty"), "empty: No such file or directory"),
+        (("--known", "empty.xfd"), "empty.xfd: No such file or directory"),
     ],
 )
 def test_bad_input_is_one_line(run: Run, argv: tuple[str, ...], message: str) -> None:

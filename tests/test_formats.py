@@ -399,7 +399,7 @@ def test_github_writes_the_summary_of_the_step(
         report.take(event)
     report.close()
     summary = Path("summary.md").read_text()
-    assert "| `amx-v1` | 1 | 0 | 1 | 0 | 0 | yes |" in summary
+    assert "| `amx-v1` | 1 | 0 | 0 | 1 | 0 | 0 | 0 | yes |" in summary
     assert f"### failed: `{BUCKET}` on `amx-v1` (warn)" in summary
     assert capsys.readouterr().out.startswith("::error ")
 
@@ -521,7 +521,7 @@ def test_progress_is_written_once_a_second() -> None:
     [
         ('{"format": "xfdfuzz events", "version": 2}\n', "line 1: expected a report of version 1"),
         ('{"format": "xfdfuzz events", "version": 1}\nok\n', "line 2: Expecting value"),
-        ('{"format": "xfdfuzz events", "version": 1}\n{"event": "Gone"}\n', "line 2: 'Gone'"),
+        ('{"format": "xfdfuzz events", "version": 1}\n{"event": "Vanished"}\n', "line 2: 'Vanished'"),
     ],
 )
 def test_what_is_no_report_is_refused(text: str, message: str) -> None:

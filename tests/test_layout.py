@@ -20,9 +20,10 @@ ORDER = [
     {"program"},
     {"strategies", "invariants"},
     {"engines"},
+    {"baseline"},
     {"report"},
     {"cli", "testing"},
-    {"__main__"},
+    {"__main__", "pytest_plugin"},
 ]
 #: The rooms of the engines: those that stand on nothing of the others, and those that stand on them alone.
 GROUND, UPPER = {"stream", "judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}
@@ -108,8 +109,10 @@ def test_the_wheel_holds_everything_and_no_generic_name(wheel: Path) -> None:
         for path in (ROOT / folder).glob("*.py")
     }
     expected |= {f"xfdfuzz/{path.relative_to(ROOT)}" for path in (ROOT / "corpus").rglob("*.xfd")}
-    expected |= {"xfdfuzz/program/grammar.lark", "xfdfuzz/py.typed"}
+    expected |= {"xfdfuzz/program/grammar.lark", "xfdfuzz/cli/profiles.toml", "xfdfuzz/py.typed"}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "xfdfuzz" / "cli" / "skeletons").iterdir()}
+    page = ROOT / "xfdfuzz" / "report" / "page"
+    expected |= {str(path.relative_to(ROOT)) for kind in ("html", "css", "js") for path in page.glob(f"*.{kind}")}
     assert expected <= held
     tops = {name.split("/")[0] for name in held}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"xfdfuzz"}

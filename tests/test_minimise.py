@@ -11,6 +11,9 @@ import pytest
 from xfdfuzz.engines.judge.minimise import Shows, minimise, reduce
 from xfdfuzz.engines.judge.passes import PASSES
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.program.ops.host import Schedule, Suspend
+from xfdfuzz.program.ops.tasks import ReturnToUser
+from xfdfuzz.program.ops.xsave import KvmGetXsave2
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
 from xfdfuzz.revisions import resolve
@@ -74,11 +77,83 @@ t2 user
     assert smallest(made, "v5.17", "host-registers-preserved@static") == there
 
 
-@pytest.mark.parametrize("insn", ["out", "wrmsr(IA32_XFD, 0)", "cpuid(0xd, 0)", "rdmsr(IA32_XFD)", "hlt"])
+@pytest.mark.parametrize(
+    "insn", ["interrupt", "vmlaunch", "out", "wrmsr(IA32_XFD, 0)", "cpuid(0xd, 0)", "rdmsr(IA32_XFD)", "hlt"]
+)
 def test_of_exits_that_do_as_well_the_plainest_is_taken(insn: str) -> None:
     enter = "t0 ioctl(v0, KVM_RUN) ...\nv0 vmenter\nv0 wrmsr(IA32_XFD_ERR, 0x40000)\n"
     text = f"machine cpus=1\n\n{TILES_IN_A_GUEST}{enter}v0 {insn}\n"
     assert smallest(text, "amx-v1", "xfd-err-clean-in-host@vm-exit").endswith("v0 hlt\n")
+
+
+NEW_TASK = """\
+machine cpus=1
+
+t0 wrpkru(1)
+t0 clone(CLONE_THREAD)
+t0 ptrace(PTRACE_SETREGSET, t2, {xstate_bv: avx, data: 1})
+cpu0 schedule(t2)
+t2 user
+"""
+NEWER_TASK = (
+    NEW_TASK.replace("t0 wrp", "t0 clone(CLONE_THREAD)\nt0 wrp")
+    .replace("t2", "t3")
+    .replace("t3 user", "t3 tilerelease")
+)
+ONE_CPU = """\
+machine cpus=1
+
+t0 ptrace(PTRACE_SETREGSET, t1, {xstate_bv: avx, data: 1})
+cpu0 schedule(t1)
+t1 user
+cpu0 schedule(t0)
+t0 ptrace(PTRACE_GETREGSET, t1, NT_X86_XSTATE)
+"""
+TWO_CPUS = ONE_CPU.replace("cpus=1", "cpus=4").replace("cpu0", "cpu1").replace("schedule(t0)", "schedule(kthread)")
+LEGACY = """\
+machine cpus=1
+
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0})
+t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse, data: 1})
+"""
+WITH_PERMISSION = LEGACY.replace("{xcr0: 0}", "supported").replace(
+    "t0 ioctl(kvm", "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\nt0 ioctl(kvm"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "plainest"),
+    [
+        (NEWER_TASK, "no-foreign-registers@static", NEW_TASK),
+        (TWO_CPUS, "ptrace-reads-the-registers@static", ONE_CPU),
+        (WITH_PERMISSION, "set-xsave-takes-what-the-host-has@legacy", LEGACY),
+    ],
+)
+def test_two_ways_to_the_same_end_are_one(text: str, bucket: str, plainest: str) -> None:
+    assert smallest(text, "v5.17", bucket) == smallest(plainest, "v5.17", bucket) == plainest
+
+
+def test_a_task_goes_on_where_nobody_has_to_be_switched_to() -> None:
+    def still(program: Program) -> bool:
+        running = [op.task for op in program.ops if isinstance(op, Schedule)]
+        begun = program.ops[:2] == (Schedule(task=1), ReturnToUser(task=1))
+        return begun and program.ops[-1] == Suspend(running[-1])
+
+    text = "machine cpus=1\n\ncpu0 schedule(t1)\nt1 user\ncpu0 schedule(t0)\nt0 suspend\n"
+    without = text.replace("cpu0 schedule(t0)\nt0 suspend", "t1 suspend")
+    assert format_program(reduce(parse(HEAD + text), still)) == HEAD + without
+
+
+def test_numbers_that_are_like_no_other_become_round() -> None:
+    def still(program: Program) -> bool:
+        (op,) = program.ops
+        return isinstance(op, KvmGetXsave2) and 0x800 <= (op.buffer.size or 0) < 0x1000
+
+    text = "machine cpus=1\n\nt0 ioctl(v0, KVM_GET_XSAVE2, buffer={})\n"
+    (program,) = {reduce(parse(HEAD + text.format(size)), still) for size in (0x820, 0x801, 0xABC)}
+    assert format_program(program) == HEAD + text.format(0x800)
 
 
 def programs() -> Iterator[Program]:

@@ -91,7 +91,7 @@ def printed(show: Any, *args: Any) -> str:
 # -- the room ----------------------------------------------------------------------------------------------------------
 
 #: What is no thing that is shown: what the others are written with, parts of them, what goes to a disk or stderr.
-TOOLS = {"__init__", "console", "changes", "values", "files", "directory", "progress"}
+TOOLS = {"__init__", "console", "changes", "values", "files", "directory", "privacy", "progress"}
 #: Of these `--format json` has nothing.
 ONLY_FOR_PEOPLE = {"trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
@@ -491,10 +491,13 @@ def test_json_of_a_campaign() -> None:
     assert value["coverage"] == {"KvmRun": {"ok": 4, "-EIO": 1}}
     (finding,) = value.pop("findings")
     assert parse(finding.pop("program")).expect
+    (reason,) = finding.pop("because")
+    assert (reason["field"], reason["step"]) == ("t0.fpu.guest_perm.__state_perm", 1)
     assert finding == {
         "invariant": "permission-only-grows",
         "severity": "abi",
         "bucket": "permission-only-grows@guest",
+        "shape": "",
         "steps": 7,
         "engine": "hypothesis",
         "file": "x.xfd",
@@ -510,14 +513,18 @@ def test_json_of_a_campaign() -> None:
         "steps": 40,
         "seconds": 2.0,
         "interrupted": False,
+        "withheld": 0,
         "doubts": [],
+        "known": [],
+        "gone": [],
+        "expired": [],
         "engines": {"scout": {"examples": 3, "steps": 40}},
     }
 
 
 def test_json_of_a_replay() -> None:
     program = parse(PROGRAM)
-    value = verdict.as_object("x.xfd", [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
+    value = verdict.as_object("x.xfd", program, [judge(program, resolve(name)) for name in ("amx-v1", "v7.3")])
     assert value["file"] == "x.xfd"
     assert value["verdicts"].keys() == {"amx-v1", "v7.3"}
     assert "no-realloc-on-enter" in value["verdicts"]["amx-v1"]["violations"]
@@ -526,4 +533,5 @@ def test_json_of_a_replay() -> None:
         "violations": [],
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
+        "because": [],
     }

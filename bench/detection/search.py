@@ -125,7 +125,7 @@ def _first(campaign: DetectionCampaign, engine: str, seed: int) -> str:
     """The bucket of the first violation that counts; raises Spent."""
     if engine == "random":
         return RandomWalk(campaign, seed, STEPS).search().discovery.bucket
-    return KINDS[engine](campaign, seed, STEPS).find().bucket
+    return KINDS[engine](campaign, seed, STEPS).find().key
 
 
 def remaining(subject: Subject, engine: str, buckets: Sequence[str], seconds: float) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def remaining(subject: Subject, engine: str, buckets: Sequence[str], seconds: fl
     searching = KINDS[engine](campaign, 0, STEPS)
     with suppress(Spent), campaign.after_each_example(Budget(seconds).spend_example):
         while True:
-            campaign.learn([searching.find().bucket])
+            campaign.learn([searching.find().key])
     return tuple(bucket for bucket in buckets if bucket in campaign.known)
 
 

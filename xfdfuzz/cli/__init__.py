@@ -12,13 +12,47 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
-from xfdfuzz.cli import bisect, conform, diff, explore, fuzz, listing, matrix, new, replay, streams
+from xfdfuzz.cli import (
+    baseline,
+    bisect,
+    completion,
+    conform,
+    corpus,
+    diff,
+    doctor,
+    explain,
+    explore,
+    fuzz,
+    listing,
+    matrix,
+    new,
+    replay,
+    report,
+    streams,
+)
 from xfdfuzz.cli.arguments import Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotModelled, complain, reason
 from xfdfuzz.cli.output import skip
+from xfdfuzz.cli.profiles import with_profile
 
 #: The modules of the commands, in the order of the help.
-COMMANDS = (fuzz, explore, replay, matrix, bisect, diff, conform, listing, new)
+COMMANDS = (
+    fuzz,
+    explore,
+    replay,
+    report,
+    matrix,
+    bisect,
+    diff,
+    conform,
+    corpus,
+    baseline,
+    listing,
+    explain,
+    new,
+    doctor,
+    completion,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +108,8 @@ def _failed(error: BaseException) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        args = build_parser().parse_args(argv)
+        parser = build_parser()
+        args = parser.parse_args(with_profile(parser, list(sys.argv[1:] if argv is None else argv)))
     except SystemExit as stop:  # --help, --version, or a usage error that was printed
         return int(stop.code or 0)
     from xfdfuzz.engines.processes.answering import answers_within

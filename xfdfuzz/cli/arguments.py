@@ -7,6 +7,7 @@ import random
 import re
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -101,13 +102,16 @@ def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
 
 def add_search(command: argparse.ArgumentParser, save: str) -> None:
     """The options of a search: its seed, its end, how long its examples get, what searches, where its results go."""
-    seed = random.SystemRandom().randrange(1 << 32)
     command.add_argument(
-        "--seed", type=natural, default=seed, metavar="N", help="repeat the run with this seed (default: random)"
+        "--seed",
+        type=seed,
+        default=random.SystemRandom().randrange(1 << 32),
+        metavar="N",
+        help="repeat the run with this seed; date: a new one each day, in UTC (default: random)",
     )
     limit = command.add_mutually_exclusive_group()
     limit.add_argument(
-        "--time", type=seconds, default=60.0, metavar="SECONDS", help="how long; 90, 10m, 2h (default: 60)"
+        "--time", type=seconds, default=60.0, metavar="SECONDS", help="how long in all; 90, 10m, 2h (default: 60)"
     )
     limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
     command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
@@ -137,21 +141,41 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
     )
 
 
+def add_profile(command: argparse.ArgumentParser) -> None:
+    """The options of a command that may take others from a profile."""
+    command.add_argument(
+        "--profile", metavar="NAME", help="take options from this profile (see xfdfuzz list profiles); those here win"
+    )
+
+
+def add_also(command: argparse.ArgumentParser) -> None:
+    """The option that adds to the kernels under test, those of a profile included."""
+    command.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="R",
+        help="a kernel beside those of --revision, or of the profile; repeatable",
+    )
+
+
 def add_known(command: argparse.ArgumentParser) -> None:
     """The option that names what is no news."""
     command.add_argument(
+        "--baseline",
         "--known",
+        dest="known",
         nargs="+",
         action="extend",
         type=Path,
         default=[],
         metavar="FILE|DIR",
-        help="what these programs violate is known: only other violations count; repeatable",
+        help="what is known: a TOML file, or programs, whose violations are; only others are news; repeatable",
     )
 
 
 def plan(args: argparse.Namespace) -> Plan:
-    """What the options of a search ask for."""
+    """What the options of one search ask for."""
     from xfdfuzz.engines.search.plan import Plan
 
     return Plan(
@@ -195,6 +219,15 @@ def positive(text: str) -> int:
     return natural(text, 1)
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def seed(text: str, clock: Callable[[], datetime] = _now) -> int:
+    """A number, or ``date``: that of the day by ``clock``, such as 20261129."""
+    return int(f"{clock():%Y%m%d}") if text == "date" else natural(text)
+
+
 def directory(text: str) -> Path:
     """The name of a directory, which need not exist."""
     if not text:  # a script's unset variable, which Path() would take for the current directory
@@ -221,7 +254,7 @@ def cluster(text: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """A duration: 90, 10m, 2h."""
+    """A duration: 90, 30s, 10m, 2h."""
     match = _DURATION.fullmatch(text)
     duration = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if not 0 < duration < 1e9:

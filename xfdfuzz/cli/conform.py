@@ -13,9 +13,11 @@ from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, complain
 from xfdfuzz.cli.inputs import (
     CORPUS,
     find_files,
-    known_buckets,
+    find_programs,
+    known_on,
     load_invariants,
-    read_known,
+    read_baseline,
+    read_program,
     resolve_revisions,
     revision_names,
 )
@@ -71,9 +73,10 @@ def _known(args: argparse.Namespace) -> Callable[[Revision], Collection[str]]:
     from xfdfuzz.engines.conform.known import known_violations
     from xfdfuzz.report.console import console
 
-    given, err = read_known(args.known), console(sys.stderr)
-    corpus = cache(lambda: read_known([CORPUS]))
-    return cache(lambda revision: known_violations(corpus(), revision) | known_buckets(given, revision, err))
+    err = console(sys.stderr)
+    given = read_baseline(args.known, err)
+    corpus = cache(lambda: [read_program(file) for file in find_programs([CORPUS])])
+    return cache(lambda revision: known_violations(corpus(), revision) | {*known_on(given, revision, err).reasons})
 
 
 def _judge_file(

@@ -33,6 +33,13 @@ def open_databases(places: Sequence[str]) -> list[Database]:
     return [Database(place, _opened(place)) for place in dict.fromkeys(places)]
 
 
+def saved_programs(directory: Path) -> Database:
+    """The programs that stand in a directory, as a database that keeps nothing."""
+    from xfdfuzz.engines.search.database import Database, ProgramFiles
+
+    return Database(str(directory), ProgramFiles(directory))
+
+
 def _opened(place: str) -> ExampleDatabase:
     url = urlsplit(place)
     if url.scheme == "redis":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_search, plan, search_options
+from xfdfuzz.cli.arguments import Commands, add_command, add_profile, add_search, plan, search_options
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "diff", _diff, "search two revisions for what a user sees differ")
     command.add_argument("first", metavar="R1", help="a revision: a name, a label, a file *.py")
     command.add_argument("second", metavar="R2", help="the one to hold against it")
+    add_profile(command)
     add_search(command, save="differences")
     add_output(command)
 

@@ -12,19 +12,23 @@ exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation;
      matrix: every expectation holds; explore: nothing can be broken in what was
      covered; bisect: found and verified; diff: no difference; conform: nothing
-     different, no violation that is not known
-  1  a violation that --known does not know (fuzz, explore); an expectation that
+     different, no violation that is not known; corpus: added, all checks hold; baseline: done, check: all entries
+     show
+  1  a violation that is not known, or a known one that has expired (fuzz, explore);
+     an entry that does not show, or has expired (baseline check); an expectation that
      fails (replay, matrix), or a violation without one (replay); a difference (diff),
-     one that is not explained, or a violation that is not known (conform)
-  2  usage or bad input: an unknown revision, commit, scope or invariant, a broken or
-     contradictory program, an unreadable file or directory, a directory that
+     one that is not explained, or a violation that is not known (conform); a program
+     that is refused, fails a check, or could be pruned in a dry run (corpus)
+  2  usage or bad input: an unknown revision, commit, scope, invariant or profile, a
+     broken or contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a file that cannot be written, a file that new would
-     overwrite, a broken file or package of invariants or of a series, a broken
-     recording or frontier
+     overwrite, a name that explain does not know, a missing extra, a broken file
+     or package of invariants or of a series, a broken recording or frontier
   3  could not judge: interrupted (with findings, too), workers that do nothing but
      die, a cluster that cannot be used, out of time or memory (explore), nothing
      executed or compared, a finding that could not be saved or that a fresh process
-     does not confirm, a change that bisect does not find or cannot verify, the
+     does not confirm, a change that bisect does not find or cannot verify, a package
+     that is missing (doctor), the
      output could not be written, internal error
   4  skipped: the mail on standard input (--revision -) belongs to no series that
      is modelled

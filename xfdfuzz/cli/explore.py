@@ -11,19 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_known, add_revisions, directory, positive, seconds
+from xfdfuzz.cli.arguments import (
+    Commands,
+    add_also,
+    add_command,
+    add_known,
+    add_profile,
+    add_revisions,
+    directory,
+    positive,
+    seconds,
+)
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import known_buckets, load_invariants, read_known, resolve_revisions
+from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, is_public, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, check_output, open_saver, tell_doubts
+from xfdfuzz.cli.shares import TimeShares
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.explore.exploration import Exploration
     from xfdfuzz.engines.explore.search import Search
     from xfdfuzz.engines.judge.finding import Finding
-    from xfdfuzz.program.program import Program
     from xfdfuzz.report.formats.base import Format
     from xfdfuzz.revisions import Revision
 
@@ -34,12 +45,14 @@ def add(commands: Commands) -> None:
     """Add the command."""
     summary = "try everything in a small scope: shortest programs, or a proof that there are none"
     command = add_command(commands, "explore", _explore, summary)
+    add_profile(command)
     add_revisions(command, "default: amx-v1")
+    add_also(command)
     add = command.add_argument
     add("--scope", metavar="NAME", help="what may happen (default: tiny; see xfdfuzz list scopes)")
     add("--depth", type=positive, metavar="N", help="stop when every program of N ops is covered")
     add("--workers", type=positive, default=1, metavar="N", help="processes (default: 1); results do not depend on it")
-    add("--time", type=seconds, metavar="SECONDS", help="stop after that time; 90, 10m, 2h (default: none)")
+    add("--time", type=seconds, metavar="SECONDS", help="stop after that time in all; 90, 10m, 2h (default: none)")
     add("--memory", type=size, metavar="SIZE", help="stop when the searching process has used that much; 500m, 4g")
     add("--no-reduction", action="store_true", help="tell states apart that cannot make a difference")
     add("--coverage", action="store_true", help="show which results each op of the scope came to")
@@ -63,22 +76,24 @@ def _explore(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.processes.interrupt import PatientInterrupt
     from xfdfuzz.report.console import console
 
-    revisions = resolve_revisions(args.revision or ["amx-v1"], args.apply, args.revert)
+    revisions = resolve_revisions([*args.revision, *args.also] or ["amx-v1"], args.apply, args.revert)
     load_invariants(args.invariants)
     saver: Saver[Finding] = open_saver(args)
     if args.graph:
         check_output(args.graph)
-    known = read_known(args.known)
+    err = console(sys.stderr)
+    known = read_baseline(args.known, err)
     reports = outputs(args)
     # one after the other: each has an engine of its own
     searches = iter([_resumed(args)]) if args.resume else (_begun(args, revision) for revision in revisions)
-    err = console(sys.stderr)
     code = CLEAN
+    shares = TimeShares(args.time, 1 if args.resume else len(revisions))
     with PatientInterrupt(everywhere=True) as ctrl_c:
         for search in searches:
             if ctrl_c.pressed:
                 code = complain("interrupted", NOT_JUDGED)
                 break
+            args.time = shares.next()
             report = _run(args, search, known, saver, reports, err)
             code = max(code, _told(args, search, report))
             if report.stopped == INTERRUPTED:
@@ -101,7 +116,7 @@ def _resumed(args: argparse.Namespace) -> Search:
     from xfdfuzz.engines.explore.exploration import new_session
     from xfdfuzz.revisions import RevisionError
 
-    for given in ("revision", "apply", "revert", "scope", "no_reduction"):
+    for given in ("revision", "also", "apply", "revert", "scope", "no_reduction"):
         if getattr(args, given):
             raise BadInput(f"--{given.replace('_', '-')} is what {args.resume} says: leave it out beside --resume")
     try:
@@ -118,7 +133,7 @@ def _resumed(args: argparse.Namespace) -> Search:
 def _run(
     args: argparse.Namespace,
     search: Search,
-    known: Sequence[Program],
+    known: Baseline,
     saver: Saver[Finding],
     reports: Sequence[Format],
     err: Console,
@@ -131,15 +146,15 @@ def _run(
     from xfdfuzz.revisions import resolve
 
     revision = resolve(search.question.revision)
-    limits = Limits(args.depth, args.time and search.seconds + args.time, args.memory)
-    buckets = known_buckets(known, revision, err)
+    limits = Limits(args.depth, None if args.time is None else search.seconds + args.time, args.memory)
+    here = known_on(known, revision, err)
     with (
         Progress(err, of_exploration) as progress,
         users_errors_named(),
         workers(args.workers, here_if_one=True, step_timeout=args.step_timeout) as pool,
     ):
         reporting = Reporting(saver, listeners(args, reports, progress.take, place=saver.hidden))
-        explore(search, pool, limits, known=buckets, tell=reporting)
+        explore(search, pool, limits, known=here, tell=reporting)
     result: Exploration = reporting.result
     return result
 
@@ -189,4 +204,4 @@ def _judgement(report: Exploration) -> int:
     found = [*report.findings, *(lasso.finding for lasso in report.lassos)]
     if any(finding.file is None for finding in found) or not (report.exhausted or report.file):
         return NOT_JUDGED
-    return VIOLATION if found else CLEAN
+    return VIOLATION if found or report.known.expired else CLEAN

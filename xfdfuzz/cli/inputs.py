@@ -6,15 +6,18 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.exits import BadInput, NotModelled, reason
+from xfdfuzz.cli.exits import VIOLATION, BadInput, NotModelled, complain, reason
 from xfdfuzz.extensions import line_of, read_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xfdfuzz.baseline.entries import Baseline
+    from xfdfuzz.engines.stream.known import Known
     from xfdfuzz.invariants.vocabulary import Invariant
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
@@ -111,24 +114,49 @@ def find_programs(paths: Sequence[Path]) -> list[Path]:
     return find_files(paths, ".xfd")
 
 
-def read_known(paths: Sequence[Path]) -> list[Program]:
-    """The programs of what is known; raises BadInput where there are none."""
-    known = [read_program(file) for file in find_programs(paths)]
-    if paths and not known:
-        raise BadInput(f"no *.xfd file below {', '.join(map(str, paths))}")
-    return known
+def today() -> date:
+    """The day on which what expires is looked at."""
+    return date.today()
 
 
-def known_buckets(programs: Sequence[Program], revision: Revision, err: Console) -> set[str]:
-    """What the known programs violate on the revision under test, just as it is."""
-    from xfdfuzz.engines.judge.verdict import judge
+def read_baseline(paths: Sequence[Path], err: Console) -> Baseline:
+    """What is known, by files and directories; one that does not exist yet has nothing, which is said.
+
+    Raises BadInput.
+    """
+    from xfdfuzz.baseline.entries import Baseline, BaselineError
+    from xfdfuzz.baseline.reading import read
+    from xfdfuzz.report.console import line
+
+    found = Baseline()
+    for path in paths:
+        try:
+            programs = find_programs([path]) if path.is_dir() or path.suffix != ".toml" else []
+            found += read(path, programs, read_program, program_of)
+        except BaselineError as error:
+            raise BadInput(str(error)) from None
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror}") from None
+    for absent in found.absent:
+        line(err, f"{absent}: an empty baseline")
+    return found
+
+
+def known_on(baseline: Baseline, revision: Revision, err: Console) -> Known:
+    """What of it shows on the revision under test, just as it is; what was to be gone by now is told."""
+    from xfdfuzz.engines.stream.known import NOTHING
     from xfdfuzz.report.console import counted, line
 
-    buckets = {bucket for p in programs for bucket in judge(p, revision, expectations=False).buckets}
-    if programs:
-        known = counted(len(buckets), "known bucket")
-        line(err, f"{revision.label}: {known} of {counted(len(programs), 'program')}")
-    return buckets
+    if not baseline.sources:
+        return NOTHING
+    known = baseline.known_on(revision, today())
+    gone = f", {len(known.gone)} gone" if known.gone else ""
+    if baseline.entries:
+        programs = counted(len(baseline.entries), "program")
+        line(err, f"{revision.label}: {counted(len(known), 'known bucket')} of {programs}{gone}")
+    for one in known.expired:
+        complain(f"{revision.label}: {one.bucket}: expired since {one.since}", VIOLATION)
+    return known
 
 
 def find_files(paths: Sequence[Path], suffix: str) -> list[Path]:
@@ -152,15 +180,21 @@ def _files_below(path: Path, suffix: str) -> Iterator[Path]:
 
 def read_program(file: Path) -> Program:
     """Read and check a program; raises BadInput with the place of what is wrong."""
-    from xfdfuzz.program.text import ProgramError, parse
-
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
-        program = parse(read_file(file).decode(), str(file))
+        return program_of(read_file(file).decode(), str(file))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not a UTF-8 text (byte {error.start})") from None
+
+
+def program_of(text: str, file: str) -> Program:
+    """Check a program that was read; raises BadInput with the place of what is wrong."""
+    from xfdfuzz.program.text import ProgramError, parse
+
+    try:
+        program = parse(text, file)
     except ProgramError as error:
         raise BadInput(str(error)) from None
     _check_expectations(program, file)
@@ -168,7 +202,7 @@ def read_program(file: Path) -> Program:
     return program
 
 
-def _check_expectations(program: Program, file: Path) -> None:
+def _check_expectations(program: Program, file: str) -> None:
     """An `expect:` line that names what does not exist would never fail, or always; so would contradicting ones."""
     from xfdfuzz.engines.judge.verdict import contradiction
     from xfdfuzz.invariants.vocabulary import INVARIANTS
@@ -188,7 +222,7 @@ def _check_expectations(program: Program, file: Path) -> None:
         raise BadInput(f"{file}:{found[0].line}:{found[0].columns[0]}: {found[1]}")
 
 
-def _check_patches(program: Program, file: Path) -> None:
+def _check_patches(program: Program, file: str) -> None:
     """The patches in the header exist, and none is both applied and reverted."""
     from xfdfuzz.revisions import RevisionError, find
 

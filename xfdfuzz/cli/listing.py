@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command
 from xfdfuzz.cli.exits import CLEAN
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 
+if TYPE_CHECKING:
+    from xfdfuzz.report.listing import Row
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    command = add_command(commands, "list", _list, "list revisions, patches, ops, invariants, goals or scopes")
-    command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants", "goals", "scopes"))
+    command = add_command(
+        commands, "list", _list, "list revisions, patches, ops, invariants, goals, scopes or profiles"
+    )
+    command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants", "goals", "scopes", "profiles"))
     command.add_argument(
         "--revision",
         metavar="R",
-        help="what this revision has, and of the patches what it has not; ops, goals and scopes are the same on all",
+        help="what this revision has, and of the patches what it has not; all else is the same on all",
     )
 
 
@@ -29,10 +35,18 @@ def _list(args: argparse.Namespace) -> int:
     load_entries()
     only = resolve_revisions([args.revision], [], [])[0] if args.revision else None
     load_invariants(args.invariants)
-    rows = listing.KINDS[args.kind](only)
+    rows = _profiles() if args.kind == "profiles" else listing.KINDS[args.kind](only)
     if args.format == "rich":
         listing.terminal(console(sys.stdout), args.kind, rows)
         return CLEAN
     for row in rows:
         write(listing.as_object(row), sys.stdout)
     return CLEAN
+
+
+def _profiles() -> list[Row]:
+    """The options in them are held against the commands'."""
+    from xfdfuzz.cli import build_parser
+    from xfdfuzz.cli.profiles import rows
+
+    return rows(build_parser())

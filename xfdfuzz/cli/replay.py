@@ -65,7 +65,7 @@ def _replay_file(args: argparse.Namespace, file: Path, few: bool, reports: Judge
         if not (is_public(args) and fails_in_private(event, on_current([one.revision]))):
             shown.append(one)
     if args.format == "json":
-        write(verdict.as_object(str(file), shown, args.sources), text_stream(args))
+        write(verdict.as_object(str(file), program, shown, args.sources), text_stream(args))
     else:
         _print_verdicts(args, file, program, shown, few)
     if len(shown) < len(verdicts):

@@ -124,6 +124,11 @@ def check_output(path: Path) -> None:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def saved_in(directory: Path) -> list[Path]:
+    """Where results may be that were saved in a directory, the private ones last."""
+    return [directory, *(place for place in [directory / PRIVATE] if place.is_dir())]
+
+
 def open_saver(args: argparse.Namespace) -> Saver[Any]:
     """For where ``--save`` says; raises BadInput where nothing can be saved."""
     from xfdfuzz.cli.output import is_public
@@ -144,4 +149,4 @@ def judgement(report: Report[Any]) -> int:
         return NOT_JUDGED
     if any(one.file is None for one in report.found):
         return NOT_JUDGED
-    return VIOLATION if report.found else CLEAN
+    return VIOLATION if report.found or report.known.expired else CLEAN

@@ -18,10 +18,10 @@ from xfdfuzz.kernel.state import FIRST_EMBEDDED, FIRST_VALLOC, INIT_FPSTATE, NUL
 class Field(NamedTuple):
     """One number, or what all components hold, which is one field: a byte each.
 
-    ``path`` is what reports call it, ``member`` its place among the attributes (as
-    :class:`~xfdfuzz.arch.cstruct.Regions` takes it), ``struct`` the type that declares it, ``size`` in bytes.  Path,
-    member and ``start`` begin at what was asked for its fields: ``guest_fpu.xfd`` of a Vcpu, ``v0.guest_fpu.xfd`` of
-    the system.
+      ``path`` is what reports call it, ``member`` its place among the attributes (as
+    :class:`~xfdfuzz.arch.cstruct.Regions` takes it), ``struct`` the type that declares it, ``size`` in bytes,
+    ``signed`` whether it may be less than 0.  Path, member and ``start`` begin at what was asked for its fields:
+    ``guest_fpu.xfd`` of a Vcpu, ``v0.guest_fpu.xfd`` of the system.
     """
 
     path: str
@@ -30,6 +30,7 @@ class Field(NamedTuple):
     struct: Any
     start: int
     size: int
+    signed: bool = False
 
     def inside(self, path: str, member: str, start: int) -> Field:
         """The same field, seen from the structure that holds its own at ``member`` and ``start``."""
@@ -118,7 +119,8 @@ def _fields_of(struct: Any) -> Iterator[Field]:
             kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
             if kind is None:
                 raise TypeError(f"{struct.__name__}.{name}: its type says nothing of the kind of number")
-            yield Field(path, name, kind, struct, start, ctypes.sizeof(ctype))
+            signed = not issubclass(ctype, ctypes.Array) and ctype(-1).value < 0
+            yield Field(path, name, kind, struct, start, ctypes.sizeof(ctype), signed)
 
 
 def _marks(hint: Any) -> Iterator[Any]:

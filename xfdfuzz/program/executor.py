@@ -59,10 +59,12 @@ class Executor:
 
     def drain(self) -> Step | None:
         """Let everything that is pending come to its end; the last step of it, None if the host is dead."""
-        last = None
-        for op in _drain_ops(self.kernel):
-            last = self.execute(op)
+        *_, last = self.draining()
         return None if self.kernel.system.dead else last
+
+    def draining(self) -> Iterator[Step]:
+        """The steps of :meth:`drain`, lazily."""
+        return self.run(_drain_ops(self.kernel))
 
 
 def perform(op: Op, k: Kernel) -> Result:

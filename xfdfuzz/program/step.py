@@ -10,7 +10,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.state import System
-from xfdfuzz.memory.cstruct import Regions, from_bytes
+from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
 
 if TYPE_CHECKING:
     from xfdfuzz.program.ops.base import Op
@@ -109,6 +109,10 @@ class Step:
         if self._before is None:
             self._before = from_bytes(System, self.state)
         return self._before
+
+    def kept(self) -> Step:
+        """The same, with a copy of its own of the system after it, to outlive the next step."""
+        return Step(self.number, self.op, self.state, copy_of(self.after), self.result, self.events)
 
     def changed(self, where: Regions | None = None) -> bool:
         """Whether anything is not what it was before, or anything there."""

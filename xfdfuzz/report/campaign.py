@@ -14,7 +14,7 @@ from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.ops import OPS
-from xfdfuzz.report import finding, goals, search
+from xfdfuzz.report import finding, goals, known, search
 from xfdfuzz.report.console import line, prose, table
 
 
@@ -25,6 +25,7 @@ def terminal(out: Console, report: Report[Finding], repeat: str, invariants: Seq
         finding.terminal(out, found, invariants)
     if report.found:
         _overview(out, report.found)
+    known.terminal(out, report.known, report.met)
     search.terminal(out, report, "finding", repeat)
 
 
@@ -64,4 +65,5 @@ def as_object(report: Report[Finding]) -> dict[str, Any]:
         "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
         "goals": goals.as_object(_goals(report.stats)),
         "findings": [finding.as_object(found) for found in report.found],
+        **known.as_object(report.known, report.met),
     }

@@ -1,4 +1,4 @@
-"""A directory that any number of campaigns save into: one file for each revision, or pair of them, and bucket."""
+"""A directory that any number of campaigns save into: a file for each revision, or pair, and bucket in a shape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +29,8 @@ _PATIENCE = 2.0
 def keep(found: F, directory: Path) -> F:
     """The result with its file; raises OSError.
 
-    Where a file there is of the same revision and bucket, and its program still shows it, no second one is added: that
-    file is the result's, and its program too.  A file that is there is never removed.
+    Where a file there is of the same revision and bucket, and its program still shows it, in the same shape, no second
+    one is added: that file is the result's, and its program too.
     """
     with _alone(directory):
         there = {path: program for path in _candidates(found, directory) if (program := _read(path))}
@@ -42,6 +42,22 @@ def keep(found: F, directory: Path) -> F:
         # the plainest program of two buckets may be one
         same = there.get(directory / files.file_name(found))
         return replace(found, file=files.save(found, directory, files.buckets(same) if same else ()))
+
+
+def put_in_place(kept: Sequence[F], old: Sequence[Path], directory: Path) -> tuple[list[F], list[Path]]:
+    """The results with their files, which take the place of ``old`` ones, and those of these that were removed.
+
+    Nothing is removed before all are saved; raises OSError.
+    """
+    with _alone(directory):
+        buckets: dict[str, list[str]] = {}
+        for found in kept:
+            buckets.setdefault(files.file_name(found), []).append(files.on_a_line(found.bucket))
+        saved = [replace(one, file=files.save(one, directory, buckets[files.file_name(one)])) for one in kept]
+        removed = [path for path in old if path not in {one.file for one in saved}]
+        for path in removed:
+            path.unlink(missing_ok=True)
+        return saved, removed
 
 
 @contextmanager
@@ -86,7 +102,7 @@ def _as_shown(found: Any, program: Program) -> Any:
     bare = Program(program.machine, program.ops, program.results)
     if isinstance(found, Finding):
         violations = judge(bare, found.revision, expectations=False).violations
-        violation = next((one for one in violations if one.bucket == found.bucket), None)
+        violation = next((one for one in violations if one.kind == found.violation.kind), None)
         return violation and replace(found, violation=violation, program=bare)
     shown = differences(bare, found.pair)
     difference = next((one for one in shown if one.bucket == found.bucket), None)

@@ -12,9 +12,10 @@ from rich.console import Console
 from xfdfuzz.engines.explore.exploration import Exploration
 from xfdfuzz.engines.explore.lasso import Lasso
 from xfdfuzz.engines.explore.search import Search
+from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.program.step import format_ret
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import finding, goals
+from xfdfuzz.report import because, finding, goals, known
 from xfdfuzz.report.console import counted, line, prose, table
 from xfdfuzz.report.privacy import not_shown
 
@@ -33,7 +34,7 @@ def as_object(report: Exploration) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "invariants": [inv.name for inv in report.checked],
         "not_checked": [inv.name for inv in report.left_out],
-        "known": report.known,
+        **known.as_object(report.known, report.met),
         "findings": [finding.as_object(found) for found in report.findings],
         "lassos": [_lasso(lasso) for lasso in report.lassos],
         "coverage": {format_op(op): dict(results) for op, results in report.coverage.items()},
@@ -47,6 +48,7 @@ def as_object(report: Exploration) -> dict[str, Any]:
 def _lasso(lasso: Lasso) -> dict[str, Any]:
     turns = [
         {"op": format_op(turn.op), "result": turn.result, "progress": turn.progress, "pending": list(turn.pending)}
+        | {"because": because.as_object(turn.because)}
         for turn in lasso.loop
     ]
     return {**finding.as_object(lasso.finding), "stem": len(lasso.stem), "loop": len(lasso.loop), "turns": turns}
@@ -60,6 +62,7 @@ def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with
         _show_lasso(out, lasso)
     if with_coverage:
         coverage(out, report)
+    known.terminal(out, report.known, report.met)
     line(out)
     prose(out, statement(report), indent="")
     if report.withheld:
@@ -78,11 +81,15 @@ def _show_lasso(out: Console, lasso: Lasso) -> None:
     line(out, (f"{lasso.finding.violation.invariant}: a cycle without end", "bold"))
     for number, op in enumerate(lasso.stem, 1):
         line(out, (f"{number:4}  ", "dim"), format_op(op))
+    told: Reasons = ()
     for number, turn in enumerate(lasso.loop, len(lasso.stem) + 1):
         mark = "   <- loop, progress" if turn.progress else "   <- loop"
         line(out, (f"{number:4}  ", "dim"), format_op(turn.op), f" = {turn.result}", (mark, "yellow"))
         for pending in turn.pending:
             line(out, "      ", (pending, "dim"))
+        if turn.because != told:  # it stays while nothing writes it
+            because.terminal(out, turn.because, number)
+            told = turn.because
     where = f"saved {lasso.finding.file}" if lasso.finding.file else "not saved"
     line(out, f"  {lasso.finding.violation.message}; {where}")
     if lasso.finding.file is None:
@@ -125,10 +132,10 @@ def _outcome(report: Exploration) -> str:
     if report.lassos:
         parts.append(f"{counted(len(report.lassos), 'request')} that may never be cleared")
     parts += ["what is not shown"] if report.withheld else []
-    known = f" but for {counted(report.known, 'known bucket')}" if report.known else ""
+    but = f" but for {counted(len(report.met), 'known bucket')}" if report.met else ""
     if parts:
-        return f"Found: {' and '.join(parts)}{known}."
-    return f"None of {checked} can be broken there{known}."
+        return f"Found: {' and '.join(parts)}{but}."
+    return f"None of {checked} can be broken there{but}."
 
 
 def graph(search: Search, report: Exploration) -> str:
@@ -138,7 +145,8 @@ def graph(search: Search, report: Exploration) -> str:
     dot.node("0", shape="doublecircle")
     for source, op, ret, target in search.arcs:
         dot.edge(str(source), str(target), label=graphviz.escape(f"{ops[op]} = {format_ret(ret)}"))
-    for bucket, breach in search.breaches.items():
+    for breach in {breach.violation.bucket: breach for breach in reversed(search.breaches.values())}.values():
+        bucket = breach.violation.bucket
         dot.node(bucket, shape="box", color="red", label=graphviz.escape(bucket))
         dot.edge(str(breach.state), bucket, label=graphviz.escape(ops[breach.op]), color="red")
     return str(dot.source)

@@ -17,6 +17,7 @@ from typing import IO
 
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.program import Expectation, Program
 from xfdfuzz.program.text import CONTROL, format_program
 from xfdfuzz.revisions import Revision
@@ -124,6 +125,12 @@ def file_name(found: Finding | Discrepancy) -> str:
         return f"{found.revision.label}-{found.violation.invariant}-{_digest(executed)}.xfd"
     first, second = found.pair
     return f"{first.label}-vs-{second.label}-{found.difference.op}-{_digest(text(found))}.xfd"
+
+
+def invariant_in_name(name: str, revision: Revision) -> str | None:
+    """The invariant whose violation on ``revision`` was saved in a file of that name; None for any other file."""
+    match = re.fullmatch(rf"{re.escape(revision.label)}-(.+)-[0-9a-f]{{8}}\.xfd", name)
+    return match[1] if match and match[1] in INVARIANTS else None
 
 
 def _digest(content: str) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import INVARIANTS
-from xfdfuzz.report import files, trace
+from xfdfuzz.report import because, files, trace
 from xfdfuzz.report.console import SEVERITY, line, prose
 
 
@@ -28,13 +29,14 @@ def explanation(out: Console, found: Finding) -> None:
     line(out)
     line(out, (violation.invariant, "bold"), f" on {found.revision.label}: ", severity)
     prose(out, f"{violation.message}.")
-    line(out, f"  bucket {violation.bucket}")
+    line(out, f"  bucket {violation.kind}")
     line(out, f"  found by {found.engine}")
     line(out)
     line(out, ("  Why this is bad", "bold"))
     prose(out, INVARIANTS[violation.invariant].doc)
     line(out)
-    trace.terminal(out, found.program, judge(found.program, found.revision, expectations=False).trace)
+    verdict = judge(found.program, found.revision, expectations=False)
+    trace.terminal(out, found.program, verdict.trace, trace.Notes(because.explain(found.program, verdict)))
     line(out)
 
 
@@ -55,8 +57,17 @@ def as_object(found: Finding) -> dict[str, Any]:
         "invariant": found.violation.invariant,
         "severity": found.violation.severity,
         "bucket": found.violation.bucket,
+        "shape": found.violation.shape,
         "steps": len(found.program.ops),
         "engine": found.engine,
         "program": files.text(found),
+        "because": because.as_object(_reasons(found)),
         "file": None if found.file is None else str(found.file),
     }
+
+
+def _reasons(found: Finding) -> Reasons:
+    """What it follows from, where its program shows it first."""
+    verdict = judge(found.program, found.revision, expectations=False)
+    explained = because.explain(found.program, verdict)
+    return next((reasons for violation, reasons in explained.items() if violation.bucket == found.bucket), ())

@@ -112,6 +112,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "invariants": ("name", "severity", "doc"),
     "goals": ("name", "area", "doc"),
     "scopes": ("name", "summary"),
+    "profiles": ("name", "command", "file", "options"),
 }
 
 
@@ -123,7 +124,8 @@ def terminal(out: Console, kind: str, rows: Sequence[Row]) -> None:
 
 def _cell(row: Row, column: str) -> str:
     """What is shown of a column; the references stand behind the text of an invariant."""
-    text = str(row[column])
+    value = row[column]
+    text = value if isinstance(value, str) else " ".join(value)
     references = row.get("references")
     return f"{text} ({', '.join(references)})" if column == "doc" and references else text
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
-from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.judge.verdict import Verdict, judge
 from xfdfuzz.engines.stream.events import (
     Began,
     Confirmed,
@@ -44,6 +44,11 @@ def may_be_vulnerable(outcome: Outcome) -> bool:
         return True
     current = [kernel for kernel in kernels if on_current([kernel])] or [resolve(CURRENT)]
     return any(_breaks_severely(outcome.program, kernel) for kernel in current)
+
+
+def severe_on_current(verdict: Verdict) -> bool:
+    """Whether something severe is broken on the newest mainline, or on what stands on it."""
+    return on_current([verdict.revision]) and any(one.severity in SEVERE for one in verdict.violations)
 
 
 def on_current(revisions: Iterable[Revision]) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 
+from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
+from xfdfuzz.report import because
 from xfdfuzz.report.changes import changes
 from xfdfuzz.report.console import SEVERITY, line
 from xfdfuzz.report.sources import UNASKED
@@ -20,29 +23,49 @@ from xfdfuzz.report.sources import terminal as where
 from xfdfuzz.revisions.sources import Source
 
 _INDENT = " " * 6
+#: What stands in place of a step for what is broken behind them all.
+AT_END = "at the end, when everything that was pending has come to its end"
 
 
-def terminal(out: Console, program: Program, judged: Iterable[Judged], sources: Mapping[str, Source] = UNASKED) -> None:
-    """The machine, then an op a line with what belongs to it below; with ``sources``, where kernel functions stand."""
+class Notes(NamedTuple):
+    """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand."""
+
+    because: Mapping[Violation, Reasons] = because.UNEXPLAINED
+    sources: Mapping[str, Source] = UNASKED
+
+
+def terminal(out: Console, program: Program, judged: Iterable[Judged], notes: Notes = Notes()) -> None:  # noqa: B008
+    """The machine, then an op a line with what belongs to it below; an arrow marks those that a violation follows
+    from."""
     line(out, (" ".join(("  machine", *program.machine.words())), "dim"))
+    marked = because.steps(notes.because)
     for item in judged:
         if item.step is not None:
-            _step(out, item.step, item.violations, sources)
+            _step(out, item.step, item.step.number in marked, item.violations, notes)
         elif item.violations:
-            line(out, ("  at the end, when everything that was pending has come to its end", "bold"))
-            _violations(out, item.violations, (), sources)
+            line(out, (f"  {AT_END}", "bold"))
+            _violations(out, item.violations, (), notes)
 
 
-def _step(out: Console, step: Step, violations: Sequence[Violation], sources: Mapping[str, Source]) -> None:
+def _step(out: Console, step: Step, marked: bool, violations: Sequence[Violation], notes: Notes) -> None:
     style = "bold red" if step.result.ret == PANIC else ""
-    line(out, (f"{step.number:4}  ", "dim"), (format_op(step.op), "bold"), " = ", (str(step.result), style))
-    _violations(out, violations, step.events, sources)
-    told = " ".join(violation.message for violation in violations)
-    for event in _defects(step):
-        if " <- ".join(event.trace) not in told:
-            _event(out, event, sources)
+    number = (f"->{step.number:2}  ", "bold red") if marked else (f"{step.number:4}  ", "dim")
+    line(out, number, (format_op(step.op), "bold"), " = ", (str(step.result), style))
+    _violations(out, violations, step.events, notes)
+    for event in _untold(step, violations):
+        _event(out, event, notes.sources)
     for path, before, after in changes(step.before, step.after):
         line(out, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
+
+
+def untold(step: Step, violations: Sequence[Violation]) -> list[str]:
+    """What the kernel reported and no violation tells, a text each."""
+    return [f"{event.kind} in {' <- '.join(event.trace)}" for event in _untold(step, violations)]
+
+
+def _untold(step: Step, violations: Sequence[Violation]) -> list[Event]:
+    told = " ".join(violation.message for violation in violations)
+    return [event for event in _defects(step) if " <- ".join(event.trace) not in told]
 
 
 def _defects(step: Step) -> list[Event]:
@@ -50,13 +73,12 @@ def _defects(step: Step) -> list[Event]:
     return [event for event in step.events if event.kind not in (IRQ_FPU, USER_COPY)]
 
 
-def _violations(
-    out: Console, violations: Sequence[Violation], events: Sequence[Event], sources: Mapping[str, Source]
-) -> None:
+def _violations(out: Console, violations: Sequence[Violation], events: Sequence[Event], notes: Notes) -> None:
     for violation in violations:
         head = f"{_INDENT}! {violation.invariant} ({violation.severity}): "
         line(out, (head, SEVERITY[violation.severity]), violation.message)
-        where(out, _named(violation, events), sources)
+        where(out, _named(violation, events), notes.sources)
+        because.terminal(out, notes.because.get(violation, ()), violation.step)
 
 
 def _event(out: Console, event: Event, sources: Mapping[str, Source]) -> None:

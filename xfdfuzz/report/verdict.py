@@ -13,7 +13,7 @@ from xfdfuzz.engines.judge.verdict import Verdict
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
-from xfdfuzz.report import sources, trace
+from xfdfuzz.report import because, sources, trace
 from xfdfuzz.report.console import console, line
 from xfdfuzz.revisions.sources import Sources
 
@@ -25,13 +25,14 @@ def terminal(
     if traced:
         line(out)
         line(out, (program.title or file, "bold"), f" on {verdict.revision.label}")
-        trace.terminal(out, program, verdict.trace, Sources(verdict.revision) if with_sources else sources.UNASKED)
+        where = Sources(verdict.revision) if with_sources else sources.UNASKED
+        trace.terminal(out, program, verdict.trace, trace.Notes(because.explain(program, verdict), where))
         line(out)
     state = Text("ok  ", "bold green") if verdict.ok else Text("FAIL", "bold red")
-    line(out, state, f"  {file}  {verdict.revision.label}  {_conclusion(verdict)}")
+    line(out, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
 
 
-def _conclusion(verdict: Verdict) -> str:
+def conclusion(verdict: Verdict) -> str:
     """What came out, and how much of the program that speaks for."""
     if verdict.failures:
         text = "; ".join(verdict.failures)
@@ -47,18 +48,20 @@ def as_event(file: str, program: Program, verdict: Verdict) -> ProgramJudged:
     """The verdict as all formats tell it; with the trace if something is wrong."""
     out = io.StringIO()
     if not verdict.ok:
-        trace.terminal(console(out), program, verdict.trace)
+        trace.terminal(console(out), program, verdict.trace, trace.Notes(because.explain(program, verdict)))
     severity = min((violation.severity for violation in verdict.violations), key=SEVERITIES.index, default="")
-    return ProgramJudged(verdict.revision.label, file, verdict.ok, _conclusion(verdict), out.getvalue(), severity)
+    return ProgramJudged(verdict.revision.label, file, verdict.ok, conclusion(verdict), out.getvalue(), severity)
 
 
-def as_object(file: str, verdicts: Iterable[Verdict], with_sources: bool = False) -> dict[str, Any]:
+def as_object(file: str, program: Program, verdicts: Iterable[Verdict], with_sources: bool = False) -> dict[str, Any]:
     """One program on every revision that it was judged on."""
-    return {"file": file, "verdicts": {verdict.revision.label: _verdict(verdict, with_sources) for verdict in verdicts}}
+    found = {verdict.revision.label: _verdict(program, verdict, with_sources) for verdict in verdicts}
+    return {"file": file, "verdicts": found}
 
 
-def _verdict(verdict: Verdict, with_sources: bool) -> dict[str, Any]:
+def _verdict(program: Program, verdict: Verdict, with_sources: bool) -> dict[str, Any]:
     value = {"violations": list(verdict.broken), "results": list(verdict.results), "expected": verdict.ok}
+    value["because"] = because.as_objects(program, verdict)
     if with_sources:
         value["sources"] = sources.as_object(trace.functions(verdict.trace), Sources(verdict.revision))
     return value

@@ -1,11 +1,11 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches."""
 
-from xfdfuzz.revisions.labels import Revision, find, resolve, with_stack
+from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, with_stack
 from xfdfuzz.revisions.outside import load_entries, series_files
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, in_order
 from xfdfuzz.revisions.ranges import concerns, lines, posted_between, queue_between, selects
 from xfdfuzz.revisions.series import Series
-from xfdfuzz.revisions.table import ALIASES, names
+from xfdfuzz.revisions.table import ALIASES, family, names
 
 __all__ = [
     "ALIASES",
@@ -15,7 +15,9 @@ __all__ = [
     "Revision",
     "RevisionError",
     "Series",
+    "base_of",
     "concerns",
+    "family",
     "find",
     "in_order",
     "lines",

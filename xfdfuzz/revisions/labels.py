@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.revisions.outside import load_entries, load_file
+from xfdfuzz.revisions.outside import Outside, load_entries, load_file
 from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order
-from xfdfuzz.revisions.table import ALIASES, NAMED, is_known, named, names
+from xfdfuzz.revisions.table import ALIASES, NAMED, SERIES, is_known, named, names
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,24 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
         reverted=tuple(p.commit for p in removed),
         file=about.file,
     )
+
+
+def base_of(revision: Revision) -> Revision:
+    """What a change stands on: the revision without the patches of its label, the one below a series, v5.16 below what
+    was posted of this one, mainline before a patch.  RevisionError for a revision that is no change of another one.
+    """
+    about = named(revision.name)
+    if revision.applied or revision.reverted:
+        return resolve(str(revision.file or revision.name))
+    if isinstance(about, Outside):
+        return about.below
+    if revision.name in PATCHES:
+        return resolve(revision.name, revert=[revision.name])
+    below = "v5.16" if revision.name in SERIES else about.on
+    if not below:
+        expected = "a file *.py with a series, a label such as v6.12+b45f72177594, or a posted series"
+        raise RevisionError(f"{revision.label} is no change of another revision: expected {expected}")
+    return resolve(below)
 
 
 def find(commit: str) -> Patch:

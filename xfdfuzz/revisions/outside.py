@@ -11,16 +11,21 @@ import sys
 from abc import abstractmethod
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from xfdfuzz.extensions import execute, line_of, place_of
 from xfdfuzz.revisions.queue import RevisionError
 from xfdfuzz.revisions.table import NAMED, Named
 
+if TYPE_CHECKING:
+    from xfdfuzz.revisions.labels import Revision
+
 
 class Outside(Named):
-    """A kernel from outside the tree, with the name that it gives itself."""
+    """A kernel from outside the tree, with the name that it gives itself, and the one that it stands on."""
 
     name: str
+    below: Revision
 
     @abstractmethod
     def check(self, place: str) -> None:

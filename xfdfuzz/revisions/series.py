@@ -31,19 +31,19 @@ class Series(Outside):
         self.name = name
         self.title = title
         self.source = source
-        self._below = resolve(base)
-        self.on = self._below.name
+        self.below = resolve(base)
+        self.on = self.below.name
         self.base = named(self.on).base
         self.patches = []
 
     @property
     def stack(self) -> list[Patch]:
         """Those of the revision that it stands on, then its own."""
-        return [*self._below.patches, *self.patches]
+        return [*self.below.patches, *self.patches]
 
     def check(self, place: str) -> None:
         """Raise RevisionError for a patch that does not replace what it stands on (fit.py)."""
-        check_fit(place, self._below.kernel, self.patches)
+        check_fit(place, self.below.kernel, self.patches)
 
     def patch(self, commit: str, title: str, fixes: tuple[str, ...] = ()) -> Callable[[_C], _C]:
         """Declare the next patch: a class that replaces just the functions that the patch changes.
@@ -55,7 +55,7 @@ class Series(Outside):
             if len(commit) < 6 or commit in PATCHES or any(commit == p.commit for p in self.patches):
                 raise RevisionError(f"patch {commit}: expected a name of its own, of at least 6 characters")
             patch = Patch(commit, title, self.name, fixes, (), cls)
-            check_applies(self._below.kernel, patch)
+            check_applies(self.below.kernel, patch)
             self.patches.append(patch)
             return cls
 

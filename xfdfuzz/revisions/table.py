@@ -209,6 +209,14 @@ def named(name: str) -> Named:
     return NAMED.get(name) or Point(AmxV6, f"mainline as of {PATCHES[name].title}", "mainline", upto=name)
 
 
+def family(name: str) -> str:
+    """What a kernel is: ``posted``, ``mainline``, ``stable``, ``cured`` or, if a user brought it along, ``outside``."""
+    families = {"posted": SERIES | _UNMERGED, "mainline": MAINLINE, "stable": _STABLE, "cured": _CURED}
+    if name in PATCHES:
+        return "mainline"
+    return next((family for family, kernels in families.items() if name in kernels), "outside")
+
+
 def is_known(name: str) -> bool:
     """Whether :func:`named` knows the name."""
     return name in NAMED or name in PATCHES

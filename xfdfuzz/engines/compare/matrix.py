@@ -32,6 +32,7 @@ class Cell:
     left_out: int = 0
     expected: bool | None = None
     reason: str = ""
+    buckets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _cell(program: Program, address: str) -> Cell:
     spoken_of = not (plain.applied or plain.reverted) and any(selects(e.revisions, plain.name) for e in program.expect)
     verdict = judge(program, revision, expectations=spoken_of)
     expected = verdict.ok if spoken_of else None
-    return Cell(_state(verdict), verdict.broken, verdict.left_out, expected)
+    return Cell(_state(verdict), verdict.broken, verdict.left_out, expected, buckets=verdict.buckets)
 
 
 def _state(verdict: Verdict) -> str:

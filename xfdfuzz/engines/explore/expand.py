@@ -74,7 +74,7 @@ class Expansion:
     """What a chunk of states leads to.
 
     ``arcs`` has one at least to every state that the process had not seen before, whose bytes are in ``states``;
-    ``broken`` is the first (source, op, violation) of each bucket; ``coverage`` counts (op, return value) pairs, and
+    ``broken`` is the first (source, op, violation) of each kind; ``coverage`` counts (op, return value) pairs, and
     ``goals`` the transitions that meet goals, by the names of all that they meet.
     """
 
@@ -84,15 +84,15 @@ class Expansion:
     broken: list[tuple[int, int, Violation]] = field(default_factory=list)
     coverage: Counter[tuple[int, int | str]] = field(default_factory=Counter)
     goals: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    _buckets: set[str] = field(default_factory=set)
+    _kinds: set[str] = field(default_factory=set)
 
     def note(self, source: int, op: int, violations: Iterable[Violation]) -> bool:
-        """Keep the first violation of each bucket; whether one of them leaves nothing to go on from."""
+        """Keep the first violation of each kind; whether one of them leaves nothing to go on from."""
         leaf = False
         for violation in violations:
             leaf |= violation.severity in LEAF_SEVERITIES
-            if violation.bucket not in self._buckets:
-                self._buckets.add(violation.bucket)
+            if violation.kind not in self._kinds:
+                self._kinds.add(violation.kind)
                 self.broken.append((source, op, violation))
         return leaf
 

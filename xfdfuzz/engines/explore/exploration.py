@@ -35,7 +35,8 @@ from xfdfuzz.engines.stream.events import (
     WorkerLost,
     unheard,
 )
-from xfdfuzz.invariants.vocabulary import Invariant, InvariantError, NoAnswer, Violation
+from xfdfuzz.engines.stream.known import Known
+from xfdfuzz.invariants.vocabulary import Invariant, InvariantError, NoAnswer, Violation, invariant_of
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import result_class
@@ -51,7 +52,7 @@ class Exploration:
     many states were still to be expanded.  ``coverage[op][result]`` counts, for all ops of the scope, those of what is
     interchangeable together; ``goals`` counts the transitions that meet a goal, for all that can be met in the scope;
     ``stopped`` says why it ended before it was exhausted, or before the depth asked for.
-    ``known`` counts the buckets that were met and that the caller knew.
+    ``known`` is what was no news, ``met`` the buckets of it that the search came across.
     """
 
     revision: Revision
@@ -67,7 +68,8 @@ class Exploration:
     left_out: tuple[Invariant, ...]
     findings: tuple[Finding, ...]
     lassos: tuple[Lasso, ...]
-    known: int
+    known: Known
+    met: frozenset[str]
     coverage: dict[Op, Counter[str]]
     goals: dict[str, int]
     doubts: tuple[str, ...] = ()
@@ -108,18 +110,20 @@ def explore(
     pool: Executor,
     limits: Limits,
     *,
-    known: Collection[str] = (),
+    known: Known | Collection[str] = (),
     tell: Listener = unheard,
 ) -> Exploration:
     """Run a search, or continue one.  Every bucket that is not ``known`` is given to ``tell`` at once, with a shortest
-    program; a finding of an earlier part of the search is given again.
+    program, and where what is known was replayed every bucket in another shape, too; a finding of an earlier part of
+    the search is given again.  A cycle is known by a bucket of its invariant.
 
     Raises NotReproducibleError for a finding without a program, which is a bug of ours.
     """
     revision = resolve(search.question.revision)
-    label = label_of(search)
+    label, known = label_of(search), Known.of(known)
     with PatientInterrupt(everywhere=True) as ctrl_c:
         tell(Began(label, (revision,), {**search.question._asdict(), **vars(limits)}, len(known)))
+        known.tell(label, tell)
         with Confirmer(revision) as confirmer:
             reporter = _Reporter(search, revision, known, confirmer, tell)
             for breach in [*search.breaches.values()]:
@@ -129,12 +133,12 @@ def explore(
             except NoAnswer as error:
                 tell(Stuck(label, str(error), reporter.program_of(error)))
                 raise InvariantError(str(error)) from None
-            lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in known)
+            names = {invariant_of(bucket) for bucket in known.reasons}
+            lassos = tuple(reporter.lasso(cycle) for cycle in _cycles(search) if cycle.invariant.name not in names)
             reporter.finish(ctrl_c)
         if ctrl_c.pressed:
             search.stopped = INTERRUPTED
-        findings, unsure = tuple(reporter.findings), tuple(reporter.doubts)
-        report = _exploration(search, revision, findings, lassos, reporter.known_met, unsure)
+        report = _exploration(search, revision, reporter, lassos, known)
         tell(Ended(label, report, ctrl_c.pressed))
         return report
 
@@ -142,9 +146,7 @@ def explore(
 class _Reporter:
     """Turns what a search finds into programs, and all that happens into events."""
 
-    def __init__(
-        self, search: Search, revision: Revision, known: Collection[str], confirmer: Confirmer, tell: Listener
-    ) -> None:
+    def __init__(self, search: Search, revision: Revision, known: Known, confirmer: Confirmer, tell: Listener) -> None:
         self._search = search
         self._revision = revision
         self._known = known
@@ -154,19 +156,28 @@ class _Reporter:
         self.findings: list[Finding] = []
         #: A line for each reason not to rely on what was found.
         self.doubts: dict[str, None] = {}
-        self.known_met = 0
+        self.met: set[str] = set()
+        self._keys: set[str] = set()
 
     def found(self, breach: Breach) -> None:
-        """A bucket was met for the first time."""
-        bucket = breach.violation.bucket
-        if bucket in self._known:
-            self.known_met += 1
-            self._tell(KnownMet(self._label, bucket))
+        """A kind was met for the first time."""
+        violation = breach.violation
+        if self._known.hides(violation):
+            self._known_met(violation.bucket)
             return
-        program = self._tracer.program(self._path(breach.state), bucket, breach.op)
-        self.findings.append(self._finding(_shown(program, self._revision, breach.violation), program))
+        key = self._known.key(violation)
+        if key in self._keys:
+            return
+        self._keys.add(key)
+        program = self._tracer.program(self._path(breach.state), key, breach.op)
+        self.findings.append(self._finding(_shown(program, self._revision, violation), program))
         self._tell(Found(self._label, self.findings[-1]))
-        self._confirmer.ask(bucket, program)
+        self._confirmer.ask(violation.bucket, program)
+
+    def _known_met(self, bucket: str) -> None:
+        if bucket not in self.met and not self._known.replayed:  # else it was told already
+            self._tell(KnownMet(self._label, bucket))
+        self.met.add(bucket)
 
     def progress(self, search: Search) -> None:
         """A chunk is merged."""
@@ -229,7 +240,8 @@ class _Reporter:
 def _shown(program: Program, revision: Revision, violation: Violation) -> Violation:
     """The violation as replaying the program shows it."""
     shown = judge(program, revision, expectations=False).violations
-    return next((one for one in shown if one.bucket == violation.bucket), violation)
+    same = sorted((one for one in shown if one.bucket == violation.bucket), key=lambda one: one.kind != violation.kind)
+    return next(iter(same), violation)
 
 
 def _cycles(search: Search) -> list[Cycle]:
@@ -238,12 +250,7 @@ def _cycles(search: Search) -> list[Cycle]:
 
 
 def _exploration(
-    search: Search,
-    revision: Revision,
-    findings: tuple[Finding, ...],
-    lassos: tuple[Lasso, ...],
-    known: int,
-    unsure: tuple[str, ...],
+    search: Search, revision: Revision, reporter: _Reporter, lassos: tuple[Lasso, ...], known: Known
 ) -> Exploration:
     selection, eventually = search.expander.selection, search.expander.transitions.eventually
     return Exploration(
@@ -258,12 +265,13 @@ def _exploration(
         stopped=search.stopped,
         checked=(*selection.each, *eventually),
         left_out=tuple(inv for inv in selection.at_end if not inv.progress),
-        findings=findings,
+        findings=tuple(reporter.findings),
         lassos=lassos,
         known=known,
+        met=frozenset(reporter.met),
         coverage=_coverage(search),
         goals=_goals(search),
-        doubts=unsure,
+        doubts=tuple(reporter.doubts),
     )
 
 

@@ -9,6 +9,7 @@ import json
 import zipfile
 from array import array
 from collections import Counter
+from dataclasses import astuple
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import format_op
 
 #: What the format is called, and its version.
-_FORMAT = "xfdfuzz frontier 4"
+_FORMAT = "xfdfuzz frontier 5"
 #: The plain members of a search that are kept as they are.
 _COUNTS = ("depth", "transitions", "seconds", "stopped")
 
@@ -65,7 +66,7 @@ def _about(search: Search) -> dict[str, Any]:
 
 
 def _fields(violation: Violation) -> list[Any]:
-    return [violation.invariant, violation.severity, violation.site, violation.message, violation.step]
+    return list(astuple(violation))
 
 
 def _members(search: Search) -> dict[str, bytes]:
@@ -94,7 +95,7 @@ def _search(about: dict[str, Any], members: dict[str, bytes], session: str) -> S
     search.goals = Counter({tuple(names): count for count, *names in about["goals"]})
     for state, op, *violation in about["breaches"]:
         breach = Breach(state, op, Violation(*violation))
-        search.breaches[breach.violation.bucket] = breach
+        search.breaches[breach.violation.kind] = breach
     search.pending = Pending(map(tuple, about["pending"]))
     if len(search.pending) != len(search.store):
         raise ValueError("what is pending is not told of each of its states")

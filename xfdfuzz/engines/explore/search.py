@@ -40,7 +40,7 @@ class Queued(NamedTuple):
 
 
 class Breach(NamedTuple):
-    """The first violation of a bucket: an op, by number, on a state."""
+    """The first violation of a kind: an op, by number, on a state."""
 
     state: int
     op: int
@@ -151,9 +151,9 @@ class Search:
         breaches = [
             Breach(chunk[source].number, op, violation)
             for source, op, violation in found.broken
-            if violation.bucket not in self.breaches
+            if violation.kind not in self.breaches
         ]
-        self.breaches.update((breach.violation.bucket, breach) for breach in breaches)
+        self.breaches.update((breach.violation.kind, breach) for breach in breaches)
         if not self.level:
             self.level, self.following = self.following, []
             self.depth += 1

@@ -82,15 +82,16 @@ class Tracer:
         self._scope = expander.scope
         self._walker = Walker(expander)
 
-    def program(self, path: Sequence[Transition], bucket: str = "", last: int = 0) -> Program:
-        """The program that takes the path and, with ``bucket``, ends with an op that breaks it, such as ``last``.
+    def program(self, path: Sequence[Transition], key: str = "", last: int = 0) -> Program:
+        """The program that takes the path and, with ``key``, a bucket or a kind, ends with an op that breaks it, such
+        as ``last``.
 
         Raises NotReproducibleError.
         """
         self._walker.restart()
         ops = [self._taken(transition) for transition in path]
-        if bucket:
-            ops.append(self._breaking(bucket, last))
+        if key:
+            ops.append(self._breaking(key, last))
         return Program(self._scope.machine, tuple(ops))
 
     def program_to(self, path: Sequence[Transition], last: int) -> Program:
@@ -108,14 +109,14 @@ class Tracer:
             walker.load(state)
         raise NotReproducibleError("a path of the state graph cannot be followed")
 
-    def _breaking(self, bucket: str, last: int) -> Op:
+    def _breaking(self, key: str, last: int) -> Op:
         walker = self._walker
         for op in self._candidates(last):
             state = walker.now()
-            if any(violation.bucket == bucket for violation in walker.judged(op)):
+            if any(key in (violation.bucket, violation.kind) for violation in walker.judged(op)):
                 return op
             walker.load(state)
-        raise NotReproducibleError(f"{bucket} does not show at the end of its path")
+        raise NotReproducibleError(f"{key} does not show at the end of its path")
 
     def _candidates(self, first: int) -> Iterable[Op]:
         """The op that was taken, then those that another numbering may have made of it."""

@@ -48,6 +48,11 @@ class Difference:
         return f"{self.op}: {self.what}"
 
     @property
+    def kind(self) -> str:
+        """The bucket: a difference has no shape."""
+        return self.bucket
+
+    @property
     def message(self) -> str:
         """Both sides in a line."""
         return f"{self.first} | {self.second}"

@@ -15,7 +15,7 @@ from xfdfuzz.engines.judge.passes import PASSES, Ops, Pass
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load_once
-from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.invariants.vocabulary import Violation, invariant_of
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
@@ -27,7 +27,7 @@ Test = Callable[[Program], bool]
 
 
 def shows(program: Program, revision: Revision, bucket: str) -> bool:
-    """Whether the program breaks that bucket on the revision."""
+    """Whether the program breaks that bucket, or bucket in that shape, on the revision."""
     return Shows(revision, bucket)(program)
 
 
@@ -37,7 +37,8 @@ def for_ever() -> bool:
 
 
 def minimise(program: Program, revision: Revision, bucket: str, in_time: Callable[[], bool] = for_ever) -> Program:
-    """The plainest program of the same bucket, with its results filled in; ``program`` itself must show it.
+    """The plainest program of the same bucket, or bucket in that shape (:attr:`Violation.kind`), with its results
+    filled in; ``program`` itself must show it.
 
     It is the plainest that was found while there was still time.
     """
@@ -91,7 +92,7 @@ def with_results(program: Program, results: Sequence[str]) -> Program:
 
 
 class Shows:
-    """Whether programs break a bucket on a revision.
+    """Whether programs break a bucket on a revision, or a bucket in a shape.
 
     Candidates have much in common with each other, so on each machine one goes on from where it parts with the one
     before, and nothing but the bucket's invariant is looked at.
@@ -107,9 +108,10 @@ class Shows:
         path = self._paths.get(program.machine)
         if path is None:
             executor = Executor(self._revision.kernel, program.machine)
-            checker = Checker(executor.kernel, self._revision.name, only=self._bucket.partition("@")[0])
+            checker = Checker(executor.kernel, self._revision.name, only=invariant_of(self._bucket))
             path = self._paths[program.machine] = _Path(executor, checker)
-        return any(violation.bucket == self._bucket for found in path.follow(program.ops) for violation in found)
+        found = (violation for found in path.follow(program.ops) for violation in found)
+        return any(self._bucket in (violation.bucket, violation.kind) for violation in found)
 
 
 class _Path:

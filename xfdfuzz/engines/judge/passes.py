@@ -10,17 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
 from typing import Any
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.engines.judge.stand_ins import plainer_classes
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Msrs, UserImage
-from xfdfuzz.program.ops.base import OPS, GuestOp, Op
-from xfdfuzz.program.ops.guest import GuestDyn2load, GuestTileload, GuestVmovups, GuestWrmsr, GuestXrstor, GuestXsetbv
-from xfdfuzz.program.ops.kvm import KvmSetCpuid2Supported, KvmSetMsrs, KvmSetXcrs
-from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
-from xfdfuzz.program.ops.tasks import UserDyn2load, UserTileload
+from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp
+from xfdfuzz.program.ops.guest import (
+    GuestDyn2load,
+    GuestInterrupt,
+    GuestTileload,
+    GuestVmovups,
+    GuestWrmsr,
+    GuestXrstor,
+    GuestXsetbv,
+)
+from xfdfuzz.program.ops.host import Schedule, ScheduleKthread
+from xfdfuzz.program.ops.kvm import KvmSetCpuid2, KvmSetCpuid2Supported, KvmSetMsrs, KvmSetXcrs
+from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Fork
+from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns
+from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, UserDyn2load, UserTileload
 from xfdfuzz.program.ops.xsave import KvmSetXsave
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.templates import format_op
@@ -28,6 +41,9 @@ from xfdfuzz.strategies.values import domains, kinds
 
 Pass = Callable[[Program], Iterator[Program]]
 Ops = tuple[Op, ...]
+
+#: The fields that hold the number of a task, and how many tasks there are before one is made.
+_TASKS, _FIRST_TASKS = ("task", "tracee"), 2
 
 
 def without_ops(program: Program) -> Iterator[Program]:
@@ -37,6 +53,41 @@ def without_ops(program: Program) -> Iterator[Program]:
         length //= 2
         for start in range(len(program.ops) - length, -length, -length):
             yield _with(program, program.ops[: max(start, 0)] + program.ops[start + length :])
+
+
+def by_fewer_tasks(program: Program) -> Iterator[Program]:
+    """Without a switch to a task, whose part until the next switch the one before it takes over, or without a task."""
+    ops = program.ops
+    running, made = 0, _FIRST_TASKS
+    for place, op in enumerate(ops):
+        if isinstance(op, Schedule) and len(ops) > 1:
+            end = next((n for n in range(place + 1, len(ops)) if isinstance(ops[n], Schedule)), len(ops))
+            taken_over = (_renumbered(later, _TASKS, {op.task: running}) for later in ops[place + 1 : end])
+            yield _with(program, (*ops[:place], *taken_over, *ops[end:]))
+        elif isinstance(op, CloneThread | CloneVm | Fork) and len(ops) > 1:
+            now = {n: n - 1 for n in range(made + 1, USER_TASKS)}
+            yield _with(program, (*ops[:place], *(_renumbered(later, _TASKS, now) for later in ops[place + 1 :])))
+            made += 1
+        if isinstance(op, TaskOp | Schedule):
+            running = op.task
+
+
+def without_permission(program: Program) -> Iterator[Program]:
+    """Without a guest's permission, with a CPUID that needs none, and with the images as they are or the plainest."""
+    table = domains(program.machine)
+    image = table[UserImage].table[0]
+    rest = [op for op in program.ops if not isinstance(op, ReqXcompGuestPerm)]
+    if 0 < len(rest) < len(program.ops):
+        plain = [replace(op, image=image) if isinstance(op, KvmSetXsave) else op for op in rest]
+        harmless = [entries for entries in table[CpuidEntries].table if not (entries.xfd or entries.amx)]
+        for ops in (rest, plain):
+            yield from (_with(program, (_with_cpuid(op, entries) for op in ops)) for entries in harmless[:2])
+
+
+def _with_cpuid(op: Op, entries: CpuidEntries) -> Op:
+    if isinstance(op, KvmSetCpuid2 | KvmSetCpuid2Supported):
+        return KvmSetCpuid2(op.task, op.vcpu, entries)
+    return op
 
 
 def from_outside(program: Program) -> Iterator[Program]:
@@ -80,6 +131,25 @@ def on_plainer_machines(program: Program) -> Iterator[Program]:
             yield replace(program, machine=plain)
 
 
+def on_fewer_cpus(program: Program) -> Iterator[Program]:
+    """With no CPUs that no op names, or with what happens on one on the one before it, where tasks alternate then."""
+    used = max(_numbers(program.ops, ("cpu",)), default=0) + 1
+    if used < program.machine.cpus:
+        yield replace(program, machine=replace(program.machine, cpus=used), results=())
+    for n in range(1, used):
+        yield _with(program, _alternating(program.ops, n))
+
+
+def _alternating(ops: Ops, cpu: int) -> Iterator[Op]:
+    """What the CPU does is done by the one before it, and its kernel thread is the task that runs there."""
+    task = 0
+    for op in ops:
+        if isinstance(op, Schedule) and op.cpu == cpu - 1:
+            task = op.task
+        idle = isinstance(op, ScheduleKthread) and op.cpu == cpu
+        yield Schedule(cpu - 1, task) if idle else _renumbered(op, ("cpu",), {cpu: cpu - 1})
+
+
 #: Instructions of the synthetic feature, and what is like them on any machine with AMX.
 _WITHOUT_DYN2: dict[type[Op], type[Op]] = {GuestDyn2load: GuestTileload, UserDyn2load: UserTileload}
 
@@ -103,21 +173,15 @@ def _fields(op: Op) -> Iterator[tuple[str, Any, object]]:
 
 
 def with_plainer_ops(program: Program) -> Iterator[Program]:
-    """With an op replaced by another one of its kind that takes less, or as much and is defined before it."""
+    """With an op replaced by a plainer one that may do as well (:mod:`~xfdfuzz.engines.judge.stand_ins`)."""
     for place, op in enumerate(program.ops):
         given = {name: value for name, value, _ in _fields(op)}
-        for cls in _plainer_classes(type(op).__name__):
+        rest = program.ops[place + 1 :]
+        for cls in plainer_classes(type(op).__name__):
+            # nothing is left to handle, and what handles nothing would handle the next exit
+            handled = cls is GuestInterrupt and bool(rest) and isinstance(rest[0], HandleExit)
             plain = _plainest(cls, given, program.machine)
-            yield _with(program, (*program.ops[:place], plain, *program.ops[place + 1 :]))
-
-
-@cache
-def _plainer_classes(name: str) -> list[type[Op]]:
-    cls = OPS[name]
-    found = [other for other in OPS.values() if (other.__module__, other.__base__) == (cls.__module__, cls.__base__)]
-    # last what does not mean the same on every revision
-    found.sort(key=lambda other: (other is KvmSetCpuid2Supported, len(fields(other))))  # type: ignore[arg-type]
-    return found[: found.index(cls)]
+            yield _with(program, (*program.ops[:place], plain, *(rest[1:] if handled else rest)))
 
 
 def _plainest(cls: type[Op], given: Mapping[str, Any], machine: Machine) -> Op:
@@ -128,7 +192,7 @@ def _plainest(cls: type[Op], given: Mapping[str, Any], machine: Machine) -> Op:
 
 
 #: The fields that hold a number of the same kind of thing.
-_NUMBERED = (("task", "tracee"), ("vcpu",), ("vm",), ("cpu",))
+_NUMBERED = (_TASKS, ("vcpu",), ("vm",), ("cpu",))
 
 
 def renumbered(program: Program) -> Iterator[Program]:
@@ -163,7 +227,7 @@ def _plainer_ops(op: Op, machine: Machine) -> Iterator[Op]:
     defaults = {f.name: f.default for f in fields(op)}  # type: ignore[arg-type]
     for name, value, kind in _fields(op):
         if kind in table:
-            before = table[kind].plainer(value)
+            before = [*table[kind].plainer(value), *(_rounder(value) if value not in table[kind].table else ())]
         elif kind == "nr":
             before = list(range(value))
         else:
@@ -171,6 +235,18 @@ def _plainer_ops(op: Op, machine: Machine) -> Iterator[Op]:
         for plainer in before:
             if plainer != value:
                 yield replace(op, **{name: plainer})  # type: ignore[type-var]
+
+
+def _rounder(value: object) -> Iterator[object]:
+    """A number that is like no other, or such a size, with one bit less, the highest first."""
+    if isinstance(value, UserBuffer) and value.size is not None:
+        yield from (value._replace(size=size) for size in _with_a_bit_less(value.size))
+    elif isinstance(value, int):
+        yield from _with_a_bit_less(value)
+
+
+def _with_a_bit_less(number: int) -> Iterator[int]:
+    return (number & ~(1 << bit) for bit in reversed(range(number.bit_length())) if number >> bit & 1)
 
 
 def in_order(program: Program) -> Iterator[Program]:
@@ -198,8 +274,11 @@ def _with(program: Program, ops: Iterable[Op]) -> Program:
 #: In the order of what they save the others.
 PASSES: tuple[Pass, ...] = (
     without_ops,
+    by_fewer_tasks,
+    without_permission,
     from_outside,
     on_plainer_machines,
+    on_fewer_cpus,
     renumbered,
     with_plainer_ops,
     with_plainer_arguments,

@@ -10,10 +10,9 @@ from pathlib import Path
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
-from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import NOT_ENABLED, Step, format_ret
+from xfdfuzz.program.step import NOT_ENABLED, Result, Step, format_ret
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
 
@@ -88,13 +87,9 @@ def steps(program: Program, revision: Revision) -> Iterator[Judged]:
     executor = Executor(revision.kernel, program.machine)
     checker = Checker(executor.kernel, revision.name)
     for step in executor.run(program.ops):
-        yield Judged(_keep(step), tuple(checker.check(step)))
+        yield Judged(step.kept(), tuple(checker.check(step)))
     if checker.looks_at_end and (last := executor.drain()):
         yield Judged(None, tuple(checker.finish(last)))
-
-
-def _keep(step: Step) -> Step:
-    return Step(step.number, step.op, step.state, copy_of(step.after), step.result, step.events)
 
 
 def judge(program: str | Program, revision: str | Path | Revision, *, expectations: bool = True) -> Verdict:
@@ -145,8 +140,13 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
             continue
         result = judged.step.result
         for text in (inline | special).get(judged.step.number, ()):
-            if text not in (str(result), format_ret(result.ret)):
+            if not gives(result, text):
                 yield f"op {judged.step.number}: expected {text}, got {result}"
+
+
+def gives(result: Result, text: str) -> bool:
+    """Whether a result is what a program says, with or without what stands behind the returned value."""
+    return text in (str(result), format_ret(result.ret))
 
 
 #: By the kind of an expectation: the kind that cannot hold beside it; of results, another one of the same op.

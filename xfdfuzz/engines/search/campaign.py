@@ -21,11 +21,16 @@ from xfdfuzz.strategies.boots import Boot
 
 
 class Discovery(Protocol):
-    """What a campaign looks for: a violation, or a difference of two revisions.  Two of one bucket are the same."""
+    """What a campaign looks for: a violation, or a difference of two revisions.  Two of one bucket are the same, or two
+    of one kind where that is looked at."""
 
     @property
     def bucket(self) -> str:
         """What makes it the same again."""
+
+    @property
+    def kind(self) -> str:
+        """The bucket and the shape in which it shows."""
 
     @property
     def message(self) -> str:
@@ -38,7 +43,7 @@ D = TypeVar("D", bound=Discovery)
 class Discovered(Exception):
     """Something that the campaign does not know, and the program up to it.
 
-    One subclass per bucket: Hypothesis tells failures apart by type, would merge two of one type, and would slip from
+    One subclass per key: Hypothesis tells failures apart by type, would merge two of one type, and would slip from
     one to the other while it shrinks.
     """
 
@@ -52,13 +57,15 @@ class Discovered(Exception):
 class Campaign(Generic[D]):
     """The memory of a search; a subclass says what is searched and for what.
 
-    ``known`` are the buckets that are nothing new, ``met`` those of them that showed.  ``wanted`` is the one bucket
-    that is looked for, None: any.  A discovery is shrunk as long as it is ``in_time``.  ``reached`` notes which
+    ``known`` are the buckets, and the kinds, that are nothing new, ``met`` the buckets of those that showed.
+    ``by_shape``: what was found is known in its shape only.  ``wanted`` is the one bucket or kind that is looked for,
+    None: any.  A discovery is shrunk as long as it is ``in_time``.  ``reached`` notes which
     programs reached what none had, None: nobody wants to know.
     """
 
     known: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
+    by_shape: bool = False
     wanted: str | None = None
     in_time: Callable[[], bool] = for_ever
     stats: Stats = field(default_factory=Stats)
@@ -82,8 +89,8 @@ class Campaign(Generic[D]):
         """Everything that the program shows, run from its beginning, known or not."""
         raise NotImplementedError
 
-    def minimise(self, program: Program, bucket: str) -> Program:
-        """The plainest program that still shows the bucket, as far as there is time."""
+    def minimise(self, program: Program, key: str) -> Program:
+        """The plainest program that still shows the bucket or kind, as far as there is time."""
         raise NotImplementedError
 
     # -- examples ------------------------------------------------------------------------------------------------------
@@ -104,6 +111,22 @@ class Campaign(Generic[D]):
             self._booted[machine, boot] = run.save()
         run.restore(self._booted[machine, boot])
         return run
+
+    def replay(self, program: Program, note: bool = True) -> None:
+        """A program as an example; raises Discovered for the first thing that is new in it.
+
+        Without ``note`` what it reaches is reached, but nobody wants to know by which program.
+        """
+        run = self.begin(program.machine)
+        try:
+            for op in program.ops:
+                if not run.alive:
+                    break
+                run.execute(op)
+        finally:
+            if self.reached is not None and not note:
+                self.reached.take()
+        run.finish()
 
     def example_done(self) -> None:
         """Count an example and tell all who watch; raises what they raise."""
@@ -142,27 +165,31 @@ class Campaign(Generic[D]):
 
     # -- what is new ---------------------------------------------------------------------------------------------------
 
+    def key(self, found: Discovery) -> str:
+        """What it is known by from now on."""
+        return found.kind if self.by_shape else found.bucket
+
     def is_new(self, found: Discovery) -> bool:
         """Whether it should be raised."""
         if self.wanted is not None:
-            return found.bucket == self.wanted
-        if found.bucket not in self.known:
+            return self.wanted in (found.bucket, found.kind)
+        if self.known.isdisjoint((found.bucket, found.kind)):
             return True
         self.met.add(found.bucket)
         return False
 
-    def learn(self, buckets: Iterable[str]) -> None:
+    def learn(self, keys: Iterable[str]) -> None:
         """These are nothing new from now on."""
-        self.known.update(buckets)
+        self.known.update(keys)
 
-    def looking_for(self, bucket: str) -> Self:
-        """A campaign on the same that looks for one bucket only, counts for itself and is watched by nobody."""
-        return replace(self, wanted=bucket, stats=Stats(), reached=None)
+    def looking_for(self, key: str) -> Self:
+        """A campaign on the same that looks for one bucket or kind only, counts for itself and is watched by nobody."""
+        return replace(self, wanted=key, stats=Stats(), reached=None)
 
     def discovered(self, discovery: Discovery, program: Program) -> Discovered:
-        """The exception for it, of the bucket's own type."""
+        """The exception for it, of the key's own type."""
         named = {"__module__": "xfdfuzz"}  # it stands in no module, and tests show its name
-        error = self.errors.setdefault(discovery.bucket, type(self.error_name, (Discovered,), named))
+        error = self.errors.setdefault(self.key(discovery), type(self.error_name, (Discovered,), named))
         return error(discovery, program)
 
 

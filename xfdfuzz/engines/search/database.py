@@ -7,7 +7,8 @@ changes that is drawn.  Whoever writes into the database can do no more than hav
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from hypothesis.database import ExampleDatabase
@@ -42,6 +43,10 @@ class Database:
         """Keep a value; ``on_lost`` as for :meth:`fetch`."""
         self._tried(lambda database: database.save(key, value), on_lost)
 
+    def delete(self, key: bytes, value: bytes, on_lost: Callable[[str], None]) -> None:
+        """Forget a value; ``on_lost`` as for :meth:`fetch`."""
+        self._tried(lambda database: database.delete(key, value), on_lost)
+
     def _tried(self, use: Callable[[ExampleDatabase], T], on_lost: Callable[[str], None]) -> T | None:
         """What ``use`` gives.  Hypothesis' own databases tell some failures by warnings, go on and give nothing."""
         if self._database is None:
@@ -60,6 +65,25 @@ class Database:
         return result
 
 
+class ProgramFiles(ExampleDatabase):
+    """The programs of a directory, for a search of whatever; nothing is kept there."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def fetch(self, key: bytes) -> Iterator[bytes]:
+        """The texts of all ``*.xfd``; raises OSError."""
+        for path in sorted(self._directory.glob("*.xfd")):
+            yield path.read_bytes()
+
+    def save(self, key: bytes, value: bytes) -> None:
+        """Do nothing."""
+
+    def delete(self, key: bytes, value: bytes) -> None:
+        """Do nothing."""
+
+
 class Kept:
     """The programs of one search, by its label, in all of its databases."""
 
@@ -67,16 +91,28 @@ class Kept:
         self._databases = databases
         self._key = f"xfdfuzz/{_VERSION}/{label}".encode()
         self._on_lost = on_lost
+        self._texts: dict[Program, list[bytes]] = {}
         #: How many values were no program.
         self.skipped = 0
 
     def programs(self) -> list[Program]:
         """Those that can be read, each once, always in the same order."""
         values = {value for database in self._databases for value in database.fetch(self._key, self._on_lost)}
-        read = [_read(value) for value in sorted(values)]
-        programs = [program for program in read if program is not None]
-        self.skipped = len(read) - len(programs)
-        return list(dict.fromkeys(programs))
+        self._texts = {}
+        self.skipped = 0
+        for value in sorted(values):
+            program = _read(value)
+            if program is None:
+                self.skipped += 1
+            else:
+                self._texts.setdefault(program, []).append(value)
+        return list(self._texts)
+
+    def drop(self, program: Program) -> None:
+        """Forget one of :meth:`programs`."""
+        for value in self._texts.pop(program):
+            for database in self._databases:
+                database.delete(self._key, value, self._on_lost)
 
     def keep(self, program: Program) -> None:
         """Keep its machine and ops."""

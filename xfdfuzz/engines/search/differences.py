@@ -44,13 +44,11 @@ class DifferenceCampaign(Campaign[Difference]):
         """What differs, up to where the two diverge."""
         return differences(program, self.pair)
 
-    def minimise(self, program: Program, bucket: str) -> Program:
+    def minimise(self, program: Program, key: str) -> Program:
         """The plainest program that still differs so, up to the op that does."""
 
         def still(candidate: Program) -> bool:
-            return self.in_time() and any(
-                difference.bucket == bucket for difference in differences(candidate, self.pair)
-            )
+            return self.in_time() and any(one.bucket == key for one in differences(candidate, self.pair))
 
         return _with_results(reduce(program, still), self.pair)
 

@@ -22,13 +22,13 @@ from xfdfuzz.program.text import format_program, parse
 
 
 class Found(NamedTuple):
-    """A program that shows something new, the bucket of it, and the name of the engine that found it.
+    """A program that shows something new, the key of it, and the name of the engine that found it.
 
     ``genome`` are the rules that made the program, if the engine knows them.
     """
 
     program: Program
-    bucket: str
+    key: str
     engine: str
     genome: Genome | None = None
 
@@ -55,7 +55,7 @@ class HypothesisEngine:
             with self._campaign.stats.credited(self.name):
                 found = search(self._campaign, seed, self._steps)
             if found is not None:
-                return Found(found.program, found.discovery.bucket, self.name)
+                return Found(found.program, self._campaign.key(found.discovery), self.name)
 
 
 class ScoutEngine:
@@ -70,7 +70,7 @@ class ScoutEngine:
         """The scout goes on where it was."""
         with self._campaign.stats.credited(self.name):
             found = self._scout.search()
-        return Found(found.program, found.discovery.bucket, self.name, self._scout.genome)
+        return Found(found.program, self._campaign.key(found.discovery), self.name, self._scout.genome)
 
 
 class BothEngines:
@@ -115,25 +115,14 @@ class Replay:
             program = self._programs.popleft()
             try:
                 with self._campaign.stats.credited(self.name):
-                    self._execute(program)
+                    self._campaign.replay(program, note=False)
             except Discovered as found:
-                if found.discovery.bucket not in self._raised:
-                    self._raised.add(found.discovery.bucket)
+                key = self._campaign.key(found.discovery)
+                if key not in self._raised:
+                    self._raised.add(key)
                     self._programs.appendleft(program)
-                return Found(found.program, found.discovery.bucket, self.name)
+                return Found(found.program, key, self.name)
         return self._then.find()
-
-    def _execute(self, program: Program) -> None:
-        run = self._campaign.begin(program.machine)
-        try:
-            for op in program.ops:
-                if not run.alive:
-                    break
-                run.execute(op)
-        finally:
-            if self._campaign.reached is not None:
-                self._campaign.reached.take()  # where it comes from it need not be kept again
-        run.finish()
 
 
 #: By the names that the command line has for them.
@@ -166,7 +155,7 @@ def hunt(
 ) -> bool:
     """Search as planned, ``programs`` first; returns whether Ctrl-C ended it.
 
-    Every distinct bucket that is not known is shrunk once and given to ``on_discovery`` at once.
+    Every distinct bucket, or kind, that is not known is shrunk once and given to ``on_discovery`` at once.
     """
     budget = plan.budget()
     campaign.in_time = budget.in_time
@@ -215,12 +204,13 @@ def discoveries(campaign: Campaign[D], engine: Engine) -> Iterator[Shrunk[D]]:
     for discovery in campaign.shown(program):
         if not campaign.is_new(discovery):
             continue
-        campaign.learn([discovery.bucket])
-        smallest = campaign.minimise(program, discovery.bucket)
+        key = campaign.key(discovery)
+        campaign.learn([key])
+        smallest = campaign.minimise(program, key)
         again = campaign.shown(parse(format_program(smallest)))
-        confirmed = next((one for one in again if one.bucket == discovery.bucket), None)
+        confirmed = next((one for one in again if campaign.key(one) == key), None)
         if confirmed is None:
-            raise NotReproducibleError(f"{discovery.bucket} does not show again")
+            raise NotReproducibleError(f"{key} does not show again")
         yield Shrunk(confirmed, smallest, found.engine)
 
 
@@ -228,8 +218,8 @@ def _shortened(campaign: Campaign[Any], found: Found) -> Program:
     """The program without the rules that do not matter; minimise() then works on its ops."""
     if found.genome is None or not campaign.in_time():
         return found.program
-    walker = Walker(campaign.looking_for(found.bucket))
+    walker = Walker(campaign.looking_for(found.key))
     shorter = walker.discovery(shortened(walker, found.genome))
     if shorter is None:
-        raise NotReproducibleError(f"{found.bucket} does not show again")
+        raise NotReproducibleError(f"{found.key} does not show again")
     return shorter.program

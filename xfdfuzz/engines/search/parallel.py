@@ -248,7 +248,7 @@ class _Shares:
             self.campaign.reached.all |= gain.reached
         for discovery, text, engine in gain.found:
             if self.campaign.is_new(discovery):
-                self.campaign.learn([discovery.bucket])
+                self.campaign.learn([self.campaign.key(discovery)])
                 yield Shrunk(discovery, parse(text), engine)
 
     def _lost(self, place: _Place, error: BrokenExecutor) -> None:

@@ -10,6 +10,7 @@ from xfdfuzz.engines.judge.confirm import without_names
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.engines.stream.events import Outcome
+from xfdfuzz.engines.stream.known import NOTHING, Known
 from xfdfuzz.revisions import Revision
 
 F = TypeVar("F", bound=Outcome)
@@ -20,6 +21,7 @@ class Report(Generic[F]):
     """What a search of one revision, or of two held against each other, came to.
 
     ``doubts``: a line for each reason not to rely on what was found, because a fresh process did not confirm it.
+    ``known`` is what was no news, ``met`` the buckets of it that the search came across.
     ``withheld``: how many findings are left out here, because they are not for everybody.
     """
 
@@ -29,6 +31,8 @@ class Report(Generic[F]):
     found: tuple[F, ...]
     interrupted: bool
     doubts: tuple[str, ...] = ()
+    known: Known = NOTHING
+    met: frozenset[str] = frozenset()
     withheld: int = 0
 
     @property

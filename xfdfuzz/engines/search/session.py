@@ -31,6 +31,7 @@ from xfdfuzz.engines.stream.events import (
     Waiting,
     WorkerLost,
 )
+from xfdfuzz.engines.stream.known import NOTHING, Known
 from xfdfuzz.invariants.vocabulary import InvariantError, NoAnswer
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
@@ -47,6 +48,7 @@ def search(
     recipe: Recipe,
     tell: Listener,
     databases: Sequence[Database] = (),
+    known: Known = NOTHING,
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
@@ -56,22 +58,24 @@ def search(
     """
     label = label_of(revisions)
     with PatientInterrupt(everywhere=True) as ctrl_c:
-        tell(Began(label, revisions, vars(plan), len(campaign.known)))
+        tell(Began(label, revisions, vars(plan), len(known)))
+        known.tell(label, tell)
         kept = Kept(databases, label, lambda reason: tell(DatabaseLost(label, reason)))
         programs = kept.programs()
         if databases:
             campaign.reached = Reached()
             tell(Replayed(label, len(programs), kept.skipped))
         with Confirmer(*revisions) as confirmer:
-            teller = _Teller(label, campaign, outcome, confirmer, tell, kept)
+            teller = _Teller(label, campaign, outcome, confirmer, tell, kept, known)
             try:
                 ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller, programs)
             except NoAnswer as error:
                 tell(Stuck(label, str(error), error.program))
                 raise InvariantError(str(error)) from None
             teller.finish(ctrl_c)
+        met = frozenset(known.reasons) & campaign.met
         found, doubts = tuple(teller.found), tuple(teller.doubts)
-        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts)
+        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met)
         tell(Ended(label, report, report.interrupted))
         return report
 
@@ -107,10 +111,12 @@ class _Teller(Generic[F]):
         confirmer: Confirmer,
         tell: Listener,
         kept: Kept,
+        known: Known,
     ) -> None:
         self._label, self._campaign, self._outcome = label, campaign, outcome
         self._confirmer, self._tell, self._kept = confirmer, tell, kept
-        self._known = frozenset(campaign.known)
+        #: Those that nothing was said of so far.
+        self._known = frozenset() if known.replayed else frozenset(known.reasons)
         self._next = 0.0
         self.found: list[F] = []
         #: A line for each reason not to rely on what was found.

@@ -16,10 +16,12 @@ from xfdfuzz.engines.search.campaign import Campaign, Run
 from xfdfuzz.engines.search.database import Database
 from xfdfuzz.engines.search.goals import GoalCounter
 from xfdfuzz.engines.search.hunt import Shrunk
+from xfdfuzz.engines.search.parallel import Recipe
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.stream.events import Listener, unheard
+from xfdfuzz.engines.stream.known import Known
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.sometimes import GOALS
@@ -52,9 +54,9 @@ class ViolationCampaign(Campaign[Violation]):
         """What it violates, in order."""
         return judge(program, self.revision, expectations=False).violations
 
-    def minimise(self, program: Program, bucket: str) -> Program:
+    def minimise(self, program: Program, key: str) -> Program:
         """The plainest program that still violates it."""
-        return minimise(program, self.revision, bucket, self.in_time)
+        return minimise(program, self.revision, key, self.in_time)
 
 
 class Saved(NamedTuple):
@@ -117,30 +119,44 @@ class JudgedRun(Run):
         self.judge(found)
 
 
-def campaign_on(address: str, invariants: tuple[str, ...]) -> ViolationCampaign:
+def campaign_on(address: str, invariants: tuple[str, ...], by_shape: bool = False) -> ViolationCampaign:
     """A campaign on the revision with that address, in whatever process; ``invariants`` are the users' files."""
     load_invariants(invariants)
-    return ViolationCampaign(revision=resolve(address))
+    return ViolationCampaign(revision=resolve(address), by_shape=by_shape)
 
 
 def fuzz(
     revision: str | Path | Revision,
     plan: Plan,
-    known: Collection[str] = (),
+    known: Known | Collection[str] = (),
     tell: Listener = unheard,
     databases: Sequence[Database] = (),
 ) -> Report[Finding]:
     """Search one revision for violations as planned.
 
     Every distinct bucket that is not in ``known`` is shrunk once and given to ``tell`` at once, as all else that
-    happens.  The search begins with what ``databases`` keep.  Raises RevisionError for a name that is none.
+    happens; where what is known was replayed, every bucket in another shape is, too.  The search begins with what
+    ``databases`` keep.  Raises RevisionError for a name that is none.
     """
     load()
-    chosen = revision_of(revision)
-    campaign = ViolationCampaign(revision=chosen, known=set(known))
+    chosen, known = revision_of(revision), Known.of(known)
+    campaign = ViolationCampaign(revision=chosen, known=set(known.keys), by_shape=known.replayed)
+    recipe = partial(campaign_on, chosen.address, invariant_files(), known.replayed)
+    return search_violations(campaign, recipe, plan, tell, databases, known)
+
+
+def search_violations(
+    campaign: ViolationCampaign,
+    recipe: Recipe,
+    plan: Plan,
+    tell: Listener,
+    databases: Sequence[Database],
+    known: Known,
+) -> Report[Finding]:
+    """Search with that campaign, which ``recipe`` makes in other processes."""
+    revision = campaign.revision
 
     def finding(shrunk: Shrunk[Violation]) -> Finding:
-        return Finding(shrunk.discovery, shrunk.program, chosen, engine=shrunk.engine)
+        return Finding(shrunk.discovery, shrunk.program, revision, engine=shrunk.engine)
 
-    recipe = partial(campaign_on, chosen.address, invariant_files())
-    return search(campaign, plan, (chosen,), finding, recipe, tell, databases)
+    return search(campaign, plan, (revision,), finding, recipe, tell, databases, known)

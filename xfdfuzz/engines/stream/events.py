@@ -91,10 +91,34 @@ class Withheld:
 
 @dataclass(frozen=True)
 class KnownMet:
-    """A bucket that was known before showed, for the first time in this search."""
+    """A bucket that was known before showed: when its program was replayed, or for the first time in this search.
+
+    ``reason`` is what its baseline says of it.
+    """
 
     label: str
     bucket: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A bucket that was known before did not show when its ``program``, by its place, was replayed."""
+
+    label: str
+    bucket: str
+    program: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A bucket that is known showed although it was to be gone by the date ``since``, as 2027-01-31."""
+
+    label: str
+    bucket: str
+    since: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,6 +206,8 @@ Event: TypeAlias = (
     | Found
     | Withheld
     | KnownMet
+    | Gone
+    | Expired
     | Confirmed
     | Doubted
     | WorkerLost

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from xfdfuzz.report.formats.base import Document
-from xfdfuzz.report.formats.ledger import FAILED, KNOWN, SKIPPED, Case, Suite
+from xfdfuzz.report.formats.ledger import EXPIRED, FAILED, GONE, KNOWN, SKIPPED, Case, Suite
 
 
 class B4(Document):
@@ -19,7 +19,7 @@ class B4(Document):
         bad = any(case.bad for _, case in cases) or not cases
         answer = {
             "tool": "xfdfuzz",
-            "status": "fail" if FAILED in states else "warn" if bad else "pass",
+            "status": "fail" if states & {FAILED, EXPIRED} else "warn" if bad else "pass",
             "summary": "; ".join(map(_summary, self.ledger.suites)) or "nothing has begun yet",
             "url": next(filter(None, map(_url, self.ledger.suites)), ""),
             "details": "\n\n".join(_detail(suite, case) for suite, case in cases if case.bad),
@@ -31,8 +31,9 @@ def _summary(suite: Suite) -> str:
     """How many of which severity are new on a revision; what it says itself where there was nothing to judge."""
     new = Counter(case.severity or "failed" for case in suite.cases if case.state == FAILED)
     counts = [f"{count} {severity}" for severity, count in new.items()]
-    known = sum(case.state == KNOWN for case in suite.cases)
-    parts = [f"new: {', '.join(counts)}" if counts else "nothing new", *([f"{known} known"] if known else [])]
+    states = Counter(case.state for case in suite.cases)
+    before = [f"{states[state]} {state}" for state in (KNOWN, GONE, EXPIRED) if states[state]]
+    parts = [f"new: {', '.join(counts)}" if counts else "nothing new", *before]
     ending = suite.cases[-1]
     if ending.bad:
         parts.append(ending.message)

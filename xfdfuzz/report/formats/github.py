@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xfdfuzz.report.console import markdown_table
 from xfdfuzz.report.formats.base import Audience, Document
-from xfdfuzz.report.formats.ledger import ENDED, FAILED, KNOWN, PASSED, SKIPPED, UNSURE, Case, Suite
+from xfdfuzz.report.formats.ledger import ENDED, EXPIRED, FAILED, GONE, KNOWN, PASSED, SKIPPED, UNSURE, Case, Suite
 
 #: How many errors of a step, and how many warnings, GitHub shows.
 ANNOTATIONS = 10
@@ -18,7 +18,7 @@ SUMMARY = 900_000
 _MESSAGE = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _PROPERTY = {**_MESSAGE, ":": "%3A", ",": "%2C"}
 #: The columns of the summary.
-_STATES = (FAILED, UNSURE, KNOWN, SKIPPED, PASSED)
+_STATES = (FAILED, EXPIRED, UNSURE, KNOWN, GONE, SKIPPED, PASSED)
 
 
 class GitHub(Document):
@@ -49,7 +49,7 @@ class GitHub(Document):
 
     def text(self) -> str:
         """The summary, cut to what GitHub takes; its last line says how much was left out."""
-        shown = [pair for pair in self.ledger.cases() if pair[1].bad or pair[1].state == KNOWN]
+        shown = [pair for pair in self.ledger.cases() if pair[1].bad or pair[1].state in (KNOWN, GONE)]
         return _fitting(f"{_overview(self.ledger.suites)}\n", [_section(suite, case) for suite, case in shown])
 
 
@@ -95,8 +95,8 @@ def _overview(suites: list[Suite]) -> str:
 def _section(suite: Suite, case: Case) -> str:
     """A line of what is known; all that is said of the others, folded."""
     title = f"{case.state}: {_code(case.name)} on {_code(suite.label)}"
-    if case.state == KNOWN:
-        return f"\n{title}\n"
+    if case.state in (KNOWN, GONE):
+        return f"\n{title}: {_line(case.message)}\n"
     severity = f" ({case.severity})" if case.severity else ""
     file = f"\n\n{_code(case.file)}" if case.file else ""
     body = f"\n\n{_block(case.text)}" if case.text else ""

@@ -6,12 +6,12 @@ import re
 from xml.etree import ElementTree
 
 from xfdfuzz.report.formats.base import Document
-from xfdfuzz.report.formats.ledger import FAILED, KNOWN, SKIPPED, UNSURE, Case, Suite
+from xfdfuzz.report.formats.ledger import EXPIRED, FAILED, GONE, KNOWN, SKIPPED, UNSURE, Case, Suite
 
 #: What XML 1.0 has no way to hold, not even escaped.
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 #: The element below a case; one that passed has none.  A known one does not fail the job.
-_ELEMENTS = {FAILED: "failure", UNSURE: "error", KNOWN: "skipped", SKIPPED: "skipped"}
+_ELEMENTS = {FAILED: "failure", EXPIRED: "failure", UNSURE: "error", KNOWN: "skipped", SKIPPED: "skipped"}
 
 
 class JUnit(Document):
@@ -53,6 +53,8 @@ def _case(suite: Suite, case: Case) -> ElementTree.Element:
     if case.state in _ELEMENTS:
         kind = {"type": case.severity or case.state} if case.bad else {}
         element.append(_element(_ELEMENTS[case.state], case.text, message=case.message, **kind))
+    if case.state == GONE:
+        element.append(_element("system-out", f"{case.message}\n{case.text}"))
     return element
 
 

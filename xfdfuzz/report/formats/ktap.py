@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.report.formats.base import Document
-from xfdfuzz.report.formats.ledger import KNOWN, SKIPPED, Case, Suite
+from xfdfuzz.report.formats.ledger import GONE, KNOWN, SKIPPED, Case, Suite
 
 #: Behind the result of what did not simply pass or fail.
 _DIRECTIVES = {KNOWN: " # XFAIL", SKIPPED: " # SKIP"}
@@ -32,7 +32,7 @@ def _suite(number: int, suite: Suite) -> Iterator[str]:
     for note in suite.notes:
         yield from _diagnostic(note)
     for nr, case in enumerate(cases, 1):
-        if case.bad:
+        if case.bad or case.state == GONE:
             yield from _diagnostic(case.message)
             yield from _diagnostic(case.text)
         yield f"  {_result(nr, case.name, case.bad)}{_directive(case)}"

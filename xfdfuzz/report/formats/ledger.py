@@ -20,7 +20,9 @@ from xfdfuzz.engines.stream.events import (
     Doubted,
     Ended,
     Event,
+    Expired,
     Found,
+    Gone,
     KnownMet,
     Outcome,
     ProgramJudged,
@@ -28,16 +30,19 @@ from xfdfuzz.engines.stream.events import (
     Withheld,
     WorkerLost,
 )
-from xfdfuzz.invariants.vocabulary import SEVERITIES
+from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES, invariant_of
 from xfdfuzz.report import differences, finding
 from xfdfuzz.report.console import console
+from xfdfuzz.report.known import UNSAID, overdue
 from xfdfuzz.report.privacy import not_shown
 from xfdfuzz.revisions import Revision
 
-#: What a case can be: as it should be, broken, broken as was known before, not judged to the end, nothing to judge.
+#: What a case can be: as it should be, broken, broken as was known before, not judged to the end, nothing to judge,
 PASSED, FAILED, KNOWN, UNSURE, SKIPPED = "passed", "failed", "known", "unsure", "skipped"
+#: no more broken as was known before, and broken for longer than it was to be.
+GONE, EXPIRED = "gone", "expired"
 #: Those that fail a job.
-BAD = (FAILED, UNSURE)
+BAD = (FAILED, UNSURE, EXPIRED)
 #: The case that passes when the search has ended, and the one that stands for all that is not shown.
 ENDED, HIDDEN = "ended", "not shown"
 
@@ -95,11 +100,18 @@ class Suite:
         """Add a case, or replace what was said of it before."""
         self._cases[case.name] = case
 
+    def put_found(self, case: Case) -> None:
+        """Add a finding; one of a bucket that there is already, in another shape, is told apart by that."""
+        other = self._cases.get(case.name)
+        if other is not None and isinstance(case.outcome, Finding) and other.outcome != case.outcome:
+            case.name = case.outcome.violation.kind
+        self.put(case)
+
     def doubt(self, bucket: str, reason: str) -> None:
         """What was found cannot be relied on; an empty bucket means all of it."""
         self.doubts.append(reason)
         for case in self._cases.values():
-            if case.state == FAILED and bucket in ("", case.name):
+            if case.state == FAILED and bucket in ("", case.name, case.outcome and case.outcome.bucket):
                 case.state = UNSURE
                 case.text = f"{reason}\n{case.text}"
 
@@ -145,12 +157,17 @@ class Ledger:
                 suite.seconds = event.seconds
                 return False
             case Found():
-                suite.put(_found(event.outcome))
+                suite.put_found(_found(event.outcome))
             case Withheld():
                 suite.withheld += 1
                 suite.put(Case(HIDDEN, FAILED, not_shown(suite.withheld, event.place), severity=SEVERITIES[0]))
             case KnownMet():
-                suite.put(Case(event.bucket, KNOWN, "known before"))
+                suite.put(_of_known(event.bucket, KNOWN, event.reason or UNSAID))
+            case Gone():
+                text = f"{event.program} does not show it any more"
+                suite.put(_of_known(event.bucket, GONE, f"gone: {event.reason or UNSAID}", text))
+            case Expired():
+                suite.put(_of_known(event.bucket, EXPIRED, overdue(event.since, event.reason)))
             case Doubted():
                 suite.doubt(event.bucket, f"{event.bucket or 'all'}: {event.reason}")
             case WorkerLost():
@@ -164,6 +181,11 @@ class Ledger:
             case _:  # a confirmation: nothing else was assumed; a beginning with other programs
                 return False
         return True
+
+
+def _of_known(bucket: str, state: str, message: str, text: str = "") -> Case:
+    invariant = INVARIANTS.get(invariant_of(bucket))
+    return Case(bucket, state, message, text, invariant.severity if invariant else "")
 
 
 def _found(outcome: Outcome) -> Case:

@@ -12,11 +12,11 @@ from urllib.parse import quote
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.engines.stream.events import Outcome
-from xfdfuzz.invariants.vocabulary import INVARIANTS
+from xfdfuzz.invariants.vocabulary import INVARIANTS, invariant_of
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.report import files, trace
 from xfdfuzz.report.formats.base import Audience, Document
-from xfdfuzz.report.formats.ledger import ENDED, KNOWN, Case, Suite
+from xfdfuzz.report.formats.ledger import ENDED, EXPIRED, GONE, KNOWN, Case, Suite
 from xfdfuzz.report.privacy import SEVERE
 from xfdfuzz.revisions.sources import Sources
 
@@ -28,6 +28,8 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 _FINGERPRINT = "xfdfuzzBucket/v1"
 #: What is no invariant, but can be broken: the rule of a program's verdict, and that of each difference.
 _EXPECTATION, _DIFFERENCE = "expectation", "difference"
+#: What was known before; all else is new.
+_BASELINE = {KNOWN: "unchanged", EXPIRED: "unchanged", GONE: "absent"}
 
 
 class Sarif(Document):
@@ -48,7 +50,7 @@ class Sarif(Document):
         return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": runs}, indent=1) + "\n"
 
     def _run(self, suite: Suite) -> Object:
-        shown = [case for case in suite.cases if case.name != ENDED and (case.bad or case.state == KNOWN)]
+        shown = [case for case in suite.cases if case.name != ENDED and (case.bad or case.state in _BASELINE)]
         rules = list(dict.fromkeys(_rule_of(case) for case in shown))
         driver = {"name": "xfdfuzz", "version": self._version, "rules": [_rule(name) for name in rules]}
         return {
@@ -74,7 +76,7 @@ def _rule_of(case: Case) -> str:
     if isinstance(case.outcome, Discrepancy):
         return _DIFFERENCE
     # a known bucket is only its name
-    return case.name.split("@")[0] if case.state == KNOWN else _EXPECTATION
+    return invariant_of(case.name) if case.state in _BASELINE else _EXPECTATION
 
 
 def _rule(name: str) -> Object:
@@ -101,7 +103,7 @@ def _result(suite: Suite, case: Case) -> Object:
         "level": _level(case.severity),
         "message": {"text": f"{suite.label}: {case.message}"},
         "partialFingerprints": {_FINGERPRINT: case.name},
-        "baselineState": "unchanged" if case.state == KNOWN else "new",
+        "baselineState": _BASELINE.get(case.state, "new"),
         "properties": {"state": case.state, "text": case.text},
     }
     if case.state == KNOWN:

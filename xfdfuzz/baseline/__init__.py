@@ -1,0 +1,1 @@
+"""What is known to be broken, as files say it (docs/baseline.md)."""

@@ -1,0 +1,88 @@
+"""The page of a finding as text: one file that needs no other."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections.abc import Iterator
+from html import escape
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+from xfdfuzz.invariants.vocabulary import INVARIANTS
+from xfdfuzz.program.text import format_program
+from xfdfuzz.report import trace
+from xfdfuzz.report.console import console
+from xfdfuzz.report.page.assets import notice, policy, script, style, text
+from xfdfuzz.report.page.data import as_object
+from xfdfuzz.report.page.runs import FAMILIES, SIGNS, Finding, Run
+
+
+def page(found: Finding) -> str:
+    """The page of one program."""
+    main = found.main
+    chosen = found.chosen
+    name = main.invariant if main else found.program.title or found.file.name
+    severity = main.severity if main else ""
+    words = {
+        "title": f"{name} on {chosen.label}",
+        "name": name,
+        "severity": severity,
+        "label": chosen.label,
+        "what": f"{main.message}." if main else "Nothing is broken there.",
+        "why": INVARIANTS[main.invariant].doc if main else "",
+        "about": _about(found),
+        "command": f"{found.command} {shlex.quote(chosen.name)}",
+        "trace": _trace(chosen),
+        "program": format_program(found.program),
+    }
+    look, code = style("theme.css", "page.css"), script("page.js")
+    return Template(text("page.html")).substitute(
+        {word: escape(value) for word, value in words.items()},
+        policy=policy(look, code),
+        style=look,
+        script=code,
+        notice=notice(found.private),
+        chips="".join(_chips(found)),
+        data=_data(as_object(found)),
+    )
+
+
+def _about(found: Finding) -> str:
+    """The program's title, where that says more than the violation."""
+    title = found.program.title
+    return "" if found.main is None or title.startswith(f"{found.main.invariant}: ") else title
+
+
+def _data(value: dict[str, Any]) -> str:
+    """JSON that nothing in it can end: where HTML would look for a tag or a comment, it finds an escape."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _trace(run: Run) -> str:
+    out = io.StringIO()
+    trace.terminal(console(out), run.program, run.verdict.trace, trace.Notes(run.because))
+    return out.getvalue()
+
+
+def _chips(found: Finding) -> Iterator[str]:
+    """The revisions in their order, each kind of kernels with its name in front."""
+    told = ""
+    for run in found.runs:
+        if run.family != told:
+            told = run.family
+            yield f"<span>{FAMILIES[told]}</span>"
+        yield _chip(run)
+
+
+def _chip(run: Run) -> str:
+    main = run.main
+    title = f"{run.label}: {main.invariant}" if main else f"{run.label}: {run.state}"
+    kind = f"chip {run.state} {run.worst}".strip()
+    where = f"#{quote(run.name, safe='')}/{run.opens}"
+    return (
+        f'<a class="{kind}" href="{escape(where)}" title="{escape(title)}">{SIGNS[run.state]} {escape(run.name)}</a>\n'
+    )
