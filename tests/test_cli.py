@@ -726,8 +726,13 @@ def test_interrupted_and_empty_runs_cannot_be_judged(run: Run, monkeypatch: pyte
     assert run("fuzz")[0] == 3
 
 
-def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("becomes", [None, RuntimeError("Error calling __set_name__ on 'Field' instance")])
+def test_ctrl_c_outside_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch, becomes: Exception | None) -> None:
+    """Python makes another error of it where it comes in __set_name__(), as while a dataclass is made."""
+
     def interrupt(*_: object, **__: object) -> None:
+        if becomes:
+            raise becomes from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("xfdfuzz.engines.judge.verdict.judge", interrupt)
@@ -763,17 +768,3 @@ def test_sigterm_while_the_command_line_is_imported() -> None:
         child.send_signal(signal.SIGTERM)
         assert "xfdfuzz: interrupted\n" in child.stderr.readlines()
     assert child.returncode == 3
-
-
-def test_ctrl_c_in_a_real_run() -> None:
-    with process("fuzz", "--time", "60", "--format", "json", stdout=subprocess.PIPE) as child:
-        until = time.monotonic() + 30
-        while time.monotonic() < until and not list(Path("findings").glob("*.xfd")):
-            time.sleep(0.05)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
-    assert child.returncode == 3
-    assert "Traceback" not in err
-    value = json.loads(out)
-    assert value["interrupted"]
-    assert {f["file"] for f in value["findings"]} == {str(f) for f in Path("findings").glob("*.xfd")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.processes.workers import workers
 
 
@@ -67,3 +69,23 @@ def test_a_process_is_started_with_ctrl_c_held_back() -> None:
     """One that gets it while Python starts there prints a traceback.  It inherits what its thread holds back."""
     said = subprocess.run([sys.executable, "-c", _MASKS], capture_output=True, text=True, check=True, timeout=60)
     assert set(said.stdout.split()) == {"True"}
+
+
+def test_ctrl_c_that_waits_in_a_block_has_come_in_those_around_it() -> None:
+    with PatientInterrupt(everywhere=True) as outer:
+        with PatientInterrupt(everywhere=True) as inner:
+            signal.raise_signal(signal.SIGINT)
+        assert inner.pressed
+        assert outer.pressed
+        with PatientInterrupt(everywhere=True) as later:
+            assert later.pressed
+            with pytest.raises(KeyboardInterrupt):  # a second one does not wait
+                signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_that_did_not_wait_in_a_block_has_come_in_those_around_it() -> None:
+    with PatientInterrupt(everywhere=True) as outer:
+        with pytest.raises(KeyboardInterrupt), PatientInterrupt():
+            signal.raise_signal(signal.SIGINT)
+        assert outer.pressed
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
