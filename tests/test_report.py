@@ -91,7 +91,7 @@ def printed(show: Any, *args: Any) -> str:
 # -- the room ----------------------------------------------------------------------------------------------------------
 
 #: What is no thing that is shown: what the others are written with, parts of them, what goes to a disk or stderr.
-TOOLS = {"__init__", "console", "changes", "values", "files", "directory", "progress"}
+TOOLS = {"__init__", "console", "changes", "values", "files", "directory", "privacy", "progress"}
 #: Of these `--format json` has nothing.
 ONLY_FOR_PEOPLE = {"trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
@@ -512,6 +512,7 @@ def test_json_of_a_campaign() -> None:
         "steps": 40,
         "seconds": 2.0,
         "interrupted": False,
+        "withheld": 0,
         "doubts": [],
         "engines": {"scout": {"examples": 3, "steps": 40}},
     }
