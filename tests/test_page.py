@@ -86,6 +86,10 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
     assert "amx-v1" in shown.chosen.label
 
 
+def test_a_revision_under_two_names_is_there_once() -> None:
+    assert [run.name for run in found(HAPPY, ["v7.3", "mainline"]).runs] == ["v7.3"]
+
+
 def test_it_opens_where_something_is_broken_and_on_the_newest_mainline_that_breaks_it() -> None:
     assert found(MIGRATION).chosen.name == "v7.3"
     assert found(WINDOW).chosen.name == "v6.18"

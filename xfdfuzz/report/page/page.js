@@ -196,6 +196,8 @@
   }
 
   const jump = (at, label) => make("button", { type: "button", title: `go to step ${at}`, onclick: () => go(at) }, label || String(at));
+  /** A name that may be broken behind its dots. */
+  const breakable = (name) => name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]);
   const words = (field) => data.fields[field][WORDS] || path(field);
 
   function drawViolation([invariant, message, reasons], at) {
@@ -206,7 +208,7 @@
       for (const [field, value, step, odd] of reasons) {
         const since = step === 0 ? "since the boot" : step === at ? "this step" : jump(step, `step ${step}`);
         list.append(
-          make("span", { class: odd ? "name odd" : "name" }, words(field)),
+          make("span", { class: odd ? "name odd" : "name" }, ...breakable(words(field))),
           make("span", { class: odd ? "odd" : "" }, text(value)),
           make("span", { class: "since" }, since),
         );
@@ -230,7 +232,7 @@
       const field = difference[i];
       if (!wanted(field) || (data.fields[field][QUIET] && !shown.all)) continue;
       list.append(
-        make("span", { class: "name" }, words(field)),
+        make("span", { class: "name" }, ...breakable(words(field))),
         make("span", {}, make("s", {}, text(before[field])), ` ${text(difference[i + 1])}`),
         make("span"),
       );
@@ -268,7 +270,7 @@
         if (writer < 0) return;
         const name = / should have /.test(of[WORDS]) ? of[WORDS].replace(/^.* should have /, "") : of[NAME];
         list.append(
-          make("span", { class: changed.has(field) ? "name odd" : "name" }, name),
+          make("span", { class: changed.has(field) ? "name odd" : "name" }, ...breakable(name)),
           make("span", {}, text(now.values[at][field])),
           make("span", { class: "since" }, writer > 0 ? jump(writer) : ""),
         );
