@@ -407,6 +407,14 @@ def test_the_revisions_of_a_page(page: Page) -> None:
     assert page.where == "v7.3/13"
 
 
+def test_a_series_from_outside_has_its_label(page: Page, same: Callable[[str, str], Path]) -> None:
+    page.open(html.page(found(MIGRATION, ["v7.3", str(same("mine.py", "my-series"))])))
+    page.click(".chip:last-child")
+    assert page.text("#on") == "on my-series"
+    assert page.text("#command").endswith("--revision mine.py")
+    assert page.where == "mine.py/13"
+
+
 def test_the_end_of_a_program_is_a_step_of_its_page(page: Page) -> None:
     page.open(html.page(found(WARN, ["amx-v1", "v7.3"])))
     page.press(Keys.END)

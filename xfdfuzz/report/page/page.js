@@ -318,7 +318,7 @@
   }
 
   function drawHeader(revision) {
-    by("on").textContent = `on ${revision[REVISION]}${revision[LABEL]}`;
+    by("on").textContent = `on ${revision[LABEL]}`;
     by("command").textContent = `${data.command} ${revision[COMMAND]}`;
     const what = by("what");
     const clean = { clean: "Nothing is broken there.", partly: "Nothing is broken there, as far as it goes.", idle: "Nothing can happen there." };
