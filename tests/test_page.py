@@ -369,6 +369,14 @@ def test_going_through_a_page(page: Page) -> None:
     assert len(page.chrome.find_elements(By.CSS_SELECTOR, "#ticks i")) == 2
 
 
+def test_buffers_are_followed_from_who_points_to_them(page: Page) -> None:
+    page.open(html.page(found(CORPUS / "open" / "set-xsave-then-set-msrs-xfd.xfd", ["v7.3"])))
+    reasons = "v0.guest_fpu.fpstate.regs.xstate_bv xtiledata step 5 v0.guest_fpu.fpstate.xfd 0x40000 step 6"
+    assert page.text(".because") == reasons
+    page.press(Keys.ARROW_LEFT)
+    assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000 ")
+
+
 def test_the_state_of_a_page(page: Page) -> None:
     page.open(html.page(found(MIGRATION)), "#v7.3/10")
     assert page.text("#state > h3").startswith("v0 on an ideal machine")

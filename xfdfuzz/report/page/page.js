@@ -200,15 +200,31 @@
   const breakable = (name) => name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]);
   const words = (field) => data.fields[field][WORDS] || path(field);
 
+  /** What points to the buffers that were allocated, vCPUs first, by what a buffer is called. */
+  function owners(now, at) {
+    const found = {};
+    data.fields.forEach((of, field) => {
+      const owner = path(field);
+      const buffer = text(now.values[at][field]);
+      if (/(^|[._])fpstate$/.test(of[NAME]) && buffer.startsWith("fpstate#") && !/^v/.test(found[buffer] || "")) {
+        if (!found[buffer] || owner.startsWith("v")) found[buffer] = owner;
+      }
+    });
+    return found;
+  }
+
+  /** What a field is called at a step: buffers are followed from who points to them, as in a trace. */
+  const called = (now, at, field) => words(field).replace(/^fpstate#\d+/, (buffer) => owners(now, at)[buffer] || buffer);
+
   function drawViolation([invariant, message, reasons], at) {
     const [name, severity, why] = data.invariants[invariant];
     const box = make("div", { class: `violation ${severity}` }, make("p", {}, make("b", {}, name), ` ${message}`));
     if (reasons.length) {
       const list = make("div", { class: "fields because" });
-      for (const [field, value, step, odd] of reasons) {
+      for (const [field, value, step, odd, found] of reasons) {
         const since = step === 0 ? "since the boot" : step === at ? "this step" : jump(step, `step ${step}`);
         list.append(
-          make("span", { class: odd ? "name odd" : "name" }, ...breakable(words(field))),
+          make("span", { class: odd ? "name odd" : "name" }, ...breakable(called(run(), found ? at - 1 : at, field))),
           make("span", { class: odd ? "odd" : "" }, text(value)),
           make("span", { class: "since" }, since),
         );
@@ -232,7 +248,7 @@
       const field = difference[i];
       if (!wanted(field) || (data.fields[field][QUIET] && !shown.all)) continue;
       list.append(
-        make("span", { class: "name" }, ...breakable(words(field))),
+        make("span", { class: "name" }, ...breakable(called(now, at, field))),
         make("span", {}, make("s", {}, text(before[field])), ` ${text(difference[i + 1])}`),
         make("span"),
       );
