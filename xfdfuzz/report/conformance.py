@@ -25,6 +25,8 @@ def as_object(total: Score) -> dict[str, Any]:
     return {
         **total.counts(),
         "kernels": {kernel: total.counts(kernel) for kernel in total.kernels()},
+        "models": total.models(),
+        "not_judged": total.not_judged,
         "not_compared": dict(total.not_compared.most_common()),
         "differences": [_difference(difference) for difference in total.differences],
         "known_violations": dict(total.known.most_common()),
@@ -97,6 +99,11 @@ def terminal(out: Console, total: Score) -> None:
         counts = total.counts(kernel)
         numbers = "  ".join(f"{counts[name]:6} {name}" for name in OUTCOMES)
         line(out, f"{kernel or 'all':10}", numbers)
+    for kernel, revisions in total.models().items():
+        if revisions != [f"v{kernel}"]:
+            line(out, f"{kernel:10}", f"judged on {', '.join(revisions)}")
+    if total.not_judged:
+        line(out, f"{len(total.not_judged):6} not judged: recordings that standard error names")
     for kind, count in total.not_compared.most_common():
         line(out, f"{count:6} not compared: {kind}")
     for bucket, count in total.known.most_common():

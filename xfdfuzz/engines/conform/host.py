@@ -68,9 +68,8 @@ def begin_block(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("endfork", "endthread", "endclonevm")
 def end_block(s: Session, o: Operation) -> Iterator[Field]:
-    """It exits, and the one that began it goes on.  Without a result the marker is that of an image that is gone."""
-    if o.result is None:
-        return
+    """It exits, and the one that began it goes on."""
+    assert o.result is not None
     ended = s.now
     if f"end{ended.kind}" != o.op or len(s.processes) == 1:
         raise Stopped(f"{o.op} in {ended.kind}")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped
 from xfdfuzz.engines.conform.nesting import SWITCH, in_order
-from xfdfuzz.engines.conform.recording import BadRecording, Explanation, Malformed, Operation, Recording
+from xfdfuzz.engines.conform.recording import BadRecording, Explanation, Malformed, NoFields, Operation, Recording
 from xfdfuzz.engines.conform.session import HostDied, Session
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.program import Program
-from xfdfuzz.revisions import ALIASES, Revision, names
+from xfdfuzz.revisions import Revision
+from xfdfuzz.revisions.nearest import nearest
+
+#: What Python says to a recording whose parts contradict each other, or that is more than the model can hold.
+_DOES_NOT_FIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 #: What an operation can come to; ``compared`` is the sum of the others.
 OUTCOMES = ("compared", "equal", "explained", "different")
@@ -73,10 +76,11 @@ class Judgement:
 
 
 class Score:
-    """The sum of judgements, as a whole and by kernel."""
+    """The sum of judgements, as a whole and by kernel; ``not_judged`` says of each other recording why it is none."""
 
     def __init__(self) -> None:
         self.judgements: list[Judgement] = []
+        self.not_judged: list[str] = []
 
     def add(self, judgement: Judgement) -> None:
         """Count one more."""
@@ -107,18 +111,25 @@ class Score:
         chosen = [judgement for judgement in self.judgements if kernel in ("", judgement.recording.kernel)]
         return {name: sum(getattr(judgement, name) for judgement in chosen) for name in OUTCOMES}
 
+    def models(self) -> dict[str, list[str]]:
+        """On which revisions each recorded version was judged."""
+        found: dict[str, dict[str, None]] = {}
+        for judgement in self.judgements:
+            found.setdefault(judgement.recording.kernel, {})[judgement.revision] = None
+        return {kernel: list(revisions) for kernel, revisions in found.items()}
+
     def kernels(self) -> list[str]:
         """Those that were recorded, in order."""
         return list(dict.fromkeys(judgement.recording.kernel for judgement in self.judgements))
 
 
 def model_of(recording: Recording) -> str:
-    """The name of the revision that models the recorded kernel; raises :class:`BadRecording`."""
-    modelled = [name.removeprefix("v") for name in (*names(), *ALIASES) if re.fullmatch(r"v[\d.]+", name)]
-    if recording.kernel not in modelled:
-        known = f"kernel, a version that is modelled: {', '.join(modelled)}"
+    """The name of the revision that models the recorded kernel best; raises :class:`BadRecording`."""
+    found = nearest(recording.kernel)
+    if found is None:
+        known = "kernel, a version from 5.16 on: what is older is not modelled"
         raise BadRecording(f"{recording.file}:{recording.line}: expected {known}")
-    return f"v{recording.kernel}"
+    return found
 
 
 def judge(
@@ -129,7 +140,8 @@ def judge(
 ) -> Judgement:
     """Execute the recorded program on ``revision``, compare, and ask the invariants.
 
-    ``known`` gives the buckets that a revision is known to break; it is asked when something is broken.
+    ``known`` gives the buckets that a revision is known to break; it is asked when something is broken.  Raises
+    :class:`BadRecording` for a recording that cannot be judged.
     """
     load_once()
     return _Judge(recording, revision, explanations, known).judge()
@@ -189,11 +201,15 @@ class _Judge:
     def _operation(self, operation: Operation) -> bool:
         """Judge one; whether the host lives on both sides."""
         dies = self.recording.panic == operation.index
+        unseen = operation.result is None
+        if unseen:
+            operation = replace(operation, result=NoFields())
         fields: list[Field] = []
         died = False
         try:
-            for found in self._fields(operation):
-                fields.append(found)
+            for found in self._fields(operation, executed=dies or not unseen or operation.op == "exec"):
+                if not unseen:
+                    fields.append(found)
         except HostDied:
             died = True
         except Stopped as why:
@@ -201,11 +217,14 @@ class _Judge:
             if not fields:
                 self.not_compared[f"from here on: {why}"] += 1
             raise
-        except Malformed as what:
-            place = f"{self.recording.file}:{self.recording.line}: ops[{operation.index}] {operation.op}"
-            raise BadRecording(f"{place}: expected {what}") from None
         except NotCompared as why:
-            self.not_compared[f"{operation.op}: {why}"] += 1
+            if not fields:
+                self.not_compared[f"{operation.op}: {why}"] += 1
+        except Malformed as what:
+            raise self._bad(operation, f"expected {what}") from None
+        except _DOES_NOT_FIT as error:
+            said = f"expected what fits what was recorded before it ({type(error).__name__}: {error})"
+            raise self._bad(operation, said[:200]) from error
         if dies or died:
             fields.append(Field("host", "dead" if dies else "alive", "dead" if died else "alive"))
             if dies and died and self.recording.panic_site:
@@ -213,14 +232,19 @@ class _Judge:
         self._count(operation, fields)
         return not (dies or died)
 
-    def _fields(self, operation: Operation) -> Iterator[Field]:
+    def _bad(self, operation: Operation, what: str) -> BadRecording:
+        place = f"{self.recording.file}:{self.recording.line}: ops[{operation.index}] {operation.op}"
+        return BadRecording(f"{place}: {what}")
+
+    def _fields(self, operation: Operation, executed: bool) -> Iterator[Field]:
         translate = TRANSLATORS.get(operation.op)
         if translate is None:
             raise Stopped(f"{operation.op} is not translated")
-        silent = operation.op == "exec" or _is_marker(operation) or self.recording.panic == operation.index
-        if operation.result is None and not silent:
-            raise Stopped(f"{operation.op} without a result")
-        return translate(self.session, operation)
+        if executed:
+            return translate(self.session, operation)
+        if _is_marker(operation):
+            return iter(())
+        raise NotCompared("not executed")
 
     def _count(self, operation: Operation, fields: list[Field]) -> None:
         if not fields:
