@@ -70,7 +70,8 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_IO,
     EXIT_CPUID,
     EXIT_VMLAUNCH,
-) = range(10)
+    EXIT_CR4_WRITE,
+) = range(11)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0

@@ -33,12 +33,10 @@ class Vmalloc(Locking):
         return nr
 
     def _free_slot(self) -> int:
+        """A slot that is free; one that was leaked if there is no other, as memory does not run out of those."""
         pointed_to = self.fpstate_pointers()
-        for nr in range(FIRST_VALLOC, NR_FPSTATES):
-            fpstate = self.fpstates[nr]
-            if not fpstate.allocated and nr not in pointed_to:
-                return nr
-        return NULL
+        slots = [nr for nr in range(FIRST_VALLOC, NR_FPSTATES) if nr not in pointed_to]
+        return next((nr for nr in slots if not self.fpstates[nr].allocated), slots[0] if slots else NULL)
 
     @seam
     def fpstate_pointers(self) -> set[int]:

@@ -19,7 +19,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -191,6 +191,21 @@ class UndefinedCodec(Codec[Undefined]):
         return Undefined(self.value.read_word(argument.value))
 
 
+class XcompBvCodec(Codec[int]):
+    """``xcomp_bv=0x8000000000000007``; left out in the standard format, where it is 0."""
+
+    expected = "xcomp_bv=N, where N is a 64-bit number"
+    optional = "xcomp_bv=<value>"
+
+    def write(self, value: int) -> str:
+        return f"xcomp_bv={HEX.write(value)}" if value else ""
+
+    def read(self, argument: Argument) -> int:
+        if not isinstance(argument, Option) or argument.name.text != "xcomp_bv":
+            raise Unreadable(argument.column, self.expected)
+        return HEX.read_word(argument.value)
+
+
 class BufferCodec(Codec[UserBuffer]):
     """``buffer=4096`` or ``mapped=4096``; left out when the caller's memory is large enough for everything."""
 
@@ -251,6 +266,8 @@ CODECS: dict[object, Codec[Any]] = {
     "msr": MSR,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
+    "contents": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
+    "xcomp_bv": XcompBvCodec(),
     Msrs: MsrsCodec(),
     UserImage: Record(
         UserImage,
@@ -259,6 +276,7 @@ CODECS: dict[object, Codec[Any]] = {
         zero=("init", "xcomp_bv"),
     ),
     CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES, "xss": XFEATURES}, ("xfd", "amx"), ("xss",)),
+    FpuImage: Record(FpuImage, {"data": TOKEN, "init": XFEATURES}, zero=("init",)),
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),

@@ -13,9 +13,27 @@ from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import Fields, Operation, number
 from xfdfuzz.engines.conform.session import Files, HarnessProcess, Names, Session
 from xfdfuzz.engines.conform.translator import translates
+from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops import host, processes, tasks
+from xfdfuzz.program.ops import host, processes, signals, tasks
+from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Result
+
+#: arch_prctl codes of things that are not modelled: FS and GS, CPUID faulting, the vDSO, LAM and shadow stacks
+#: (arch/x86/include/uapi/asm/prctl.h).
+_OTHER_CODES = frozenset(
+    code
+    for start, count in ((0x1001, 4), (0x1011, 2), (0x2001, 3), (0x4001, 4), (0x5001, 5))
+    for code in range(start, start + count)
+)
+_READS = {
+    xstate.ARCH_GET_XCOMP_SUPP: tasks.GetXcompSupp,
+    xstate.ARCH_GET_XCOMP_PERM: tasks.GetXcompPerm,
+    xstate.ARCH_GET_XCOMP_GUEST_PERM: tasks.GetXcompGuestPerm,
+}
+#: Nothing is mapped below (vm.mmap_min_addr).
+_LOWEST_ADDRESS = 4096
 
 # -- permissions -------------------------------------------------------------------------------------------------------
 
@@ -41,8 +59,30 @@ def request_permission(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("arch_prctl")
 def arch_prctl(s: Session, o: Operation) -> Iterator[Field]:
-    """Any other code than those above, of which the model knows none."""
-    raise NotCompared(o.text)
+    """Any code, with an address of the harness' own unless an argument is given."""
+    code, recorded = o.number(0), o.result
+    assert recorded is not None
+    if code in _OTHER_CODES:
+        raise NotCompared(o.text)
+    op: Op
+    if code in (xstate.ARCH_REQ_XCOMP_PERM, xstate.ARCH_REQ_XCOMP_GUEST_PERM):
+        if len(o.args) < 2:
+            raise NotCompared(f"{o.text}, of an address")
+        make = tasks.ReqXcompPerm if code == xstate.ARCH_REQ_XCOMP_PERM else tasks.ReqXcompGuestPerm
+        op = make(s.now.task, o.number(1))
+    elif code in _READS:
+        pointer = len(o.args) > 1
+        if pointer and o.number(1) >= _LOWEST_ADDRESS:
+            raise NotCompared(f"{o.text}, of an address")
+        op = _READS[code](s.now.task, pointer)
+    else:
+        # do_arch_prctl_64() and do_arch_prctl_common(): all others (arch/x86/kernel/process.c, process_64.c)
+        yield Field("ret", returned(recorded), -EINVAL)
+        return
+    result = s.do(op)
+    yield Field("ret", returned(recorded), result.ret)
+    if not recorded["ret"] and code in _READS:
+        yield Field("val", number(recorded["val"]), result.out)
 
 
 @translates("sigaltstack")
@@ -121,10 +161,16 @@ def join(s: Session, o: Operation) -> Iterator[Field]:
     yield from end_block(s, Operation(o.index, "endthread", (), Fields()))
 
 
-@translates("usleep", "yield", "spin", "echo")
+@translates("usleep", "yield", "spin", "echo", "itimer")
 def pause(s: Session, o: Operation) -> Iterator[Field]:
-    """Time passes, which the model does not know."""
+    """Time passes, or a timer is set, which the model does not know: recorded results tell where signals fell."""
     yield from ()
+
+
+@translates("vmalloc")
+def count_memory(s: Session, o: Operation) -> Iterator[Field]:
+    """Totals of the whole machine."""
+    raise NotCompared("totals of the machine's memory")
 
 
 @translates("rlimit_nofile")
@@ -137,13 +183,19 @@ def limit_descriptors(s: Session, o: Operation) -> Iterator[Field]:
 # -- AMX in user mode --------------------------------------------------------------------------------------------------
 
 
-def _signal(o: Operation, result: Result) -> Field:
+def _signal(s: Session, o: Operation, result: Result) -> Field:
+    """What an instruction ended in; the handler of a signal leaves by siglongjmp(), with the registers as it got them."""
     assert o.result is not None
+    if result.ret in ("SIGILL", "SIGSEGV"):
+        delivered = s.do(signals.Signal(s.now.task))
+        if delivered.ret == "ok":
+            s.do(signals.SignalDelivered(s.now.task))
+            s.do(signals.Siglongjmp(s.now.task))
     return Field("signal", o.result.get("signal", "ok"), result.ret)
 
 
 def _token(s: Session, component: int, data: bytes) -> int:
-    return s.contents.token(partial(ghost.task_token, s.now.task), {component: data})
+    return s.token(partial(ghost.task_token, s.now.task), {component: data})
 
 
 def _load_configuration(s: Session) -> Result:
@@ -157,14 +209,14 @@ def host_tileload(s: Session, o: Operation) -> Iterator[Field]:
     if result.ret == "ok":
         tiles = with_tile(bytes(TILES * TILE_SIZE), 0, bytes([o.number(0) & 0xFF]) * TILE_SIZE)
         result = s.do(tasks.UserTileload(s.now.task, _token(s, xf.XTILE_DATA, tiles)))
-    yield _signal(o, result)
+    yield _signal(s, o, result)
 
 
 @translates("host_tilestore")
 def host_tilestore(s: Session, o: Operation) -> Iterator[Field]:
     """TILESTORED of the first tile."""
     result = s.do(tasks.UserTilestore(s.now.task))
-    yield _signal(o, result)
+    yield _signal(s, o, result)
     assert o.result is not None
     if result.ret == "ok" and "signal" not in o.result:
         assert isinstance(result.out, int)
@@ -176,13 +228,13 @@ def host_tilestore(s: Session, o: Operation) -> Iterator[Field]:
 @translates("host_ldtilecfg")
 def host_ldtilecfg(s: Session, o: Operation) -> Iterator[Field]:
     """LDTILECFG."""
-    yield _signal(o, _load_configuration(s))
+    yield _signal(s, o, _load_configuration(s))
 
 
 @translates("host_tilerelease")
 def host_tilerelease(s: Session, o: Operation) -> Iterator[Field]:
     """TILERELEASE."""
-    yield _signal(o, s.do(tasks.UserTilerelease(s.now.task)))
+    yield _signal(s, o, s.do(tasks.UserTilerelease(s.now.task)))
 
 
 @translates("host_xgetbv")

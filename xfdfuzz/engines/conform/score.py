@@ -7,13 +7,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
-from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped
+from xfdfuzz.engines.conform.choices import Choices
+from xfdfuzz.engines.conform.fields import Field, NotCompared, NothingSelected, Stopped
 from xfdfuzz.engines.conform.nesting import SWITCH, in_order
-from xfdfuzz.engines.conform.recording import BadRecording, Explanation, Malformed, NoFields, Operation, Recording
+from xfdfuzz.engines.conform.recording import (
+    BadRecording,
+    Explanation,
+    Fields,
+    Malformed,
+    NoFields,
+    Operation,
+    Recording,
+)
 from xfdfuzz.engines.conform.session import HostDied, Session
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 from xfdfuzz.revisions.nearest import nearest
@@ -144,7 +154,7 @@ def judge(
     :class:`BadRecording` for a recording that cannot be judged.
     """
     load_once()
-    return _Judge(recording, revision, explanations, known).judge()
+    return _Judge(recording, revision, explanations, known, Choices()).judge()
 
 
 class _Judge:
@@ -154,11 +164,12 @@ class _Judge:
         revision: Revision,
         explanations: Iterable[Explanation],
         known: Callable[[Revision], Collection[str]],
+        choices: Choices,
     ) -> None:
         self.recording = recording
         self.revision = revision
         self.known = known
-        self.session = Session(revision)
+        self.session = Session(revision, choices)
         self.reasons = {
             (e.op, e.field): e.reason
             for e in explanations
@@ -212,6 +223,8 @@ class _Judge:
                     fields.append(found)
         except HostDied:
             died = True
+        except NothingSelected:
+            fields.append(Field("call", "none" if _made_no_call(operation) else "made", "none"))
         except Stopped as why:
             self._count(operation, fields)
             if not fields:
@@ -232,6 +245,12 @@ class _Judge:
         self._count(operation, fields)
         return not (dies or died)
 
+    def _nothing_for(self, operation: Operation) -> bool:
+        """Whether the harness has nothing selected, of the kind that it says it would need."""
+        assert operation.result is not None
+        now = self.session.now
+        return (now.vcpu if "vcpu" in str(operation.result["skipped"]) else now.vm) is None
+
     def _bad(self, operation: Operation, what: str) -> BadRecording:
         place = f"{self.recording.file}:{self.recording.line}: ops[{operation.index}] {operation.op}"
         return BadRecording(f"{place}: {what}")
@@ -240,6 +259,8 @@ class _Judge:
         translate = TRANSLATORS.get(operation.op)
         if translate is None:
             raise Stopped(f"{operation.op} is not translated")
+        if executed and "skipped" in (operation.result or {}):
+            return iter([Field("call", "none", "none" if self._nothing_for(operation) else "made")])
         if executed:
             return translate(self.session, operation)
         if _is_marker(operation):
@@ -280,6 +301,12 @@ class _Judge:
         left = sum(not _is_marker(o) for o in self.recording.operations) - reached
         if left:
             self.not_compared[f"from here on: {why}"] += left
+
+
+def _made_no_call(operation: Operation) -> bool:
+    """Whether the harness says that it had nothing to act on: in so many words, or by an EAGAIN that no call gives."""
+    result = operation.result or Fields()
+    return "skipped" in result or (result.get("ret") == -1 and result.get("errno") == EAGAIN)
 
 
 def _is_marker(operation: Operation) -> bool:

@@ -164,17 +164,41 @@ class KvmX86(KvmMsrs):
         """What __kvm_set_xcr() and vmx_set_cr4() do when the guest's CPUID has to follow: update it at once."""
         self.kvm_update_cpuid_runtime(vcpu)
 
+    # -- general registers ---------------------------------------------------------------------------------------
+
+    def kvm_arch_vcpu_ioctl_set_regs(self, vcpu: Vcpu) -> int:
+        """KVM_SET_REGS, which moves RIP: __set_regs() drops a queued exception (x86.c)."""
+        self.vcpu_load(vcpu)
+        vcpu.arch.exception_pending = 0
+        if vcpu.arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
+            # complete_fast_pio_out() sees that RIP has moved
+            vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
+        self.vcpu_put(vcpu)
+        return 0
+
     # -- special registers ---------------------------------------------------------------------------------------
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
     def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool) -> int:
-        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which only CR4.OSXSAVE is kept; EINVAL (x86.c)."""
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS = 0 are kept; EINVAL.
+
+        __set_sregs_common() (x86.c).
+        """
         if not self.kvm_is_valid_sregs(vcpu, osxsave):
             return -EINVAL
         changed = bool(vcpu.arch.cr4_osxsave) != osxsave
         vcpu.arch.cr4_osxsave = osxsave
+        vcpu.arch.cr0_ts = 0
         if changed:
             self.kvm_cpuid_runtime_changed(vcpu)
+        return 0
+
+    def kvm_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
+        """CR4 with OSXSAVE or without: 1 for an illegal value, else CPUID follows (x86.c)."""
+        if not self.kvm_is_valid_cr4(vcpu, osxsave):
+            return 1
+        vcpu.arch.cr4_osxsave = osxsave
+        self.kvm_cpuid_runtime_changed(vcpu)
         return 0
 
     def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
