@@ -26,6 +26,7 @@ def as_object(total: Score) -> dict[str, Any]:
         **total.counts(),
         "kernels": {kernel: total.counts(kernel) for kernel in total.kernels()},
         "models": total.models(),
+        "schedules": [_schedule(judgement) for judgement in total.judgements if judgement.schedule],
         "not_judged": total.not_judged,
         "not_compared": dict(total.not_compared.most_common()),
         "differences": [_difference(difference) for difference in total.differences],
@@ -50,6 +51,17 @@ def as_events(judgement: Judgement) -> Iterator[KnownMet | ProgramJudged]:
         _print_violation(console(out), violation, first=violation is judgement.violations[0])
     ok = not (different or judgement.violations) if judgement.compared else None
     yield ProgramJudged(label, recording.file, ok, text, out.getvalue(), severity, name)
+
+
+def _schedule(judgement: Judgement) -> dict[str, Any]:
+    recording = judgement.recording
+    return {
+        "file": recording.file,
+        "line": recording.line,
+        "kernel": recording.kernel,
+        "recording": recording.program,
+        "schedule": list(judgement.schedule),
+    }
 
 
 def _place(found: Difference | RecordedViolation) -> dict[str, Any]:
@@ -108,6 +120,12 @@ def terminal(out: Console, total: Score) -> None:
         line(out, f"{count:6} not compared: {kind}")
     for bucket, count in total.known.most_common():
         line(out, f"{count:6} known violation: {bucket}")
+    for judgement in total.judgements:
+        if judgement.schedule:
+            recording = judgement.recording
+            line(out, ("schedule", "dim"), f"  {recording.file}:{recording.line}  {recording.program}")
+            for decision in judgement.schedule:
+                line(out, f"      {decision}")
     shown: set[object] = set()
     for found in total.differences:
         place = (found.recording.file, found.recording.line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
@@ -99,11 +100,25 @@ def sigaltstack(s: Session, o: Operation) -> Iterator[Field]:
 def begin_block(s: Session, o: Operation) -> Iterator[Field]:
     """A child or thread begins, and runs until the end of its block."""
     op = {"fork": processes.Fork, "thread": processes.CloneThread, "clonevm": processes.CloneVm}[o.op]
+    if not s.has_free_task:
+        _finish_exits(s)
     child = s.do(op(s.now.task))
     if not isinstance(child.ret, str):
         raise Stopped("more tasks than the model has")
     s.begin(o.op, int(child.ret.removeprefix("t")))
     yield from ()
+
+
+@translates("thread_bg")
+def begin_in_background(s: Session, o: Operation) -> Iterator[Field]:
+    """A thread begins with the selection of now, and this one goes on."""
+    parent = s.now
+    yield from begin_block(s, replace(o, op="thread"))
+    thread = s.processes.pop()
+    thread.background = True
+    s.processes.remove(parent)
+    s.processes += [thread, parent]
+    s.schedule(parent.task)
 
 
 @translates("endfork", "endthread", "endclonevm")
@@ -115,7 +130,11 @@ def end_block(s: Session, o: Operation) -> Iterator[Field]:
         raise Stopped(f"{o.op} in {ended.kind}")
     if ended.kind == "clonevm":
         s.close_own()
-    s.do(processes.Exit(ended.task))
+    late = s.timing_dependent and ended.kind == "thread"
+    if late and s.choices.choose("pthread_join() returns", "when the thread has exited", "before it leaves its group"):
+        s.exiting.append(ended.task)
+    else:
+        s.do(processes.Exit(ended.task))
     s.processes.pop()
     s.forget_closed()
     s.schedule(s.now.task)
@@ -139,26 +158,41 @@ def execve(s: Session, o: Operation) -> Iterator[Field]:
     yield from ()
 
 
+def _finish_exits(s: Session) -> None:
+    """Threads that have been joined leave their groups at last."""
+    task = s.now.task
+    for nr in s.exiting:
+        s.schedule(nr)
+        s.do(processes.Exit(nr))
+    s.exiting.clear()
+    s.schedule(task)
+
+
 @translates(SWITCH)
 def switch_to(s: Session, o: Operation) -> Iterator[Field]:
-    """The main thread or the one in the background goes on."""
-    kind = o.args[0]
-    if s.now.kind == kind:
+    """The main thread or one of those in the background goes on; results do not say which of several."""
+    background = o.args[0] == "thread"
+    if not background and not s.now.background:
         return
-    others = [process for process in s.processes if process.kind == kind]
-    if others:
-        s.processes.remove(others[0])
-        s.processes.append(others[0])
-        s.schedule(s.now.task)
-    else:
-        yield from begin_block(s, Operation(o.index, kind, (), Fields()))
+    others = [process for process in s.processes if process.background == background]
+    if not others:
+        raise Stopped(f"a result of {o.args[0]}, which is not there")
+    others.sort(key=lambda process: process is not s.now)  # most likely who ran before
+    answers = [f"t{process.task}" for process in others]
+    chosen = others[s.choices.choose("the thread in the background", *answers) if len(others) > 1 else 0]
+    s.processes.remove(chosen)
+    s.processes.append(chosen)
+    s.schedule(chosen.task)
+    yield from ()
 
 
 @translates("join")
 def join(s: Session, o: Operation) -> Iterator[Field]:
-    """The thread in the background exits."""
-    yield from switch_to(s, Operation(o.index, SWITCH, ("thread",), Fields()))
-    yield from end_block(s, Operation(o.index, "endthread", (), Fields()))
+    """All threads in the background exit."""
+    for _ in [process for process in s.processes if process.background]:
+        yield from switch_to(s, Operation(o.index, SWITCH, ("thread",), Fields()))
+        yield from end_block(s, Operation(o.index, "endthread", (), Fields()))
+    yield from switch_to(s, Operation(o.index, SWITCH, ("main",), Fields()))
 
 
 @translates("usleep", "yield", "spin", "echo", "itimer")
@@ -184,7 +218,7 @@ def limit_descriptors(s: Session, o: Operation) -> Iterator[Field]:
 
 
 def _signal(s: Session, o: Operation, result: Result) -> Field:
-    """What an instruction ended in; the handler of a signal leaves by siglongjmp(), with the registers as it got them."""
+    """What an instruction ended in.  A signal's handler leaves by siglongjmp(), with the registers as it got them."""
     assert o.result is not None
     if result.ret in ("SIGILL", "SIGSEGV"):
         delivered = s.do(signals.Signal(s.now.task))

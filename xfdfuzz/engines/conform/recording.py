@@ -78,7 +78,8 @@ class Recording:
     """One program and its results on one kernel.
 
     ``panic`` is the index of the operation in which the host died, with ``panic_site``, the function; None if it lived.
-    ``by_output``: operations are listed as their results appeared, not in source order.
+    ``by_output``: operations are listed as their results appeared, not in source order.  ``timing_dependent``: results
+    depend on when a signal or a thread's turn came.
     """
 
     file: str
@@ -89,6 +90,7 @@ class Recording:
     panic: int | None = None
     panic_site: str = ""
     by_output: bool = False
+    timing_dependent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ def _recording(place: _Place, text: bytes) -> Recording:
     operations = tuple(_operation(place, index, op) for index, op in enumerate(ops))
     at, site = _panic(place, panic, len(operations))
     by_output = value.get("order") == "output"
-    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output)
+    timed = bool(value.get("timing_dependent"))
+    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output, timed)
 
 
 def _operation(place: _Place, index: int, value: object) -> Operation:

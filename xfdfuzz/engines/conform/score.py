@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
-from xfdfuzz.engines.conform.choices import Choices
+from xfdfuzz.engines.conform.choices import LIMIT, Choices
 from xfdfuzz.engines.conform.fields import Field, NotCompared, NothingSelected, Stopped
 from xfdfuzz.engines.conform.nesting import SWITCH, in_order
 from xfdfuzz.engines.conform.recording import (
@@ -24,6 +25,7 @@ from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.errno import EAGAIN
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 from xfdfuzz.revisions.nearest import nearest
@@ -32,7 +34,7 @@ from xfdfuzz.revisions.nearest import nearest
 _DOES_NOT_FIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 #: What an operation can come to; ``compared`` is the sum of the others.
-OUTCOMES = ("compared", "equal", "explained", "different")
+OUTCOMES = ("compared", "equal", "scheduled", "explained", "different")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ class RecordedViolation:
 class Judgement:
     """What one recording came to: operations by outcome, the differences, and why operations were not compared.
 
-    ``violations`` are those that the revision is not known to have; ``known`` counts the others by bucket.
+    ``scheduled`` operations are equal as well, but only if what happened fell as ``schedule`` says, which the recording
+    leaves open.  ``violations`` are those that the revision is not known to have; ``known`` counts the others by
+    bucket.  ``cut``: the end of the recording was not compared.
     """
 
     recording: Recording
@@ -78,11 +82,25 @@ class Judgement:
     not_compared: Counter[str] = field(default_factory=Counter)
     violations: tuple[RecordedViolation, ...] = ()
     known: Counter[str] = field(default_factory=Counter)
+    cut: bool = False
+    scheduled: int = 0
+    schedule: tuple[str, ...] = ()
+    outcomes: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def different(self) -> int:
         """Operations with a difference that nobody explained."""
-        return self.compared - self.equal - self.explained
+        return self.compared - self.equal - self.scheduled - self.explained
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is no difference, up to the end."""
+        return not (self.different or self.cut)
+
+    def instead_of(self, likely: Judgement, schedule: tuple[str, ...]) -> Judgement:
+        """The same, as the judgement under a schedule, where the likely one did not hold."""
+        owed = [nr for nr, outcome in self.outcomes.items() if outcome == "equal" != likely.outcomes.get(nr)]
+        return replace(self, equal=self.equal - len(owed), scheduled=len(owed), schedule=schedule)
 
 
 class Score:
@@ -154,7 +172,25 @@ def judge(
     :class:`BadRecording` for a recording that cannot be judged.
     """
     load_once()
-    return _Judge(recording, revision, explanations, known, Choices()).judge()
+    explained = tuple(explanations)
+
+    def run(choices: Choices) -> Judgement:
+        return _Judge(recording, revision, explained, known, choices).judge()
+
+    choices = Choices()
+    likely = run(choices)
+    if likely.holds:
+        return likely
+    untried = deque(choices.others())
+    for _ in range(LIMIT):
+        if not untried:
+            break
+        choices = Choices(untried.popleft())
+        judgement = run(choices)
+        if judgement.holds:
+            return judgement.instead_of(likely, choices.unlikely)
+        untried.extend(choices.others())
+    return likely
 
 
 class _Judge:
@@ -169,13 +205,13 @@ class _Judge:
         self.recording = recording
         self.revision = revision
         self.known = known
-        self.session = Session(revision, choices)
+        self.session = Session(revision, choices, recording.timing_dependent)
         self.reasons = {
             (e.op, e.field): e.reason
             for e in explanations
             if e.kernel in ("*", recording.kernel) and e.program == recording.program
         }
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: dict[int, str] = {}
         self.differences: list[Difference] = []
         self.not_compared: Counter[str] = Counter()
         self.violations: list[RecordedViolation] = []
@@ -183,9 +219,10 @@ class _Judge:
 
     def judge(self) -> Judgement:
         """All operations, as far as the state is known; the rest is not compared."""
-        reached = 0
+        reached, cut = 0, False
+        self._begin()
         try:
-            for operation in in_order(self.recording):
+            for operation in in_order(self.recording, self.session.choices):
                 reached += not _is_marker(operation)
                 try:
                     lives = self._operation(operation)
@@ -194,20 +231,33 @@ class _Judge:
                 if not lives:
                     break
         except Stopped as why:
+            cut = True
             self._rest(str(why), reached)
         self.session.drain()
         self._violations(None)
         return Judgement(
             self.recording,
             self.revision.label,
-            sum(self.outcomes.values()),
-            self.outcomes["equal"],
-            self.outcomes["explained"],
+            len(self.outcomes),
+            self._count_of("equal"),
+            self._count_of("explained"),
             tuple(self.differences),
             self.not_compared,
             tuple(self.violations),
             self.known_violations,
+            cut,
+            outcomes=self.outcomes,
         )
+
+    def _count_of(self, outcome: str) -> int:
+        return sum(one == outcome for one in self.outcomes.values())
+
+    def _begin(self) -> None:
+        """Recordings of one kernel share a boot, and IA32_XFD_ERR stays as it was left until something clears it."""
+        if not any(_reads_xfd_err(operation) for operation in self.recording.operations):
+            return
+        if self.session.choices.choose("IA32_XFD_ERR at the start", "0", "XTILEDATA, left by an earlier program"):
+            self.session.aside("IA32_XFD_ERR holds XTILEDATA, which an earlier program has left there", _leave_xfd_err)
 
     def _operation(self, operation: Operation) -> bool:
         """Judge one; whether the host lives on both sides."""
@@ -272,7 +322,8 @@ class _Judge:
             return
         wrong = [found for found in fields if not found.equal]
         reasons = [self.reasons.get((operation.index, found.name), "") for found in wrong]
-        self.outcomes["equal" if not wrong else "explained" if all(reasons) else "different"] += 1
+        outcome = "equal" if not wrong else "explained" if all(reasons) else "different"
+        self.outcomes[operation.index] = max(self.outcomes.get(operation.index, outcome), outcome, key=_WORSE.index)
         for found, reason in zip(wrong, reasons, strict=True):
             program = self._program(operation.text)
             self.differences.append(Difference(self.recording, operation, found, program, reason))
@@ -301,6 +352,22 @@ class _Judge:
         left = sum(not _is_marker(o) for o in self.recording.operations) - reached
         if left:
             self.not_compared[f"from here on: {why}"] += left
+
+
+#: The outcomes of one operation that was compared in parts.
+_WORSE = ("equal", "explained", "different")
+
+
+def _reads_xfd_err(operation: Operation) -> bool:
+    words = (operation.op, *operation.args) if operation.op == "host_rdmsr" else operation.args
+    return operation.op in ("host_rdmsr", *_RUNS) and any(word == "0x1c5" or word == "rdmsr:0x1c5" for word in words)
+
+
+_RUNS = ("run_guest", "run_stop", "run_sig", "run_cont")
+
+
+def _leave_xfd_err(k: Kernel) -> None:
+    k.regs.xfd_err = xf.MASK_XTILE_DATA
 
 
 def _made_no_call(operation: Operation) -> bool:

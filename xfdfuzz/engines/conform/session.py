@@ -16,6 +16,7 @@ from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.errno import EBADF, EMFILE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import host, kvm
 from xfdfuzz.program.ops.base import Op
@@ -99,7 +100,8 @@ class Names:
 class HarnessProcess:
     """A process or thread of the harness, the task that it is, and the VM and vCPU that it has selected.
 
-    ``kind`` is what its block is called; ``descriptors`` whether RLIMIT_NOFILE lets it open any.
+    ``kind`` is what its block is called; ``descriptors`` whether RLIMIT_NOFILE lets it open any; ``background`` whether
+    its parent goes on meanwhile.
     """
 
     kind: str = "main"
@@ -109,13 +111,17 @@ class HarnessProcess:
     vm: int | None = None
     vcpu: int | None = None
     descriptors: bool = True
+    background: bool = False
 
 
 class Session:
     """Executes ops for the harness, asks the invariants about each, and keeps them as a program."""
 
-    def __init__(self, revision: Revision, choices: Choices) -> None:
+    def __init__(self, revision: Revision, choices: Choices, timing_dependent: bool = False) -> None:
         self.choices = choices
+        self.timing_dependent = timing_dependent
+        #: Tasks that have been joined and are still to exit.
+        self.exiting: list[int] = []
         self.executor = Executor(revision.kernel, MACHINE)
         self.kernel = self.executor.kernel
         self.checker = Checker(self.kernel, revision.name)
@@ -159,6 +165,11 @@ class Session:
     def note(self, text: str) -> None:
         """Leave a comment in the program."""
         self._notes.append((len(self._ops), text))
+
+    @property
+    def has_free_task(self) -> bool:
+        """Whether the model has room for one more."""
+        return not all(self.kernel.tasks[nr].exists for nr in range(USER_TASKS))
 
     def schedule(self, task: int) -> None:
         """Let the task run, if it does not already."""
