@@ -222,6 +222,10 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
         CpuidEntries(plain, True, True),
         CpuidEntries(0, False, False),
         CpuidEntries(full & (xf.MASK_FPSSE | xf.MASK_YMM), False, False),
+        CpuidEntries(full, True, True, xss, leaves=full & ~xf.MASK_FPSSE),
+        CpuidEntries(full, True, True, xss, other=1),
+        CpuidEntries(plain, False, False, no_xsaves=True),
+        CpuidEntries(0, False, False, no_xsave=True),
     )
     return Domain(table, lambda pick: CpuidEntries(neighbour(full)(pick), pick % 2 == 0, pick % 3 == 0))
 

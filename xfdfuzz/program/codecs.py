@@ -250,13 +250,14 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 XFEATURES = XfeaturesCodec()
+SMALL = Scalar("a number from 0 to 255", range(1 << 8))
 
 #: By what marks the type of a field: the class, or the text in its ``Annotated``.  Words need no entry.
 CODECS: dict[object, Codec[Any]] = {
     "xfeatures": XFEATURES,
     "hex": HEX,
     "count": Scalar("a number from 0 to 4294967295", range(1 << 32)),
-    "small": Scalar("a number from 0 to 255", range(1 << 8)),
+    "small": SMALL,
     "bit": Scalar("0 or 1", range(2)),
     "facility": Scalar(
         "XTILECFG, XTILEDATA, DYN2 or a 64-bit number",
@@ -275,7 +276,17 @@ CODECS: dict[object, Codec[Any]] = {
         ("reserved", "mxcsr"),
         zero=("init", "xcomp_bv"),
     ),
-    CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES, "xss": XFEATURES}, ("xfd", "amx"), ("xss",)),
+    CpuidEntries: Record(
+        CpuidEntries,
+        {
+            "xcr0": XFEATURES,
+            "xss": XFEATURES,
+            "leaves": XFEATURES,
+            "other": SMALL,
+        },
+        ("xfd", "amx", "no_xsave", "no_xsaves"),
+        ("xss", "leaves", "other"),
+    ),
     FpuImage: Record(FpuImage, {"data": TOKEN, "init": XFEATURES}, zero=("init",)),
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),

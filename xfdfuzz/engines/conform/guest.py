@@ -86,6 +86,8 @@ def _begin(s: Session, vcpu: int, o: Operation) -> Iterator[Field]:
             "set_regs", -number(recorded["errno"]) if recorded.get("failed_call") == "set_regs" else 0, set_regs
         )
         return
+    if s.vcpus[vcpu].vm in s.irqchips:
+        raise Stopped("a guest whose HLT waits in the kernel")
     s.programs[vcpu] = GuestProgram(o.args)
 
 

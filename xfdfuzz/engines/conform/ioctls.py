@@ -11,10 +11,11 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.conform.contents import INITIAL_MXCSR, INITIAL_X87, MXCSR, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
 from xfdfuzz.engines.conform.memory import TILE_SIZE
-from xfdfuzz.engines.conform.recording import Fields, Operation, number
+from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
 from xfdfuzz.engines.conform.session import Session
 from xfdfuzz.engines.conform.translator import translates
 from xfdfuzz.kernel.errno import EMFILE, ENOMEM
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.main import KVM_MAX_VCPU_IDS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
@@ -156,17 +157,32 @@ def create_vcpu(s: Session, o: Operation) -> Iterator[Field]:
         s.opened_vcpu(_result(o)["vcpu"], int(result.ret.removeprefix("v")), vm)
 
 
+def _created(names: dict[int, int], o: Operation) -> int:
+    """What the harness calls by that number."""
+    if o.number(0) not in names:
+        raise Malformed(f"a number that was given to one before, not {o.args[0]}")
+    return names[o.number(0)]
+
+
+@translates("create_irqchip")
+def create_irqchip(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_CREATE_IRQCHIP; a guest's HLT waits from then on."""
+    s.irqchips.add(s.vm)
+    raise NotCompared("an in-kernel interrupt controller")
+    yield
+
+
 @translates("sel_vm")
 def select_vm(s: Session, o: Operation) -> Iterator[Field]:
     """Act on this VM from here on."""
-    s.now.vm = s.now.names.vms[o.number(0)]
+    s.now.vm = _created(s.now.names.vms, o)
     yield from ()
 
 
 @translates("sel_vcpu")
 def select_vcpu(s: Session, o: Operation) -> Iterator[Field]:
     """Act on this vCPU, and on its VM, from here on."""
-    s.now.vcpu = s.now.names.vcpus[o.number(0)]
+    s.now.vcpu = _created(s.now.names.vcpus, o)
     s.now.vm = s.vcpus[s.now.vcpu].vm
     yield from ()
 
@@ -200,16 +216,34 @@ def set_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
         yield Field("ret", returned(recorded), refused)
         return
     vcpu = s.vcpu
-    if not edits.keys() <= {"xcr0", "xfd", "amx"}:
-        raise Stopped(f"a CPUID without what {', '.join(sorted(edits.keys() - {'xcr0', 'xfd', 'amx'}))} takes away")
+    unknown = edits.keys() - {"xcr0", "xfd", "amx", "xsave", "xsaves", "d18ecx"}
+    if unknown:
+        raise Stopped(f"a CPUID with {', '.join(sorted(unknown))}")
     s.do(kvm.KvmGetSupportedCpuid(s.now.task))
-    entries = s.kernel.kvm_dev_ioctl_get_cpuid()
-    entries = entries._replace(
-        xcr0=edits.get("xcr0", entries.xcr0),
-        xfd=bool(edits.get("xfd", entries.xfd)),
-        amx=bool(edits.get("amx", entries.amx)),
-    )
+    entries = _edited(s.kernel.kvm_dev_ioctl_get_cpuid(), edits)
+    # ECX of 0xD.0 is the size of what was offered, and stays as it is
+    different = (s.kernel.kvm_dev_ioctl_get_cpuid().xcr0, edits.get("d18ecx"))
+    entries = entries._replace(other=s.cpuids.setdefault(different, len(s.cpuids)))
     yield Field("ret", returned(recorded), s.do(kvm.KvmSetCpuid2(s.now.task, vcpu, entries)).ret)
+
+
+def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
+    """What the harness makes of the entries that KVM offers.
+
+    Which sub-leaves of 0xD there are follows the given XCR0 if there is one, those of supervisor states too.
+    """
+    if edits.get("xsave") == 0:
+        return offered._replace(xcr0=0, xss=0, xfd=False, amx=bool(edits.get("amx", offered.amx)), no_xsave=True)
+    leaves = offered.whole.leaves
+    if "xcr0" in edits:
+        leaves = leaves & (edits["xcr0"] | xf.MASK_X87) | (xf.MASK_XTILE if edits["xcr0"] & xf.MASK_XTILE_DATA else 0)
+    return offered._replace(
+        xcr0=edits.get("xcr0", offered.xcr0),
+        xfd=bool(edits.get("xfd", offered.xfd)),
+        amx=bool(edits.get("amx", offered.amx)),
+        leaves=leaves,
+        no_xsaves=edits.get("xsaves") == 0,
+    )
 
 
 @translates("get_cpuid2")
@@ -228,6 +262,8 @@ def set_msrs(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_SET_MSRS."""
     recorded, vcpu = _result(o), s.vcpu
     words = [number(word) for word in o.args]
+    if not words or len(words) % 2:
+        raise Malformed("MSRs with their values")
     entries = tuple(zip(words[::2], words[1::2], strict=True))
     if any(index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) for index, _ in entries):
         raise Stopped("KVM_SET_MSRS of another MSR")

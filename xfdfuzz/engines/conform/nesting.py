@@ -85,7 +85,7 @@ def _nested(recording: Recording, choices: Choices) -> Iterator[Operation]:
 
 
 class _ExecBlocks:
-    """Blocks in an image that execve() has started: contexts do not tell what is inside of them, and markers look alike.
+    """Blocks in an image that execve() has started: contexts do not tell what is in them, and markers look alike.
 
     ``open`` are their kinds and how many execve() had been before, from the outside to the inside.
     """

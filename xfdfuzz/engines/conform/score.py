@@ -26,6 +26,7 @@ from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.program.ops.tasks import ReturnToUser
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 from xfdfuzz.revisions.nearest import nearest
@@ -258,6 +259,8 @@ class _Judge:
             return
         if self.session.choices.choose("IA32_XFD_ERR at the start", "0", "XTILEDATA, left by an earlier program"):
             self.session.aside("IA32_XFD_ERR holds XTILEDATA, which an earlier program has left there", _leave_xfd_err)
+            self.session.do(ReturnToUser(0))
+            self.session.violations()  # of that program, not of this one
 
     def _operation(self, operation: Operation) -> bool:
         """Judge one; whether the host lives on both sides."""

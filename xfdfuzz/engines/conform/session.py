@@ -130,7 +130,10 @@ class Session:
         self.vcpus: dict[int, HarnessVcpu] = {}
         self.memory: dict[int, GuestMemory] = {}
         self.programs: dict[int, GuestProgram] = {}
+        self.irqchips: set[int] = set()
         self.slots: dict[int, dict[int, bytes]] = {}
+        #: Numbers for CPUIDs that differ in what the model does not have.
+        self.cpuids: dict[object, int] = {}
         self.last: Step | None = None
         self._ops: list[Op] = []
         self._results: list[str] = []
@@ -242,6 +245,7 @@ class Session:
         self.now.files.vms.add(vm)
         self.now.names.vms[number] = self.now.vm = vm
         self.memory[vm] = GuestMemory()
+        self.irqchips.discard(vm)
 
     def opened_vcpu(self, number: int, vcpu: int, vm: int) -> None:
         """A vCPU was created."""

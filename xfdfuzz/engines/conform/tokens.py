@@ -229,7 +229,8 @@ def _restoring(
     held = {i: g.memory.load(i, layout) for i in xf.components_in(bv) if i in SIZES}
     # what is initial in memory is as good as not there, but for the faults
     plain = [i for i in held if i != xf.XTILE_DATA and held[i] == initial(i)]
-    absent = xf.mask_of(*plain) & g.s.kernel.regs.xcr0
+    legal = not bv & ~xcomp_bv if xcomp_bv else True
+    absent = xf.mask_of(*plain) & g.s.kernel.regs.xcr0 if legal else 0
     token = g.token({i: data for i, data in held.items() if i not in plain})
     return Outcome(g.step(op(g.vcpu, mask, bv & ~absent, token, xcomp_bv)).ret)
 

@@ -206,8 +206,11 @@ class KvmX86(KvmMsrs):
         return self.kvm_is_valid_cr4(vcpu, osxsave)
 
     def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
-        """OSXSAVE where the host has XSAVE: the guest's reserved bits are 0 before KVM_SET_CPUID2."""
-        return self.use_xsave or not osxsave
+        """OSXSAVE where the host and the guest have XSAVE: the guest's reserved bits are 0 before KVM_SET_CPUID2.
+
+        cr4_guest_rsvd_bits is __cr4_reserved_bits(guest_cpuid_has, vcpu) after it (cpuid.c, x86.h).
+        """
+        return not osxsave or (self.use_xsave and not vcpu.arch.cpuid_no_xsave)
 
     def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
         """XSETBV exit: commit and skip, or #GP."""
@@ -375,8 +378,8 @@ class KvmX86(KvmMsrs):
 
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
-        """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE: a guest that has XSAVE is taken to have XSAVES."""
-        return bool(vcpu.arch.cr4_osxsave and vcpu.arch.cpuid_xcr0)
+        """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE."""
+        return bool(vcpu.arch.cr4_osxsave and vcpu.arch.cpuid_xcr0 and self.guest_cpuid_has_xsaves(vcpu))
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""

@@ -292,7 +292,7 @@ class GuestXsaves(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        if not self.thread(k).arch.cpuid_set:
+        if not k.guest_cpuid_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.save(k, xsave.xsaves)
 
@@ -355,7 +355,7 @@ class GuestXrstors(_Restore):
     xcomp_bv: XcompBv = 0
 
     def run(self, k: Kernel) -> Result:
-        if not self.thread(k).arch.cpuid_set:
+        if not k.guest_cpuid_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.restore(k, xsave.xrstors, xsave.enabled(k.regs))
 
