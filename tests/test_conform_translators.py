@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import xfdfuzz.engines.conform.score  # noqa: F401 - the translators are loaded with it
 from xfdfuzz import cli
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 
