@@ -29,8 +29,8 @@ def counts(text: str) -> dict[str, int]:
 
 
 def main(path: Path) -> None:
-    """Print them; where a run did not come to writing events, there is nothing to count."""
-    for name, count in counts(path.read_text() if path.exists() else "").items():
+    """Print them; nothing where a run did not come to search."""
+    for name, count in counts(path.read_text()).items() if path.exists() else ():
         print(f"{name}={count}")
 
 

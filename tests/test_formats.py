@@ -303,7 +303,7 @@ def test_sarif_tells_new_from_known() -> None:
 
 def test_sarif_has_what_github_asks_for() -> None:
     """It refuses a log with a result that has no place, and shows those that are absent."""
-    told = [Gone("amx-v1", "no-warning@a", "a.xfd"), Expired("amx-v1", "no-warning@b", "2026-11-03")]
+    told: list[Event] = [Gone("amx-v1", "no-warning@a", "a.xfd"), Expired("amx-v1", "no-warning@b", "2026-11-03")]
     (run,) = sarif(reported("sarif", [*a_search(a_finding()), *told])).values()
     assert len(run["results"]) == 3
     for result in run["results"]:
