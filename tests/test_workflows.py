@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from junitparser import JUnitXml
 from ruamel.yaml import YAML
 
+from xfdfuzz.cli import exits
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.stream.events import Event, Expired, Gone, KnownMet, Withheld
 from xfdfuzz.report.formats import jsonl
@@ -32,8 +34,20 @@ CI_PAGE = ROOT / "docs" / "ci.md"
 #: A kernel without one cure; a program that breaks something severe there, and what then stands in a report of it.
 LEAKY, SECRET = "v7.3-cured-open-1-clear-unloaded", "exc_device_not_available"
 OPEN = ROOT / "corpus" / "open" / "set-xsave-then-set-msrs-xfd.xfd"
-#: Without another cure nothing is broken but with a warning, by that program, in that bucket.
-MILD, BUCKET = "v7.3-cured-open-5-exec-resets-at-once", "no-warning@xfd_validate_state"
+#: A series without another cure, where nothing is broken but with a warning, by that program, in that bucket.
+MILD = """\
+from xfdfuzz import Series
+from xfdfuzz.kernel.fpu.xstate import Xstate
+
+series = Series("mild", base="v7.3-cured-open-5-exec-resets-at-once", title="the same")
+
+
+@series.patch("mild-1", "x86/fpu: The same")
+class Same(Xstate):
+    def write_state_perm(self, *arguments):
+        super().write_state_perm(*arguments)
+"""
+BUCKET = "no-warning@xfd_validate_state"
 HARMLESS = ROOT / "corpus" / "open" / "cand-exec-preempt-window.xfd"
 #: A search of a few examples: what it begins with is what it is to find, whatever the seed and the machine.
 SHORT = "--examples 12 --engine scout --workers 1"
@@ -260,6 +274,7 @@ def uploaded(job: Job, action: str) -> list[Path]:
 def begins_with(directory: Path) -> None:
     """Programs of nights before, which a batch begins with, or a search of my-series."""
     (directory / "my_series.py").write_text(SERIES)
+    (directory / "mild.py").write_text(MILD)
     (directory / "findings" / "private").mkdir(parents=True)
     shutil.copy(HARMLESS, directory / "findings" / "before.xfd")
     shutil.copy(OPEN, directory / "findings" / "private" / "before.xfd")
@@ -275,7 +290,7 @@ def new_programs(directory: Path) -> list[Path]:
 def night(clone: Path) -> Job:
     """A night of a public repository, with something severe that one before had left to be found."""
     begins_with(clone)
-    env = {"CURRENT": f"{LEAKY} {MILD}", "TIME": "", "ARGS": SHORT}
+    env = {"CURRENT": f"{LEAKY} mild.py", "TIME": "", "ARGS": SHORT}
     event = {"schedule": "17 2 * * *", "repository": {"private": False}}
     return Runner(clone, clone.parent / "temp", {"event_name": "schedule", "event": event}, env).run(FUZZ)
 
@@ -289,7 +304,8 @@ def test_a_night_tells_what_is_new(night: Job) -> None:
     assert int(night.outputs["new"]) == int(night.outputs["findings"]) >= len(private)
     assert BUCKET in night.log
     assert BUCKET in night.summary
-    assert BUCKET in (night.files / "known.toml").read_text()
+    (entry,) = tomllib.loads((night.files / "known.toml").read_text())["known"]
+    assert (entry["bucket"], entry["revisions"]) == (BUCKET, "mild")
     assert {file.name for file in uploaded(night, "actions/upload-artifact")} >= {"xfdfuzz.xml", "known.toml"}
     assert {*shown} <= {*uploaded(night, "actions/upload-artifact")}
     assert {*shown} < {*uploaded(night, "actions/cache/save")}
@@ -316,7 +332,7 @@ def test_a_public_night_keeps_to_itself_what_may_be_a_vulnerability(night: Job) 
 def test_a_week_prunes(night: Job) -> None:
     event = {"schedule": "17 6 * * 0", "repository": {"private": False}}
     github = {"event_name": "schedule", "event": event}
-    runner = Runner(night.files, night.files.parent / "temp", github, {"CURRENT": MILD, "TIME": "5s"})
+    runner = Runner(night.files, night.files.parent / "temp", github, {"CURRENT": "mild.py", "TIME": "5s"})
     job = runner.run(FUZZ)
     assert "kept" in job.log
     assert "github/codeql-action/upload-sarif" not in job.used
@@ -327,6 +343,7 @@ def test_a_week_prunes(night: Job) -> None:
 def review(clone: Path, night: Job) -> Job:
     """A pull request of a private repository that holds a series."""
     shutil.rmtree(night.files / "findings")
+    (night.files / "known.toml").unlink()  # is about a series of which this job does not know
     event = {"repository": {"private": True}}
     env = {"CHANGE": "my_series.py", "TIME": "", "ARGS": SHORT}
     return Runner(clone, clone.parent / "temp2", {"event_name": "pull_request", "event": event}, env).run(FUZZ)
@@ -499,6 +516,21 @@ def test_yaml_on_the_page_follows_its_schema(tmp_path: Path) -> None:
         for block in found:
             (tmp_path / "block.yml").write_text(block)
             test_they_follow_their_schemas(kind, tmp_path / "block.yml")
+
+
+def test_the_page_has_every_exit_code_and_what_is_really_said() -> None:
+    page = CI_PAGE.read_text()
+    codes = [int(code) for code in re.findall(r"^\| (\d) \|", page, re.MULTILINE)]
+    assert codes == [exits.CLEAN, exits.VIOLATION, exits.BAD_INPUT, exits.NOT_JUDGED, exits.SKIPPED]
+    _, _, table = page.partition("| 3, and the last lines say |")
+    said = [
+        phrase
+        for row in table.split("\n\n")[0].splitlines()[2:]
+        for phrase in re.findall(r"`(.+?)`", row.split("|")[1])
+    ]
+    assert len(said) > 5
+    sources = "\n".join(file.read_text() for file in (ROOT / "xfdfuzz").rglob("*.py"))
+    assert [phrase for phrase in said if phrase not in sources] == []
 
 
 def test_the_line_for_cron_is_one_that_a_shell_runs(tmp_path: Path) -> None:
