@@ -3,6 +3,7 @@ CI system has."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -462,6 +463,19 @@ def test_the_job_of_this_project_keeps_what_it_finds(new: int, tmp_path: Path, c
     assert "a new program" in job.log.splitlines()[-1:][0] if new else "a new program" not in job.log
 
 
+def test_what_was_skipped_is_said_at_the_end_of_the_tests(tmp_path: Path) -> None:
+    tests = "import pytest\n" + "".join(
+        f"def test_{number}():\n    pytest.skip({reason!r})\n"
+        for number, reason in enumerate(["no a here: apt-get install a", "no a at all: apt-get install a", "not today"])
+    )
+    (tmp_path / "test_it.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "conftest", "test_it.py"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    said = done.stdout.partition("3 tests were skipped. What would bring them:\n")[2]
+    assert said.splitlines()[:2] == ["   2  apt-get install a", "   1  not today"]
+
+
 def test_one_command_is_the_whole_job(clone: Path, tmp_path: Path) -> None:
     """In a fresh clone; what is installed already stands in for a network."""
     (clone / ".venv").symlink_to(Path(sys.prefix))
@@ -545,6 +559,9 @@ def test_the_line_for_cron_is_one_that_a_shell_runs(tmp_path: Path) -> None:
         stub.write_text(f"#!/bin/sh\necho new\nexit {code}\n")
         stub.chmod(0o755)
         assert in_shell(["sh", "-c", command], directory, {"HOME": str(tmp_path)}) == (code, printed)
+    with (directory / ".lock").open("w") as lock:  # as a run does that is still going on
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert in_shell(["sh", "-c", command], directory, {"HOME": str(tmp_path)}) == (0, "")
 
 
 def test_every_option_of_the_pages_jobs_is_one(run: Any) -> None:
