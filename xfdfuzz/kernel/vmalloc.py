@@ -34,9 +34,13 @@ class Vmalloc(Locking):
 
     def _free_slot(self) -> int:
         """A slot that is free; one that was leaked if there is no other, as memory does not run out of those."""
-        pointed_to = self.fpstate_pointers()
-        slots = [nr for nr in range(FIRST_VALLOC, NR_FPSTATES) if nr not in pointed_to]
-        return next((nr for nr in slots if not self.fpstates[nr].allocated), slots[0] if slots else NULL)
+        pointed_to, leaked = self.fpstate_pointers(), NULL
+        for nr in range(FIRST_VALLOC, NR_FPSTATES):
+            if nr not in pointed_to:
+                if not self.fpstates[nr].allocated:
+                    return nr
+                leaked = leaked or nr
+        return leaked
 
     @seam
     def fpstate_pointers(self) -> set[int]:

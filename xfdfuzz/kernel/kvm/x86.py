@@ -379,7 +379,8 @@ class KvmX86(KvmMsrs):
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
         """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE."""
-        return bool(vcpu.arch.cr4_osxsave and vcpu.arch.cpuid_xcr0 and self.guest_cpuid_has_xsaves(vcpu))
+        arch = vcpu.arch
+        return bool(arch.cr4_osxsave and arch.cpuid_xcr0 and not (arch.cpuid_no_xsave or arch.cpuid_no_xsaves))
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""
