@@ -1,8 +1,7 @@
 """Who writes a field and who reads it, observed while every op is executed in every state of a space.
 
-An op that finds the same in all that it reads does the same again, so it is executed once for each of these cases, on a
-system that tells of every access to the field.  What stands in the field counts as read, or an op that sets it blindly
-would be seen to set what is clear and not to overwrite what waits.
+What stands in the field counts as read by every op, or one that sets it blindly would be seen to set what is clear and
+not to overwrite what waits.
 """
 
 from __future__ import annotations
@@ -11,28 +10,28 @@ import ctypes
 import sys
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from types import FrameType
 
-from xfdfuzz.engines.explore.footprint_cache import FootprintCache
+from xfdfuzz.engines.review.cases import Cases
 from xfdfuzz.engines.review.rows import Rows
 from xfdfuzz.engines.review.space import Space
 from xfdfuzz.engines.review.subjects import Subject
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import SEAMS, KernelBase, kernel_name
-from xfdfuzz.memory.traced import Place, Watched, traced
-from xfdfuzz.program.executor import perform
+from xfdfuzz.memory.traced import Place, Watched
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.revisions import Revision
 
 
 class Action(Enum):
-    """What somebody does to a field; one that is set again while it waits is overwritten with what stands there."""
+    """What somebody does to a field; one that is set again gets the value that it has."""
 
-    SETS = "sets"
-    CLEARS = "clears"
-    OVERWRITES = "overwrites"
-    REPEATS = "sets again"
-    READS = "reads"
+    SETS = "sets it"
+    CLEARS = "clears it"
+    OVERWRITES = "overwrites it while it is set"
+    REPEATS = "sets it again while it is set"
+    READS = "reads it"
 
     @property
     def writes(self) -> bool:
@@ -59,7 +58,7 @@ def accesses(space: Space, revision: Revision, subject: Subject) -> list[Access]
     """All of them, writers first, each at the end of a shortest way."""
     observer = _Observer(space, revision, subject)
     for state, packed in enumerate(space.states):
-        observer.look(state, packed)
+        observer.cases.look(state, packed)
     order = list(Action)
     return sorted(observer.found.values(), key=lambda one: (order.index(one.action), one.state, one.function))
 
@@ -68,38 +67,16 @@ class _Observer:
     """A kernel on a system that tells of accesses to one field."""
 
     def __init__(self, space: Space, revision: Revision, subject: Subject) -> None:
-        self._space = space
         self._kernel = revision.kernel(space.scope.machine)
         self._column, self._rows = subject.column, Rows(subject.of, space.scope.machine.cpus)
         size: int = ctypes.sizeof(st.System)  # type: ignore[arg-type]
         self._footprint = Watched(size, self._rows.possible_places(self._column), self._accessed)
-        system = traced(st.System, self._footprint.now)
-        self._kernel.bind(system, system)
-        self._known: list[FootprintCache[bool]] = [FootprintCache() for _ in space.scope.ops]
-        self._now: tuple[int, int] | None = None
+        expander, decisive = space.search.expander, partial(self._rows.decisive, self._column)
+        self.cases = Cases(expander, self._kernel, self._footprint, decisive)
         self.found: dict[tuple[Action, str], Access] = {}
 
-    def look(self, state: int, packed: bytes) -> None:
-        """Execute what was not executed so far, of all that can happen in a state."""
-        for op in self._space.search.expander.transitions.enabled(packed):
-            if self._known[op].find(packed) is None:
-                self._execute(state, op, packed)
-
-    def _execute(self, state: int, op: int, packed: bytes) -> None:
-        packing, footprint = self._space.search.expander.packing, self._footprint
-        footprint.begin(packing.unpack(packed))
-        self._kernel.on_cpu(0)
-        for place in self._rows.decisive(self._column, footprint.now.memory):
-            footprint.now.read(*place)
-        self._now = state, op
-        try:
-            perform(self._space.op(op), self._kernel)
-        finally:
-            self._now = None
-        self._known[op].learn(packed, packing.packed(footprint.reads), True)
-
     def _accessed(self, place: Place, new: bytes | None) -> None:
-        if self._now is None:
+        if self.cases.now is None:
             return
         memory = self._footprint.now.memory
         if place not in self._rows.places_now(self._column, memory):
@@ -108,7 +85,7 @@ class _Observer:
         if action is None:
             return
         names = _callers(sys._getframe(2), self._kernel)
-        known = self.found.setdefault((action, names[0]), Access(action, names[0], *self._now))
+        known = self.found.setdefault((action, names[0]), Access(action, names[0], *self.cases.now))
         known.callers.update(dict.fromkeys(names[1:2]))
 
 

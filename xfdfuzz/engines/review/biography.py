@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xfdfuzz.engines.review.accesses import Access, accesses
 from xfdfuzz.engines.review.life import Life, life
 from xfdfuzz.engines.review.mining import Mined, Table, mined
-from xfdfuzz.engines.review.space import explored
 from xfdfuzz.engines.review.subjects import Subject
-from xfdfuzz.engines.review.survival import Break, Checked, Survival, fuzzed, other_scopes
+from xfdfuzz.engines.review.space import explored, in_shares, others
+from xfdfuzz.engines.review.survival import Break, Checked, Survival, fuzzed, has_objects, in_scope
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
+from xfdfuzz.strategies.scopes import SCOPES
 
 #: How many relations are shown, and tried, unless all are asked for.
 SHOWN = 12
@@ -61,10 +62,13 @@ def biography(
     scope: str,
     plan: Plan,
     *,
+    elsewhere: Sequence[str] | None = None,
     shown: int | None = SHOWN,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Biography:
-    """Write it: half of the plan's time is for other scopes, half for the fuzzer.  ``tell`` is told what comes next."""
+    """Write it from a scope.  Relations are then tried ``elsewhere``, in all other scopes if none is named, for half of
+    the plan's time, and by the fuzzer in the other half.  ``tell`` is told what comes next.
+    """
     began = time.monotonic()
     tell(f"exploring {scope}")
     space = explored(revision, scope)
@@ -72,7 +76,7 @@ def biography(
     tell("looking for relations")
     relations = mined(table, subject)
     chosen = relations[:shown]
-    survival = tried(chosen, subject, revision, scope, plan, tell)
+    survival = tried(chosen, subject, revision, others(scope, elsewhere), plan, tell)
     seen = accesses(space, revision, subject)
     return Biography(
         subject,
@@ -93,18 +97,21 @@ def tried(
     relations: Sequence[Mined],
     subject: Subject,
     revision: Revision,
-    scope: str,
+    scopes: Sequence[str],
     plan: Plan,
     tell: Callable[[str], None],
 ) -> Survival:
     """Hold relations against other scopes and the fuzzer."""
     survival = Survival([one.relation for one in relations])
-    if relations and plan.seconds:
-        tell("trying the relations in other scopes")
-        other_scopes(survival, revision, subject.of, scope, plan.seconds)
+    half = replace(plan, seconds=plan.seconds and plan.seconds / 2)
+    chosen = [name for name in scopes if has_objects(SCOPES[name], subject.of)]
+    for name, share in in_shares(chosen, half.seconds):
+        if survival.left():
+            tell(f"trying {len(survival.left())} relations in {name}")
+            in_scope(survival, revision, subject.of, name, share)
     if survival.left():
-        tell("looking for programs that break them")
-        fuzzed(survival, revision, subject.of, plan)
+        tell(f"looking for programs that break {len(survival.left())} relations")
+        fuzzed(survival, revision, subject.of, half)
     return survival
 
 

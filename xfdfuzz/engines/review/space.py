@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
-from xfdfuzz.strategies.scopes import Scope
+from xfdfuzz.strategies.scopes import SCOPES, Scope
 
 
 class Arc(NamedTuple):
@@ -74,6 +75,21 @@ def explored(revision: Revision, scope: str, seconds: float | None = None) -> Sp
     space = Space(search, revision, [search.expander.first])
     walk(search, space, seconds)
     return space
+
+
+def others(first: str, named: Sequence[str] | None) -> list[str]:
+    """The scopes beside the first one: those that are named, or all, those that are soon exhausted first."""
+    return [name for name in (SCOPES if named is None else named) if name != first]
+
+
+def in_shares(scopes: Sequence[str], seconds: float | None) -> Iterator[tuple[str, float | None]]:
+    """Each scope with its share of the time: half of what is left, the last one all of it; without a limit, no share
+    is limited.  One for which nothing is left is not given."""
+    ends = None if seconds is None else time.monotonic() + seconds
+    for name in scopes:
+        rest = None if ends is None else ends - time.monotonic()
+        if rest is None or rest > 0:
+            yield name, rest if rest is None or name == scopes[-1] else rest / 2
 
 
 def walk(

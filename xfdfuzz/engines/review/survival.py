@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -22,10 +21,11 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.kvm import KvmCreateVcpu
+from xfdfuzz.program.ops.run import KvmRunReturns
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.revisions import Revision
-from xfdfuzz.strategies.scopes import SCOPES, Scope
+from xfdfuzz.strategies.scopes import Scope
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,6 @@ class _Watch:
             self.found.setdefault(self._relations[one], (source, op))
 
 
-def other_scopes(survival: Survival, revision: Revision, of: str, first: str, seconds: float) -> None:
-    """Hold what is left against the scopes other than the ``first``, in shares of the time."""
-    ends = time.monotonic() + seconds
-    chosen = [scope for scope in SCOPES.values() if scope.name != first and has_objects(scope, of)]
-    for number, scope in enumerate(chosen):
-        share = (ends - time.monotonic()) / (len(chosen) - number)
-        if share > 0 and survival.left():
-            in_scope(survival, revision, of, scope.name, share)
-
-
 def has_objects(scope: Scope, of: str) -> bool:
     """Whether there can be any of those objects in a scope."""
     return of not in ("v", "vm") or any(isinstance(op, KvmCreateVcpu) for op in scope.ops)
@@ -180,15 +170,19 @@ def sights(relations: Sequence[Relation], of: str) -> Callable[[Kernel, Step], I
     def look(kernel: Kernel, step: Step) -> Iterator[Sight]:
         for nr, number, row in checkers[kernel.machine.cpus].broken(kernel.state):
             relation = relations[number]
-            if not relation.points or (type(step.op).__name__ in relation.points and _about(step.op, of) in (nr, None)):
+            if not relation.points or (type(step.op).__name__ in relation.points and _about(step, of) in (nr, None)):
                 yield Sight(str(relation), f"{relation} does not hold of {of}{nr}: {row[:1]}")
 
     return look
 
 
-def _about(op: Op, of: str) -> int | None:
-    """The number of the object that an op is about, if it is about one."""
-    number: int | None = getattr(op, {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}.get(of, ""), None)
+def _about(step: Step, of: str) -> int | None:
+    """The number of the object that an op is about, if it is about one: where KVM_RUN returns, that is the vCPU that the
+    task was running."""
+    named = {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}.get(of, "")
+    number: int | None = getattr(step.op, named, None)
+    if number is None and of == "v" and isinstance(step.op, KvmRunReturns):
+        return step.before.tasks[step.op.task].kvm_run - 1
     return number
 
 
