@@ -157,7 +157,7 @@ class _WatchedNow(_Now):
         touched = footprint.touched(at, len(data))
         for place in touched:
             start = place[0] - at
-            if 0 <= start and start + place[1] <= len(data):
+            if start >= 0 and start + place[1] <= len(data):
                 footprint.tell(place, data[start : start + place[1]])
         self.known[at:end] = footprint.noted[at:end]
         super().write(at, data)

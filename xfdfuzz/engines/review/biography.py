@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from xfdfuzz.engines.review.accesses import Access, accesses
 from xfdfuzz.engines.review.life import Life, life
 from xfdfuzz.engines.review.mining import Mined, Table, mined
-from xfdfuzz.engines.review.subjects import Subject
 from xfdfuzz.engines.review.space import explored, in_shares, others
+from xfdfuzz.engines.review.subjects import Subject
 from xfdfuzz.engines.review.survival import Break, Checked, Survival, fuzzed, has_objects, in_scope
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.program.program import Program

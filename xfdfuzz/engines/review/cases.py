@@ -24,8 +24,8 @@ def nothing(memory: bytearray) -> Iterable[Place]:
 class Cases:
     """The ops of a scope on a kernel that is watched.
 
-    ``decisive`` are places of a memory that count as read by every op: cases that differ there are two.  ``after`` is called
-    when an op was executed, with the numbers of the state and the op.
+    ``decisive`` are places of a memory that count as read by every op: cases that differ there are two.
+    ``after`` is called when an op was executed, with the numbers of the state and the op.
     """
 
     def __init__(

@@ -110,7 +110,11 @@ class LookoutRun(Run):
 def look_out(
     kernel: type[Kernel], look: Look, plan: Plan, on_sight: Callable[[Shrunk[Sight]], None] = lambda shrunk: None
 ) -> Stats:
-    """Search as planned; ``on_sight`` is given each new thing with its minimal program at once."""
+    """Search as planned; ``on_sight`` is given each new thing with its minimal program at once.
+
+    Raises KeyboardInterrupt.
+    """
     campaign = Lookout(kernel=kernel, look=look)
-    hunt(campaign, plan, lambda: None, on_sight)
+    if hunt(campaign, plan, lambda: None, on_sight):
+        raise KeyboardInterrupt
     return campaign.stats

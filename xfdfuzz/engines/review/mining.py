@@ -290,5 +290,3 @@ def _has_none(kind: Kind) -> bool:
     if isinstance(kind, Reference):
         return kind.offset == 1 or kind.name == "fpstate"
     return isinstance(kind, Mask | Enumeration) or kind in (FLAG, COUNT, SIZE)
-
-

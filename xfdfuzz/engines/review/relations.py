@@ -44,9 +44,9 @@ class Relation:
 
     def holds(self, here: Value, there: Value) -> bool:
         """Whether it holds of two values; it does where there is no other object."""
-        if here is None or (self.other and there is None):
+        if not isinstance(here, int) or (self.other and not isinstance(there, int)):
             return True
-        return _HOLDS[self.form](self, here, there)
+        return _HOLDS[self.form](self, here, there if isinstance(there, int) else 0)
 
     def antecedent(self, here: Value) -> bool:
         """Whether an implication says anything of that value."""
@@ -81,4 +81,4 @@ _HOLDS: Mapping[Form, Callable[[Relation, int, int], bool]] = {
     Form.IMPLIES_SET: lambda relation, a, b: not relation.antecedent(a) or b != 0,
     Form.FORCED: lambda relation, a, b: not b or a == relation.value,
     Form.FORCED_SET: lambda relation, a, b: not b or a != 0,
-}  # type: ignore[assignment]
+}

@@ -63,7 +63,7 @@ class Site:
 def sites(revision: Revision) -> list[Site]:
     """Those of a revision, by file and line of the model."""
     found = {
-        site for function in _executable(revision.kernel) for site in _in_function(function) if site.function not in _OWN
+        site for function in executable(revision.kernel) for site in _in_function(function) if site.function not in _OWN
     }
     return sorted(found, key=lambda site: (site.function, site.file, site.first))
 
@@ -74,7 +74,7 @@ def sources(revision: Revision, every: list[Site]) -> Mapping[Site, Source]:
     return {site: known[site.function] for site in every if site.function in known}
 
 
-def _executable(kernel: type[Kernel]) -> Iterator[FunctionType]:
+def executable(kernel: type[Kernel]) -> Iterator[FunctionType]:
     """The methods that can run: of each name the first one, and those that it builds on."""
     for name in dict.fromkeys(name for cls in kernel.__mro__ for name in vars(cls)):
         for cls in kernel.__mro__:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.exploration import begin
-from xfdfuzz.engines.explore.search import Limits, Search
+from xfdfuzz.engines.explore.search import INTERRUPTED, Limits, Search, Witness
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.program.ops.base import Op
@@ -92,16 +92,13 @@ def in_shares(scopes: Sequence[str], seconds: float | None) -> Iterator[tuple[st
             yield name, rest if rest is None or name == scopes[-1] else rest / 2
 
 
-def walk(
-    search: Search,
-    witness: object,
-    seconds: float | None,
-    on_progress: Callable[[Search], None] = lambda search: None,
-) -> None:
-    """Search in this process, with a witness, until nothing is left or the time is up."""
-    search.witness = witness  # type: ignore[assignment]
+def walk(search: Search, witness: Witness, seconds: float | None) -> None:
+    """Search in this process, with a witness, until nothing is left or the time is up; raises KeyboardInterrupt."""
+    search.witness = witness
     with workers(1, here_if_one=True) as pool:
-        search.run(pool, Limits(seconds=seconds), on_progress)
+        search.run(pool, Limits(seconds=seconds))
+    if search.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
 
 
 def way(search: Search, state: int, op: int | None = None) -> Program:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
-from xfdfuzz.engines.explore.exploration import begin
 from xfdfuzz.engines.explore.expand import LEAF_SEVERITIES
+from xfdfuzz.engines.explore.exploration import begin
 from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.review.lookout import Sight, look_out
@@ -19,7 +19,6 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.kvm import KvmCreateVcpu
 from xfdfuzz.program.ops.run import KvmRunReturns
 from xfdfuzz.program.program import Program
@@ -177,8 +176,10 @@ def sights(relations: Sequence[Relation], of: str) -> Callable[[Kernel, Step], I
 
 
 def _about(step: Step, of: str) -> int | None:
-    """The number of the object that an op is about, if it is about one: where KVM_RUN returns, that is the vCPU that the
-    task was running."""
+    """The number of the object that an op is about, if it is about one.
+
+    Where KVM_RUN returns, that is the vCPU that the task was running.
+    """
     named = {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}.get(of, "")
     number: int | None = getattr(step.op, named, None)
     if number is None and of == "v" and isinstance(step.op, KvmRunReturns):

@@ -1,5 +1,4 @@
-"""Can this WARN fire?  For every one of a revision at once: in scopes that are exhausted, and in programs of the fuzzer.
-"""
+"""Can this WARN fire?  Asked of every one at once, in scopes that are exhausted and in the fuzzer's programs."""
 
 from __future__ import annotations
 
