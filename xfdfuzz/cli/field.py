@@ -75,6 +75,7 @@ def _field(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.processes.workers import users_errors_named
     from xfdfuzz.engines.review.against import against
     from xfdfuzz.engines.review.biography import SHOWN, biography
+    from xfdfuzz.engines.review.space import explored
     from xfdfuzz.report import biography as report
     from xfdfuzz.report.console import console, write
 
@@ -85,8 +86,13 @@ def _field(args: argparse.Namespace) -> int:
     first, elsewhere = scopes(args)
     with users_errors_named():
         tell, shown = telling(args), None if args.all else SHOWN
-        found = biography(subject, revision, first, trial(args), elsewhere=elsewhere, shown=shown, tell=tell)
-        compared = next((against(subject, revision, other, first) for other in others), None)
+        spaces = []
+        for one in (revision, *others):
+            tell(f"exploring {first} on {one.label}")
+            spaces.append(explored(one, first))
+        here, *there = spaces
+        found = biography(subject, here, trial(args), elsewhere=elsewhere, shown=shown, tell=tell)
+        compared = next((against(subject, here, other, shown) for other in there), None)
     if args.format == "json":
         write(report.as_object(found, compared), sys.stdout)
         return CLEAN

@@ -21,7 +21,6 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import SEAMS, KernelBase, kernel_name
 from xfdfuzz.memory.traced import Place, Watched
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.revisions import Revision
 
 
 class Action(Enum):
@@ -54,9 +53,9 @@ class Access:
     callers: dict[str, None] = field(default_factory=dict)
 
 
-def accesses(space: Space, revision: Revision, subject: Subject) -> list[Access]:
+def accesses(space: Space, subject: Subject) -> list[Access]:
     """All of them, writers first, each at the end of a shortest way."""
-    observer = _Observer(space, revision, subject)
+    observer = _Observer(space, subject)
     for state, packed in enumerate(space.states):
         observer.cases.look(state, packed)
     order = list(Action)
@@ -66,8 +65,8 @@ def accesses(space: Space, revision: Revision, subject: Subject) -> list[Access]
 class _Observer:
     """A kernel on a system that tells of accesses to one field."""
 
-    def __init__(self, space: Space, revision: Revision, subject: Subject) -> None:
-        self._kernel = revision.kernel(space.scope.machine)
+    def __init__(self, space: Space, subject: Subject) -> None:
+        self._kernel = space.revision.kernel(space.scope.machine)
         self._column, self._rows = subject.column, Rows(subject.of, space.scope.machine.cpus)
         size: int = ctypes.sizeof(st.System)  # type: ignore[arg-type]
         self._footprint = Watched(size, self._rows.possible_places(self._column), self._accessed)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from xfdfuzz.engines.review.mining import Mined, Table, mined
-from xfdfuzz.engines.review.space import explored
+from xfdfuzz.engines.review.space import Space
 from xfdfuzz.engines.review.subjects import Subject
-from xfdfuzz.engines.review.survival import Break, Survival, in_scope
+from xfdfuzz.engines.review.survival import Break, Survival, in_space
 from xfdfuzz.revisions import Revision
 
 
@@ -29,22 +28,14 @@ class Comparison(NamedTuple):
     only_second: tuple[Lost, ...]
 
 
-def against(subject: Subject, first: Revision, second: Revision, scope: str) -> Comparison:
-    """Hold the relations of each against all states of the other."""
-    return Comparison(
-        subject,
-        first,
-        second,
-        _lost(subject, _all(subject, first, scope), second, scope),
-        _lost(subject, _all(subject, second, scope), first, scope),
-    )
+def against(subject: Subject, first: Space, second: Space, shown: int | None = None) -> Comparison:
+    """Hold the relations of each of two revisions, the first so many, against all states of the other."""
+    only_first, only_second = _lost(subject, first, second, shown), _lost(subject, second, first, shown)
+    return Comparison(subject, first.revision, second.revision, only_first, only_second)
 
 
-def _all(subject: Subject, revision: Revision, scope: str) -> list[Mined]:
-    return mined(Table(explored(revision, scope), subject.of), subject)
-
-
-def _lost(subject: Subject, relations: Sequence[Mined], revision: Revision, scope: str) -> tuple[Lost, ...]:
+def _lost(subject: Subject, here: Space, there: Space, shown: int | None) -> tuple[Lost, ...]:
+    relations = mined(Table(here, subject.of), subject)[:shown]
     survival = Survival([one.relation for one in relations])
-    in_scope(survival, revision, subject.of, scope, None)
+    in_space(survival, there, subject.of)
     return tuple(Lost(one, survival.broken[one.relation]) for one in relations if one.relation in survival.broken)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from xfdfuzz.engines.review.accesses import Access, accesses
 from xfdfuzz.engines.review.life import Life, life
 from xfdfuzz.engines.review.mining import Mined, Table, mined
-from xfdfuzz.engines.review.space import explored, in_shares, others
+from xfdfuzz.engines.review.space import Space, in_shares, others
 from xfdfuzz.engines.review.subjects import Subject
 from xfdfuzz.engines.review.survival import Break, Checked, Survival, fuzzed, has_objects, in_scope
 from xfdfuzz.engines.search.plan import Plan
@@ -58,26 +58,26 @@ class Biography:
 
 def biography(
     subject: Subject,
-    revision: Revision,
-    scope: str,
+    space: Space,
     plan: Plan,
     *,
     elsewhere: Sequence[str] | None = None,
     shown: int | None = SHOWN,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Biography:
-    """Write it from a scope.  Relations are then tried ``elsewhere``, in all other scopes if none is named, for half of
-    the plan's time, and by the fuzzer in the other half.  ``tell`` is told what comes next.
+    """Write it from what was explored.
+
+    Relations are then tried ``elsewhere``, in all other scopes if none is named, for half of the plan's time, and by
+    the fuzzer in the other half.  ``tell`` is told what comes next.
     """
     began = time.monotonic()
-    tell(f"exploring {scope}")
-    space = explored(revision, scope)
+    revision, scope = space.revision, space.scope.name
     table = Table(space, subject.of)
     tell("looking for relations")
     relations = mined(table, subject)
     chosen = relations[:shown]
     survival = tried(chosen, subject, revision, others(scope, elsewhere), plan, tell)
-    seen = accesses(space, revision, subject)
+    seen = accesses(space, subject)
     return Biography(
         subject,
         revision,

@@ -10,7 +10,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, FunctionType
 from typing import Any
@@ -62,10 +62,11 @@ class Site:
 
 def sites(revision: Revision) -> list[Site]:
     """Those of a revision, by file and line of the model."""
-    found = {
-        site for function in executable(revision.kernel) for site in _in_function(function) if site.function not in _OWN
-    }
-    return sorted(found, key=lambda site: (site.function, site.file, site.first))
+    every = list(executable(revision.kernel))
+    found = {site for function in every for site in _in_function(function, every)}
+    return sorted(
+        (site for site in found if site.function not in _OWN), key=lambda site: (site.function, site.file, site.first)
+    )
 
 
 def sources(revision: Revision, every: list[Site]) -> Mapping[Site, Source]:
@@ -85,18 +86,27 @@ def executable(kernel: type[Kernel]) -> Iterator[FunctionType]:
                     break
 
 
-def _in_function(function: FunctionType) -> Iterator[Site]:
+def _in_function(function: FunctionType, every: Sequence[FunctionType]) -> Iterator[Site]:
     if not {"warn_on", "kvm_bug_on", "report", "die"} & {*function.__code__.co_names}:
         return
-    name, file = function.__name__, function.__code__.co_filename
+    file = function.__code__.co_filename
     lines, start = inspect.getsourcelines(function)
     tree = ast.parse(textwrap.dedent("".join(lines)))
-    shown = name if name in SEAMS else kernel_name(name)
+    shown = _in_traces(function.__name__, every)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (what := _called(node)):
             condition = _condition(node, what)
             end = node.end_lineno or node.lineno
             yield Site(what, shown, condition, file, start + node.lineno - 1, start + end - 1)
+
+
+def _in_traces(name: str, every: Sequence[FunctionType]) -> str:
+    """What call traces call a method; a seam that one function alone has is a part of that one."""
+    if name not in SEAMS:
+        return kernel_name(name)
+    callers = {one.__name__ for one in every if name in one.__code__.co_names} - {name}
+    shown = {_in_traces(caller, every) for caller in callers}
+    return shown.pop() if len(shown) == 1 else name
 
 
 def _called(node: ast.Call) -> str:

@@ -14,7 +14,7 @@ from xfdfuzz.engines.review.lookout import Sight, look_out
 from xfdfuzz.engines.review.mining import is_point
 from xfdfuzz.engines.review.relations import Relation
 from xfdfuzz.engines.review.rows import Row, Rows, Value
-from xfdfuzz.engines.review.space import walk, way
+from xfdfuzz.engines.review.space import Space, walk, way
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -103,10 +103,12 @@ class _Watch:
 
     def __init__(self, search: Search, relations: Sequence[Relation], of: str) -> None:
         scope = search.expander.scope
-        self._search, self._relations = search, relations
+        # where a scope renumbers what is alike, an op does not say of which object it is
+        self.relations = [one for one in relations if not (one.points and scope.alike)]
+        self._search, relations = search, self.relations
         self._checker = Checker(relations, of, scope.machine.cpus)
         self._at: dict[int, set[int]] = {}  # by op, those that are about what holds after it
-        for number, op in enumerate(scope.ops if not scope.alike else ()):
+        for number, op in enumerate(scope.ops):
             about = {nr for nr, one in enumerate(relations) if is_point(op) and type(op).__name__ in one.points}
             self._at[number] = about
         self._broken_in: dict[int, set[int]] = {}
@@ -118,16 +120,16 @@ class _Watch:
         raw = self._search.expander.packing.unpack(packed)
         broken = {relation for _, relation, _ in self._checker.broken(raw)}
         for one in broken:
-            if not self._relations[one].points:
-                self.found.setdefault(self._relations[one], (number, None))
-        at_points = {one for one in broken if self._relations[one].points}
+            if not self.relations[one].points:
+                self.found.setdefault(self.relations[one], (number, None))
+        at_points = {one for one in broken if self.relations[one].points}
         if at_points:
             self._broken_in[number] = at_points
 
     def arc(self, source: int, op: int, ret: int | str, target: int) -> None:
         """What does not hold after an op."""
         for one in self._broken_in.get(target, set()) & self._at.get(op, set()):
-            self.found.setdefault(self._relations[one], (source, op))
+            self.found.setdefault(self.relations[one], (source, op))
 
 
 def has_objects(scope: Scope, of: str) -> bool:
@@ -138,13 +140,27 @@ def has_objects(scope: Scope, of: str) -> bool:
 def in_scope(survival: Survival, revision: Revision, of: str, name: str, seconds: float | None) -> None:
     """Hold what is left against one scope."""
     search = begin(revision, name, graph=True)
-    scope = search.expander.scope
-    asked = [one for one in survival.left() if not (one.points and scope.alike)]
-    watch = _Watch(search, asked, of)
+    watch = _Watch(search, survival.left(), of)
     walk(search, watch, seconds)
+    _settle(survival, watch, search, revision)
+
+
+def in_space(survival: Survival, space: Space, of: str) -> None:
+    """Hold what is left against one scope that was explored."""
+    watch = _Watch(space.search, survival.left(), of)
+    for number, packed in enumerate(space.states):
+        watch.state(number, packed)
+    for arc in space.arcs:
+        watch.arc(*arc)
+    _settle(survival, watch, space.search, space.revision)
+
+
+def _settle(survival: Survival, watch: _Watch, search: Search, revision: Revision) -> None:
+    """Note what a watch has seen of a search."""
+    name = search.expander.scope.name
     for relation, (state, op) in watch.found.items():
         survival.broken[relation] = broken_by(name, way(search, state, op), revision)
-    survival.passed(Checked(name, len(search.store), search.exhausted), asked)
+    survival.passed(Checked(name, len(search.store), search.exhausted), watch.relations)
 
 
 # -- the fuzzer --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which revisions have code that assigns to a field, by the name of the member.
 
-Where two structs have a member of one name, an assignment counts for both: who wants to know it exactly lets the field's
-biography observe it (:mod:`~xfdfuzz.engines.review.accesses`).
+Where two structs have a member of one name, an assignment counts for both; a field's biography observes who writes
+to it (:mod:`~xfdfuzz.engines.review.accesses`).
 """
 
 from __future__ import annotations
