@@ -46,41 +46,52 @@ class Table:
         self.entries: list[tuple[int, Row]] = [
             (state, row) for state in range(len(space.states)) for _, row in self.rows.of(space.raw(state))
         ]
-        self._behind = _behind(space)
+        #: The classes of ops that lead to states, but for the guest's: what a guest does leaves the kernel alone.
+        self.points, behind = _points(space)
+        self._behind = [behind[state] for state, _ in self.entries]
         self._columns = list(zip(*(row for _, row in self.entries), strict=True))
-        self._pairs = cache(self._count)
+        self._together = cache(self._count)
 
     def column(self, path: str) -> Sequence[Value]:
         """What stands there, object by object, state by state."""
         return self._columns[self.rows.places[path]] if self._columns else ()
 
+    def values(self, path: str) -> frozenset[Value]:
+        """The values that stand there."""
+        return frozenset(here for here, _ in self.pairs(path, path))
+
     def pairs(self, here: str, there: str, point: str = "") -> Pairs:
         """What stands in two columns at once, where both exist; after ops of one class, or at any time."""
-        return self._pairs(here, there, point)
+        counted, behind = self._together(here, there)
+        if not point:
+            return counted
+        bit = 1 << self.points.index(point)
+        return Counter({pair: count for pair, count in counted.items() if behind[pair] & bit})
 
-    def _count(self, here: str, there: str, point: str) -> Pairs:
-        both: Iterable[tuple[Value, Value]] = zip(self.column(here), self.column(there), strict=True)
-        if point:
-            behind = self._behind[point]
-            both = (pair for pair, (state, _) in zip(both, self.entries, strict=True) if state in behind)
-        counted = Counter(both)
-        return Counter({pair: count for pair, count in counted.items() if None not in pair})
-
-    @property
-    def points(self) -> Sequence[str]:
-        """The classes of ops that lead to states, but for the guest's: what a guest does leaves the kernel alone."""
-        return tuple(self._behind)
+    def _count(self, here: str, there: str) -> tuple[Pairs, dict[tuple[Value, Value], int]]:
+        """How often two values stand there at once, and behind which ops, as a mask of points."""
+        counted: Pairs = Counter()
+        behind: dict[tuple[Value, Value], int] = defaultdict(int)
+        together = Counter(zip(self.column(here), self.column(there), self._behind, strict=True))
+        for (one, other, points), count in together.items():
+            if one is not None and other is not None:
+                counted[one, other] += count
+                behind[one, other] |= points
+        return counted, behind
 
 
-def _behind(space: Space) -> dict[str, set[int]]:
-    """The states that ops of each class lead to.  Where a scope renumbers what is alike, an op does not say of which
-    object it is, so there are no points."""
-    found: dict[str, set[int]] = defaultdict(set)
-    if not space.scope.alike:
-        for arc in space.arcs:
-            if is_point(space.op(arc.op)):
-                found[type(space.op(arc.op)).__name__].add(arc.target)
-    return dict(found)
+def _points(space: Space) -> tuple[list[str], list[int]]:
+    """The classes of ops, and for each state a mask of those that lead to it.
+
+    Where a scope renumbers what is alike, an op does not say of which object it is, so there are none.
+    """
+    ops = space.scope.ops if not space.scope.alike else ()
+    points = list(dict.fromkeys(type(op).__name__ for op in ops if is_point(op)))
+    bits = [1 << points.index(type(op).__name__) if is_point(op) else 0 for op in ops] or [0] * len(space.scope.ops)
+    behind = [0] * len(space.states)
+    for arc in space.arcs:
+        behind[arc.target] |= bits[arc.op]
+    return points, behind
 
 
 def is_point(op: Op) -> bool:
@@ -91,7 +102,7 @@ def is_point(op: Op) -> bool:
 def mined(table: Table, subject: Subject) -> list[Mined]:
     """The relations of a field, those that say most first."""
     path = subject.path
-    if subject.column.several or subject.column.field.member in CLEARED or len(set(table.column(path)) - {None}) < 2:
+    if subject.column.several or subject.column.field.member in CLEARED or len(table.values(path)) < 2:
         return []
     found = _Miner(table, subject)
     return found.kept(sorted([*found.general(), *found.at_points()], key=lambda one: (one.rank, str(one.relation))))
@@ -103,7 +114,7 @@ class _Miner:
     def __init__(self, table: Table, subject: Subject) -> None:
         self._table, self._subject = table, subject
         self._path, self._column = subject.path, subject.column
-        self._values = set(table.column(self._path)) - {None}
+        self._values = table.values(self._path)
         self._others = [column for column in table.rows.columns if self._tells(column)]
 
     def general(self) -> Iterator[Mined]:
@@ -157,8 +168,8 @@ class _Miner:
             if known.other.via != one.other.via and one.other.via is not None:
                 return False  # where the one exists the other may not
         else:
-            column = self._table.column(one.other.path) if one.other else ()
-            others = [(None, value) for value in set(column) - {None}] or [(None, None)]
+            there_are = self._table.values(one.other.path) if one.other else ()
+            others = [(None, value) for value in there_are] or [(None, None)]
             if known.other:
                 return False
         return all(
@@ -178,7 +189,7 @@ class _Miner:
         """Whether the column can say anything of the field."""
         if other.path == self._path or other.several or other.field.member in CLEARED:
             return False
-        return len(set(self._table.column(other.path)) - {None}) > 1
+        return len(self._table.values(other.path)) > 1
 
 
 def _says(relation: Relation, here: Value, there: Value) -> bool:
