@@ -12,8 +12,8 @@ exit codes:
   0  clean; replay: every expectation holds or, without one, there is no violation;
      matrix: every expectation holds; explore: nothing can be broken in what was
      covered; bisect: found and verified; diff: no difference; conform: nothing
-     different, no violation that is not known; corpus: added, all checks hold; baseline: done, check: all entries
-     show
+     different, no violation that is not known; corpus: added, all checks hold;
+     baseline: done, check: all entries show; field, warnings: told, whatever it is
   1  a violation that is not known, or a known one that has expired (fuzz, explore);
      an entry that does not show, or has expired (baseline check); an expectation that
      fails (replay, matrix), or a violation without one (replay); a difference (diff),
@@ -22,7 +22,7 @@ exit codes:
   2  usage or bad input: an unknown revision, commit, scope, invariant or profile, a
      broken or contradictory program, an unreadable file or directory, a directory that
      cannot be saved to, a file that cannot be written, a file that new would
-     overwrite, a name that explain does not know, a missing extra, a broken file
+     overwrite, a name that explain or field does not know, a missing extra, a broken file
      or package of invariants or of a series, a broken recording or frontier
   3  could not judge: interrupted (with findings, too), workers that do nothing but
      die, a cluster that cannot be used, out of time or memory (explore), nothing

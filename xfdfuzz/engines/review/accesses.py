@@ -56,8 +56,8 @@ class Access:
 def accesses(space: Space, subject: Subject) -> list[Access]:
     """All of them, writers first, each at the end of a shortest way."""
     observer = _Observer(space, subject)
-    for state, packed in enumerate(space.states):
-        observer.look(state, packed)
+    for state in range(len(space.states)):
+        observer.look(state, space.states[state])
     order = list(Action)
     return sorted(observer.found.values(), key=lambda one: (order.index(one.action), one.state, one.function))
 
