@@ -64,8 +64,8 @@ def test_a_panic_follows_from_what_the_step_found() -> None:
     """The image that KVM_SET_XSAVE wrote has a component that KVM_SET_MSRS then disabled."""
     reasons = explained(PANIC, "v7.3")["host-xrstor-never-faults"]
     assert told(reasons, 7) == [
-        "fpstate#12.regs.xstate_bv xtiledata left by step 5",
-        "fpstate#12.xfd 0x40000 left by step 6",
+        "v0.guest_fpu.fpstate.regs.xstate_bv xtiledata left by step 5",
+        "v0.guest_fpu.fpstate.xfd 0x40000 left by step 6",
     ]
 
 

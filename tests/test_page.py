@@ -86,6 +86,10 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
     assert "amx-v1" in shown.chosen.label
 
 
+def test_a_revision_under_two_names_is_there_once() -> None:
+    assert [run.name for run in found(HAPPY, ["v7.3", "mainline"]).runs] == ["v7.3"]
+
+
 def test_it_opens_where_something_is_broken_and_on_the_newest_mainline_that_breaks_it() -> None:
     assert found(MIGRATION).chosen.name == "v7.3"
     assert found(WINDOW).chosen.name == "v6.18"
@@ -365,6 +369,14 @@ def test_going_through_a_page(page: Page) -> None:
     assert len(page.chrome.find_elements(By.CSS_SELECTOR, "#ticks i")) == 2
 
 
+def test_buffers_are_followed_from_who_points_to_them(page: Page) -> None:
+    page.open(html.page(found(CORPUS / "open" / "set-xsave-then-set-msrs-xfd.xfd", ["v7.3"])))
+    reasons = "v0.guest_fpu.fpstate.regs.xstate_bv xtiledata step 5 v0.guest_fpu.fpstate.xfd 0x40000 step 6"
+    assert page.text(".because") == reasons
+    page.press(Keys.ARROW_LEFT)
+    assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000 ")
+
+
 def test_the_state_of_a_page(page: Page) -> None:
     page.open(html.page(found(MIGRATION)), "#v7.3/10")
     assert page.text("#state > h3").startswith("v0 on an ideal machine")
@@ -401,6 +413,14 @@ def test_the_revisions_of_a_page(page: Page) -> None:
     page.click("#copy-program")
     page.ask("location.hash = '#nowhere/1'")
     assert page.where == "v7.3/13"
+
+
+def test_a_series_from_outside_has_its_label(page: Page, same: Callable[[str, str], Path]) -> None:
+    page.open(html.page(found(MIGRATION, ["v7.3", str(same("mine.py", "my-series"))])))
+    page.click(".chip:last-child")
+    assert page.text("#on") == "on my-series"
+    assert page.text("#command").endswith("--revision mine.py")
+    assert page.where == "mine.py/13"
 
 
 def test_the_end_of_a_program_is_a_step_of_its_page(page: Page) -> None:

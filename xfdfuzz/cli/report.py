@@ -83,7 +83,9 @@ def _write(
         entries.append(index.entry(found, name))
         _tell(args, entries[-1], directory / name)
     if with_index and entries:
-        _save(directory, _INDEX, index.index(entries, " ".join(map(str, args.paths))))
+        many = len(args.paths) > 3  # a shell's pattern
+        title = f"{len(programs)} programs" if many else ", ".join(map(str, args.paths))
+        _save(directory, _INDEX, index.index(entries, title))
         _tell(args, None, directory / _INDEX)
     return code
 

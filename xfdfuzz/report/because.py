@@ -30,6 +30,7 @@ _IDEAL = {
     "insn_owed": "is owed an instruction",
     "owed_value": "is owed the value",
     "nm_owed": "is owed a #NM",
+    "undefined": "may find anything in",
 }
 
 #: Nobody asked, or nothing is known.
@@ -84,7 +85,10 @@ def words(reason: Reason, step: int) -> Words:
         since = "by this step"
     else:
         since = f"{'since' if _ideal(reason.leaf) else 'left by'} step {reason.step}"
-    return Words(field(reason.leaf), value(reason.leaf, reason.value), since)
+    name = field(reason.leaf)
+    if reason.owner:  # as traces do, which follow a buffer from who points to it
+        name = reason.owner + name[name.index(".") :]
+    return Words(name, value(reason.leaf, reason.value), since)
 
 
 def path(leaf: Leaf) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from xfdfuzz.engines.judge.leaves import Leaf
+from xfdfuzz.engines.judge.leaves import Leaf, owner
 from xfdfuzz.engines.judge.trial import Bench, Case
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Invariant, Violation
@@ -28,6 +28,7 @@ class Reason:
     ``step`` wrote it last, counted from 1; 0: it is as it was when the machine had booted.  ``value`` stands there
     since, ``was`` stood there before.  ``found``: the violation's step found it so; else it is so behind that step.
     ``contradicts``: with the value of another one, in which the same should stand, the violation ends or changes.
+    ``owner`` is what points to the buffer that the field is in, if it was allocated.
     """
 
     leaf: Leaf
@@ -36,6 +37,7 @@ class Reason:
     step: int
     found: bool
     contradicts: bool = False
+    owner: str = ""
 
 
 #: What contradicts first, then by step.
@@ -118,9 +120,9 @@ class _History:
             yield self._reason(leaf, len(self.steps) - 1, found=True)
 
     def _reason(self, leaf: Leaf, last: int, found: bool) -> Reason:
-        value = leaf.of(self._states[last])
+        value, owned = leaf.of(self._states[last]), owner(leaf, self._states[last])
         for number in range(last, 0, -1):
             was = leaf.of(self._states[number - 1])
             if was != value:
-                return Reason(leaf, value, was, number, found)
-        return Reason(leaf, value, value, 0, found)
+                return Reason(leaf, value, was, number, found, owner=owned)
+        return Reason(leaf, value, value, 0, found, owner=owned)

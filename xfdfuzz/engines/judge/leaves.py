@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from xfdfuzz.arch.kinds import COUNT, FLAG, TOKEN, Enumeration, Mask, Reference
 from xfdfuzz.kernel.fields import Field, fields
+from xfdfuzz.kernel.state import FIRST_VALLOC
 from xfdfuzz.memory.traced import Place
 
 #: Whether something is there at all, and where: everything follows from it, so it explains nothing.
@@ -55,6 +56,21 @@ class Leaf(NamedTuple):
     @property
     def _name(self) -> str:
         return self.field.member.rpartition(".")[2]
+
+
+@cache
+def _pointers() -> tuple[Leaf, ...]:
+    """Those to fpstates, of vCPUs first: a task has theirs lent."""
+    found = [Leaf(field) for field in fields() if field.kind == Reference("fpstate")]
+    return tuple(sorted(found, key=lambda leaf: not leaf.field.path.startswith("v")))
+
+
+def owner(leaf: Leaf, state: bytes) -> str:
+    """What points to the buffer from vzalloc() that a leaf belongs to, in that state: ``v0.guest_fpu.fpstate``."""
+    element = leaf.field.member.partition("]")[0].partition("[")
+    if element[0] != "fpstates" or int(element[2]) < FIRST_VALLOC:
+        return ""
+    return next((one.field.path for one in _pointers() if one.of(state) == int(element[2])), "")
 
 
 def leaves(places: Iterable[Place]) -> list[Leaf]:

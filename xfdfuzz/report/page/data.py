@@ -10,7 +10,7 @@ A state is the one before and what is different in it.  Fields, values and steps
 ``invariants``  name, severity, why it is bad
 ``steps``       op, result, differences of the state (a field and its value by turns), what is broken, what is reported
 ``runs``        the numbers of the steps: the boot, the ops, and the end if anything is broken there
-``revisions``   name, what its label has behind it, what came out, number of the run, name for the shell, the violation
+``revisions``   name, label, what came out, number of the run, name for the shell, what is broken: step and place there
 ==============  ========================================================================================================
 """
 
@@ -133,7 +133,7 @@ class _Writer:
         main = None
         if run.main is not None:
             main = [run.opens, run.verdict.trace[run.opens - 1].violations.index(run.main)]
-        return [run.name, run.label.removeprefix(run.name), run.state, number, shlex.quote(run.name), main]
+        return [run.name, run.label, run.state, number, shlex.quote(run.name), main]
 
     def _boot(self, run: Run) -> int:
         """The state in which the program begins; of the kernel threads no more than what is touched later."""

@@ -196,17 +196,35 @@
   }
 
   const jump = (at, label) => make("button", { type: "button", title: `go to step ${at}`, onclick: () => go(at) }, label || String(at));
+  /** A name that may be broken behind its dots. */
+  const breakable = (name) => name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]);
   const words = (field) => data.fields[field][WORDS] || path(field);
+
+  /** What points to the buffers that were allocated, vCPUs first, by what a buffer is called. */
+  function owners(now, at) {
+    const found = {};
+    data.fields.forEach((of, field) => {
+      const owner = path(field);
+      const buffer = text(now.values[at][field]);
+      if (/(^|[._])fpstate$/.test(of[NAME]) && buffer.startsWith("fpstate#") && !/^v/.test(found[buffer] || "")) {
+        if (!found[buffer] || owner.startsWith("v")) found[buffer] = owner;
+      }
+    });
+    return found;
+  }
+
+  /** What a field is called at a step: buffers are followed from who points to them, as in a trace. */
+  const called = (now, at, field) => words(field).replace(/^fpstate#\d+/, (buffer) => owners(now, at)[buffer] || buffer);
 
   function drawViolation([invariant, message, reasons], at) {
     const [name, severity, why] = data.invariants[invariant];
     const box = make("div", { class: `violation ${severity}` }, make("p", {}, make("b", {}, name), ` ${message}`));
     if (reasons.length) {
       const list = make("div", { class: "fields because" });
-      for (const [field, value, step, odd] of reasons) {
+      for (const [field, value, step, odd, found] of reasons) {
         const since = step === 0 ? "since the boot" : step === at ? "this step" : jump(step, `step ${step}`);
         list.append(
-          make("span", { class: odd ? "name odd" : "name" }, words(field)),
+          make("span", { class: odd ? "name odd" : "name" }, ...breakable(called(run(), found ? at - 1 : at, field))),
           make("span", { class: odd ? "odd" : "" }, text(value)),
           make("span", { class: "since" }, since),
         );
@@ -230,7 +248,7 @@
       const field = difference[i];
       if (!wanted(field) || (data.fields[field][QUIET] && !shown.all)) continue;
       list.append(
-        make("span", { class: "name" }, words(field)),
+        make("span", { class: "name" }, ...breakable(called(now, at, field))),
         make("span", {}, make("s", {}, text(before[field])), ` ${text(difference[i + 1])}`),
         make("span"),
       );
@@ -268,7 +286,7 @@
         if (writer < 0) return;
         const name = / should have /.test(of[WORDS]) ? of[WORDS].replace(/^.* should have /, "") : of[NAME];
         list.append(
-          make("span", { class: changed.has(field) ? "name odd" : "name" }, name),
+          make("span", { class: changed.has(field) ? "name odd" : "name" }, ...breakable(name)),
           make("span", {}, text(now.values[at][field])),
           make("span", { class: "since" }, writer > 0 ? jump(writer) : ""),
         );
@@ -316,7 +334,7 @@
   }
 
   function drawHeader(revision) {
-    by("on").textContent = `on ${revision[REVISION]}${revision[LABEL]}`;
+    by("on").textContent = `on ${revision[LABEL]}`;
     by("command").textContent = `${data.command} ${revision[COMMAND]}`;
     const what = by("what");
     const clean = { clean: "Nothing is broken there.", partly: "Nothing is broken there, as far as it goes.", idle: "Nothing can happen there." };

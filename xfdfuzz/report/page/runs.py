@@ -144,13 +144,17 @@ class Finding:
 
 
 def run_on(program: Program, names: Sequence[str], *patches: Sequence[str]) -> Iterator[Run]:
-    """The runs on those revisions, ``patches`` added and left out; not on those that cannot have the program's own."""
+    """The runs on those revisions, each once, ``patches`` added and left out; not on those that cannot have the
+    program's own."""
+    known: set[str] = set()
     for name in names:
         try:
             (revision,) = revisions_for(program, [name], *patches)
         except RevisionError:
             continue
-        yield Run(name, program, judge(program, revision, expectations=False))
+        if revision.label not in known:
+            known.add(revision.label)
+            yield Run(name, program, judge(program, revision, expectations=False))
 
 
 def finding(file: Path, program: Program, runs: Sequence[Run], options: Sequence[str] = ()) -> Finding:
