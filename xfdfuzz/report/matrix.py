@@ -5,6 +5,7 @@ Of one program a row is a revision; of several a row is a program, and letters s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
@@ -43,13 +44,25 @@ class Grid:
             return
         names = dict.fromkeys(name for row in rows for cell in row.cells for name in cell.violations)
         letters = dict(zip(names, _letters(), strict=False))
-        self.header = ["program", *revisions]
-        self.rows = [[(row.file, ""), *(_signs(row, nr, letters) for nr in range(len(revisions)))] for row in rows]
+        folder = _folder([row.file for row in rows])
+        self.header = [f"in {folder}" if folder else "program", *revisions]
+        self.rows = [
+            [(row.file.removeprefix(folder), ""), *(_signs(row, nr, letters) for nr in range(len(revisions)))]
+            for row in rows
+        ]
         used = {_state(cell) for row in rows for cell in row.cells}
         self.legend += [SIGNS[state] for state in SIGNS if state in used]
         if any(cell.expected is False for row in rows for cell in row.cells):
             self.legend.append(_UNEXPECTED)
         self.legend += [(letter, name) for name, letter in letters.items()]
+
+
+def _folder(files: Sequence[str]) -> str:
+    """Where all of them are, with a stroke at its end: that stands above the column once."""
+    if len({os.path.isabs(file) for file in files}) > 1:
+        return ""
+    common = os.path.commonpath([os.path.dirname(file) for file in files])
+    return f"{common.rstrip('/')}/" if common else ""
 
 
 def _letters() -> Iterator[str]:

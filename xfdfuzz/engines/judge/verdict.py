@@ -33,12 +33,14 @@ class Verdict:
     """What a program did on one revision.
 
     ``failures`` says in a line each which expectation did not hold; ``judged`` is whether there was any expectation.
+    ``differs`` is the first result that is not the program's, where that speaks of other revisions only.
     """
 
     revision: Revision
     trace: tuple[Judged, ...]
     judged: bool
     failures: tuple[str, ...]
+    differs: str = ""
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -95,7 +97,8 @@ def steps(program: Program, revision: Revision) -> Iterator[Judged]:
 def judge(program: str | Program, revision: str | Path | Revision, *, expectations: bool = True) -> Verdict:
     """Run a program, or the text of one, on a revision, or the one of that name.
 
-    With ``expectations``, it is held against its `expect:` lines and its inline results for this revision.  Raises
+    With ``expectations``, it is held against its `expect:` lines and its inline results for this revision.  Where all
+    lines that say what it breaks name other revisions, its results are of those, and other ones are no failure.  Raises
     ProgramError for a text that is no program, RevisionError for a name that is no revision.
     """
     program = parse(program) if isinstance(program, str) else program
@@ -109,9 +112,12 @@ def judge(program: str | Program, revision: str | Path | Revision, *, expectatio
     if not expectations:
         return verdict
     selected = [e for e in program.expect if selects(e.revisions, revision.name)]
-    failures = [*_broken_expectations(verdict, selected), *_different_results(program, verdict, selected)]
+    different = [*_different_results(program, verdict, selected)]
     judged = bool(selected) or any(result is not None for result in program.results)
-    return Verdict(revision, trace, judged, tuple(failures))
+    failures = [*_broken_expectations(verdict, selected)]
+    if not selected and any(e.kind != "result" for e in program.expect):
+        return Verdict(revision, trace, judged, tuple(failures), next(iter(different), ""))
+    return Verdict(revision, trace, judged, (*failures, *different))
 
 
 def revision_of(revision: str | Path | Revision) -> Revision:
