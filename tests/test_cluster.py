@@ -101,9 +101,9 @@ def test_a_worker_that_is_killed_costs_its_share(address: str) -> None:
     def tell(event: Event) -> None:
         heard.append(event)
         if isinstance(event, Found) and len(pids) == 2:
-            os.kill(pids.pop(), signal.SIGKILL)
+            os.kill(pids.pop(0), signal.SIGKILL)  # who has the first share, and gets the next
 
-    report = fuzz("v5.17", Plan(1, "scout", seconds=5, executor=address), tell=tell)
+    report = fuzz("v5.17", Plan(1, "scout", examples=150, executor=address), tell=tell)
     lost = [event for event in heard if isinstance(event, WorkerLost)]
     assert len(lost) == 1
     assert "is gone" in lost[0].reason
@@ -145,7 +145,8 @@ def test_ctrl_c_lets_the_cluster_report(address: str) -> None:
 
 
 # the last one for whom there is a cluster
-def test_a_scheduler_that_is_killed_is_told(address: str, head: Process) -> None:
+def test_a_scheduler_that_is_killed_is_told(address: str, head: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_ALONE", 1.0)
     heard: list[Event] = []
 
     def tell(event: Event) -> None:
@@ -153,8 +154,8 @@ def test_a_scheduler_that_is_killed_is_told(address: str, head: Process) -> None
         if isinstance(event, Found):
             head.kill()
 
-    with pytest.raises(NoClusterError, match=f"{address}: no worker is left"):
-        fuzz("v5.17", Plan(1, "scout", seconds=4, executor=address), tell=tell)
+    with pytest.raises(NoClusterError, match=f"{address}: there has been no worker for 1 s"):
+        fuzz("v5.17", Plan(1, "scout", examples=2_000, executor=address), tell=tell)
     assert any(isinstance(event, WorkerLost) for event in heard)
 
 

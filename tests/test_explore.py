@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -366,7 +367,7 @@ def test_ctrl_c_loses_nothing(amx_v1: Exploration, monkeypatch: pytest.MonkeyPat
 
     def press(event: Event) -> None:
         if isinstance(event, Progressed) and event.counts["depth"] == 8:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     with workers(1, here_if_one=True) as pool:
         report = explore(search, pool, Limits(), tell=press)

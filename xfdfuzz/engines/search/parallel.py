@@ -195,7 +195,7 @@ class _Shares:
     def hand_out(self) -> bool:
         """A share to every member that has none, while there is work left; whether any work waits for a member."""
         waits = False
-        busy = [id(promise.place) for promise in self.pending.values()]
+        busy = {id(promise.place) for promise in self.pending.values()}
         for place in self.places:
             if id(place) in busy:
                 continue
