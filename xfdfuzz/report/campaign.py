@@ -1,4 +1,4 @@
-"""A campaign of `fuzz` on one revision: what was found, a line each, and the sum of it last, where a terminal shows it."""
+"""A campaign of `fuzz` on one revision: what was found, a line each, and the sum of it last."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ Of one program a row is a revision; of several a row is a program, and letters s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -59,10 +59,9 @@ class Grid:
 
 def _folder(files: Sequence[str]) -> str:
     """Where all of them are, with a stroke at its end: that stands above the column once."""
-    if len({os.path.isabs(file) for file in files}) > 1:
-        return ""
-    common = os.path.commonpath([os.path.dirname(file) for file in files])
-    return f"{common.rstrip('/')}/" if common else ""
+    first, *others = (Path(file).parents for file in files)
+    common = next((folder for folder in first if all(folder in parents for parents in others)), Path())
+    return "" if common == Path() else f"{str(common).rstrip('/')}/"
 
 
 def _letters() -> Iterator[str]:
