@@ -319,7 +319,7 @@ def test_a_finding_says_what_why_how_and_where() -> None:
 def test_a_trace_shows_warnings_with_their_call_trace() -> None:
     program = parse(PROGRAM)
     text = printed(trace.terminal, program, judge(program, resolve("amx-v1")).trace)
-    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for 0x40000" in text
+    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for xtiledata" in text
     assert text.count("WARN in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate <- kvm_load_guest_fpu") == 1
     silent = [replace(item, violations=()) for item in judge(program, resolve("amx-v1")).trace]
     assert "warn in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate" in printed(trace.terminal, program, silent)

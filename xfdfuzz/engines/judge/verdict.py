@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ghost import content
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import NOT_ENABLED, Result, Step, format_ret
+from xfdfuzz.program.step import NOT_ENABLED, Content, Image, Result, Step, format_ret
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
+
+_COMPONENT = re.compile(rf"\b({'|'.join(xf.NAMES.values())}): (\d+)\b(?!:)")
 
 #: What a program without an `expect:` line is judged on.
 DEFAULT_REVISION = "amx-v1"
@@ -151,7 +156,14 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
 
 
 def gives(result: Result, text: str) -> bool:
-    """Whether a result is what a program says, with or without what stands behind the returned value."""
+    """Whether a result is what a program says, with or without what stands behind the returned value.
+
+    Programs of before have contents as numbers, ``avx: 129`` for ``avx: v0:1``.
+    """
+    if isinstance(result.out, Image):
+        text = _COMPONENT.sub(lambda match: f"{match[1]}: {content(int(match[2]))}", text)
+    elif isinstance(result.out, Content):
+        text = re.sub(r"\[(0x[0-9a-f]+)\]", lambda match: f"[{content(int(match[1], 16))}]", text)
     return text in (str(result), format_ret(result.ret))
 
 
