@@ -407,17 +407,6 @@ def test_json_keys_are_documented(run: Run) -> None:
         assert [key for key in keys if f"`{key}`" not in text] == []
 
 
-def test_the_finding_in_the_readme_is_true(run: Run) -> None:
-    text = (ROOT / "README.md").read_text()
-    ops = "\n".join(re.findall(r"^ {4}(?: {3}|-> )\d  (.+)$", text, re.MULTILINE))
-    write("p.xfd", f"# xfdfuzz program 1\n# expect: amx-v1 violates no-realloc-on-enter\nmachine cpus=1\n{ops}\n")
-    code, out, _ = run("replay", "p.xfd")
-    assert code == 0
-    traced = [line.strip() for line in out.splitlines() if re.match(r"(   |-> )\d  |      !", line)]
-    shown = [line.strip() for line in text.splitlines() if re.match(r"    (   |-> )\d  |          !", line)]
-    assert [line for line in traced if not line.startswith("! permission-only-grows")] == shown
-
-
 # -- replay ------------------------------------------------------------------------------------------------------------
 
 
