@@ -358,14 +358,20 @@ def test_a_label_is_explained() -> None:
 
 
 def test_contents_are_spelled_one_way() -> None:
-    ops = "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)\nt0 tileload(3)\nt0 tilestore\nt0 xsave(xtiledata)\n"
-    program = parse(f"# xfdfuzz program 1\nmachine cpus=1\n\n{ops}")
+    lines = [
+        "arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)",
+        "ldtilecfg(1)",
+        "tileload(3)",
+        "tilestore",
+        "xsave(xtiledata)",
+    ]
+    program = parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", "", *(f"t0 {line}" for line in lines)]))
     results = judge(program, resolve("v7.3")).results
-    assert results[2:] == ("ok [t0:3]", "ok {xstate_bv: xtiledata, xtiledata: t0:3}")
+    assert results[3:] == ("ok [t0:3]", "ok {xstate_bv: xtiledata, xtiledata: t0:3}")
     # and as it was, too
-    old = replace(program, results=("0", "ok", "ok [0xb]", "ok {xstate_bv: xtiledata, xtiledata: 11}"))
+    old = replace(program, results=("0", "ok", "ok", "ok [0xb]", "ok {xstate_bv: xtiledata, xtiledata: 11}"))
     assert judge(old, resolve("v7.3")).ok
-    assert not judge(replace(old, results=(*old.results[:3], "ok {xstate_bv: xtiledata, xtiledata: 12}")), "v7.3").ok
+    assert not judge(replace(old, results=(*old.results[:4], "ok {xstate_bv: xtiledata, xtiledata: 12}")), "v7.3").ok
 
 
 def test_a_trace_shows_warnings_with_their_call_trace() -> None:
