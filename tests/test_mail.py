@@ -45,7 +45,11 @@ def quoted(text: str, prefix: str = "> ") -> str:
 
 @pytest.mark.parametrize("file", sorted((CORPUS / "bugs").glob("*.xfd")), ids=lambda file: file.stem)
 def test_a_mail_is_narrow_and_its_program_survives_being_quoted(file: Path) -> None:
-    text = written(file)
+    try:
+        text = written(file)
+    except ValueError:  # one that tells kernels apart by what they return
+        assert " violates " not in file.read_text()
+        return
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= WIDTH
     program = parse(file.read_text())
@@ -99,20 +103,16 @@ def test_a_program_in_short_lines_is_the_same() -> None:
 
 
 def test_lines_that_a_mailer_has_broken_are_put_together() -> None:
-    long = PROGRAM.replace("GUEST_PERM, XTILEDATA", "GUEST_PERM,\nXTILEDATA").replace(
-        "KVM_CREATE_VM)", "\nKVM_CREATE_VM)"
-    )
-    found = cut(f"See:\n\n{long}\n-- \nme\n")
+    broken = PROGRAM.replace("PERM, XTILEDATA", "PERM,\nXTILEDATA").replace("KVM_CREATE_VM)", "\nKVM_CREATE_VM)")
+    found = cut(f"See:\n\n{broken}\n-- \nme\n")
     assert found is not None
     assert parse(found) == parse(PROGRAM)
 
 
 def test_a_mail_of_a_mailbox_is_decoded() -> None:
     encoded = PROGRAM.replace("= ", "=3D ").replace("XTILEDATA)", "XTILE=\nDATA)")
-    box = (
-        f"From x Mon Sep 17 00:00:00 2001\nMessage-Id: <a@b>\nContent-Transfer-Encoding: quoted-printable\n\n{encoded}"
-    )
-    found = cut(f"From x Mon Sep 17 00:00:00 2001\nMessage-Id: <c@d>\n\nnothing\n{box}")
+    start = "From x Mon Sep 17 00:00:00 2001\nMessage-Id: <a@b>\n"
+    found = cut(f"{start}\nnothing\n{start}Content-Transfer-Encoding: quoted-printable\n\n{encoded}")
     assert found is not None
     assert parse(found) == parse(PROGRAM)
     assert cut("no program\n") is None
