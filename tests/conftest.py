@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests were skipped, and what would bring them: a reason ends in what installs what is missing."""
+    reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())]
+    if not reasons:
+        return
+    verb = "test was" if len(reasons) == 1 else "tests were"
+    terminalreporter.write_line(f"{len(reasons)} {verb} skipped. What would bring them:")
+    for remedy, count in Counter(reason.rpartition(": ")[2] for reason in reasons).most_common():
+        terminalreporter.write_line(f"{count:4}  {remedy}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c() -> None:
     """Commands that tests start can be interrupted, even if the tests run in the background, where a shell has Ctrl-C
@@ -47,7 +59,7 @@ def _ctrl_c() -> None:
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Forget the invariants, the goals and the series that a test loads from files of its own."""
-    loading.load()
+    loading.load_once()
     registries: tuple[dict[Any, Any], ...] = (vocabulary.INVARIANTS, loading._FILES, sometimes.GOALS, NAMED)
     before = [(registry, dict(registry)) for registry in registries]
     yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
@@ -52,6 +52,6 @@ class Report(Generic[F]):
         return replace(self, found=rest, doubts=doubts, withheld=len(hidden))
 
 
-def label_of(revisions: tuple[Revision, ...]) -> str:
+def label_of(revisions: Sequence[Revision]) -> str:
     """``v7.3``; of two that are held against each other ``v5.17 | v5.18``."""
     return " | ".join(revision.label for revision in revisions)
