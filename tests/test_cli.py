@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
-from xfdfuzz.cli.exits import EXIT_CODES
+from xfdfuzz.cli.examples import EXAMPLES
+from xfdfuzz.cli.exits import MEANINGS, OF_COMMANDS
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.plan import Plan
@@ -28,7 +30,7 @@ from xfdfuzz.engines.stream.events import Ended, Found
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.program.ops import OPS
-from xfdfuzz.program.text import format_op, parse
+from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -330,18 +332,49 @@ def test_an_internal_error_is_3_with_a_traceback(run: Run, monkeypatch: pytest.M
 # -- help --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["fuzz", "--help"], ["replay", "--help"], ["list", "--help"]])
-def test_help_names_the_exit_codes(run: Run, argv: list[str]) -> None:
-    code, out, _ = run(*argv)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_has_the_commands_own_exit_codes_and_two_examples(run: Run, name: str) -> None:
+    code, out, _ = run(name, "--help")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines() if re.match(r"  \d  ", line)] == ["0", "1", "2", "3", "4"]
+    codes = [int(line.split()[0]) for line in out.splitlines() if re.match(r"  \d  ", line)]
+    assert codes == [*OF_COMMANDS[name]]
+    for example in EXAMPLES[name]:
+        assert f"\n  {example}\n" in out
+        cli.build_parser().parse_args(shlex.split(example)[1:])
 
 
-def test_help_and_the_documentation_list_the_same_cases() -> None:
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"fuzz", "explore", "diff"}))
+def test_help_fits_a_screen(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(name, "--help")[1].splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_has_all_of_it(run: Run) -> None:
+    whole, screen = run("help", "fuzz")[1], run("fuzz", "--help")[1]
+    assert len(screen.splitlines()) < len(whole.splitlines())
+    for option in (option for action in commands()["fuzz"]._actions for option in action.option_strings):
+        assert re.search(rf"(^|[ ,]){option}\b", whole)
+        assert option in screen.split() or f"{option}," in screen.split()
+    assert run("help")[1] == run("--help")[1]
+    assert run("help", "nothing")[0] == 2
+
+
+def test_help_and_the_documentation_have_the_same_exit_codes(run: Run) -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
-    documented = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
-    cases = re.findall(r"^  (\d)  (.*(?:\n     .*)*)", EXIT_CODES, re.MULTILINE)
-    assert [(code, " ".join(case.split())) for code, case in cases] == [(c, t.replace("`", "")) for c, t in documented]
+    general = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
+    assert [(str(code), meaning) for code, meaning in MEANINGS.items()] == [(c, t.replace("`", "")) for c, t in general]
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*?) \| ?(.*?) \| ?(.*?) \|$", text[text.index("## Exit codes") :], re.MULTILINE
+    )
+    own = {name: {code: cell for code, cell in zip((0, 1, 3), cells, strict=True) if cell} for name, *cells in rows}
+    assert own == OF_COMMANDS
+    assert OF_COMMANDS.keys() == EXAMPLES.keys() == commands().keys()
+    code, out, _ = run("help", "exit-codes")
+    told = " ".join(out.split())
+    assert code == 0
+    assert all(f"{nr} {meaning}" in told for each in (MEANINGS, *OF_COMMANDS.values()) for nr, meaning in each.items())
 
 
 def test_the_version(run: Run) -> None:
@@ -407,17 +440,6 @@ def test_json_keys_are_documented(run: Run) -> None:
         assert [key for key in keys if f"`{key}`" not in text] == []
 
 
-def test_the_finding_in_the_readme_is_true(run: Run) -> None:
-    text = (ROOT / "README.md").read_text()
-    ops = "\n".join(re.findall(r"^ {4}(?: {3}|-> )\d  (.+)$", text, re.MULTILINE))
-    write("p.xfd", f"# xfdfuzz program 1\n# expect: amx-v1 violates no-realloc-on-enter\nmachine cpus=1\n{ops}\n")
-    code, out, _ = run("replay", "p.xfd")
-    assert code == 0
-    traced = [line.strip() for line in out.splitlines() if re.match(r"(   |-> )\d  |      !", line)]
-    shown = [line.strip() for line in text.splitlines() if re.match(r"    (   |-> )\d  |          !", line)]
-    assert [line for line in traced if not line.startswith("! permission-only-grows")] == shown
-
-
 # -- replay ------------------------------------------------------------------------------------------------------------
 
 
@@ -453,16 +475,69 @@ def test_a_directory_is_everything_below_it_and_the_worst_code_wins(run: Run) ->
     write("dir/readme.md", "no program")
     code, out, _ = run("replay", "dir", "dir/a.xfd", "--revision", "v7.3")
     assert code == 0
-    assert out.splitlines() == [f"ok    dir/{n}.xfd  v7.3  clean" for n in ("a", "b", "sub/c", "sub/d")]
+    lines = [f"ok    dir/{n}.xfd  v7.3  clean" for n in ("a", "b", "sub/c", "sub/d")]
+    assert out.splitlines() == [*lines, "", "4 programs, 4 verdicts: 4 ok, 0 FAIL"]
     write("dir/b.xfd", PROGRAM.replace("= vm0", "= -ENOMEM"))
     code, out, _ = run("replay", "dir", "--revision", "v7.3")
     assert code == 1
-    assert "machine cpus=1" in out
+    failure = "FAIL  dir/b.xfd  v7.3  op 2: expected -ENOMEM, got vm0"
+    sums = ["", failure, "4 programs, 4 verdicts: 3 ok, 1 FAIL"]
+    assert out.splitlines() == [lines[0], failure, *lines[2:], *sums]
+    assert run("replay", "dir", "--revision", "v7.3", "-q")[1].splitlines() == [failure, "", sums[-1]]
+    _, out, _ = run("replay", "dir", "--revision", "v7.3", "-v")
+    assert out.count("machine cpus=1") == 1
+    assert out.splitlines()[-3:] == sums
     write("dir/a.xfd", "broken")
     code, out, err = run("replay", "dir", "--revision", "v7.3")
     assert code == 2
     assert "FAIL  dir/b.xfd" in out
     assert err.startswith("xfdfuzz: dir/a.xfd:1:1: ")
+
+
+def test_of_many_programs_one_that_is_as_expected_is_a_line(run: Run) -> None:
+    for name in "abcd":
+        write(f"dir/{name}.xfd", PROGRAM)
+    assert run("replay", "dir")[1].splitlines() == [
+        *(f"ok    dir/{name}.xfd  2 revisions" for name in "abcd"),
+        "",
+        "4 programs, 8 verdicts: 8 ok, 0 FAIL",
+    ]
+
+
+def test_results_of_another_revision_are_no_failure(run: Run) -> None:
+    """Asked is whether it has the bug; a line that speaks of the revision makes them one."""
+    text = PROGRAM.replace("# expect: v7.3 clean\n", "").replace("= vm0", "= -ENOMEM")
+    assert "v7.3" not in text
+    code, out, _ = run("replay", write("p.xfd", text), "--revision", "v7.3", "--format", "json")
+    verdict = json.loads(out)["verdicts"]["v7.3"]
+    assert (code, verdict["expected"], verdict["differs"]) == (0, True, "op 2: expected -ENOMEM, got vm0")
+    assert run("replay", "p.xfd", "--revision", "v7.3", "-q")[1] == (
+        "ok    p.xfd  v7.3  clean; differs from op 2: expected -ENOMEM, got vm0\n"
+    )
+    assert run("replay", "p.xfd", "--revision", "amx-v1")[0] == 1
+    # what is broken counts everywhere
+    assert run("replay", "p.xfd", "--revision", "amx-review-a")[0] == 1
+
+
+def test_an_alias_is_said_to_be_one(run: Run) -> None:
+    code, out, err = run("replay", write("p.xfd", PROGRAM), "--revision", "v7.3.4", "-q")
+    assert (code, out, err) == (0, "ok    p.xfd  v7.3  clean\n", "v7.3.4: modelled as v7.3\n")
+    assert "v7.3.4" in run("list", "revisions")[1]
+
+
+def test_the_corpus_that_comes_along_is_found_anywhere(run: Run) -> None:
+    code, out, _ = run("replay", "corpus/bugs/v1-warn-enter-guest.xfd", "-q")
+    assert (code, out.startswith("ok    corpus/bugs/v1-warn-enter-guest.xfd  amx-v1")) == (0, True)
+    assert run("replay", "corpus/bugs/nowhere.xfd")[2] == (
+        "xfdfuzz: corpus/bugs/nowhere.xfd: No such file or directory\n"
+    )
+    assert run("replay", "corpus/conformance", "-q")[0] == 0
+
+
+def test_one_of_a_list_is_explained(run: Run) -> None:
+    assert run("list", "invariants", "no-warning") == run("explain", "no-warning")
+    code, _, err = run("list", "patches", "b45f72177595")
+    assert (code, err.split(":")[1].strip()) == (2, "unknown patch b45f72177595")
 
 
 def test_a_program_that_executes_nothing_is_not_clean(run: Run) -> None:
@@ -498,8 +573,13 @@ def test_replay_as_json(run: Run) -> None:
     assert (reason["invariant"], reason["step"]) == ("permission-only-grows", 1)
     assert first["verdicts"]["v7.3"].pop("because") == []
     assert first["verdicts"] == {
-        "amx-v1": {"violations": ["permission-only-grows"], "results": ["0", "vm0"], "expected": True},
-        "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True},
+        "amx-v1": {
+            "violations": ["permission-only-grows"],
+            "results": ["0", "vm0"],
+            "expected": True,
+            "differs": None,
+        },
+        "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True, "differs": None},
     }
 
 
@@ -614,14 +694,17 @@ def test_the_short_names_of_the_specification_are_explained() -> None:
 def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
     code, out, err = run("fuzz", "--examples", "40", "--seed", "1")
     assert code == 1, err
+    whole = run("fuzz", "--examples", "40", "--seed", "1", "-v")[1]
     files = sorted(Path("findings").iterdir())
     assert files
     for file in files:
         program = parse(file.read_text(), str(file))
         assert all(program.results)
-        assert f"saved   {file}" in out
-        assert f"replay  xfdfuzz replay {file}" in out
-        assert f"{format_op(program.ops[-1])} = {program.results[-1]}" in out
+        assert f"  xfdfuzz replay {file}\n" in out
+        assert f"saved   {file}" in whole
+    assert len(out.splitlines()) < 10 + len(files) * 2
+    assert "coverage:" in whole
+    assert "coverage:" not in out
     assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 40" in err
     assert run("replay", "findings")[0] == 0
 

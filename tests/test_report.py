@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import io
 import json
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -33,14 +34,15 @@ from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.text import parse, parse_op
-from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
+from xfdfuzz.program.text import format_op, parse, parse_op
+from xfdfuzz.report import because, campaign, changes, files, listing, search, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
 from xfdfuzz.report.progress import Progress, of_search
 from xfdfuzz.revisions import resolve
 
+ROOT = Path(__file__).parent.parent
 BOOT = """\
 # xfdfuzz program 1
 machine cpus=1
@@ -91,7 +93,19 @@ def printed(show: Any, *args: Any) -> str:
 # -- the room ----------------------------------------------------------------------------------------------------------
 
 #: What is no thing that is shown: what the others are written with, parts of them, what goes to a disk or stderr.
-TOOLS = {"__init__", "console", "changes", "values", "files", "directory", "privacy", "progress"}
+TOOLS = {
+    "__init__",
+    "checked",
+    "console",
+    "folding",
+    "changes",
+    "values",
+    "files",
+    "directory",
+    "mail",
+    "privacy",
+    "progress",
+}
 #: Of these `--format json` has nothing.
 ONLY_FOR_PEOPLE = {"trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
@@ -316,10 +330,77 @@ def test_a_finding_says_what_why_how_and_where() -> None:
         assert part in text
 
 
+def on_a_terminal(show: Any, *args: Any) -> list[str]:
+    """The lines that it prints on one of 80 columns, without colours."""
+    out = Console(file=Terminal(), width=80, force_terminal=True, color_system=None)
+    show(out, *args)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue().splitlines()
+
+
+def told(program: Program, revision: str, full: bool) -> list[str]:
+    one = judge(program, resolve(revision), expectations=False)
+    return on_a_terminal(verdict.terminal, "x.xfd", program, one, trace.Notes(full=full))
+
+
+@pytest.mark.parametrize("name", ["set-xsave-then-set-msrs-xfd", "wrmsr-xfd-lost-in-migration"])
+def test_a_folded_trace_fits_a_screen_and_an_unfolded_one_has_every_op(name: str) -> None:
+    program = parse((ROOT / "corpus" / "open" / f"{name}.xfd").read_text())
+    folded, full = (told(program, "v7.3", unfold) for unfold in (False, True))
+    assert len(folded) <= 27
+    assert max(map(len, folded + full)) <= 80
+    one = judge(program, resolve("v7.3"), expectations=False)
+    marked = because.steps(because.explain(program, one))
+    numbers = {int(match[1]) for row in folded if (match := re.match(r"(?:  |->) ?(\d+)  [tvc]", row))}
+    assert marked | {violation.step for violation in one.violations} <= numbers
+    flat = "".join("".join(full).split())
+    assert all("".join(format_op(op).split()) in flat for op in program.ops)
+    assert {row.strip() for row in folded if " because " in row}
+
+
+def test_where_nothing_is_broken_nothing_is_folded() -> None:
+    program = parse(PROGRAM)
+    assert told(program, "v7.3", False) == told(program, "v7.3", True)
+
+
+def test_a_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(a_finding(), file=Path("x.xfd"))
+    monkeypatch.setattr("sys.argv", [".venv/bin/xfdfuzz", "fuzz"])
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert files.replay_command(found) == ".venv/bin/xfdfuzz replay x.xfd"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert files.replay_command(found) == "xfdfuzz replay x.xfd"
+    monkeypatch.undo()
+    assert files.replay_command(found) == "xfdfuzz replay x.xfd"
+
+
+def test_a_label_is_explained() -> None:
+    program, revision = parse(PROGRAM), resolve("v7.3", [], ["b45f72177594"])
+    rows = on_a_terminal(verdict.terminal, "x.xfd", program, judge(program, revision), trace.Notes())
+    assert any(row.startswith("  without b45f72177594: x86/fpu: Clear XSTATE_BV[i]") for row in rows)
+
+
+def test_contents_are_spelled_one_way() -> None:
+    lines = [
+        "arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)",
+        "ldtilecfg(1)",
+        "tileload(3)",
+        "tilestore",
+        "xsave(xtiledata)",
+    ]
+    program = parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", "", *(f"t0 {line}" for line in lines)]))
+    results = judge(program, resolve("v7.3")).results
+    assert results[3:] == ("ok [t0:3]", "ok {xstate_bv: xtiledata, xtiledata: t0:3}")
+    # and as it was, too
+    old = replace(program, results=("0", "ok", "ok", "ok [0xb]", "ok {xstate_bv: xtiledata, xtiledata: 11}"))
+    assert judge(old, resolve("v7.3")).ok
+    assert not judge(replace(old, results=(*old.results[:4], "ok {xstate_bv: xtiledata, xtiledata: 12}")), "v7.3").ok
+
+
 def test_a_trace_shows_warnings_with_their_call_trace() -> None:
     program = parse(PROGRAM)
     text = printed(trace.terminal, program, judge(program, resolve("amx-v1")).trace)
-    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for 0x40000" in text
+    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for xtiledata" in text
     assert text.count("WARN in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate <- kvm_load_guest_fpu") == 1
     silent = [replace(item, violations=()) for item in judge(program, resolve("amx-v1")).trace]
     assert "warn in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate" in printed(trace.terminal, program, silent)
@@ -331,7 +412,7 @@ def test_square_brackets_are_text_not_markup() -> None:
 
 
 def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
-    text = printed(campaign.terminal, a_report(), "xfdfuzz fuzz --seed 7")
+    text = printed(campaign.terminal, a_report(), "xfdfuzz fuzz --seed 7", (), True)
     assert "KvmRun  ok 4  -EIO 1\n" in text
     assert "never executed: GuestVmovups, " in text
     assert text.splitlines()[-2:] == [
@@ -343,11 +424,19 @@ def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
 def test_findings_are_summed_up_worst_first() -> None:
     mild = replace(a_finding(), file=Path("x.xfd"))
     bad = replace(mild, violation=replace(mild.violation, severity="panic", site="elsewhere"))
-    assert printed(campaign.terminal, a_report(mild, bad), "").split("replay")[-1].splitlines()[2:5] == [
-        "severity  ops  bucket",
-        "panic     7    permission-only-grows@elsewhere",
-        "abi       7    permission-only-grows@guest",
+    assert printed(campaign.terminal, a_report(mild, bad), "").splitlines()[1:5] == [
+        "severity  ops  bucket                           see it again",
+        "panic     7    permission-only-grows@elsewhere  xfdfuzz replay x.xfd",
+        "abi       7    permission-only-grows@guest      xfdfuzz replay x.xfd",
+        "saved in 1 file: some programs show several of them",
     ]
+
+
+def test_a_command_stands_below_where_a_terminal_is_narrow() -> None:
+    out = Console(file=Terminal(), width=60, force_terminal=True, no_color=True, color_system=None)
+    search.found(out, ("ops", "bucket", "see it again"), [("7", "a-bucket", f"xfdfuzz replay {'x' * 50}.xfd")])
+    assert isinstance(out.file, io.StringIO)
+    assert out.file.getvalue().splitlines()[-2:] == ["7    a-bucket", f"  xfdfuzz replay {'x' * 50}.xfd"]
 
 
 def test_piped_text_is_plain_ascii() -> None:
@@ -533,5 +622,6 @@ def test_json_of_a_replay() -> None:
         "violations": [],
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
+        "differs": None,
         "because": [],
     }

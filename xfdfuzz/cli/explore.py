@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from xfdfuzz.cli.arguments import (
     Commands,
     add_also,
     add_command,
+    add_detail,
     add_known,
     add_profile,
     add_revisions,
@@ -60,6 +60,7 @@ def add(commands: Commands) -> None:
     add("--resume", type=Path, metavar="FILE", help="go on from the frontier that a stopped exploration saved")
     add("--save", type=directory, default=Path("findings"), metavar="DIR", help="where results go (default: findings)")
     add_known(command)
+    add_detail(command, "no progress", "findings with their traces")
     add_output(command)
 
 
@@ -81,7 +82,7 @@ def _explore(args: argparse.Namespace) -> int:
     saver: Saver[Finding] = open_saver(args)
     if args.graph:
         check_output(args.graph)
-    err = console(sys.stderr)
+    err = console(sys.stderr, quiet=args.quiet)
     known = read_baseline(args.known, err)
     reports = outputs(args)
     # one after the other: each has an engine of its own
@@ -163,7 +164,7 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     """Print the report, write what was asked for; the exit code."""
     from xfdfuzz.report import exploration
     from xfdfuzz.report.console import console, line, write
-    from xfdfuzz.report.files import save_bytes
+    from xfdfuzz.report.files import command, save_bytes
     from xfdfuzz.report.privacy import may_be_vulnerable
 
     if not report.exhausted:
@@ -175,9 +176,9 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
         write(exploration.as_object(report), text_stream(args))
     else:
         out = console(text_stream(args))
-        exploration.terminal(out, report, args.invariants, args.coverage)
+        exploration.terminal(out, report, args.invariants, args.coverage, args.verbose)
         if report.file:
-            line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
+            line(out, f"go on: {command('explore', '--resume', str(report.file))}")
     if args.graph:
         dot = exploration.graph(search, report).encode()
         save_bytes(args.graph.name, lambda stream: stream.write(dot), args.graph.parent)

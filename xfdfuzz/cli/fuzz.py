@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,10 +12,12 @@ from xfdfuzz.cli.arguments import (
     Commands,
     add_also,
     add_command,
+    add_detail,
     add_known,
     add_profile,
     add_revisions,
     add_search,
+    common_options,
     plan,
     search_options,
 )
@@ -58,7 +59,7 @@ def add(commands: Commands) -> None:
     add_revisions(command, "default: amx-v1")
     add_also(command)
     add_search(command, save="findings")
-    command.add_argument(
+    common_options(command).add_argument(
         "--shard",
         type=shard,
         default=Shard(1, 1),
@@ -67,6 +68,7 @@ def add(commands: Commands) -> None:
     )
     add_mode(command)
     add_known(command)
+    add_detail(command, "no progress", "findings with their traces, and the coverage")
     add_output(command)
 
 
@@ -82,7 +84,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     if args.mode == "prune":
         return prune(args, revisions)
     planned = searches(args.mode, revisions)
-    err = console(sys.stderr)
+    err = console(sys.stderr, quiet=args.quiet)
     saver: Saver[Finding] = open_saver(args)
     job = _Job(args, saver, beginnings(args), read_baseline(args.known, err), outputs(args), err)
     code = CLEAN
@@ -131,15 +133,14 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
     if args.format == "json":
         write(campaign.as_object(report), text_stream(args))
     else:
-        campaign.terminal(console(text_stream(args)), report, _repeat_command(args, revision), args.invariants)
+        repeat = _repeat_command(args, revision)
+        campaign.terminal(console(text_stream(args)), report, repeat, args.invariants, args.verbose)
     tell_doubts(report.doubts)
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
-    from xfdfuzz.report.files import revision_options
+    from xfdfuzz.report.files import command, revision_options
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    return shlex.join(
-        ["xfdfuzz", "fuzz", *revision_options(revision), *mode_words(args), *search_options(args), *known]
-    )
+    return command("fuzz", *revision_options(revision), *mode_words(args), *search_options(args), *known)

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.exits import VIOLATION, BadInput, NotModelled, complain, reason
-from xfdfuzz.extensions import line_of, read_file
+from xfdfuzz.extensions import LARGEST, line_of, read_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
+#: A program on standard input.
+STDIN = Path("-")
 #: The corpus: a folder at the top, a link to it in the package, real files in the wheel.
 CORPUS = Path(__file__).parent.parent / "corpus"
 
@@ -94,7 +97,18 @@ def revision_names(wanted: Sequence[str]) -> list[str]:
 
     Raises NotModelled where none does.  Standard input is read once, so what follows has to go on with these names.
     """
-    return [_mailed() if name == "-" else name for name in wanted]
+    return [_mailed() if name == "-" else _meant(name) for name in wanted]
+
+
+def _meant(name: str) -> str:
+    """The name itself; of an alias, which is said, the revision that it stands for."""
+    from xfdfuzz.revisions import ALIASES
+
+    if name not in ALIASES:
+        return name
+    with suppress(OSError):
+        print(f"{name}: modelled as {ALIASES[name]}", file=sys.stderr, flush=True)
+    return ALIASES[name]
 
 
 def _mailed() -> str:
@@ -160,33 +174,57 @@ def known_on(baseline: Baseline, revision: Revision, err: Console) -> Known:
 
 
 def find_files(paths: Sequence[Path], suffix: str) -> list[Path]:
-    """The files that the command line names, each once; of a directory those whose name ends so."""
+    """The files that the command line names, each once; of a directory those whose name ends so.
+
+    What begins with ``corpus`` and is not there is looked for in the corpus that comes along.
+    """
     return list(dict.fromkeys(file for path in paths for file in _files_below(path, suffix)))
 
 
 def _files_below(path: Path, suffix: str) -> Iterator[Path]:
     """``path`` itself if it is a file, else every such file below it, in a stable order."""
-    if not path.is_dir():
+    there = _located(path)
+    if not there.is_dir():
         yield path
         return
 
     def fail(error: OSError) -> None:
         raise BadInput(reason(error))
 
-    for folder, inner, names in os.walk(path, onerror=fail):
+    for folder, inner, names in os.walk(there, onerror=fail):
         inner.sort()
-        yield from (Path(folder, name) for name in sorted(names) if name.endswith(suffix))
+        yield from (path / Path(folder, name).relative_to(there) for name in sorted(names) if name.endswith(suffix))
+
+
+def _located(path: Path) -> Path:
+    """Where to read what the command line calls so."""
+    if path.parts[:1] == ("corpus",) and not path.exists():
+        return CORPUS.joinpath(*path.parts[1:])
+    return path
 
 
 def read_program(file: Path) -> Program:
     """Read and check a program; raises BadInput with the place of what is wrong."""
+    if file == STDIN:
+        return _mailed_program()
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
-        return program_of(read_file(file).decode(), str(file))
+        return program_of(read_file(_located(file)).decode(), str(file))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not a UTF-8 text (byte {error.start})") from None
+
+
+def _mailed_program() -> Program:
+    """That on standard input, by itself or in a mail."""
+    from xfdfuzz.program.mail import cut
+
+    text = sys.stdin.buffer.read(LARGEST).decode(errors="replace")
+    program = cut(text)
+    if program is None:
+        raise BadInput("-: no program on standard input: no line '# xfdfuzz program 1'")
+    return program_of(program, str(STDIN))
 
 
 def program_of(text: str, file: str) -> Program:
