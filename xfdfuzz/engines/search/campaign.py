@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from xfdfuzz.engines.judge.minimise import for_ever
 from xfdfuzz.engines.rules.situation import Looks, Situation
+from xfdfuzz.engines.search.precedence import Precedence
 from xfdfuzz.engines.search.reached import Reached
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -60,7 +61,8 @@ class Campaign(Generic[D]):
     ``known`` are the buckets, and the kinds, that are nothing new, ``met`` the buckets of those that showed.
     ``by_shape``: what was found is known in its shape only.  ``wanted`` is the one bucket or kind that is looked for,
     None: any.  A discovery is shrunk as long as it is ``in_time``.  ``reached`` notes which
-    programs reached what none had, None: nobody wants to know.
+    programs reached what none had, None: nobody wants to know.  ``precedence`` is what was broken before what, where a
+    run notes that.
     """
 
     known: set[str] = field(default_factory=set)
@@ -70,6 +72,7 @@ class Campaign(Generic[D]):
     in_time: Callable[[], bool] = for_ever
     stats: Stats = field(default_factory=Stats)
     reached: Reached | None = None
+    precedence: Precedence = field(default_factory=Precedence)
     errors: dict[str, type[Discovered]] = field(default_factory=dict)
     looks: Looks = field(default_factory=Looks)
     _watches: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
