@@ -1,13 +1,13 @@
-"""Which findings of a search are consequences of which others, so that a few causes are shown and not all that follows.
+"""Which findings of a search are consequences of which others, so that causes are shown and not all that follows.
 
-A finding is a consequence of another one where every program that shows it breaks the other one by then, at an earlier op
-or at the same one.  All that the search has executed was looked at (precedence.py); here is looked for a program, or a
-kernel, that shows the one without the other.  If there is one, the finding stands alone:
+A finding is a consequence of another one where every program that shows it breaks the other one by then, at an earlier
+op or at the same one.  All that the search has executed was looked at (precedence.py); here is looked for what shows
+the one without the other.  If there is anything, the finding stands alone:
 
 * the findings' own programs;
-* a kernel on which a patch cures the other one, and this one's program shows it all the same.  So what every program has
-  to do first, such as asking for a permission, is the cause of nothing although it breaks something each time;
-* the program on other machines, and with something else in place of the op that breaks the other one.
+* a kernel on which a patch cures the other one, and this one's program shows it all the same.  So what every program
+  has to do first, such as asking for a permission, is the cause of nothing although it breaks something each time;
+* programs that are like the finding's.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from random import Random
-from typing import NamedTuple
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.minimise import Shows
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.rules.selection import FULL, chosen, enabled_rules, weights
-from xfdfuzz.engines.search.campaign import Campaign, Discovered
+from xfdfuzz.engines.search.campaign import Campaign
 from xfdfuzz.engines.search.genome import Gene, Walker
 from xfdfuzz.engines.search.precedence import Precedence
 from xfdfuzz.invariants.vocabulary import Violation
-from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision, RevisionError, in_order, resolve
-from xfdfuzz.strategies.machines import MACHINES
 
-#: So many programs with something else in an op's place are tried, of at most so many rules there.
-_VARIANTS, _RULES = 40, 3
+#: So many programs like each finding's are tried; how likely a rule comes before an op of theirs, and the op stays.
+_VARIANTS, _MORE, _KEPT = 12, 0.25, 0.9
 
 
 def roots(
@@ -67,14 +63,14 @@ def _named(after: Mapping[str, set[str]], ranked: Sequence[str]) -> dict[str, st
     alone = {name for name in ranked if not any(ahead(name))}
     found: dict[str, str] = {}
     for name in ranked:
-        if name in alone:
-            continue
-        seen, waiting = {name}, [name]
-        while waiting and name not in found:
-            others = [other for one in waiting for other in ahead(one) if other not in seen]
-            seen.update(others)
-            waiting = others
-            found.update({name: other for other in others[::-1] if other in alone})
+        seen, level = {name}, [name]
+        while name not in alone and level:
+            level = [other for one in level for other in ahead(one) if other not in seen]
+            seen.update(level)
+            nearest = next((other for other in level if other in alone), None)
+            if nearest is not None:
+                found[name] = nearest
+                break
     return found
 
 
@@ -102,7 +98,10 @@ def _by_cures(
     # the one that most seem to follow from is mostly what every program has to do
     for cause in sorted(causes, key=lambda one: -sum(one in causes for causes in after.values())):
         for kernel in _cures(of[cause], cause, in_time):
-            for name in [name for name in of if cause in after[name]]:
+            behind = [name for name in of if cause in after[name]]
+            if not behind:
+                break
+            for name in behind:
                 if not in_time():
                     return
                 shown = {key(one) for one in judge(of[name].program, kernel, expectations=False).violations}
@@ -138,69 +137,34 @@ def _by_variants(
     key: Callable[[Violation], str],
     in_time: Callable[[], bool],
 ) -> None:
-    """Where another program shows the finding, and not what comes first."""
-    for name in sorted(of, key=lambda name: of[name].rank):
-        if not after[name]:
-            continue
-        variants = _Variants(campaign.looking_for(name), of[name], key)
-        for variant in variants.all(after[name]):
-            if not in_time() or not after[name]:
-                break
-            variants.execute(variant)
-            after[name] &= campaign.precedence.always[name]
-
-
-class _Variant(NamedTuple):
-    """A program with so many rules, drawn when they are performed, between its two parts."""
-
-    machine: Machine
-    begin: Sequence[Op]
-    rules: int = 0
-    end: Sequence[Op] = ()
+    """Where a program like the finding's shows it, and not what comes first."""
+    variants = _Variants(campaign.looking_for(""))
+    for _ in range(_VARIANTS):
+        for name in sorted(name for name in of if after[name]):
+            if not in_time():
+                return
+            variants.execute(of[name].program)
+            for one in after:
+                after[one] &= campaign.precedence.always[one]
 
 
 class _Variants(Walker):
-    """Programs that are like a finding's, but for one thing."""
+    """Programs that are like others, but for ops that are left out and rules that come in between."""
 
-    def __init__(self, campaign: Campaign[Violation], found: Finding, key: Callable[[Violation], str]) -> None:
+    def __init__(self, campaign: Campaign[Violation]) -> None:
         super().__init__(campaign)
-        self._found, self._key = found, key
         self._random = Random(0)
 
-    def all(self, causes: set[str]) -> Iterator[_Variant]:
-        """All that are tried."""
-        program = self._found.program
-        for machine in MACHINES:
-            if machine != program.machine and machine.cpus >= program.machine.cpus:
-                yield _Variant(machine, program.ops)
-        places = self._places(causes)
-        for _ in range(_VARIANTS if places else 0):
-            place = self._random.choice(places)
-            rules = self._random.randint(1, _RULES)
-            yield _Variant(program.machine, program.ops[:place], rules, program.ops[place + 1 :])
-
-    def _places(self, causes: set[str]) -> list[int]:
-        """Where the ops stand that break the causes."""
-        judged = judge(self._found.program, self._found.revision, expectations=False).trace
-        broken = [{self._key(violation) for violation in one.violations} for one in judged if one.step]
-        last = len(broken) - 1
-        return [place for place, keys in enumerate(broken) if keys & causes and place < last]
-
-    def execute(self, variant: _Variant) -> None:
-        """Execute it up to what is looked for; the campaign notes what showed."""
-        try:
-            run = self._campaign.begin(variant.machine)
-            self.go_on(run)
-            for op in variant.begin:
+    def execute(self, program: Program) -> None:
+        """Execute one; the campaign notes what it shows."""
+        draw = self._random.random
+        self.go_on(self._campaign.begin(program.machine))
+        for op in program.ops:
+            if self.run.alive and draw() < _MORE:
+                self.perform(self._any())
+            if self.run.alive and draw() < _KEPT:
                 self.do(op)
-            for _ in range(variant.rules):
-                if run.alive:
-                    self.perform(self._any())
-            for op in variant.end:
-                self.do(op)
-            run.finish()
-        except Discovered:
-            return
+        self.run.finish()
 
     def _any(self) -> Gene:
         enabled = enabled_rules(self.now.possible)
