@@ -1,4 +1,4 @@
-"""A campaign of `fuzz` on one revision: coverage, findings, and the sum of it last, where a terminal shows it."""
+"""A campaign of `fuzz` on one revision: what was found, a line each, and the sum of it last."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.sometimes import GOALS
-from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.report import finding, goals, known, search
 from xfdfuzz.report.console import line, prose, table
 
 
-def terminal(out: Console, report: Report[Finding], repeat: str, invariants: Sequence[Path] = ()) -> None:
-    """All of it; ``repeat`` is the command that does it again."""
-    _coverage(out, report.stats)
-    for found in report.found:
-        finding.terminal(out, found, invariants)
-    if report.found:
-        _overview(out, report.found)
+def terminal(
+    out: Console, report: Report[Finding], repeat: str, invariants: Sequence[Path] = (), verbose: bool = False
+) -> None:
+    """What it came to; ``repeat`` is the command that does it again.  If ``verbose``, the coverage and every finding
+    with its trace come first."""
+    if verbose:
+        _coverage(out, report.stats)
+    finding.several(out, report.found, invariants, verbose)
     known.terminal(out, report.known, report.met)
     search.terminal(out, report, "finding", repeat)
 
@@ -47,14 +47,6 @@ def _coverage(out: Console, stats: Stats) -> None:
 def _goals(stats: Stats) -> dict[str, int]:
     """Every goal that there is: a campaign has all rules."""
     return {name: stats.goals[name] for name in GOALS}
-
-
-def _overview(out: Console, found: Sequence[Finding]) -> None:
-    """One line a finding, worst first: they may be many."""
-    ranked = sorted(found, key=lambda f: SEVERITIES.index(f.violation.severity))
-    line(out)
-    rows = [(f.violation.severity, str(len(f.program.ops)), f.violation.bucket) for f in ranked]
-    table(out, ("severity", "ops", "bucket"), rows)
 
 
 def as_object(report: Report[Finding]) -> dict[str, Any]:

@@ -11,15 +11,40 @@ from rich.console import Console
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.invariants.vocabulary import INVARIANTS
-from xfdfuzz.report import because, files, trace
-from xfdfuzz.report.console import SEVERITY, line, prose
+from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
+from xfdfuzz.report import because, files, search, trace
+from xfdfuzz.report.console import SEVERITY, counted, line, prose
 
 
 def terminal(out: Console, found: Finding, invariants: Sequence[Path] = ()) -> None:
     """All of it; ``invariants`` are the files that its command has to name."""
     explanation(out, found)
     saved(out, found, invariants)
+
+
+def several(out: Console, found: Sequence[Finding], invariants: Sequence[Path] = (), verbose: bool = False) -> None:
+    """What a search found: a line for each, the worst first, of them the shortest; one that is alone is told whole.
+
+    So are those that no file has and, if ``verbose``, all.
+    """
+    for one in found:
+        if verbose or len(found) == 1 or one.file is None:
+            terminal(out, one, invariants)
+    if len(found) == 1:
+        return
+    ranked = sorted(found, key=lambda one: (SEVERITIES.index(one.violation.severity), len(one.program.ops)))
+    rows = [
+        (one.violation.severity, str(len(one.program.ops)), one.violation.bucket, _again(one, invariants))
+        for one in ranked
+    ]
+    search.found(out, ("severity", "ops", "bucket", "see it again"), rows)
+    saved_in = {one.file for one in found if one.file}
+    if len(saved_in) < sum(one.file is not None for one in found):
+        line(out, f"saved in {counted(len(saved_in), 'file')}: some programs show several of them")
+
+
+def _again(found: Finding, invariants: Sequence[Path]) -> str:
+    return files.replay_command(found, invariants) if found.file else "not saved; its program stands above"
 
 
 def explanation(out: Console, found: Finding) -> None:
