@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from xfdfuzz.engines.search.report import Report
+from xfdfuzz.report import reach
 from xfdfuzz.report.console import counted, line, table
 from xfdfuzz.report.privacy import not_shown
 
@@ -34,6 +35,8 @@ def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
                 for name, done in stats.engines.items()
             ),
         )
+    if report.reach:
+        reach.terminal(out, report.reach)
     line(out, f"repeat: {repeat}")
 
 
@@ -67,5 +70,6 @@ def as_object(report: Report[Any]) -> dict[str, Any]:
         "interrupted": report.interrupted,
         "withheld": report.withheld,
         "doubts": list(report.doubts),
+        "reach": reach.as_object(report.reach),
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from xfdfuzz.engines.judge.minimise import for_ever
 from xfdfuzz.engines.rules.situation import Looks, Situation
 from xfdfuzz.engines.search.precedence import Precedence
+from xfdfuzz.engines.search.reach import Change, Reach
 from xfdfuzz.engines.search.reached import Reached
 from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.search.watched import Watched
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
@@ -96,6 +98,10 @@ class Campaign(Generic[D]):
         """The plainest program that still shows the bucket or kind, as far as there is time."""
         raise NotImplementedError
 
+    def change(self) -> Change | None:
+        """What is of interest in it, if it is a change."""
+        return None
+
     # -- examples ------------------------------------------------------------------------------------------------------
 
     def begin(self, machine: Machine, boot: Boot | None = None) -> Run:
@@ -160,6 +166,26 @@ class Campaign(Generic[D]):
                 yield
         finally:
             look()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """The statistics get what the functions of the change do inside the block."""
+        change = self.change()
+        with Watched(change.watched if change else ()) as watched, self.after_each_example(watched.example_done):
+            try:
+                yield
+            finally:
+                self.stats.ran(watched)
+
+    def reach(self, found: Iterable[Program]) -> Reach | None:
+        """How far it came into the change; ``found`` are programs that show what it looks for."""
+        change = self.change()
+        if change is None:
+            return None
+        with Watched(change.watched) as watched:
+            for program in found if change.compared else ():
+                self.shown(program)
+        return change.reach(self.stats, watched.lines)
 
     def count_anew(self) -> Stats:
         """Begin new statistics and return them."""

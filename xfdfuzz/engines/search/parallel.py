@@ -91,7 +91,8 @@ class _Searcher:
         self._campaign.reached = reached = None if share.reached is None else Reached(share.reached)
         stats = self._campaign.count_anew()
         found: list[Shrunk[Any]] = []
-        with suppress(Spent), self._campaign.after_each_example(report_now, budget.spend_example):
+        watches = (report_now, budget.spend_example)
+        with suppress(Spent), self._campaign.watched(), self._campaign.after_each_example(*watches):
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
         described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)

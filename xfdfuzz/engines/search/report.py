@@ -8,6 +8,7 @@ from typing import Generic, Self, TypeVar
 
 from xfdfuzz.engines.judge.confirm import without_names
 from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.reach import Reach
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.engines.stream.events import Outcome
 from xfdfuzz.engines.stream.known import NOTHING, Known
@@ -23,7 +24,8 @@ class Report(Generic[F]):
     ``doubts``: a line for each reason not to rely on what was found, because a fresh process did not confirm it.
     ``known`` is what was no news, ``met`` the buckets of it that the search came across.
     ``withheld``: how many findings are left out here, because they are not for everybody.
-    ``roots``: for each of them that is a consequence of another one, that one (roots.py).
+    ``roots``: for each of them that is a consequence of another one, that one (roots.py).  ``reach``: how far it came
+    into what was changed; None where nothing was.
     """
 
     revisions: tuple[Revision, ...]
@@ -36,6 +38,7 @@ class Report(Generic[F]):
     met: frozenset[str] = frozenset()
     withheld: int = 0
     roots: Mapping[F, F] = field(default_factory=dict)
+    reach: Reach | None = None
 
     @property
     def label(self) -> str:

@@ -78,6 +78,7 @@ def search(
             try:
                 ctrl_c.pressed |= _hunt(campaign, _shorter(plan) if relate else plan, recipe, teller, programs)
                 with answers_within(plan.step_timeout):
+                    reach = campaign.reach(one.program for one in teller.found)
                     roots = relate(teller.found, lambda: budget.in_time() and not ctrl_c.pressed) if relate else {}
             except NoAnswer as error:
                 tell(Stuck(label, str(error), error.program))
@@ -85,7 +86,9 @@ def search(
             teller.finish(ctrl_c)
         met = frozenset(known.reasons) & campaign.met
         found, doubts = tuple(teller.found), tuple(teller.doubts)
-        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met, roots=roots)
+        report = Report(
+            revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met, roots=roots, reach=reach
+        )
         tell(Ended(label, report, report.interrupted))
         return report
 

@@ -18,6 +18,7 @@ from xfdfuzz.engines.search.goals import GoalCounter
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.parallel import Recipe
 from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.reach import Change
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.roots import roots
 from xfdfuzz.engines.search.session import search
@@ -34,6 +35,7 @@ from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.revisions import Revision, resolve
+from xfdfuzz.revisions.differing import below
 
 
 @dataclass(kw_only=True)
@@ -46,6 +48,11 @@ class ViolationCampaign(Campaign[Violation]):
 
     def __post_init__(self) -> None:
         self.goals = GoalCounter(GOALS.values())
+
+    def change(self) -> Change | None:
+        """Of what it stands on."""
+        base = below(self.revision)
+        return Change(base, self.revision.kernel) if base else None
 
     def start(self, machine: Machine) -> JudgedRun:
         """Boot the revision."""
