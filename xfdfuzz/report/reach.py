@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from xfdfuzz.engines.search.reach import Line, Reach
-from xfdfuzz.report.console import counted, line, prose
+from xfdfuzz.report.console import counted, line
 
 #: So many lines are printed.
 _SHOWN = 6
@@ -22,11 +22,10 @@ def terminal(out: Console, reach: Reach) -> None:
     if not reach.calls:
         return
     count, never = len(reach.calls), reach.never
-    what = "the function that differs" if count == 1 else f"the {count} functions that differ"
-    ran = f"ran {counted(sum(reach.calls.values()), 'time')}" if len(never) < count else "never ran"
-    rest = f"; {len(never)} never did: {', '.join(never)}" if 0 < len(never) < count else ""
-    names = f": {', '.join(reach.calls)}" if len(never) == count else ""
-    prose(out, f"{what} from {reach.base} {ran}{rest}{names}", indent="")
+    what = "1 function that differs" if count == 1 else f"{count} functions that differ"
+    ran = f"ran {counted(sum(reach.calls.values()), 'time')}"
+    rest = f"; {len(never)} never did: {', '.join(never)}" if never else ""
+    line(out, f"the {what} from {reach.base} {ran}{rest}")
     _lines(out, "never executed", [one for one in reach.unexecuted if one.function not in never])
     _lines(out, "made no difference", reach.idle)
 

@@ -24,8 +24,8 @@ class Effort(NamedTuple):
 class Stats:
     """Counts; ``seen[op, ret]`` is how often an op class gave a result, ``engines`` what each engine executed.
 
-    ``goals`` is how many steps met a goal, up to a few in each process (engines/search/goals.py).  Of the functions that
-    were watched, ``calls`` is how often each ran, by where it begins, and ``lines`` what of them was executed.
+    ``goals`` is how many steps met a goal, up to a few in each process (engines/search/goals.py).  Of the functions
+    that were watched, ``calls`` is how often each ran, by where it begins, and ``lines`` what of them was executed.
     """
 
     examples: int = 0

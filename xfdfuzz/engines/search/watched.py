@@ -1,12 +1,12 @@
 """Functions that are watched while they run: how often each is called, and which of its statements are executed.
 
-Nothing is looked at from outside, which would slow down every call of the model.  A watched function gets other code for
-as long as it is watched: it counts its calls, and marks the statements that have not been executed yet.  Those that have
-are taken out of it now and then, so that soon the count alone is left of it.
+Nothing is looked at from outside, which would slow down every call of the model.  A watched function gets other code
+for as long as it is watched: it counts its calls, and marks the statements that have not been executed yet.  The marks
+that were made are taken out of it now and then, so that soon the count alone is left of them.
 """
 
 from __future__ import annotations
-import __future__
+import __future__ as future
 
 import ast
 import copy
@@ -167,7 +167,7 @@ def _compiled(before: CodeType, node: _Function, marks: _Marks) -> CodeType:
     # in a class, for the sake of super() and private names
     around = ast.ClassDef(cls, [], [], [ast.copy_location(function, node)], [])
     tree = ast.Module([ast.copy_location(around, node)], [])
-    flags = before.co_flags & __future__.annotations.compiler_flag
+    flags = before.co_flags & future.annotations.compiler_flag
     module = compile(ast.fix_missing_locations(tree), before.co_filename, "exec", flags, dont_inherit=True)
     code = _inside(_inside(module, cls), node.name)
     consts = tuple(marks if one == _MARKS else one for one in code.co_consts)
