@@ -47,7 +47,7 @@ def _ctrl_c() -> None:
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Forget the invariants, the goals and the series that a test loads from files of its own."""
-    loading.load()
+    loading.load_once()
     registries: tuple[dict[Any, Any], ...] = (vocabulary.INVARIANTS, loading._FILES, sometimes.GOALS, NAMED)
     before = [(registry, dict(registry)) for registry in registries]
     yield

@@ -19,9 +19,11 @@ class RevisionError(Exception):
     """A revision or patch that does not exist, or a stack that cannot be built; one line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Patch:
     """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it.
+
+    There is one object for each: stacks are searched for it very often.
 
     ``version`` is the series' name for a patch of one from outside, and empty for what this project proposes.
     ``neutral``: why a kernel without it keeps every promise all the same; empty for a fix.

@@ -200,6 +200,8 @@ def revisions_for(
 
 
 def _with_patches(program: Program, name: str, apply: Sequence[str], revert: Sequence[str]) -> Revision:
+    if not (program.apply or program.revert):
+        return resolve(name, apply, revert)
     plain = {p.commit for p in resolve(name).patches}
     given = {find(commit).commit for commit in (*apply, *revert)}
     added, removed = (
