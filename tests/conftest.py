@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--moments", type=int, default=3, metavar="N", help="moments at which each signal ends each command (3)"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests were skipped, and what would bring them: a reason ends in what installs what is missing."""
+    reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())]
+    if not reasons:
+        return
+    verb = "test was" if len(reasons) == 1 else "tests were"
+    terminalreporter.write_line(f"{len(reasons)} {verb} skipped. What would bring them:")
+    for remedy, count in Counter(reason.rpartition(": ")[2] for reason in reasons).most_common():
+        terminalreporter.write_line(f"{count:4}  {remedy}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase, InMemoryExampleDatabase
 
+from xfdfuzz.cli import build_parser
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.engines.judge.lockstep import Pair
 from xfdfuzz.engines.search.database import Database, Kept
@@ -36,6 +37,10 @@ Run = Callable[..., tuple[int, str, str]]
 KEY = b"xfdfuzz/1/v5.17"
 #: Breaks permission-only-grows on v5.17.
 TEXT = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n"
+
+
+def opened(place: str) -> list[Database]:
+    return open_databases(build_parser().parse_args(["fuzz", "--database", place]))
 
 
 def programs(database: ExampleDatabase, key: bytes = KEY) -> list[str]:
@@ -133,7 +138,7 @@ def test_what_is_no_program_is_skipped_and_counted() -> None:
     bad = [b"", b"\xff\xfe", b"hello", TEXT.replace("arch_prctl", "nosuch").encode(), TEXT.encode() + b"t0 " * 100_000]
     for value in [*bad, TEXT.encode(), TEXT.replace("\n\n", "\n").encode()]:
         database.save(KEY, value)
-    kept = Kept([Database("memory", database)], "v5.17", pytest.fail)
+    kept = Kept([Database("memory", database)], [resolve("v5.17")], pytest.fail)
     assert [format_program(program) for program in kept.programs()] == [TEXT]
     assert kept.skipped == len(bad)
 
@@ -228,7 +233,7 @@ def test_an_artifact_is_read_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
         for path in Path("uploaded").rglob("*"):
             file.write(path, path.relative_to("uploaded"))
     heard = Heard()
-    fuzz("v5.17", Plan(1, "scout", examples=5), tell=heard, databases=open_databases(["github://owner/repo"]))
+    fuzz("v5.17", Plan(1, "scout", examples=5), tell=heard, databases=opened("github://owner/repo"))
     assert heard.of(Replayed) == [Replayed("v5.17", 1, 0)]
     assert heard.of(DatabaseLost) == []
 
@@ -285,13 +290,13 @@ def server(tmp_path: Path) -> Iterator[Redis]:
 def test_machines_share_a_redis_server(server: Redis) -> None:
     from redis import Redis as Client
 
-    first = fuzz("v5.17", Plan(1, "scout", examples=20), databases=open_databases([server.place]))
+    first = fuzz("v5.17", Plan(1, "scout", examples=20), databases=opened(server.place))
     heard = Heard()
     with Client(port=server.port, db=1) as client:
         kept = client.scard(KEY)
         assert client.ttl(KEY) > 30 * 24 * 3600
     plan = Plan(2, "scout", examples=int(str(kept)))
-    second = fuzz("v5.17", plan, tell=heard, databases=open_databases([server.place]))
+    second = fuzz("v5.17", plan, tell=heard, databases=opened(server.place))
     assert heard.of(Replayed) == [Replayed("v5.17", plan.examples or 0, 0)]
     assert first.found
     assert {one.bucket for one in first.found} <= {one.bucket for one in second.found}
@@ -307,7 +312,7 @@ def test_a_server_that_dies_in_the_middle_ends_no_search(server: Redis, workers:
             server.kill()
 
     plan = Plan(1, "scout", workers=workers, examples=20)
-    report = fuzz("v5.17", plan, tell=tell, databases=open_databases([server.place]))
+    report = fuzz("v5.17", plan, tell=tell, databases=opened(server.place))
     assert len(heard.of(DatabaseLost)) == 1
     assert report.found
     assert report.doubts == ()

@@ -180,7 +180,7 @@ def test_other_shells_read_their_script(run: Run, shell: str) -> None:
     assert code == 0
     assert "amx-review-c" in script
     if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here to read it")
+        pytest.skip(f"no {shell} here to read it: apt-get install {shell}")
     Path("script").write_text(script)
     check = ["zsh", "-n", "script"] if shell == "zsh" else ["tcsh", "-f", "-c", "source script"]
     assert subprocess.run(check, capture_output=True, check=False).stderr == b""

@@ -34,7 +34,9 @@ from xfdfuzz.engines.stream.events import (
     Doubted,
     Ended,
     Event,
+    Expired,
     Found,
+    Gone,
     KnownMet,
     ProgramJudged,
     Progressed,
@@ -297,6 +299,16 @@ def test_sarif_tells_new_from_known() -> None:
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["no-realloc-on-enter", "permission-only-grows"]
     assert run["automationDetails"]["id"] == "xfdfuzz/amx-v1/"
     assert run["invocations"][0]["executionSuccessful"]
+
+
+def test_sarif_has_what_github_asks_for() -> None:
+    """It refuses a log with a result that has no place, and shows those that are absent."""
+    told: list[Event] = [Gone("amx-v1", "no-warning@a", "a.xfd"), Expired("amx-v1", "no-warning@b", "2026-11-03")]
+    (run,) = sarif(reported("sarif", [*a_search(a_finding()), *told])).values()
+    assert len(run["results"]) == 3
+    for result in run["results"]:
+        (place,) = result["locations"]
+        assert place["physicalLocation"]["artifactLocation"]["uri"]
 
 
 def test_sarif_has_a_thread_flow_for_each_actor() -> None:

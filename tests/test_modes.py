@@ -308,7 +308,7 @@ def test_a_program_of_a_database_is_dropped_with_all_its_texts(tmp_path: Path) -
     from hypothesis.database import InMemoryExampleDatabase
 
     memory = InMemoryExampleDatabase()
-    kept = Kept([Database("memory", memory)], "v5.17", pytest.fail)
+    kept = Kept([Database("memory", memory)], [resolve("v5.17")], pytest.fail)
     key = b"xfdfuzz/1/v5.17"
     for text in (HEAD + VM, "# xfdfuzz program 1\n# title: the same\n" + HEAD.split("\n", 1)[1] + VM):
         memory.save(key, text.encode())
@@ -319,7 +319,7 @@ def test_a_program_of_a_database_is_dropped_with_all_its_texts(tmp_path: Path) -
 
 def test_nothing_is_kept_in_program_files() -> None:
     Path("a.xfd").write_text(HEAD + VM)
-    kept = Kept([Database("here", ProgramFiles(Path()))], "v5.17", pytest.fail)
+    kept = Kept([Database("here", ProgramFiles(Path()))], [resolve("v5.17")], pytest.fail)
     (program,) = kept.programs()
     kept.keep(parse(HEAD + HOST))
     kept.drop(program)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz import cli
+from xfdfuzz.engines.judge.verdict import judge
 
 OPEN = Path(__file__).parent.parent / "corpus" / "open" / "set-xsave-then-set-msrs-xfd.xfd"
 #: A kernel without one cure: what its absence breaks is severe, and found at once.
@@ -76,3 +77,34 @@ def test_it_is_one_or_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = ran(capsys, *FUZZ, "--private", "--publish")
     assert code == 2
     assert "not allowed with" in said
+
+
+def severe_in_database(revision: str = "v7.3-cured-open-1-clear-unloaded") -> tuple[int, int]:
+    """How many programs the database has, and how many of them break something severe."""
+    kept = [path.read_text() for path in Path("kept").rglob("*") if path.is_file()]
+    programs = [text for text in kept if text.startswith("# xfdfuzz program")]
+    broken = [judge(text, revision, expectations=False).violations for text in programs]
+    return len(programs), sum(any(one.severity in ("panic", "corruption", "leak") for one in found) for found in broken)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_database_has_nothing_that_is_not_shown(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever can read the cache of a public job would find it there: findings, and what reached something as well."""
+    code, _ = ran(capsys, *FUZZ, "--examples", "150", "--private", "--database", "kept", "--workers", workers)
+    count, severe = severe_in_database()
+    assert (code, severe) == (1, 0)
+    assert count > 10
+
+
+def test_pruning_removes_from_a_database_what_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """As where it was filled before anybody thought of it."""
+    ran(capsys, *FUZZ, "--examples", "150", "--publish", "--database", "kept")
+    count, severe = severe_in_database()
+    assert severe > 0
+    prune = (*FUZZ, "--mode", "prune", "--database", "kept", "--save", "elsewhere")
+    ran(capsys, *prune)
+    assert severe_in_database()[1] > 0
+    ran(capsys, *prune, "--private")
+    left, severe = severe_in_database()
+    assert (left > 0, severe) == (True, 0)
+    assert left < count

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xfdfuzz.cli.exits import BadInput
+from xfdfuzz.cli.output import is_public
 
 if TYPE_CHECKING:
     from hypothesis.database import ExampleDatabase
@@ -23,14 +24,17 @@ _PATIENCE = 2.0
 _ARTIFACT = "xfdfuzz-database"
 
 
-def open_databases(places: Sequence[str]) -> list[Database]:
+def open_databases(args: argparse.Namespace) -> list[Database]:
     """Each once; raises BadInput for a directory that nothing can be saved to, and where a package is missing.
 
+    Where the public reads what is printed, it is not to find in a database what is not printed.
     Servers are asked when they are needed, not now.
     """
     from xfdfuzz.engines.search.database import Database
+    from xfdfuzz.report.privacy import for_everybody
 
-    return [Database(place, _opened(place)) for place in dict.fromkeys(places)]
+    rule = {"takes": for_everybody} if is_public(args) else {}
+    return [Database(place, _opened(place), **rule) for place in dict.fromkeys(args.database)]
 
 
 def saved_programs(directory: Path) -> Database:

@@ -62,7 +62,7 @@ def _search(
     with Progress(err, partial(of_search, noun="difference")) as progress:
         printing = (progress.take, partial(_print, args, repeat))
         reporting = Reporting(saver, listeners(args, reports, *printing, place=saver.hidden))
-        diff(pair, plan(args), tell=reporting, databases=open_databases(args.database))
+        diff(pair, plan(args), tell=reporting, databases=open_databases(args))
     result: Report[Discrepancy] = reporting.result
     return result
 

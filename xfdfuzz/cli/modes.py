@@ -51,7 +51,7 @@ def searches(mode: str, revisions: Sequence[Revision]) -> list[tuple[Revision, S
 def beginnings(args: argparse.Namespace) -> list[Database]:
     """What a search begins with."""
     saved = [saved_programs(place) for place in saved_in(args.save)] if args.mode == "batch" else []
-    return [*saved, *open_databases(args.database)]
+    return [*saved, *open_databases(args)]
 
 
 def mode_words(args: argparse.Namespace) -> list[str]:

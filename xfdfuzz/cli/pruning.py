@@ -32,7 +32,7 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
     from xfdfuzz.report import pruning
     from xfdfuzz.report.console import console, write
 
-    databases = open_databases(args.database)
+    databases = open_databases(args)
     baseline = read_baseline(args.known, console(sys.stderr, quiet=args.quiet))
     reports = outputs(args)
     shares = TimeShares(args.time, len(revisions))
@@ -107,16 +107,17 @@ def _tidied(pruned: Pruned[Path], directory: Path) -> tuple[list[Finding], list[
 
 
 def _drop_needless(databases: Sequence[Database], revision: Revision, result: Result) -> Result:
-    """Drop from the databases what adds nothing, and count it in the result."""
+    """Drop from the databases what adds nothing or should not be there, and count it in the result."""
     from xfdfuzz.engines.search.database import Kept
     from xfdfuzz.engines.search.prune import needless
 
     def lost(reason: str) -> None:
         print(f"lost a database: {reason}", file=sys.stderr)
 
-    kept = Kept(databases, revision.label, lost)
+    kept = Kept(databases, [revision], lost)
     programs = kept.programs()
-    dropped = needless(programs, revision)
+    misplaced = kept.misplaced()
+    dropped = [*misplaced, *needless((one for one in programs if one not in misplaced), revision)]
     for program in dropped:
         kept.drop(program)
     return result._replace(programs=len(programs), dropped=len(dropped))

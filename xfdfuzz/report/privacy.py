@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
@@ -35,15 +35,21 @@ def may_be_vulnerable(outcome: Outcome) -> bool:
     looked.
     """
     if isinstance(outcome, Finding):
-        kernels = [outcome.revision]
+        kernels: Sequence[Revision] = [outcome.revision]
         if outcome.violation.severity in SEVERE and on_current(kernels):
             return True
     elif isinstance(outcome, Discrepancy):
         kernels = [*outcome.pair]
     else:
         return True
-    current = [kernel for kernel in kernels if on_current([kernel])] or [resolve(CURRENT)]
-    return any(_breaks_severely(outcome.program, kernel) for kernel in current)
+    return not for_everybody(outcome.program, kernels)
+
+
+def for_everybody(program: Program, revisions: Sequence[Revision]) -> bool:
+    """Whether a program, which was tried on those, breaks nothing severe on those of them that stand on the newest
+    mainline, or on that itself if none does."""
+    current = [revision for revision in revisions if on_current([revision])] or [resolve(CURRENT)]
+    return not any(_breaks_severely(program, revision) for revision in current)
 
 
 def severe_on_current(verdict: Verdict) -> bool:

@@ -14,10 +14,15 @@ from typing import TypeVar
 from hypothesis.database import ExampleDatabase
 from hypothesis.errors import HypothesisWarning
 
+from xfdfuzz.engines.search.report import label_of
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import ProgramError, format_program, parse
+from xfdfuzz.revisions import Revision
 
 T = TypeVar("T")
+
+#: Whether a program of a search of those revisions may be kept where others read.
+Rule = Callable[[Program, Sequence[Revision]], bool]
 
 #: What is kept under another one is not looked at.
 _VERSION = 1
@@ -28,11 +33,11 @@ _LONGEST = 200_000
 class Database:
     """A database that is done without from its first failure on: a server that is gone ends no search.
 
-    ``name`` is what messages call it.
+    ``name`` is what messages call it, ``takes`` says what may be kept there.
     """
 
-    def __init__(self, name: str, database: ExampleDatabase) -> None:
-        self.name = name
+    def __init__(self, name: str, database: ExampleDatabase, takes: Rule = lambda program, revisions: True) -> None:
+        self.name, self.takes = name, takes
         self._database: ExampleDatabase | None = database
 
     def fetch(self, key: bytes, on_lost: Callable[[str], None]) -> list[bytes]:
@@ -87,9 +92,11 @@ class ProgramFiles(ExampleDatabase):
 class Kept:
     """The programs of one search, by its label, in all of its databases."""
 
-    def __init__(self, databases: Sequence[Database], label: str, on_lost: Callable[[str], None]) -> None:
-        self._databases = databases
-        self._key = f"xfdfuzz/{_VERSION}/{label}".encode()
+    def __init__(
+        self, databases: Sequence[Database], revisions: Sequence[Revision], on_lost: Callable[[str], None]
+    ) -> None:
+        self._databases, self._revisions = databases, revisions
+        self._key = f"xfdfuzz/{_VERSION}/{label_of(revisions)}".encode()
         self._on_lost = on_lost
         self._texts: dict[Program, list[bytes]] = {}
         #: How many values were no program.
@@ -108,6 +115,14 @@ class Kept:
                 self._texts.setdefault(program, []).append(value)
         return list(self._texts)
 
+    def misplaced(self) -> list[Program]:
+        """Those of :meth:`programs` that would not be kept now."""
+        return [
+            program
+            for program in self._texts
+            if not all(database.takes(program, self._revisions) for database in self._databases)
+        ]
+
     def drop(self, program: Program) -> None:
         """Forget one of :meth:`programs`."""
         for value in self._texts.pop(program):
@@ -115,10 +130,11 @@ class Kept:
                 database.delete(self._key, value, self._on_lost)
 
     def keep(self, program: Program) -> None:
-        """Keep its machine and ops."""
+        """Keep its machine and ops where it may be."""
         text = format_program(Program(program.machine, program.ops))
         for database in self._databases:
-            database.save(self._key, text.encode(), self._on_lost)
+            if database.takes(program, self._revisions):
+                database.save(self._key, text.encode(), self._on_lost)
 
 
 def _read(value: bytes) -> Program | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Self, TypeVar
 
@@ -49,7 +49,7 @@ class Report(Generic[F]):
         """The same with everything that was found changed, such as saved."""
         changed = {one: change(one) for one in self.found}
         roots = {changed[one]: changed[root] for one, root in self.roots.items()}
-        return replace(self, found=tuple(changed.values()), roots=roots)
+        return replace(self, found=tuple(changed[one] for one in self.found), roots=roots)
 
     def without(self, private: Callable[[F], bool]) -> Self:
         """The same without what is private, and without its name in the doubts."""
@@ -60,6 +60,6 @@ class Report(Generic[F]):
         return replace(self, found=rest, doubts=doubts, withheld=len(hidden), roots=roots)
 
 
-def label_of(revisions: tuple[Revision, ...]) -> str:
+def label_of(revisions: Sequence[Revision]) -> str:
     """``v7.3``; of two that are held against each other ``v5.17 | v5.18``."""
     return " | ".join(revision.label for revision in revisions)

@@ -68,7 +68,7 @@ def search(
     with PatientInterrupt(everywhere=True) as ctrl_c:
         tell(Began(label, revisions, vars(plan), len(known)))
         known.tell(label, tell)
-        kept = Kept(databases, label, lambda reason: tell(DatabaseLost(label, reason)))
+        kept = Kept(databases, revisions, lambda reason: tell(DatabaseLost(label, reason)))
         programs = kept.programs()
         if databases:
             campaign.reached = Reached()

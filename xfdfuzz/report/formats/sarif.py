@@ -16,7 +16,7 @@ from xfdfuzz.invariants.vocabulary import INVARIANTS, invariant_of
 from xfdfuzz.program.text import format_op, parse
 from xfdfuzz.report import files, trace
 from xfdfuzz.report.formats.base import Audience, Document
-from xfdfuzz.report.formats.ledger import ENDED, EXPIRED, GONE, KNOWN, Case, Suite
+from xfdfuzz.report.formats.ledger import ENDED, EXPIRED, KNOWN, Case, Suite
 from xfdfuzz.report.privacy import SEVERE
 from xfdfuzz.revisions.sources import Sources
 
@@ -28,8 +28,8 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 _FINGERPRINT = "xfdfuzzBucket/v1"
 #: What is no invariant, but can be broken: the rule of a program's verdict, and that of each difference.
 _EXPECTATION, _DIFFERENCE = "expectation", "difference"
-#: What was known before; all else is new.
-_BASELINE = {KNOWN: "unchanged", EXPIRED: "unchanged", GONE: "absent"}
+#: What was known before; all else is new.  What is gone is no result: code scanning would show one that is ``absent``.
+_BASELINE = {KNOWN: "unchanged", EXPIRED: "unchanged"}
 
 
 class Sarif(Document):
@@ -104,13 +104,12 @@ def _result(suite: Suite, case: Case) -> Object:
         "message": {"text": f"{suite.label}: {case.message}"},
         "partialFingerprints": {_FINGERPRINT: case.name},
         "baselineState": _BASELINE.get(case.state, "new"),
+        # code scanning refuses a log with a result that has no place; what is known has no file of this run
+        "locations": [{"physicalLocation": _place(case.file or suite.label)} | _functions(case)],
         "properties": {"state": case.state, "text": case.text},
     }
     if case.state == KNOWN:
         result["suppressions"] = [{"kind": "external", "justification": case.message}]
-    if case.file:
-        location = {"physicalLocation": _place(case.file)}
-        result["locations"] = [location | _functions(case)]
     if isinstance(case.outcome, Finding):
         result["codeFlows"] = [_flow(case, case.outcome)]
     return result
