@@ -22,6 +22,7 @@ from xfdfuzz.cli import (
     doctor,
     explain,
     explore,
+    field,
     fuzz,
     help,
     listing,
@@ -30,6 +31,7 @@ from xfdfuzz.cli import (
     replay,
     report,
     streams,
+    warnings,
 )
 from xfdfuzz.cli.arguments import Formatter, Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, NOT_JUDGED, BadInput, NotModelled, complain, reason
@@ -45,6 +47,8 @@ COMMANDS = (
     matrix,
     bisect,
     diff,
+    field,
+    warnings,
     conform,
     corpus,
     baseline,
