@@ -69,6 +69,7 @@ def add(commands: Commands) -> None:
     add_mode(command)
     add_known(command)
     add_detail(command, "no progress", "findings with their traces, and the coverage")
+    command.add_argument("--all", action="store_true", help="list consequences as their roots are")
     add_output(command)
 
 
@@ -134,7 +135,7 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
         write(campaign.as_object(report), text_stream(args))
     else:
         repeat = _repeat_command(args, revision)
-        campaign.terminal(console(text_stream(args)), report, repeat, args.invariants, args.verbose)
+        campaign.terminal(console(text_stream(args)), report, repeat, args.invariants, args.verbose, args.all)
     tell_doubts(report.doubts)
 
 
