@@ -71,7 +71,8 @@ def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
     old_xfd = view.before.fpstates[before.guest_fpu.fpstate].xfd | before.guest_fpu.xfd
     new_xfd = view.k.fpstates[after.guest_fpu.fpstate].xfd | after.guest_fpu.xfd
     if (before.xcr0, old_xfd) != (after.xcr0, new_xfd):
-        yield Broken(f"v{nr}: XCR0 {before.xcr0:#x} -> {after.xcr0:#x}, XFD {old_xfd:#x} -> {new_xfd:#x} and #GP")
+        xcr0 = f"{xf.format_mask(before.xcr0)} -> {xf.format_mask(after.xcr0)}"
+        yield Broken(f"v{nr}: XCR0 {xcr0}, XFD {old_xfd:#x} -> {new_xfd:#x} and #GP")
 
 
 @invariant("ioctl-leaves-run-state-alone", "abi", ("INV-09",), ops=(VcpuIoctl,))
@@ -100,10 +101,13 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
     if not isinstance(advertised, int) or not k.use_xsave:
         return
     if not xf.legal_xcr0(advertised):
-        yield Broken(f"offers XCR0 = {advertised:#x}, which no guest can set", "illegal")
+        yield Broken(f"offers XCR0 = {xf.format_mask(advertised)}, which no guest can set", "illegal")
     always = k.fpu_user_cfg.default_features & k.supported_xcr0 & ~xf.MASK_XTILE_CFG
     if always & ~advertised:
-        yield Broken(f"offers {advertised:#x} without the defaults {always & ~advertised:#x}", "incomplete")
+        yield Broken(
+            f"offers {xf.format_mask(advertised)} without the defaults {xf.format_mask(always & ~advertised)}",
+            "incomplete",
+        )
     if isinstance(op, KvmSetCpuid2Supported) and view.step.result.ret not in (0, -EIO):
         ran = view.before.vcpus[op.vcpu].last_vmentry_cpu != -1
         starved = view.step.result.ret == -EFAULT and view.before.alloc_failures
@@ -142,7 +146,7 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     xcr0 = ideal.xcr0
     expected = table.compacted_size(xcr0 | ideal.xss) if before.exit_msr else table.standard_size(xcr0)
     if view.step.result.out != expected:
-        yield Broken(f"v{nr} reads {view.step.result.out}, XCR0 = {xcr0:#x} takes {expected} bytes")
+        yield Broken(f"v{nr} reads {view.step.result.out}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
 
 
 @invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
@@ -153,7 +157,7 @@ def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
     image = view.step.result.out
     xfd = view.k.guest_xfd(view.k.vcpus[nr].arch.guest_fpu)
     if isinstance(image, Image) and image.xstate_bv & xfd:
-        yield Broken(f"v{nr}: XSTATE_BV {image.xstate_bv:#x} holds components that XFD {xfd:#x} disables")
+        yield Broken(f"v{nr}: XSTATE_BV {xf.format_mask(image.xstate_bv)} holds components that XFD {xfd:#x} disables")
 
 
 @invariant("get-xsave-keeps-to-the-guest", "abi", ("ABI",), ops=(KvmGetXsave, KvmGetXsave2))
@@ -165,7 +169,8 @@ def get_xsave_keeps_to_the_guest(view: View) -> Iterator[Broken]:
     if isinstance(image, Image) and arch.cpuid_set:
         extra = image.xstate_bv & ~(arch.cpuid_xcr0 & view.k.supported_xcr0 | xf.MASK_FPSSE)
         if extra:
-            yield Broken(f"XSTATE_BV {image.xstate_bv:#x} has {extra:#x}, which the guest does not have")
+            held, more = xf.format_mask(image.xstate_bv), xf.format_mask(extra)
+            yield Broken(f"XSTATE_BV {held} has {more}, which the guest does not have")
 
 
 @invariant("set-xsave-takes-what-the-host-has", "abi", ("ABI",), ops=(KvmSetXsave,))
@@ -179,7 +184,7 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
         # x87 and SSE are there without XSAVE too
         site = "legacy" if not op.image.xstate_bv & ~xf.MASK_FPSSE else ""
-        yield Broken(f"v{op.vcpu}: XSTATE_BV {op.image.xstate_bv:#x} is refused", site)
+        yield Broken(f"v{op.vcpu}: XSTATE_BV {xf.format_mask(op.image.xstate_bv)} is refused", site)
 
 
 @invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave,))
@@ -232,7 +237,7 @@ def xcomp_guest_supp_is_complete(view: View) -> Iterator[Broken]:
     if isinstance(value, int):
         possible = k.kvm_dev_ioctl_get_cpuid().xcr0 | k.fpu_user_cfg.max_features & k.XFEATURE_MASK_USER_DYNAMIC
         if possible & ~value:
-            yield Broken(f"is {value:#x}, without {possible & ~value:#x}")
+            yield Broken(f"is {xf.format_mask(value)}, without {xf.format_mask(possible & ~value)}")
 
 
 @invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
@@ -248,8 +253,8 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
     tokens = dict(image.tokens)
     for i in xf.components_in(shown & ~ideal.xfd):
         if tokens.get(i, 0) != ideal.regs.data[i]:
-            found = f"v{nr}: {xf.NAMES[i]} reads {tokens.get(i, 0)}, it is {ideal.regs.data[i]}"
-            yield Broken(found, component_site(i))
+            found, expected = ghost.content(tokens.get(i, 0)), ghost.content(ideal.regs.data[i])
+            yield Broken(f"v{nr}: {xf.NAMES[i]} reads {found}, it is {expected}", component_site(i))
 
 
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program.ops.kvm import KvmSetMsrs, KvmSetXcrs
@@ -28,7 +29,7 @@ def no_realloc_on_enter(view: View) -> Iterator[Broken]:
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     pending = request(view.before.vcpus[nr])
     if pending and view.step.result.ret == "ok":
-        yield Broken(f"v{nr} enters KVM_RUN with a request for {pending:#x}")
+        yield Broken(f"v{nr} enters KVM_RUN with a request for {xf.format_mask(pending)}")
 
 
 @invariant("request-is-not-stale", "abi", ("INV-02", "REQ"), state=True, revisions=_LAZY)
@@ -37,7 +38,7 @@ def request_is_not_stale(view: View) -> Iterator[Broken]:
     again, and clears XFD bits that the guest has set since."""
     for nr, vcpu in view.vcpus:
         if request(vcpu) & vcpu.arch.guest_fpu.xfeatures:
-            yield Broken(f"v{nr}: {request(vcpu):#x} is requested and allocated", key=nr)
+            yield Broken(f"v{nr}: {xf.format_mask(request(vcpu))} is requested and allocated", key=nr)
 
 
 @invariant("request-is-discharged", "abi", ("INV-03", "REQ"), ops=(KvmRunReturns,), revisions=_LAZY)
@@ -49,7 +50,7 @@ def request_is_discharged(view: View) -> Iterator[Broken]:
             failed = isinstance(view.step.result.ret, int) and view.step.result.ret < 0
             kept = vcpu.arch.xfd_realloc_request & ~vcpu.arch.guest_fpu.xfeatures
             if not (failed and kept):
-                yield Broken(f"v{nr}: KVM_RUN returned and {request(vcpu):#x} is still requested")
+                yield Broken(f"v{nr}: KVM_RUN returned and {xf.format_mask(request(vcpu))} is still requested")
 
 
 @invariant("realloc-failure-is-reported", "abi", ("INV-04", "REQ"), ops=(KvmRunReturns,), revisions=_LAZY)
@@ -60,7 +61,7 @@ def realloc_failure_is_reported(view: View) -> Iterator[Broken]:
         returned = bool(view.before.vcpus[nr].task and not vcpu.task)
         failed = isinstance(view.step.result.ret, int) and view.step.result.ret < 0
         if returned and wanted & ~vcpu.arch.guest_fpu.xfeatures and not failed:
-            yield Broken(f"v{nr}: {wanted:#x} was not allocated and KVM_RUN returned {view.step.result}")
+            yield Broken(f"v{nr}: {xf.format_mask(wanted)} was not allocated and KVM_RUN returned {view.step.result}")
 
 
 @invariant("request-accumulates", "abi", ("INV-05", "REQ"), ops=(KvmSetMsrs, KvmSetXcrs, HandleExit), revisions=_LAZY)
@@ -70,7 +71,9 @@ def request_accumulates(view: View) -> Iterator[Broken]:
     for nr, vcpu in enumerate(view.k.vcpus):
         lost = request(view.before.vcpus[nr]) & ~request(vcpu) & ~vcpu.arch.guest_fpu.xfeatures
         if vcpu.exists and lost and request(vcpu):
-            yield Broken(f"v{nr}: the request for {lost:#x} was replaced by {request(vcpu):#x}")
+            yield Broken(
+                f"v{nr}: the request for {xf.format_mask(lost)} was replaced by {xf.format_mask(request(vcpu))}"
+            )
 
 
 @invariant(
@@ -87,4 +90,4 @@ def request_is_eventually_cleared(view: View) -> Iterator[Broken]:
     for nr, vcpu in view.vcpus:
         if request(vcpu):
             field = "guest_fpu.realloc_request" if vcpu.arch.guest_fpu.realloc_request else "arch.xfd_realloc_request"
-            yield Broken(f"v{nr}: {field} is still {request(vcpu):#x}", "drained")
+            yield Broken(f"v{nr}: {field} is still {xf.format_mask(request(vcpu))}", "drained")

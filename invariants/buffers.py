@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
 from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NULL
@@ -166,4 +167,4 @@ def guest_features_backed(view: View) -> Iterator[Broken]:
     gfpu = k.vcpus[nr].arch.guest_fpu
     missing = usable & ~(k.fpstates[gfpu.fpstate].xfeatures & gfpu.xfeatures)
     if missing:
-        yield Broken(f"v{nr} can use components {missing:#x}, which its fpstate has no room for", "guest")
+        yield Broken(f"v{nr} can use components {xf.format_mask(missing)}, which its fpstate has no room for", "guest")

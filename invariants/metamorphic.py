@@ -22,6 +22,7 @@ from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import from_bytes
 from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ghost import content
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.kvm import (
     CloseVm,
@@ -72,10 +73,11 @@ def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]
     for name in ("xcr0", "xfd", "xfd_err"):
         a, b = getattr(one, name), getattr(other, name)
         if a != b:
-            yield name, f"{name.upper()} = {a:#x} and {b:#x}"
+            text = xf.format_mask if name == "xcr0" else hex
+            yield name, f"{name.upper()} = {text(a)} and {text(b)}"
     for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
         if i == j and a != b:
-            yield component_site(i), f"{xf.NAMES[i]} = {a} and {b}"
+            yield component_site(i), f"{xf.NAMES[i]} = {content(a)} and {content(b)}"
 
 
 def visible_components(vcpu: Vcpu) -> int:

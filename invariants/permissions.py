@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
 from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System, Vcpu
@@ -35,7 +36,8 @@ def permission_only_grows(view: View) -> Iterator[Broken]:
         watched = k.user_supported | FPU_GUEST_PERM_LOCKED
         lost = (before | k.fpu_user_cfg.default_features) & watched & ~after
         if lost:
-            yield Broken(f"the {'guest' if guest else 'host'} permission loses {lost:#x}", "guest" if guest else "host")
+            whose = "guest" if guest else "host"
+            yield Broken(f"the {whose} permission loses {xf.format_mask(lost)}", whose)
 
 
 @invariant("permission-frozen-by-first-vcpu", "abi", ("INV-21", "PERM"), ops=(TaskOp,))
@@ -49,7 +51,7 @@ def permission_frozen_by_first_vcpu(view: View) -> Iterator[Broken]:
         for nr, task in view.tasks:
             before, after = view.before.tasks[nr].fpu.guest_perm.state_perm, task.fpu.guest_perm.state_perm
             if before != after and before & FPU_GUEST_PERM_LOCKED:
-                yield Broken(f"t{nr}'s locked guest permissions changed to {after:#x}")
+                yield Broken(f"t{nr}'s locked guest permissions changed to {xf.format_mask(after)}")
     if isinstance(op, ReqXcompGuestPerm) and _perm(view.before, op.task, True).state_perm & FPU_GUEST_PERM_LOCKED:
         held = _perm(view.before, op.task, True).state_perm >> op.facility & 1 if op.facility < 63 else 0
         known = view.k.xstate_prctl_req(op.facility) if op.facility < view.k.XFEATURE_MAX else 0
@@ -83,7 +85,7 @@ def guest_features_permitted(view: View) -> Iterator[Broken]:
             if task.exists and task.mm == mm:
                 allowed |= view.k.tasks[task.group_leader].fpu.guest_perm.state_perm
         if used & ~allowed:
-            yield Broken(f"v{nr} has room for {used:#x}, permitted is {allowed:#x}")
+            yield Broken(f"v{nr} has room for {xf.format_mask(used)}, permitted is {xf.format_mask(allowed)}")
 
 
 def _grown(view: View) -> list[tuple[int, Vcpu, int]]:
@@ -138,10 +140,11 @@ def exec_starts_afresh(view: View) -> Iterator[Broken]:
     fpstate = k.fpstates[fpu.fpstate]
     for perm in (fpu.perm, fpu.guest_perm):
         if perm.state_perm & (dynamic | FPU_GUEST_PERM_LOCKED):
-            yield Broken(f"t{op.task} keeps the permissions {perm.state_perm:#x}", "permission")
+            yield Broken(f"t{op.task} keeps the permissions {xf.format_mask(perm.state_perm)}", "permission")
     if fpstate.xfeatures & dynamic or k.init_xfd & ~fpstate.xfd:
         yield Broken(
-            f"t{op.task}'s fpstate has room for {fpstate.xfeatures:#x}, its xfd is {fpstate.xfd:#x}", "fpstate"
+            f"t{op.task}'s fpstate has room for {xf.format_mask(fpstate.xfeatures)}, its xfd is {fpstate.xfd:#x}",
+            "fpstate",
         )
     if fpstate.regs.xstate_bv & k.fpu_user_cfg.max_features or not k.tasks[op.task].tif_need_fpu_load:
         yield Broken(f"t{op.task} finds registers of the program before", "registers")

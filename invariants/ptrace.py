@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
+from xfdfuzz.program.ghost import content
 from xfdfuzz.program.ops.ptrace import PtraceGetXstate, PtraceSetXstate
 from xfdfuzz.program.step import Image
 
@@ -22,7 +23,7 @@ def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
     tokens = dict(image.tokens)
     for i in xf.components_in(view.k.machine.user_xfeatures & ~ideal.undefined):
         if tokens.get(i, 0) != ideal.data[i]:
-            found = f"t{op.tracee}: {xf.NAMES[i]} reads {tokens.get(i, 0)}, it is {ideal.data[i]}"
+            found = f"t{op.tracee}: {xf.NAMES[i]} reads {content(tokens.get(i, 0))}, it is {content(ideal.data[i])}"
             yield Broken(found, component_site(i))
 
 
@@ -39,4 +40,5 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     good = not (image.xcomp_bv or image.reserved or (image.mxcsr and needs_mxcsr))
     fits = not image.xstate_bv & ~(has & view.k.machine.user_xfeatures)
     if (ret == 0) != (good and fits):
-        yield Broken(f"an image of {image.xstate_bv:#x} gives {view.step.result}, the tracee has {has:#x}")
+        given, there = xf.format_mask(image.xstate_bv), xf.format_mask(has)
+        yield Broken(f"an image of {given} gives {view.step.result}, the tracee has {there}")

@@ -65,7 +65,7 @@ def _hidden(regs: CpuRegs) -> int:
 
 
 def _describe(who: str, i: int, found: int, expected: int) -> str:
-    return f"{who} finds {found} in {xf.NAMES[i]}, it left {expected}"
+    return f"{who} finds {ghost.content(found)} in {xf.NAMES[i]}, it left {ghost.content(expected)}"
 
 
 @invariant("guest-registers-preserved", "corruption", ("GSTATE",), ops=(VmEnter,))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
+from xfdfuzz.program.ghost import content
 from xfdfuzz.program.ops.signals import Signal
 
 
@@ -23,7 +24,10 @@ def sigframe_is_true(view: View) -> Iterator[Broken]:
     for i in xf.components_in(user & ~ideal.undefined):
         found = frame.area.data[i] if shown >> i & 1 else 0
         if found != ideal.data[i]:
-            yield Broken(f"t{op.task}'s frame has {found} in {xf.NAMES[i]}, it was {ideal.data[i]}", component_site(i))
+            yield Broken(
+                f"t{op.task}'s frame has {content(found)} in {xf.NAMES[i]}, it was {content(ideal.data[i])}",
+                component_site(i),
+            )
 
 
 @invariant("sigframe-describes-itself", "abi", ("SIG",), ops=(Signal,))
@@ -39,4 +43,5 @@ def sigframe_describes_itself(view: View) -> Iterator[Broken]:
     if needed > frame.xstate_size:
         yield Broken(f"t{op.task}'s frame says {frame.xstate_size} bytes, its features take {needed}", "size")
     if frame.area.xstate_bv & ~(frame.xfeatures | xf.MASK_FPSSE):
-        yield Broken(f"t{op.task}'s frame holds {frame.area.xstate_bv:#x}, it says {frame.xfeatures:#x}", "xfeatures")
+        held, said = xf.format_mask(frame.area.xstate_bv), xf.format_mask(frame.xfeatures)
+        yield Broken(f"t{op.task}'s frame holds {held}, it says {said}", "xfeatures")

@@ -88,7 +88,9 @@ def guest_sees_its_xcr0(view: View) -> Iterator[Broken]:
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     ideal = view.k.system.ghost.vcpus[nr].xcr0
     if view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 != ideal:
-        yield Broken(f"v{nr} runs with XCR0 = {view.k.regs.xcr0:#x}, it was set to {ideal:#x}")
+        yield Broken(
+            f"v{nr} runs with XCR0 = {xf.format_mask(view.k.regs.xcr0)}, it was set to {xf.format_mask(ideal)}"
+        )
 
 
 @invariant("guest-sees-its-xss", "corruption", ("GSTATE",), ops=(VmEnter,))
@@ -98,7 +100,8 @@ def guest_sees_its_xss(view: View) -> Iterator[Broken]:
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     arch, ideal = view.k.vcpus[nr].arch, view.k.system.ghost.vcpus[nr].xss
     if view.k.use_xsave and arch.cr4_osxsave and arch.cpuid_xcr0 and view.k.regs.xss != ideal:
-        yield Broken(f"v{nr} runs with IA32_XSS = {view.k.regs.xss:#x}, it was set to {ideal:#x}")
+        found, set_to = xf.format_mask(view.k.regs.xss), xf.format_mask(ideal)
+        yield Broken(f"v{nr} runs with IA32_XSS = {found}, it was set to {set_to}")
 
 
 @invariant("host-runs-with-its-own-xcr0", "panic", ("HOST_NM",), ops=(GuestOp, VcpuRunOp), state=True)
@@ -110,7 +113,8 @@ def host_runs_with_its_own_xcr0(view: View) -> Iterator[Broken]:
     xcr0, xss = view.k.host_xcr0, view.k.host_xss
     for nr, cpu in enumerate(view.k.cpus):
         if (cpu.regs.xcr0 != xcr0 or cpu.regs.xss != xss) and not cpu.guest:
-            yield Broken(f"cpu{nr}: XCR0 is {cpu.regs.xcr0:#x}, IA32_XSS {cpu.regs.xss:#x} in the host", key=nr)
+            found = f"XCR0 is {xf.format_mask(cpu.regs.xcr0)}, IA32_XSS {xf.format_mask(cpu.regs.xss)}"
+            yield Broken(f"cpu{nr}: {found} in the host", key=nr)
 
 
 @invariant("guest-sees-its-xfd-err", "corruption", ("INV-17", "XFDERR"), ops=(VmEnter,))
@@ -186,7 +190,7 @@ def legal_xcr0(view: View) -> Iterator[Broken]:
         xcr0 = vcpu.arch.xcr0
         unsupported = xcr0 & ~view.k.machine.user_xfeatures if view.k.use_xsave else 0
         if unsupported or not xf.legal_xcr0(xcr0):
-            yield Broken(f"v{nr}: XCR0 = {xcr0:#x} cannot be loaded", key=nr)
+            yield Broken(f"v{nr}: XCR0 = {xf.format_mask(xcr0)} cannot be loaded", key=nr)
 
 
 @invariant(
@@ -214,4 +218,4 @@ def passthrough_needs_buffer(view: View) -> Iterator[Broken]:
         arch = vcpu.arch
         missing = dynamic & arch.guest_supported_xcr0 & ~arch.guest_fpu.xfeatures
         if missing and not arch.xfd_write_intercept:
-            yield Broken(f"v{nr}: XFD is passed through, the buffer has no room for {missing:#x}", key=nr)
+            yield Broken(f"v{nr}: XFD is passed through, the buffer has no room for {xf.format_mask(missing)}", key=nr)

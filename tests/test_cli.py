@@ -453,16 +453,69 @@ def test_a_directory_is_everything_below_it_and_the_worst_code_wins(run: Run) ->
     write("dir/readme.md", "no program")
     code, out, _ = run("replay", "dir", "dir/a.xfd", "--revision", "v7.3")
     assert code == 0
-    assert out.splitlines() == [f"ok    dir/{n}.xfd  v7.3  clean" for n in ("a", "b", "sub/c", "sub/d")]
+    lines = [f"ok    dir/{n}.xfd  v7.3  clean" for n in ("a", "b", "sub/c", "sub/d")]
+    assert out.splitlines() == [*lines, "", "4 programs, 4 verdicts: 4 ok, 0 FAIL"]
     write("dir/b.xfd", PROGRAM.replace("= vm0", "= -ENOMEM"))
     code, out, _ = run("replay", "dir", "--revision", "v7.3")
     assert code == 1
-    assert "machine cpus=1" in out
+    failure = "FAIL  dir/b.xfd  v7.3  op 2: expected -ENOMEM, got vm0"
+    sums = ["", failure, "4 programs, 4 verdicts: 3 ok, 1 FAIL"]
+    assert out.splitlines() == [lines[0], failure, *lines[2:], *sums]
+    assert run("replay", "dir", "--revision", "v7.3", "-q")[1].splitlines() == [failure, "", sums[-1]]
+    _, out, _ = run("replay", "dir", "--revision", "v7.3", "-v")
+    assert out.count("machine cpus=1") == 1
+    assert out.splitlines()[-3:] == sums
     write("dir/a.xfd", "broken")
     code, out, err = run("replay", "dir", "--revision", "v7.3")
     assert code == 2
     assert "FAIL  dir/b.xfd" in out
     assert err.startswith("xfdfuzz: dir/a.xfd:1:1: ")
+
+
+def test_of_many_programs_one_that_is_as_expected_is_a_line(run: Run) -> None:
+    for name in "abcd":
+        write(f"dir/{name}.xfd", PROGRAM)
+    assert run("replay", "dir")[1].splitlines() == [
+        *(f"ok    dir/{name}.xfd  2 revisions" for name in "abcd"),
+        "",
+        "4 programs, 8 verdicts: 8 ok, 0 FAIL",
+    ]
+
+
+def test_results_of_another_revision_are_no_failure(run: Run) -> None:
+    """Asked is whether it has the bug; a line that speaks of the revision makes them one."""
+    text = PROGRAM.replace("# expect: v7.3 clean\n", "").replace("= vm0", "= -ENOMEM")
+    assert "v7.3" not in text
+    code, out, _ = run("replay", write("p.xfd", text), "--revision", "v7.3", "--format", "json")
+    verdict = json.loads(out)["verdicts"]["v7.3"]
+    assert (code, verdict["expected"], verdict["differs"]) == (0, True, "op 2: expected -ENOMEM, got vm0")
+    assert run("replay", "p.xfd", "--revision", "v7.3", "-q")[1] == (
+        "ok    p.xfd  v7.3  clean; differs from op 2: expected -ENOMEM, got vm0\n"
+    )
+    assert run("replay", "p.xfd", "--revision", "amx-v1")[0] == 1
+    # what is broken counts everywhere
+    assert run("replay", "p.xfd", "--revision", "amx-review-a")[0] == 1
+
+
+def test_an_alias_is_said_to_be_one(run: Run) -> None:
+    code, out, err = run("replay", write("p.xfd", PROGRAM), "--revision", "v7.3.4", "-q")
+    assert (code, out, err) == (0, "ok    p.xfd  v7.3  clean\n", "v7.3.4: modelled as v7.3\n")
+    assert "v7.3.4" in run("list", "revisions")[1]
+
+
+def test_the_corpus_that_comes_along_is_found_anywhere(run: Run) -> None:
+    code, out, _ = run("replay", "corpus/bugs/v1-warn-enter-guest.xfd", "-q")
+    assert (code, out.startswith("ok    corpus/bugs/v1-warn-enter-guest.xfd  amx-v1")) == (0, True)
+    assert run("replay", "corpus/bugs/nowhere.xfd")[2] == (
+        "xfdfuzz: corpus/bugs/nowhere.xfd: No such file or directory\n"
+    )
+    assert run("replay", "corpus/conformance", "-q")[0] == 0
+
+
+def test_one_of_a_list_is_explained(run: Run) -> None:
+    assert run("list", "invariants", "no-warning") == run("explain", "no-warning")
+    code, _, err = run("list", "patches", "b45f72177595")
+    assert (code, err.split(":")[1].strip()) == (2, "unknown patch b45f72177595")
 
 
 def test_a_program_that_executes_nothing_is_not_clean(run: Run) -> None:
@@ -498,8 +551,13 @@ def test_replay_as_json(run: Run) -> None:
     assert (reason["invariant"], reason["step"]) == ("permission-only-grows", 1)
     assert first["verdicts"]["v7.3"].pop("because") == []
     assert first["verdicts"] == {
-        "amx-v1": {"violations": ["permission-only-grows"], "results": ["0", "vm0"], "expected": True},
-        "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True},
+        "amx-v1": {
+            "violations": ["permission-only-grows"],
+            "results": ["0", "vm0"],
+            "expected": True,
+            "differs": None,
+        },
+        "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True, "differs": None},
     }
 
 
@@ -614,14 +672,17 @@ def test_the_short_names_of_the_specification_are_explained() -> None:
 def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
     code, out, err = run("fuzz", "--examples", "40", "--seed", "1")
     assert code == 1, err
+    whole = run("fuzz", "--examples", "40", "--seed", "1", "-v")[1]
     files = sorted(Path("findings").iterdir())
     assert files
     for file in files:
         program = parse(file.read_text(), str(file))
         assert all(program.results)
-        assert f"saved   {file}" in out
-        assert f"replay  xfdfuzz replay {file}" in out
-        assert f"{format_op(program.ops[-1])} = {program.results[-1]}" in out
+        assert f"  xfdfuzz replay {file}\n" in out
+        assert f"{format_op(program.ops[-1])} = {program.results[-1]}" in whole
+    assert len(out.splitlines()) < 10 + len(files) * 2
+    assert "coverage:" in whole
+    assert "coverage:" not in out
     assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 40" in err
     assert run("replay", "findings")[0] == 0
 

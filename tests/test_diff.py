@@ -88,12 +88,11 @@ def test_every_difference_is_saved_as_a_program_that_holds(run: Run) -> None:
     files = sorted(Path("differences").iterdir())
     assert files
     for file in files:
-        assert f"saved   {file}" in out
+        assert f"  xfdfuzz replay {file} --revision v5.17" in out
         assert f"saved {file}" in err
     code, out, err = run("replay", "differences")
     assert code == 0, out + err
-    judged = {tuple(line.split()[1:3]) for line in out.splitlines() if line.startswith("ok")}
-    assert judged == {(str(file), revision) for file in files for revision in ("v5.17", "v5.18")}
+    assert f"{len(files)} programs, {2 * len(files)} verdicts: {2 * len(files)} ok, 0 FAIL" in out
 
 
 def test_what_the_scout_finds_on_two_kernels_is_as_short(run: Run) -> None:

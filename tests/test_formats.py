@@ -186,7 +186,7 @@ def test_junit_has_a_suite_for_each_revision_and_a_case_for_each_bucket() -> Non
     assert isinstance(failure, junitparser.Failure)
     assert (failure.type, failure.message) == (
         "warn",
-        "no-realloc-on-enter: v0 enters KVM_RUN with a request for 0x40000",
+        "no-realloc-on-enter: v0 enters KVM_RUN with a request for xtiledata",
     )
     assert "   7  t0 ioctl(v0, KVM_RUN) ... = ok" in failure.text
     assert isinstance(known, junitparser.Skipped)
@@ -367,7 +367,7 @@ def test_github_annotates_the_file_of_a_finding(capsys: pytest.CaptureFixture[st
     error, warning = commands(events, capsys)
     assert error["level"] == "error"
     assert (error["file"], error["line"], error["title"]) == ("findings/one.xfd", "1", f"{BUCKET} on amx-v1")
-    assert error["message"].startswith("no-realloc-on-enter: v0 enters KVM_RUN with a request for 0x40000\n")
+    assert error["message"].startswith("no-realloc-on-enter: v0 enters KVM_RUN with a request for xtiledata\n")
     assert "   7  t0 ioctl(v0, KVM_RUN) ... = ok" in error["message"]
     assert warning["message"] == "a worker was lost, whose share began with seed 11: SIGKILL"
     assert warning["title"] == "amx-v1"

@@ -187,7 +187,7 @@ def test_one_program_is_one_page(run: Run) -> None:
     page = Path("out.html").read_text()
     assert f"xfdfuzz replay {WARN} --revision amx-v1" in page
     # without a script it has the trace that the terminal has
-    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for 0x40000" in page
+    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for xtiledata" in page
 
 
 def test_several_programs_are_a_directory_with_an_index(run: Run) -> None:

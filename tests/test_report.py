@@ -34,7 +34,7 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse, parse_op
-from xfdfuzz.report import campaign, changes, files, listing, trace, verdict
+from xfdfuzz.report import campaign, changes, files, listing, search, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
@@ -319,7 +319,7 @@ def test_a_finding_says_what_why_how_and_where() -> None:
 def test_a_trace_shows_warnings_with_their_call_trace() -> None:
     program = parse(PROGRAM)
     text = printed(trace.terminal, program, judge(program, resolve("amx-v1")).trace)
-    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for 0x40000" in text
+    assert "! no-realloc-on-enter (warn): v0 enters KVM_RUN with a request for xtiledata" in text
     assert text.count("WARN in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate <- kvm_load_guest_fpu") == 1
     silent = [replace(item, violations=()) for item in judge(program, resolve("amx-v1")).trace]
     assert "warn in fpu_guest_realloc_fpstate <- fpu_swap_kvm_fpstate" in printed(trace.terminal, program, silent)
@@ -331,7 +331,7 @@ def test_square_brackets_are_text_not_markup() -> None:
 
 
 def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
-    text = printed(campaign.terminal, a_report(), "xfdfuzz fuzz --seed 7")
+    text = printed(campaign.terminal, a_report(), "xfdfuzz fuzz --seed 7", (), True)
     assert "KvmRun  ok 4  -EIO 1\n" in text
     assert "never executed: GuestVmovups, " in text
     assert text.splitlines()[-2:] == [
@@ -343,11 +343,19 @@ def test_a_campaign_ends_with_the_sum_and_the_command_that_repeats_it() -> None:
 def test_findings_are_summed_up_worst_first() -> None:
     mild = replace(a_finding(), file=Path("x.xfd"))
     bad = replace(mild, violation=replace(mild.violation, severity="panic", site="elsewhere"))
-    assert printed(campaign.terminal, a_report(mild, bad), "").split("replay")[-1].splitlines()[2:5] == [
-        "severity  ops  bucket",
-        "panic     7    permission-only-grows@elsewhere",
-        "abi       7    permission-only-grows@guest",
+    assert printed(campaign.terminal, a_report(mild, bad), "").splitlines()[1:5] == [
+        "severity  ops  bucket                           see it again",
+        "panic     7    permission-only-grows@elsewhere  xfdfuzz replay x.xfd",
+        "abi       7    permission-only-grows@guest      xfdfuzz replay x.xfd",
+        "saved in 1 file: some programs show several of them",
     ]
+
+
+def test_a_command_stands_below_where_a_terminal_is_narrow() -> None:
+    out = Console(file=Terminal(), width=60, force_terminal=True, no_color=True, color_system=None)
+    search.found(out, ("ops", "bucket", "see it again"), [("7", "a-bucket", f"xfdfuzz replay {'x' * 50}.xfd")])
+    assert isinstance(out.file, io.StringIO)
+    assert out.file.getvalue().splitlines()[-2:] == ["7    a-bucket", f"  xfdfuzz replay {'x' * 50}.xfd"]
 
 
 def test_piped_text_is_plain_ascii() -> None:
@@ -533,5 +541,6 @@ def test_json_of_a_replay() -> None:
         "violations": [],
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
+        "differs": None,
         "because": [],
     }

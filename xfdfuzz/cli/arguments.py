@@ -141,6 +141,13 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
     )
 
 
+def add_detail(command: argparse.ArgumentParser, quiet: str, verbose: str) -> None:
+    """The options that say how much is told: what is left without the one, and what comes with the other."""
+    how_much = command.add_mutually_exclusive_group()
+    how_much.add_argument("-q", "--quiet", action="store_true", help=quiet)
+    how_much.add_argument("-v", "--verbose", action="store_true", help=verbose)
+
+
 def add_profile(command: argparse.ArgumentParser) -> None:
     """The options of a command that may take others from a profile."""
     command.add_argument(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_profile, add_search, plan, search_options
+from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_profile, add_search, plan, search_options
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
@@ -30,6 +30,7 @@ def add(commands: Commands) -> None:
     command.add_argument("second", metavar="R2", help="the one to hold against it")
     add_profile(command)
     add_search(command, save="differences")
+    add_detail(command, "no progress", "differences with their programs")
     add_output(command)
 
 
@@ -56,7 +57,7 @@ def _search(
     from xfdfuzz.report.console import console, line
     from xfdfuzz.report.progress import Progress, of_search
 
-    err = console(sys.stderr)
+    err = console(sys.stderr, quiet=args.quiet)
     line(err, f"{pair.first.label} | {pair.second.label}: seed {args.seed}; repeat: {repeat}")
     with Progress(err, partial(of_search, noun="difference")) as progress:
         printing = (progress.take, partial(_print, args, repeat))
@@ -78,5 +79,5 @@ def _print(args: argparse.Namespace, repeat: str, event: Event) -> None:
     if args.format == "json":
         write(differences.as_object(report), text_stream(args))
     else:
-        differences.terminal(console(text_stream(args)), report, repeat)
+        differences.terminal(console(text_stream(args)), report, repeat, args.verbose)
     tell_doubts(report.doubts)

@@ -22,20 +22,27 @@ def add(commands: Commands) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from xfdfuzz.report import explanation
-    from xfdfuzz.report.console import console, write
-    from xfdfuzz.revisions import RevisionError, load_entries
+    from xfdfuzz.revisions import load_entries
 
     load_entries()
     load_invariants(args.invariants)
+    return tell(args, args.subject)
+
+
+def tell(args: argparse.Namespace, subject: str, kind: str = "") -> int:
+    """Print what a name means, or what it means as a name of that kind; raises BadInput for an unknown one."""
+    from xfdfuzz.report import explanation
+    from xfdfuzz.report.console import console, write
+    from xfdfuzz.revisions import RevisionError
+
     try:
-        found = explanation.explain(args.subject, _programs)
+        found = [one for one in explanation.explain(subject, _programs) if kind in ("", one.kind)]
     except RevisionError as error:
         raise BadInput(str(error)) from None
     if not found:
-        near = explanation.near(args.subject)
+        near = explanation.near(subject)
         meant = f"did you mean {' or '.join(near)}?" if near else "see xfdfuzz list"
-        raise BadInput(f"unknown name {args.subject}: {meant}")
+        raise BadInput(f"unknown {kind or 'name'} {subject}: {meant}")
     if args.format == "rich":
         explanation.terminal(console(sys.stdout), found)
         return CLEAN

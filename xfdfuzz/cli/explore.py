@@ -15,6 +15,7 @@ from xfdfuzz.cli.arguments import (
     Commands,
     add_also,
     add_command,
+    add_detail,
     add_known,
     add_profile,
     add_revisions,
@@ -60,6 +61,7 @@ def add(commands: Commands) -> None:
     add("--resume", type=Path, metavar="FILE", help="go on from the frontier that a stopped exploration saved")
     add("--save", type=directory, default=Path("findings"), metavar="DIR", help="where results go (default: findings)")
     add_known(command)
+    add_detail(command, "no progress", "findings with their traces")
     add_output(command)
 
 
@@ -81,7 +83,7 @@ def _explore(args: argparse.Namespace) -> int:
     saver: Saver[Finding] = open_saver(args)
     if args.graph:
         check_output(args.graph)
-    err = console(sys.stderr)
+    err = console(sys.stderr, quiet=args.quiet)
     known = read_baseline(args.known, err)
     reports = outputs(args)
     # one after the other: each has an engine of its own
@@ -175,7 +177,7 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
         write(exploration.as_object(report), text_stream(args))
     else:
         out = console(text_stream(args))
-        exploration.terminal(out, report, args.invariants, args.coverage)
+        exploration.terminal(out, report, args.invariants, args.coverage, args.verbose)
         if report.file:
             line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
     if args.graph:

@@ -13,6 +13,7 @@ from xfdfuzz.cli.arguments import (
     Commands,
     add_also,
     add_command,
+    add_detail,
     add_known,
     add_profile,
     add_revisions,
@@ -67,6 +68,8 @@ def add(commands: Commands) -> None:
     )
     add_mode(command)
     add_known(command)
+    add_detail(command, "no progress", "findings with their traces, and the coverage")
+    command.add_argument("--all", action="store_true", help="list consequences as their roots are")
     add_output(command)
 
 
@@ -82,7 +85,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     if args.mode == "prune":
         return prune(args, revisions)
     planned = searches(args.mode, revisions)
-    err = console(sys.stderr)
+    err = console(sys.stderr, quiet=args.quiet)
     saver: Saver[Finding] = open_saver(args)
     job = _Job(args, saver, beginnings(args), read_baseline(args.known, err), outputs(args), err)
     code = CLEAN
@@ -131,7 +134,8 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
     if args.format == "json":
         write(campaign.as_object(report), text_stream(args))
     else:
-        campaign.terminal(console(text_stream(args)), report, _repeat_command(args, revision), args.invariants)
+        repeat = _repeat_command(args, revision)
+        campaign.terminal(console(text_stream(args)), report, repeat, args.invariants, args.verbose, args.all)
     tell_doubts(report.doubts)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,18 @@ def revision_names(wanted: Sequence[str]) -> list[str]:
 
     Raises NotModelled where none does.  Standard input is read once, so what follows has to go on with these names.
     """
-    return [_mailed() if name == "-" else name for name in wanted]
+    return [_mailed() if name == "-" else _meant(name) for name in wanted]
+
+
+def _meant(name: str) -> str:
+    """The name itself; of an alias, which is said, the revision that it stands for."""
+    from xfdfuzz.revisions import ALIASES
+
+    if name not in ALIASES:
+        return name
+    with suppress(OSError):
+        print(f"{name}: modelled as {ALIASES[name]}", file=sys.stderr, flush=True)
+    return ALIASES[name]
 
 
 def _mailed() -> str:
@@ -160,29 +172,40 @@ def known_on(baseline: Baseline, revision: Revision, err: Console) -> Known:
 
 
 def find_files(paths: Sequence[Path], suffix: str) -> list[Path]:
-    """The files that the command line names, each once; of a directory those whose name ends so."""
+    """The files that the command line names, each once; of a directory those whose name ends so.
+
+    What begins with ``corpus`` and is not there is looked for in the corpus that comes along.
+    """
     return list(dict.fromkeys(file for path in paths for file in _files_below(path, suffix)))
 
 
 def _files_below(path: Path, suffix: str) -> Iterator[Path]:
     """``path`` itself if it is a file, else every such file below it, in a stable order."""
-    if not path.is_dir():
+    there = _located(path)
+    if not there.is_dir():
         yield path
         return
 
     def fail(error: OSError) -> None:
         raise BadInput(reason(error))
 
-    for folder, inner, names in os.walk(path, onerror=fail):
+    for folder, inner, names in os.walk(there, onerror=fail):
         inner.sort()
-        yield from (Path(folder, name) for name in sorted(names) if name.endswith(suffix))
+        yield from (path / Path(folder, name).relative_to(there) for name in sorted(names) if name.endswith(suffix))
+
+
+def _located(path: Path) -> Path:
+    """Where to read what the command line calls so."""
+    if path.parts[:1] == ("corpus",) and not path.exists():
+        return CORPUS.joinpath(*path.parts[1:])
+    return path
 
 
 def read_program(file: Path) -> Program:
     """Read and check a program; raises BadInput with the place of what is wrong."""
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
-        return program_of(read_file(file).decode(), str(file))
+        return program_of(read_file(_located(file)).decode(), str(file))
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command
-from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.exits import CLEAN, BadInput
+from xfdfuzz.cli.explain import tell
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def add(commands: Commands) -> None:
         commands, "list", _list, "list revisions, patches, ops, invariants, goals, scopes or profiles"
     )
     command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants", "goals", "scopes", "profiles"))
+    command.add_argument("name", nargs="?", metavar="NAME", help="explain this one of them, as xfdfuzz explain does")
     command.add_argument(
         "--revision",
         metavar="R",
@@ -35,7 +37,13 @@ def _list(args: argparse.Namespace) -> int:
     load_entries()
     only = resolve_revisions([args.revision], [], [])[0] if args.revision else None
     load_invariants(args.invariants)
+    if args.name and args.kind != "profiles":
+        return tell(args, args.name, args.kind.removesuffix("s").replace("patche", "patch"))
     rows = _profiles() if args.kind == "profiles" else listing.KINDS[args.kind](only)
+    if args.name:
+        rows = [row for row in rows if row["name"] == args.name]
+        if not rows:
+            raise BadInput(f"unknown profile {args.name}: see xfdfuzz list profiles")
     if args.format == "rich":
         listing.terminal(console(sys.stdout), args.kind, rows)
         return CLEAN

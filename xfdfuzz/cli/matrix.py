@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
@@ -27,8 +28,10 @@ def add(commands: Commands) -> None:
 def _matrix(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.compare.matrix import IDLE, NOT_APPLICABLE, Row, matrix
     from xfdfuzz.engines.processes.workers import workers
+    from xfdfuzz.engines.stream.events import Progressed
     from xfdfuzz.report import matrix as report
     from xfdfuzz.report.console import console, write
+    from xfdfuzz.report.progress import Progress, of_matrix
     from xfdfuzz.revisions import names
 
     revisions = resolve_revisions(args.revision or names(), args.apply, args.revert)
@@ -42,13 +45,17 @@ def _matrix(args: argparse.Namespace) -> int:
     labels = [revision.label for revision in revisions]
     out = text_stream(args)
     rows: list[Row] = []
+    start = time.monotonic()
     count = min(args.workers or os.cpu_count() or 1, len(programs))
     with (
+        Progress(console(sys.stderr), of_matrix) as progress,
         Judgements(args) as reports,
         workers(count, here_if_one=True, step_timeout=args.step_timeout) as executor,
     ):
         for row in matrix(programs, revisions, executor, _lost):
             rows.append(row)
+            counts = {"done": len(rows), "programs": len(programs)}
+            progress.take(Progressed("matrix", time.monotonic() - start, counts, 0))
             for revision, event in zip(revisions, report.as_events(row, labels), strict=True):
                 reports.tell(revision, event)
             if args.format == "json":

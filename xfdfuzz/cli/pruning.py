@@ -33,7 +33,7 @@ def prune(args: argparse.Namespace, revisions: Sequence[Revision]) -> int:
     from xfdfuzz.report.console import console, write
 
     databases = open_databases(args)
-    baseline = read_baseline(args.known, console(sys.stderr))
+    baseline = read_baseline(args.known, console(sys.stderr, quiet=args.quiet))
     reports = outputs(args)
     shares = TimeShares(args.time, len(revisions))
     code = CLEAN

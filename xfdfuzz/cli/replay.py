@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
+from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
@@ -28,6 +29,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
     )
+    add_detail(
+        command, "no traces, and of several programs what fails only", "all traces: of several programs, of what fails"
+    )
     add_output(command)
 
 
@@ -39,17 +43,63 @@ def _replay(args: argparse.Namespace) -> int:
     if not files:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     code = CLEAN
+    told = _Told(args, len(files))
     with Judgements(args) as reports:
         for file in files:
             try:
-                code = max(code, _replay_file(args, file, len(files) <= FEW, reports))
+                code = max(code, _replay_file(args, file, told, reports))
             except BadInput as error:
                 reports.refuse(str(file), str(error))
                 code = max(code, complain(str(error), BAD_INPUT))
+        told.close()
     return max(code, reports.code)
 
 
-def _replay_file(args: argparse.Namespace, file: Path, few: bool, reports: Judgements) -> int:
+class _Told:
+    """What is printed for people: of few programs their traces, of many a line each, and the sum of several last."""
+
+    def __init__(self, args: argparse.Namespace, files: int) -> None:
+        self._args = args
+        self._files = files
+        self._programs = self._verdicts = 0
+        self._failed: list[tuple[str, Verdict]] = []
+
+    def program(self, file: str, program: Program, verdicts: Sequence[Verdict]) -> None:
+        """What it came to on each revision."""
+        from xfdfuzz.report import verdict
+        from xfdfuzz.report.console import console
+
+        self._programs += 1
+        self._verdicts += len(verdicts)
+        out = console(text_stream(self._args))
+        many = self._files > FEW
+        good = all(one.ok for one in verdicts)
+        if good and many and len(verdicts) > 1 and not (self._args.quiet or self._args.verbose):
+            verdict.in_a_line(out, file, verdicts)
+            return
+        for nr, one in enumerate(verdicts):
+            if not one.ok:
+                self._failed.append((file, one))
+            if not (one.ok and self._args.quiet and self._files > 1):
+                verdict.terminal(out, file, program, one, self._traced(one, nr), self._args.sources)
+
+    def _traced(self, one: Verdict, nr: int) -> bool:
+        if self._args.quiet or self._files > FEW:
+            return bool(self._args.verbose and not one.ok)
+        return bool(not one.ok or self._args.verbose or self._args.revision or nr == 0)
+
+    def close(self) -> None:
+        """The sum, where there is anything to sum up."""
+        from xfdfuzz.report import verdict
+        from xfdfuzz.report.console import console
+
+        if self._files > 1 and self._args.format == "rich":
+            # what can be seen without scrolling is not told twice
+            again = self._failed if self._files > FEW and not self._args.quiet else ()
+            verdict.total(console(text_stream(self._args)), self._programs, self._verdicts, len(self._failed), again)
+
+
+def _replay_file(args: argparse.Namespace, file: Path, told: _Told, reports: Judgements) -> int:
     from xfdfuzz.engines.judge.verdict import judge
     from xfdfuzz.report import verdict
     from xfdfuzz.report.console import write
@@ -67,24 +117,13 @@ def _replay_file(args: argparse.Namespace, file: Path, few: bool, reports: Judge
     if args.format == "json":
         write(verdict.as_object(str(file), program, shown, args.sources), text_stream(args))
     else:
-        _print_verdicts(args, file, program, shown, few)
+        told.program(str(file), program, shown)
     if len(shown) < len(verdicts):
         complain(not_shown(len(verdicts) - len(shown)), VIOLATION)
     idle = [one.revision.label for one in verdicts if not one.happened]
     if idle:
         return complain(f"{file}: nothing was executed on {', '.join(idle)}", NOT_JUDGED)
     return CLEAN if all(one.ok for one in verdicts) else VIOLATION
-
-
-def _print_verdicts(args: argparse.Namespace, file: Path, program: Program, verdicts: list[Verdict], few: bool) -> None:
-    """Full traces of failures and, of few files, of the first revision or of every one that was asked for."""
-    from xfdfuzz.report import verdict
-    from xfdfuzz.report.console import console
-
-    out = console(text_stream(args))
-    for nr, one in enumerate(verdicts):
-        traced = not one.ok or (few and (bool(args.revision) or nr == 0))
-        verdict.terminal(out, str(file), program, one, traced, args.sources)
 
 
 def _revisions_for(program: Program, file: Path, args: argparse.Namespace) -> list[Revision]:

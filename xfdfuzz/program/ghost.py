@@ -9,6 +9,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
@@ -32,6 +33,15 @@ def vcpu_token(vcpu: int, token: int) -> int:
 def owner(token: int) -> int:
     """Whose content it is; 0 for the initial configuration and for the kernel's own values."""
     return token >> OWNER_SHIFT
+
+
+def content(token: int) -> str:
+    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, or ``kernel:1``."""
+    if not token:
+        return "init"
+    owners = {owner(vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
+    owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
+    return f"{owners.get(owner(token), 'kernel')}:{token & (1 << OWNER_SHIFT) - 1}"
 
 
 def same_owner(a: int, b: int) -> bool:

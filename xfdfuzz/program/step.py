@@ -11,6 +11,7 @@ from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.state import System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
+from xfdfuzz.program.ghost import content
 
 if TYPE_CHECKING:
     from xfdfuzz.program.ops.base import Op
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 NOT_ENABLED = "not-enabled"
 #: The host kernel died in this op.
 PANIC = "panic"
+
+
+class Content(int):
+    """A register content, by its token; as text ``v0:3``."""
+
+    def __str__(self) -> str:
+        return content(self)
 
 
 class Image(NamedTuple):
@@ -35,7 +43,7 @@ class Image(NamedTuple):
         parts = [f"xstate_bv: {xf.format_mask(self.xstate_bv)}"]
         if self.xcomp_bv:
             parts.append(f"xcomp_bv: {xf.format_mask(self.xcomp_bv)}")
-        parts += [f"{xf.NAMES[i]}: {token}" for i, token in self.tokens]
+        parts += [f"{xf.NAMES[i]}: {content(token)}" for i, token in self.tokens]
         return f"{{{', '.join(parts)}}}"
 
 
@@ -60,8 +68,8 @@ def image_of(area: XsaveArea) -> Image:
 class Result(NamedTuple):
     """What an op returned.
 
-    ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value
-    or an image, or what surrounds one, that it wrote to its caller, if it did.
+    ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value,
+    a register content or an image, or what surrounds one, that it wrote to its caller, if it did.
     """
 
     ret: int | str
@@ -71,6 +79,8 @@ class Result(NamedTuple):
         text = format_ret(self.ret)
         if self.out is None:
             return text
+        if isinstance(self.out, Content):
+            return f"{text} [{self.out}]"
         return f"{text} [{self.out:#x}]" if isinstance(self.out, int) else f"{text} {self.out}"
 
 

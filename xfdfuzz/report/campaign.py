@@ -1,4 +1,4 @@
-"""A campaign of `fuzz` on one revision: coverage, findings, and the sum of it last, where a terminal shows it."""
+"""A campaign of `fuzz` on one revision: what was found, a line each, and the sum of it last."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.invariants.sometimes import GOALS
-from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.report import finding, goals, known, search
 from xfdfuzz.report.console import line, prose, table
 
 
-def terminal(out: Console, report: Report[Finding], repeat: str, invariants: Sequence[Path] = ()) -> None:
-    """All of it; ``repeat`` is the command that does it again."""
-    _coverage(out, report.stats)
-    for found in report.found:
-        finding.terminal(out, found, invariants)
-    if report.found:
-        _overview(out, report.found)
+def terminal(
+    out: Console,
+    report: Report[Finding],
+    repeat: str,
+    invariants: Sequence[Path] = (),
+    verbose: bool = False,
+    flat: bool = False,
+) -> None:
+    """What it came to; ``repeat`` is the command that does it again.  If ``verbose``, the coverage and every finding
+    with its trace come first; if ``flat``, consequences are listed as their roots are."""
+    if verbose:
+        _coverage(out, report.stats)
+    finding.several(out, report.found, invariants, verbose, {} if flat else report.roots)
     known.terminal(out, report.known, report.met)
     search.terminal(out, report, "finding", repeat)
 
@@ -49,14 +54,6 @@ def _goals(stats: Stats) -> dict[str, int]:
     return {name: stats.goals[name] for name in GOALS}
 
 
-def _overview(out: Console, found: Sequence[Finding]) -> None:
-    """One line a finding, worst first: they may be many."""
-    ranked = sorted(found, key=lambda f: SEVERITIES.index(f.violation.severity))
-    line(out)
-    rows = [(f.violation.severity, str(len(f.program.ops)), f.violation.bucket) for f in ranked]
-    table(out, ("severity", "ops", "bucket"), rows)
-
-
 def as_object(report: Report[Finding]) -> dict[str, Any]:
     """The whole campaign as one object."""
     return {
@@ -64,6 +61,11 @@ def as_object(report: Report[Finding]) -> dict[str, Any]:
         **search.as_object(report),
         "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
         "goals": goals.as_object(_goals(report.stats)),
-        "findings": [finding.as_object(found) for found in report.found],
+        "findings": [finding.as_object(found) | {"root": _root(report, found)} for found in report.found],
         **known.as_object(report.known, report.met),
     }
+
+
+def _root(report: Report[Finding], found: Finding) -> str | None:
+    """The bucket of what it follows from."""
+    return report.roots[found].bucket if found in report.roots else None

@@ -37,12 +37,12 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def console(stream: TextIO) -> Console:
+def console(stream: TextIO, quiet: bool = False) -> Console:
     """A console that writes colours and bold letters on a terminal only, without NO_COLOR, and never alters what it
-    prints."""
+    prints; if ``quiet``, it prints nothing."""
     # rich's own NO_COLOR leaves bold and dim
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    return _Console(file=stream, color_system=colours, markup=False, highlight=False, emoji=False)
+    return _Console(file=stream, color_system=colours, markup=False, highlight=False, emoji=False, quiet=quiet)
 
 
 def line(out: Console, *parts: str | tuple[str, str] | Text) -> None:

@@ -1,4 +1,4 @@
-"""A search for what differs between two revisions: every difference with its program, and the sum of it last."""
+"""A search for what differs between two revisions: every difference in a line, and the sum of it last."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ from xfdfuzz.report.console import line
 from xfdfuzz.report.finding import saved
 
 
-def terminal(out: Console, report: Report[Discrepancy], repeat: str) -> None:
-    """All of it; ``repeat`` is the command that does it again."""
+def terminal(out: Console, report: Report[Discrepancy], repeat: str, verbose: bool = False) -> None:
+    """What it came to, a line for each difference; one that is alone is told whole.
+
+    So are those that no file has and, if ``verbose``, all.  ``repeat`` is the command that does it again.
+    """
     for found in report.found:
-        explanation(out, found)
-        saved(out, found)
+        if verbose or len(report.found) == 1 or found.file is None:
+            explanation(out, found)
+            saved(out, found)
+    ranked = sorted(report.found, key=lambda found: len(found.program.ops))
+    rows = [(str(len(found.program.ops)), found.difference.bucket, _again(found)) for found in ranked]
+    search.found(out, ("ops", "difference", "see it again"), rows if len(rows) > 1 else ())
     search.terminal(out, report, "difference", repeat)
+
+
+def _again(found: Discrepancy) -> str:
+    return files.replay_command(found) if found.file else "not saved; its program stands above"
 
 
 def explanation(out: Console, found: Discrepancy) -> None:

@@ -54,10 +54,12 @@ def _lasso(lasso: Lasso) -> dict[str, Any]:
     return {**finding.as_object(lasso.finding), "stem": len(lasso.stem), "loop": len(lasso.loop), "turns": turns}
 
 
-def terminal(out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool) -> None:
-    """Findings, cycles, with ``with_coverage`` what each op came to, a statement that can be quoted, and the goals."""
-    for found in report.findings:
-        finding.terminal(out, found, invariants)
+def terminal(
+    out: Console, report: Exploration, invariants: Sequence[Path], with_coverage: bool, verbose: bool = False
+) -> None:
+    """Findings, cycles, with ``with_coverage`` what each op came to, a statement that can be quoted, and the goals; if
+    ``verbose``, the findings with their traces."""
+    finding.several(out, report.findings, invariants, verbose)
     for lasso in report.lassos:
         _show_lasso(out, lasso)
     if with_coverage:

@@ -13,7 +13,7 @@ from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
 from xfdfuzz.report.console import table
-from xfdfuzz.revisions import Revision, in_order, names, resolve
+from xfdfuzz.revisions import ALIASES, Revision, in_order, names, resolve
 from xfdfuzz.strategies.scopes import SCOPES
 
 #: A row of a list: column -> text, or several texts.
@@ -24,7 +24,13 @@ def revisions(only: Revision | None) -> list[Row]:
     """Every named revision, or the one asked for with its patches."""
     chosen = [resolve(name) for name in names()] if only is None else [only]
     return [
-        {"name": r.label, "title": r.title, "source": r.source, "patches": [p.commit for p in r.patches]}
+        {
+            "name": r.label,
+            "title": r.title,
+            "source": r.source,
+            "aliases": [alias for alias, name in ALIASES.items() if name == r.label],
+            "patches": [p.commit for p in r.patches],
+        }
         for r in chosen
     ]
 
@@ -123,11 +129,12 @@ def terminal(out: Console, kind: str, rows: Sequence[Row]) -> None:
 
 
 def _cell(row: Row, column: str) -> str:
-    """What is shown of a column; the references stand behind the text of an invariant."""
+    """What is shown of a column; behind the text of an invariant stand its references, behind a title other names."""
     value = row[column]
     text = value if isinstance(value, str) else " ".join(value)
-    references = row.get("references")
-    return f"{text} ({', '.join(references)})" if column == "doc" and references else text
+    more, prefix = {"doc": ("references", ""), "title": ("aliases", "also ")}.get(column, ("", ""))
+    behind = row.get(more)
+    return f"{text} ({prefix}{', '.join(behind)})" if behind else text
 
 
 def as_object(row: Row) -> dict[str, Any]:

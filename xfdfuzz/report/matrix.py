@@ -6,6 +6,7 @@ Of one program a row is a revision; of several a row is a program, and letters s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -43,13 +44,24 @@ class Grid:
             return
         names = dict.fromkeys(name for row in rows for cell in row.cells for name in cell.violations)
         letters = dict(zip(names, _letters(), strict=False))
-        self.header = ["program", *revisions]
-        self.rows = [[(row.file, ""), *(_signs(row, nr, letters) for nr in range(len(revisions)))] for row in rows]
+        folder = _folder([row.file for row in rows])
+        self.header = [f"in {folder}" if folder else "program", *revisions]
+        self.rows = [
+            [(row.file.removeprefix(folder), ""), *(_signs(row, nr, letters) for nr in range(len(revisions)))]
+            for row in rows
+        ]
         used = {_state(cell) for row in rows for cell in row.cells}
         self.legend += [SIGNS[state] for state in SIGNS if state in used]
         if any(cell.expected is False for row in rows for cell in row.cells):
             self.legend.append(_UNEXPECTED)
         self.legend += [(letter, name) for name, letter in letters.items()]
+
+
+def _folder(files: Sequence[str]) -> str:
+    """Where all of them are, with a stroke at its end: that stands above the column once."""
+    first, *others = (Path(file).parents for file in files)
+    common = next((folder for folder in first if all(folder in parents for parents in others)), Path())
+    return "" if common == Path() else f"{str(common).rstrip('/')}/"
 
 
 def _letters() -> Iterator[str]:

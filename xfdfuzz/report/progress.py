@@ -1,4 +1,4 @@
-"""How a campaign gets on: one line that moves on a terminal, a new line every few seconds elsewhere."""
+"""How a campaign gets on: one line that moves on a terminal, elsewhere a new line after 5 seconds, 10, 20 and so on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from xfdfuzz.engines.stream.events import (
 )
 from xfdfuzz.report.console import SEVERITY, counted, line
 
-#: Seconds between two looks at the statistics, on a terminal and elsewhere.
-_TERMINAL, _ELSEWHERE = 0.25, 5.0
+#: Seconds between two looks at the statistics, on a terminal and elsewhere; there they become fewer, up to the last.
+_TERMINAL, _ELSEWHERE, _SELDOM = 0.25, 5.0, 300.0
 
 
 class Progress:
@@ -80,6 +80,8 @@ class Progress:
         if now < self._next:
             return
         self._next = now + self._pause
+        if not self._live:
+            self._pause = min(2 * self._pause, _SELDOM)
         text = Text(f"{event.label}: {self._describe(event)}")
         if self._live:
             self._live.update(text, refresh=True)
@@ -113,6 +115,11 @@ def of_exploration(event: Progressed) -> str:
         f"{_rate(counts['transitions'], event.seconds)} transitions/s, {counts['waiting']} waiting, "
         f"{counted(event.found, 'finding')}"
     )
+
+
+def of_matrix(event: Progressed) -> str:
+    """``12.3 s, 40 of 237 programs``."""
+    return f"{event.seconds:.1f} s, {event.counts['done']} of {counted(event.counts['programs'], 'program')}"
 
 
 def _rate(count: int, seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
 from xfdfuzz.engines.search.report import Report
-from xfdfuzz.report.console import counted, line
+from xfdfuzz.report import reach
+from xfdfuzz.report.console import counted, line, table
 from xfdfuzz.report.privacy import not_shown
 
 
@@ -33,7 +35,28 @@ def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
                 for name, done in stats.engines.items()
             ),
         )
+    if report.reach:
+        reach.terminal(out, report.reach)
     line(out, f"repeat: {repeat}")
+
+
+def found(out: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """What was found, a row each; the last column is the command that shows it again.
+
+    Where a terminal is too narrow for that, it stands below, so that it can be copied.
+    """
+    if not rows:
+        return
+    line(out)
+    *widths, longest = (max(map(len, column)) for column in zip(header, *rows, strict=True))
+    if not out.is_terminal or sum(widths) + 2 * len(widths) + longest <= out.width:
+        table(out, header, rows)
+        return
+    for row in (header, *rows):
+        *cells, command = row
+        style = "bold" if row is header else ""
+        line(out, ("  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip(), style))
+        line(out, (f"  {command}", style or "green"))
 
 
 def as_object(report: Report[Any]) -> dict[str, Any]:
@@ -47,5 +70,6 @@ def as_object(report: Report[Any]) -> dict[str, Any]:
         "interrupted": report.interrupted,
         "withheld": report.withheld,
         "doubts": list(report.doubts),
+        "reach": reach.as_object(report.reach),
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }

@@ -8,7 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.kinds import REGISTER_INDEX, REGISTER_VALUE, TOKEN, XFD, XFEATURES, Enumeration, Kind, Mask, Reference
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import fpstate_name, task_name
-from xfdfuzz.program import ghost
+from xfdfuzz.program.ghost import content
 
 
 def text(kind: Kind, value: int) -> str:
@@ -28,16 +28,6 @@ def _vms(mask: int) -> str:
     return "|".join(f"vm{nr}" for nr in range(st.NR_VMS) if mask >> nr & 1) or "0"
 
 
-def _token(value: int) -> str:
-    """Register contents: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, or ``kernel:1``."""
-    if not value:
-        return "init"
-    who, content = ghost.owner(value), value & (1 << ghost.OWNER_SHIFT) - 1
-    owners = {ghost.owner(ghost.vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
-    owners |= {ghost.owner(ghost.task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
-    return f"{owners.get(who, 'kernel')}:{content}"
-
-
 def _plus_1(name: Callable[[int], str], none: str) -> Callable[[int], str]:
     return lambda value: name(value - 1) if value else none
 
@@ -49,7 +39,7 @@ _TEXTS: dict[Kind, Callable[[int], str]] = {
     REGISTER_INDEX: hex,
     REGISTER_VALUE: hex,
     Mask("vm"): _vms,
-    TOKEN: _token,
+    TOKEN: content,
     Reference("cpu", 1): _plus_1("cpu{}".format, "none"),
     Reference("task"): task_name,
     Reference("task", 1): _plus_1(task_name, "NULL"),

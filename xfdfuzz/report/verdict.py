@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
 from xfdfuzz.report import because, sources, trace
-from xfdfuzz.report.console import console, line
+from xfdfuzz.report.console import console, counted, line
 from xfdfuzz.revisions.sources import Sources
 
 
@@ -32,12 +32,30 @@ def terminal(
     line(out, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
 
 
+def in_a_line(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:
+    """A program that is as expected on all of several revisions."""
+    line(out, ("ok  ", "bold green"), f"  {file}  {counted(len(verdicts), 'revision')}")
+
+
+def total(
+    out: Console, programs: int, verdicts: int, failures: int, failed: Sequence[tuple[str, Verdict]] = ()
+) -> None:
+    """The sum of several programs, below what ``failed``, once more, so that nobody has to look for it."""
+    line(out)
+    for file, verdict in failed:
+        line(out, ("FAIL", "bold red"), f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
+    judged = f"{counted(programs, 'program')}, {counted(verdicts, 'verdict')}: "
+    line(out, judged, (f"{verdicts - failures} ok, {failures} FAIL", "bold red" if failures else "bold green"))
+
+
 def conclusion(verdict: Verdict) -> str:
     """What came out, and how much of the program that speaks for."""
     if verdict.failures:
         text = "; ".join(verdict.failures)
     else:
         text = f"violates {', '.join(verdict.broken)}" if verdict.broken else "clean"
+    if verdict.differs:
+        text += f"; differs from {verdict.differs}"
     left_out = f"{verdict.left_out} of {len(verdict.results)} ops could not happen"
     if not verdict.happened:
         return f"nothing was executed: {left_out}"
@@ -61,6 +79,7 @@ def as_object(file: str, program: Program, verdicts: Iterable[Verdict], with_sou
 
 def _verdict(program: Program, verdict: Verdict, with_sources: bool) -> dict[str, Any]:
     value = {"violations": list(verdict.broken), "results": list(verdict.results), "expected": verdict.ok}
+    value["differs"] = verdict.differs or None
     value["because"] = because.as_objects(program, verdict)
     if with_sources:
         value["sources"] = sources.as_object(trace.functions(verdict.trace), Sources(verdict.revision))

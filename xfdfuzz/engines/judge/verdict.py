@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ghost import content
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import NOT_ENABLED, Result, Step, format_ret
+from xfdfuzz.program.step import NOT_ENABLED, Content, Image, Result, Step, format_ret
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, find, names, resolve, selects
+
+_COMPONENT = re.compile(rf"\b({'|'.join(xf.NAMES.values())}): (\d+)\b(?!:)")
 
 #: What a program without an `expect:` line is judged on.
 DEFAULT_REVISION = "amx-v1"
@@ -33,12 +38,14 @@ class Verdict:
     """What a program did on one revision.
 
     ``failures`` says in a line each which expectation did not hold; ``judged`` is whether there was any expectation.
+    ``differs`` is the first result that is not the program's, where that speaks of other revisions only.
     """
 
     revision: Revision
     trace: tuple[Judged, ...]
     judged: bool
     failures: tuple[str, ...]
+    differs: str = ""
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -95,7 +102,8 @@ def steps(program: Program, revision: Revision) -> Iterator[Judged]:
 def judge(program: str | Program, revision: str | Path | Revision, *, expectations: bool = True) -> Verdict:
     """Run a program, or the text of one, on a revision, or the one of that name.
 
-    With ``expectations``, it is held against its `expect:` lines and its inline results for this revision.  Raises
+    With ``expectations``, it is held against its `expect:` lines and its inline results for this revision.  Where all
+    lines that say what it breaks name other revisions, its results are of those, and other ones are no failure.  Raises
     ProgramError for a text that is no program, RevisionError for a name that is no revision.
     """
     program = parse(program) if isinstance(program, str) else program
@@ -109,9 +117,12 @@ def judge(program: str | Program, revision: str | Path | Revision, *, expectatio
     if not expectations:
         return verdict
     selected = [e for e in program.expect if selects(e.revisions, revision.name)]
-    failures = [*_broken_expectations(verdict, selected), *_different_results(program, verdict, selected)]
+    different = [*_different_results(program, verdict, selected)]
     judged = bool(selected) or any(result is not None for result in program.results)
-    return Verdict(revision, trace, judged, tuple(failures))
+    failures = [*_broken_expectations(verdict, selected)]
+    if not selected and any(e.kind != "result" for e in program.expect):
+        return Verdict(revision, trace, judged, tuple(failures), next(iter(different), ""))
+    return Verdict(revision, trace, judged, (*failures, *different))
 
 
 def revision_of(revision: str | Path | Revision) -> Revision:
@@ -145,7 +156,14 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
 
 
 def gives(result: Result, text: str) -> bool:
-    """Whether a result is what a program says, with or without what stands behind the returned value."""
+    """Whether a result is what a program says, with or without what stands behind the returned value.
+
+    Programs of before have contents as numbers, ``avx: 129`` for ``avx: v0:1``.
+    """
+    if isinstance(result.out, Image):
+        text = _COMPONENT.sub(lambda match: f"{match[1]}: {content(int(match[2]))}", text)
+    elif isinstance(result.out, Content):
+        text = re.sub(r"\[(0x[0-9a-f]+)\]", lambda match: f"[{content(int(match[1], 16))}]", text)
     return text in (str(result), format_ret(result.ret))
 
 

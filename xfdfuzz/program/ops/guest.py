@@ -15,7 +15,7 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Bit, Drop, MsrData, MsrIndex, Nr, Subleaf, Token, Torn, Xcr0, Xfeatures
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
-from xfdfuzz.program.step import Result, image_of
+from xfdfuzz.program.step import Content, Result, image_of
 
 
 def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Result:
@@ -50,7 +50,7 @@ class _Insn(GuestOp):
             return Result("#UD")
         except arch.DeviceNotAvailable as fault:
             return self.device_not_available(k, vcpu, fault.xfd, 1 << component)
-        return Result("ok", k.regs.data[component])
+        return Result("ok", Content(k.regs.data[component]))
 
     def device_not_available(self, k: Kernel, vcpu: Vcpu, xfd: bool, components: int) -> Result:
         """#NM: to the guest, or an exit if it is intercepted.  IA32_XFD_ERR is loaded before that is decided."""

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Bit, Facility, Nr, Null, Pkru, StackSize, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
-from xfdfuzz.program.step import Result, image_of
+from xfdfuzz.program.step import Content, Result, image_of
 
 
 class _Prctl(TaskOp):
@@ -178,7 +178,7 @@ class UserTilestore(TaskOp):
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         result = k.user_insn("tilestore", 0)
-        return Result(result, k.regs.data[xf.XTILE_DATA] if result == "ok" else None)
+        return Result(result, Content(k.regs.data[xf.XTILE_DATA]) if result == "ok" else None)
 
 
 @op("t{task} xgetbv({index})")
