@@ -84,7 +84,7 @@ def test_the_files_of_the_rooms_exist() -> None:
             assert (ROOT / "xfdfuzz" / "engines" / room.strip("`") / f"{module}.py").exists(), f"{room}: {module}"
 
 
-@pytest.mark.parametrize("room", ["search", "explore"])
+@pytest.mark.parametrize("room", ["search", "explore", "review"])
 def test_the_modules_of_an_engine_exist(room: str) -> None:
     for modules, _ in table(f"module of `{room}` | what it does"):
         for module in re.findall(r"`(\w+\.py)`", modules):

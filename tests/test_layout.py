@@ -25,8 +25,9 @@ ORDER = [
     {"cli", "testing"},
     {"__main__", "pytest_plugin"},
 ]
-#: The rooms of the engines: those that stand on nothing of the others, and those that stand on them alone.
-GROUND, UPPER = {"stream", "judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}
+#: The rooms of the engines: those that stand on nothing of the others, those that stand on them alone, and those that
+#: put engines together.
+GROUND, UPPER, TOP = {"stream", "judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}, {"review"}
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 
@@ -69,9 +70,9 @@ def test_nothing_imports_upward(path: Path) -> None:
         assert name.split(".")[0] not in ("strategies", "invariants"), f"{name}: import it as xfdfuzz.{name}"
 
 
-@pytest.mark.parametrize("room", sorted(GROUND | UPPER))
-def test_the_rooms_of_the_engines_have_two_floors(room: str) -> None:
-    below = set() if room in GROUND else GROUND
+@pytest.mark.parametrize("room", sorted(GROUND | UPPER | TOP))
+def test_the_rooms_of_the_engines_have_three_floors(room: str) -> None:
+    below = set() if room in GROUND else GROUND if room in UPPER else GROUND | {"search", "explore"}
     for path in (ROOT / "xfdfuzz" / "engines" / room).rglob("*.py"):
         for name in imports(path):
             if name.startswith("xfdfuzz.engines."):
@@ -80,7 +81,7 @@ def test_the_rooms_of_the_engines_have_two_floors(room: str) -> None:
 
 def test_every_engine_has_a_room() -> None:
     engines = ROOT / "xfdfuzz" / "engines"
-    assert {path.parent.name for path in engines.rglob("*.py")} == GROUND | UPPER | {"engines"}
+    assert {path.parent.name for path in engines.rglob("*.py")} == GROUND | UPPER | TOP | {"engines"}
     assert [path.name for path in engines.glob("*.py")] == ["__init__.py"]
 
 

@@ -13,7 +13,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import System, Vcpu, Vm
 from xfdfuzz.memory.cstruct import Regions, assign, copy_of
-from xfdfuzz.memory.traced import Footprint, traced
+from xfdfuzz.memory.traced import Footprint, Place, Watched, traced
 from xfdfuzz.program.executor import Executor, perform
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Result
@@ -101,6 +101,56 @@ def test_nothing_reads_its_memory_unnoticed(footprint: Footprint) -> None:
 def test_the_state_before_is_not_to_be_changed(footprint: Footprint) -> None:
     with pytest.raises(TypeError, match="nobody's to change"):
         traced(System, footprint.before).dead = 1
+
+
+def test_every_access_to_a_watched_place_is_told_and_read_once() -> None:
+    watched, told = place("vcpus[1].arch.xcr0"), []
+    footprint = Watched(SIZE, [watched], lambda where, new: told.append((where, new)))
+    footprint.begin(bytes(SIZE))
+    vcpu = traced(System, footprint.now).vcpus[1]
+    assert (vcpu.arch.xcr0, vcpu.arch.xcr0, vcpu.arch.ia32_xss) == (0, 0, 0)
+    vcpu.arch.xcr0 = 7
+    assert vcpu.arch.xcr0 == 7
+    assert told == [(watched, None), (watched, None), (watched, b"\7".ljust(8, b"\0")), (watched, None)]
+    assert footprint.reads == [watched, place("vcpus[1].arch.ia32_xss")]
+    assert footprint.changes() == [watched]
+    # a copy of all of it, and one over all of it
+    told.clear()
+    assign(vcpu, copy_of(vcpu))
+    assert told == [(watched, None), (watched, b"\7".ljust(8, b"\0"))]
+
+
+def test_watching_changes_nothing_of_what_is_noted() -> None:
+    """Of programs that write to all that is watched: CPUs' XFD, guests' requests, buffers in use."""
+    draw = Random(2)
+    places: list[Place] = [
+        *(place(f"cpus[{nr}].regs.xfd") for nr in range(2)),
+        *(place(f"vcpus[{nr}].arch.guest_fpu.realloc_request") for nr in range(2)),
+        *(place(f"fpstates[{nr}].in_use") for nr in range(20)),
+    ]
+    told: list[Place] = []
+    for program in draw.sample([parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))], 40):
+        executor = Executor(resolve("amx-v1").kernel, program.machine)
+        kernel, footprint = on_footprint("amx-v1", program.machine)
+        watching = Watched(SIZE, places, lambda where, new: told.append(where))
+        other = resolve("amx-v1").kernel(program.machine)
+        system = traced(System, watching.now)
+        other.bind(system, system)
+        for op in program.ops:
+            if executor.kernel.system.dead or not op.enabled(executor.kernel):
+                continue
+            before = executor.kernel.state
+            executor.perform(op)
+            assert ran(other, watching, op, before) == ran(kernel, footprint, op, before), op
+            assert watching.now.memory == footprint.now.memory, op
+            assert bytes_of(watching.reads) == bytes_of(footprint.reads), op
+            assert watching.now.written == footprint.now.written, op
+    assert set(told) <= set(places)
+    assert len(set(told)) > 5
+
+
+def bytes_of(places: list[Place]) -> list[int]:
+    return sorted(at for start, size in places for at in range(start, start + size))
 
 
 def on_footprint(revision: str, machine: Machine) -> tuple[Kernel, Footprint]:

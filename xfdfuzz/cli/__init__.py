@@ -22,6 +22,7 @@ from xfdfuzz.cli import (
     doctor,
     explain,
     explore,
+    field,
     fuzz,
     listing,
     matrix,
@@ -29,6 +30,7 @@ from xfdfuzz.cli import (
     replay,
     report,
     streams,
+    warnings,
 )
 from xfdfuzz.cli.arguments import Parser, Version
 from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES, NOT_JUDGED, BadInput, NotModelled, complain, reason
@@ -44,6 +46,8 @@ COMMANDS = (
     matrix,
     bisect,
     diff,
+    field,
+    warnings,
     conform,
     corpus,
     baseline,

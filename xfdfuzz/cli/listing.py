@@ -14,18 +14,21 @@ from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 if TYPE_CHECKING:
     from xfdfuzz.report.listing import Row
 
+_KINDS = ("revisions", "patches", "ops", "invariants", "goals", "scopes", "fields", "warnings", "profiles")
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(
-        commands, "list", _list, "list revisions, patches, ops, invariants, goals, scopes or profiles"
+        commands, "list", _list, "list revisions, patches, ops, invariants, goals, scopes, fields, warnings or profiles"
     )
-    command.add_argument("kind", choices=("revisions", "patches", "ops", "invariants", "goals", "scopes", "profiles"))
+    command.add_argument("kind", choices=_KINDS)
     command.add_argument("name", nargs="?", metavar="NAME", help="explain this one of them, as xfdfuzz explain does")
     command.add_argument(
         "--revision",
         metavar="R",
-        help="what this revision has, and of the patches what it has not; all else is the same on all",
+        help="what this revision has, and of the patches what it has not, or writes, of fields; all else is the same "
+        "on all",
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct as Layout
 from typing import Any, ClassVar
 
@@ -99,6 +99,71 @@ class _Now(Side):
             return
         self.memory[at:end] = data
         self.known[at:end] = self.written[at:end] = _ONES[: len(data)]
+
+
+class Watched(Footprint):
+    """The same, where every access to one of some ``places`` is told of, not the first one alone.
+
+    ``tell`` gets the place, and what is about to be written there, or None where it is read; whoever is told finds in
+    :attr:`now` what still stands there.
+    """
+
+    def __init__(self, size: int, places: Iterable[Place], tell: Callable[[Place, bytes | None], None]) -> None:
+        super().__init__(size)
+        self.places = tuple(places)
+        self.tell = tell
+        self.mask = bytearray(size)
+        for at, length in self.places:
+            self.mask[at : at + length] = _ONES[:length]
+        #: What an unwatched one would know; of what is watched, ``known`` never says so, or nobody would ask here.
+        self.noted = bytearray(size)
+        self.now = _WatchedNow(self, size)
+
+    def begin(self, state: bytes) -> None:
+        """Let the memory be in that state, of which nothing was read."""
+        super().begin(state)
+        self.noted[:] = bytes(len(self.noted))
+
+    def note(self, at: int, size: int) -> None:
+        """Somebody reads what is there, and not known, or watched."""
+        for start, end in [*_runs(self.noted, 0, at, at + size)]:
+            super().note(start, end - start)
+            self.noted[start:end] = _ONES[: end - start]
+        for place in self.touched(at, size):
+            self.tell(place, None)
+            self.forget(place)
+
+    def touched(self, at: int, size: int) -> list[Place]:
+        """The watched places that have a byte there."""
+        if self.mask.find(1, at, at + size) < 0:
+            return []
+        return [place for place in self.places if place[0] < at + size and sum(place) > at]
+
+    def forget(self, place: Place) -> None:
+        """Let the next access be noted, too."""
+        self.now.known[place[0] : sum(place)] = bytes(place[1])
+
+
+class _WatchedNow(_Now):
+    """The memory of a watched footprint as it is."""
+
+    def __init__(self, footprint: Watched, size: int) -> None:
+        super().__init__(footprint, size)
+        self._footprint = footprint
+
+    def write(self, at: int, data: bytes) -> None:
+        """Let these bytes be there."""
+        footprint, end = self._footprint, at + len(data)
+        touched = footprint.touched(at, len(data))
+        for place in touched:
+            start = place[0] - at
+            if start >= 0 and start + place[1] <= len(data):
+                footprint.tell(place, data[start : start + place[1]])
+        self.known[at:end] = footprint.noted[at:end]
+        super().write(at, data)
+        footprint.noted[at:end] = self.known[at:end]
+        for place in touched:
+            footprint.forget(place)
 
 
 def _runs(mask: bytearray, value: int, at: int, end: int) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What there is: revisions, patches, ops, invariants, goals and scopes, as rows that the terminal and JSON share."""
+"""What there is: revisions, ops, invariants, fields and so on, as rows that the terminal and JSON share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from xfdfuzz.strategies.scopes import SCOPES
 
 #: A row of a list: column -> text, or several texts.
 Row = dict[str, str | list[str]]
+#: So many labels fit into a cell.
+_FEW = 4
 
 
 def revisions(only: Revision | None) -> list[Row]:
     """Every named revision, or the one asked for with its patches."""
-    chosen = [resolve(name) for name in names()] if only is None else [only]
     return [
         {
             "name": r.label,
@@ -31,7 +32,7 @@ def revisions(only: Revision | None) -> list[Row]:
             "aliases": [alias for alias, name in ALIASES.items() if name == r.label],
             "patches": [p.commit for p in r.patches],
         }
-        for r in chosen
+        for r in _chosen(only)
     ]
 
 
@@ -100,6 +101,44 @@ def scopes(only: Revision | None) -> list[Row]:
     ]
 
 
+def fields(only: Revision | None) -> list[Row]:
+    """Every field that can be asked about, with the revisions whose code assigns to it."""
+    from xfdfuzz.engines.review.subjects import every
+    from xfdfuzz.engines.review.writers import member_of, writing
+
+    written = writing(_chosen(only))
+    return [
+        {
+            "name": subject.path,
+            "kind": str(subject.column.kind),
+            "struct": subject.column.field.struct.__name__,
+            "written by": [label for label, members in written.items() if member_of(subject.column.field) in members],
+        }
+        for subject in every()
+    ]
+
+
+def warnings(only: Revision | None) -> list[Row]:
+    """Every WARN_ON(), KVM_BUG_ON() and BUG, with the revisions that have it."""
+    from xfdfuzz.engines.review.sites import sites, sources
+
+    found: dict[str, Row] = {}
+    has: dict[str, list[str]] = {}
+    for revision in _chosen(only):
+        every = sites(revision)
+        where = sources(revision, every)
+        for site in every:
+            file = where[site].file if site in where else None
+            found[str(site)] = {"what": site.what, "function": site.function, "file": file or "?"}
+            found[str(site)]["condition"] = site.condition
+            has.setdefault(str(site), []).append(revision.label)
+    return [row | {"revisions": has[name]} for name, row in sorted(found.items(), key=lambda one: one[1]["function"])]
+
+
+def _chosen(only: Revision | None) -> list[Revision]:
+    return [resolve(name) for name in names()] if only is None else [only]
+
+
 KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
     "revisions": revisions,
     "patches": patches,
@@ -107,6 +146,8 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
     "invariants": invariants,
     "goals": goals,
     "scopes": scopes,
+    "fields": fields,
+    "warnings": warnings,
 }
 
 
@@ -118,6 +159,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "invariants": ("name", "severity", "doc"),
     "goals": ("name", "area", "doc"),
     "scopes": ("name", "summary"),
+    "fields": ("name", "kind", "struct", "written by"),
+    "warnings": ("what", "function", "file", "condition"),
     "profiles": ("name", "command", "file", "options"),
 }
 
@@ -131,10 +174,20 @@ def terminal(out: Console, kind: str, rows: Sequence[Row]) -> None:
 def _cell(row: Row, column: str) -> str:
     """What is shown of a column; behind the text of an invariant stand its references, behind a title other names."""
     value = row[column]
+    if column == "written by" and not isinstance(value, str):  # nearly all, or nearly none
+        value = _briefly(value)
     text = value if isinstance(value, str) else " ".join(value)
     more, prefix = {"doc": ("references", ""), "title": ("aliases", "also ")}.get(column, ("", ""))
     behind = row.get(more)
     return f"{text} ({prefix}{', '.join(behind)})" if behind else text
+
+
+def _briefly(labels: Sequence[str]) -> str:
+    """``all`` revisions, ``none``, or how many of them and the first few."""
+    every = len(names())
+    if len(labels) in (0, every):
+        return "all" if labels else "none"
+    return ", ".join(labels) if len(labels) <= _FEW else f"{', '.join(labels[:_FEW])} and {len(labels) - _FEW} more"
 
 
 def as_object(row: Row) -> dict[str, Any]:

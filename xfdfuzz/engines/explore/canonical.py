@@ -34,6 +34,14 @@ from xfdfuzz.strategies.scopes import Scope
 _KERNELS_OWN = bytes(range(1 << OWNER_SHIFT))
 #: More skipped instructions than this are not told apart: whoever looks asks whether there was one too many.
 _SKIPS = 2
+#: The members of a vCPU that :func:`clear_dead` writes to: what stands there in a canonical state may not be what stood
+#: there.
+CLEARED = frozenset(
+    {
+        *("run_ret", "run.exit_reason", "exit_msr", "exit_value"),
+        *("arch.exception_vector", "arch.insn_skips"),
+    }
+)
 
 
 def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:

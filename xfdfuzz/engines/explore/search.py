@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from xfdfuzz.engines.explore.expand import Arc, Expander, Expansion, Question, digest_of, expand, expand_anew, expander
 from xfdfuzz.engines.explore.liveness import Edge, Edges, Pending
@@ -47,6 +47,16 @@ class Breach(NamedTuple):
     violation: Violation
 
 
+class Witness(Protocol):
+    """Who is told of all that a search meets, while it does."""
+
+    def state(self, number: int, packed: bytes) -> None:
+        """A state that was not met before."""
+
+    def arc(self, source: int, op: int, ret: int | str, target: int) -> None:
+        """An op from one state to another; every one if the question asks for the graph."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Where to stop: after so many levels, seconds, or bytes of memory."""
@@ -63,8 +73,8 @@ class Search:
     ``expander`` is this process'; a pool's processes have others.  ``level`` is what is left to expand of a level,
     ``following`` what that has led to so far; ``depth`` levels are complete: every program of so many ops is covered.
     ``coverage`` and ``goals`` count as an :class:`Expansion` does.  ``pending`` and ``edges`` are for
-    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph.  ``stopped`` says
-    why the search ended early.
+    :mod:`~xfdfuzz.engines.explore.liveness`, ``arcs`` (state, op, return value, state) for a graph, unless a
+    ``witness`` gets them.  ``stopped`` says why the search ended early.
     """
 
     expander: Expander
@@ -81,6 +91,7 @@ class Search:
     edges: Edges = field(default_factory=Edges)
     arcs: list[tuple[int, int, int | str, int]] = field(default_factory=list)
     stopped: str = ""
+    witness: Witness | None = None
     _pieces: Pieces = field(default_factory=Pieces)
 
     @classmethod
@@ -165,10 +176,14 @@ class Search:
             number = self.store.add(arc.digest, source, arc.op)
             self.pending.add(arc.pending)
             self.following.append(Queued(number, self._pieces.of(found.states[arc.digest])))
+            if self.witness is not None:
+                self.witness.state(number, found.states[arc.digest])
         if arc.pending and (before := self.pending[source]):
             both = tuple(name for name in arc.pending if name in before)
             self.edges.add(Edge(source, arc.op, number, both))
-        if self.question.graph:
+        if self.witness is not None:
+            self.witness.arc(source, arc.op, arc.ret, number)
+        elif self.question.graph:
             self.arcs.append((source, arc.op, arc.ret, number))
 
 

@@ -1,0 +1,107 @@
+"""All states of a scope, kept: what is asked of a field is asked of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from xfdfuzz.engines.explore.exploration import begin
+from xfdfuzz.engines.explore.search import INTERRUPTED, Limits, Search, Witness
+from xfdfuzz.engines.explore.trace import Tracer
+from xfdfuzz.engines.processes.workers import workers
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.program import Program
+from xfdfuzz.revisions import Revision
+from xfdfuzz.strategies.scopes import SCOPES, Scope
+
+
+class Arc(NamedTuple):
+    """An op, by its number in the scope, from one state to another, by their numbers."""
+
+    source: int
+    op: int
+    ret: int | str
+    target: int
+
+
+@dataclass
+class Space:
+    """The states of a scope on a revision, packed, by their numbers: the shortest way leads to the first ones.
+
+    What follows a violation of severity panic, corruption or leak is none of them, as in every exploration.
+    """
+
+    search: Search
+    revision: Revision
+    states: list[bytes] = field(default_factory=list)
+    arcs: list[Arc] = field(default_factory=list)
+
+    def state(self, number: int, packed: bytes) -> None:
+        """A state was met."""
+        self.states.append(packed)
+
+    def arc(self, source: int, op: int, ret: int | str, target: int) -> None:
+        """An op was taken."""
+        self.arcs.append(Arc(source, op, ret, target))
+
+    @property
+    def scope(self) -> Scope:
+        """What was explored."""
+        return self.search.expander.scope
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether these are all states."""
+        return self.search.exhausted
+
+    def op(self, number: int) -> Op:
+        """The op with a number."""
+        return self.scope.ops[number]
+
+    def raw(self, number: int) -> bytes:
+        """The whole system's bytes of a state."""
+        return self.search.expander.packing.unpack(self.states[number])
+
+    def program_to(self, state: int, op: int | None = None) -> Program:
+        """A shortest program that leads to a state and then, if one is given, takes an op."""
+        return way(self.search, state, op)
+
+
+def explored(revision: Revision, scope: str, seconds: float | None = None) -> Space:
+    """Explore a scope and keep it."""
+    search = begin(revision, scope, graph=True)
+    space = Space(search, revision, [search.expander.first])
+    walk(search, space, seconds)
+    return space
+
+
+def others(first: str, named: Sequence[str] | None) -> list[str]:
+    """The scopes beside the first one: those that are named, or all, those that are soon exhausted first."""
+    return [name for name in (SCOPES if named is None else named) if name != first]
+
+
+def in_shares(scopes: Sequence[str], seconds: float | None) -> Iterator[tuple[str, float | None]]:
+    """Each scope with its share of the time: half of what is left, the last one all of it; without a limit, no share
+    is limited.  One for which nothing is left is not given."""
+    ends = None if seconds is None else time.monotonic() + seconds
+    for name in scopes:
+        rest = None if ends is None else ends - time.monotonic()
+        if rest is None or rest > 0:
+            yield name, rest if rest is None or name == scopes[-1] else rest / 2
+
+
+def walk(search: Search, witness: Witness, seconds: float | None) -> None:
+    """Search in this process, with a witness, until nothing is left or the time is up; raises KeyboardInterrupt."""
+    search.witness = witness
+    with workers(1, here_if_one=True) as pool:
+        search.run(pool, Limits(seconds=seconds))
+    if search.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def way(search: Search, state: int, op: int | None = None) -> Program:
+    """A shortest program to a state that a search has met."""
+    tracer, path = Tracer(search.expander), search.store.path(state)
+    return tracer.program(path) if op is None else tracer.program_to(path, op)
