@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
-from xfdfuzz.cli.exits import EXIT_CODES
+from xfdfuzz.cli.examples import EXAMPLES
+from xfdfuzz.cli.exits import MEANINGS, OF_COMMANDS
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.search.plan import Plan
@@ -28,7 +30,7 @@ from xfdfuzz.engines.stream.events import Ended, Found
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.program.ops import OPS
-from xfdfuzz.program.text import format_op, parse
+from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -330,18 +332,49 @@ def test_an_internal_error_is_3_with_a_traceback(run: Run, monkeypatch: pytest.M
 # -- help --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["fuzz", "--help"], ["replay", "--help"], ["list", "--help"]])
-def test_help_names_the_exit_codes(run: Run, argv: list[str]) -> None:
-    code, out, _ = run(*argv)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_has_the_commands_own_exit_codes_and_two_examples(run: Run, name: str) -> None:
+    code, out, _ = run(name, "--help")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines() if re.match(r"  \d  ", line)] == ["0", "1", "2", "3", "4"]
+    codes = [int(line.split()[0]) for line in out.splitlines() if re.match(r"  \d  ", line)]
+    assert codes == [*OF_COMMANDS[name]]
+    for example in EXAMPLES[name]:
+        assert f"\n  {example}\n" in out
+        cli.build_parser().parse_args(shlex.split(example)[1:])
 
 
-def test_help_and_the_documentation_list_the_same_cases() -> None:
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"fuzz", "explore", "diff"}))
+def test_help_fits_a_screen(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(name, "--help")[1].splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_has_all_of_it(run: Run) -> None:
+    whole, screen = run("help", "fuzz")[1], run("fuzz", "--help")[1]
+    assert len(screen.splitlines()) < len(whole.splitlines())
+    for option in (option for action in commands()["fuzz"]._actions for option in action.option_strings):
+        assert re.search(rf"(^|[ ,]){option}\b", whole)
+        assert option in screen.split() or f"{option}," in screen.split()
+    assert run("help")[1] == run("--help")[1]
+    assert run("help", "nothing")[0] == 2
+
+
+def test_help_and_the_documentation_have_the_same_exit_codes(run: Run) -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
-    documented = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
-    cases = re.findall(r"^  (\d)  (.*(?:\n     .*)*)", EXIT_CODES, re.MULTILINE)
-    assert [(code, " ".join(case.split())) for code, case in cases] == [(c, t.replace("`", "")) for c, t in documented]
+    general = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
+    assert [(str(code), meaning) for code, meaning in MEANINGS.items()] == [(c, t.replace("`", "")) for c, t in general]
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*?) \| ?(.*?) \| ?(.*?) \|$", text[text.index("## Exit codes") :], re.MULTILINE
+    )
+    own = {name: {code: cell for code, cell in zip((0, 1, 3), cells, strict=True) if cell} for name, *cells in rows}
+    assert own == OF_COMMANDS
+    assert OF_COMMANDS.keys() == EXAMPLES.keys() == commands().keys()
+    code, out, _ = run("help", "exit-codes")
+    told = " ".join(out.split())
+    assert code == 0
+    assert all(f"{nr} {meaning}" in told for each in (MEANINGS, *OF_COMMANDS.values()) for nr, meaning in each.items())
 
 
 def test_the_version(run: Run) -> None:
@@ -405,17 +438,6 @@ def test_json_keys_are_documented(run: Run) -> None:
     for value in map(json.loads, run_json):
         keys = {*value, *next(iter(value.get("verdicts", {}).values()), {}), *(value.get("findings") or [{}])[0]}
         assert [key for key in keys if f"`{key}`" not in text] == []
-
-
-def test_the_finding_in_the_readme_is_true(run: Run) -> None:
-    text = (ROOT / "README.md").read_text()
-    ops = "\n".join(re.findall(r"^ {4}(?: {3}|-> )\d  (.+)$", text, re.MULTILINE))
-    write("p.xfd", f"# xfdfuzz program 1\n# expect: amx-v1 violates no-realloc-on-enter\nmachine cpus=1\n{ops}\n")
-    code, out, _ = run("replay", "p.xfd")
-    assert code == 0
-    traced = [line.strip() for line in out.splitlines() if re.match(r"(   |-> )\d  |      !", line)]
-    shown = [line.strip() for line in text.splitlines() if re.match(r"    (   |-> )\d  |          !", line)]
-    assert [line for line in traced if not line.startswith("! permission-only-grows")] == shown
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------
@@ -679,7 +701,7 @@ def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
         program = parse(file.read_text(), str(file))
         assert all(program.results)
         assert f"  xfdfuzz replay {file}\n" in out
-        assert f"{format_op(program.ops[-1])} = {program.results[-1]}" in whole
+        assert f"saved   {file}" in whole
     assert len(out.splitlines()) < 10 + len(files) * 2
     assert "coverage:" in whole
     assert "coverage:" not in out

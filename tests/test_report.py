@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import io
 import json
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -33,14 +34,15 @@ from xfdfuzz.memory.cstruct import copy_of
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.text import parse, parse_op
-from xfdfuzz.report import campaign, changes, files, listing, search, trace, verdict
+from xfdfuzz.program.text import format_op, parse, parse_op
+from xfdfuzz.report import because, campaign, changes, files, listing, search, trace, verdict
 from xfdfuzz.report import differences as report_differences
 from xfdfuzz.report import finding as report_finding
 from xfdfuzz.report.console import console, line, table, write
 from xfdfuzz.report.progress import Progress, of_search
 from xfdfuzz.revisions import resolve
 
+ROOT = Path(__file__).parent.parent
 BOOT = """\
 # xfdfuzz program 1
 machine cpus=1
@@ -91,7 +93,7 @@ def printed(show: Any, *args: Any) -> str:
 # -- the room ----------------------------------------------------------------------------------------------------------
 
 #: What is no thing that is shown: what the others are written with, parts of them, what goes to a disk or stderr.
-TOOLS = {"__init__", "console", "changes", "values", "files", "directory", "privacy", "progress"}
+TOOLS = {"__init__", "console", "folding", "changes", "values", "files", "directory", "privacy", "progress"}
 #: Of these `--format json` has nothing.
 ONLY_FOR_PEOPLE = {"trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
@@ -314,6 +316,62 @@ def test_a_finding_says_what_why_how_and_where() -> None:
         "replay  xfdfuzz replay findings/x.xfd",
     ):
         assert part in text
+
+
+def on_a_terminal(show: Any, *args: Any) -> list[str]:
+    """The lines that it prints on one of 80 columns, without colours."""
+    out = Console(file=Terminal(), width=80, force_terminal=True, color_system=None)
+    show(out, *args)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue().splitlines()
+
+
+def told(program: Program, revision: str, full: bool) -> list[str]:
+    one = judge(program, resolve(revision), expectations=False)
+    return on_a_terminal(verdict.terminal, "x.xfd", program, one, trace.Notes(full=full))
+
+
+@pytest.mark.parametrize("name", ["set-xsave-then-set-msrs-xfd", "wrmsr-xfd-lost-in-migration"])
+def test_a_folded_trace_fits_a_screen_and_an_unfolded_one_has_every_op(name: str) -> None:
+    program = parse((ROOT / "corpus" / "open" / f"{name}.xfd").read_text())
+    folded, full = (told(program, "v7.3", unfold) for unfold in (False, True))
+    assert len(folded) <= 27
+    assert max(map(len, folded + full)) <= 80
+    one = judge(program, resolve("v7.3"), expectations=False)
+    marked = because.steps(because.explain(program, one))
+    numbers = {int(match[1]) for row in folded if (match := re.match(r"(?:  |->) ?(\d+)  [tvc]", row))}
+    assert marked | {violation.step for violation in one.violations} <= numbers
+    flat = "".join("".join(full).split())
+    assert all("".join(format_op(op).split()) in flat for op in program.ops)
+    assert {row.strip() for row in folded if " because " in row}
+
+
+def test_where_nothing_is_broken_nothing_is_folded() -> None:
+    program = parse(PROGRAM)
+    assert told(program, "v7.3", False) == told(program, "v7.3", True)
+
+
+def test_a_label_is_explained() -> None:
+    program, revision = parse(PROGRAM), resolve("v7.3", [], ["b45f72177594"])
+    rows = on_a_terminal(verdict.terminal, "x.xfd", program, judge(program, revision), trace.Notes())
+    assert any(row.startswith("  without b45f72177594: x86/fpu: Clear XSTATE_BV[i]") for row in rows)
+
+
+def test_contents_are_spelled_one_way() -> None:
+    lines = [
+        "arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)",
+        "ldtilecfg(1)",
+        "tileload(3)",
+        "tilestore",
+        "xsave(xtiledata)",
+    ]
+    program = parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", "", *(f"t0 {line}" for line in lines)]))
+    results = judge(program, resolve("v7.3")).results
+    assert results[3:] == ("ok [t0:3]", "ok {xstate_bv: xtiledata, xtiledata: t0:3}")
+    # and as it was, too
+    old = replace(program, results=("0", "ok", "ok", "ok [0xb]", "ok {xstate_bv: xtiledata, xtiledata: 11}"))
+    assert judge(old, resolve("v7.3")).ok
+    assert not judge(replace(old, results=(*old.results[:4], "ok {xstate_bv: xtiledata, xtiledata: 12}")), "v7.3").ok
 
 
 def test_a_trace_shows_warnings_with_their_call_trace() -> None:

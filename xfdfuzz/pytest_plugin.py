@@ -97,9 +97,10 @@ class XfdItem(pytest.Item):
             return _told(self, excinfo) or super().repr_failure(excinfo)
         from xfdfuzz.report import verdict as report
         from xfdfuzz.report.console import console
+        from xfdfuzz.report.trace import Notes
 
         verdict, text = excinfo.value.verdict, io.StringIO()
-        report.terminal(console(text), str(_shown(self.path)), self.program, verdict, traced=True)
+        report.terminal(console(text), str(_shown(self.path)), self.program, verdict, Notes(full=False))
         return _representation(text.getvalue().strip("\n"), self.path, _line(self.program, verdict), _message(verdict))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

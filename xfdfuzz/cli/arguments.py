@@ -6,12 +6,15 @@ import argparse
 import random
 import re
 import sys
+import textwrap
 from collections.abc import Callable
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from xfdfuzz.cli.exits import BAD_INPUT, EXIT_CODES
+from xfdfuzz.cli.examples import EXAMPLES
+from xfdfuzz.cli.exits import BAD_INPUT, of_command
 from xfdfuzz.engines import ENGINES
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
     from xfdfuzz.engines.search.plan import Plan
 
+#: So much of a help text fits beside an option.
+_LINE = 54
+#: The group of the options that many commands have.
+COMMON = "more options"
 #: Seconds that a user's function may take.
 STEP_TIMEOUT = 30.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
@@ -37,9 +44,54 @@ class Parser(argparse.ArgumentParser):
         """Print it; raises OSError."""
         (file or sys.stdout).write(self.format_help())
 
+    def format_help(self, whole: bool = False) -> str:
+        """What fits a screen; if it is the ``whole``, also the options that many commands have."""
+        formatter = self._get_formatter()
+        arguments = [action for action in self._actions if not action.option_strings]
+        usage = f"{self.prog} [OPTION]..." if self.usage is None else self.usage
+        formatter.add_usage(f"{usage} {' '.join(map(_placeholder, arguments))}".rstrip(), [], [])
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            if group.title == COMMON and not whole:
+                names = [action.option_strings[-1] for action in group._group_actions]
+                command = self.prog.rpartition(" ")[2]
+                text = f"also: {', '.join(names)} (see xfdfuzz help {command})"
+                formatter.add_text(textwrap.fill(text, 78, break_on_hyphens=False))
+                continue
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions if whole else map(_shortened, group._group_actions))
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
     def error(self, message: str) -> NoReturn:
         """Print it and exit."""
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _placeholder(action: argparse.Action) -> str:
+    """An argument as a usage line has it."""
+    name = str(action.metavar or action.dest.upper())
+    name = f"[{name}]" if action.nargs in ("?", "*") else name
+    return f"{name}..." if action.nargs in ("+", "*", argparse.PARSER) else name
+
+
+def _shortened(action: argparse.Action) -> argparse.Action:
+    """The same with as much of its help as fits a line: what it does, and what is so without it."""
+    if action.help is None or len(action.help) <= _LINE:
+        return action
+    short = copy(action)
+    default = re.search(r" \(default: [^()]*\)$", action.help)
+    short.help = re.split(r"[;:] | \(default: ", action.help)[0] + (default[0] if default else "")
+    return short
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Options and what they do beside each other."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
 
 
 class Version(argparse.Action):
@@ -69,21 +121,28 @@ def add_command(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(("examples:", *(f"  {line}" for line in EXAMPLES[name]), of_command(name))),
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     command.set_defaults(command=run)
-    command.add_argument("--invariants", action="append", type=Path, default=[], metavar="FILE", help="more invariants")
-    command.add_argument(
+    common = common_options(command)
+    common.add_argument("--invariants", action="append", type=Path, default=[], metavar="FILE", help="more invariants")
+    common.add_argument(
         "--step-timeout",
         type=seconds,
         default=STEP_TIMEOUT,
         metavar="SECONDS",
         help="how long an invariant of yours, or a series, may take for one step (default: 30)",
     )
-    command.add_argument("--format", choices=formats, default=formats[0], help="for people, or JSON lines")
+    common.add_argument("--format", choices=formats, default=formats[0], help="for people, or JSON lines")
     return command
+
+
+def common_options(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The group of those that are told in a line: many commands have them, or few people want them."""
+    there = next((group for group in command._action_groups if group.title == COMMON), None)
+    return there or command.add_argument_group(COMMON)
 
 
 def add_revisions(command: argparse.ArgumentParser, default: str) -> None:
@@ -114,21 +173,22 @@ def add_search(command: argparse.ArgumentParser, save: str) -> None:
         "--time", type=seconds, default=60.0, metavar="SECONDS", help="how long in all; 90, 10m, 2h (default: 60)"
     )
     limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
-    command.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
-    command.add_argument(
+    more = common_options(command)
+    more.add_argument("--steps", type=positive, default=50, metavar="N", help="longest example (default: 50 steps)")
+    more.add_argument(
         "--engine",
         choices=ENGINES,
         default="both",
         help="what searches: Hypothesis, the scout, which is faster, or both in turns (default: both)",
     )
-    who = command.add_mutually_exclusive_group()
+    who = more.add_mutually_exclusive_group()
     who.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="processes (default: 1); only one can be repeated"
     )
     who.add_argument(
         "--executor", type=cluster, metavar="dask://HOST:PORT", help="let the workers of that Dask cluster search"
     )
-    command.add_argument(
+    more.add_argument(
         "--database",
         action="append",
         type=database,

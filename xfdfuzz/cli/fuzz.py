@@ -18,6 +18,7 @@ from xfdfuzz.cli.arguments import (
     add_profile,
     add_revisions,
     add_search,
+    common_options,
     plan,
     search_options,
 )
@@ -59,7 +60,7 @@ def add(commands: Commands) -> None:
     add_revisions(command, "default: amx-v1")
     add_also(command)
     add_search(command, save="findings")
-    command.add_argument(
+    common_options(command).add_argument(
         "--shard",
         type=shard,
         default=Shard(1, 1),

@@ -27,7 +27,8 @@ def add_mode(command: argparse.ArgumentParser) -> None:
         "--mode",
         choices=("search", "change", "batch", "prune"),
         default="search",
-        help="change: only what the kernel below a series, or a label, does not break in the same program is new; "
+        help="what the job is about; change: only what the kernel below a series, or a label, does not break in the "
+        "same program is new; "
         "batch: begin with what was saved before; prune: no search, but fewer and plainer programs of what was saved "
         "(default: search)",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from xfdfuzz.cli.arguments import common_options
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, SKIPPED, BadInput, complain
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ REFUSED, MAIL = "bad input", "mail"
 
 def add_output(command: argparse.ArgumentParser) -> None:
     """The options of a command that reports."""
-    command.add_argument(
+    common = common_options(command)
+    common.add_argument(
         "--output",
         action="append",
         type=_output,
@@ -30,7 +32,7 @@ def add_output(command: argparse.ArgumentParser) -> None:
         metavar="FORMAT=FILE",
         help="also write a report: junit, ktap, sarif, github, gitlab, jsonl, b4; FILE - is stdout; repeatable",
     )
-    audience = command.add_mutually_exclusive_group()
+    audience = common.add_mutually_exclusive_group()
     audience.add_argument(
         "--private",
         action="store_true",

@@ -15,6 +15,7 @@ from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.verdict import Verdict
     from xfdfuzz.program.program import Program
+    from xfdfuzz.report.trace import Notes
     from xfdfuzz.revisions import Revision
 
 #: How many files are few enough to print their traces.
@@ -29,6 +30,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
     )
+    command.add_argument("--full", action="store_true", help="unfold traces: every step with all that it changed")
     add_detail(
         command, "no traces, and of several programs what fails only", "all traces: of several programs, of what fails"
     )
@@ -81,7 +83,14 @@ class _Told:
             if not one.ok:
                 self._failed.append((file, one))
             if not (one.ok and self._args.quiet and self._files > 1):
-                verdict.terminal(out, file, program, one, self._traced(one, nr), self._args.sources)
+                verdict.terminal(out, file, program, one, self._notes(one) if self._traced(one, nr) else None)
+
+    def _notes(self, one: Verdict) -> Notes:
+        from xfdfuzz.report.sources import UNASKED
+        from xfdfuzz.report.trace import Notes
+        from xfdfuzz.revisions.sources import Sources
+
+        return Notes(sources=Sources(one.revision) if self._args.sources else UNASKED, full=self._args.full)
 
     def _traced(self, one: Verdict, nr: int) -> bool:
         if self._args.quiet or self._files > FEW:

@@ -15,7 +15,7 @@ from xfdfuzz.engines.judge.leaves import Leaf
 from xfdfuzz.engines.judge.verdict import Verdict
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.program import Program
-from xfdfuzz.report.console import counted, line
+from xfdfuzz.report.console import counted, hanging, line
 from xfdfuzz.report.values import text
 
 _INDENT = " " * 8
@@ -58,11 +58,14 @@ def terminal(out: Console, reasons: Reasons, step: int) -> None:
     """A line for each of the first ones; ``step`` is that of the violation, or the last one of a loop."""
     shown = [words(reason, step) for reason in reasons[:MANY]]
     widths = [max((len(row[nr]) for row in shown), default=0) for nr in range(2)]
+    if out.is_terminal and sum(widths) + max((len(row.since) for row in shown), default=0) + 20 > out.width:
+        widths = [0, 0]
     for nr, row in enumerate(shown):
         head = "because" if nr == 0 else ""
         style = "" if reasons[nr].contradicts else "dim"
-        line(
+        hanging(
             out,
+            len(_INDENT) + 10,
             (f"{_INDENT}{head:8}", "dim"),
             (f"{row.field:{widths[0]}}  {row.value:{widths[1]}}  ", style),
             (row.since, "dim"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TextIO
@@ -48,6 +49,28 @@ def console(stream: TextIO, quiet: bool = False) -> Console:
 def line(out: Console, *parts: str | tuple[str, str] | Text) -> None:
     """Print one line, a (text, style) pair at a time; long ones are left to the terminal, so they can be searched."""
     out.print(Text.assemble(*parts), soft_wrap=True)
+
+
+def hanging(out: Console, indent: int, *parts: str | tuple[str, str] | Text) -> None:
+    """Print one line as :func:`line` does; what a terminal is too narrow for stands below, so far in."""
+    text = Text.assemble(*parts)
+    if not out.is_terminal:
+        out.print(text, soft_wrap=True)
+        return
+    for nr, row in enumerate(text.divide(_breaks(text.plain, out.width, indent))):
+        row.rstrip()  # in place
+        out.print(Text.assemble(" " * indent if nr else "", row), soft_wrap=True)
+
+
+def _breaks(text: str, width: int, indent: int) -> list[int]:
+    """Where to break a line between words; one that is longer than a row is left whole."""
+    found: list[int] = []
+    start, room = 0, width
+    for word in re.finditer(r"\S+", text):
+        if word.end() - start > room and word.start() > max(start, indent):
+            found.append(word.start())
+            start, room = word.start(), width - indent
+    return found
 
 
 def counted(count: int, noun: str) -> str:

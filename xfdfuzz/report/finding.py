@@ -93,7 +93,7 @@ def explanation(out: Console, found: Finding) -> None:
     prose(out, INVARIANTS[violation.invariant].doc)
     line(out)
     verdict = judge(found.program, found.revision, expectations=False)
-    trace.terminal(out, found.program, verdict.trace, trace.Notes(because.explain(found.program, verdict)))
+    trace.terminal(out, found.program, verdict.trace, trace.Notes(because.explain(found.program, verdict), full=False))
     line(out)
 
 

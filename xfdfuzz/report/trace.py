@@ -17,7 +17,8 @@ from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
 from xfdfuzz.report import because
 from xfdfuzz.report.changes import changes
-from xfdfuzz.report.console import SEVERITY, line
+from xfdfuzz.report.console import SEVERITY, counted, hanging, line
+from xfdfuzz.report.folding import Folding, in_short
 from xfdfuzz.report.sources import UNASKED
 from xfdfuzz.report.sources import terminal as where
 from xfdfuzz.revisions.sources import Source
@@ -28,34 +29,56 @@ AT_END = "at the end, when everything that was pending has come to its end"
 
 
 class Notes(NamedTuple):
-    """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand."""
+    """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand.
+
+    Without ``full`` the trace is folded, to fit a screen.
+    """
 
     because: Mapping[Violation, Reasons] = because.UNEXPLAINED
     sources: Mapping[str, Source] = UNASKED
+    full: bool = True
 
 
-def terminal(out: Console, program: Program, judged: Iterable[Judged], notes: Notes = Notes()) -> None:  # noqa: B008
+def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: Notes = Notes()) -> None:  # noqa: B008
     """The machine, then an op a line with what belongs to it below; an arrow marks those that a violation follows
     from."""
     line(out, (" ".join(("  machine", *program.machine.words())), "dim"))
     marked = because.steps(notes.because)
+
+    def matters(item: Judged) -> bool:
+        if item.step is None:
+            return bool(item.violations)
+        return bool(item.violations or item.step.number in marked or _defects(item.step))
+
+    folding = Folding([] if notes.full else judged, notes.because, matters)
     for item in judged:
-        if item.step is not None:
-            _step(out, item.step, item.step.number in marked, item.violations, notes)
-        elif item.violations:
+        if item.step is None and item.violations:
             line(out, (f"  {AT_END}", "bold"))
-            _violations(out, item.violations, (), notes)
+            _violations(out, item.violations, (), notes, folding)
+        elif item.step is not None and item.step.number in folding.runs:
+            _folded(out, folding.runs[item.step.number])
+        elif item.step is not None and item.step.number not in folding.hidden:
+            _step(out, item, item.step, item.step.number in marked, notes, folding)
 
 
-def _step(out: Console, step: Step, marked: bool, violations: Sequence[Violation], notes: Notes) -> None:
+def _folded(out: Console, steps: Sequence[Step]) -> None:
+    first, last = steps[0].number, steps[-1].number
+    short = ", ".join(in_short(step.op) for step in steps)
+    hanging(out, len(_INDENT), (f"{f'{first}-{last}':>4}  ", "dim"), f"{short} ", ("(--full)", "dim"))
+
+
+def _step(out: Console, item: Judged, step: Step, marked: bool, notes: Notes, folding: Folding) -> None:
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"->{step.number:2}  ", "bold red") if marked else (f"{step.number:4}  ", "dim")
-    line(out, number, (format_op(step.op), "bold"), " = ", (str(step.result), style))
-    _violations(out, violations, step.events, notes)
-    for event in _untold(step, violations):
+    hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (str(step.result), style))
+    _violations(out, item.violations, step.events, notes, folding)
+    for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
-    for path, before, after in changes(step.before, step.after):
-        line(out, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
+    shown, left = ([*changes(step.before, step.after)], 0) if notes.full else folding.changes(item)
+    for path, before, after in shown:
+        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
+    if left and not any(map(notes.because.get, item.violations)) and item.violations:
+        line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
 
 
 def untold(step: Step, violations: Sequence[Violation]) -> list[str]:
@@ -73,17 +96,25 @@ def _defects(step: Step) -> list[Event]:
     return [event for event in step.events if event.kind not in (IRQ_FPU, USER_COPY)]
 
 
-def _violations(out: Console, violations: Sequence[Violation], events: Sequence[Event], notes: Notes) -> None:
+def _violations(
+    out: Console, violations: Sequence[Violation], events: Sequence[Event], notes: Notes, folding: Folding
+) -> None:
     for violation in violations:
         head = f"{_INDENT}! {violation.invariant} ({violation.severity}): "
-        line(out, (head, SEVERITY[violation.severity]), violation.message)
+        hanging(out, len(_INDENT) + 4, (head, SEVERITY[violation.severity]), violation.message)
         where(out, _named(violation, events), notes.sources)
-        because.terminal(out, notes.because.get(violation, ()), violation.step)
+        if notes.full:
+            because.terminal(out, notes.because.get(violation, ()), violation.step)
+    if not notes.full and violations:
+        reasons, told = folding.reasons(violations)
+        because.terminal(out, reasons, violations[0].step)
+        if told and not reasons:
+            line(out, (f"{_INDENT}  because of the same", "dim"))
 
 
 def _event(out: Console, event: Event, sources: Mapping[str, Source]) -> None:
-    trace = " <- ".join(event.trace[1:])
-    line(out, (f"{_INDENT}{event.kind} in {event.site}", "yellow"), (f" <- {trace}" if trace else "", "dim"))
+    head = f"{_INDENT}{event.kind} in {event.site}"
+    hanging(out, len(_INDENT) + 4, (head, "yellow"), ("".join(f" <- {name}" for name in event.trace[1:]), "dim"))
     where(out, event.trace, sources)
 
 

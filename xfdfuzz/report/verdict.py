@@ -14,22 +14,28 @@ from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
 from xfdfuzz.report import because, sources, trace
-from xfdfuzz.report.console import console, counted, line
+from xfdfuzz.report.console import console, counted, hanging, line
+from xfdfuzz.revisions import Revision, find
 from xfdfuzz.revisions.sources import Sources
 
 
-def terminal(
-    out: Console, file: str, program: Program, verdict: Verdict, traced: bool, with_sources: bool = False
-) -> None:
-    """One of them in a line; with ``traced`` the annotated trace above it, with or without where functions stand."""
-    if traced:
+def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes: trace.Notes | None) -> None:
+    """One of them in a line; with ``notes`` the annotated trace above it."""
+    if notes is not None:
         line(out)
-        line(out, (program.title or file, "bold"), f" on {verdict.revision.label}")
-        where = Sources(verdict.revision) if with_sources else sources.UNASKED
-        trace.terminal(out, program, verdict.trace, trace.Notes(because.explain(program, verdict), where))
+        hanging(out, 2, (program.title or file, "bold"), f" on {verdict.revision.label}")
+        meaning(out, verdict.revision)
+        trace.terminal(out, program, verdict.trace, notes._replace(because=because.explain(program, verdict)))
         line(out)
     state = Text("ok  ", "bold green") if verdict.ok else Text("FAIL", "bold red")
-    line(out, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
+    hanging(out, 6, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
+
+
+def meaning(out: Console, revision: Revision) -> None:
+    """What the patches are that a label such as ``v6.12+b45f72177594`` names."""
+    for word, commits in (("with", revision.applied), ("without", revision.reverted)):
+        for commit in commits:
+            hanging(out, 4, (f"  {word} {commit}: {find(commit).title}", "dim"))
 
 
 def in_a_line(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:

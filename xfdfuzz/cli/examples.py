@@ -1,0 +1,27 @@
+"""Two command lines for each command, for its help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXAMPLES: Mapping[str, tuple[str, str]] = {
+    "fuzz": ("xfdfuzz fuzz --revision mainline --time 10m", "xfdfuzz fuzz --revision my_series.py --mode change"),
+    "explore": ("xfdfuzz explore --revision v7.3-cured", "xfdfuzz explore --scope contents --depth 8 --workers 2"),
+    "replay": ("xfdfuzz replay findings", "xfdfuzz replay corpus/bugs/perm-overwrite.xfd --revision v5.17"),
+    "report": ("xfdfuzz report findings -o pages", "xfdfuzz report corpus/bugs/perm-overwrite.xfd -o out.html"),
+    "matrix": ("xfdfuzz matrix findings", "xfdfuzz matrix --corpus --revision v6.12 --format markdown"),
+    "bisect": (
+        "xfdfuzz bisect corpus/bugs/perm-overwrite.xfd",
+        "xfdfuzz bisect corpus/bugs/xcr0-before-xfd.xfd --from v5.17 --to v6.6",
+    ),
+    "diff": ("xfdfuzz diff amx-v4 amx-v5", "xfdfuzz diff v6.12 v6.12+b45f72177594 --time 2m"),
+    "conform": ("xfdfuzz conform recordings", "xfdfuzz conform host.jsonl --revision v6.12"),
+    "corpus": ("xfdfuzz corpus add findings", "xfdfuzz corpus check corpus"),
+    "baseline": ("xfdfuzz baseline update known.toml findings", "xfdfuzz baseline check known.toml"),
+    "list": ("xfdfuzz list revisions", "xfdfuzz list invariants --revision v7.3"),
+    "explain": ("xfdfuzz explain no-warning@fpu_guest_realloc_fpstate", "xfdfuzz explain b45f72177594"),
+    "new": ("xfdfuzz new revision my-series-v1", "xfdfuzz new invariant my-invariant"),
+    "doctor": ("xfdfuzz doctor", "xfdfuzz doctor --format json"),
+    "completion": ("xfdfuzz completion bash", "xfdfuzz completion zsh"),
+    "help": ("xfdfuzz help fuzz", "xfdfuzz help exit-codes"),
+}
