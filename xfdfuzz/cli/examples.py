@@ -15,6 +15,11 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "xfdfuzz bisect corpus/bugs/xcr0-before-xfd.xfd --from v5.17 --to v6.6",
     ),
     "diff": ("xfdfuzz diff amx-v4 amx-v5", "xfdfuzz diff v6.12 v6.12+b45f72177594 --time 2m"),
+    "field": (
+        "xfdfuzz field v.guest_fpu.realloc_request",
+        "xfdfuzz field v.guest_fpu.realloc_request --against amx-review-a",
+    ),
+    "warnings": ("xfdfuzz warnings my_series.py", "xfdfuzz warnings amx-v1 --scope tiny --time 60"),
     "conform": ("xfdfuzz conform recordings", "xfdfuzz conform host.jsonl --revision v6.12"),
     "corpus": ("xfdfuzz corpus add findings", "xfdfuzz corpus check corpus"),
     "baseline": ("xfdfuzz baseline update known.toml findings", "xfdfuzz baseline check known.toml"),

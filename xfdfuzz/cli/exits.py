@@ -39,6 +39,8 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
     "matrix": {CLEAN: "every expectation holds", VIOLATION: "an expectation that fails"},
     "bisect": {CLEAN: "found and verified", NOT_JUDGED: "a change that is not found, or cannot be verified"},
     "diff": {CLEAN: "no difference", VIOLATION: "a difference", NOT_JUDGED: _UNSAVED},
+    "field": {CLEAN: "printed"},
+    "warnings": {CLEAN: "printed, whatever can fire"},
     "conform": {
         CLEAN: "nothing different, no violation that is not known",
         VIOLATION: "a difference that is not explained, or a violation that is not known",
