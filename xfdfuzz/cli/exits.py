@@ -35,7 +35,11 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
         CLEAN: "every expectation holds or, without one, there is no violation",
         VIOLATION: "an expectation that fails, or a violation without one",
     },
-    "report": {CLEAN: "written"},
+    "report": {
+        CLEAN: "written",
+        VIOLATION: "no mail: it may be a vulnerability of a current kernel",
+        NOT_JUDGED: "nothing is executed; nothing is broken (mail)",
+    },
     "matrix": {CLEAN: "every expectation holds", VIOLATION: "an expectation that fails"},
     "bisect": {CLEAN: "found and verified", NOT_JUDGED: "a change that is not found, or cannot be verified"},
     "diff": {CLEAN: "no difference", VIOLATION: "a difference", NOT_JUDGED: _UNSAVED},

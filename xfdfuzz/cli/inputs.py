@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.exits import VIOLATION, BadInput, NotModelled, complain, reason
-from xfdfuzz.extensions import line_of, read_file
+from xfdfuzz.extensions import LARGEST, line_of, read_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xfdfuzz.program.program import Program
     from xfdfuzz.revisions import Revision
 
+#: A program on standard input.
+STDIN = Path("-")
 #: The corpus: a folder at the top, a link to it in the package, real files in the wheel.
 CORPUS = Path(__file__).parent.parent / "corpus"
 
@@ -203,6 +205,8 @@ def _located(path: Path) -> Path:
 
 def read_program(file: Path) -> Program:
     """Read and check a program; raises BadInput with the place of what is wrong."""
+    if file == STDIN:
+        return _mailed_program()
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
         return program_of(read_file(_located(file)).decode(), str(file))
@@ -210,6 +214,17 @@ def read_program(file: Path) -> Program:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not a UTF-8 text (byte {error.start})") from None
+
+
+def _mailed_program() -> Program:
+    """That on standard input, by itself or in a mail."""
+    from xfdfuzz.program.mail import cut
+
+    text = sys.stdin.buffer.read(LARGEST).decode(errors="replace")
+    program = cut(text)
+    if program is None:
+        raise BadInput("-: no program on standard input: no line '# xfdfuzz program 1'")
+    return program_of(program, str(STDIN))
 
 
 def program_of(text: str, file: str) -> Program:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
+from xfdfuzz.cli.inputs import STDIN, find_programs, load_invariants, read_program, resolve_revisions, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ FEW = 3
 def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "replay", _replay, "run programs and hold them against what they expect")
-    command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd below DIR")
+    command.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="FILE|DIR",
+        help="a program, every *.xfd below DIR, or - for a program or mail on standard input",
+    )
     add_revisions(command, "default: those that the program's expect: lines name, else amx-v1")
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
@@ -38,6 +44,8 @@ def add(commands: Commands) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    if STDIN in args.paths and "-" in args.revision:
+        raise BadInput("standard input cannot be both the program and the mail that names a revision")
     args.revision = revision_names(args.revision)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     load_invariants(args.invariants)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
-from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, BadInput, complain, reason
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain, reason
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
+from xfdfuzz.cli.saving import check_output
 
 if TYPE_CHECKING:
     from xfdfuzz.report.page.index import Entry
@@ -21,17 +22,22 @@ _INDEX = "index.html"
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    command = add_command(commands, "report", _report, "write programs as pages that show their runs, step by step")
+    summary = "write programs as pages that show their runs, step by step, or as a mail"
+    command = add_command(commands, "report", _report, summary, formats=("rich", "mail", "json"))
     command.add_argument("paths", nargs="+", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd below DIR")
     command.add_argument(
         "-o",
         "--out",
         type=_out,
-        required=True,
         metavar="OUT",
         help="the page, *.html; for several programs, or without that ending, a directory: a page each, and index.html",
     )
     add_revisions(command, "default: all")
+    command.add_argument(
+        "--i-have-reported-it",
+        action="store_true",
+        help="write the mail also about what may be a vulnerability of the newest kernel (SECURITY.md)",
+    )
 
 
 def _out(text: str) -> Path:
@@ -50,6 +56,10 @@ def _report(args: argparse.Namespace) -> int:
     programs = find_programs(args.paths)
     if not programs:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
+    if args.format == "mail":
+        return _mail(args, programs)
+    if args.out is None:
+        raise BadInput("expected -o OUT, or --format mail (see xfdfuzz report --help)")
     single = args.out.suffix == ".html" and not args.out.is_dir()
     if single and (len(programs) > 1 or any(path.is_dir() for path in args.paths)):
         raise BadInput(f"{args.out}: expected a directory for the pages of {len(programs)} programs")
@@ -62,6 +72,31 @@ def _report(args: argparse.Namespace) -> int:
         raise BadInput(f"cannot write {reason(error)}") from None
     pages = [args.out.name] if single else _names(programs)
     return _write(args, programs, pages, directory, with_index=not single)
+
+
+def _mail(args: argparse.Namespace, programs: Sequence[Path]) -> int:
+    """Write the mail about the one program; the exit code."""
+    from xfdfuzz.report import mail
+    from xfdfuzz.report.files import save_bytes
+    from xfdfuzz.report.page.runs import run_on
+    from xfdfuzz.revisions import names
+
+    if len(programs) > 1:
+        raise BadInput(f"expected one program for a mail, got {len(programs)}")
+    found = _finding(args, programs[0])
+    if found is None or found.main is None:
+        return complain(f"{programs[0]}: nothing is broken, so there is no mail", NOT_JUDGED)
+    if found.private and not args.i_have_reported_it:
+        return complain(mail.REMINDER, VIOLATION)
+    others = [*run_on(found.program, names(), args.apply, args.revert)]
+    if args.out is not None:
+        check_output(args.out)
+    text = mail.text(found, [run for run in others if run.label != found.chosen.label])
+    if args.out is None:
+        print(text, end="")
+    else:
+        save_bytes(args.out.name, lambda stream: stream.write(text.encode()), args.out.parent)
+    return CLEAN
 
 
 def _write(

@@ -54,14 +54,31 @@ def parse(text: str, file: str = "<string>") -> Program:
     reader = _Reader()
     number = 0
     try:
-        for number, line in enumerate(text.rstrip(" \t\r\n").split("\n"), 1):
-            _refuse_control(line.rstrip("\r"))
+        for number, line in _lines(text.rstrip(" \t\r\n")):
+            _refuse_control(line)
             reader.read(number, line.rstrip())
         return reader.program(number + 1)
     except _Misplaced as error:
         raise ProgramError(file, error.line, error.column, f"expected {error.expected}") from None
     except Unreadable as error:
         raise ProgramError(file, number, error.column, f"expected {error.expected}") from None
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers; one that ends in a backslash goes on in the next, without its indent."""
+    begun, first = "", 0
+    for number, row in enumerate(text.split("\n"), 1):
+        line = row.rstrip("\r")
+        if begun:
+            line = f"{begun.rstrip()} {line.lstrip()}"
+        begun, first = ("", first or number)
+        if line.endswith("\\"):
+            begun = line[:-1]
+            continue
+        yield first, line
+        first = 0
+    if first:
+        yield first, begun
 
 
 def _refuse_control(line: str) -> None:
@@ -135,8 +152,8 @@ def _format_result(result: str) -> str:
 
 
 def _one_line(text: str, strip: bool = False) -> str:
-    if CONTROL.search(text) or text.rstrip() != text or (strip and text.lstrip() != text):
-        raise ValueError(f"control characters or white space around it cannot be written: {text!r}")
+    if CONTROL.search(text) or text.rstrip("\\").rstrip() != text or (strip and text.lstrip() != text):
+        raise ValueError(f"control characters or what ends in white space, or \\, cannot be written: {text!r}")
     return text
 
 

@@ -165,7 +165,7 @@ def _broken(finding: Finding, buckets: Sequence[str]) -> Program:
 
 def on_a_line(said: str) -> str:
     """Without what a line of a program cannot hold, or two blanks: a user's invariant may say anything."""
-    return " ".join(CONTROL.sub(" ", said).split())
+    return " ".join(CONTROL.sub(" ", said).split()).rstrip(" \\")
 
 
 def _different(found: Discrepancy) -> Program:
