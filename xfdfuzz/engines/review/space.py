@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,11 +69,16 @@ class Space:
         return way(self.search, state, op)
 
 
-def explored(revision: Revision, scope: str, seconds: float | None = None) -> Space:
+def explored(
+    revision: Revision,
+    scope: str,
+    seconds: float | None = None,
+    on_progress: Callable[[Search], None] = lambda search: None,
+) -> Space:
     """Explore a scope and keep it."""
     search = begin(revision, scope, graph=True)
     space = Space(search, revision, [search.expander.first])
-    walk(search, space, seconds)
+    walk(search, space, seconds, on_progress)
     return space
 
 
@@ -92,11 +97,16 @@ def in_shares(scopes: Sequence[str], seconds: float | None) -> Iterator[tuple[st
             yield name, rest if rest is None or name == scopes[-1] else rest / 2
 
 
-def walk(search: Search, witness: Witness, seconds: float | None) -> None:
+def walk(
+    search: Search,
+    witness: Witness,
+    seconds: float | None,
+    on_progress: Callable[[Search], None] = lambda search: None,
+) -> None:
     """Search in this process, with a witness, until nothing is left or the time is up; raises KeyboardInterrupt."""
     search.witness = witness
     with workers(1, here_if_one=True) as pool:
-        search.run(pool, Limits(seconds=seconds))
+        search.run(pool, Limits(seconds=seconds), on_progress)
     if search.stopped == INTERRUPTED:
         raise KeyboardInterrupt
 

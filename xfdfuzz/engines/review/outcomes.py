@@ -1,0 +1,73 @@
+"""What ops give in a whole scope: results that another revision never gives there, and those with which a field is
+cleared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from xfdfuzz.engines.review.life import is_set
+from xfdfuzz.engines.review.rows import Rows
+from xfdfuzz.engines.review.space import Arc, Space
+from xfdfuzz.engines.review.subjects import Subject
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.step import result_class
+
+
+class Outcome(NamedTuple):
+    """An op, by its class, that gives a result ``times`` in a scope; a shortest program ends with it."""
+
+    op: str
+    result: str
+    times: int
+    program: Program
+
+
+class Outcomes(NamedTuple):
+    """The results in a scope that one of two revisions alone gives, and how many states of each were met; the scope was
+    ``exhausted`` on both, or what did not come may still come."""
+
+    scope: str
+    states: tuple[int, int]
+    exhausted: bool
+    only_base: tuple[Outcome, ...]
+    only_revision: tuple[Outcome, ...]
+
+
+def outcomes(base: Space, revision: Space) -> Outcomes:
+    """Hold two explorations of one scope against each other."""
+    here, there = _given(base, base.arcs), _given(revision, revision.arcs)
+    return Outcomes(
+        revision.scope.name,
+        (len(base.states), len(revision.states)),
+        base.exhausted and revision.exhausted,
+        _outcomes(base, {key: arcs for key, arcs in here.items() if key not in there}),
+        _outcomes(revision, {key: arcs for key, arcs in there.items() if key not in here}),
+    )
+
+
+def clearing(space: Space, subject: Subject) -> tuple[Outcome, ...]:
+    """With which results ops end that find a field set and leave it clear, of whatever object."""
+    rows = Rows(subject.of, space.scope.machine.cpus)
+    place = rows.places[subject.path]
+
+    def objects(state: int) -> frozenset[int]:
+        return frozenset(nr for nr, row in rows.of(space.raw(state)) if is_set(row[place]))
+
+    those = [objects(state) for state in range(len(space.states))]
+    return _outcomes(space, _given(space, [arc for arc in space.arcs if those[arc.source] - those[arc.target]]))
+
+
+def _given(space: Space, arcs: Sequence[Arc]) -> Mapping[tuple[str, str], list[Arc]]:
+    found: dict[tuple[str, str], list[Arc]] = {}
+    for arc in arcs:
+        found.setdefault((type(space.op(arc.op)).__name__, result_class(arc.ret)), []).append(arc)
+    return found
+
+
+def _outcomes(space: Space, given: Mapping[tuple[str, str], list[Arc]]) -> tuple[Outcome, ...]:
+    return tuple(
+        Outcome(op, result, len(arcs), space.program_to(first.source, first.op))
+        for (op, result), arcs in given.items()
+        for first in [min(arcs, key=lambda arc: arc.source)]
+    )

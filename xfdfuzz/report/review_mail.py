@@ -1,0 +1,157 @@
+"""The review of a series as a mail: ASCII in 72 columns, each finding with a program that replays."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from xfdfuzz.engines.judge.finding import Finding
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.review.review import Review
+from xfdfuzz.invariants.vocabulary import INVARIANTS
+from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY
+from xfdfuzz.program import mail
+from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import format_op
+from xfdfuzz.report import files, reach, review_parts
+from xfdfuzz.report.console import counted
+from xfdfuzz.report.finding import Group, groups
+from xfdfuzz.report.mail import headers, version, wrapped
+from xfdfuzz.report.privacy import CURRENT, for_everybody, may_be_vulnerable
+from xfdfuzz.report.review_parts import Part
+
+#: So many root findings are told whole, the worst ones; the others are a line each.
+WHOLE = 10
+#: Where a program is that a mail keeps to itself.
+_KEPT = "(its program is not shown: SECURITY.md)"
+
+
+def text(review: Review, repeat: str, *, reported: bool = False) -> str:
+    """The mail; ``repeat`` is the command that does the review again.
+
+    What may be a vulnerability of the newest kernel is left out, and said to be, unless it was ``reported``.
+    """
+    shows = _Shows(review, reported)
+    sections = (
+        ("1. What it changes", _section(review_parts.changes(review), shows)),
+        ("2. What is broken", "\n\n".join(_broken(review, shows))),
+        ("3. Can this WARN fire?", _section(review_parts.sites(review), shows)),
+        ("4. The fields that it writes", _section(review_parts.lives(review), shows)),
+        ("5. What was never reached", "\n".join(_unreached(review, shows))),
+        ("6. What this says nothing about", _section(review_parts.silent(review), shows)),
+    )
+    name = review.revision.label
+    whole = "\n\n".join(
+        [
+            headers(review.revision, f"review of {name}"),
+            wrapped(f"{review_parts.verdict(review)}."),
+            wrapped("All of it was seen on an executable model of the code; nothing ran on hardware. A model can be wrong."),
+            *(f"{title}\n{'=' * len(title)}\n\n{told or '  nothing was looked at'}" for title, told in sections),
+            f"To do all of this again:\n\n{_command(repeat)}",
+            f"Reported-by: xfdfuzz {version()}, seed {review.plan.seed}",
+        ]
+    )
+    return f"{whole}\n".encode("ascii", "backslashreplace").decode()
+
+
+class _Shows:
+    """What may be shown where everybody reads."""
+
+    def __init__(self, review: Review, reported: bool) -> None:
+        self._kernels, self._reported = [review.revision, review.base], reported
+
+    def program(self, program: Program) -> bool:
+        """Whether nobody learns from it how to break the newest kernel."""
+        return self._reported or for_everybody(program, self._kernels)
+
+    def finding(self, found: Finding) -> bool:
+        """The same of a finding."""
+        return self._reported or not may_be_vulnerable(found)
+
+
+def _section(parts: Iterable[Part], shows: _Shows) -> str:
+    return "\n".join(row for one in parts for row in _part(one, shows.program))
+
+
+def _part(one: Part, shown: Callable[[Program], bool]) -> Iterator[str]:
+    yield wrapped(one.text, " " * one.indent, " " * (one.indent + 2))
+    if one.program is None:
+        return
+    if not shown(one.program):
+        yield f"{' ' * (one.indent + 2)}{_KEPT}"
+        return
+    yield wrapped(" ".join(("machine", *one.program.machine.words())), " " * (one.indent + 7))
+    for number, op in enumerate(one.program.ops, 1):
+        yield wrapped(f"{number:{one.indent + 4}}  {format_op(op)}", "", " " * (one.indent + 10))
+
+
+def _unreached(review: Review, shows: _Shows) -> Iterator[str]:
+    yield from (row for one in review_parts.unreached(review) for row in _part(one, shows.program))
+    for said in reach.lines(review.reach) if review.reach else ():
+        yield wrapped(said, "  ", "    ")
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def _broken(review: Review, shows: _Shows) -> Iterator[str]:
+    gathered = groups(review.new, review.roots)
+    told = [one for one in gathered if shows.finding(one.root)]
+    for number, group in enumerate(told[:WHOLE], 1):
+        yield from _group(number, group, shows)
+    if told[WHOLE:]:
+        rows = [_title(number, one.root) for number, one in enumerate(told[WHOLE:], WHOLE + 1)]
+        yield "\n".join(["In short, what is less bad or takes more ops:", "", *rows])
+    if review.findings and not review.new:
+        yield "  Nothing that the base does not break."
+    if review.old:
+        yield wrapped(f"{counted(len(review.old), 'finding')} more: {review.base.label} breaks the same.", "  ")
+    if len(told) < len(gathered):
+        yield wrapped(withheld(len(gathered) - len(told)), "  ")
+
+
+def withheld(count: int) -> str:
+    """What is said instead of so many findings."""
+    return (
+        f"{counted(count, 'finding')} not told here: {CURRENT} may have the same. SECURITY.md says whom to write to "
+        "first; --i-have-reported-it tells all."
+    )
+
+
+def _title(number: int, found: Finding) -> str:
+    return wrapped(f"{number}. {found.bucket} ({found.violation.severity})", "", "   ")
+
+
+def _group(number: int, group: Group, shows: _Shows) -> Iterator[str]:
+    found = group.root
+    name = files.file_name(found)
+    yield _title(number, found)
+    yield wrapped(f"{found.violation.message}.", "   ")
+    yield wrapped(INVARIANTS[found.violation.invariant].doc, "   ")
+    trace = [*_trace(found)]
+    if trace:
+        yield "\n".join(["   Call trace:", *(f"     {function}" for function in trace)])
+    yield f"{mail.ABOVE} {name}\n{mail.folded(files.text(found))}{mail.BELOW}"
+    yield f"   To see it again:\n\n{_command(files.replay_command(replace(found, file=Path(name))))}"
+    follow = [one.bucket for one in group.consequences if shows.finding(one)]
+    if follow:
+        yield "\n".join(["   What follows from it:", *(wrapped(bucket, "     ") for bucket in follow)])
+
+
+def _trace(found: Finding) -> Iterator[str]:
+    """What the kernel reported at the op that shows it, its callers below."""
+    for item in judge(found.program, found.revision, expectations=False).trace:
+        if any(one.bucket == found.bucket for one in item.violations):
+            for event in item.step.events if item.step else ():
+                if event.kind not in (IRQ_FPU, USER_COPY):
+                    yield f"{event.kind} in {event.trace[0]}"
+                    yield from (f"  {function}" for function in event.trace[1:])
+            return
+
+
+def _command(command: str) -> str:
+    """In lines that a shell reads as one."""
+    rows = textwrap.wrap(command, mail.WIDTH - 9, break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(f"     {'  ' if nr else ''}{row}" for nr, row in enumerate(rows))
