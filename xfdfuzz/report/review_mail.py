@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.review.review import Review
-from xfdfuzz.invariants.vocabulary import INVARIANTS
-from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY
+from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
+from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program import mail
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_op
@@ -47,7 +47,7 @@ def text(review: Review, repeat: str, *, reported: bool = False) -> str:
         [
             headers(review.revision, f"review of {name}"),
             wrapped(f"{review_parts.verdict(review)}."),
-            wrapped("All of it was seen on an executable model of the code; nothing ran on hardware. A model can be wrong."),
+            wrapped("All of it was seen on a model of the code; nothing ran on hardware. A model can be wrong."),
             *(f"{title}\n{'=' * len(title)}\n\n{told or '  nothing was looked at'}" for title, told in sections),
             f"To do all of this again:\n\n{_command(repeat)}",
             f"Reported-by: xfdfuzz {version()}, seed {review.plan.seed}",
@@ -102,7 +102,7 @@ def _broken(review: Review, shows: _Shows) -> Iterator[str]:
     for number, group in enumerate(told[:WHOLE], 1):
         yield from _group(number, group, shows)
     if told[WHOLE:]:
-        rows = [_title(number, one.root) for number, one in enumerate(told[WHOLE:], WHOLE + 1)]
+        rows = [_title(number, one) for number, one in enumerate(told[WHOLE:], WHOLE + 1)]
         yield "\n".join(["In short, what is less bad or takes more ops:", "", *rows])
     if review.findings and not review.new:
         yield "  Nothing that the base does not break."
@@ -120,19 +120,25 @@ def withheld(count: int) -> str:
     )
 
 
-def _title(number: int, found: Finding) -> str:
-    return wrapped(f"{number}. {found.bucket} ({found.violation.severity})", "", "   ")
+def _title(number: int, group: Group) -> str:
+    """The worst of what follows is said where it is worse than what it follows from."""
+    here, worst = group.root.violation.severity, SEVERITIES[group.rank[0]]
+    then = f", then {worst}" if worst != here else ""
+    return wrapped(f"{number}. {group.root.bucket} ({here}{then})", "", "   ")
 
 
 def _group(number: int, group: Group, shows: _Shows) -> Iterator[str]:
     found = group.root
     name = files.file_name(found)
-    yield _title(number, found)
-    yield wrapped(f"{found.violation.message}.", "   ")
+    yield _title(number, group)
+    reports = _reports(found)
+    said = found.violation.message
+    for event in reports:  # which stand below
+        said = said.replace(" <- ".join(event.trace), event.trace[0])
+    yield wrapped(f"{said}.", "   ")
     yield wrapped(INVARIANTS[found.violation.invariant].doc, "   ")
-    trace = [*_trace(found)]
-    if trace:
-        yield "\n".join(["   Call trace:", *(f"     {function}" for function in trace)])
+    if reports:
+        yield "\n".join(["   Call trace:", *_traces(reports)])
     yield f"{mail.ABOVE} {name}\n{mail.folded(files.text(found))}{mail.BELOW}"
     yield f"   To see it again:\n\n{_command(files.replay_command(replace(found, file=Path(name))))}"
     follow = [one.bucket for one in group.consequences if shows.finding(one)]
@@ -140,15 +146,19 @@ def _group(number: int, group: Group, shows: _Shows) -> Iterator[str]:
         yield "\n".join(["   What follows from it:", *(wrapped(bucket, "     ") for bucket in follow)])
 
 
-def _trace(found: Finding) -> Iterator[str]:
-    """What the kernel reported at the op that shows it, its callers below."""
+def _reports(found: Finding) -> list[Event]:
+    """What the kernel reported at the op that shows it."""
     for item in judge(found.program, found.revision, expectations=False).trace:
         if any(one.bucket == found.bucket for one in item.violations):
-            for event in item.step.events if item.step else ():
-                if event.kind not in (IRQ_FPU, USER_COPY):
-                    yield f"{event.kind} in {event.trace[0]}"
-                    yield from (f"  {function}" for function in event.trace[1:])
-            return
+            events = item.step.events if item.step else ()
+            return [event for event in events if event.kind not in (IRQ_FPU, USER_COPY)]
+    return []
+
+
+def _traces(reports: Sequence[Event]) -> Iterator[str]:
+    for event in reports:
+        yield f"     {event.kind} in {event.trace[0]}"
+        yield from (f"       {function}" for function in event.trace[1:])
 
 
 def _command(command: str) -> str:

@@ -101,7 +101,9 @@ def _differences(review: Review) -> Iterator[Part]:
 
 def _difference(review: Review, one: Discrepancy) -> str:
     promised = " (promised)" if one.bucket in review.promises else ""
-    return f"{one.bucket}{promised}: {one.difference.first} on {review.base.label}, now {one.difference.second}"
+    sides = f"{one.difference.first} | {one.difference.second}"
+    said = "" if one.bucket.endswith(sides) else f": {sides.replace(' | ', f' on {review.base.label}, now ')}"
+    return f"{one.bucket}{said}{promised}"
 
 
 def _outcomes(review: Review, found: Outcomes) -> Iterator[Part]:
@@ -240,5 +242,3 @@ def silent(review: Review) -> Iterator[Part]:
     yield Part("what the model leaves out of Linux, docs/fidelity.md says; nothing ran on hardware")
     if review.interrupted:
         yield Part("the review was interrupted: what is missing was not looked at")
-
-

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType
 from typing import NamedTuple
 
-from xfdfuzz.engines.review.sites import Site
+from xfdfuzz.engines.review.sites import Site, executable
 from xfdfuzz.engines.review.subjects import Subject, every
 from xfdfuzz.engines.review.writers import member_of, writing
 from xfdfuzz.kernel.base import SEAMS, kernel_name
@@ -18,8 +18,10 @@ from xfdfuzz.revisions.sources import Sources
 
 
 class Written(NamedTuple):
-    """Fields that a series' code assigns to: those to which the base's never does, those that the series uses in most
-    places first, and other ones."""
+    """Fields that a series' code assigns to: those to which the base's never does, and other ones.
+
+    Those come first that the base does not even read, then those that the series uses in most places.
+    """
 
     anew: tuple[Subject, ...]
     otherwise: tuple[Subject, ...]
@@ -58,10 +60,11 @@ class Change:
         by_series = assigned[self._revision.label] - assigned[self._base.label]
         codes = [one.__code__ for each in self._differing for one in each.added]
         own, uses = frozenset(_used(codes, "STORE_ATTR")), Counter(_used(codes, "STORE_ATTR", "LOAD_ATTR"))
+        read = frozenset(_used([one.__code__ for one in executable(self._base.kernel)], "LOAD_ATTR"))
         fields = [(member_of(one.column.field), one) for one in every()]
-        anew = [(-uses[member], nr) for nr, (member, _) in enumerate(fields) if member in by_series]
+        anew = [(member in read, -uses[member], nr) for nr, (member, _) in enumerate(fields) if member in by_series]
         otherwise = [one for member, one in fields if member in own and member not in by_series]
-        return Written(tuple(fields[nr][1] for _, nr in sorted(anew)), tuple(otherwise))
+        return Written(tuple(fields[nr][1] for *_, nr in sorted(anew)), tuple(otherwise))
 
     def touches(self, site: Site) -> bool:
         """Whether a place at which the kernel warns stands in a function that differs."""

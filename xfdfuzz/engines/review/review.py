@@ -98,7 +98,8 @@ class Review:
     @property
     def fires(self) -> list[Verdict]:
         """The WARN sites in what the series changes that fire."""
-        return [one for one in self.warnings.verdicts if one.fires and one.site in self.touched] if self.warnings else []
+        verdicts = self.warnings.verdicts if self.warnings else ()
+        return [one for one in verdicts if one.fires and one.site in self.touched]
 
 
 def review(
