@@ -14,9 +14,12 @@ from xfdfuzz.report.privacy import not_shown
 
 
 def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
-    """What it found and did in a line, then the command that repeats it; ``noun`` is what it looked for."""
+    """How far it came into a change, what it found and did in a line, then the command that repeats it; ``noun`` is
+    what it looked for."""
     stats, count = report.stats, len(report.found)
     line(out)
+    if report.reach:
+        reach.terminal(out, report.reach)
     line(
         out,
         (f"{report.label}: ", "bold"),
@@ -35,8 +38,6 @@ def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
                 for name, done in stats.engines.items()
             ),
         )
-    if report.reach:
-        reach.terminal(out, report.reach)
     line(out, f"repeat: {repeat}")
 
 

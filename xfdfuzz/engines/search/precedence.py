@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 
 
 class Precedence:
@@ -31,3 +31,25 @@ class Precedence:
         """For each of the keys, which of the others were always broken by then."""
         chosen = set(keys)
         return {key: set(self.always.get(key, frozenset()) & chosen) - {key} for key in chosen}
+
+
+def nearest_roots(after: Mapping[str, set[str]], ranked: Sequence[str]) -> dict[str, str]:
+    """The root of each that has one.  Of those that never show without each other the first in rank stands for all."""
+
+    def ahead(name: str) -> Iterator[str]:
+        for other in ranked:
+            if other in after[name] and (name not in after[other] or ranked.index(other) < ranked.index(name)):
+                yield other
+
+    alone = {name for name in ranked if not any(ahead(name))}
+    found: dict[str, str] = {}
+    for name in ranked:
+        seen, level = {name}, [name]
+        while name not in alone and level:
+            level = [other for one in level for other in ahead(one) if other not in seen]
+            seen.update(level)
+            nearest = next((other for other in level if other in alone), None)
+            if nearest is not None:
+                found[name] = nearest
+                break
+    return found

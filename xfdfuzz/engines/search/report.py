@@ -49,7 +49,7 @@ class Report(Generic[F]):
         """The same with everything that was found changed, such as saved."""
         changed = {one: change(one) for one in self.found}
         roots = {changed[one]: changed[root] for one, root in self.roots.items()}
-        return replace(self, found=tuple(changed.values()), roots=roots)
+        return replace(self, found=tuple(changed[one] for one in self.found), roots=roots)
 
     def without(self, private: Callable[[F], bool]) -> Self:
         """The same without what is private, and without its name in the doubts."""

@@ -22,7 +22,7 @@ from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.rules.selection import FULL, chosen, enabled_rules, weights
 from xfdfuzz.engines.search.campaign import Campaign
 from xfdfuzz.engines.search.genome import Gene, Walker
-from xfdfuzz.engines.search.precedence import Precedence
+from xfdfuzz.engines.search.precedence import Precedence, nearest_roots
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision, RevisionError, in_order, resolve
@@ -48,30 +48,8 @@ def roots(
     after = campaign.precedence.among(of)
     for refute in (_by_cures, _by_variants):
         refute(campaign, of, after, key, in_time)
-    named = _named(after, sorted(of, key=lambda name: of[name].rank))
+    named = nearest_roots(after, sorted(of, key=lambda name: of[name].rank))
     return {of[name]: of[root] for name, root in named.items()}
-
-
-def _named(after: Mapping[str, set[str]], ranked: Sequence[str]) -> dict[str, str]:
-    """The root of each that has one.  Of those that never show without each other the first in rank stands for all."""
-
-    def ahead(name: str) -> Iterator[str]:
-        for other in ranked:
-            if other in after[name] and (name not in after[other] or ranked.index(other) < ranked.index(name)):
-                yield other
-
-    alone = {name for name in ranked if not any(ahead(name))}
-    found: dict[str, str] = {}
-    for name in ranked:
-        seen, level = {name}, [name]
-        while name not in alone and level:
-            level = [other for one in level for other in ahead(one) if other not in seen]
-            seen.update(level)
-            nearest = next((other for other in level if other in alone), None)
-            if nearest is not None:
-                found[name] = nearest
-                break
-    return found
 
 
 # -- what shows one without the other ------------------------------------------------------------------------------
