@@ -170,6 +170,11 @@ def test_every_change_that_any_op_makes_has_somebody_who_makes_it(v1: Space) -> 
     assert "GuestWrmsr" in who(found, Action.SETS)
 
 
+def test_what_the_kernel_reads_to_know_where_it_is_can_be_asked_about(v1: Space) -> None:
+    found = accesses(v1, subject("cpu.current"))
+    assert {one.action for one in found} <= {Action.READS}, "one task, one CPU, no context switch in this scope"
+
+
 def test_what_a_pointer_leads_to_is_told_from_what_others_have(v1: Space) -> None:
     """No guest's buffer is in use before there is a guest, whatever tasks do with theirs."""
     for one in accesses(v1, subject("v.guest_fpu.fpstate.in_use")):
@@ -334,6 +339,19 @@ def test_a_request_that_is_kept_may_be_kept_for_ever(planted: Space) -> None:
     (entered,) = (one for one in found.moments if one.name == "the guest is entered")
     assert entered.program
     assert ends(entered.program, planted.revision)[1]
+
+
+def test_the_stale_request_of_the_review_is_a_relation_less() -> None:
+    """There it is another field, which nothing clears."""
+    space, asked = explored(resolve("amx-review-a"), "tiny"), subject("v.xfd_realloc_request")
+    table = Table(space, "v")
+    apart = f"{asked.path} & v.guest_fpu.xfeatures == 0"
+    assert apart not in [str(one.relation.general) for one in mined(table, asked)]
+    assert who(accesses(space, asked), Action.CLEARS) == set()
+    found = life(space, table, asked)
+    assert found.shortest == 0
+    assert found.loop
+    assert not found.loop.without_memory
 
 
 # -- warnings ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from xfdfuzz.report import checked, steps, values
 from xfdfuzz.report.console import counted, line, table
 
 _DEEP = " " * 6
+#: So many ops fit into a line.
+_FEW = 4
 
 
 def terminal(out: Console, found: Biography) -> None:
@@ -103,9 +105,11 @@ def _how_often(times: int, of: int) -> str:
 
 
 def relation_text(one: Mined, field: Kind) -> str:
-    """``v.guest_fpu.realloc_request != 0 => v.complete_userspace_io == COMPLETE_SKIP_INSN``."""
-    text = one.relation.text(_writes(field), _writes(one.other.kind) if one.other else str)
-    return f"{text} after {', '.join(one.relation.points)}" if one.relation.points else text
+    """``v.guest_fpu.realloc_request != 0 => v.complete_userspace_io == COMPLETE_SKIP_INSN``; of the ops after which it
+    holds the first few."""
+    text, points = one.relation.text(_writes(field), _writes(one.other.kind) if one.other else str), one.relation.points
+    more = f" and {len(points) - _FEW} more" if len(points) > _FEW else ""
+    return f"{text} after {', '.join(points[:_FEW])}{more}" if points else text
 
 
 def _writes(kind: Kind) -> Callable[[int], str]:

@@ -56,8 +56,8 @@ class Access:
 def accesses(space: Space, subject: Subject) -> list[Access]:
     """All of them, writers first, each at the end of a shortest way."""
     observer = _Observer(space, subject)
-    for state, packed in enumerate(space.states):
-        observer.cases.look(state, packed)
+    for state in range(len(space.states)):
+        observer.look(state, space.states[state])
     order = list(Action)
     return sorted(observer.found.values(), key=lambda one: (order.index(one.action), one.state, one.function))
 
@@ -70,12 +70,19 @@ class _Observer:
         self._column, self._rows = subject.column, Rows(subject.of, space.scope.machine.cpus)
         size: int = ctypes.sizeof(st.System)  # type: ignore[arg-type]
         self._footprint = Watched(size, self._rows.possible_places(self._column), self._accessed)
-        expander, decisive = space.search.expander, partial(self._rows.decisive, self._column)
-        self.cases = Cases(expander, self._kernel, self._footprint, decisive)
         self.found: dict[tuple[Action, str], Access] = {}
+        #: None while the kernel is made, which reads something, too.
+        self._cases: Cases | None = None
+        expander, decisive = space.search.expander, partial(self._rows.decisive, self._column)
+        self._cases = Cases(expander, self._kernel, self._footprint, decisive)
+
+    def look(self, state: int, packed: bytes) -> None:
+        """Execute what was not executed so far, of all that can happen in a state."""
+        assert self._cases is not None
+        self._cases.look(state, packed)
 
     def _accessed(self, place: Place, new: bytes | None) -> None:
-        if self.cases.now is None:
+        if self._cases is None or self._cases.now is None:
             return
         memory = self._footprint.now.memory
         if place not in self._rows.places_now(self._column, memory):
@@ -84,7 +91,7 @@ class _Observer:
         if action is None:
             return
         names = _callers(sys._getframe(2), self._kernel)
-        known = self.found.setdefault((action, names[0]), Access(action, names[0], *self.cases.now))
+        known = self.found.setdefault((action, names[0]), Access(action, names[0], *self._cases.now))
         known.callers.update(dict.fromkeys(names[1:2]))
 
 

@@ -12,7 +12,7 @@ from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.review.mining import Table
 from xfdfuzz.engines.review.rows import Rows, Value
-from xfdfuzz.engines.review.space import Arc, Space
+from xfdfuzz.engines.review.space import Arc, Arcs, Space
 from xfdfuzz.engines.review.subjects import Subject
 from xfdfuzz.invariants.vocabulary import Broken, Invariant, View
 from xfdfuzz.program.ops.base import Op
@@ -72,14 +72,14 @@ class _Life:
         self._loaded = bytearray(len(space.states))
         self.values: Counter[Value] = Counter()
         place, cpu = table.rows.places[subject.path], table.rows.places.get("v.cpu")
-        for state, row in table.entries:
+        for state, row in table.entries():
             self.values[row[place]] += 1
             if is_set(row[place]):
                 self._set[state] = 1
             if cpu is not None and row[cpu]:
                 self._loaded[state] = 1
         del self.values[None]
-        self._inside = [arc for arc in space.arcs if self._set[arc.source] and self._set[arc.target]]
+        self._inside = Arcs(arc for arc in space.arcs if self._set[arc.source] and self._set[arc.target])
 
     def shortest(self) -> int:
         """Breadth first from all states in which it was set just now."""

@@ -7,6 +7,7 @@ from a relation that is kept, whatever the two fields would be.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ Pairs = Counter[tuple[Value, Value]]
 @dataclass(frozen=True)
 class Mined:
     """A relation, and how much it says: ``chance`` is the part of all pairs of the values that occur for which it would
-    hold, ``support`` in how many objects of states it could have failed; the lower the ``rank``, the more it says."""
+    hold, ``support`` in how many situations it could have failed; the lower the ``rank``, the more it says."""
 
     relation: Relation
     other: Column | None
@@ -39,21 +40,32 @@ class Mined:
 
 
 class Table:
-    """The rows of all states of a space, and by op the states that it leads to."""
+    """The rows of all states of a space, each different one once, and the ops that lead to them."""
 
     def __init__(self, space: Space, of: str) -> None:
         self.rows = Rows(of, space.scope.machine.cpus)
-        self.entries: list[tuple[int, Row]] = [
-            (state, row) for state in range(len(space.states)) for _, row in self.rows.of(space.raw(state))
-        ]
         #: The classes of ops that lead to states, but for the guest's: what a guest does leaves the kernel alone.
         self.points, behind = _points(space)
-        self._behind = [behind[state] for state, _ in self.entries]
-        self._columns = list(zip(*(row for _, row in self.entries), strict=True))
+        self._states, self._numbers = array("I"), array("I")
+        known: dict[Row, int] = {}
+        situations: dict[tuple[int, int], None] = {}
+        for state in range(len(space.states)):
+            for _, row in self.rows.of(space.raw(state)):
+                number = known.setdefault(row, len(known))
+                self._states.append(state)
+                self._numbers.append(number)
+                situations[number, behind[state]] = None
+        self._rows = list(known)
+        self._behind = [points for _, points in situations]
+        self._columns = list(zip(*(self._rows[number] for number, _ in situations), strict=True))
         self._together = cache(self._count)
 
+    def entries(self) -> Iterator[tuple[int, Row]]:
+        """Each object of each state: the number of the state, and its row."""
+        return ((state, self._rows[number]) for state, number in zip(self._states, self._numbers, strict=True))
+
     def column(self, path: str) -> Sequence[Value]:
-        """What stands there, object by object, state by state."""
+        """What stands there in each situation: a row, behind ops of some classes."""
         return self._columns[self.rows.places[path]] if self._columns else ()
 
     def values(self, path: str) -> frozenset[Value]:

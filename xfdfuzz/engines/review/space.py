@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.exploration import begin
 from xfdfuzz.engines.explore.search import INTERRUPTED, Limits, Search, Witness
+from xfdfuzz.engines.explore.store import Pieces
 from xfdfuzz.engines.explore.trace import Tracer
 from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.program.ops.base import Op
@@ -22,29 +23,65 @@ class Arc(NamedTuple):
 
     source: int
     op: int
-    ret: int | str
     target: int
 
 
-@dataclass
+class Arcs:
+    """Very many arcs, in the order in which they were added: ten bytes for each."""
+
+    def __init__(self, arcs: Iterable[Arc] = ()) -> None:
+        self._ends, self._ops = array("I"), array("H")
+        for arc in arcs:
+            self.add(arc)
+
+    def add(self, arc: Arc) -> None:
+        """Append an arc."""
+        self._ends.extend((arc.source, arc.target))
+        self._ops.append(arc.op)
+
+    def __len__(self) -> int:
+        return len(self._ops)
+
+    def __iter__(self) -> Iterator[Arc]:
+        ends = iter(self._ends)
+        return (Arc(source, op, target) for source, target, op in zip(ends, ends, self._ops, strict=True))
+
+
+class States:
+    """Very many packed states, by their numbers, with what is alike in them kept once."""
+
+    def __init__(self, first: bytes) -> None:
+        self._pieces = Pieces()
+        self._states = [self._pieces.of(first)]
+
+    def add(self, packed: bytes) -> None:
+        """Append a state."""
+        self._states.append(self._pieces.of(packed))
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, number: int) -> bytes:
+        return b"".join(self._states[number])
+
+
 class Space:
     """The states of a scope on a revision, packed, by their numbers: the shortest way leads to the first ones.
 
     What follows a violation of severity panic, corruption or leak is none of them, as in every exploration.
     """
 
-    search: Search
-    revision: Revision
-    states: list[bytes] = field(default_factory=list)
-    arcs: list[Arc] = field(default_factory=list)
+    def __init__(self, search: Search, revision: Revision) -> None:
+        self.search, self.revision = search, revision
+        self.states, self.arcs = States(search.expander.first), Arcs()
 
     def state(self, number: int, packed: bytes) -> None:
         """A state was met."""
-        self.states.append(packed)
+        self.states.add(packed)
 
     def arc(self, source: int, op: int, ret: int | str, target: int) -> None:
         """An op was taken."""
-        self.arcs.append(Arc(source, op, ret, target))
+        self.arcs.add(Arc(source, op, target))
 
     @property
     def scope(self) -> Scope:
@@ -77,7 +114,7 @@ def explored(
 ) -> Space:
     """Explore a scope and keep it."""
     search = begin(revision, scope, graph=True)
-    space = Space(search, revision, [search.expander.first])
+    space = Space(search, revision)
     walk(search, space, seconds, on_progress)
     return space
 

@@ -148,10 +148,10 @@ def in_scope(survival: Survival, revision: Revision, of: str, name: str, seconds
 def in_space(survival: Survival, space: Space, of: str) -> None:
     """Hold what is left against one scope that was explored."""
     watch = _Watch(space.search, survival.left(), of)
-    for number, packed in enumerate(space.states):
-        watch.state(number, packed)
+    for number in range(len(space.states)):
+        watch.state(number, space.states[number])
     for arc in space.arcs:
-        watch.arc(*arc)
+        watch.arc(arc.source, arc.op, 0, arc.target)
     _settle(survival, watch, space.search, space.revision)
 
 
