@@ -351,6 +351,17 @@ def test_where_nothing_is_broken_nothing_is_folded() -> None:
     assert told(program, "v7.3", False) == told(program, "v7.3", True)
 
 
+def test_a_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(a_finding(), file=Path("x.xfd"))
+    monkeypatch.setattr("sys.argv", [".venv/bin/xfdfuzz", "fuzz"])
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert files.replay_command(found) == ".venv/bin/xfdfuzz replay x.xfd"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert files.replay_command(found) == "xfdfuzz replay x.xfd"
+    monkeypatch.undo()
+    assert files.replay_command(found) == "xfdfuzz replay x.xfd"
+
+
 def test_a_label_is_explained() -> None:
     program, revision = parse(PROGRAM), resolve("v7.3", [], ["b45f72177594"])
     rows = on_a_terminal(verdict.terminal, "x.xfd", program, judge(program, revision), trace.Notes())

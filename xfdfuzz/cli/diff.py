@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -37,13 +36,14 @@ def add(commands: Commands) -> None:
 def _diff(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.judge.lockstep import Pair
     from xfdfuzz.engines.processes.interrupt import PatientInterrupt
+    from xfdfuzz.report.files import command
 
     first, second = (resolve_revisions([name], [], [])[0] for name in (args.first, args.second))
     load_invariants(args.invariants)
     pair = Pair(first, second)
     saver: Saver[Discrepancy] = open_saver(args)
     both = [first.address, second.address]
-    repeat = shlex.join(["xfdfuzz", "diff", *both, *search_options(args)])
+    repeat = command("diff", *both, *search_options(args))
     reports = outputs(args)
     with PatientInterrupt(everywhere=True):
         return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -165,7 +164,7 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
     """Print the report, write what was asked for; the exit code."""
     from xfdfuzz.report import exploration
     from xfdfuzz.report.console import console, line, write
-    from xfdfuzz.report.files import save_bytes
+    from xfdfuzz.report.files import command, save_bytes
     from xfdfuzz.report.privacy import may_be_vulnerable
 
     if not report.exhausted:
@@ -179,7 +178,7 @@ def _told(args: argparse.Namespace, search: Search, report: Exploration) -> int:
         out = console(text_stream(args))
         exploration.terminal(out, report, args.invariants, args.coverage, args.verbose)
         if report.file:
-            line(out, f"go on: {shlex.join(['xfdfuzz', 'explore', '--resume', str(report.file)])}")
+            line(out, f"go on: {command('explore', '--resume', str(report.file))}")
     if args.graph:
         dot = exploration.graph(search, report).encode()
         save_bytes(args.graph.name, lambda stream: stream.write(dot), args.graph.parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -141,10 +140,8 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
 
 
 def _repeat_command(args: argparse.Namespace, revision: Revision) -> str:
-    from xfdfuzz.report.files import revision_options
+    from xfdfuzz.report.files import command, revision_options
 
     # the option once for each: a file name can then not be taken for the end of the list
     known = [word for path in args.known for word in ("--known", str(path))]
-    return shlex.join(
-        ["xfdfuzz", "fuzz", *revision_options(revision), *mode_words(args), *search_options(args), *known]
-    )
+    return command("fuzz", *revision_options(revision), *mode_words(args), *search_options(args), *known)

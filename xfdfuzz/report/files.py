@@ -8,6 +8,8 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -205,7 +207,14 @@ def replay_command(found: Finding | Discrepancy, invariants: Iterable[Path] = ()
     else:
         named = [revision.address for revision in found.pair]
     options = [*_each("--revision", named), *_each("--invariants", map(str, invariants))]
-    return shlex.join(["xfdfuzz", "replay", str(found.file), *options])
+    return command("replay", str(found.file), *options)
+
+
+def command(*words: str) -> str:
+    """A command line of xfdfuzz that can be pasted: by the path that this one was started by where no other is found."""
+    started = Path(sys.argv[0])
+    unfound = started.name == "xfdfuzz" and shutil.which("xfdfuzz") is None
+    return shlex.join([str(started) if unfound else "xfdfuzz", *words])
 
 
 def revision_options(revision: Revision) -> list[str]:
