@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dis
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from types import CodeType
 from typing import NamedTuple
 
-from xfdfuzz.engines.review.sites import Site, executable
+from xfdfuzz.engines.review.sites import Site
 from xfdfuzz.engines.review.subjects import Subject, every
-from xfdfuzz.engines.review.writers import member_of, writing
+from xfdfuzz.engines.review.writers import assigned, member_of, writing
 from xfdfuzz.kernel.base import SEAMS, kernel_name
-from xfdfuzz.revisions import Revision
+from xfdfuzz.revisions import Revision, names, resolve
 from xfdfuzz.revisions.differing import Differing, differing
 from xfdfuzz.revisions.sources import Sources
 
@@ -20,7 +18,7 @@ from xfdfuzz.revisions.sources import Sources
 class Written(NamedTuple):
     """Fields that a series' code assigns to: those to which the base's never does, and other ones.
 
-    Those come first that the base does not even read, then those that the series uses in most places.
+    Those come first that the fewest of all kernels write.
     """
 
     anew: tuple[Subject, ...]
@@ -56,15 +54,15 @@ class Change:
 
     def written(self) -> Written:
         """The fields."""
-        assigned = writing([self._base, self._revision])
-        by_series = assigned[self._revision.label] - assigned[self._base.label]
-        codes = [one.__code__ for each in self._differing for one in each.added]
-        own, uses = frozenset(_used(codes, "STORE_ATTR")), Counter(_used(codes, "STORE_ATTR", "LOAD_ATTR"))
-        read = frozenset(_used([one.__code__ for one in executable(self._base.kernel)], "LOAD_ATTR"))
+        by_others = writing([resolve(name) for name in names()])
+        those = writing([self._base, self._revision])
+        by_series = those[self._revision.label] - those[self._base.label]
+        own = frozenset(name for each in self._differing for one in each.added for name in assigned(one.__code__))
         fields = [(member_of(one.column.field), one) for one in every()]
-        anew = [(member in read, -uses[member], nr) for nr, (member, _) in enumerate(fields) if member in by_series]
+        writers = Counter(member for members in by_others.values() for member in members)
+        anew = [(writers[member], nr) for nr, (member, _) in enumerate(fields) if member in by_series]
         otherwise = [one for member, one in fields if member in own and member not in by_series]
-        return Written(tuple(fields[nr][1] for *_, nr in sorted(anew)), tuple(otherwise))
+        return Written(tuple(fields[nr][1] for _, nr in sorted(anew)), tuple(otherwise))
 
     def touches(self, site: Site) -> bool:
         """Whether a place at which the kernel warns stands in a function that differs."""
@@ -72,10 +70,3 @@ class Change:
 
     def _shown(self) -> Iterator[Differing]:
         return (one for one in self._differing if one.name not in SEAMS)
-
-
-def _used(codes: Sequence[CodeType], *instructions: str) -> Iterator[str]:
-    """The names of members that code loads or stores, that of the functions inside it too."""
-    for code in codes:
-        yield from (one.argval for one in dis.get_instructions(code) if one.opname in instructions)
-        yield from _used([constant for constant in code.co_consts if isinstance(constant, CodeType)], *instructions)

@@ -3,13 +3,14 @@ cleared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from xfdfuzz.engines.review.life import is_set
 from xfdfuzz.engines.review.rows import Rows
 from xfdfuzz.engines.review.space import Arc, Space
 from xfdfuzz.engines.review.subjects import Subject
+from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import result_class
 
@@ -36,13 +37,13 @@ class Outcomes(NamedTuple):
 
 def outcomes(base: Space, revision: Space) -> Outcomes:
     """Hold two explorations of one scope against each other."""
-    here, there = _given(base, base.arcs), _given(revision, revision.arcs)
+    here, there = (_given(space.arcs, space.scope.ops) for space in (base, revision))
     return Outcomes(
         revision.scope.name,
         (len(base.states), len(revision.states)),
         base.exhausted and revision.exhausted,
-        _outcomes(base, {key: arcs for key, arcs in here.items() if key not in there}),
-        _outcomes(revision, {key: arcs for key, arcs in there.items() if key not in here}),
+        _outcomes(base, {key: one for key, one in here.items() if key not in there}),
+        _outcomes(revision, {key: one for key, one in there.items() if key not in here}),
     )
 
 
@@ -55,19 +56,28 @@ def clearing(space: Space, subject: Subject) -> tuple[Outcome, ...]:
         return frozenset(nr for nr, row in rows.of(space.raw(state)) if is_set(row[place]))
 
     those = [objects(state) for state in range(len(space.states))]
-    return _outcomes(space, _given(space, [arc for arc in space.arcs if those[arc.source] - those[arc.target]]))
+    arcs = (arc for arc in space.arcs if those[arc.source] - those[arc.target])
+    return _outcomes(space, _given(arcs, space.scope.ops))
 
 
-def _given(space: Space, arcs: Sequence[Arc]) -> Mapping[tuple[str, str], list[Arc]]:
-    found: dict[tuple[str, str], list[Arc]] = {}
+class _Given(NamedTuple):
+    """How often an op gave a result, and where it did first."""
+
+    times: int
+    first: Arc
+
+
+def _given(arcs: Iterable[Arc], ops: Sequence[Op]) -> Mapping[tuple[str, str], _Given]:
+    found: dict[tuple[str, str], _Given] = {}
     for arc in arcs:
-        found.setdefault((type(space.op(arc.op)).__name__, result_class(arc.ret)), []).append(arc)
+        key = type(ops[arc.op]).__name__, result_class(arc.ret)
+        times, first = found.get(key, (0, arc))
+        found[key] = _Given(times + 1, min(first, arc))
     return found
 
 
-def _outcomes(space: Space, given: Mapping[tuple[str, str], list[Arc]]) -> tuple[Outcome, ...]:
+def _outcomes(space: Space, given: Mapping[tuple[str, str], _Given]) -> tuple[Outcome, ...]:
     return tuple(
-        Outcome(op, result, len(arcs), space.program_to(first.source, first.op))
-        for (op, result), arcs in given.items()
-        for first in [min(arcs, key=lambda arc: arc.source)]
+        Outcome(op, result, one.times, space.program_to(one.first.source, one.first.op))
+        for (op, result), one in given.items()
     )

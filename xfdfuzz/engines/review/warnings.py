@@ -91,8 +91,8 @@ class _Inquiry:
     def look(self, space: Space) -> None:
         """Everything that was explored of a scope."""
         watch = _Watch(space.search, self._kernel(space.scope.machine), self._sightings)
-        for number, packed in enumerate(space.states):
-            watch.state(number, packed)
+        for number in range(len(space.states)):
+            watch.state(number, space.states[number])
         self._note(watch, space.search)
 
     def _note(self, watch: _Watch, search: Search) -> None:
