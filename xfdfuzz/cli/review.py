@@ -14,7 +14,7 @@ from xfdfuzz.cli.arguments import Commands, add_command, directory, seconds, see
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput
 from xfdfuzz.cli.field import telling
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
-from xfdfuzz.cli.saving import Saver, check_output, tell_doubts
+from xfdfuzz.cli.saving import Reporting, Saver, check_output, tell_doubts
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.review.review import Review
@@ -55,7 +55,7 @@ def _review(args: argparse.Namespace) -> int:
     plan = Plan(seed=args.seed, seconds=args.time, step_timeout=args.step_timeout)
     with users_errors_named(), Progress(err, _described) as progress:
         say = telling(args) if not args.quiet else lambda what: None
-        found = review(revision, base, plan, tell=progress.take, say=say, keep=saver.save)
+        found = review(revision, base, plan, tell=Reporting(saver, [progress.take]), say=say, keep=saver.save)
     _tell(args, found)
     return _judgement(found)
 
@@ -92,20 +92,23 @@ def _tell(args: argparse.Namespace, found: Review) -> None:
 def _print(args: argparse.Namespace, found: Review, stream: TextIO) -> None:
     from xfdfuzz.report import review, review_mail
     from xfdfuzz.report.console import console, write
+    from xfdfuzz.report.files import command
 
     if args.format == "json":
         write(review.as_object(found), stream)
     elif args.format == "mail":
-        print(review_mail.text(found, _repeat(args), reported=args.i_have_reported_it), end="", file=stream)
+        repeat = shlex.join(["xfdfuzz", *_repeat(args)])
+        print(review_mail.text(found, repeat, reported=args.i_have_reported_it), end="", file=stream)
     else:
-        review.terminal(console(stream), found, _repeat(args), args.invariants)
+        review.terminal(console(stream), found, command(*_repeat(args)), args.invariants)
 
 
-def _repeat(args: argparse.Namespace) -> str:
+def _repeat(args: argparse.Namespace) -> list[str]:
+    """The command, without its first word, that does it again."""
     base = ["--base", args.base] if args.base else []
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
     limit = ["--time", f"{args.time:g}", "--seed", str(args.seed)]
-    return shlex.join(["xfdfuzz", "review", args.revision, *base, *limit, *files])
+    return ["review", args.revision, *base, *limit, *files]
 
 
 def _judgement(found: Review) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
@@ -140,10 +139,16 @@ def _group(number: int, group: Group, shows: _Shows) -> Iterator[str]:
     if reports:
         yield "\n".join(["   Call trace:", *_traces(reports)])
     yield f"{mail.ABOVE} {name}\n{mail.folded(files.text(found))}{mail.BELOW}"
-    yield f"   To see it again:\n\n{_command(files.replay_command(replace(found, file=Path(name))))}"
+    yield f"   To see it again:\n\n{_command(_replay(found, name))}"
     follow = [one.bucket for one in group.consequences if shows.finding(one)]
     if follow:
         yield "\n".join(["   What follows from it:", *(wrapped(bucket, "     ") for bucket in follow)])
+
+
+def _replay(found: Finding, name: str) -> str:
+    """The command for whoever has the program in a file of that name."""
+    series = ["--revision", found.revision.file.name] if found.revision.file else []
+    return shlex.join(["xfdfuzz", "replay", name, *series])
 
 
 def _reports(found: Finding) -> list[Event]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 from xfdfuzz.engines.explore.search import Search
@@ -113,6 +114,8 @@ def review(
 ) -> Review:
     """Review a revision against another one for the plan's seconds; Ctrl-C ends it with what there is.
 
+    With examples in place of seconds, each search has so many, and the scope is explored whatever that takes.
+
     ``tell`` hears of all searches, ``say`` what comes next, ``keep`` gives what was found with the file in which it is
     saved.
     """
@@ -171,16 +174,15 @@ class _Reviewer:
         )
 
     @property
-    def _total(self) -> float:
-        assert self.plan.seconds is not None, "a review has a time"
-        return self.plan.seconds
-
-    @property
     def _left(self) -> float:
-        return max(self._total - (time.monotonic() - self._began), 0.0)
+        """Seconds; there is no end to them where examples are counted."""
+        return inf if self.plan.seconds is None else self.plan.seconds - (time.monotonic() - self._began)
 
     def _for(self, share: float, of: float | None = None) -> Plan:
-        return replace(self.plan, seconds=max((self._total if of is None else of) * share, 0.1))
+        """The plan for a part of all seconds, or of so many; a search may always begin."""
+        if self.plan.seconds is None:
+            return self.plan
+        return replace(self.plan, seconds=max((self.plan.seconds if of is None else of) * share, 0.1))
 
     def _explore(self) -> None:
         self._space = self._explored(self.revision, _EXPLORE)
@@ -188,7 +190,7 @@ class _Reviewer:
 
     def _explored(self, revision: Revision, share: float) -> Space:
         self.say(f"exploring {SCOPE} on {revision.label}")
-        return explored(revision, SCOPE, self._total * share, self._progressed(f"{revision.label} {SCOPE}"))
+        return explored(revision, SCOPE, self._for(share).seconds, self._progressed(f"{revision.label} {SCOPE}"))
 
     def _progressed(self, label: str) -> Callable[[Search], None]:
         def progressed(search: Search) -> None:
@@ -221,8 +223,9 @@ class _Reviewer:
     def _warn(self) -> None:
         assert self._space is not None
         self.say("looking at each WARN")
-        plan = self._for(_WARN, self._left)
-        self.note(warnings=warnings(self.revision, replace(plan, engine="scout"), self._space, tell=self.say))
+        plan = replace(self._for(_WARN, self._left), engine="scout")
+        elsewhere = () if plan.seconds is None else None
+        self.note(warnings=warnings(self.revision, plan, self._space, elsewhere=elsewhere, tell=self.say))
 
     def _describe(self) -> None:
         assert self._space is not None
@@ -232,15 +235,14 @@ class _Reviewer:
         lives: list[Life] = []
         while left and needed < self._left:
             began = time.monotonic()
-            spare = max(self._left / len(left) - needed, 0.1)
+            plan = self._for(1 / 2, self._left / len(left) - needed)
             self.say(f"describing {left[0].path}")
-            lives.append(self._life(left.pop(0), spare / 2))
-            needed = max(needed, time.monotonic() - began - spare / 2)
+            lives.append(self._life(left.pop(0), replace(plan, engine="scout")))
+            needed = max(needed, time.monotonic() - began - (plan.seconds or 0))
             self.note(lives=tuple(lives), untold=tuple(left))
 
-    def _life(self, subject: Subject, seconds: float) -> Life:
+    def _life(self, subject: Subject, plan: Plan) -> Life:
         assert self._space is not None
-        plan = replace(self.plan, engine="scout", seconds=seconds)
         found = biography(subject, self._space, plan, elsewhere=(), shown=_RELATIONS)
         return Life(found, clearing(self._space, subject))
 
