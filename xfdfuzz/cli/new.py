@@ -92,5 +92,6 @@ def _write(templates: dict[Path, str], words: dict[str, str]) -> None:
 
 def _next(kind: str, file: Path, words: dict[str, str]) -> list[str]:
     if kind == "revision":
-        return [f"     xfdfuzz diff {words['base']} {file}", f"     xfdfuzz fuzz --revision {file}"]
+        commands = f"review {file}", f"diff {words['base']} {file}", f"fuzz --revision {file}"
+        return [f"     xfdfuzz {command}" for command in commands]
     return [f"     xfdfuzz fuzz --revision mainline --invariants {file}"]

@@ -173,6 +173,8 @@ def _life(one: Life) -> Iterator[Part]:
         yield _written(written)
     if not found.written:
         yield Part(f"nobody writes it in scope {found.scope}", 4)
+    elif not any(one.access.action is Action.CLEARS for one in found.written):
+        yield Part("nobody clears it", 4)
     readers = [_name(access.function) for access in found.read]
     yield Part(f"read by {', '.join(readers) or 'nobody'}", 4)
     if found.written and found.life.loop is None:
