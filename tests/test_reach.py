@@ -138,6 +138,16 @@ def test_a_function_that_is_watched_already_is_left_to_who_does(classes: object)
     assert [*outer.calls.values()] == [2]
 
 
+def test_a_function_whose_file_says_something_else_by_now_is_left_as_it_is(classes: object) -> None:
+    Path("classes.py").write_text(CLASSES.replace("if n == 1", "if n == 2"))
+    changed, same = classes.Base.calls, classes.Derived.calls  # type: ignore[attr-defined]
+    with Watched([changed, same]) as watched:
+        classes.Derived().calls(3)  # type: ignore[attr-defined]
+    assert classes.Derived.log[0] == 1  # type: ignore[attr-defined]
+    assert watched.calls == {place_of(same): 1}
+    assert statements(changed) == []
+
+
 def test_a_line_that_raises_says_where_it_stands(classes: object) -> None:
     function = classes.Derived.calls  # type: ignore[attr-defined]
     with Watched([function]), pytest.raises(TypeError) as plain:

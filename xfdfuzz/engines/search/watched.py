@@ -94,14 +94,14 @@ class Watched:
     def __enter__(self) -> Watched:
         for function in self._functions:
             before = function.__code__
+            if any(isinstance(one, _Marks) for one in before.co_consts):
+                continue
             node = _node(before)
-            if node is None or any(isinstance(one, _Marks) for one in before.co_consts):
+            if node is None:
                 continue
             marks = _Marks([0] * (1 + len(list(_statements(node.body)))))
-            code = _compiled(before, node, marks)
-            if code.co_freevars == before.co_freevars:
-                function.__code__ = code
-                self._watches.append(_Watch(function, before, node, marks, len(marks) - 1))
+            function.__code__ = _compiled(before, node, marks)
+            self._watches.append(_Watch(function, before, node, marks, len(marks) - 1))
         return self
 
     def __exit__(
@@ -137,15 +137,24 @@ class Watched:
 # -- what is compiled ----------------------------------------------------------------------------------------------
 
 
+class _Source(NamedTuple):
+    """A function as it stands in its class and its file; ``imports``, which have a say in what it is compiled to."""
+
+    function: _Function
+    cls: str
+    imports: list[ast.stmt]
+
+
 @cache
-def _functions_of(file: str) -> dict[tuple[str, int], tuple[str, _Function]]:
-    """The functions in the classes of a file, by name and line, with the class."""
+def _functions_of(file: str) -> dict[tuple[str, int], _Source]:
+    """The functions in the classes of a file, by name and line."""
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except SyntaxError:
         return {}
+    imports: list[ast.stmt] = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
     return {
-        (node.name, min([node.lineno, *(one.lineno for one in node.decorator_list)])): (cls.name, node)
+        (node.name, min([node.lineno, *(one.lineno for one in node.decorator_list)])): _Source(node, cls.name, imports)
         for cls in ast.walk(tree)
         if isinstance(cls, ast.ClassDef)
         for node in cls.body
@@ -154,24 +163,42 @@ def _functions_of(file: str) -> dict[tuple[str, int], tuple[str, _Function]]:
 
 
 def _node(code: CodeType) -> _Function | None:
-    _, node = _functions_of(code.co_filename).get((code.co_name, code.co_firstlineno), ("", None))
-    return node
+    """The source of a function; None where it cannot be read, or is another one by now."""
+    return _node_in(code.co_filename, code)
+
+
+@cache  # by the file too: the code of two files can be equal
+def _node_in(file: str, code: CodeType) -> _Function | None:
+    source = _functions_of(file).get((code.co_name, code.co_firstlineno))
+    if source is None or _essence(_with_body(code, source.function.body)) != _essence(code):
+        return None
+    return source.function
+
+
+def _essence(code: CodeType) -> tuple[object, ...]:
+    consts = [one for one in code.co_consts if not isinstance(one, CodeType)]
+    return code.co_code, consts, code.co_names, code.co_varnames, code.co_freevars
 
 
 def _compiled(before: CodeType, node: _Function, marks: _Marks) -> CodeType:
     """The function with a count of its calls, and marks on those statements that have none."""
-    cls, _ = _functions_of(before.co_filename)[before.co_name, before.co_firstlineno]
     unmarked = {id(one): number for number, one in enumerate(_statements(node.body), 1) if not marks[number]}
     count = ast.copy_location(ast.AugAssign(_place(0), ast.Add(), ast.Constant(1)), node)
-    function = _Function(node.name, node.args, [count, *_marked(node.body, unmarked)], [])
-    # in a class, for the sake of super() and private names
-    around = ast.ClassDef(cls, [], [], [ast.copy_location(function, node)], [])
-    tree = ast.Module([ast.copy_location(around, node)], [])
-    flags = before.co_flags & future.annotations.compiler_flag
-    module = compile(ast.fix_missing_locations(tree), before.co_filename, "exec", flags, dont_inherit=True)
-    code = _inside(_inside(module, cls), node.name)
+    code = _with_body(before, [count, *_marked(node.body, unmarked)])
     consts = tuple(marks if one == _MARKS else one for one in code.co_consts)
     return code.replace(co_consts=consts, co_firstlineno=before.co_firstlineno, co_qualname=before.co_qualname)
+
+
+def _with_body(before: CodeType, body: list[ast.stmt]) -> CodeType:
+    """The code of the function with another body."""
+    node, cls, imports = _functions_of(before.co_filename)[before.co_name, before.co_firstlineno]
+    function = _Function(node.name, node.args, body, [])
+    # in a class, for the sake of super() and private names
+    around = ast.ClassDef(cls, [], [], [ast.copy_location(function, node)], [])
+    tree = ast.Module([*imports, ast.copy_location(around, node)], [])
+    flags = before.co_flags & future.annotations.compiler_flag
+    module = compile(ast.fix_missing_locations(tree), before.co_filename, "exec", flags, dont_inherit=True)
+    return _inside(_inside(module, cls), node.name)
 
 
 def _inside(code: CodeType, name: str) -> CodeType:
