@@ -684,7 +684,7 @@ def test_a_link_is_followed(run: Run) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_help_names_every_format(run: Run, name: str) -> None:
-    assert name in run("replay", "--help")[1]
+    assert name in run("help", "replay")[1]
 
 
 # -- b4 ----------------------------------------------------------------------------------------------------------------

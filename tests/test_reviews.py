@@ -146,7 +146,7 @@ def test_a_warn_is_told_with_a_shortest_program(planted: Review) -> None:
     assert part.program == site.fires.program
 
 
-# -- 4. to 6. -----------------------------------------------------------------------------------------------------------
+# -- 4. to 6. ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_field_of_the_series_has_its_biography(planted: Review) -> None:

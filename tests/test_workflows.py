@@ -566,7 +566,7 @@ def test_the_line_for_cron_is_one_that_a_shell_runs(tmp_path: Path) -> None:
 
 def test_every_option_of_the_pages_jobs_is_one(run: Any) -> None:
     """Beside what tests/test_docs.py looks at: those in the arguments of the action."""
-    known = run("fuzz", "--help")[1]
+    known = run("help", "fuzz")[1]
     for block in blocks("yaml"):
         for words in re.findall(r"args: (.*)", block):
             for option in [word for word in shlex.split(words) if word.startswith("--")]:

@@ -120,7 +120,7 @@ def add_command(
     command = commands.add_parser(
         name,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
+        description=textwrap.fill(f"{summary[0].upper()}{summary[1:]}.", 78),
         epilog="\n".join(("examples:", *(f"  {line}" for line in EXAMPLES[name]), of_command(name))),
         formatter_class=Formatter,
         allow_abbrev=False,

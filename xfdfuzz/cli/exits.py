@@ -15,8 +15,8 @@ MEANINGS: Mapping[int, str] = {
     VIOLATION: "something is wrong with what was looked at",
     BAD_INPUT: "usage or bad input: an unknown revision, commit, scope, invariant or profile, a broken or "
     "contradictory program, an unreadable file or directory, a directory that cannot be saved to, a file that "
-    "cannot be written, a file that new would overwrite, a name that explain or field does not know, a missing "
-    "extra, a broken file or package of invariants or of a series, a broken recording or frontier",
+    "cannot be written, a file that new would overwrite, a name that explain or field does not know, a missing extra, "
+    "a broken file or package of invariants or of a series, a broken recording or frontier",
     NOT_JUDGED: "could not judge: interrupted (with findings, too), workers that do nothing but die, a cluster that "
     "cannot be used, nothing executed or compared, the output could not be written, internal error",
     SKIPPED: "skipped: the mail on standard input (--revision -) belongs to no series that is modelled",
@@ -48,8 +48,6 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
     "matrix": {CLEAN: "every expectation holds", VIOLATION: "an expectation that fails"},
     "bisect": {CLEAN: "found and verified", NOT_JUDGED: "a change that is not found, or cannot be verified"},
     "diff": {CLEAN: "no difference", VIOLATION: "a difference", NOT_JUDGED: _UNSAVED},
-    "field": {CLEAN: "told, whatever it is"},
-    "warnings": {CLEAN: "told, whatever can fire"},
     "conform": {
         CLEAN: "nothing different, no violation that is not known",
         VIOLATION: "a difference that is not explained, or a violation that is not known",
@@ -62,6 +60,8 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
         CLEAN: "done; check: all entries show",
         VIOLATION: "check: an entry that does not show, or has expired",
     },
+    "field": {CLEAN: "told, whatever it is", NOT_JUDGED: "out of time or memory"},
+    "warnings": {CLEAN: "told, whatever it is", NOT_JUDGED: "out of time or memory"},
     "list": {CLEAN: "printed"},
     "explain": {CLEAN: "printed"},
     "new": {CLEAN: "written"},

@@ -211,7 +211,7 @@ def replay_command(found: Finding | Discrepancy, invariants: Iterable[Path] = ()
 
 
 def command(*words: str) -> str:
-    """A command line of xfdfuzz that can be pasted: by the path that this one was started by where no other is found."""
+    """A command line of xfdfuzz that can be pasted: by the path of this one where the shell finds no other."""
     started = Path(sys.argv[0])
     unfound = started.name == "xfdfuzz" and shutil.which("xfdfuzz") is None
     return shlex.join([str(started) if unfound else "xfdfuzz", *words])

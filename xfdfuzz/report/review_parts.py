@@ -8,6 +8,7 @@ from typing import NamedTuple
 from xfdfuzz.engines.judge.finding import Discrepancy
 from xfdfuzz.engines.review.accesses import Action
 from xfdfuzz.engines.review.biography import Written
+from xfdfuzz.engines.review.life import Life as FieldLife
 from xfdfuzz.engines.review.outcomes import Outcome, Outcomes
 from xfdfuzz.engines.review.review import Life, Review
 from xfdfuzz.engines.review.warnings import Verdict
@@ -177,16 +178,24 @@ def _life(one: Life) -> Iterator[Part]:
         yield Part("nobody clears it", 4)
     readers = [_name(access.function) for access in found.read]
     yield Part(f"read by {', '.join(readers) or 'nobody'}", 4)
-    if found.written and found.life.loop is None:
-        yield Part("cannot stay set for ever: it is cleared where user space or the guest gets on", 4)
-    elif found.life.loop:
-        memory = ", while no memory can be had" if found.life.loop.without_memory else ""
-        said = f"can stay set for ever{memory}: the last {found.life.loop.turns} ops can be repeated"
-        yield Part(said, 4, found.life.loop.program)
+    if found.written:
+        yield from _for_ever(found.life)
     yield from _cleared(one.cleared)
     for known in found.relations:
         broken = " (broken elsewhere)" if known.broken else ""
         yield Part(f"holds: {relation_text(known.mined, found.subject.column.kind)}{broken}", 4)
+
+
+def _for_ever(life: FieldLife) -> Iterator[Part]:
+    """Whether it can stay set for ever: although KVM_RUN returns to user space, or else while something else goes on."""
+    loop = life.returning or life.loop
+    if loop is None:
+        yield Part("cannot stay set for ever: it is cleared where user space or the guest gets on", 4)
+        return
+    memory = ", while no memory can be had" if loop.without_memory else ""
+    though = "although KVM_RUN returns again and again" if life.returning else "but not where KVM_RUN returns"
+    said = f"can stay set for ever, {though}{memory}: the last {loop.turns} ops can be repeated"
+    yield Part(said, 4, loop.program)
 
 
 def _written(one: Written) -> Part:
@@ -202,12 +211,17 @@ def _name(function: str) -> str:
 
 def _cleared(outcomes: Sequence[Outcome]) -> Iterator[Part]:
     """Which ops find it set and leave it clear, those that fail with a program: nobody has served what it stood for."""
-    plain = [f"{one.op} = {one.result}" for one in outcomes if not one.result.startswith("-")]
+    plain = [f"{one.op} = {one.result}" for one in outcomes if not _fails(one)]
     if plain:
         yield Part(f"is clear after {', '.join(plain)}", 4)
     for one in outcomes:
-        if one.result.startswith("-"):
+        if _fails(one):
             yield Part(f"is cleared although {one.op} fails with {one.result}", 4, one.program)
+
+
+def _fails(one: Outcome) -> bool:
+    """-EINTR says that a signal came."""
+    return one.result.startswith("-") and one.result != "-EINTR"
 
 
 # -- 5. and 6. what this does not say ----------------------------------------------------------------------------------
