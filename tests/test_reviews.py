@@ -38,10 +38,10 @@ from xfdfuzz import Series
 from xfdfuzz.kernel.errno import EPERM
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 
-series = Series("planted", base="v5.16", title="planted", promises=("KvmSetXcrs: gives 0 | -EPERM", "no such thing"))
+series = Series("warns", base="v5.16", title="a WARN that fires", promises=("KvmSetXcrs: gives 0 | -EPERM", "no such thing"))
 
 
-@series.patch("planted-1", "KVM: x86: a WARN that fires")
+@series.patch("warns-1", "KVM: x86: a WARN that fires")
 class Warns(KvmX86):
     def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu, xcr0):
         if self.warn_on(vcpu.arch.xcr0 == xcr0):
@@ -73,7 +73,7 @@ def texts(parts: Iterable[Part]) -> str:
 
 
 def test_functions_and_fields_are_told_with_the_patch_that_brings_them(planted: Review) -> None:
-    assert planted.replaced == {"planted-1": ["kvm_vcpu_ioctl_x86_set_xcrs"]}
+    assert planted.replaced == {"warns-1": ["kvm_vcpu_ioctl_x86_set_xcrs"]}
     assert [one.path for one in planted.written.anew] == ["v.guest_fpu.realloc_request"]
     assert "a WARN that fires" in texts(review_parts.changes(planted))
 

@@ -182,12 +182,12 @@ def _life(one: Life) -> Iterator[Part]:
         yield from _for_ever(found.life)
     yield from _cleared(one.cleared)
     for known in found.relations:
-        broken = " (broken elsewhere)" if known.broken else ""
-        yield Part(f"holds: {relation_text(known.mined, found.subject.column.kind)}{broken}", 4)
+        if not known.broken:
+            yield Part(f"holds: {relation_text(known.mined, found.subject.column.kind)}", 4)
 
 
 def _for_ever(life: FieldLife) -> Iterator[Part]:
-    """Whether it can stay set for ever: although KVM_RUN returns to user space, or else while something else goes on."""
+    """Whether it can stay set for ever: although KVM_RUN returns to user space, or else while others get on."""
     loop = life.returning or life.loop
     if loop is None:
         yield Part("cannot stay set for ever: it is cleared where user space or the guest gets on", 4)
