@@ -38,7 +38,8 @@ from xfdfuzz import Series
 from xfdfuzz.kernel.errno import EPERM
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 
-series = Series("warns", base="v5.16", title="a WARN that fires", promises=("KvmSetXcrs: gives 0 | -EPERM", "no such thing"))
+PROMISED = ("KvmSetXcrs: gives 0 | -EPERM", "no such thing")
+series = Series("warns", base="v5.16", title="a WARN that fires", promises=PROMISED)
 
 
 @series.patch("warns-1", "KVM: x86: a WARN that fires")
