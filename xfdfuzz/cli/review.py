@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from xfdfuzz.cli.arguments import Commands, add_command, directory, seconds, seed
+from xfdfuzz.cli.arguments import Commands, add_command, common_options, directory, seconds, seed
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput
 from xfdfuzz.cli.field import telling
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    summary = "answer what a reviewer asks of a series: what it changes, breaks and never does"
+    summary = "say what a series changes, breaks and never does, as a reviewer asks"
     command = add_command(commands, "review", _review, summary, formats=("rich", "mail", "json"))
     add = command.add_argument
     add("revision", metavar="R|FILE.py", help="the series: a file, a name, a label, or - for that of a mail on stdin")
@@ -33,9 +33,12 @@ def add(commands: Commands) -> None:
     any_seed = random.SystemRandom().randrange(1 << 32)
     add("--seed", type=seed, metavar="N", default=any_seed, help="repeat with this seed (default: random)")
     add("-o", "--out", type=Path, metavar="FILE", help="write it there and not to standard output")
-    add("--save", type=directory, default=Path("findings"), metavar="DIR", help="where programs go (default: findings)")
+    more = common_options(command).add_argument
+    more(
+        "--save", type=directory, default=Path("findings"), metavar="DIR", help="where programs go (default: findings)"
+    )
     add("-q", "--quiet", action="store_true", help="no progress")
-    add("--i-have-reported-it", action="store_true", help="tell in the mail what may be a vulnerability (SECURITY.md)")
+    more("--i-have-reported-it", action="store_true", help="tell in the mail what may be a vulnerability (SECURITY.md)")
 
 
 def _review(args: argparse.Namespace) -> int:

@@ -39,7 +39,10 @@ def _head(out: Console, title: str) -> None:
 
 def _section(out: Console, title: str, parts: Iterable[Part]) -> None:
     _head(out, title)
-    for one in parts:
+    told = [*parts]
+    if not told:
+        line(out, "  nothing was looked at")
+    for one in told:
         hanging(out, one.indent + 4, f"{' ' * one.indent}{one.text}")
         if one.program is not None:
             steps.terminal(out, one.program, " " * one.indent, machine=True)
@@ -47,8 +50,8 @@ def _section(out: Console, title: str, parts: Iterable[Part]) -> None:
 
 def _broken(out: Console, review: Review, invariants: Sequence[Path]) -> None:
     finding.several(out, review.new, invariants, roots=review.roots)
-    if review.findings and not review.new:
-        line(out, "  nothing that the base does not break")
+    if not review.new:
+        line(out, "  nothing that the base does not break" if review.findings else "  nothing was looked at")
     if review.old:
         line(out, f"  {counted(len(review.old), 'finding')} more: {review.base.label} breaks the same")
 

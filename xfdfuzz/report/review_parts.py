@@ -163,7 +163,7 @@ def lives(review: Review) -> Iterator[Part]:
     """The short biography of each field that the series writes and the base does not."""
     for one in review.lives:
         yield from _life(one)
-    if not review.written.anew:
+    if review.findings and not review.written.anew:
         yield Part("the series writes no field that the base does not write")
 
 
