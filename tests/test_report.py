@@ -93,7 +93,19 @@ def printed(show: Any, *args: Any) -> str:
 # -- the room ----------------------------------------------------------------------------------------------------------
 
 #: What is no thing that is shown: what the others are written with, parts of them, what goes to a disk or stderr.
-TOOLS = {"__init__", "console", "folding", "changes", "values", "files", "directory", "mail", "privacy", "progress"}
+TOOLS = {
+    "__init__",
+    "checked",
+    "console",
+    "folding",
+    "changes",
+    "values",
+    "files",
+    "directory",
+    "mail",
+    "privacy",
+    "progress",
+}
 #: Of these `--format json` has nothing.
 ONLY_FOR_PEOPLE = {"trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
