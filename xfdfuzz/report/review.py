@@ -25,8 +25,6 @@ def terminal(out: Console, review: Review, repeat: str, invariants: Sequence[Pat
     _section(out, "3. Can this WARN fire?", review_parts.sites(review))
     _section(out, "4. The fields that it writes", review_parts.lives(review))
     _section(out, "5. What was never reached", review_parts.unreached(review))
-    if review.reach:
-        reach.terminal(out, review.reach)
     _section(out, "6. What this says nothing about", review_parts.silent(review))
     line(out)
     line(out, f"{review.seconds:.1f} s; repeat: {repeat}")

@@ -14,7 +14,7 @@ from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program import mail
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import files, reach, review_parts
+from xfdfuzz.report import files, review_parts
 from xfdfuzz.report.console import counted
 from xfdfuzz.report.finding import Group, groups
 from xfdfuzz.report.mail import headers, version, wrapped
@@ -38,7 +38,7 @@ def text(review: Review, repeat: str, *, reported: bool = False) -> str:
         ("2. What is broken", "\n\n".join(_broken(review, shows))),
         ("3. Can this WARN fire?", _section(review_parts.sites(review), shows)),
         ("4. The fields that it writes", _section(review_parts.lives(review), shows)),
-        ("5. What was never reached", "\n".join(_unreached(review, shows))),
+        ("5. What was never reached", _section(review_parts.unreached(review), shows)),
         ("6. What this says nothing about", _section(review_parts.silent(review), shows)),
     )
     name = review.revision.label
@@ -84,12 +84,6 @@ def _part(one: Part, shown: Callable[[Program], bool]) -> Iterator[str]:
     yield wrapped(" ".join(("machine", *one.program.machine.words())), " " * (one.indent + 7))
     for number, op in enumerate(one.program.ops, 1):
         yield wrapped(f"{number:{one.indent + 4}}  {format_op(op)}", "", " " * (one.indent + 10))
-
-
-def _unreached(review: Review, shows: _Shows) -> Iterator[str]:
-    yield from (row for one in review_parts.unreached(review) for row in _part(one, shows.program))
-    for said in reach.lines(review.reach) if review.reach else ():
-        yield wrapped(said, "  ", "    ")
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------

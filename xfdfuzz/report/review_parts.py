@@ -17,7 +17,7 @@ from xfdfuzz.kernel.base import SEAMS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.program import Program
-from xfdfuzz.report import warnings
+from xfdfuzz.report import reach, warnings
 from xfdfuzz.report.biography import relation_text
 from xfdfuzz.report.console import counted
 from xfdfuzz.report.finding import groups
@@ -228,7 +228,9 @@ def _fails(one: Outcome) -> bool:
 
 
 def unreached(review: Review) -> Iterator[Part]:
-    """Ops that never ran, and goals that were never met."""
+    """Functions and lines of the series and ops that never ran, and goals that were never met."""
+    if review.reach:
+        yield from map(Part, reach.lines(review.reach))
     searches = [one for one in (review.differences, review.findings) if one]
     ran = {op for one in searches for op in one.stats.coverage}
     never = [op for op in OPS if op not in ran]
@@ -253,6 +255,9 @@ def silent(review: Review) -> Iterator[Part]:
         yield Part(f"inferred, not read in a source: {', '.join(f'{name}()' for name in review.unread)}")
     if review.untold:
         yield Part(f"no time was left for the biography of {', '.join(one.path for one in review.untold)}")
+    if review.old:
+        buckets = counted(len(review.old), "finding")
+        yield Part(f"{buckets} that the base has too: what else the series breaks of that, fuzz --mode change asks")
     if review.findings and not review.findings.found:
         yield Part("no finding is no proof: see what was never reached")
     yield Part("what the model leaves out of Linux, docs/fidelity.md says; nothing ran on hardware")
