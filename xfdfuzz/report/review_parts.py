@@ -38,10 +38,14 @@ class Part(NamedTuple):
 
 def verdict(review: Review) -> str:
     """All of it in a sentence."""
-    sites = len(review.touched)
-    fire = f"{len(review.fires)} of {counted(sites, 'WARN site')} in what it changes fire" if review.warnings else ""
+    sites = counted(len(review.touched), "WARN site")
+    fire = (
+        f"{len(review.fires)} of {sites} in what it changes fire"
+        if review.touched
+        else "no WARN site in what it changes"
+    )
     differ = _promised(review) if review.differences else ""
-    said = [one for one in (_broken(review), fire, differ) if one]
+    said = [one for one in (_broken(review), fire if review.warnings else "", differ) if one]
     return f"{review.revision.label} against {review.base.label}: {'; '.join(said) or 'nothing was looked at'}"
 
 
@@ -246,7 +250,7 @@ def silent(review: Review) -> Iterator[Part]:
     checked = review.warnings.checked if review.warnings else ()
     for one in checked:
         if one.where in SCOPES and one.exhausted:
-            yield Part(f"scope {one.where}, which was exhausted, has no {SCOPES[one.where].leaves_out}")
+            yield Part(f"scope {one.where} was exhausted, which leaves out {SCOPES[one.where].leaves_out}")
     partly = [one.where for one in checked if one.where in SCOPES and not one.exhausted]
     partly += [name for name in SCOPES if checked and name not in {one.where for one in checked}]
     if partly:
