@@ -100,18 +100,18 @@ def _print(args: argparse.Namespace, found: Review, stream: TextIO) -> None:
     if args.format == "json":
         write(review.as_object(found), stream)
     elif args.format == "mail":
-        repeat = shlex.join(["xfdfuzz", *_repeat(args)])
+        repeat = shlex.join(["xfdfuzz", *_repeat(args, found)])
         print(review_mail.text(found, repeat, reported=args.i_have_reported_it), end="", file=stream)
     else:
-        review.terminal(console(stream), found, command(*_repeat(args)), args.invariants)
+        review.terminal(console(stream), found, command(*_repeat(args, found)), args.invariants)
 
 
-def _repeat(args: argparse.Namespace) -> list[str]:
+def _repeat(args: argparse.Namespace, found: Review) -> list[str]:
     """The command, without its first word, that does it again."""
-    base = ["--base", args.base] if args.base else []
+    base = ["--base", found.base.address] if args.base else []
     files = [word for file in args.invariants for word in ("--invariants", str(file))]
     limit = ["--time", f"{args.time:g}", "--seed", str(args.seed)]
-    return ["review", args.revision, *base, *limit, *files]
+    return ["review", found.revision.address, *base, *limit, *files]
 
 
 def _judgement(found: Review) -> int:
