@@ -23,8 +23,8 @@ from xfdfuzz.program.mail import WIDTH, cut
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.program.text import parse
-from xfdfuzz.report import review_mail, review_parts
-from xfdfuzz.report.review_parts import Part
+from xfdfuzz.report.review import mail, parts
+from xfdfuzz.report.review.parts import Part
 from xfdfuzz.revisions import Revision, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +66,8 @@ def planted(file: Path) -> Review:
     return review(resolve(str(file)), resolve("v5.16"), SOME)
 
 
-def texts(parts: Iterable[Part]) -> str:
-    return "\n".join(part.text for part in parts)
+def texts(said: Iterable[Part]) -> str:
+    return "\n".join(part.text for part in said)
 
 
 # -- 1. what it changes ------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def texts(parts: Iterable[Part]) -> str:
 def test_functions_and_fields_are_told_with_the_patch_that_brings_them(planted: Review) -> None:
     assert planted.replaced == {"warns-1": ["kvm_vcpu_ioctl_x86_set_xcrs"]}
     assert [one.path for one in planted.written.anew] == ["v.guest_fpu.realloc_request"]
-    assert "a WARN that fires" in texts(review_parts.changes(planted))
+    assert "a WARN that fires" in texts(parts.changes(planted))
 
 
 def test_a_difference_is_promised_or_not(planted: Review) -> None:
@@ -84,7 +84,7 @@ def test_a_difference_is_promised_or_not(planted: Review) -> None:
     found = {one.bucket for one in planted.visible}
     assert found >= {"KvmSetXcrs: gives 0 | -EPERM"}
     assert not any("WARN" in bucket or "warn" in bucket for bucket in found)
-    said = texts(review_parts.changes(planted))
+    said = texts(parts.changes(planted))
     assert "0 | -EPERM (promised)" in said
     assert re.search(r"not seen: no such thing$", said, re.MULTILINE)
     assert len(re.findall(r"\(promised\)", said)) == 1
@@ -133,7 +133,7 @@ def test_what_the_base_breaks_is_counted_and_not_told(planted: Review) -> None:
         assert (one in planted.old) == (one.bucket in judge(one.program, base, expectations=False).buckets)
     assert planted.old
     for one in planted.old:
-        assert one.bucket not in review_mail.text(planted, "")
+        assert one.bucket not in mail.text(planted, "")
 
 
 def test_a_warn_is_told_with_a_shortest_program(planted: Review) -> None:
@@ -143,7 +143,7 @@ def test_a_warn_is_told_with_a_shortest_program(planted: Review) -> None:
     *before, last = steps(site.fires.program, planted.revision)
     assert last.events
     assert not any(one.events for one in before)
-    (part,) = (one for one in review_parts.sites(planted) if "FIRES" in one.text and one.program)
+    (part,) = (one for one in parts.sites(planted) if "FIRES" in one.text and one.program)
     assert part.program == site.fires.program
 
 
@@ -153,7 +153,7 @@ def test_a_warn_is_told_with_a_shortest_program(planted: Review) -> None:
 def test_a_field_of_the_series_has_its_biography(planted: Review) -> None:
     (life,) = planted.lives
     assert {one.access.function for one in life.biography.written} == {"kvm_vcpu_ioctl_x86_set_xcrs"}
-    said = texts(review_parts.lives(planted))
+    said = texts(parts.lives(planted))
     assert "can stay set for ever" in said
     assert "read by nobody" in said
 
@@ -161,7 +161,7 @@ def test_a_field_of_the_series_has_its_biography(planted: Review) -> None:
 def test_what_never_ran_and_was_not_looked_at_is_said(planted: Review) -> None:
     assert planted.reach
     assert planted.reach.calls.keys() == {"kvm_vcpu_ioctl_x86_set_xcrs"}
-    silent = texts(review_parts.silent(planted))
+    silent = texts(parts.silent(planted))
     assert "migration" in silent
     assert "a second vCPU" in silent  # what the scope that was exhausted leaves out
 
@@ -170,7 +170,7 @@ def test_what_never_ran_and_was_not_looked_at_is_said(planted: Review) -> None:
 
 
 def test_the_mail_is_ascii_in_72_columns_with_a_program_that_replays(planted: Review) -> None:
-    text = review_mail.text(planted, "xfdfuzz review planted.py --seed 1")
+    text = mail.text(planted, "xfdfuzz review planted.py --seed 1")
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "\x1b" not in text
@@ -193,10 +193,10 @@ def test_what_may_be_a_vulnerability_is_not_in_the_mail(planted: Review) -> None
     severe = next(one for one in broken if one.severity in ("panic", "corruption", "leak"))
     found = replace(planted.new[0], violation=severe, program=program, revision=current)
     private = replace(planted, revision=current, findings=replace(planted.findings, found=(found,), roots={}))
-    text = review_mail.text(private, "")
+    text = mail.text(private, "")
     assert severe.bucket not in text
     assert "SECURITY.md" in text
-    assert severe.bucket in review_mail.text(private, "", reported=True)
+    assert severe.bucket in mail.text(private, "", reported=True)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -231,5 +231,5 @@ def test_an_interrupted_review_has_what_there_is(file: Path) -> None:
     assert found.interrupted
     assert found.outcomes
     assert found.warnings is None
-    assert "interrupted" in texts(review_parts.silent(found))
-    assert "nothing was looked at" in review_mail.text(found, "")
+    assert "interrupted" in texts(parts.silent(found))
+    assert "nothing was looked at" in mail.text(found, "")

@@ -93,17 +93,17 @@ def _tell(args: argparse.Namespace, found: Review) -> None:
 
 
 def _print(args: argparse.Namespace, found: Review, stream: TextIO) -> None:
-    from xfdfuzz.report import review, review_mail
     from xfdfuzz.report.console import console, write
     from xfdfuzz.report.files import command
+    from xfdfuzz.report.review import mail, text
 
     if args.format == "json":
-        write(review.as_object(found), stream)
+        write(text.as_object(found), stream)
     elif args.format == "mail":
         repeat = shlex.join(["xfdfuzz", *_repeat(args, found)])
-        print(review_mail.text(found, repeat, reported=args.i_have_reported_it), end="", file=stream)
+        print(mail.text(found, repeat, reported=args.i_have_reported_it), end="", file=stream)
     else:
-        review.terminal(console(stream), found, command(*_repeat(args, found)), args.invariants)
+        text.terminal(console(stream), found, command(*_repeat(args, found)), args.invariants)
 
 
 def _repeat(args: argparse.Namespace, found: Review) -> list[str]:

@@ -14,12 +14,13 @@ from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program import mail
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import files, review_parts
+from xfdfuzz.report import files
 from xfdfuzz.report.console import counted
 from xfdfuzz.report.finding import Group, groups
 from xfdfuzz.report.mail import headers, version, wrapped
 from xfdfuzz.report.privacy import CURRENT, for_everybody, may_be_vulnerable
-from xfdfuzz.report.review_parts import Part
+from xfdfuzz.report.review import parts
+from xfdfuzz.report.review.parts import Part
 
 #: So many root findings are told whole, the worst ones; the others are a line each.
 WHOLE = 10
@@ -34,18 +35,18 @@ def text(review: Review, repeat: str, *, reported: bool = False) -> str:
     """
     shows = _Shows(review, reported)
     sections = (
-        ("1. What it changes", _section(review_parts.changes(review), shows)),
+        ("1. What it changes", _section(parts.changes(review), shows)),
         ("2. What is broken", "\n\n".join(_broken(review, shows))),
-        ("3. Can this WARN fire?", _section(review_parts.sites(review), shows)),
-        ("4. The fields that it writes", _section(review_parts.lives(review), shows)),
-        ("5. What was never reached", _section(review_parts.unreached(review), shows)),
-        ("6. What this says nothing about", _section(review_parts.silent(review), shows)),
+        ("3. Can this WARN fire?", _section(parts.sites(review), shows)),
+        ("4. The fields that it writes", _section(parts.lives(review), shows)),
+        ("5. What was never reached", _section(parts.unreached(review), shows)),
+        ("6. What this says nothing about", _section(parts.silent(review), shows)),
     )
     name = review.revision.label
     whole = "\n\n".join(
         [
             headers(review.revision, f"review of {name}"),
-            wrapped(f"{review_parts.verdict(review)}."),
+            wrapped(f"{parts.verdict(review)}."),
             wrapped("All of it was seen on a model of the code; nothing ran on hardware. A model can be wrong."),
             *(f"{title}\n{'=' * len(title)}\n\n{told or '  nothing was looked at'}" for title, told in sections),
             f"To do all of this again:\n\n{_command(repeat)}",
@@ -70,8 +71,8 @@ class _Shows:
         return self._reported or not may_be_vulnerable(found)
 
 
-def _section(parts: Iterable[Part], shows: _Shows) -> str:
-    return "\n".join(row for one in parts for row in _part(one, shows.program))
+def _section(said: Iterable[Part], shows: _Shows) -> str:
+    return "\n".join(row for one in said for row in _part(one, shows.program))
 
 
 def _part(one: Part, shown: Callable[[Program], bool]) -> Iterator[str]:

@@ -11,21 +11,22 @@ from rich.console import Console
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.review.outcomes import Outcome, Outcomes
 from xfdfuzz.engines.review.review import Life, Review
-from xfdfuzz.report import biography, differences, finding, reach, review_parts, steps, warnings
+from xfdfuzz.report import biography, differences, finding, reach, steps, warnings
 from xfdfuzz.report.console import counted, hanging, line
-from xfdfuzz.report.review_parts import Part
+from xfdfuzz.report.review import parts
+from xfdfuzz.report.review.parts import Part
 
 
 def terminal(out: Console, review: Review, repeat: str, invariants: Sequence[Path] = ()) -> None:
     """All of it; ``repeat`` is the command that does it again."""
-    line(out, (review_parts.verdict(review), "bold"))
-    _section(out, "1. What it changes", review_parts.changes(review))
+    line(out, (parts.verdict(review), "bold"))
+    _section(out, "1. What it changes", parts.changes(review))
     _head(out, "2. What is broken")
     _broken(out, review, invariants)
-    _section(out, "3. Can this WARN fire?", review_parts.sites(review))
-    _section(out, "4. The fields that it writes", review_parts.lives(review))
-    _section(out, "5. What was never reached", review_parts.unreached(review))
-    _section(out, "6. What this says nothing about", review_parts.silent(review))
+    _section(out, "3. Can this WARN fire?", parts.sites(review))
+    _section(out, "4. The fields that it writes", parts.lives(review))
+    _section(out, "5. What was never reached", parts.unreached(review))
+    _section(out, "6. What this says nothing about", parts.silent(review))
     line(out)
     line(out, f"{review.seconds:.1f} s; repeat: {repeat}")
 
@@ -35,9 +36,9 @@ def _head(out: Console, title: str) -> None:
     line(out, (title, "bold"))
 
 
-def _section(out: Console, title: str, parts: Iterable[Part]) -> None:
+def _section(out: Console, title: str, said: Iterable[Part]) -> None:
     _head(out, title)
-    told = [*parts]
+    told = [*said]
     if not told:
         line(out, "  nothing was looked at")
     for one in told:
@@ -62,7 +63,7 @@ def as_object(review: Review) -> dict[str, Any]:
     return {
         "revision": review.revision.label,
         "base": review.base.label,
-        "verdict": review_parts.verdict(review),
+        "verdict": parts.verdict(review),
         "seed": review.plan.seed,
         "seconds": round(review.seconds, 3),
         "interrupted": review.interrupted,
@@ -78,8 +79,8 @@ def as_object(review: Review) -> dict[str, Any]:
         "lives": [_life(one) for one in review.lives],
         "untold": [one.path for one in review.untold],
         "reach": reach.as_object(review.reach),
-        "unreached": [one.text for one in review_parts.unreached(review)],
-        "silent": [one.text for one in review_parts.silent(review)],
+        "unreached": [one.text for one in parts.unreached(review)],
+        "silent": [one.text for one in parts.silent(review)],
     }
 
 
