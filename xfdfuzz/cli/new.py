@@ -53,9 +53,9 @@ def _new(args: argparse.Namespace) -> int:
 
 def _base(args: argparse.Namespace) -> str:
     """The revision that a series stands on, as a file can name it."""
-    from xfdfuzz.revisions import names
+    from xfdfuzz.revisions import ALIASES, names
 
-    (base,) = resolve_revisions([args.base or "mainline"], [], [])
+    (base,) = resolve_revisions([args.base or ALIASES["mainline"]], [], [])  # whose name nobody has said
     if args.name in names():
         raise BadInput(f"revision {args.name} exists already: see xfdfuzz list revisions")
     return base.address
