@@ -24,8 +24,8 @@ from xfdfuzz.report.review.parts import Part
 
 #: So many root findings are told whole, the worst ones; the others are a line each.
 WHOLE = 10
-#: Where a program is that a mail keeps to itself.
-_KEPT = "(its program is not shown: SECURITY.md)"
+#: What stands in place of a line whose program a mail keeps to itself.
+_KEPT = "(not told here: SECURITY.md)"
 
 
 def text(review: Review, repeat: str, *, reported: bool = False) -> str:
@@ -76,11 +76,11 @@ def _section(said: Iterable[Part], shows: _Shows) -> str:
 
 
 def _part(one: Part, shown: Callable[[Program], bool]) -> Iterator[str]:
-    yield wrapped(one.text, " " * one.indent, " " * (one.indent + 2))
-    if one.program is None:
+    if one.program is not None and not shown(one.program):
+        yield f"{' ' * one.indent}{_KEPT}"
         return
-    if not shown(one.program):
-        yield f"{' ' * (one.indent + 2)}{_KEPT}"
+    yield wrapped(one.text, " " * one.indent, " " * (one.indent + 2))
+    if one.program is None or not one.whole:
         return
     yield wrapped(" ".join(("machine", *one.program.machine.words())), " " * (one.indent + 7))
     for number, op in enumerate(one.program.ops, 1):
@@ -91,10 +91,10 @@ def _part(one: Part, shown: Callable[[Program], bool]) -> Iterator[str]:
 
 
 def _broken(review: Review, shows: _Shows) -> Iterator[str]:
-    gathered = groups(review.new, review.roots)
-    told = [one for one in gathered if shows.finding(one.root)]
+    found = [one for one in review.new if shows.finding(one)]
+    told = groups(found, {one: root for one, root in review.roots.items() if one in found and root in found})
     for number, group in enumerate(told[:WHOLE], 1):
-        yield from _group(number, group, shows)
+        yield from _group(number, group)
     if told[WHOLE:]:
         rows = [_title(number, one) for number, one in enumerate(told[WHOLE:], WHOLE + 1)]
         yield "\n".join(["In short, what is less bad or takes more ops:", "", *rows])
@@ -102,8 +102,8 @@ def _broken(review: Review, shows: _Shows) -> Iterator[str]:
         yield "  Nothing that the base does not break."
     if review.old:
         yield wrapped(f"{counted(len(review.old), 'finding')} more: {review.base.label} breaks the same.", "  ")
-    if len(told) < len(gathered):
-        yield wrapped(withheld(len(gathered) - len(told)), "  ")
+    if len(found) < len(review.new):
+        yield wrapped(withheld(len(review.new) - len(found)), "  ")
 
 
 def withheld(count: int) -> str:
@@ -121,7 +121,7 @@ def _title(number: int, group: Group) -> str:
     return wrapped(f"{number}. {group.root.bucket} ({here}{then})", "", "   ")
 
 
-def _group(number: int, group: Group, shows: _Shows) -> Iterator[str]:
+def _group(number: int, group: Group) -> Iterator[str]:
     found = group.root
     name = files.file_name(found)
     yield _title(number, group)
@@ -135,9 +135,9 @@ def _group(number: int, group: Group, shows: _Shows) -> Iterator[str]:
         yield "\n".join(["   Call trace:", *_traces(reports)])
     yield f"{mail.ABOVE} {name}\n{mail.folded(files.text(found))}{mail.BELOW}"
     yield f"   To see it again:\n\n{_command(_replay(found, name))}"
-    follow = [one.bucket for one in group.consequences if shows.finding(one)]
-    if follow:
-        yield "\n".join(["   What follows from it:", *(wrapped(bucket, "     ") for bucket in follow)])
+    if group.consequences:
+        rows = [wrapped(one.bucket, "     ") for one in group.consequences]
+        yield "\n".join(["   What follows from it:", *rows])
 
 
 def _replay(found: Finding, name: str) -> str:

@@ -29,11 +29,12 @@ _EXIT = "KVM_EXIT_"
 
 
 class Part(NamedTuple):
-    """A line, so far in, and the program that shows it, on its machine if that is no scope's."""
+    """A line, so far in, and the program that shows it, which is printed if the line is to be told ``whole``."""
 
     text: str
     indent: int = 2
     program: Program | None = None
+    whole: bool = True
 
 
 def verdict(review: Review) -> str:
@@ -157,7 +158,7 @@ def _site(one: Verdict, whole: bool) -> Iterator[Part]:
     behind = f", behind {one.fires.behind}" if one.fires.behind else ""
     needs = f", needs {' and '.join(needed)}" if needed else ""
     said = f"FIRES: {warnings.place(one)} ({where}{behind}{needs})"
-    yield Part(said, 4, one.fires.program if whole else None)
+    yield Part(said, 4, one.fires.program, whole)
 
 
 # -- 4. fields ---------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def _section(out: Console, title: str, said: Iterable[Part]) -> None:
         line(out, "  nothing was looked at")
     for one in told:
         hanging(out, one.indent + 4, f"{' ' * one.indent}{one.text}")
-        if one.program is not None:
+        if one.program is not None and one.whole:
             steps.terminal(out, one.program, " " * one.indent, machine=True)
 
 
