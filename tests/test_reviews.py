@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.review.change import Change
 from xfdfuzz.engines.review.outcomes import Outcome, clearing, outcomes
@@ -64,6 +65,17 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planted(file: Path) -> Review:
     return review(resolve(str(file)), resolve("v5.16"), SOME)
+
+
+@pytest.fixture
+def warned(planted: Review) -> Review:
+    """The same, whatever the search has found: the WARN, as the program of the scope shows it."""
+    (site,) = planted.fires
+    assert site.fires
+    assert planted.findings
+    (violation,) = judge(site.fires.program, planted.revision, expectations=False).violations
+    found = Finding(violation, site.fires.program, planted.revision)
+    return replace(planted, findings=replace(planted.findings, found=(found,), roots={}))
 
 
 def texts(said: Iterable[Part]) -> str:
@@ -169,8 +181,8 @@ def test_what_never_ran_and_was_not_looked_at_is_said(planted: Review) -> None:
 # -- the mail ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_mail_is_ascii_in_72_columns_with_a_program_that_replays(planted: Review) -> None:
-    text = mail.text(planted, "xfdfuzz review planted.py --seed 1")
+def test_the_mail_is_ascii_in_72_columns_with_a_program_that_replays(warned: Review) -> None:
+    text = mail.text(warned, "xfdfuzz review planted.py --seed 1")
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "\x1b" not in text
@@ -178,7 +190,7 @@ def test_the_mail_is_ascii_in_72_columns_with_a_program_that_replays(planted: Re
     assert "xfdfuzz review planted.py --seed 1" in text
     program = cut(text)
     assert program
-    first = judge(parse(program), planted.revision)
+    first = judge(parse(program), warned.revision)
     assert first.broken == ("no-warning",)
     assert "To see it again" in text
     assert "Call trace:\n     warn in kvm_vcpu_ioctl_x86_set_xcrs" in text
@@ -191,7 +203,7 @@ def test_what_may_be_a_vulnerability_is_not_in_the_mail(planted: Review) -> None
     current = resolve("mainline")
     broken = judge(program, current, expectations=False).violations
     severe = next(one for one in broken if one.severity in ("panic", "corruption", "leak"))
-    found = replace(planted.new[0], violation=severe, program=program, revision=current)
+    found = Finding(severe, program, current)
     private = replace(planted, revision=current, findings=replace(planted.findings, found=(found,), roots={}))
     text = mail.text(private, "")
     assert severe.bucket not in text
