@@ -68,6 +68,15 @@ def _registries() -> Iterator[None]:
         registry.update(content)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _series() -> Iterator[None]:
+    """Forget the series that fixtures load which the tests of a module share."""
+    before = dict(NAMED)
+    yield
+    NAMED.clear()
+    NAMED.update(before)
+
+
 @pytest.fixture(autouse=True)
 def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty directory."""

@@ -46,6 +46,7 @@ def test_a_new_series_is_a_revision_like_any_other(run: Run) -> None:
     assert out.splitlines() == [
         "wrote my_series.py and test_my_series.py",
         "now: python -m pytest test_my_series.py",
+        "     xfdfuzz review my_series.py",
         "     xfdfuzz diff v6.12 my_series.py",
         "     xfdfuzz fuzz --revision my_series.py",
     ]

@@ -30,6 +30,7 @@ from xfdfuzz.cli import (
     new,
     replay,
     report,
+    review,
     streams,
     warnings,
 )
@@ -40,6 +41,7 @@ from xfdfuzz.cli.profiles import with_profile
 
 #: The modules of the commands, in the order of the help.
 COMMANDS = (
+    review,
     fuzz,
     explore,
     replay,

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, str]] = {
+    "review": (
+        "xfdfuzz review my_series.py",
+        "xfdfuzz review amx-v1 --base v5.16 --time 2m --format mail",
+    ),
     "fuzz": ("xfdfuzz fuzz --revision mainline --time 10m", "xfdfuzz fuzz --revision my_series.py --mode change"),
     "explore": ("xfdfuzz explore --revision v7.3-cured", "xfdfuzz explore --scope contents --depth 8 --workers 2"),
     "replay": ("xfdfuzz replay findings", "xfdfuzz replay corpus/bugs/perm-overwrite.xfd --revision v5.17"),

@@ -25,6 +25,11 @@ _FOUND = "a violation that is not known, or a known one that has expired"
 _UNSAVED = "a finding that could not be saved or that a fresh process does not confirm"
 #: What it says of one command.
 OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
+    "review": {
+        CLEAN: "the series breaks nothing that its base does not break, and no WARN in what it changes can fire",
+        VIOLATION: "a finding that the base does not have, or a WARN that fires in what the series changes",
+        NOT_JUDGED: _UNSAVED,
+    },
     "fuzz": {CLEAN: "nothing is broken that is not known", VIOLATION: _FOUND, NOT_JUDGED: _UNSAVED},
     "explore": {
         CLEAN: "nothing can be broken in what was covered",

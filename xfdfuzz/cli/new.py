@@ -53,9 +53,9 @@ def _new(args: argparse.Namespace) -> int:
 
 def _base(args: argparse.Namespace) -> str:
     """The revision that a series stands on, as a file can name it."""
-    from xfdfuzz.revisions import names
+    from xfdfuzz.revisions import ALIASES, names
 
-    (base,) = resolve_revisions([args.base or "mainline"], [], [])
+    (base,) = resolve_revisions([args.base or ALIASES["mainline"]], [], [])  # whose name nobody has said
     if args.name in names():
         raise BadInput(f"revision {args.name} exists already: see xfdfuzz list revisions")
     return base.address
@@ -92,5 +92,6 @@ def _write(templates: dict[Path, str], words: dict[str, str]) -> None:
 
 def _next(kind: str, file: Path, words: dict[str, str]) -> list[str]:
     if kind == "revision":
-        return [f"     xfdfuzz diff {words['base']} {file}", f"     xfdfuzz fuzz --revision {file}"]
+        commands = f"review {file}", f"diff {words['base']} {file}", f"fuzz --revision {file}"
+        return [f"     xfdfuzz {command}" for command in commands]
     return [f"     xfdfuzz fuzz --revision mainline --invariants {file}"]

@@ -11,7 +11,7 @@ from xfdfuzz.arch.kinds import Kind
 from xfdfuzz.engines.review.accesses import Access
 from xfdfuzz.engines.review.against import Comparison, Lost
 from xfdfuzz.engines.review.biography import Biography, Known
-from xfdfuzz.engines.review.life import Life
+from xfdfuzz.engines.review.life import Life, Loop
 from xfdfuzz.engines.review.mining import Mined
 from xfdfuzz.engines.review.rows import Value
 from xfdfuzz.engines.review.survival import Checked
@@ -181,14 +181,18 @@ def _access(access: Access) -> dict[str, Any]:
 
 
 def _life_object(life: Life, kind: Kind) -> dict[str, Any]:
-    loop = life.loop
     return {
         "values": {_value(kind, value): count for value, count in life.values.most_common()},
         "shortest": life.shortest,
         "longest": life.longest,
-        "loop": loop and {**loop._asdict(), "program": steps.as_object(loop.program)},
+        "loop": _loop_object(life.loop),
+        "returning": _loop_object(life.returning),
         "moments": [{**one._asdict(), "program": steps.as_object(one.program)} for one in life.moments],
     }
+
+
+def _loop_object(loop: Loop | None) -> dict[str, Any] | None:
+    return loop and {**loop._asdict(), "program": steps.as_object(loop.program)}
 
 
 def _relation_object(one: Mined, kind: Kind) -> dict[str, Any]:

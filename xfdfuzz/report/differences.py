@@ -63,11 +63,12 @@ def as_object(report: Report[Discrepancy]) -> dict[str, Any]:
     return {
         "revisions": [revision.label for revision in report.revisions],
         **search.as_object(report),
-        "differences": [_difference(found) for found in report.found],
+        "differences": [difference(found) for found in report.found],
     }
 
 
-def _difference(found: Discrepancy) -> dict[str, Any]:
+def difference(found: Discrepancy) -> dict[str, Any]:
+    """One of them as an object."""
     return {
         "bucket": found.difference.bucket,
         "op": found.difference.op,

@@ -42,11 +42,11 @@ def text(found: Finding, others: Sequence[Run]) -> str:
         raise ValueError("nothing is broken")
     run = found.chosen
     parts = [
-        _headers(run, violation),
-        _wrapped(f"xfdfuzz checked a model of {_kernel(run.verdict.revision)} and found:"),
-        _wrapped(f"{violation.invariant}: {violation.message}", "  "),
-        _wrapped(INVARIANTS[violation.invariant].doc),
-        _wrapped(_reproducer(found.program)),
+        headers(run.verdict.revision, f"{run.name}: {violation.bucket}"),
+        wrapped(f"xfdfuzz checked a model of {_kernel(run.verdict.revision)} and found:"),
+        wrapped(f"{violation.invariant}: {violation.message}", "  "),
+        wrapped(INVARIANTS[violation.invariant].doc),
+        wrapped(_reproducer(found.program)),
         "\n".join(_steps(run, violation)),
         _because(run, violation),
         _elsewhere(found.program, others),
@@ -55,16 +55,16 @@ def text(found: Finding, others: Sequence[Run]) -> str:
         "If you fix it, please add:\n  Reported-by: <name and address of the sender>\n"
         "  Closes: https://lore.kernel.org/r/<Message-Id of this mail>",
         f"{mail.ABOVE} {found.file.name}\n{mail.folded(format_program(found.program))}{mail.BELOW}",
-        f"-- \nxfdfuzz {_version()}, bucket {violation.bucket}",
+        f"-- \nxfdfuzz {version()}, bucket {violation.bucket}",
     ]
     whole = "\n\n".join(part for part in parts if part) + "\n"
     return whole.encode("ascii", "backslashreplace").decode()
 
 
-def _headers(run: Run, violation: Violation) -> str:
-    revision = run.verdict.revision
+def headers(revision: Revision, subject: str) -> str:
+    """Those of an answer to the posting of a series, or of a mail about another kernel with that subject."""
     posted = "@" in revision.source
-    subject = f"Re: {revision.title}" if posted else f"{run.name}: {violation.bucket}"
+    subject = f"Re: {revision.title}" if posted else subject
     return "\n".join(
         [
             f"To: <{'the author of the series' if posted else 'as scripts/get_maintainer.pl says'}>",
@@ -96,17 +96,17 @@ def _steps(run: Run, violation: Violation) -> Iterator[str]:
     folding = Folding(run.verdict.trace, {violation: reasons}, lambda item: violation in item.violations)
     for item in run.verdict.trace:
         if item.step is None:
-            yield _wrapped("at the end, when all that was pending has come to its end:", "  ")
+            yield wrapped("at the end, when all that was pending has come to its end:", "  ")
         else:
-            yield _wrapped(f"{item.step.number:3}  {format_op(item.step.op)} = {item.step.result}", "", "       ")
+            yield wrapped(f"{item.step.number:3}  {format_op(item.step.op)} = {item.step.result}", "", "       ")
             named, _ = folding.changes(item) if reasons else ([], 0)
             yield from _reports(item)
-            yield from (_wrapped(f"{one.path}  {one.before} -> {one.after}", " " * 7, " " * 9) for one in named)
+            yield from (wrapped(f"{one.path}  {one.before} -> {one.after}", " " * 7, " " * 9) for one in named)
         if violation in item.violations:
             said = violation.message
             for event in item.step.events if item.step else ():  # which stands above
                 said = said.replace(" <- ".join(event.trace), event.trace[0])
-            yield _wrapped(f"! {violation.invariant}: {said}", " " * 7, " " * 9)
+            yield wrapped(f"! {violation.invariant}: {said}", " " * 7, " " * 9)
             return
 
 
@@ -121,7 +121,7 @@ def _reports(item: Judged) -> Iterator[str]:
 def _because(run: Run, violation: Violation) -> str:
     reasons = run.because.get(violation, ())[:MANY]
     rows = [because.words(reason, violation.step) for reason in reasons]
-    return "\n".join(["Because:", "", *(_wrapped(f"{row}", "  ", "    ") for row in rows)]) if rows else ""
+    return "\n".join(["Because:", "", *(wrapped(f"{row}", "  ", "    ") for row in rows)]) if rows else ""
 
 
 def _elsewhere(program: Program, others: Sequence[Run]) -> str:
@@ -132,9 +132,9 @@ def _elsewhere(program: Program, others: Sequence[Run]) -> str:
     for run in others:
         same.setdefault(_verdict(run), []).append(run.name)
     parts = ["The same program on other kernels:"]
-    parts += [f"{_wrapped(' '.join(names), '  ')}\n{_wrapped(said, '      ')}" for said, names in same.items()]
+    parts += [f"{wrapped(' '.join(names), '  ')}\n{wrapped(said, '      ')}" for said, names in same.items()]
     for commits, done in ((program.apply, "added to those that lack it"), (program.revert, "left out of all")):
-        parts += [_wrapped(f"{commit} is {done}.") for commit in commits]
+        parts += [wrapped(f"{commit} is {done}.") for commit in commits]
     return "\n\n".join(parts)
 
 
@@ -149,7 +149,7 @@ def _caveats(program: Program) -> str:
     said = [f"Faults injected: allocations are made to fail ({', '.join(injected)})."] if injected else []
     said += ["Not run on hardware, and not on the compiled kernel.", f"The {_machine(program)} is the only one tried."]
     said += ["A model can be wrong: if it reads the code wrongly, please say so."]
-    return _wrapped(" ".join(said))
+    return wrapped(" ".join(said))
 
 
 def _machine(program: Program) -> str:
@@ -180,15 +180,16 @@ def _command(name: str) -> Iterator[str]:
         yield f"  {name}"
 
 
-def _version() -> str:
+def version() -> str:
+    """That of xfdfuzz."""
     try:
         return metadata.version("xfdfuzz")
     except metadata.PackageNotFoundError:
         return "unknown"  # run from a checkout
 
 
-def _wrapped(said: str, indent: str = "", below: str | None = None) -> str:
-    """In lines of a mail."""
+def wrapped(said: str, indent: str = "", below: str | None = None) -> str:
+    """In lines of a mail, so far in, those below the first one as far as is said."""
     rows = textwrap.wrap(
         said,
         mail.WIDTH,

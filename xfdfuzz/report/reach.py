@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,28 @@ _TREE = Path(__file__).parent.parent.parent
 
 def terminal(out: Console, reach: Reach) -> None:
     """``the 4 functions that differ from v5.16 ran 18302 times; 1 never did: fpu_guest_realloc_fpstate``"""
+    for said in lines(reach):
+        line(out, said)
+
+
+def lines(reach: Reach) -> Iterator[str]:
+    """The same as lines."""
     if not reach.calls:
         return
     count, never = len(reach.calls), reach.never
     what = "1 function that differs" if count == 1 else f"{count} functions that differ"
     ran = f"ran {counted(sum(reach.calls.values()), 'time')}"
     rest = f"; {len(never)} never did: {', '.join(never)}" if never else ""
-    line(out, f"the {what} from {reach.base} {ran}{rest}")
-    _lines(out, "never executed", [one for one in reach.unexecuted if one.function not in never])
-    _lines(out, "made no difference", reach.idle)
+    yield f"the {what} from {reach.base} {ran}{rest}"
+    yield from _lines("never executed", [one for one in reach.unexecuted if one.function not in never])
+    yield from _lines("made no difference", reach.idle)
 
 
-def _lines(out: Console, what: str, lines: Sequence[Line]) -> None:
-    for one in lines[:_SHOWN]:
-        line(out, f"{what}: {_place(one)} in {one.function}(): {one.statement.text}")
-    if len(lines) > _SHOWN:
-        line(out, f"{what}: {counted(len(lines) - _SHOWN, 'more line')}, all of them with --format json")
+def _lines(what: str, those: Sequence[Line]) -> Iterator[str]:
+    for one in those[:_SHOWN]:
+        yield f"{what}: {_place(one)} in {one.function}(): {one.statement.text}"
+    if len(those) > _SHOWN:
+        yield f"{what}: {counted(len(those) - _SHOWN, 'more line')}, all of them with --format json"
 
 
 def _place(one: Line) -> str:

@@ -50,7 +50,7 @@ def statement(found: Warnings) -> str:
 def _fires(out: Console, one: Verdict) -> None:
     assert one.fires is not None
     line(out)
-    line(out, ("fires ", "bold yellow"), (_place(one), "bold"), _source(one))
+    line(out, ("fires ", "bold yellow"), (place(one), "bold"), _source(one))
     where = "found by the fuzzer" if one.fires.where == "fuzz" else f"in scope {one.fires.where}"
     behind = f", behind {one.fires.behind}" if one.fires.behind else ""
     needs = f"; needs {' and '.join(needed)}" if (needed := needed_for(one.fires.program)) else ""
@@ -63,10 +63,11 @@ def _listed(out: Console, title: str, verdicts: Sequence[Verdict]) -> None:
         line(out)
         line(out, (title, "bold"))
     for one in verdicts:
-        line(out, f"  {_place(one)}", _source(one))
+        line(out, f"  {place(one)}", _source(one))
 
 
-def _place(one: Verdict) -> str:
+def place(one: Verdict) -> str:
+    """``WARN_ON(enter_guest) in fpu_guest_realloc_fpstate()``"""
     return f"{one.site.what}({one.site.condition}) in {one.site.function}()"
 
 

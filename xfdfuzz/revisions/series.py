@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from xfdfuzz.kernel.base import KernelBase
@@ -20,17 +20,19 @@ _C = TypeVar("_C", bound=type[KernelBase])
 class Series(Outside):
     """Patches, in the order of their declaration, on top of the revision ``base``.
 
-    Raises RevisionError for a name or a base that cannot be used.
+    ``promises`` are the buckets of ``xfdfuzz diff`` that the series says it changes for user space: a review counts
+    them as announced.  Raises RevisionError for a name or a base that cannot be used.
     """
 
     patches: list[Patch]
 
-    def __init__(self, name: str, *, base: str, title: str, source: str = "") -> None:
+    def __init__(self, name: str, *, base: str, title: str, source: str = "", promises: Sequence[str] = ()) -> None:
         if not _NAME.fullmatch(name):
             raise RevisionError(f"revision {name}: expected lower-case words joined by -, such as my-series-v2")
         self.name = name
         self.title = title
         self.source = source
+        self.promises = tuple(promises)
         self.below = resolve(base)
         self.on = self.below.name
         self.base = named(self.on).base

@@ -32,7 +32,7 @@ class Named(ABC):
 
     ``base`` is the class that its patches stand on; ``on`` is the revision that it stands on itself, if it is held to
     another one's promises; ``patches`` are those of its own, in no queue, and ``file`` is where it was read, if it is
-    from outside the tree.
+    from outside the tree.  ``promises`` are the buckets of what it says that it changes for user space.
     """
 
     title: str
@@ -41,6 +41,7 @@ class Named(ABC):
     on: str
     patches: Sequence[Patch] = ()
     file: Path | None = None
+    promises: Sequence[str] = ()
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.liveness import Cycle, Edge, Edges, cycles
@@ -46,12 +46,14 @@ class Loop(NamedTuple):
 class Life:
     """``values`` with the number of states that have them; ``shortest`` and ``longest`` are stretches in ops, from the
     one that sets the field to the one that clears it: 0 if it is never set and cleared again, and no longest one where
-    ops can be repeated for ever.  ``loop``: the field stays set although user space or a guest gets on for ever."""
+    ops can be repeated for ever.  ``loop``: the field stays set although user space or a guest gets on for ever;
+    ``returning``: although KVM_RUN returns to user space for ever."""
 
     values: Counter[Value]
     shortest: int
     longest: int | None
     loop: Loop | None
+    returning: Loop | None
     moments: tuple[Moment, ...]
 
 
@@ -62,7 +64,8 @@ _PROGRESS = (VmEnter, KvmRunReturns, ReturnToUser)
 def life(space: Space, table: Table, subject: Subject) -> Life:
     """The life of a field."""
     found = _Life(space, table, subject)
-    return Life(found.values, found.shortest(), found.longest(), found.loop(), tuple(found.moments()))
+    loops = found.loop(_PROGRESS), found.loop((KvmRunReturns,))
+    return Life(found.values, found.shortest(), found.longest(), *loops, tuple(found.moments()))
 
 
 class _Life:
@@ -117,16 +120,16 @@ class _Life:
                     ready.append(following)
         return None if done < len(states) else max(length.values(), default=0)
 
-    def loop(self) -> Loop | None:
-        """A cycle with memory there all along, or else one without."""
+    def loop(self, progress: tuple[type[Op], ...]) -> Loop | None:
+        """A cycle with such an op, with memory there all along, or else one without."""
+        stays = replace(_STAYS, progress=progress)
         host = Rows("host", self._space.scope.machine.cpus)
         failures = host.places["host.alloc_failures"]
         short = [row[failures] for state in range(len(self._set)) for _, row in host.of(self._space.raw(state))]
         for without_memory in (False, True):
             arcs = [arc for arc in self._inside if without_memory or not (short[arc.source] or short[arc.target])]
-            name = _STAYS.name
-            edges = Edges(Edge(arc.source, arc.op, arc.target, (name,)) for arc in arcs)
-            for cycle in cycles(edges, [_STAYS], self._space.scope.ops):
+            edges = Edges(Edge(arc.source, arc.op, arc.target, (stays.name,)) for arc in arcs)
+            for cycle in cycles(edges, [stays], self._space.scope.ops):
                 return self._as_program(cycle, without_memory)
         return None
 

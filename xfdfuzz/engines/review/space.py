@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from xfdfuzz.engines.explore.exploration import begin
+from xfdfuzz.engines.explore.interned import Interned
 from xfdfuzz.engines.explore.search import INTERRUPTED, Limits, Search, Witness
 from xfdfuzz.engines.explore.store import Pieces
 from xfdfuzz.engines.explore.trace import Tracer
@@ -19,18 +20,20 @@ from xfdfuzz.strategies.scopes import SCOPES, Scope
 
 
 class Arc(NamedTuple):
-    """An op, by its number in the scope, from one state to another, by their numbers."""
+    """An op, by its number in the scope, from one state to another, by their numbers, and what it returned."""
 
     source: int
     op: int
     target: int
+    ret: int | str
 
 
 class Arcs:
-    """Very many arcs, in the order in which they were added: ten bytes for each."""
+    """Very many arcs, in the order in which they were added: twelve bytes for each."""
 
     def __init__(self, arcs: Iterable[Arc] = ()) -> None:
-        self._ends, self._ops = array("I"), array("H")
+        self._ends, self._ops, self._rets = array("I"), array("H"), array("H")
+        self._returned: Interned[int | str] = Interned()
         for arc in arcs:
             self.add(arc)
 
@@ -38,13 +41,15 @@ class Arcs:
         """Append an arc."""
         self._ends.extend((arc.source, arc.target))
         self._ops.append(arc.op)
+        self._rets.append(self._returned.number(arc.ret))
 
     def __len__(self) -> int:
         return len(self._ops)
 
     def __iter__(self) -> Iterator[Arc]:
         ends = iter(self._ends)
-        return (Arc(source, op, target) for source, target, op in zip(ends, ends, self._ops, strict=True))
+        rows = zip(ends, ends, self._ops, self._rets, strict=True)
+        return (Arc(source, op, target, self._returned[ret]) for source, target, op, ret in rows)
 
 
 class States:
@@ -81,7 +86,7 @@ class Space:
 
     def arc(self, source: int, op: int, ret: int | str, target: int) -> None:
         """An op was taken."""
-        self.arcs.add(Arc(source, op, target))
+        self.arcs.add(Arc(source, op, target, ret))
 
     @property
     def scope(self) -> Scope:
@@ -106,11 +111,16 @@ class Space:
         return way(self.search, state, op)
 
 
-def explored(revision: Revision, scope: str, seconds: float | None = None) -> Space:
+def explored(
+    revision: Revision,
+    scope: str,
+    seconds: float | None = None,
+    on_progress: Callable[[Search], None] = lambda search: None,
+) -> Space:
     """Explore a scope and keep it."""
     search = begin(revision, scope, graph=True)
     space = Space(search, revision)
-    walk(search, space, seconds)
+    walk(search, space, seconds, on_progress)
     return space
 
 
@@ -129,11 +139,16 @@ def in_shares(scopes: Sequence[str], seconds: float | None) -> Iterator[tuple[st
             yield name, rest if rest is None or name == scopes[-1] else rest / 2
 
 
-def walk(search: Search, witness: Witness, seconds: float | None) -> None:
+def walk(
+    search: Search,
+    witness: Witness,
+    seconds: float | None,
+    on_progress: Callable[[Search], None] = lambda search: None,
+) -> None:
     """Search in this process, with a witness, until nothing is left or the time is up; raises KeyboardInterrupt."""
     search.witness = witness
     with workers(1, here_if_one=True) as pool:
-        search.run(pool, Limits(seconds=seconds))
+        search.run(pool, Limits(seconds=seconds), on_progress)
     if search.stopped == INTERRUPTED:
         raise KeyboardInterrupt
 

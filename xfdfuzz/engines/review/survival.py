@@ -151,7 +151,7 @@ def in_space(survival: Survival, space: Space, of: str) -> None:
     for number in range(len(space.states)):
         watch.state(number, space.states[number])
     for arc in space.arcs:
-        watch.arc(arc.source, arc.op, 0, arc.target)
+        watch.arc(arc.source, arc.op, arc.ret, arc.target)
     _settle(survival, watch, space.search, space.revision)
 
 

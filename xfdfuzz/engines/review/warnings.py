@@ -12,7 +12,7 @@ from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.engines.review.cases import Cases
 from xfdfuzz.engines.review.lookout import Sight, look_out
 from xfdfuzz.engines.review.sites import Sightings, Site, noting, sites, sources
-from xfdfuzz.engines.review.space import in_shares, others, walk, way
+from xfdfuzz.engines.review.space import Space, in_shares, others, walk, way
 from xfdfuzz.engines.review.survival import Break, Checked, broken_by
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
@@ -48,17 +48,21 @@ class Warnings:
 def warnings(
     revision: Revision,
     plan: Plan,
-    first: str = "tiny",
+    first: str | Space = "tiny",
     *,
     elsewhere: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Warnings:
-    """Look for each: in the scope ``first`` whatever that takes, ``elsewhere`` in half of the plan's time, in all other
-    scopes if none is named, and by the fuzzer in the other half."""
+    """Look for each: in the scope ``first`` whatever that takes, or in one that was explored, ``elsewhere`` in half of
+    the plan's time, in all other scopes if none is named, and by the fuzzer in the other half."""
     inquiry = _Inquiry(revision)
-    tell(f"exploring {first}")
-    inquiry.explore(first, None)
     half = replace(plan, seconds=plan.seconds and plan.seconds / 2)
+    if isinstance(first, Space):
+        inquiry.look(first)
+        first = first.scope.name
+    else:
+        tell(f"exploring {first}")
+        inquiry.explore(first, None)
     for name, share in in_shares(others(first, elsewhere), half.seconds):
         tell(f"exploring {name}")
         inquiry.explore(name, share)
@@ -82,6 +86,17 @@ class _Inquiry:
         search = begin(self._revision, name)
         watch = _Watch(search, self._kernel(search.expander.scope.machine), self._sightings)
         walk(search, watch, seconds)
+        self._note(watch, search)
+
+    def look(self, space: Space) -> None:
+        """Everything that was explored of a scope."""
+        watch = _Watch(space.search, self._kernel(space.scope.machine), self._sightings)
+        for number in range(len(space.states)):
+            watch.state(number, space.states[number])
+        self._note(watch, space.search)
+
+    def _note(self, watch: _Watch, search: Search) -> None:
+        name = search.expander.scope.name
         for site, (state, op) in watch.found.items():
             if site not in self._fires:
                 self._fires[site] = broken_by(name, way(search, state, op), self._revision)

@@ -19,7 +19,7 @@ from xfdfuzz.revisions import Revision
 def writing(revisions: Iterable[Revision]) -> Mapping[str, frozenset[str]]:
     """The names of the members that the code of each revision assigns to, by its label."""
     return {
-        revision.label: frozenset().union(*(_assigned(function.__code__) for function in executable(revision.kernel)))
+        revision.label: frozenset().union(*(assigned(function.__code__) for function in executable(revision.kernel)))
         for revision in revisions
     }
 
@@ -30,7 +30,7 @@ def member_of(field: Field) -> str:
 
 
 @functools.cache
-def _assigned(code: CodeType) -> frozenset[str]:
+def assigned(code: CodeType) -> frozenset[str]:
     """What a function assigns to, the functions inside it too."""
-    inner = [_assigned(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    inner = [assigned(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return frozenset(one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR").union(*inner)

@@ -40,9 +40,10 @@ from xfdfuzz.revisions.differing import below
 
 @dataclass(kw_only=True)
 class ViolationCampaign(Campaign[Violation]):
-    """One revision under test."""
+    """One revision under test; ``against`` is the kernel of which it is a change, if not the one that it stands on."""
 
     revision: Revision
+    against: type[Kernel] | None = None
     goals: GoalCounter = field(init=False, repr=False)
     error_name = "ViolationFound"
 
@@ -51,7 +52,7 @@ class ViolationCampaign(Campaign[Violation]):
 
     def change(self) -> Change | None:
         """Of what it stands on."""
-        base = below(self.revision)
+        base = self.against or below(self.revision)
         return Change(base, self.revision.kernel) if base else None
 
     def start(self, machine: Machine) -> JudgedRun:
