@@ -22,21 +22,21 @@ class Stepping(App[None]):
     """Walks through a program until somebody quits."""
 
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-below"), (WIDE, "-beside")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-below"), (WIDE, "-beside")]  # noqa: RUF012 - textual has it so
     CSS = """
     #head { height: auto; padding: 0 1; }
     #body { height: 1fr; }
-    #steps { border: none; padding: 0; background: $background; }
-    #steps > .option-list--option-highlighted { text-style: reverse; }
+    OptionList, OptionList > .option-list--option-highlighted { background: ansi_default; color: ansi_default; }
+    #steps { border: none; padding: 0; }
     #state { padding: 0 1; }
     #filter { display: none; border: none; height: 1; padding: 0 1; }
     #filter.asked { display: block; }
     .-beside #body { layout: horizontal; }
-    .-beside #steps { width: 1fr; height: 100%; max-height: 100%; }
-    .-beside #state { width: 1fr; height: 100%; border-left: solid $foreground 40%; }
+    .-beside #steps { width: 2fr; height: 100%; max-height: 100%; }
+    .-beside #state { width: 3fr; height: 100%; border-left: solid $foreground; }
     .-below #body { layout: vertical; }
     .-below #steps { width: 100%; height: 2fr; max-height: 100%; }
-    .-below #state { width: 100%; height: 3fr; border-top: solid $foreground 40%; }
+    .-below #state { width: 100%; height: 3fr; border-top: solid $foreground; }
     """
     # the list of steps has keys of its own, which do the same
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -56,7 +56,8 @@ class Stepping(App[None]):
     ]
 
     def __init__(self, walk: Walk) -> None:
-        super().__init__()
+        # the terminal's own 16 colours and its background; with NO_COLOR none at all
+        super().__init__(ansi_color=True)
         self.walk = walk
         self._drawn: tuple[int, set[int]] = (-1, set())
 
@@ -79,13 +80,14 @@ class Stepping(App[None]):
         self.query_one("#head", Static).update(panel.head(self.walk))
         self.query_one("#known", Static).update(panel.state(self.walk))
         steps = self.query_one("#steps", OptionList)
-        revision, causes = self._drawn
-        self._drawn = (self.walk.revision, self.walk.causes)
+        marked = self.walk.causes | {self.walk.step}
+        revision, before = self._drawn
+        self._drawn = (self.walk.revision, marked)
         if revision != self.walk.revision:
             steps.clear_options()
             steps.add_options(panel.step(self.walk, at) for at in range(1, self.walk.trail.last + 1))
         else:
-            for at in sorted((causes ^ self.walk.causes) - {BOOT}):
+            for at in (marked | before) - {BOOT}:
                 steps.replace_option_prompt_at_index(at - 1, panel.step(self.walk, at))
         steps.highlighted = self.walk.step - 1
 
@@ -176,7 +178,7 @@ class _Revisions(ModalScreen[int | None]):
     CSS = """
     _Revisions { align: center middle; }
     _Revisions OptionList { width: 90%; height: auto; max-height: 90%; }
-    _Revisions .option-list--option-highlighted { text-style: reverse; }
+    _Revisions OptionList > .option-list--option-highlighted { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,r", "dismiss", "leave")]
 

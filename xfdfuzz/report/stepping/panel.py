@@ -39,12 +39,13 @@ def revision(run: Run) -> Text:
 
 
 def step(walk: Walk, at: int) -> Table:
-    """A step of the run; an arrow marks it if what is broken at the present one follows from it."""
+    """A step of the run: the present one in reverse, an arrow on those that what is broken there follows from."""
     shown, cause, end = walk.trail.steps[at], at in walk.causes, at > walk.ops
     number = "end" if end else str(at)
-    text = Text(AT_END if end else shown.op, "bold")
+    here = " reverse" if at == walk.step else ""
+    text = Text.assemble((AT_END if end else shown.op, f"bold{here}"))
     if not end:
-        text = Text.assemble(text, (f" = {shown.result}", "bold red" if shown.result == PANIC else ""))
+        text.append(f" = {shown.result}", "bold red" if shown.result == PANIC else "")
     for broken in shown.broken:
         text.append(f"\n! {broken.invariant} ({broken.severity})", SEVERITY[broken.severity])
     for event in shown.events:
@@ -52,7 +53,7 @@ def step(walk: Walk, at: int) -> Table:
     row = Table.grid(padding=(0, 1, 0, 0))
     row.add_column(no_wrap=True)
     row.add_column(overflow="fold")
-    row.add_row(Text(f"->{number:>2}" if cause else f"{number:>4}", "bold red" if cause else "dim"), text)
+    row.add_row(Text(f"->{number:>2}" if cause else f"{number:>4}", "bold red" if cause else f"dim{here}"), text)
     return row
 
 
@@ -120,7 +121,7 @@ def _row(walk: Walk, number: int) -> tuple[Text, Text, Text]:
     field, writer = walk.fields[number], walk.trail.writers[walk.step][number]
     name = field.words.partition(" should have ")[2] or field.name
     changed = number in walk.here.changed
-    since = Text() if writer in (NOBODY, BOOT) else _since(writer, walk.step)
+    since = Text("" if writer in (NOBODY, BOOT) else f"step {writer}", "dim")
     return Text(name, "bold cyan" if changed else "cyan"), Text(walk.text(walk.trail.values[walk.step][number])), since
 
 

@@ -232,4 +232,5 @@ class Walk:
             Reason(field, value, step, bool(contradicts), bool(found))
             for field, value, step, contradicts, found in reasons
         )
-        return Broken(*self._data["invariants"][invariant], message, named)
+        name, severity, why = self._data["invariants"][invariant]
+        return Broken(name, severity, why, message, named)
