@@ -49,6 +49,11 @@ def screen(app: App[None]) -> str:
     return "\n".join(row.text for row in rows(app))
 
 
+def in_reverse(app: App[None]) -> list[str]:
+    """Where one is."""
+    return [segment.text for row in rows(app) for segment in row if segment.style and segment.style.reverse]
+
+
 def test_it_opens_at_the_violation_with_the_state_beside_the_steps(found: Finding) -> None:
     async def script(app: Stepping, pilot: Pilot[None]) -> None:
         (main,) = found.chosen.verdict.trace[found.chosen.opens - 1].violations
@@ -80,7 +85,7 @@ def test_the_keys_lead_where_those_of_a_page_do(found: Finding) -> None:
         bad = [nr for nr, judged in enumerate(found.chosen.verdict.trace, 1) if judged.violations]
         last, first = len(found.program.ops), found.chosen.opens
         for key, step in (
-            *(("home", 1), ("left", 1), ("right", 2), ("down", 3), ("up", 2), ("left", 1)),
+            *(("home", 1), ("right", 2), ("down", 3), ("up", 2), ("left", 1), ("left", 1)),
             *(("n", bad[0]), ("n", bad[1]), ("n", bad[0]), ("N", bad[-1]), ("end", last), ("right", last)),
         ):
             await pilot.press(key)
@@ -105,6 +110,7 @@ def test_another_revision_is_shown_at_the_same_step(found: Finding) -> None:
         await pilot.pause()
         asked = screen(app)
         assert all(f"{SIGNS[run.state]} {run.label}" in asked for run in found.runs)
+        assert in_reverse(app)[-1] == found.chosen.label
         # keys choose among them, and walk no further
         await pilot.press("down", "enter")
         await pilot.pause()
@@ -120,16 +126,16 @@ def test_another_revision_is_shown_at_the_same_step(found: Finding) -> None:
 
 def test_a_filter_leaves_fields_of_that_name(found: Finding) -> None:
     async def script(app: Stepping, pilot: Pilot[None]) -> None:
-        await pilot.press("home", "slash", *"PERM size")
+        await pilot.press("home", "slash", *"PERM")
         await pilot.pause()
         typing = screen(app)
         await pilot.press("enter", "right")
         await pilot.pause()
         kept = screen(app)
-        # the permission for guests has three fields, two of which are sizes: those that change, and those of the state
-        assert (typing.count("guest_perm"), typing.count("__state_perm")) == (4, 0)
-        assert "filter PERM size" in kept
-        assert (kept.count("guest_perm"), kept.count("vm0.exists")) == (2, 0)
+        # the permission for guests has three fields: as they change, and in the state
+        assert (typing.count("guest_perm"), typing.count("user_mode")) == (6, 0)
+        assert "filter PERM" in kept
+        assert (kept.count("guest_perm"), kept.count("vm0.exists")) == (3, 0)
         await pilot.press("slash", "n", "a", "escape")  # which are letters there
         await pilot.pause()
         assert "vm0.exists" in screen(app)
@@ -168,8 +174,10 @@ def test_no_color_is_respected(found: Finding, monkeypatch: pytest.MonkeyPatch, 
         styles = [style for row in rows(app) for segment in row if (style := segment.style) is not None]
         colours = {colour for style in styles for colour in (style.color, style.bgcolor) if colour is not None}
         assert all(colour.is_default for colour in colours) == plain
-        here = "".join(segment.text for row in rows(app) for segment in row if segment.style and segment.style.reverse)
-        assert here.split() == [str(found.chosen.opens), *format_op(found.program.ops[found.chosen.opens - 1]).split()]
+        assert " ".join(in_reverse(app)).split() == [
+            str(found.chosen.opens),
+            *format_op(found.program.ops[found.chosen.opens - 1]).split(),
+        ]
 
     drive(found, script)
 

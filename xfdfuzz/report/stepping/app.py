@@ -73,6 +73,7 @@ class Stepping(App[None]):
 
     def on_mount(self) -> None:
         """Show where one begins."""
+        self.theme = "ansi-dark"
         self.query_one("#steps").focus()
         self._draw()
 
@@ -178,13 +179,13 @@ class _Revisions(ModalScreen[int | None]):
     CSS = """
     _Revisions { align: center middle; }
     _Revisions OptionList { width: 90%; height: auto; max-height: 90%; }
-    _Revisions OptionList > .option-list--option-highlighted { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,r", "dismiss", "leave")]
 
     def __init__(self, walk: Walk) -> None:
         super().__init__()
         self._walk = walk
+        self._marked = walk.revision
 
     def compose(self) -> ComposeResult:
         """A line for each."""
@@ -193,6 +194,13 @@ class _Revisions(ModalScreen[int | None]):
     def on_mount(self) -> None:
         """Begin at the present one."""
         self.query_one(OptionList).highlighted = self._walk.revision
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Show which one it is, without colours, too."""
+        for number in {self._marked, event.option_index}:
+            row = panel.revision(self._walk.runs[number], here=number == event.option_index)
+            event.option_list.replace_option_prompt_at_index(number, row)
+        self._marked = event.option_index
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Choose it."""

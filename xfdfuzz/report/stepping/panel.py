@@ -31,11 +31,11 @@ def head(walk: Walk) -> Text:
     return Text.assemble(revision(walk.run), (f"  {place}, {shown}{filtered}", "dim"))
 
 
-def revision(run: Run) -> Text:
-    """A run in a line: what came out on which revision."""
+def revision(run: Run, here: bool = False) -> Text:
+    """A run in a line: what came out on which revision; in reverse if one is ``here``."""
     main = run.main
     what = (f"{main.invariant} ({main.severity})", SEVERITY[main.severity]) if main else _WORDS[run.state]
-    return Text.assemble(f"{SIGNS[run.state]} ", (run.label, "bold"), "  ", what)
+    return Text.assemble(f"{SIGNS[run.state]} ", (run.label, "bold reverse" if here else "bold"), "  ", what)
 
 
 def step(walk: Walk, at: int) -> Table:
