@@ -154,8 +154,9 @@ class Campaign(Generic[D]):
             del self._watches[before:]
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """The statistics' seconds are those since the block began."""
+    def timed(self) -> Iterator[Callable[[], None]]:
+        """The statistics' seconds are those since the block began, as of the last example here or the last call of what
+        the block is given."""
         began = time.monotonic()
 
         def look() -> None:
@@ -163,7 +164,7 @@ class Campaign(Generic[D]):
 
         try:
             with self.after_each_example(look):
-                yield
+                yield look
         finally:
             look()
 

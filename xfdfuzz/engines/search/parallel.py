@@ -140,7 +140,7 @@ def hunt_together(
     places = [_Place(member, texts[number :: len(members)]) for number, member in enumerate(members)]
     shares = _Shares(campaign, plan, recipe, places, on_lost)
     given_up: float | None = None
-    with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
+    with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed() as look_at_the_clock:
         while True:
             waits = False
             if not ctrl_c.pressed:
@@ -158,6 +158,7 @@ def hunt_together(
             for future in done:
                 for shrunk in shares.take_in(future):
                     on_discovery(shrunk)
+            look_at_the_clock()  # the examples are elsewhere
             on_progress()
 
 
