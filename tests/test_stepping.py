@@ -50,8 +50,9 @@ def screen(app: App[None]) -> str:
 
 
 def in_reverse(app: App[None]) -> list[str]:
-    """Where one is."""
-    return [segment.text for row in rows(app) for segment in row if segment.style and segment.style.reverse]
+    """Where one is; some of the lines are in reverse, too."""
+    found = [segment.text for row in rows(app) for segment in row if segment.style and segment.style.reverse]
+    return [text for text in found if re.search(r"\w", text)]
 
 
 def test_it_opens_at_the_violation_with_the_state_beside_the_steps(found: Finding) -> None:
@@ -86,12 +87,13 @@ def test_the_keys_lead_where_those_of_a_page_do(found: Finding) -> None:
         last, first = len(found.program.ops), found.chosen.opens
         for key, step in (
             *(("home", 1), ("right", 2), ("down", 3), ("up", 2), ("left", 1)),
-            *(("n", bad[0]), ("n", bad[1]), ("n", bad[0]), ("N", bad[-1]), ("right", last), ("end", last)),
+            *(("n", bad[0]), ("n", bad[1]), ("n", bad[0]), ("N", bad[-1]), ("right", last)),
+            *(("home", 1), ("left", 1), ("end", last)),
         ):
             await pilot.press(key)
             await pilot.pause()
             assert f"step {step} of {last}" in screen(app), key
-            assert f"changed by step {step}" in screen(app)
+            assert f"changed by step {step} " in screen(app)
         assert first in bad
         await pilot.press("home")
         await pilot.click("#steps", offset=(8, 3))  # the first op takes three lines

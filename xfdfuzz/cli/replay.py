@@ -37,9 +37,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
     )
-    command.add_argument(
-        "--step", action="store_true", help="walk through one program in the terminal, on every revision (extra tui)"
-    )
+    command.add_argument("--step", action="store_true", help="walk through one program in the terminal (extra tui)")
     command.add_argument("--full", action="store_true", help="unfold traces: every step with all that it changed")
     add_detail(
         command, "no traces, and of several programs what fails only", "all traces: of several programs, of what fails"
