@@ -117,6 +117,7 @@ def test_the_doctor_knows_what_is_installed(run: Run) -> None:
     assert code == 0
     for name in ("xfdfuzz", "hypothesis", "lark"):
         assert (facts[name]["state"], facts[name]["needed"]) == (metadata.version(name), True)
+    assert facts["textual"]["detail"] == "for the extra tui"
     assert facts["/dev/kvm"]["state"] in ("usable", "unusable")
     assert run("doctor")[1].startswith("what ")
 

@@ -85,6 +85,12 @@ def test_every_engine_has_a_room() -> None:
     assert [path.name for path in engines.glob("*.py")] == ["__init__.py"]
 
 
+def test_one_module_needs_textual() -> None:
+    """The extra tui; the command line asks for it where it is used."""
+    asked = {path.name for path in sources() if any(name.split(".")[0] == "textual" for name in imports(path))}
+    assert asked == {"app.py", "stepping.py"}
+
+
 def test_nothing_reads_the_shared_folder() -> None:
     for path in sources():
         assert "/shared" not in path.read_text(), path

@@ -11,6 +11,7 @@ from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_revisio
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import STDIN, find_programs, load_invariants, read_program, resolve_revisions, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
+from xfdfuzz.cli.stepping import step
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.judge.verdict import Verdict
@@ -36,6 +37,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
     )
+    command.add_argument("--step", action="store_true", help="walk through one program in the terminal (extra tui)")
     command.add_argument("--full", action="store_true", help="unfold traces: every step with all that it changed")
     add_detail(
         command, "no traces, and of several programs what fails only", "all traces: of several programs, of what fails"
@@ -49,6 +51,8 @@ def _replay(args: argparse.Namespace) -> int:
     args.revision = revision_names(args.revision)
     resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     load_invariants(args.invariants)
+    if args.step:
+        return step(args)
     files = find_programs(args.paths)
     if not files:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
