@@ -86,6 +86,17 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
     assert "amx-v1" in shown.chosen.label
 
 
+def test_a_chip_is_of_the_finding_and_not_of_what_else_is_broken() -> None:
+    shown = found(WARN, ["amx-v1", "amx-review-a", "v7.3"])
+    assert [shown.state(run) for run in shown.runs] == ["violates", "others", "clean"]
+    assert shown.where == "This finding: on amx-v1 only; only other violations on amx-review-a."
+    chips = re.findall(r'class="chip (\w+) ?(\w*)" [^>]*>(.)', html.page(shown))
+    assert chips == [("violates", "warn", "\u2717"), ("others", "", "!"), ("clean", "", "\u2713")]
+    part = found(CORPUS / "witness" / "t15-xfd-err-life-cycle.xfd", ["amx-v1", "v5.16"])
+    assert part.state(part.runs[1]) == "partly"
+    assert "not known of v5.16 (an op could not happen)" in part.where
+
+
 def test_a_revision_under_two_names_is_there_once() -> None:
     assert [run.name for run in found(HAPPY, ["v7.3", "mainline"]).runs] == ["v7.3"]
 
@@ -404,6 +415,7 @@ def test_the_revisions_of_a_page(page: Page) -> None:
     assert chips["v7.3-cured"].text.startswith("\u2713")
     chips["v7.3-cured"].click()
     assert page.where == "v7.3-cured/13"
+    assert page.text(".signs").startswith("\u2717 this finding \u2713 nothing broken")
     assert page.text("#what") == "Nothing is broken there."
     assert not page.seen(".violation")
     assert page.text("#command").endswith("--revision v7.3-cured")

@@ -92,6 +92,8 @@ class _Told:
                 self._failed.append((file, one))
             if not (one.ok and self._args.quiet and self._files > 1):
                 verdict.terminal(out, file, program, one, self._notes(one) if self._traced(one, nr) else None)
+        if not many and not self._args.quiet:
+            verdict.where(out, program, verdicts)
 
     def _notes(self, one: Verdict) -> Notes:
         from xfdfuzz.report.sources import UNASKED

@@ -13,7 +13,7 @@ from xfdfuzz.engines.judge.verdict import Verdict
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
-from xfdfuzz.report import because, sources, trace
+from xfdfuzz.report import because, headline, sources, trace
 from xfdfuzz.report.console import console, counted, hanging, line
 from xfdfuzz.revisions import Revision, find
 from xfdfuzz.revisions.sources import Sources
@@ -36,6 +36,12 @@ def meaning(out: Console, revision: Revision) -> None:
     for word, commits in (("with", revision.applied), ("without", revision.reverted)):
         for commit in commits:
             hanging(out, 4, (f"  {word} {commit}: {find(commit).title}", "dim"))
+
+
+def where(out: Console, program: Program, verdicts: Sequence[Verdict]) -> None:
+    """On which of the kernels the finding is that the program is of."""
+    outcomes = [headline.Outcome(one.revision.name, one.buckets, not one.left_out) for one in verdicts]
+    headline.terminal(out, program, outcomes)
 
 
 def in_a_line(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:

@@ -10,7 +10,7 @@ A state is the one before and what is different in it.  Fields, values and steps
 ``invariants``  name, severity, why it is bad
 ``steps``       op, result, differences of the state (a field and its value by turns), what is broken, what is reported
 ``runs``        the numbers of the steps: the boot, the ops, and the end if anything is broken there
-``revisions``   name, label, what came out, number of the run, name for the shell, what is broken: step and place there
+``revisions``   name, label, what came out, number of the run, name for the shell, what it shows first: step, place
 ==============  ========================================================================================================
 """
 
@@ -131,9 +131,10 @@ class _Writer:
 
     def _revision(self, run: Run, number: int) -> list[Any]:
         main = None
-        if run.main is not None:
-            main = [run.opens, run.verdict.trace[run.opens - 1].violations.index(run.main)]
-        return [run.name, run.label, run.state, number, shlex.quote(run.name), main]
+        shown, step = self._found.shown(run), self._found.opens(run)
+        if shown is not None:
+            main = [step, run.verdict.trace[step - 1].violations.index(shown)]
+        return [run.name, run.label, self._found.state(run), number, shlex.quote(run.name), main]
 
     def _boot(self, run: Run) -> int:
         """The state in which the program begins; of the kernel threads no more than what is touched later."""

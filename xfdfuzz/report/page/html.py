@@ -17,7 +17,7 @@ from xfdfuzz.report import trace
 from xfdfuzz.report.console import console
 from xfdfuzz.report.page.assets import notice, policy, script, style, text
 from xfdfuzz.report.page.data import as_object
-from xfdfuzz.report.page.runs import FAMILIES, SIGNS, Finding, Run
+from xfdfuzz.report.page.runs import FAMILIES, MEANINGS, OTHERS, SIGNS, VIOLATES, Finding, Run
 
 
 def page(found: Finding) -> str:
@@ -34,6 +34,7 @@ def page(found: Finding) -> str:
         "what": f"{main.message}." if main else "Nothing is broken there.",
         "why": INVARIANTS[main.invariant].doc if main else "",
         "about": _about(found),
+        "where": found.where,
         "command": f"{found.command} {shlex.quote(chosen.name)}",
         "trace": _trace(chosen),
         "program": format_program(found.program),
@@ -46,6 +47,7 @@ def page(found: Finding) -> str:
         script=code,
         notice=notice(found.private),
         chips="".join(_chips(found)),
+        signs=" ".join(_legend(found)),
         data=_data(as_object(found)),
     )
 
@@ -75,14 +77,21 @@ def _chips(found: Finding) -> Iterator[str]:
         if run.family != told:
             told = run.family
             yield f"<span>{FAMILIES[told]}</span>"
-        yield _chip(run)
+        yield _chip(found, run)
 
 
-def _chip(run: Run) -> str:
-    main = run.main
-    title = f"{run.label}: {main.invariant}" if main else f"{run.label}: {run.state}"
-    kind = f"chip {run.state} {run.worst}".strip()
-    where = f"#{quote(run.name, safe='')}/{run.opens}"
-    return (
-        f'<a class="{kind}" href="{escape(where)}" title="{escape(title)}">{SIGNS[run.state]} {escape(run.name)}</a>\n'
-    )
+def _chip(found: Finding, run: Run) -> str:
+    state, shown = found.state(run), found.shown(run)
+    title = f"{run.label}: {MEANINGS[state]}" + (f": {', '.join(run.verdict.broken)}" if state == OTHERS else "")
+    kind = f"chip {state} {shown.severity if shown and state == VIOLATES else ''}".strip()
+    where = f"#{quote(run.name, safe='')}/{found.opens(run)}"
+    return f'<a class="{kind}" href="{escape(where)}" title="{escape(title)}">{SIGNS[state]} {escape(run.name)}</a>\n'
+
+
+def _legend(found: Finding) -> Iterator[str]:
+    """What the signs of the page mean, those of kernels where there is one like that."""
+    states = {found.state(run) for run in found.runs}
+    yield from (f"<span><b>{SIGNS[state]}</b> {MEANINGS[state]}</span>" for state in MEANINGS if state in states)
+    if found.main is not None:
+        yield '<span class="live"><b>\u2192</b> a step that it follows from</span>'
+    yield '<span class="live"><i class="dot"></i> who acts</span>'

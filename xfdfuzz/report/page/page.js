@@ -338,8 +338,9 @@
     by("command").textContent = `${data.command} ${revision[COMMAND]}`;
     const what = by("what");
     const clean = { clean: "Nothing is broken there.", partly: "Nothing is broken there, as far as it goes.", idle: "Nothing can happen there." };
-    what.textContent = main() ? `${main()[1]}.` : clean[revision[STATE]];
-    what.classList.toggle("clean", !revision[MAIN]);
+    const other = main() && revision[STATE] !== "violates" ? `Not this finding. ${data.invariants[main()[0]][0]}: ` : "";
+    what.textContent = main() ? `${other}${main()[1]}.` : clean[revision[STATE]];
+    what.classList.toggle("clean", !main());
     document.querySelectorAll(".chip").forEach((chip, number) => {
       if (number === shown.revision) chip.setAttribute("aria-current", "true");
       else chip.removeAttribute("aria-current");
