@@ -447,7 +447,11 @@ def test_expectations_that_hold(run: Run) -> None:
     code, out, err = run("replay", write("p.xfd", PROGRAM))
     assert (code, err) == (0, "")
     assert "! permission-only-grows (abi)" in out
-    assert out.splitlines()[-2:] == ["ok    p.xfd  amx-v1  violates permission-only-grows", "ok    p.xfd  v7.3  clean"]
+    assert out.splitlines()[-3:] == [
+        "ok    p.xfd  amx-v1  violates permission-only-grows, as expected",
+        "ok    p.xfd  v7.3  clean",
+        "permission-only-grows@host: on amx-v1 only",
+    ]
 
 
 def test_a_wrong_result_is_named(run: Run) -> None:
@@ -559,8 +563,8 @@ def test_the_header_can_leave_a_patch_out(run: Run) -> None:
     code, out, err = run("replay", "p.xfd")
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith(("ok", "FAIL"))] == [
-        "ok    p.xfd  v5.17  violates permission-only-grows",  # which never had it
-        "ok    p.xfd  v5.18-063452fd94d1  violates permission-only-grows",
+        "ok    p.xfd  v5.17  violates permission-only-grows, as expected",  # which never had it
+        "ok    p.xfd  v5.18-063452fd94d1  violates permission-only-grows, as expected",
     ]
 
 

@@ -362,6 +362,11 @@ def test_going_through_a_page(page: Page) -> None:
     assert page.where == "v7.3/14"
     page.press(Keys.HOME, Keys.ARROW_RIGHT)
     assert page.where == "v7.3/2"
+    assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.cause .nr")] == [
+        "\u21924",
+        "\u21925",
+        "\u219210",
+    ]
     page.press(Keys.END, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     assert page.where == "v7.3/12"
     page.press("n", "n")
@@ -440,6 +445,10 @@ def test_the_end_of_a_program_is_a_step_of_its_page(page: Page) -> None:
     page.press(Keys.END)
     assert (page.text("#position"), page.where) == ("the end", "amx-v1/8")
     assert "restore-order-is-free" in page.text(".violation")
+    assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.cause .nr")] == ["\u21924"]
+    page.ask("location.hash = '#amx-v1/6'")
+    assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.side .nr")] == ["\u21925", "\u21926"]
+    page.press(Keys.END)
     page.click(".chip:last-child")  # where nothing is broken at the end there is none
     assert page.where == "v7.3/7"
 

@@ -25,7 +25,10 @@ def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes:
         line(out)
         hanging(out, 2, (program.title or file, "bold"), f" on {verdict.revision.label}")
         meaning(out, verdict.revision)
-        trace.terminal(out, program, verdict.trace, notes._replace(because=because.explain(program, verdict)))
+        told = notes._replace(
+            because=because.explain(program, verdict), about=headline.bucket(program, _outcome(verdict))
+        )
+        trace.terminal(out, program, verdict.trace, told)
         line(out)
     state = Text("ok  ", "bold green") if verdict.ok else Text("FAIL", "bold red")
     hanging(out, 6, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
@@ -40,8 +43,11 @@ def meaning(out: Console, revision: Revision) -> None:
 
 def where(out: Console, program: Program, verdicts: Sequence[Verdict]) -> None:
     """On which of the kernels the finding is that the program is of."""
-    outcomes = [headline.Outcome(one.revision.name, one.buckets, not one.left_out) for one in verdicts]
-    headline.terminal(out, program, outcomes)
+    headline.terminal(out, program, [*map(_outcome, verdicts)])
+
+
+def _outcome(verdict: Verdict) -> headline.Outcome:
+    return headline.Outcome(verdict.revision.name, verdict.buckets, not verdict.left_out)
 
 
 def in_a_line(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:
@@ -66,6 +72,8 @@ def conclusion(verdict: Verdict) -> str:
         text = "; ".join(verdict.failures)
     else:
         text = f"violates {', '.join(verdict.broken)}" if verdict.broken else "clean"
+        if verdict.broken and verdict.ok:
+            text += ", as expected"
     if verdict.differs:
         text += f"; differs from {verdict.differs}"
     left_out = f"{verdict.left_out} of {len(verdict.results)} ops could not happen"

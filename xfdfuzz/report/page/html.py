@@ -36,7 +36,7 @@ def page(found: Finding) -> str:
         "about": _about(found),
         "where": found.where,
         "command": f"{found.command} {shlex.quote(chosen.name)}",
-        "trace": _trace(chosen),
+        "trace": _trace(found),
         "program": format_program(found.program),
     }
     look, code = style("theme.css", "page.css"), script("page.js")
@@ -64,9 +64,10 @@ def _data(value: dict[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _trace(run: Run) -> str:
-    out = io.StringIO()
-    trace.terminal(console(out), run.program, run.verdict.trace, trace.Notes(run.because))
+def _trace(found: Finding) -> str:
+    out, run = io.StringIO(), found.chosen
+    notes = trace.Notes(run.because, about=found.main.bucket if found.main else "")
+    trace.terminal(console(out), run.program, run.verdict.trace, notes)
     return out.getvalue()
 
 
@@ -93,5 +94,6 @@ def _legend(found: Finding) -> Iterator[str]:
     states = {found.state(run) for run in found.runs}
     yield from (f"<span><b>{SIGNS[state]}</b> {MEANINGS[state]}</span>" for state in MEANINGS if state in states)
     if found.main is not None:
-        yield '<span class="live"><b>\u2192</b> a step that it follows from</span>'
+        which = "a step that this finding follows from (grey: what else is broken at the chosen step)"
+        yield f'<span class="live"><b class="cause">\u2192</b> {which}</span>'
     yield '<span class="live"><i class="dot"></i> who acts</span>'

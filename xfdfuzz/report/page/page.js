@@ -222,7 +222,7 @@
     if (reasons.length) {
       const list = make("div", { class: "fields because" });
       for (const [field, value, step, odd, found] of reasons) {
-        const since = step === 0 ? "since the boot" : step === at ? "this step" : jump(step, `step ${step}`);
+        const since = step === 0 ? "since the boot" : step > run().ops ? "at the end" : step === at ? "this step" : jump(step, `step ${step}`);
         list.append(
           make("span", { class: odd ? "name odd" : "name" }, ...breakable(called(run(), found ? at - 1 : at, field))),
           make("span", { class: odd ? "odd" : "" }, text(value)),
@@ -309,14 +309,17 @@
     }
     const at = shown.step;
     const step = now.steps[at];
-    const causes = new Set(step[BROKEN].flatMap(([, , reasons]) => reasons.map((reason) => reason[2])));
+    const origins = (broken) => new Set(broken.flatMap(([, , reasons]) => reasons.map((reason) => reason[2])));
+    const causes = origins(main() ? [main()] : []);
+    const others = origins(step[BROKEN]);
     for (const row of document.querySelectorAll(".row")) {
       const number = Number(row.dataset.step);
       row.setAttribute("aria-selected", number === at);
       row.classList.toggle("later", number > at);
-      row.classList.toggle("cause", causes.has(number) && number !== at);
+      row.classList.toggle("cause", causes.has(number));
+      row.classList.toggle("side", others.has(number) && !causes.has(number));
       const label = number > now.ops ? "end" : String(number);
-      row.firstChild.textContent = row.classList.contains("cause") ? `\u2192${label}` : label;
+      row.firstChild.textContent = causes.has(number) || others.has(number) ? `\u2192${label}` : label;
     }
     by("state").replaceChildren(
       ...step[BROKEN].map((violation) => drawViolation(violation, at)), ...drawChanges(now, at), ...drawState(now, at),
