@@ -98,6 +98,7 @@ TOOLS = {
     "checked",
     "console",
     "folding",
+    "leaks",
     "changes",
     "values",
     "files",
@@ -368,6 +369,12 @@ def test_reasons_stand_below_the_violation_that_they_are_of() -> None:
     assert "refuses the reset value because v0.xcr0 x87|xtile left by step 5" in flat
     assert "for xtiledata both because v0.guest_fpu.realloc_request xtiledata left by step 6" in flat
     assert [row[:4] for row in rows if ">" in row[:4]] == ["-> 4", " > 5", " > 6"]
+
+
+def test_a_leak_says_where_the_buffer_came_from() -> None:
+    program = parse((ROOT / "corpus" / "open" / "exec-leaks-fpstate.xfd").read_text())
+    flat = " ".join(" ".join(told(program, "v7.3", False)).split())
+    assert "points to it allocated by step 2; t0.fpu.fpstate pointed to it until this step" in flat
 
 
 def test_a_step_that_names_the_findings_register_is_not_folded() -> None:

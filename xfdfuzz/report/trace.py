@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import because
+from xfdfuzz.report import because, leaks
 from xfdfuzz.report.changes import changes
 from xfdfuzz.report.console import SEVERITY, counted, hanging, line
 from xfdfuzz.report.folding import Folding, in_short
@@ -33,14 +34,15 @@ AT_END = "at the end, when everything that was pending has come to its end"
 class Notes(NamedTuple):
     """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand.
 
-    ``about`` is the bucket of the finding that the trace is shown for, if it is for one.  Without ``full`` the trace is
-    folded, to fit a screen.
+    ``about`` is the bucket of the finding that the trace is shown for, if it is for one.  ``stories`` are told of what
+    no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen.
     """
 
     because: Mapping[Violation, Reasons] = because.UNEXPLAINED
     sources: Mapping[str, Source] = UNASKED
     full: bool = True
     about: str = ""
+    stories: Mapping[Violation, str] = MappingProxyType({})
 
 
 def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: Notes = Notes()) -> None:  # noqa: B008
@@ -48,6 +50,7 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
     or any violation, if it is of none; a lesser one those that only others follow from."""
     line(out, (" ".join(("  machine", *program.machine.words())), "dim"))
     marks = _Marks(judged, notes)
+    notes = notes._replace(stories=leaks.stories(judged))
 
     def matters(item: Judged) -> bool:
         if item.step is None:
@@ -131,6 +134,8 @@ def _violations(
             head = f"{_INDENT}! {violation.invariant} ({violation.severity}): "
             hanging(out, len(_INDENT) + 4, (head, SEVERITY[violation.severity]), violation.message)
             where(out, _named(violation, events), notes.sources)
+            if story := notes.stories.get(violation):
+                hanging(out, len(_INDENT) + 4, (f"{_INDENT}  {story}", "dim"))
         count = len(group.violations)
         head = "because" if count == 1 else "both because" if count == 2 else f"all {count} because"
         because.terminal(out, group.reasons, violations[0].step, ops, head)

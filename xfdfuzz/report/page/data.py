@@ -31,7 +31,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import elements, fields, fields_of
 from xfdfuzz.memory.traced import Place
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import because, changes, trace
+from xfdfuzz.report import because, changes, leaks, trace
 from xfdfuzz.report.page.runs import Finding, Run
 
 #: What a trace shows of each struct; of those that are not here all.
@@ -155,8 +155,12 @@ class _Writer:
         if run.end is not None:
             states.append(run.end)
         numbers = []
+        stories = leaks.stories(run.verdict.trace)
         for judged, before, after in zip(run.verdict.trace, states, states[1:], strict=False):
-            broken = [self._violation(violation, run.because[violation]) for violation in judged.violations]
+            broken = [
+                self._violation(violation, run.because[violation], stories.get(violation, ""))
+                for violation in judged.violations
+            ]
             difference = self._differences(before, after)
             if judged.step is None:
                 numbers.append(self._step("", "", difference, broken, []))
@@ -169,7 +173,7 @@ class _Writer:
     def _step(self, op: str, result: str, difference: list[int], broken: list[Any], events: list[str]) -> int:
         return self._steps.number(json.dumps([op, result, difference, broken, events]))
 
-    def _violation(self, violation: Violation, reasons: Reasons) -> list[Any]:
+    def _violation(self, violation: Violation, reasons: Reasons, story: str) -> list[Any]:
         named = [
             [
                 self._field(reason.leaf),
@@ -180,7 +184,7 @@ class _Writer:
             ]
             for reason in reasons
         ]
-        return [self._invariant(violation), violation.message, named]
+        return [self._invariant(violation), violation.message, named, *([story] if story else [])]
 
     def _invariant(self, violation: Violation) -> int:
         self._broken.setdefault(violation.invariant)

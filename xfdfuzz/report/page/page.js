@@ -216,7 +216,7 @@
   /** What a field is called at a step: buffers are followed from who points to them, as in a trace. */
   const called = (now, at, field) => words(field).replace(/^fpstate#\d+/, (buffer) => owners(now, at)[buffer] || buffer);
 
-  function drawViolation([invariant, message, reasons], at) {
+  function drawViolation([invariant, message, reasons, story], at) {
     const [name, severity, why] = data.invariants[invariant];
     const box = make("div", { class: `violation ${severity}` }, make("p", {}, make("b", {}, name), ` ${message}`));
     if (reasons.length) {
@@ -231,6 +231,7 @@
       }
       box.append(make("h3", {}, "because"), list);
     }
+    if (story) box.append(make("p", { class: "story" }, `${story}.`));
     if (invariant !== (main() || [])[0]) box.append(make("p", { class: "why" }, why));
     return box;
   }
