@@ -73,7 +73,7 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
     value = data.as_object(shown)
     for run, revision in zip(shown.runs, value["revisions"], strict=True):
         _boot, *steps = (value["steps"][number] for number in value["runs"][revision[3]])
-        assert [(op, result) for op, result, *_ in steps[: value["ops"]]] == [
+        assert [(op, result.partition(" (of ")[0]) for op, result, *_ in steps[: value["ops"]]] == [
             (line.rpartition(" = ")[0] or line, result)
             for line, result in zip(
                 format_program(shown.program, run.verdict.results).splitlines()[-value["ops"] :],
@@ -390,7 +390,10 @@ def test_buffers_are_followed_from_who_points_to_them(page: Page) -> None:
     reasons = "v0.guest_fpu.fpstate.regs.xstate_bv xtiledata step 5 v0.guest_fpu.fpstate.xfd 0x40000 step 6"
     assert page.text(".because") == reasons
     page.press(Keys.ARROW_LEFT)
-    assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000 ")
+    assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000")
+    assert page.text("summary").startswith("and ")
+    page.click("summary")
+    assert page.seen("details .changed .name")
 
 
 def test_the_state_of_a_page(page: Page) -> None:
@@ -445,6 +448,8 @@ def test_the_end_of_a_program_is_a_step_of_its_page(page: Page) -> None:
     page.press(Keys.END)
     assert (page.text("#position"), page.where) == ("the end", "amx-v1/8")
     assert "restore-order-is-free" in page.text(".violation")
+    assert "KVM_SET_MSRS, {IA32_XFD: 0}) = 0 (of 1)" in page.text("#steps")
+    assert page.text("#machine") == "machine cpus=1"
     assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.cause .nr")] == ["\u21924"]
     page.ask("location.hash = '#amx-v1/6'")
     assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.side .nr")] == ["\u21925", "\u21926"]

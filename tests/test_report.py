@@ -365,6 +365,7 @@ def test_reasons_stand_below_the_violation_that_they_are_of() -> None:
     program = parse((ROOT / "corpus" / "bugs" / "v1-warn-enter-guest.xfd").read_text())
     rows = told(program, "amx-v1", False)
     flat = " ".join(" ".join(rows).split())
+    assert "{IA32_XFD: 0}) = 0 (of 1) ! no-warning" in flat
     assert "<- msr_io because v0.cpuid.xfd 1 left by step 4 ! failed-call" in flat
     assert "refuses the reset value because v0.xcr0 x87|xtile left by step 5" in flat
     assert "for xtiledata both because v0.guest_fpu.realloc_request xtiledata left by step 6" in flat

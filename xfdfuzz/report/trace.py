@@ -13,6 +13,7 @@ from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
+from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
@@ -99,7 +100,7 @@ def _folded(out: Console, steps: Sequence[Step]) -> None:
 def _step(out: Console, item: Judged, step: Step, mark: str, notes: Notes, folding: Folding) -> None:
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
-    hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (str(step.result), style))
+    hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -108,6 +109,13 @@ def _step(out: Console, item: Judged, step: Step, mark: str, notes: Notes, foldi
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
     if left and not any(map(notes.because.get, item.violations)) and item.violations:
         line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
+
+
+def result(step: Step) -> str:
+    """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success."""
+    asked = len(step.op.msrs.entries) if isinstance(step.op, KvmSetMsrs) else int(isinstance(step.op, KvmGetMsrs))
+    few = 0 <= step.result.ret < asked if isinstance(step.result.ret, int) else False
+    return f"{step.result} (of {asked})" if few else str(step.result)
 
 
 def untold(step: Step, violations: Sequence[Violation]) -> list[str]:

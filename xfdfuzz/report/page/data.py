@@ -167,7 +167,7 @@ class _Writer:
             else:
                 reports = trace.untold(judged.step, judged.violations)
                 op = format_op(judged.step.op)
-                numbers.append(self._step(op, str(judged.step.result), difference, broken, reports))
+                numbers.append(self._step(op, trace.result(judged.step), difference, broken, reports))
         return numbers
 
     def _step(self, op: str, result: str, difference: list[int], broken: list[Any], events: list[str]) -> int:

@@ -35,6 +35,7 @@ def page(found: Finding) -> str:
         "why": INVARIANTS[main.invariant].doc if main else "",
         "about": _about(found),
         "where": found.where,
+        "machine": " ".join(("machine", *found.program.machine.words())),
         "command": f"{found.command} {shlex.quote(chosen.name)}",
         "trace": _trace(found),
         "program": format_program(found.program),

@@ -195,6 +195,8 @@
     }));
   }
 
+  /** A value that may be broken between the parts of a mask. */
+  const masked = (value) => value.split(/(?<=\|)/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
   const jump = (at, label) => make("button", { type: "button", title: `go to step ${at}`, onclick: () => go(at) }, label || String(at));
   /** A name that may be broken behind its dots. */
   const breakable = (name) => name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]);
@@ -225,7 +227,7 @@
         const since = step === 0 ? "since the boot" : step > run().ops ? "at the end" : step === at ? "this step" : jump(step, `step ${step}`);
         list.append(
           make("span", { class: odd ? "name odd" : "name" }, ...breakable(called(run(), found ? at - 1 : at, field))),
-          make("span", { class: odd ? "odd" : "" }, text(value)),
+          make("span", { class: odd ? "odd" : "" }, ...masked(text(value))),
           make("span", { class: "since" }, since),
         );
       }
@@ -243,19 +245,26 @@
 
   function drawChanges(now, at) {
     const list = make("div", { class: "fields changed" });
+    const rest = make("div", { class: "fields changed" });
     const before = now.values[at - 1];
     const { [DIFFERENCE]: difference } = now.steps[at];
+    const reasons = now.steps.flatMap((step) => step[BROKEN]).flatMap((broken) => broken[2]);
+    const named = new Set(reasons.filter((reason) => reason[2] === at).map((reason) => reason[0]));
     for (let i = 0; i < difference.length; i += 2) {
       const field = difference[i];
       if (!wanted(field) || (data.fields[field][QUIET] && !shown.all)) continue;
-      list.append(
+      (named.has(field) ? list : rest).append(
         make("span", { class: "name" }, ...breakable(called(now, at, field))),
-        make("span", {}, make("s", {}, text(before[field])), ` ${text(difference[i + 1])}`),
+        make("span", {}, make("s", {}, ...masked(text(before[field]))), " ", ...masked(text(difference[i + 1]))),
         make("span"),
       );
     }
     const title = at > now.ops ? "Changed until the end" : `Changed by step ${at}`;
-    return [make("h2", {}, title), list.childNodes.length ? list : make("p", { class: "none" }, "nothing")];
+    const [some, more] = [list.childNodes.length, rest.childNodes.length / 3];
+    if (!some || !more) return [make("h2", {}, title), some ? list : more ? rest : make("p", { class: "none" }, "nothing")];
+    const folded = make("details", {}, make("summary", {}, `and ${more} more`), rest);
+    folded.open = shown.all || Boolean(shown.filter);
+    return [make("h2", {}, title), list, folded];
   }
 
   /** Whether what a group is about is there. */
@@ -288,7 +297,7 @@
         const name = / should have /.test(of[WORDS]) ? of[WORDS].replace(/^.* should have /, "") : of[NAME];
         list.append(
           make("span", { class: changed.has(field) ? "name odd" : "name" }, ...breakable(name)),
-          make("span", {}, text(now.values[at][field])),
+          make("span", {}, ...masked(text(now.values[at][field]))),
           make("span", { class: "since" }, writer > 0 ? jump(writer) : ""),
         );
       });
