@@ -371,6 +371,8 @@ def test_help_and_the_documentation_have_the_same_exit_codes(run: Run) -> None:
     own = {name: {code: cell for code, cell in zip((0, 1, 3), cells, strict=True) if cell} for name, *cells in rows}
     assert own == OF_COMMANDS
     assert OF_COMMANDS.keys() == EXAMPLES.keys() == commands().keys()
+    assert "kernel:1, init " in run("help", "notation")[1]
+    assert "help notation" not in run("replay", write("p.xfd", PROGRAM))[1]  # a pipe has no use for it
     code, out, _ = run("help", "exit-codes")
     told = " ".join(out.split())
     assert code == 0

@@ -391,8 +391,8 @@ def test_buffers_are_followed_from_who_points_to_them(page: Page) -> None:
     assert page.text(".because") == reasons
     page.press(Keys.ARROW_LEFT)
     assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000")
-    assert page.text("summary").startswith("and ")
-    page.click("summary")
+    assert page.text("#state summary").startswith("and ")
+    page.click("#state summary")
     assert page.seen("details .changed .name")
 
 
@@ -450,6 +450,9 @@ def test_the_end_of_a_program_is_a_step_of_its_page(page: Page) -> None:
     assert "restore-order-is-free" in page.text(".violation")
     assert "KVM_SET_MSRS, {IA32_XFD: 0}) = 0 (of 1)" in page.text("#steps")
     assert page.text("#machine") == "machine cpus=1"
+    assert not page.seen("dd")
+    page.click(".notation summary")
+    assert "xtilecfg|xtiledata" in page.text("dl")
     assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.cause .nr")] == ["\u21924"]
     page.ask("location.hash = '#amx-v1/6'")
     assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.side .nr")] == ["\u21925", "\u21926"]

@@ -108,7 +108,7 @@ TOOLS = {
     "progress",
 }
 #: Of these `--format json` has nothing.
-ONLY_FOR_PEOPLE = {"headline", "trace"}
+ONLY_FOR_PEOPLE = {"headline", "notation", "trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
 
 

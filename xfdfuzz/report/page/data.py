@@ -171,7 +171,7 @@ class _Writer:
         return numbers
 
     def _step(self, op: str, result: str, difference: list[int], broken: list[Any], events: list[str]) -> int:
-        return self._steps.number(json.dumps([op, result, difference, broken, events]))
+        return self._steps.number(json.dumps([op, result, difference, broken, *([events] if events else [])]))
 
     def _violation(self, violation: Violation, reasons: Reasons, story: str) -> list[Any]:
         named = [

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.text import format_program
-from xfdfuzz.report import trace
+from xfdfuzz.report import notation, trace
 from xfdfuzz.report.console import console
 from xfdfuzz.report.page.assets import notice, policy, script, style, text
 from xfdfuzz.report.page.data import as_object
@@ -49,6 +49,7 @@ def page(found: Finding) -> str:
         notice=notice(found.private),
         chips="".join(_chips(found)),
         signs=" ".join(_legend(found)),
+        notation="".join(f"<dt>{escape(sign)}<dd>{escape(meaning)}" for sign, meaning in _notation()),
         data=_data(as_object(found)),
     )
 
@@ -88,6 +89,12 @@ def _chip(found: Finding, run: Run) -> str:
     kind = f"chip {state} {shown.severity if shown and state == VIOLATES else ''}".strip()
     where = f"#{quote(run.name, safe='')}/{found.opens(run)}"
     return f'<a class="{kind}" href="{escape(where)}" title="{escape(title)}">{SIGNS[state]} {escape(run.name)}</a>\n'
+
+
+def _notation() -> Iterator[tuple[str, str]]:
+    """What the texts of a page need; it unfolds itself, and tells its other signs above."""
+    told = ("!", "->", "~", "(--full)", "left by, since")
+    yield from ((sign, meaning) for sign, meaning in notation.SIGNS.items() if sign not in told)
 
 
 def _legend(found: Finding) -> Iterator[str]:

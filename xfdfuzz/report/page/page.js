@@ -179,7 +179,7 @@
         const [name, severity] = data.invariants[invariant];
         words.append(make("div", { class: `broken ${severity}` }, `! ${name}: ${message}`));
       }
-      for (const event of step[EVENTS]) words.append(make("div", { class: "event" }, event));
+      for (const event of step[EVENTS] || []) words.append(make("div", { class: "event" }, event));
       const row = make("div", { class: bad ? `row bad ${bad}` : "row", role: "option", "data-step": at, onclick: () => go(at) });
       row.append(make("div", { class: "nr" }, end ? "end" : String(at)), drawLanes(now, at, lanes, wide), words);
       list.append(row);
