@@ -452,7 +452,7 @@ def test_expectations_that_hold(run: Run) -> None:
     assert out.splitlines()[-3:] == [
         "ok    p.xfd  amx-v1  violates permission-only-grows, as expected",
         "ok    p.xfd  v7.3  clean",
-        "permission-only-grows@host: on amx-v1 only",
+        "permission-only-grows@guest: on amx-v1 only",
     ]
 
 

@@ -85,10 +85,12 @@ def _chips(found: Finding) -> Iterator[str]:
 
 def _chip(found: Finding, run: Run) -> str:
     state, shown = found.state(run), found.shown(run)
-    title = f"{run.label}: {MEANINGS[state]}" + (f": {', '.join(run.verdict.broken)}" if state == OTHERS else "")
+    words = [run.label] if run.label != run.name else []
+    words += [MEANINGS[state], ", ".join(run.verdict.broken)] if state == OTHERS else []
+    title = f' title="{escape(": ".join(words))}"' if words else ""
     kind = f"chip {state} {shown.severity if shown and state == VIOLATES else ''}".strip()
     where = f"#{quote(run.name, safe='')}/{found.opens(run)}"
-    return f'<a class="{kind}" href="{escape(where)}" title="{escape(title)}">{SIGNS[state]} {escape(run.name)}</a>\n'
+    return f'<a class="{kind}" href="{escape(where)}"{title}>{SIGNS[state]} {escape(run.name)}</a>\n'
 
 
 def _notation() -> Iterator[tuple[str, str]]:
