@@ -16,7 +16,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS,
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import HostDied
-from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import Vcpu
@@ -243,7 +243,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
     if ret:
         _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
     return Saved(
-        CpuidEntries(arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx), arch.cpuid_xss),
+        stored_entries(arch),
         bool(arch.cr4_osxsave),
         tuple((index, value) for index, count, value in read if count),
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu),

@@ -19,7 +19,7 @@ from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ER
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import DATA, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import DATA, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
@@ -136,6 +136,7 @@ def domains(machine: Machine) -> Domains:
         "facility": _facility(machine),
         Msrs: _msrs(dynamic, machine.cet),
         CpuidEntries: _cpuid(full, plain, machine.supervisor_xfeatures & xf.MASK_CET),
+        "xcomp_bv": _xcomp_bv(full),
         UserImage: _image(full, dynamic),
         UserBuffer: _buffer(machine),
     }
@@ -145,6 +146,8 @@ def domains(machine: Machine) -> Domains:
 _EVERYWHERE: dict[object, Domain[Any]] = {
     "token": Domain(tokens.values),
     "pkru": Domain(range(4)),
+    "contents": Domain((1, 2, 3, 0)),
+    FpuImage: Domain((FpuImage(1), FpuImage(2), FpuImage(1, xf.MASK_X87), FpuImage(2, xf.MASK_SSE))),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
@@ -167,6 +170,11 @@ def _xcr0(full: int, plain: int) -> Domain[int]:
     without_tiles, half_tiles = full & ~xf.MASK_XTILE, full & ~xf.MASK_XTILE_DATA
     table = (full, plain, full & ~xf.MASK_DYN2, xf.MASK_X87, full, 0x7, without_tiles, half_tiles, 3)
     return Domain(table, neighbour(full))
+
+
+def _xcomp_bv(full: int) -> Domain[int]:
+    compacted = 1 << 63 | full
+    return Domain((0, compacted), neighbour(compacted))
 
 
 def _facility(machine: Machine) -> Domain[int]:
@@ -214,6 +222,10 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
         CpuidEntries(plain, True, True),
         CpuidEntries(0, False, False),
         CpuidEntries(full & (xf.MASK_FPSSE | xf.MASK_YMM), False, False),
+        CpuidEntries(full, True, True, xss, leaves=full & ~xf.MASK_FPSSE),
+        CpuidEntries(full, True, True, xss, other=1),
+        CpuidEntries(plain, False, False, no_xsaves=True),
+        CpuidEntries(0, False, False, no_xsave=True),
     )
     return Domain(table, lambda pick: CpuidEntries(neighbour(full)(pick), pick % 2 == 0, pick % 3 == 0))
 

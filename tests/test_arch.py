@@ -446,8 +446,10 @@ def test_a_disabled_component_outside_the_request_is_not_looked_at(restore: Rest
 @pytest.mark.parametrize(
     ("restore", "xstate_bv", "xcomp_bv"),
     [
-        (xrstor, AVX, XCOMP_BV_COMPACTED | AVX),
+        (xrstor, AVX, AVX),
         (xrstor, 1 << 3, 0),
+        (xrstor, AVX, XCOMP_BV_COMPACTED | 1 << xf.XTILE_CFG),
+        (xrstor, AVX, XCOMP_BV_COMPACTED | AVX | xf.MASK_CET_USER),
         (xrstors, AVX, 0),
         (xrstors, AVX, AVX),
         (xrstors, AVX | TILEDATA, XCOMP_BV_COMPACTED | AVX),
@@ -455,8 +457,10 @@ def test_a_disabled_component_outside_the_request_is_not_looked_at(restore: Rest
         (xrstors, AVX, XCOMP_BV_COMPACTED | AVX | xf.MASK_PASID),
     ],
     ids=[
-        "compacted",
+        "XRSTOR, XCOMP_BV that is not compacted",
         "XSTATE_BV beyond XCR0",
+        "XRSTOR, XSTATE_BV beyond XCOMP_BV",
+        "XRSTOR, a supervisor state",
         "no XCOMP_BV",
         "not compacted",
         "XSTATE_BV beyond XCOMP_BV",
@@ -470,6 +474,26 @@ def test_restoring_an_image_with_a_bad_header_is_gp(restore: Restore, xstate_bv:
     with pytest.raises(GeneralProtection):
         restore(regs, image(xstate_bv, xcomp_bv), xf.U64_MAX)
     assert bytes(regs) == before
+
+
+@pytest.mark.parametrize("restore", [xrstor, xrstors])
+def test_a_compacted_image_may_be_larger_than_what_it_holds(restore: Restore) -> None:
+    regs = processor(avx=1, xtilecfg=2)
+    restore(regs, image(AVX, XCOMP_BV_COMPACTED | AVX | 1 << xf.XTILE_CFG), xf.U64_MAX)
+    assert (regs.data[xf.YMM], regs.data[xf.XTILE_CFG]) == (5, 0)
+
+
+@pytest.mark.parametrize("insn", ["fld", "movups"])
+def test_x87_and_sse_need_no_xcr0_but_look_at_cr0_ts(insn: str) -> None:
+    regs = processor(xcr0=1)
+    execute(regs, SPR, insn, 3, cr0_ts=False)
+    component = INSTRUCTIONS[insn]
+    assert (regs.data[component], regs.xinuse >> component & 1) == (3, 1)
+    with pytest.raises(DeviceNotAvailable) as fault:
+        execute(regs, SPR, insn, 4, cr0_ts=True)
+    assert (fault.value.xfd, regs.data[component]) == (False, 3)
+    execute(regs, SPR, insn, 0, cr0_ts=False)
+    assert regs.xinuse >> component & 1 == 0
 
 
 @pytest.mark.parametrize(("restore", "xcomp_bv"), [(xrstor, 0), (xrstors, XCOMP_BV_COMPACTED | XCR0)])

@@ -130,7 +130,9 @@ def test_a_difference_that_a_fresh_process_does_not_confirm_is_a_doubt(
 def test_a_seed_gives_the_same_differences_again(run: Run) -> None:
     command = ("diff", "amx-v1", "v5.17", "--seed", "3", "--examples", "30", "--format", "json")
     first, second = (json.loads(run(*command)[1]) for _ in range(2))
-    del first["seconds"], second["seconds"]
+    for one in (first, second):
+        # how often a function ran depends on what a process has kept of the campaign before
+        del one["seconds"], one["reach"]["functions"]
     assert first["differences"]
     assert first["doubts"] == []
     assert first == second

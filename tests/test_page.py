@@ -21,6 +21,7 @@ from selenium.webdriver.common.keys import Keys
 
 from xfdfuzz.engines.judge.leaves import leaves
 from xfdfuzz.invariants.loading import load, load_file
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.fields import fields
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_program, parse
@@ -219,6 +220,25 @@ def test_several_programs_are_a_directory_with_an_index(run: Run) -> None:
     assert "Nothing is broken by 2 programs" in page
     targets = {link.partition("#")[0] for link in re.findall(r'href="([^"]+\.html[^"]*)"', page)}
     assert targets == pages - {"index.html"}
+
+
+def test_the_index_has_consequences_below_their_roots() -> None:
+    """What one program shows without the other is no consequence of it."""
+
+    def entry(name: str, severity: str, length: int, *runs: str) -> index.Entry:
+        main = Violation(name, severity, "", "", 1)
+        broken = tuple(tuple(frozenset(step.split("+")) for step in one.split()) for one in runs)
+        return index.Entry(f"{name}.html", f"{name}.xfd", length, main, False, {}, {}, broken)
+
+    entries = [
+        entry("cause", "warn", 6, "cause"),
+        entry("panics", "panic", 7, "cause panics", ""),
+        entry("other", "panic", 8, "cause other", "other"),
+        entry("beside", "abi", 2, "cause+beside", "cause"),
+    ]
+    page = index.index(entries, "here")
+    rows = re.findall(r'<tr><td class="what( follows)?".*?>(\w+) <span', page)
+    assert rows == [("", "cause"), (" follows", "panics"), (" follows", "beside"), ("", "other")]
 
 
 def test_as_json(run: Run) -> None:

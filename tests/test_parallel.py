@@ -18,6 +18,7 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.parallel import Recipe, Share, hunt_together
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.search.violations import campaign_on, fuzz
+from xfdfuzz.engines.stream.events import Event, Progressed
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
@@ -85,6 +86,14 @@ def test_two_processes_report_as_one(capsys: pytest.CaptureFixture[str], tmp_pat
     buckets = [finding["bucket"] for finding in report["findings"]]
     assert len(buckets) == len(set(buckets)) > 0
     assert {Path(finding["file"]) for finding in report["findings"]} == {*tmp_path.glob("*.xfd")}
+
+
+def test_progress_says_how_long_it_takes_although_the_examples_are_elsewhere() -> None:
+    heard: list[Event] = []
+    fuzz("v7.3-cured", Plan(seed=1, workers=2, examples=300), tell=heard.append)
+    seconds = [event.seconds for event in heard if isinstance(event, Progressed)]
+    assert len(seconds) > 2
+    assert seconds == sorted(set(seconds))
 
 
 def test_a_users_broken_invariant_is_one_line_with_its_place(

@@ -457,6 +457,21 @@ def test_findings_are_summed_up_worst_first() -> None:
     ]
 
 
+def test_consequences_stand_under_their_root_unless_all_are_to_be_alike() -> None:
+    mild = replace(a_finding(), file=Path("x.xfd"))
+    bad = replace(mild, violation=replace(mild.violation, severity="panic", site="elsewhere"))
+    report = replace(a_report(bad, mild), roots={bad: mild})
+    assert printed(campaign.terminal, report, "").splitlines()[2:5] == [
+        "abi       7    permission-only-grows@guest        xfdfuzz replay x.xfd",
+        "panic     7      permission-only-grows@elsewhere  xfdfuzz replay x.xfd",
+        "1 root: what is indented shows only where the one above it has shown",
+    ]
+    text = printed(campaign.terminal, report, "", (), False, True)
+    assert text == printed(campaign.terminal, a_report(bad, mild), "")
+    first, second = campaign.as_object(report)["findings"]
+    assert (first["root"], second["root"]) == ("permission-only-grows@guest", None)
+
+
 def test_a_command_stands_below_where_a_terminal_is_narrow() -> None:
     out = Console(file=Terminal(), width=60, force_terminal=True, no_color=True, color_system=None)
     search.found(out, ("ops", "bucket", "see it again"), [("7", "a-bucket", f"xfdfuzz replay {'x' * 50}.xfd")])
@@ -615,6 +630,7 @@ def test_json_of_a_campaign() -> None:
         "steps": 7,
         "engine": "hypothesis",
         "file": "x.xfd",
+        "root": None,
     }
     del value["coverage"]
     goals = value.pop("goals")
@@ -629,6 +645,7 @@ def test_json_of_a_campaign() -> None:
         "interrupted": False,
         "withheld": 0,
         "doubts": [],
+        "reach": None,
         "known": [],
         "gone": [],
         "expired": [],

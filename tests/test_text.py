@@ -19,7 +19,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -80,9 +80,14 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "msr": MSRS,
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
+    "contents": st.integers(0, TOKENS),
+    "xcomp_bv": U64,
+    FpuImage: st.builds(FpuImage, TOKEN, U64),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, TOKEN, U64, U64, st.booleans(), st.booleans()),
-    CpuidEntries: st.builds(CpuidEntries, U64, st.booleans(), st.booleans(), U64),
+    CpuidEntries: st.builds(
+        CpuidEntries, *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255), st.booleans(), st.booleans())
+    ),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
     Sregs: st.builds(Sregs, st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
@@ -295,9 +300,9 @@ def error_of(text: str) -> str:
             "t0 tileloda(1)",
             4,
             "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, arch_prctl(...), clone(...), "
-            "close(...), dyn2load(...), execve ..., exit, fork, ioctl(...), ldtilecfg(...), ptrace(...), "
-            "sigaltstack(...), sigframe(...), signal ..., sigreturn, suspend, tileload(...), tilerelease, tilestore, "
-            "user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
+            "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldtilecfg(...), movups(...), "
+            "ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn, suspend, tileload(...), "
+            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -355,9 +360,13 @@ def error_of(text: str) -> str:
             "undefined=N, where N is a 32-bit signed number",
         ),
         # dicts
-        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, "supported or {xcr0: ..., xfd, amx}"),
-        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, "supported or {xcr0: ..., xfd, amx}"),
-        ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})", 40, "xcr0, xss, xfd or amx"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, "supported or {xcr0: ..., xfd, amx, no_xsave, no_xsaves}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, "supported or {xcr0: ..., xfd, amx, no_xsave, no_xsaves}"),
+        (
+            "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})",
+            40,
+            "xcr0, xss, leaves, other, xfd, amx, no_xsave or no_xsaves",
+        ),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd, xfd})", 45, "xfd only once"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd: 1})", 45, "no value after xfd"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, data: 8})", 50, "a token from 1 to 7"),

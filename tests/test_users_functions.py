@@ -105,3 +105,11 @@ def test_what_takes_its_time_again_and_again_is_left_alone() -> None:
     code, out, err = run("replay", file, "--step-timeout", "1", "--revision", "v7.3", ops=6)
     assert time.monotonic() - began > 1.8
     assert code == 0, out + err
+
+
+def test_a_report_on_standard_output_is_printed_where_an_error_ends_the_search() -> None:
+    file = invariant("raise LookupError('no')")
+    code, out, _ = run("fuzz 1", file, "--output", "junit=-")
+    assert code == 2
+    cases = junit(out)["amx-v1"]
+    assert isinstance(cases["ended"], junitparser.Error)

@@ -132,6 +132,8 @@ def check_xfd(regs: CpuRegs, components: int) -> None:
 
 #: The component that each modelled data instruction writes, or reads (tilestore), by the name that programs use for it.
 INSTRUCTIONS: dict[str, int] = {
+    "fld": xf.X87,
+    "movups": xf.SSE,
     "vmovups": xf.YMM,
     "ldtilecfg": xf.XTILE_CFG,
     "tileload": xf.XTILE_DATA,
@@ -162,15 +164,23 @@ def check_tile_access(regs: CpuRegs, processor: Processor, component: int, cr0_t
             raise InvalidOpcode
 
 
+#: Those of them that need neither CR4.OSXSAVE nor XCR0 (x87 and SSE, as before XSAVE).
+LEGACY = frozenset({"fld", "movups"})
+
+
 def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: bool) -> None:
     """Execute one data instruction: load ``token`` into the component it writes.
 
-    ``vmovups`` stands for AVX (CR0.TS makes it #NM), ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and
-    ``dyn2load`` for the synthetic component; ``tilestore`` only reads.  LDTILECFG and TILERELEASE initialise TILEDATA.
+    ``fld`` stands for x87, ``movups`` for SSE, ``vmovups`` for AVX (CR0.TS makes them #NM), ``ldtilecfg``,
+    ``tileload`` and ``tilerelease`` for AMX, and ``dyn2load`` for the synthetic component; ``tilestore`` only reads.
+    LDTILECFG and TILERELEASE initialise TILEDATA.
     """
     component = INSTRUCTIONS[insn]
     if component in (xf.XTILE_CFG, xf.XTILE_DATA):
         check_tile_access(regs, processor, component, cr0_ts)
+    elif insn in LEGACY:
+        if cr0_ts:
+            raise DeviceNotAvailable(xfd=False)
     else:
         needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}[component]
         _check_enabled(regs, processor, needs)

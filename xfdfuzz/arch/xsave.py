@@ -78,8 +78,12 @@ def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
 
 
 def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
-    """XRSTOR of a standard-format image (XCOMP_BV = 0)."""
+    """XRSTOR of an image in the standard format (XCOMP_BV = 0) or the compacted one (SDM vol. 1, 13.8)."""
     rfbm = mask & regs.xcr0
+    if area.xcomp_bv & XCOMP_BV_COMPACTED:
+        _check_compacted(area, regs.xcr0, rfbm)
+        _restore(regs, area, rfbm)
+        return
     if area.xcomp_bv or area.reserved or area.xstate_bv & ~regs.xcr0:
         raise GeneralProtection
     if area.mxcsr and rfbm & (xf.MASK_SSE | xf.MASK_YMM):
@@ -92,13 +96,17 @@ def xrstors(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
 
     MXCSR is a part of SSE's component here; in the standard format AVX needs it too.
     """
-    layout = area.xcomp_bv & ~XCOMP_BV_COMPACTED
-    if not area.xcomp_bv & XCOMP_BV_COMPACTED or layout & ~enabled(regs) or area.xstate_bv & ~layout or area.reserved:
-        raise GeneralProtection
     rfbm = mask & enabled(regs)
+    _check_compacted(area, enabled(regs), rfbm)
+    _restore(regs, area, rfbm)
+
+
+def _check_compacted(area: XsaveArea, possible: int, rfbm: int) -> None:
+    layout = area.xcomp_bv & ~XCOMP_BV_COMPACTED
+    if not area.xcomp_bv & XCOMP_BV_COMPACTED or layout & ~possible or area.xstate_bv & ~layout or area.reserved:
+        raise GeneralProtection
     if area.mxcsr and rfbm & area.xstate_bv & xf.MASK_SSE:
         raise GeneralProtection
-    _restore(regs, area, rfbm)
 
 
 def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:

@@ -24,8 +24,9 @@ from xfdfuzz.cli.inputs import (
 from xfdfuzz.cli.output import Judgements, add_output, text_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
+    from xfdfuzz.engines.conform.recording import BadRecording
     from xfdfuzz.engines.conform.score import Score
     from xfdfuzz.revisions import Revision
 
@@ -53,8 +54,8 @@ def _conform(args: argparse.Namespace) -> int:
     score, known, code = Score(), _known(args), CLEAN
     with Judgements(args) as reports:
         for file in files:
-            reason = _judge_file(args, file, score, known, reports)
-            if reason:
+            for reason in _judge_file(args, file, score, known, reports):
+                score.not_judged.append(reason)
                 reports.refuse(str(file), reason)
                 code = complain(reason, BAD_INPUT)
     counts = score.counts()
@@ -85,24 +86,36 @@ def _judge_file(
     score: Score,
     known: Callable[[Revision], Collection[str]],
     reports: Judgements,
-) -> str:
-    """Judge its recordings; why it cannot be read, empty if it can."""
+) -> Iterator[str]:
+    """Judge its recordings; gives a line for each one that cannot be, or for the file."""
     from xfdfuzz.engines.conform.recording import BadRecording, explanations, read
     from xfdfuzz.engines.conform.score import judge, model_of
     from xfdfuzz.report import conformance
 
     resolve = cache(lambda name: resolve_revisions([name], args.apply, args.revert)[0])
+    refused: list[BadRecording] = []
     try:
         explained = explanations(file.parent)
-        for recording in read(file):
-            for name in args.revision or [model_of(recording)]:
-                revision = resolve(name)
-                judgement = judge(recording, revision, explained, known)
+        for recording in read(file, refused.append):
+            yield from _told(refused)
+            try:
+                revisions = [resolve(name) for name in args.revision or [model_of(recording)]]
+                judgements = [(revision, judge(recording, revision, explained, known)) for revision in revisions]
+            except BadRecording as error:
+                yield str(error)
+                continue
+            for revision, judgement in judgements:
                 score.add(judgement)
                 for event in conformance.as_events(judgement):
                     reports.tell(revision, event)
+        yield from _told(refused)
     except BadRecording as error:
-        return str(error)
+        yield str(error)
     except OSError as error:
-        return f"{file}: {error.strerror}"
-    return ""
+        yield f"{file}: {error.strerror}"
+
+
+def _told(refused: list[BadRecording]) -> Iterator[str]:
+    """What has been refused since the last time."""
+    yield from map(str, refused)
+    refused.clear()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_profile, add_search, plan, search_options
 from xfdfuzz.cli.databases import open_databases
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
+from xfdfuzz.cli.output import add_output, close, closed_on_error, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def _diff(args: argparse.Namespace) -> int:
     repeat = command("diff", *both, *search_options(args))
     reports = outputs(args)
     with PatientInterrupt(everywhere=True):
-        return max(judgement(_search(args, pair, saver, reports, repeat)), close(reports))
+        with closed_on_error(reports):
+            code = judgement(_search(args, pair, saver, reports, repeat))
+        return max(code, close(reports))
 
 
 def _search(

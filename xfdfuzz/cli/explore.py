@@ -24,7 +24,7 @@ from xfdfuzz.cli.arguments import (
 )
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
-from xfdfuzz.cli.output import add_output, close, is_public, listeners, outputs, text_stream
+from xfdfuzz.cli.output import add_output, close, closed_on_error, is_public, listeners, outputs, text_stream
 from xfdfuzz.cli.saving import Reporting, Saver, check_output, open_saver, tell_doubts
 from xfdfuzz.cli.shares import TimeShares
 
@@ -90,15 +90,16 @@ def _explore(args: argparse.Namespace) -> int:
     code = CLEAN
     shares = TimeShares(args.time, 1 if args.resume else len(revisions))
     with PatientInterrupt(everywhere=True) as ctrl_c:
-        for search in searches:
-            if ctrl_c.pressed:
-                code = complain("interrupted", NOT_JUDGED)
-                break
-            args.time = shares.next()
-            report = _run(args, search, known, saver, reports, err)
-            code = max(code, _told(args, search, report))
-            if report.stopped == INTERRUPTED:
-                break
+        with closed_on_error(reports):
+            for search in searches:
+                if ctrl_c.pressed:
+                    code = complain("interrupted", NOT_JUDGED)
+                    break
+                args.time = shares.next()
+                report = _run(args, search, known, saver, reports, err)
+                code = max(code, _told(args, search, report))
+                if report.stopped == INTERRUPTED:
+                    break
         return max(code, close(reports))
 
 

@@ -24,7 +24,7 @@ from xfdfuzz.cli.arguments import (
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.inputs import known_on, load_invariants, read_baseline, resolve_revisions
 from xfdfuzz.cli.modes import Search, add_mode, beginnings, mode_words, searches
-from xfdfuzz.cli.output import add_output, close, listeners, outputs, text_stream
+from xfdfuzz.cli.output import add_output, close, closed_on_error, listeners, outputs, text_stream
 from xfdfuzz.cli.pruning import prune
 from xfdfuzz.cli.saving import Reporting, Saver, judgement, open_saver, tell_doubts
 from xfdfuzz.cli.shares import Shard, TimeShares, shard
@@ -69,6 +69,7 @@ def add(commands: Commands) -> None:
     add_mode(command)
     add_known(command)
     add_detail(command, "no progress", "findings with their traces, and the coverage")
+    command.add_argument("--all", action="store_true", help="list consequences as their roots are")
     add_output(command)
 
 
@@ -90,18 +91,19 @@ def _fuzz(args: argparse.Namespace) -> int:
     code = CLEAN
     shares = TimeShares(None if args.examples else args.time, len(planned))
     with PatientInterrupt(everywhere=True) as ctrl_c:
-        for revision, search in planned:
-            if ctrl_c.pressed:
-                code = complain("interrupted", NOT_JUDGED)
-                break
-            args.time = shares.next()
-            if args.time == 0:  # as where processes took longer to begin than they had
-                code = complain(f"{revision.label}: no time was left for it", NOT_JUDGED)
-                continue
-            report = _campaign(job, revision, search)
-            code = max(code, judgement(report))
-            if report.interrupted:
-                break
+        with closed_on_error(job.reports):
+            for revision, search in planned:
+                if ctrl_c.pressed:
+                    code = complain("interrupted", NOT_JUDGED)
+                    break
+                args.time = shares.next()
+                if args.time == 0:  # as where processes took longer to begin than they had
+                    code = complain(f"{revision.label}: no time was left for it", NOT_JUDGED)
+                    continue
+                report = _campaign(job, revision, search)
+                code = max(code, judgement(report))
+                if report.interrupted:
+                    break
         return max(code, close(job.reports))
 
 
@@ -134,7 +136,7 @@ def _print(args: argparse.Namespace, revision: Revision, event: Event) -> None:
         write(campaign.as_object(report), text_stream(args))
     else:
         repeat = _repeat_command(args, revision)
-        campaign.terminal(console(text_stream(args)), report, repeat, args.invariants, args.verbose)
+        campaign.terminal(console(text_stream(args)), report, repeat, args.invariants, args.verbose, args.all)
     tell_doubts(report.doubts)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -108,6 +109,16 @@ def listeners(
     # reports first: what was said to somebody stands in every one
     heard = [*((report.take, report.audience) for report in reports), *((one, Audience.PUBLIC) for one in printing)]
     return [told(listener, audience) for listener, audience in heard]
+
+
+@contextmanager
+def closed_on_error(reports: Sequence[Format]) -> Iterator[None]:
+    """What is printed at the end is printed, too, where an error ends the command: all that the reports were told."""
+    try:
+        yield
+    except BaseException:
+        close(reports)
+        raise
 
 
 def close(reports: Sequence[Format]) -> int:

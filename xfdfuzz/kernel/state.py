@@ -70,7 +70,8 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_IO,
     EXIT_CPUID,
     EXIT_VMLAUNCH,
-) = range(10)
+    EXIT_CR4_WRITE,
+) = range(11)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0
@@ -254,10 +255,11 @@ class KvmRun(Struct):
 class VcpuArch(Struct):
     """struct kvm_vcpu_arch, and what the VMCS holds for it.
 
-    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, and the XFD and AMX_TILE flags; ``cpuid_osxsave`` (leaf 1)
-    and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date.  ``cpuid_freed``:
-    ``cpuid_entries`` points to an array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the
-    ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
+    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, which sub-leaves of 0xD there are, and the flags;
+    ``cpuid_osxsave`` (leaf 1) and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date;
+    ``cpuid_other`` tells CPUIDs apart that differ in nothing else.  ``cpuid_freed``: ``cpuid_entries`` points to an
+    array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the ``*_intercept`` ones are the MSR
+    bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
     ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is
     KVM_APIC_INIT in the local APIC's pending_events.  ``guest_mode``: L2 runs;
     ``vmcs12_nm``: bit 7 of L1's exception bitmap.  ``insn_skips`` counts
@@ -269,6 +271,7 @@ class VcpuArch(Struct):
     guest_supported_xcr0: Xfeatures
     cpuid_xcr0: Annotated[Xfeatures, "cpuid.xcr0"]
     cpuid_xss: Annotated[Xfeatures, "cpuid.xss"]
+    cpuid_leaves: Annotated[Xfeatures, "cpuid.leaves"]
     guest_supported_xss: Xfeatures
     ia32_xss: Xfeatures
     cpuid_set: Flag
@@ -276,6 +279,9 @@ class VcpuArch(Struct):
     cpuid_xfd: Annotated[Flag, "cpuid.xfd"]
     cpuid_amx: Annotated[Flag, "cpuid.amx_tile"]
     cpuid_osxsave: Annotated[Flag, "cpuid.osxsave"]
+    cpuid_no_xsave: Annotated[Flag, "cpuid.no_xsave"]
+    cpuid_no_xsaves: Annotated[Flag, "cpuid.no_xsaves"]
+    cpuid_other: Annotated[Count, "cpuid.other"]
     cpuid_dynamic_bits_dirty: Flag
     cpuid_0xd_0_ebx: Annotated[Size, "cpuid.0xd.0.ebx"]
     cpuid_0xd_1_ebx: Annotated[Size, "cpuid.0xd.1.ebx"]

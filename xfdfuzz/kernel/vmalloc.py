@@ -33,12 +33,14 @@ class Vmalloc(Locking):
         return nr
 
     def _free_slot(self) -> int:
-        pointed_to = self.fpstate_pointers()
+        """A slot that is free; one that was leaked if there is no other, as memory does not run out of those."""
+        pointed_to, leaked = self.fpstate_pointers(), NULL
         for nr in range(FIRST_VALLOC, NR_FPSTATES):
-            fpstate = self.fpstates[nr]
-            if not fpstate.allocated and nr not in pointed_to:
-                return nr
-        return NULL
+            if nr not in pointed_to:
+                if not self.fpstates[nr].allocated:
+                    return nr
+                leaked = leaked or nr
+        return leaked
 
     @seam
     def fpstate_pointers(self) -> set[int]:

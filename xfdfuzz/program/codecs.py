@@ -19,7 +19,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -191,6 +191,21 @@ class UndefinedCodec(Codec[Undefined]):
         return Undefined(self.value.read_word(argument.value))
 
 
+class XcompBvCodec(Codec[int]):
+    """``xcomp_bv=0x8000000000000007``; left out in the standard format, where it is 0."""
+
+    expected = "xcomp_bv=N, where N is a 64-bit number"
+    optional = "xcomp_bv=<value>"
+
+    def write(self, value: int) -> str:
+        return f"xcomp_bv={HEX.write(value)}" if value else ""
+
+    def read(self, argument: Argument) -> int:
+        if not isinstance(argument, Option) or argument.name.text != "xcomp_bv":
+            raise Unreadable(argument.column, self.expected)
+        return HEX.read_word(argument.value)
+
+
 class BufferCodec(Codec[UserBuffer]):
     """``buffer=4096`` or ``mapped=4096``; left out when the caller's memory is large enough for everything."""
 
@@ -235,13 +250,14 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 XFEATURES = XfeaturesCodec()
+SMALL = Scalar("a number from 0 to 255", range(1 << 8))
 
 #: By what marks the type of a field: the class, or the text in its ``Annotated``.  Words need no entry.
 CODECS: dict[object, Codec[Any]] = {
     "xfeatures": XFEATURES,
     "hex": HEX,
     "count": Scalar("a number from 0 to 4294967295", range(1 << 32)),
-    "small": Scalar("a number from 0 to 255", range(1 << 8)),
+    "small": SMALL,
     "bit": Scalar("0 or 1", range(2)),
     "facility": Scalar(
         "XTILECFG, XTILEDATA, DYN2 or a 64-bit number",
@@ -251,6 +267,8 @@ CODECS: dict[object, Codec[Any]] = {
     "msr": MSR,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
+    "contents": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
+    "xcomp_bv": XcompBvCodec(),
     Msrs: MsrsCodec(),
     UserImage: Record(
         UserImage,
@@ -258,7 +276,18 @@ CODECS: dict[object, Codec[Any]] = {
         ("reserved", "mxcsr"),
         zero=("init", "xcomp_bv"),
     ),
-    CpuidEntries: Record(CpuidEntries, {"xcr0": XFEATURES, "xss": XFEATURES}, ("xfd", "amx"), ("xss",)),
+    CpuidEntries: Record(
+        CpuidEntries,
+        {
+            "xcr0": XFEATURES,
+            "xss": XFEATURES,
+            "leaves": XFEATURES,
+            "other": SMALL,
+        },
+        ("xfd", "amx", "no_xsave", "no_xsaves"),
+        ("xss", "leaves", "other"),
+    ),
+    FpuImage: Record(FpuImage, {"data": TOKEN, "init": XFEATURES}, zero=("init",)),
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),

@@ -38,6 +38,10 @@ HostMsrIndex = Annotated[int, "msr", "host msr"]
 Token = Annotated[int, "token"]
 #: A value of PKRU: a token, or 0, which is the initial one.
 Pkru = Annotated[int, "pkru"]
+#: What an x87 or SSE instruction leaves in its component: a token, or 0, the initial configuration.
+Contents = Annotated[int, "contents"]
+#: The format of an image to restore: XCOMP_BV.
+XcompBv = Annotated[int, "xcomp_bv"]
 
 
 class Switch(NamedTuple):
@@ -78,6 +82,13 @@ class UserImage(NamedTuple):
     xcomp_bv: int = 0
     reserved: bool = False
     mxcsr: bool = False
+
+
+class FpuImage(NamedTuple):
+    """``{data: 3}``: what KVM_SET_FPU gives x87 and SSE; those in ``init`` get their initial values instead."""
+
+    data: int
+    init: int = 0
 
 
 class Sregs(NamedTuple):

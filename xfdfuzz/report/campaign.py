@@ -18,13 +18,18 @@ from xfdfuzz.report.console import line, prose, table
 
 
 def terminal(
-    out: Console, report: Report[Finding], repeat: str, invariants: Sequence[Path] = (), verbose: bool = False
+    out: Console,
+    report: Report[Finding],
+    repeat: str,
+    invariants: Sequence[Path] = (),
+    verbose: bool = False,
+    flat: bool = False,
 ) -> None:
     """What it came to; ``repeat`` is the command that does it again.  If ``verbose``, the coverage and every finding
-    with its trace come first."""
+    with its trace come first; if ``flat``, consequences are listed as their roots are."""
     if verbose:
         _coverage(out, report.stats)
-    finding.several(out, report.found, invariants, verbose)
+    finding.several(out, report.found, invariants, verbose, {} if flat else report.roots)
     known.terminal(out, report.known, report.met)
     search.terminal(out, report, "finding", repeat)
 
@@ -56,6 +61,11 @@ def as_object(report: Report[Finding]) -> dict[str, Any]:
         **search.as_object(report),
         "engines": {name: effort._asdict() for name, effort in report.stats.engines.items()},
         "goals": goals.as_object(_goals(report.stats)),
-        "findings": [finding.as_object(found) for found in report.found],
+        "findings": [finding.as_object(found) | {"root": _root(report, found)} for found in report.found],
         **known.as_object(report.known, report.met),
     }
+
+
+def _root(report: Report[Finding], found: Finding) -> str | None:
+    """The bucket of what it follows from."""
+    return report.roots[found].bucket if found in report.roots else None

@@ -60,6 +60,7 @@ VCPU = _shown(
     st.Vcpu,
     *("exists", "last_vmentry_cpu", "arch.xcr0", "arch.guest_supported_xcr0"),
     *("arch.cpuid_xcr0", "arch.cpuid_xfd", "arch.cpuid_xss", "arch.guest_supported_xss", "arch.ia32_xss"),
+    *("arch.cpuid_leaves", "arch.cpuid_other", "arch.cpuid_no_xsave", "arch.cpuid_no_xsaves"),
     *("arch.cpuid_amx", "arch.cpuid_freed", "arch.cpuid_dynamic_bits_dirty"),
     *("arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx", "arch.cpuid_osxsave"),
     *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),

@@ -25,6 +25,9 @@ def as_object(total: Score) -> dict[str, Any]:
     return {
         **total.counts(),
         "kernels": {kernel: total.counts(kernel) for kernel in total.kernels()},
+        "models": total.models(),
+        "schedules": [_schedule(judgement) for judgement in total.judgements if judgement.schedule],
+        "not_judged": total.not_judged,
         "not_compared": dict(total.not_compared.most_common()),
         "differences": [_difference(difference) for difference in total.differences],
         "known_violations": dict(total.known.most_common()),
@@ -48,6 +51,17 @@ def as_events(judgement: Judgement) -> Iterator[KnownMet | ProgramJudged]:
         _print_violation(console(out), violation, first=violation is judgement.violations[0])
     ok = not (different or judgement.violations) if judgement.compared else None
     yield ProgramJudged(label, recording.file, ok, text, out.getvalue(), severity, name)
+
+
+def _schedule(judgement: Judgement) -> dict[str, Any]:
+    recording = judgement.recording
+    return {
+        "file": recording.file,
+        "line": recording.line,
+        "kernel": recording.kernel,
+        "recording": recording.program,
+        "schedule": list(judgement.schedule),
+    }
 
 
 def _place(found: Difference | RecordedViolation) -> dict[str, Any]:
@@ -97,10 +111,21 @@ def terminal(out: Console, total: Score) -> None:
         counts = total.counts(kernel)
         numbers = "  ".join(f"{counts[name]:6} {name}" for name in OUTCOMES)
         line(out, f"{kernel or 'all':10}", numbers)
+    for kernel, revisions in total.models().items():
+        if revisions != [f"v{kernel}"]:
+            line(out, f"{kernel:10}", f"judged on {', '.join(revisions)}")
+    if total.not_judged:
+        line(out, f"{len(total.not_judged):6} not judged: recordings that standard error names")
     for kind, count in total.not_compared.most_common():
         line(out, f"{count:6} not compared: {kind}")
     for bucket, count in total.known.most_common():
         line(out, f"{count:6} known violation: {bucket}")
+    for judgement in total.judgements:
+        if judgement.schedule:
+            recording = judgement.recording
+            line(out, ("schedule", "dim"), f"  {recording.file}:{recording.line}  {recording.program}")
+            for decision in judgement.schedule:
+                line(out, f"      {decision}")
     shown: set[object] = set()
     for found in total.differences:
         place = (found.recording.file, found.recording.line)

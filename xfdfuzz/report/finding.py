@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.finding import Discrepancy, Finding
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
+from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.report import because, files, search, trace
 from xfdfuzz.report.console import SEVERITY, counted, line, prose
 
@@ -22,8 +23,36 @@ def terminal(out: Console, found: Finding, invariants: Sequence[Path] = ()) -> N
     saved(out, found, invariants)
 
 
-def several(out: Console, found: Sequence[Finding], invariants: Sequence[Path] = (), verbose: bool = False) -> None:
-    """What a search found: a line for each, the worst first, of them the shortest; one that is alone is told whole.
+class Group(NamedTuple):
+    """A root and its consequences, the worst first, then the shortest."""
+
+    root: Finding
+    consequences: tuple[Finding, ...]
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Orders groups: the one with the worst finding first, then the one with the shortest root."""
+        return min(one.rank[0] for one in (self.root, *self.consequences)), *self.root.rank[1:]
+
+
+def groups(found: Sequence[Finding], roots: Mapping[Finding, Finding]) -> list[Group]:
+    """The findings by their roots; one that has none is a root, whatever follows from it."""
+    ranked = sorted(found, key=lambda one: one.rank)
+    gathered = [
+        Group(root, tuple(one for one in ranked if roots.get(one) == root)) for root in ranked if root not in roots
+    ]
+    return sorted(gathered, key=lambda group: group.rank)
+
+
+def several(
+    out: Console,
+    found: Sequence[Finding],
+    invariants: Sequence[Path] = (),
+    verbose: bool = False,
+    roots: Mapping[Finding, Finding] = MappingProxyType({}),
+) -> None:
+    """What a search found: a line for each, consequences under their ``roots``, the worst first, of them the shortest;
+    one that is alone is told whole.
 
     So are those that no file has and, if ``verbose``, all.
     """
@@ -32,12 +61,15 @@ def several(out: Console, found: Sequence[Finding], invariants: Sequence[Path] =
             terminal(out, one, invariants)
     if len(found) == 1:
         return
-    ranked = sorted(found, key=lambda one: (SEVERITIES.index(one.violation.severity), len(one.program.ops)))
+    gathered = groups(found, roots)
     rows = [
-        (one.violation.severity, str(len(one.program.ops)), one.violation.bucket, _again(one, invariants))
-        for one in ranked
+        (one.violation.severity, str(len(one.program.ops)), f"{indent}{one.bucket}", _again(one, invariants))
+        for group in gathered
+        for one, indent in ((group.root, ""), *((one, "  ") for one in group.consequences))
     ]
     search.found(out, ("severity", "ops", "bucket", "see it again"), rows)
+    if len(gathered) < len(found):
+        line(out, f"{counted(len(gathered), 'root')}: what is indented shows only where the one above it has shown")
     saved_in = {one.file for one in found if one.file}
     if len(saved_in) < sum(one.file is not None for one in found):
         line(out, f"saved in {counted(len(saved_in), 'file')}: some programs show several of them")

@@ -8,14 +8,18 @@ from typing import Any
 from rich.console import Console
 
 from xfdfuzz.engines.search.report import Report
+from xfdfuzz.report import reach
 from xfdfuzz.report.console import counted, line, table
 from xfdfuzz.report.privacy import not_shown
 
 
 def terminal(out: Console, report: Report[Any], noun: str, repeat: str) -> None:
-    """What it found and did in a line, then the command that repeats it; ``noun`` is what it looked for."""
+    """How far it came into a change, what it found and did in a line, then the command that repeats it; ``noun`` is
+    what it looked for."""
     stats, count = report.stats, len(report.found)
     line(out)
+    if report.reach:
+        reach.terminal(out, report.reach)
     line(
         out,
         (f"{report.label}: ", "bold"),
@@ -67,5 +71,6 @@ def as_object(report: Report[Any]) -> dict[str, Any]:
         "interrupted": report.interrupted,
         "withheld": report.withheld,
         "doubts": list(report.doubts),
+        "reach": reach.as_object(report.reach),
         "coverage": {op: dict(results) for op, results in stats.coverage.items()},
     }

@@ -7,16 +7,19 @@ a number stands for a tuple of bytes, one for each component that it was used fo
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.engines.conform.fields import NotCompared
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
+from xfdfuzz.engines.conform.fields import Stopped
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, X87_ZEROED
 from xfdfuzz.program.fields import TOKENS
 
-#: Bytes of each component; x87 is FCW to the data pointer (24) and ST0-7 (128), without MXCSR between them.
-SIZES: dict[int, int] = {xf.X87: 152, xf.SSE: 256} | {i: c.size for i, c in SAPPHIRE_RAPIDS.components.items()}
+#: Bytes of each component; x87 is FCW to the data pointer (24) and ST0-7 (128), SSE XMM0-15 (256) and MXCSR.
+SIZES: dict[int, int] = {xf.X87: 152, xf.SSE: 260} | {i: c.size for i, c in SAPPHIRE_RAPIDS.components.items()}
+#: Where MXCSR stands in SSE's bytes.
+MXCSR = 256
+INITIAL_MXCSR = struct.pack("<I", 0x1F80)
 #: FNINIT's x87 state.
 INITIAL_X87 = struct.pack("<H", 0x37F) + bytes(150)
 #: What Linux starts a thread's PKRU with.
@@ -27,6 +30,8 @@ TILE_CONFIGURATION = bytes([1]) + bytes(15) + struct.pack("<8H", *[64] * 8) + by
 
 def initial(component: int) -> bytes:
     """The component's initial configuration."""
+    if component == xf.SSE:
+        return bytes(MXCSR) + INITIAL_MXCSR
     return INITIAL_X87 if component == xf.X87 else bytes(SIZES[component])
 
 
@@ -36,20 +41,36 @@ class Contents:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], bytes] = {}
 
-    def token(self, owner: Callable[[int], int], held: Mapping[int, bytes]) -> int:
+    def token(
+        self, owner: Callable[[int], int], held: Mapping[int, bytes], in_use: Callable[[], Collection[tuple[int, int]]]
+    ) -> int:
         """A number for an image with these components; ``owner`` makes it distinct.
 
         All-zero tile data is not initial, because it was loaded: those who ask give just what is to be distinguished.
+        ``in_use`` gives the (distinct token, component) pairs that the system still holds: the others are free again.
+        Raises :class:`Stopped` where there is no number left.
         """
+        found = self._find(owner, held)
+        if found is None:
+            held_now = in_use()
+            self._known = {place: data for place, data in self._known.items() if place in held_now}
+            found = self._find(owner, held)
+        if found is None:
+            raise Stopped(f"more than {TOKENS} different register contents")
+        self._known.update({(owner(found), i): data for i, data in held.items()})
+        return found
+
+    def _find(self, owner: Callable[[int], int], held: Mapping[int, bytes]) -> int | None:
         for token in range(1, TOKENS + 1):
             full = owner(token)
             if all(self._known.get((full, i), data) == data for i, data in held.items()):
-                self._known.update({(full, i): data for i, data in held.items()})
                 return token
-        raise NotCompared(f"more than {TOKENS} different register contents")
+        return None
 
     def bytes_of(self, component: int, token: int) -> bytes:
         """What a register or a component of an image with that (distinct) token holds."""
         if component == xf.PKRU and token == PKRU_DEFAULT:
             return KERNEL_PKRU
+        if component == xf.X87 and token == X87_ZEROED:
+            return bytes(SIZES[xf.X87])
         return self._known[token, component] if token else initial(component)

@@ -24,6 +24,10 @@ class NotCompared(Exception):
     """This operation is not judged; the text says what kind of thing it is and why."""
 
 
+class NothingSelected(Exception):
+    """The harness has no VM or vCPU to act on, and makes no call."""
+
+
 class Stopped(NotCompared):
     """Nor is anything after it, because the state is no longer known."""
 

@@ -1,314 +1,289 @@
-"""Translation of guest code: the harness' tokens, one after another, inside KVM_RUN."""
+"""Translation of guest code: KVM_RUN, and in it the harness' tokens, one after another (:mod:`tokens`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Generator, Iterator
+from typing import Any
 
-from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
-from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.engines.conform.contents import SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, Stopped, returned
-from xfdfuzz.engines.conform.memory import TILE_SIZE, GuestMemory, tdpbssd, tile_of, with_tile
 from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
-from xfdfuzz.engines.conform.session import Session
+from xfdfuzz.engines.conform.session import GuestProgram, Session
+from xfdfuzz.engines.conform.tokens import NOT_REACHED, Guest, Outcome, check, enter, mask_of
 from xfdfuzz.engines.conform.translator import translates
-from xfdfuzz.kernel.errno import EIO
-from xfdfuzz.program import ghost
+from xfdfuzz.kernel.errno import EINTR, EIO
 from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import guest, kvm, run
-from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.step import Image, Result
+
+_LEFT_TO_USER = "KVM_EXIT_IO"
 
 
-class Outcome(NamedTuple):
-    """What a token came to: ``ok`` or the exception, and the values that it read; None for what is not compared."""
+@translates("setup_guest")
+def setup_guest(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_GET_SREGS and KVM_SET_SREGS."""
+    assert o.result is not None
+    refused = -returned(o.result) if "ret" in o.result else 0
+    yield from _set_up(s, s.vcpu, o.result, refused)
 
-    status: int | str
-    value: int | None = None
-    value2: int | None = None
+
+@translates("get_sregs")
+def get_sregs(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_GET_SREGS, of which nothing but that it worked is compared."""
+    assert o.result is not None
+    yield Field("ret", returned(o.result) if "ret" in o.result else 0, _guards(s, s.vcpu))
 
 
 @translates("run_imm")
 def run_immediate_exit(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_RUN with immediate_exit."""
+    """KVM_RUN with immediate_exit, of a new program."""
     assert o.result is not None
-    result = s.do(run.KvmRun(s.now.task, s.vcpu))
-    if result.ret == "ok":
-        result = s.do(run.KvmRunReturns(s.now.task))
-    yield Field("ret", returned(o.result), result.ret)
+    vcpu, recorded = s.vcpu, o.result
+    yield from _begin(s, vcpu, o)
+    if vcpu in s.programs:
+        result = s.do(run.KvmRun(s.now.task, vcpu))
+        if result.ret == "ok":
+            result = s.do(run.KvmRunReturns(s.now.task))
+        yield Field("ret", returned(recorded), result.ret)
 
 
-@translates("run_guest")
+@translates("run_guest", "run_stop", "run_sig")
 def run_guest(s: Session, o: Operation) -> Iterator[Field]:
-    """Set the vCPU up if that has not been done, run the code and come back with HLT.
+    """Set the vCPU up if that has not been done, and run new code: to its HLT, or until anything else ends KVM_RUN."""
+    vcpu = s.vcpu
+    yield from _begin(s, vcpu, o)
+    if vcpu in s.programs:
+        yield from _Running(s, vcpu, o).run()
 
-    The operation that killed the host has no result; it is executed all the same.
-    """
-    vcpu, recorded = s.vcpu, o.result or Fields()
-    if recorded.get("failed_call") in ("get_sregs", "set_regs"):
-        # any ioctl on a vCPU meets the same guards
-        yield Field(recorded["failed_call"], -recorded["errno"], s.do(kvm.KvmGetXcrs(s.now.task, vcpu)).ret)
+
+@translates("run_cont")
+def run_on(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_RUN again, where the program was left."""
+    vcpu = s.vcpu
+    if vcpu not in s.programs:
+        raise Stopped("run_cont without a program")
+    yield from _Running(s, vcpu, o).run()
+
+
+def _guards(s: Session, vcpu: int) -> int | str:
+    """What any ioctl on a vCPU meets before it does something."""
+    return s.do(kvm.KvmGetXcrs(s.now.task, vcpu)).ret
+
+
+def _begin(s: Session, vcpu: int, o: Operation) -> Iterator[Field]:
+    """New code for the vCPU, to be run from its start; none if a call before KVM_RUN failed."""
+    recorded = o.result or Fields()
+    s.programs.pop(vcpu, None)
+    if recorded.get("failed_call") == "get_sregs":
+        yield Field("get_sregs", -number(recorded["errno"]), _guards(s, vcpu))
         return
-    if not s.vcpus[vcpu].set_up:
-        yield from _set_up(s, vcpu, recorded)
+    if not s.vcpus[vcpu].set_up and recorded.get("failed_call") != "set_regs":
+        refused = number(recorded["errno"]) if recorded.get("failed_call") == "set_sregs" else 0
+        yield from _set_up(s, vcpu, recorded, refused)
         if not s.vcpus[vcpu].set_up:
             return
-    started = s.do(run.KvmRun(s.now.task, vcpu))
-    if started.ret != "ok":
-        yield Field("KVM_RUN", recorded.get("exit", -recorded.get("errno", 0)), started.ret)
+    set_regs = s.do(kvm.KvmSetRegs(s.now.task, vcpu)).ret
+    if set_regs or "failed_call" in recorded:
+        yield Field(
+            "set_regs", -number(recorded["errno"]) if recorded.get("failed_call") == "set_regs" else 0, set_regs
+        )
         return
-    if _enter(s, vcpu) != "ok":
-        raise Stopped("an exception that no instruction caused")
-    yield from _code(s, vcpu, o)
-    s.do(guest.GuestHlt(vcpu))
-    s.do(run.HandleExit(vcpu))
-    ended = s.do(run.KvmRunReturns(s.now.task))
-    if recorded:
-        failed = recorded["ret"] != 0
-        yield Field("exit", -recorded["errno"] if failed else f"KVM_EXIT_{recorded['exit']}", ended.ret)
+    if s.vcpus[vcpu].vm in s.irqchips:
+        raise Stopped("a guest whose HLT waits in the kernel")
+    s.programs[vcpu] = GuestProgram(o.args)
 
 
-def _set_up(s: Session, vcpu: int, recorded: dict[str, Any]) -> Iterator[Field]:
-    """KVM_SET_SREGS with CR4.OSXSAVE, or without if that is refused."""
+def _set_up(s: Session, vcpu: int, recorded: Fields, refused: int) -> Iterator[Field]:
+    """KVM_SET_SREGS with CR4.OSXSAVE, or without if that is refused; ``refused`` is the recorded errno, or 0."""
+    osxsave = True
     with_osxsave = s.do(kvm.KvmSetSregs(s.now.task, vcpu, Sregs(True))).ret
-    result = with_osxsave if with_osxsave in (0, -EIO) else s.do(kvm.KvmSetSregs(s.now.task, vcpu, Sregs(False))).ret
+    result = with_osxsave
+    if with_osxsave not in (0, -EIO):
+        osxsave = False
+        result = s.do(kvm.KvmSetSregs(s.now.task, vcpu, Sregs(False))).ret
     if recorded:
-        yield Field("set_sregs with OSXSAVE", -recorded.get("set_sregs_osxsave_errno", 0), with_osxsave)
-        refused = recorded["errno"] if recorded.get("failed_call") == "set_sregs" else 0
+        yield Field("set_sregs with OSXSAVE", -number(recorded.get("set_sregs_osxsave_errno", 0)), with_osxsave)
         yield Field("set_sregs", -refused, result)
-    s.vcpus[vcpu].set_up = result == 0 and "failed_call" not in recorded
-
-
-def _enter(s: Session, vcpu: int) -> int | str:
-    return s.do(run.VmEnter(vcpu)).ret
-
-
-def _execute(s: Session, vcpu: int, op: Op) -> Result:
-    """Execute an instruction; if it exits, until the guest goes on: with ``ok`` or what is injected."""
-    result = s.do(op)
-    if result.ret != "exit":
-        return result
-    handled = s.do(run.HandleExit(vcpu))
-    if handled.ret == "exit":
-        s.do(run.KvmRunReturns(s.now.task))
-        s.do(run.KvmRun(s.now.task, vcpu))
-    elif handled.ret != "resume":
-        return handled
-    return Result(_enter(s, vcpu), result.out if handled.out is None else handled.out)
-
-
-def _code(s: Session, vcpu: int, o: Operation) -> Iterator[Field]:
-    entries: list[dict[str, Any] | None] = list(o.result["guest"]) if o.result else [None] * len(o.args)
-    if len(entries) != len(o.args):
-        raise Malformed(f"result with guest, {len(o.args)} entries")
-    for token, entry in zip(o.args, entries, strict=True):
-        name, *arguments = token.split(":")
-        if name not in TOKENS:
-            raise Stopped(f"guest code: {name}")
-        outcome = TOKENS[name](_Guest(s, vcpu), [number(word) for word in arguments])
-        if entry is not None:
-            yield from _compare(token, entry, outcome)
-
-
-def _compare(token: str, entry: dict[str, Any], outcome: Outcome) -> Iterator[Field]:
-    status = {"ok": "ok", "fault": entry.get("exception")}.get(entry["status"], entry["status"])
-    yield Field(token, status, outcome.status)
-    if status == outcome.status == "ok":
-        if outcome.value is not None:
-            yield Field(f"{token} value", number(entry["value"]) & _mask(token), outcome.value)
-        if outcome.value2 is not None:
-            yield Field(f"{token} value2", number(entry["value2"]) & _mask2(token), outcome.value2)
-
-
-def _mask(token: str) -> int:
-    """Of CPUID.0xD.1 only the XFD flag is modelled."""
-    return 1 << 4 if token == "cpuid:0xd:1" else xf.U64_MAX
-
-
-def _mask2(token: str) -> int:
-    """EBX; ECX is what the VMM put there."""
-    return 0xFFFFFFFF if token.startswith("cpuid:") else xf.U64_MAX
-
-
-# -- tokens ------------------------------------------------------------------------------------------------------------
-
-
-class _Guest(NamedTuple):
-    """The vCPU that executes."""
-
-    s: Session
-    vcpu: int
-
-    @property
-    def memory(self) -> GuestMemory:
-        """Its VM's."""
-        return self.s.memory[self.s.vcpus[self.vcpu].vm]
-
-    def execute(self, op: Op) -> Result:
-        """One instruction, to its end."""
-        return _execute(self.s, self.vcpu, op)
-
-    def token(self, held: dict[int, bytes]) -> int:
-        """A number for these contents."""
-        return self.s.contents.token(partial(ghost.vcpu_token, self.vcpu), held)
-
-    def held(self, component: int) -> bytes:
-        """What the register holds now."""
-        return self.s.contents.bytes_of(component, self.s.kernel.regs.data[component])
-
-
-_Token: TypeAlias = Callable[[_Guest, list[int]], Outcome]
-TOKENS: dict[str, _Token] = {}
-
-
-def _token(*names: str) -> Callable[[_Token], _Token]:
-    def register(function: _Token) -> _Token:
-        TOKENS.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-@_token("nop", "spin")
-def _nothing(g: _Guest, words: list[int]) -> Outcome:
-    return Outcome("ok")
-
-
-@_token("fill")
-def _fill(g: _Guest, words: list[int]) -> Outcome:
-    g.memory.tile = bytes([words[0] & 0xFF]) * TILE_SIZE
-    return Outcome("ok")
-
-
-@_token("out")
-def _out(g: _Guest, words: list[int]) -> Outcome:
-    return Outcome(g.execute(guest.GuestOut(g.vcpu)).ret)
-
-
-def _check_msr(index: int) -> int:
-    if index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR):
-        raise Stopped(f"guest code: MSR {index:#x}")
-    return index
-
-
-@_token("wrmsr")
-def _wrmsr(g: _Guest, words: list[int]) -> Outcome:
-    return Outcome(g.execute(guest.GuestWrmsr(g.vcpu, _check_msr(words[0]), words[1])).ret)
-
-
-@_token("rdmsr")
-def _rdmsr(g: _Guest, words: list[int]) -> Outcome:
-    return _reading(g.execute(guest.GuestRdmsr(g.vcpu, _check_msr(words[0]))))
-
-
-@_token("xsetbv")
-def _xsetbv(g: _Guest, words: list[int]) -> Outcome:
-    return Outcome(g.execute(guest.GuestXsetbv(g.vcpu, words[0])).ret)
-
-
-@_token("xgetbv")
-def _xgetbv(g: _Guest, words: list[int]) -> Outcome:
-    if words[0] > 1:
-        raise Stopped(f"guest code: XGETBV({words[0]})")
-    return _reading(g.execute(guest.GuestXgetbv(g.vcpu, words[0])))
-
-
-def _reading(result: Result) -> Outcome:
-    return Outcome(result.ret, result.out if isinstance(result.out, int) else None)
-
-
-@_token("cpuid")
-def _cpuid(g: _Guest, words: list[int]) -> Outcome:
-    leaf, index = words
-    if leaf != 0xD or index > 1:
-        raise Stopped(f"guest code: CPUID {leaf:#x}.{index:#x}")
-    result = g.execute(guest.GuestCpuid(g.vcpu, index))
-    stored = g.s.kernel.kvm_find_cpuid_entry(g.s.kernel.vcpus[g.vcpu], index)
-    return _reading(result)._replace(value=stored.edx_eax, value2=_reading(result).value)
-
-
-def _saving(op: type[guest.GuestXsave | guest.GuestXsavec | guest.GuestXsaves], compacts: bool) -> _Token:
-    def save(g: _Guest, words: list[int]) -> Outcome:
-        result = g.execute(op(g.vcpu, words[0]))
-        if not isinstance(result.out, Image):
-            return Outcome(result.ret)
-        regs, tokens = g.s.kernel.regs, dict(result.out.tokens)
-        rfbm = words[0] & (regs.xcr0 | (regs.xss if op is guest.GuestXsaves else 0))
-        xcomp_bv = rfbm | XCOMP_BV_COMPACTED if compacts else 0
-        for i in xf.components_in(rfbm):
-            if i in tokens or not compacts:
-                data = g.s.contents.bytes_of(i, tokens[i]) if i in tokens else initial(i)
-                g.memory.store(i, data, xcomp_bv)
-        return Outcome(result.ret, result.out.xstate_bv, xcomp_bv)
-
-    return save
-
-
-TOKENS["xsave"] = _saving(guest.GuestXsave, compacts=False)
-TOKENS["xsavec"] = _saving(guest.GuestXsavec, compacts=True)
-TOKENS["xsaves"] = _saving(guest.GuestXsaves, compacts=True)
-
-
-@_token("xrstor")
-def _xrstor(g: _Guest, words: list[int]) -> Outcome:
-    mask, bv = words[:2]
-    if len(words) > 2 and words[2]:
-        raise Stopped("guest code: xrstor of a compacted image")
-    held = {i: g.memory.load(i) for i in xf.components_in(bv) if i in SIZES}
-    # what is initial in memory is as good as not there, but for the faults
-    plain = [i for i in held if i != xf.XTILE_DATA and held[i] == initial(i)]
-    absent = xf.mask_of(*plain) & g.s.kernel.regs.xcr0
-    token = g.token({i: data for i, data in held.items() if i not in plain})
-    return Outcome(g.execute(guest.GuestXrstor(g.vcpu, mask, bv & ~absent, token)).ret)
-
-
-@_token("ldtilecfg")
-def _ldtilecfg(g: _Guest, words: list[int]) -> Outcome:
-    return Outcome(g.execute(guest.GuestLdtilecfg(g.vcpu, g.token({xf.XTILE_CFG: TILE_CONFIGURATION}))).ret)
-
-
-@_token("tilerelease")
-def _tilerelease(g: _Guest, words: list[int]) -> Outcome:
-    return Outcome(g.execute(guest.GuestTilerelease(g.vcpu)).ret)
-
-
-@_token("sttilecfg")
-def _sttilecfg(g: _Guest, words: list[int]) -> Outcome:
-    result = g.execute(guest.GuestSttilecfg(g.vcpu))
-    if result.ret != "ok" or not isinstance(result.out, int):
-        return Outcome(result.ret)
-    data = g.s.contents.bytes_of(xf.XTILE_CFG, result.out)
-    return Outcome(result.ret, int.from_bytes(data[:8], "little"), int.from_bytes(data[16:24], "little"))
-
-
-@_token("tilestore")
-def _tilestore(g: _Guest, words: list[int]) -> Outcome:
-    result = g.execute(guest.GuestTilestore(g.vcpu))
-    if result.ret != "ok" or not isinstance(result.out, int):
-        return Outcome(result.ret)
-    tile = tile_of(g.s.contents.bytes_of(xf.XTILE_DATA, result.out), words[0])
-    return Outcome(result.ret, int.from_bytes(tile[:8], "little"), int.from_bytes(tile[-8:], "little"))
-
-
-def _tileload(g: _Guest, tiles: bytes) -> Outcome:
-    return Outcome(g.execute(guest.GuestTileload(g.vcpu, g.token({xf.XTILE_DATA: tiles}))).ret)
-
-
-@_token("tileload")
-def _tileloadd(g: _Guest, words: list[int]) -> Outcome:
-    return _tileload(g, with_tile(g.held(xf.XTILE_DATA), words[0], g.memory.tile))
-
-
-@_token("tilezero")
-def _tilezero(g: _Guest, words: list[int]) -> Outcome:
-    return _tileload(g, with_tile(g.held(xf.XTILE_DATA), words[0], bytes(TILE_SIZE)))
-
-
-@_token("tdpbssd")
-def _tdpbssd(g: _Guest, words: list[int]) -> Outcome:
-    tiles = g.held(xf.XTILE_DATA)
-    product = tdpbssd(tile_of(tiles, 0), tile_of(tiles, 1), tile_of(tiles, 2))
-    return _tileload(g, with_tile(tiles, 0, product))
+    known = s.vcpus[vcpu]
+    known.set_up = result == 0
+    known.reset_control_registers(osxsave)
+
+
+class _Running:
+    """One operation that runs a guest's code until something ends KVM_RUN for the harness.
+
+    The one that killed the host has no result; it is executed all the same.
+    """
+
+    def __init__(self, s: Session, vcpu: int, o: Operation) -> None:
+        self.s = s
+        self.guest = Guest(s, vcpu)
+        self.program = s.programs[vcpu]
+        self.op = o.op
+        self.recorded = o.result or Fields()
+        self.begun = self.program.at
+        self.entries = self._entries()
+        self.ports: list[int] = []
+        self.interrupted = bool(self.recorded.get("interrupted"))
+
+    def _entries(self) -> list[dict[str, Any] | None]:
+        """What was recorded of each token of the whole program; None where nothing was."""
+        count = len(self.program.tokens)
+        if not self.recorded:
+            return [None] * count
+        entries = self.recorded["guest"]
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise Malformed("result with guest, a list of objects")
+        if self.op == "run_cont" and len(entries) < count:  # those that were left, or none
+            entries = [None] * (count - len(entries)) + entries
+        if len(entries) != count:
+            raise Malformed(f"result with guest, {count} entries")
+        return [None if entry is None else Fields(entry) for entry in entries]
+
+    def run(self) -> Iterator[Field]:
+        """Execute it, and compare what ended it."""
+        started = self.s.do(run.KvmRun(self.s.now.task, self.guest.vcpu))
+        if started.ret != "ok":
+            self.s.programs.pop(self.guest.vcpu)
+            recorded = self.recorded.get("exit", -number(self.recorded.get("errno", 0)))
+            yield Field("KVM_RUN", recorded, started.ret)
+            return
+        yield from self._earlier()
+        interrupted = yield from self._code()
+        ended: int | str
+        if interrupted:
+            ended = self.s.do(run.KvmRunReturns(self.s.now.task)).ret
+        elif self.program.at < len(self.program.tokens):
+            ended = _LEFT_TO_USER
+        else:
+            ended = self._halt()
+        if self.recorded:
+            yield from self._end(ended)
+
+    def _earlier(self) -> Iterator[Field]:
+        """What had been recorded of the code before stands there still, but for an OUT, which is over now."""
+        for place, outcome in enumerate(self.program.outcomes[: self.begun]):
+            yield from self._compare(place, outcome)
+
+    def _code(self) -> Generator[Field, None, bool]:
+        """The tokens from where the program was left; gives whether a signal ended KVM_RUN."""
+        program, guest_ = self.program, self.guest
+        if self._enter_first() != "ok":
+            raise Stopped("an exception that no instruction caused")
+        where = self._interruption()
+        while program.at < len(program.tokens):
+            token = program.tokens[program.at]
+            check(token)
+            if self._ends_here():
+                yield from self._interrupt(token)
+                return True
+            if where in (_EVERYWHERE, program.at):
+                self._begin_anew()
+            port = self._port(token)
+            if port is not None:
+                self.ports.append(port)
+                if self._stops():
+                    yield from self._left()
+                    return False
+            outcome = guest_.execute(token)
+            yield from self._done(outcome)
+        return False
+
+    def _enter_first(self) -> int | str:
+        """VM entry; an OUT that user space has served is completed by it."""
+        entered = enter(self.s, self.guest.vcpu)
+        if self.program.left_in_out:
+            self.program.left_in_out = False
+            self.program.outcomes.append(Outcome("ok"))
+            self.program.at += 1
+        return entered
+
+    def _done(self, outcome: Outcome) -> Iterator[Field]:
+        self.program.outcomes.append(outcome)
+        yield from self._compare(self.program.at, outcome)
+        self.program.at += 1
+
+    # -- what ends KVM_RUN -------------------------------------------------------------------------------------------
+
+    def _port(self, token: str) -> int | None:
+        name, *words = token.split(":")
+        return number(words[0]) if name == "out" and words else None
+
+    def _stops(self) -> bool:
+        """Whether the harness does not go on after an exit for I/O."""
+        return self.op == "run_stop" or self.recorded.get("exit") == "IO"
+
+    def _left(self) -> Iterator[Field]:
+        """OUT exits to user space, which leaves the guest there: what follows has not been reached."""
+        nr = self.guest.vcpu
+        self.s.do(guest.GuestOut(nr))
+        self.s.do(run.HandleExit(nr))
+        self.s.do(run.KvmRunReturns(self.s.now.task))
+        self.program.left_in_out = True
+        for place in range(self.program.at + 1, len(self.program.tokens)):
+            yield from self._compare(place, Outcome(NOT_REACHED))
+
+    def _halt(self) -> int | str:
+        nr = self.guest.vcpu
+        self.s.do(guest.GuestHlt(nr))
+        self.s.do(run.HandleExit(nr))
+        return self.s.do(run.KvmRunReturns(self.s.now.task)).ret
+
+    def _end(self, ended: int | str) -> Iterator[Field]:
+        failed = number(self.recorded["ret"]) != 0
+        exit_ = f"KVM_EXIT_{self.recorded.get('exit', '?')}"
+        yield Field("exit", -number(self.recorded["errno"]) if failed else exit_, ended)
+        if "io_ports" in self.recorded:
+            yield Field("io_ports", [number(port) for port in self.recorded["io_ports"]], self.ports)
+
+    # -- signals -----------------------------------------------------------------------------------------------------
+
+    def _ends_here(self) -> bool:
+        """Whether a signal ended KVM_RUN before this token had its result written."""
+        entry = self.entries[self.program.at]
+        failed = number(self.recorded.get("ret", 0)) == -1 and number(self.recorded.get("errno", 0)) == EINTR
+        return failed and entry is not None and entry["status"] == NOT_REACHED
+
+    def _interrupt(self, token: str) -> Iterator[Field]:
+        """Before the instruction, or after it and before its result was written; or what it raised is still queued."""
+        nr = self.guest.vcpu
+        question = f"the signal at {token}"
+        when = self.s.choices.choose(question, "before the instruction", "after it", "while its exit was handled")
+        if when == 1:
+            self.guest.execute(token)
+        if when != 2 or not self.guest.leave_after(token):
+            self.s.do(guest.GuestInterrupt(nr))
+        for place in range(self.program.at, len(self.program.tokens)):
+            yield from self._compare(place, Outcome(NOT_REACHED))
+
+    def _interruption(self) -> int:
+        """Before which token a signal was handled, where run_sig says that one was: -1 for nowhere."""
+        if not self.interrupted:
+            return -1
+        left = range(self.program.at, len(self.program.tokens))
+        answers = ("where it makes no difference", "before each", *(f"before {self.program.tokens[n]}" for n in left))
+        taken = self.s.choices.choose("a signal interrupted KVM_RUN", *answers)
+        return (-1, _EVERYWHERE)[taken] if taken < 2 else left[taken - 2]
+
+    def _begin_anew(self) -> None:
+        """KVM_RUN returns with EINTR, and the harness calls it again."""
+        nr = self.guest.vcpu
+        self.s.do(guest.GuestInterrupt(nr))
+        self.s.do(run.KvmRunReturns(self.s.now.task))
+        self.s.do(run.KvmRun(self.s.now.task, nr))
+        enter(self.s, nr)
+
+    # -- comparing ---------------------------------------------------------------------------------------------------
+
+    def _compare(self, place: int, outcome: Outcome) -> Iterator[Field]:
+        entry, token = self.entries[place], self.program.tokens[place]
+        if entry is None:
+            return
+        status = {"ok": "ok", "fault": entry.get("exception")}.get(entry["status"], entry["status"])
+        yield Field(token, status, outcome.status)
+        if status == outcome.status == "ok":
+            for name, shown in (("value", outcome.value), ("value2", outcome.value2)):
+                if shown is not None:
+                    yield Field(f"{token} {name}", number(entry[name]) & mask_of(token, name), shown)
+
+
+#: Before every token.
+_EVERYWHERE = -2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
@@ -13,9 +14,27 @@ from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import Fields, Operation, number
 from xfdfuzz.engines.conform.session import Files, HarnessProcess, Names, Session
 from xfdfuzz.engines.conform.translator import translates
+from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops import host, processes, tasks
+from xfdfuzz.program.ops import host, processes, signals, tasks
+from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Result
+
+#: arch_prctl codes of things that are not modelled: FS and GS, CPUID faulting, the vDSO, LAM and shadow stacks
+#: (arch/x86/include/uapi/asm/prctl.h).
+_OTHER_CODES = frozenset(
+    code
+    for start, count in ((0x1001, 4), (0x1011, 2), (0x2001, 3), (0x4001, 4), (0x5001, 5))
+    for code in range(start, start + count)
+)
+_READS = {
+    xstate.ARCH_GET_XCOMP_SUPP: tasks.GetXcompSupp,
+    xstate.ARCH_GET_XCOMP_PERM: tasks.GetXcompPerm,
+    xstate.ARCH_GET_XCOMP_GUEST_PERM: tasks.GetXcompGuestPerm,
+}
+#: Nothing is mapped below (vm.mmap_min_addr).
+_LOWEST_ADDRESS = 4096
 
 # -- permissions -------------------------------------------------------------------------------------------------------
 
@@ -41,8 +60,30 @@ def request_permission(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("arch_prctl")
 def arch_prctl(s: Session, o: Operation) -> Iterator[Field]:
-    """Any other code than those above, of which the model knows none."""
-    raise NotCompared(o.text)
+    """Any code, with an address of the harness' own unless an argument is given."""
+    code, recorded = o.number(0), o.result
+    assert recorded is not None
+    if code in _OTHER_CODES:
+        raise NotCompared(o.text)
+    op: Op
+    if code in (xstate.ARCH_REQ_XCOMP_PERM, xstate.ARCH_REQ_XCOMP_GUEST_PERM):
+        if len(o.args) < 2:
+            raise NotCompared(f"{o.text}, of an address")
+        make = tasks.ReqXcompPerm if code == xstate.ARCH_REQ_XCOMP_PERM else tasks.ReqXcompGuestPerm
+        op = make(s.now.task, o.number(1))
+    elif code in _READS:
+        pointer = len(o.args) > 1
+        if pointer and o.number(1) >= _LOWEST_ADDRESS:
+            raise NotCompared(f"{o.text}, of an address")
+        op = _READS[code](s.now.task, pointer)
+    else:
+        # do_arch_prctl_64() and do_arch_prctl_common(): all others (arch/x86/kernel/process.c, process_64.c)
+        yield Field("ret", returned(recorded), -EINVAL)
+        return
+    result = s.do(op)
+    yield Field("ret", returned(recorded), result.ret)
+    if not recorded["ret"] and code in _READS:
+        yield Field("val", number(recorded["val"]), result.out)
 
 
 @translates("sigaltstack")
@@ -59,6 +100,8 @@ def sigaltstack(s: Session, o: Operation) -> Iterator[Field]:
 def begin_block(s: Session, o: Operation) -> Iterator[Field]:
     """A child or thread begins, and runs until the end of its block."""
     op = {"fork": processes.Fork, "thread": processes.CloneThread, "clonevm": processes.CloneVm}[o.op]
+    if not s.has_free_task:
+        _finish_exits(s)
     child = s.do(op(s.now.task))
     if not isinstance(child.ret, str):
         raise Stopped("more tasks than the model has")
@@ -66,17 +109,32 @@ def begin_block(s: Session, o: Operation) -> Iterator[Field]:
     yield from ()
 
 
+@translates("thread_bg")
+def begin_in_background(s: Session, o: Operation) -> Iterator[Field]:
+    """A thread begins with the selection of now, and this one goes on."""
+    parent = s.now
+    yield from begin_block(s, replace(o, op="thread"))
+    thread = s.processes.pop()
+    thread.background = True
+    s.processes.remove(parent)
+    s.processes += [thread, parent]
+    s.schedule(parent.task)
+
+
 @translates("endfork", "endthread", "endclonevm")
 def end_block(s: Session, o: Operation) -> Iterator[Field]:
-    """It exits, and the one that began it goes on.  Without a result the marker is that of an image that is gone."""
-    if o.result is None:
-        return
+    """It exits, and the one that began it goes on."""
+    assert o.result is not None
     ended = s.now
     if f"end{ended.kind}" != o.op or len(s.processes) == 1:
         raise Stopped(f"{o.op} in {ended.kind}")
     if ended.kind == "clonevm":
         s.close_own()
-    s.do(processes.Exit(ended.task))
+    late = s.timing_dependent and ended.kind == "thread"
+    if late and s.choices.choose("pthread_join() returns", "when the thread has exited", "before it leaves its group"):
+        s.exiting.append(ended.task)
+    else:
+        s.do(processes.Exit(ended.task))
     s.processes.pop()
     s.forget_closed()
     s.schedule(s.now.task)
@@ -100,32 +158,53 @@ def execve(s: Session, o: Operation) -> Iterator[Field]:
     yield from ()
 
 
+def _finish_exits(s: Session) -> None:
+    """Threads that have been joined leave their groups at last."""
+    task = s.now.task
+    for nr in s.exiting:
+        s.schedule(nr)
+        s.do(processes.Exit(nr))
+    s.exiting.clear()
+    s.schedule(task)
+
+
 @translates(SWITCH)
 def switch_to(s: Session, o: Operation) -> Iterator[Field]:
-    """The main thread or the one in the background goes on."""
-    kind = o.args[0]
-    if s.now.kind == kind:
+    """The main thread or one of those in the background goes on; results do not say which of several."""
+    background = o.args[0] == "thread"
+    if not background and not s.now.background:
         return
-    others = [process for process in s.processes if process.kind == kind]
-    if others:
-        s.processes.remove(others[0])
-        s.processes.append(others[0])
-        s.schedule(s.now.task)
-    else:
-        yield from begin_block(s, Operation(o.index, kind, (), Fields()))
+    others = [process for process in s.processes if process.background == background]
+    if not others:
+        raise Stopped(f"a result of {o.args[0]}, which is not there")
+    others.sort(key=lambda process: process is not s.now)  # most likely who ran before
+    answers = [f"t{process.task}" for process in others]
+    chosen = others[s.choices.choose("the thread in the background", *answers) if len(others) > 1 else 0]
+    s.processes.remove(chosen)
+    s.processes.append(chosen)
+    s.schedule(chosen.task)
+    yield from ()
 
 
 @translates("join")
 def join(s: Session, o: Operation) -> Iterator[Field]:
-    """The thread in the background exits."""
-    yield from switch_to(s, Operation(o.index, SWITCH, ("thread",), Fields()))
-    yield from end_block(s, Operation(o.index, "endthread", (), Fields()))
+    """All threads in the background exit."""
+    for _ in [process for process in s.processes if process.background]:
+        yield from switch_to(s, Operation(o.index, SWITCH, ("thread",), Fields()))
+        yield from end_block(s, Operation(o.index, "endthread", (), Fields()))
+    yield from switch_to(s, Operation(o.index, SWITCH, ("main",), Fields()))
 
 
-@translates("usleep", "yield", "spin", "echo")
+@translates("usleep", "yield", "spin", "echo", "itimer")
 def pause(s: Session, o: Operation) -> Iterator[Field]:
-    """Time passes, which the model does not know."""
+    """Time passes, or a timer is set, which the model does not know: recorded results tell where signals fell."""
     yield from ()
+
+
+@translates("vmalloc")
+def count_memory(s: Session, o: Operation) -> Iterator[Field]:
+    """Totals of the whole machine."""
+    raise NotCompared("totals of the machine's memory")
 
 
 @translates("rlimit_nofile")
@@ -138,13 +217,19 @@ def limit_descriptors(s: Session, o: Operation) -> Iterator[Field]:
 # -- AMX in user mode --------------------------------------------------------------------------------------------------
 
 
-def _signal(o: Operation, result: Result) -> Field:
+def _signal(s: Session, o: Operation, result: Result) -> Field:
+    """What an instruction ended in.  A signal's handler leaves by siglongjmp(), with the registers as it got them."""
     assert o.result is not None
+    if result.ret in ("SIGILL", "SIGSEGV"):
+        delivered = s.do(signals.Signal(s.now.task))
+        if delivered.ret == "ok":
+            s.do(signals.SignalDelivered(s.now.task))
+            s.do(signals.Siglongjmp(s.now.task))
     return Field("signal", o.result.get("signal", "ok"), result.ret)
 
 
 def _token(s: Session, component: int, data: bytes) -> int:
-    return s.contents.token(partial(ghost.task_token, s.now.task), {component: data})
+    return s.token(partial(ghost.task_token, s.now.task), {component: data})
 
 
 def _load_configuration(s: Session) -> Result:
@@ -158,14 +243,14 @@ def host_tileload(s: Session, o: Operation) -> Iterator[Field]:
     if result.ret == "ok":
         tiles = with_tile(bytes(TILES * TILE_SIZE), 0, bytes([o.number(0) & 0xFF]) * TILE_SIZE)
         result = s.do(tasks.UserTileload(s.now.task, _token(s, xf.XTILE_DATA, tiles)))
-    yield _signal(o, result)
+    yield _signal(s, o, result)
 
 
 @translates("host_tilestore")
 def host_tilestore(s: Session, o: Operation) -> Iterator[Field]:
     """TILESTORED of the first tile."""
     result = s.do(tasks.UserTilestore(s.now.task))
-    yield _signal(o, result)
+    yield _signal(s, o, result)
     assert o.result is not None
     if result.ret == "ok" and "signal" not in o.result:
         assert isinstance(result.out, int)
@@ -177,13 +262,13 @@ def host_tilestore(s: Session, o: Operation) -> Iterator[Field]:
 @translates("host_ldtilecfg")
 def host_ldtilecfg(s: Session, o: Operation) -> Iterator[Field]:
     """LDTILECFG."""
-    yield _signal(o, _load_configuration(s))
+    yield _signal(s, o, _load_configuration(s))
 
 
 @translates("host_tilerelease")
 def host_tilerelease(s: Session, o: Operation) -> Iterator[Field]:
     """TILERELEASE."""
-    yield _signal(o, s.do(tasks.UserTilerelease(s.now.task)))
+    yield _signal(s, o, s.do(tasks.UserTilerelease(s.now.task)))
 
 
 @translates("host_xgetbv")

@@ -8,23 +8,27 @@ from functools import partial
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
-from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
+from xfdfuzz.engines.conform.contents import INITIAL_MXCSR, INITIAL_X87, MXCSR, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
 from xfdfuzz.engines.conform.memory import TILE_SIZE
-from xfdfuzz.engines.conform.recording import Fields, Operation, number
+from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
 from xfdfuzz.engines.conform.session import Session
 from xfdfuzz.engines.conform.translator import translates
-from xfdfuzz.kernel.errno import EBADF, EMFILE, ENOMEM
+from xfdfuzz.kernel.errno import EMFILE, ENOMEM
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.main import KVM_MAX_VCPU_IDS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Msrs, UserImage
+from xfdfuzz.program.fields import FpuImage, Msrs, UserImage
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import Image
 
 KVM_CAP_XSAVE2 = 208
+#: The kernel's KVM_MAX_VCPU_IDS (arch/x86/include/asm/kvm_host.h).
+_HIGHEST_VCPU_IDS = 4096
 #: What get_xsave fills its buffer with.
 _UNTOUCHED = 0xCC
 #: Offset of the first tile in a standard-format image.
@@ -32,10 +36,7 @@ _TILES = SAPPHIRE_RAPIDS.components[xf.XTILE_DATA].offset
 
 
 def _result(o: Operation) -> Fields:
-    """What was recorded; raises :class:`NotCompared` if the harness had nothing to act on and made no call."""
     assert o.result is not None
-    if "skipped" in o.result:
-        raise NotCompared("no VM or vCPU to act on")
     return o.result
 
 
@@ -45,10 +46,12 @@ def _result(o: Operation) -> Fields:
 @translates("kvm_cap", "vm_cap")
 def check_extension(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_CHECK_EXTENSION."""
-    recorded = returned(_result(o))
+    recorded, task = returned(_result(o)), s.now.task
+    if o.op == "kvm_cap" and (refused := s.open_kvm()):
+        yield Field("ret", recorded, refused)
+        return
     if o.number(0) != KVM_CAP_XSAVE2:
         raise NotCompared(o.text)
-    task = s.now.task
     op = xsave.KvmCheckXsave2(task) if o.op == "kvm_cap" else xsave.KvmVmCheckXsave2(task, s.vm)
     yield Field("ret", recorded, s.do(op).ret)
 
@@ -57,6 +60,9 @@ def check_extension(s: Session, o: Operation) -> Iterator[Field]:
 def get_device_attribute(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_DEVICE_ATTR on /dev/kvm."""
     recorded = _result(o)
+    if refused := s.open_kvm():
+        yield Field("ret", returned(recorded), refused)
+        return
     result = s.do(kvm.KvmGetDeviceAttr(s.now.task, o.number(0), o.number(1)))
     yield Field("ret", returned(recorded), result.ret)
     if not recorded["ret"]:
@@ -66,18 +72,23 @@ def get_device_attribute(s: Session, o: Operation) -> Iterator[Field]:
 @translates("msr_list")
 def get_msr_index_list(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_MSR_INDEX_LIST."""
-    index = o.number(0)
+    index, recorded = o.number(0), _result(o)
+    if refused := s.open_kvm():
+        yield Field("ret", returned(recorded), refused)
+        return
     if index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR):
         raise NotCompared(o.text)
-    yield Field("present", bool(_result(o)["present"]), bool(s.do(kvm.KvmGetMsrIndexList(s.now.task, index)).out))
+    yield Field("present", bool(recorded["present"]), bool(s.do(kvm.KvmGetMsrIndexList(s.now.task, index)).out))
 
 
 @translates("supported_cpuid")
 def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_SUPPORTED_CPUID: of leaf 0xD the masks and sizes, of leaf 7 AMX_TILE."""
+    """KVM_GET_SUPPORTED_CPUID: of leaf 0xD the masks and sizes, of leaf 7 AMX_TILE, of its own leaves that they are."""
     recorded = _result(o)
-    if "errno" in recorded:  # of opening /dev/kvm, or of asking with too little room
-        raise NotCompared("the harness could not ask")
+    refused = s.open_kvm()
+    if refused or "errno" in recorded:
+        yield Field("ret", returned(recorded) if "errno" in recorded else 0, refused)
+        return
     offered = s.do(kvm.KvmGetSupportedCpuid(s.now.task)).out
     assert isinstance(offered, int)
     leaf, index = o.number(0), o.number(1)
@@ -88,6 +99,12 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
         yield Field("absent", bool(recorded.get("absent")), not offered >> index & 1)
     elif (leaf, index) == (7, 0):
         yield Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), s.kernel.kvm_cpu_cap_has_amx())
+    elif leaf in (0x1D, 0x1E):
+        registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
+        if index or registers:
+            yield Field("tile palettes", registers, s.kernel.kvm_cpu_cap_has_amx())
+        else:
+            raise NotCompared(o.text)
     else:
         raise NotCompared(o.text)
 
@@ -99,9 +116,10 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
 def create_vm(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_CREATE_VM, a memory slot and KVM_SET_TSS_ADDR."""
     recorded = returned(_result(o))
-    if recorded in (-EMFILE, -EBADF):
-        # before anything was made; EBADF: another process of the harness closed its /dev/kvm
-        raise NotCompared("a descriptor beyond RLIMIT_NOFILE" if recorded == -EMFILE else "/dev/kvm is closed")
+    refused = s.open_kvm() or (0 if s.now.descriptors else -EMFILE)
+    if refused:  # before anything was made
+        yield Field("ret", recorded, refused)
+        return
     result = s.do(kvm.KvmCreateVm(s.now.task))
     if result.ret == -ENOMEM:
         raise Stopped("more VMs than the model has")
@@ -121,11 +139,15 @@ def create_vcpu(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_CREATE_VCPU."""
     recorded = returned(_result(o))
     vm = s.vm
-    result = s.do(kvm.KvmCreateVcpu(s.now.task, vm, o.number(0), reset=True))
-    if recorded == -EMFILE and isinstance(result.ret, str):
+    wanted = o.number(0)
+    if KVM_MAX_VCPU_IDS <= wanted < _HIGHEST_VCPU_IDS:
+        raise Stopped("a vCPU id that is larger than the model's")
+    result = s.do(kvm.KvmCreateVcpu(s.now.task, vm, min(wanted, 255), reset=True))
+    if not s.now.descriptors and isinstance(result.ret, str):
         nr = int(result.ret.removeprefix("v"))
         s.aside("no descriptor: KVM destroys the vCPU again", partial(_destroy, nr=nr))
-        raise NotCompared("a descriptor beyond RLIMIT_NOFILE")
+        yield Field("ret", recorded, -EMFILE)
+        return
     if result.ret == -ENOMEM:
         raise Stopped("more vCPUs than the model has")
     yield Field("ret", min(recorded, 0), 0 if isinstance(result.ret, str) else result.ret)
@@ -135,17 +157,32 @@ def create_vcpu(s: Session, o: Operation) -> Iterator[Field]:
         s.opened_vcpu(_result(o)["vcpu"], int(result.ret.removeprefix("v")), vm)
 
 
+def _created(names: dict[int, int], o: Operation) -> int:
+    """What the harness calls by that number."""
+    if o.number(0) not in names:
+        raise Malformed(f"a number that was given to one before, not {o.args[0]}")
+    return names[o.number(0)]
+
+
+@translates("create_irqchip")
+def create_irqchip(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_CREATE_IRQCHIP; a guest's HLT waits from then on."""
+    s.irqchips.add(s.vm)
+    raise NotCompared("an in-kernel interrupt controller")
+    yield
+
+
 @translates("sel_vm")
 def select_vm(s: Session, o: Operation) -> Iterator[Field]:
     """Act on this VM from here on."""
-    s.now.vm = s.now.names.vms[o.number(0)]
+    s.now.vm = _created(s.now.names.vms, o)
     yield from ()
 
 
 @translates("sel_vcpu")
 def select_vcpu(s: Session, o: Operation) -> Iterator[Field]:
     """Act on this vCPU, and on its VM, from here on."""
-    s.now.vcpu = s.now.names.vcpus[o.number(0)]
+    s.now.vcpu = _created(s.now.names.vcpus, o)
     s.now.vm = s.vcpus[s.now.vcpu].vm
     yield from ()
 
@@ -174,17 +211,39 @@ def close_vcpu(s: Session, o: Operation) -> Iterator[Field]:
 @translates("set_cpuid2")
 def set_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_SUPPORTED_CPUID, edited, given to KVM_SET_CPUID2."""
-    recorded, vcpu, edits = _result(o), s.vcpu, o.settings
-    if not edits.keys() <= {"xcr0", "xfd", "amx"}:
-        raise Stopped(f"a CPUID without what {', '.join(sorted(edits.keys() - {'xcr0', 'xfd', 'amx'}))} takes away")
+    recorded, edits = _result(o), o.settings
+    if refused := s.open_kvm():
+        yield Field("ret", returned(recorded), refused)
+        return
+    vcpu = s.vcpu
+    unknown = edits.keys() - {"xcr0", "xfd", "amx", "xsave", "xsaves", "d18ecx"}
+    if unknown:
+        raise Stopped(f"a CPUID with {', '.join(sorted(unknown))}")
     s.do(kvm.KvmGetSupportedCpuid(s.now.task))
-    entries = s.kernel.kvm_dev_ioctl_get_cpuid()
-    entries = entries._replace(
-        xcr0=edits.get("xcr0", entries.xcr0),
-        xfd=bool(edits.get("xfd", entries.xfd)),
-        amx=bool(edits.get("amx", entries.amx)),
-    )
+    entries = _edited(s.kernel.kvm_dev_ioctl_get_cpuid(), edits)
+    # ECX of 0xD.0 is the size of what was offered, and stays as it is
+    different = (s.kernel.kvm_dev_ioctl_get_cpuid().xcr0, edits.get("d18ecx"))
+    entries = entries._replace(other=s.cpuids.setdefault(different, len(s.cpuids)))
     yield Field("ret", returned(recorded), s.do(kvm.KvmSetCpuid2(s.now.task, vcpu, entries)).ret)
+
+
+def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
+    """What the harness makes of the entries that KVM offers.
+
+    Which sub-leaves of 0xD there are follows the given XCR0 if there is one, those of supervisor states too.
+    """
+    if edits.get("xsave") == 0:
+        return offered._replace(xcr0=0, xss=0, xfd=False, amx=bool(edits.get("amx", offered.amx)), no_xsave=True)
+    leaves = offered.whole.leaves
+    if "xcr0" in edits:
+        leaves = leaves & (edits["xcr0"] | xf.MASK_X87) | (xf.MASK_XTILE if edits["xcr0"] & xf.MASK_XTILE_DATA else 0)
+    return offered._replace(
+        xcr0=edits.get("xcr0", offered.xcr0),
+        xfd=bool(edits.get("xfd", offered.xfd)),
+        amx=bool(edits.get("amx", offered.amx)),
+        leaves=leaves,
+        no_xsaves=edits.get("xsaves") == 0,
+    )
 
 
 @translates("get_cpuid2")
@@ -203,6 +262,8 @@ def set_msrs(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_SET_MSRS."""
     recorded, vcpu = _result(o), s.vcpu
     words = [number(word) for word in o.args]
+    if not words or len(words) % 2:
+        raise Malformed("MSRs with their values")
     entries = tuple(zip(words[::2], words[1::2], strict=True))
     if any(index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) for index, _ in entries):
         raise Stopped("KVM_SET_MSRS of another MSR")
@@ -246,23 +307,29 @@ def _image(s: Session, vcpu: int, held: dict[int, bytes], xcomp_bv: int = 0, ext
     # tile data that were loaded are in use even if they are all 0
     init = xf.mask_of(*(i for i, data in held.items() if i != xf.XTILE_DATA and data == initial(i)))
     distinct = {i: data for i, data in held.items() if not init >> i & 1}
-    token = s.contents.token(partial(ghost.vcpu_token, vcpu), distinct)
+    token = s.token(partial(ghost.vcpu_token, vcpu), distinct)
     return UserImage(xf.mask_of(*held) | extra, token, init, xcomp_bv)
 
 
 def _given(edits: dict[str, int]) -> dict[int, bytes]:
     """What set_xsave puts into its image for the components of bv."""
-    configuration = bytes([edits.get("pal", 1)]) + TILE_CONFIGURATION[1:]
+    configuration = _low(edits.get("pal", 1), 1) + TILE_CONFIGURATION[1:]
     data = {
-        xf.X87: edits.get("fcw", 0x37F).to_bytes(2, "little") + INITIAL_X87[2:24] + bytes([edits.get("x87", 0)]) * 128,
-        xf.PKRU: edits.get("pkru", 0).to_bytes(8, "little"),
+        xf.X87: _low(edits.get("fcw", 0x37F), 2) + INITIAL_X87[2:24] + bytes([edits.get("x87", 0) & 0xFF]) * 128,
+        xf.SSE: bytes([edits.get("sse", 0) & 0xFF]) * MXCSR + _low(edits.get("mxcsr", 0x1F80), 4),
+        xf.PKRU: _low(edits.get("pkru", 0), 8),
         xf.XTILE_CFG: configuration if edits.get("cfg", 1) else bytes(64),
     }
-    names = {xf.SSE: "sse", xf.YMM: "avx", xf.OPMASK: "opmask", xf.ZMM_HI256: "zmm", xf.HI16_ZMM: "zmm"}
+    names = {xf.YMM: "avx", xf.OPMASK: "opmask", xf.ZMM_HI256: "zmm", xf.HI16_ZMM: "zmm"}
     names[xf.XTILE_DATA] = "tile"
     bv = edits.get("bv", 0)
     filled = {i: bytes([edits.get(names.get(i, ""), 0) & 0xFF]) * size for i, size in SIZES.items()}
     return {i: data.get(i, filled[i]) for i in SIZES if bv >> i & 1}
+
+
+def _low(value: int, size: int) -> bytes:
+    """So many bytes of a number."""
+    return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
 
 def _set_xsave(s: Session, o: Operation, buffer: UserBuffer) -> Iterator[Field]:
@@ -270,6 +337,8 @@ def _set_xsave(s: Session, o: Operation, buffer: UserBuffer) -> Iterator[Field]:
     held = _given(edits)
     image = _image(s, vcpu, held, edits.get("xcomp", 0), edits.get("bv", 0) & ~xf.mask_of(*held))
     image = image._replace(reserved=bool(edits.get("rsv")), mxcsr=bool(edits.get("mxcsr", 0) >> 16))
+    if not edits.get("bv", 0) & xf.MASK_SSE and _low(edits.get("mxcsr", 0x1F80), 4) != INITIAL_MXCSR:
+        s.vcpus[vcpu].mxcsr_without_sse = True
     yield Field("ret", returned(recorded), s.do(xsave.KvmSetXsave(s.now.task, vcpu, image, buffer)).ret)
 
 
@@ -294,19 +363,31 @@ def _read(s: Session) -> tuple[int | str, dict[int, bytes], int]:
     return result.ret, held, image.xstate_bv
 
 
-@translates("get_xsave", "get_xsave_x")
+@translates("get_xsave", "get_xsave_x", "save_xsave")
 def get_xsave(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_XSAVE2 into a buffer that is filled with 0xcc before."""
+    """KVM_GET_XSAVE2 into a buffer that is filled with 0xcc before, or into a slot."""
     recorded, vcpu = _result(o), s.vcpu
-    size = s.do(xsave.KvmVmCheckXsave2(s.now.task, s.vcpus[vcpu].vm)).ret
+    size = s.do(xsave.KvmVmCheckXsave2(s.now.task, s.vcpus[vcpu].vm)).ret if "size" in recorded else None
     ret, held, xstate_bv = _read(s)
+    if o.op == "save_xsave" and not ret:
+        s.slots[o.number(0)] = {i: data for i, data in held.items() if xstate_bv >> i & 1}
     yield Field("ret", returned(recorded), ret)
     if recorded["ret"] or ret:
         return
-    yield Field("size", recorded["size"], size)
-    yield Field("xstate_bv", number(recorded["xstate_bv"]), xstate_bv)
-    yield Field("xcomp_bv", number(recorded["xcomp_bv"]), 0)
-    yield Field("fcw", number(recorded["fcw"]), int.from_bytes(held[xf.X87][:2], "little"))
+    if size is not None:
+        yield Field("size", recorded["size"], size)
+    shown = {"xstate_bv": xstate_bv, "xcomp_bv": 0, "fcw": int.from_bytes(held[xf.X87][:2], "little")}
+    for name, value in shown.items():
+        if o.op != "save_xsave" or name in recorded:
+            yield Field(name, number(recorded[name]), value)
+    if "mxcsr" in recorded and (xstate_bv & xf.MASK_SSE or not s.vcpus[vcpu].mxcsr_without_sse):
+        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.SSE][MXCSR:], "little"))
+    yield from _samples(recorded, held)
+    yield from _tiles(s, vcpu, recorded, held)
+
+
+def _tiles(s: Session, vcpu: int, recorded: Fields, held: dict[int, bytes]) -> Iterator[Field]:
+    """Some bytes of the tiles, as far as the kernel has written."""
     if "tile7" not in recorded:
         return
     written = s.kernel.kvm_get_xsave2_size(s.kernel.vcpus[vcpu])
@@ -316,21 +397,29 @@ def get_xsave(s: Session, o: Operation) -> Iterator[Field]:
         yield Field(name, number(recorded[name]), shown)
 
 
+#: What get_xsave_x and get_fpu_x show of contents: component, first byte in it, bytes.
+_SAMPLES = {
+    "st0": (xf.X87, 24, 8),
+    "xmm0": (xf.SSE, 0, 8),
+    "ymmh0": (xf.YMM, 0, 8),
+    "k0": (xf.OPMASK, 0, 8),
+    "zmmh0": (xf.ZMM_HI256, 0, 8),
+    "pkru": (xf.PKRU, 0, 4),
+}
+
+
+def _samples(recorded: Fields, held: dict[int, bytes]) -> Iterator[Field]:
+    for name, (component, start, size) in _SAMPLES.items():
+        if name in recorded:
+            shown = held[component][start : start + size]
+            yield Field(name, number(recorded[name]), int.from_bytes(shown, "little"))
+
+
 @translates("get_xsave1")
 def get_xsave1(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_XSAVE."""
     recorded = _result(o)
     yield Field("ret", returned(recorded), s.do(xsave.KvmGetXsave(s.now.task, s.vcpu)).ret)
-
-
-@translates("save_xsave")
-def save_xsave(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_XSAVE2 into a slot."""
-    recorded = _result(o)
-    ret, held, xstate_bv = _read(s)
-    yield Field("ret", returned(recorded), ret)
-    if not ret:
-        s.slots[o.number(0)] = {i: data for i, data in held.items() if xstate_bv >> i & 1}
 
 
 @translates("load_xsave")
@@ -339,3 +428,35 @@ def load_xsave(s: Session, o: Operation) -> Iterator[Field]:
     recorded, vcpu = _result(o), s.vcpu
     image = _image(s, vcpu, s.slots.get(o.number(0), {}))
     yield Field("ret", returned(recorded), s.do(xsave.KvmSetXsave(s.now.task, vcpu, image)).ret)
+
+
+# -- the older interface -----------------------------------------------------------------------------------------------
+
+
+@translates("set_fpu")
+def set_fpu(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_SET_FPU, which has no MXCSR to give: KVM does not look at it."""
+    recorded, vcpu, edits = _result(o), s.vcpu, o.settings
+    given = _given({**edits, "bv": xf.MASK_FPSSE})
+    memory = s.kernel.deref(s.kernel.vcpus[vcpu].arch.guest_fpu.fpstate).regs
+    given[xf.SSE] = given[xf.SSE][:MXCSR] + s.contents.bytes_of(xf.SSE, memory.data[xf.SSE])[MXCSR:]
+    init = xf.mask_of(*(i for i, data in given.items() if data == initial(i)))
+    token = s.token(partial(ghost.vcpu_token, vcpu), {i: data for i, data in given.items() if not init >> i & 1})
+    yield Field("ret", returned(recorded), s.do(xsave.KvmSetFpu(s.now.task, vcpu, FpuImage(token, init))).ret)
+
+
+@translates("get_fpu", "get_fpu_x")
+def get_fpu(s: Session, o: Operation) -> Iterator[Field]:
+    """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says, and no MXCSR."""
+    recorded, vcpu = _result(o), s.vcpu
+    ret = s.do(xsave.KvmGetFpu(s.now.task, vcpu)).ret
+    yield Field("ret", returned(recorded), ret)
+    if recorded["ret"] or ret:
+        return
+    memory = s.kernel.deref(s.kernel.vcpus[vcpu].arch.guest_fpu.fpstate).regs
+    held = {i: s.contents.bytes_of(i, memory.data[i]) for i in (xf.X87, xf.SSE)}
+    if "fcw" in recorded:
+        yield Field("fcw", number(recorded["fcw"]), int.from_bytes(held[xf.X87][:2], "little"))
+    if "mxcsr" in recorded:
+        yield Field("mxcsr", number(recorded["mxcsr"]), 0)
+    yield from _samples(recorded, held)

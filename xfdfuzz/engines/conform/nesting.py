@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from xfdfuzz.engines.conform.choices import Choices
 from xfdfuzz.engines.conform.fields import Stopped
 from xfdfuzz.engines.conform.recording import Fields, Operation, Recording
 
@@ -19,32 +20,52 @@ _INSIDE = {"fork": "child", "thread": "thread", "clonevm": "clonevm"}
 SWITCH = "switch_to"
 
 
-def in_order(recording: Recording) -> Iterator[Operation]:
-    """The operations as they ran; raises :class:`Stopped` where that cannot be told."""
+def in_order(recording: Recording, choices: Choices) -> Iterator[Operation]:
+    """The operations as they ran, as far as that is told, else as ``choices`` says; raises :class:`Stopped`."""
     if not recording.by_output:
         return iter(recording.operations)
     if any(operation.op == "thread_bg" for operation in recording.operations):
         return _interleaved(recording)
-    return _nested(recording)
+    return _nested(recording, choices)
 
 
 def _interleaved(recording: Recording) -> Iterator[Operation]:
-    """A thread in the background: whoever has produced a result has run."""
+    """Threads in the background: whoever has produced a result has run.
+
+    A thread's first result may have come before that of the operation that made it.
+    """
+    to_begin = [operation for operation in recording.operations if operation.op == "thread_bg"]
+    alive = 0
     for operation in recording.operations:
         if operation.op == "thread_bg":
+            if operation in to_begin:
+                to_begin.remove(operation)
+                alive += 1
+                yield operation
             continue
         kind = operation.context.split("/")[0]
-        yield replace(operation, op=SWITCH, args=(kind,), result=Fields())
+        if kind == "thread" and not alive and to_begin:
+            alive += 1
+            yield to_begin.pop(0)
+        if operation.op == "join":
+            alive = 0
+        else:
+            yield replace(operation, op=SWITCH, args=(kind,), result=Fields())
         yield operation
 
 
-def _nested(recording: Recording) -> Iterator[Operation]:
-    kinds = ["main"]
+def _nested(recording: Recording, choices: Choices) -> Iterator[Operation]:
+    kinds, images = ["main"], _ExecBlocks(choices)
     for operation in recording.operations:
         path = operation.context.split("/")
-        if path[-1].startswith("exec") and operation.op in _INSIDE:
-            raise Stopped("an execve inside a block whose end cannot be told")
         inside = "main" if path[0].startswith("exec") else path[0]
+        if path[-1].startswith("exec"):
+            yield from images.ended_before(operation)
+            if operation.op in _INSIDE and "wait_status" not in (operation.result or {}):
+                yield from images.marker(operation)
+                continue
+        elif images.open:
+            yield from images.end_all(operation)
         if operation.op == "thread":
             if kinds[-1] == "thread" and inside != "thread":
                 kinds.pop()
@@ -61,6 +82,47 @@ def _nested(recording: Recording) -> Iterator[Operation]:
         yield operation
         if operation.op in _INSIDE:
             kinds.append(_INSIDE[operation.op])
+
+
+class _ExecBlocks:
+    """Blocks in an image that execve() has started: contexts do not tell what is in them, and markers look alike.
+
+    ``open`` are their kinds and how many execve() had been before, from the outside to the inside.
+    """
+
+    def __init__(self, choices: Choices) -> None:
+        self.choices = choices
+        self.open: list[tuple[str, str]] = []
+
+    def marker(self, operation: Operation) -> Iterator[Operation]:
+        """A block begins, or has begun and ended, or the innermost one ends."""
+        image = operation.context.split("/")[-1]
+        answers = ["begins", "is empty", *(["ends"] if self.open and self.open[-1][0] == operation.op else [])]
+        taken = self.choices.choose(f"ops[{operation.index}]: {operation.op}", *answers)
+        if taken == 2:
+            yield from self._end(operation)
+            return
+        yield operation
+        self.open.append((operation.op, image))
+        if taken == 1:
+            yield from self._end(operation)
+
+    def ended_before(self, operation: Operation) -> Iterator[Operation]:
+        """The blocks that are over before an operation of such an image."""
+        image = operation.context.split("/")[-1]
+        while self.open:
+            inside = len(image) > len(self.open[-1][1]) or operation.op in _INSIDE
+            if inside or not self.choices.choose(f"ops[{operation.index}] in {self.open[-1][0]}", "inside", "after it"):
+                return
+            yield from self._end(operation)
+
+    def end_all(self, operation: Operation) -> Iterator[Operation]:
+        """An operation of another image follows."""
+        while self.open:
+            yield from self._end(operation)
+
+    def _end(self, operation: Operation) -> Iterator[Operation]:
+        yield _end(operation, self.open.pop()[0])
 
 
 def _close(operation: Operation, kinds: list[str]) -> Iterator[Operation]:

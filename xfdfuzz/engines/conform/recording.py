@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.extensions import read_file, read_lines
 
 #: What a file with explanations is called; it lies beside the recordings or one folder above.
 EXPLANATIONS = "explained.toml"
-_VERSION = re.compile(r"\d+(\.\d+)+")
+_VERSION = re.compile(r"v?\d+(\.\d+)+([-+~][\w.+~-]+)?")
 _SITE = re.compile(r"; at (\w+);")
 
 
@@ -31,6 +32,13 @@ class Fields(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise Malformed(f"result with {key}")
+
+
+class NoFields(Fields):
+    """What stands for the result of the operation in which the host died: nothing was seen, every field is 0."""
+
+    def __missing__(self, key: str) -> Any:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class Operation:
 
     @property
     def settings(self) -> dict[str, int]:
-        """The ``k=v`` arguments."""
+        """The ``k=v`` arguments; raises :class:`Malformed`."""
         pairs = (word.split("=", 1) for word in self.args if "=" in word)
         return {key: number(value) for key, value in pairs}
 
@@ -70,7 +78,8 @@ class Recording:
     """One program and its results on one kernel.
 
     ``panic`` is the index of the operation in which the host died, with ``panic_site``, the function; None if it lived.
-    ``by_output``: operations are listed as their results appeared, not in source order.
+    ``by_output``: operations are listed as their results appeared, not in source order.  ``timing_dependent``: results
+    depend on when a signal or a thread's turn came.
     """
 
     file: str
@@ -81,6 +90,7 @@ class Recording:
     panic: int | None = None
     panic_site: str = ""
     by_output: bool = False
+    timing_dependent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +105,34 @@ class Explanation:
 
 
 def number(text: object) -> int:
-    """A number in C syntax, or one that JSON has as such; raises :class:`Malformed`."""
-    try:
-        return int(str(text), 0)
-    except ValueError:
-        raise Malformed(f"a number instead of {text}") from None
+    """A number of 64 bits in C syntax, or one that JSON has as such; raises :class:`Malformed`."""
+    if isinstance(text, int | str):
+        try:
+            value = int(str(text), 0)
+        except ValueError:
+            value = xf.U64_MAX + 1
+        if -(1 << 63) <= value <= xf.U64_MAX:
+            return value
+    shown = repr(text)[:40] if isinstance(text, int | str) else type(text).__name__
+    raise Malformed(f"a number of 64 bits instead of {shown}")
 
 
-def read(file: Path) -> Iterator[Recording]:
-    """The recordings of a file; raises :class:`BadRecording`, or OSError if it cannot be read."""
+def read(file: Path, refuse: Callable[[BadRecording], object] | None = None) -> Iterator[Recording]:
+    """The recordings of a file; raises OSError if it cannot be read.
+
+    ``refuse`` gets each line that is none, and reading goes on; without it, the first one is raised.
+    """
     for line, text in enumerate(read_lines(file), 1):
-        if text.strip():
-            yield _recording(_Place(str(file), line), text)
+        if not text.strip():
+            continue
+        try:
+            recording = _recording(_Place(str(file), line), text)
+        except BadRecording as error:
+            if refuse is None:
+                raise
+            refuse(error)
+        else:
+            yield recording
 
 
 def explanations(folder: Path) -> list[Explanation]:
@@ -152,7 +178,8 @@ def _recording(place: _Place, text: bytes) -> Recording:
     operations = tuple(_operation(place, index, op) for index, op in enumerate(ops))
     at, site = _panic(place, panic, len(operations))
     by_output = value.get("order") == "output"
-    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output)
+    timed = bool(value.get("timing_dependent"))
+    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output, timed)
 
 
 def _operation(place: _Place, index: int, value: object) -> Operation:
@@ -165,15 +192,18 @@ def _operation(place: _Place, index: int, value: object) -> Operation:
     result = value.get("result")
     if result is not None and not isinstance(result, dict):
         raise place.expected(f"{where}.result, an object or null")
+    context = value.get("context") or "main"
+    if not isinstance(context, str):
+        raise place.expected(f"{where}.context, a path of child, thread, clonevm and exec")
     fields = None if result is None else Fields(result)
-    return Operation(index, value["op"], tuple(args), fields, value.get("context") or "main")
+    return Operation(index, value["op"], tuple(args), fields, context)
 
 
 def _panic(place: _Place, value: object, count: int) -> tuple[int | None, str]:
     if value is None:
         return None, ""
     at = value.get("at") if isinstance(value, dict) else None
-    if not isinstance(at, int) or not 0 <= at < count:
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < count:
         raise place.expected(f"panic, null or an object with at, from 0 to {count - 1}")
     assert isinstance(value, dict)
     site = _SITE.search(str(value.get("signature", "")))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfdfuzz.engines.judge.lockstep import Difference, Pair
-from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.invariants.vocabulary import SEVERITIES, Violation
 from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import Revision
 
@@ -34,6 +34,11 @@ class Finding:
     def bucket(self) -> str:
         """What makes it the same finding again."""
         return self.violation.bucket
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Orders findings: the worst first, then the shortest."""
+        return SEVERITIES.index(self.violation.severity), len(self.program.ops), self.bucket
 
 
 @dataclass(frozen=True)

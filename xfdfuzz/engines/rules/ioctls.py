@@ -22,6 +22,7 @@ class IoctlRules(Rules):
     kvm_set_cpuid2_supported = one(kvm.KvmSetCpuid2Supported, on="vcpu_calls")
     kvm_get_cpuid2 = one(kvm.KvmGetCpuid2, on="vcpu_calls")
     kvm_set_sregs = one(kvm.KvmSetSregs, on="vcpu_calls")
+    kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
     kvm_set_xcrs = one(kvm.KvmSetXcrs, on="vcpu_calls")
     kvm_get_xcrs = one(kvm.KvmGetXcrs, on="vcpu_calls")
     kvm_set_msrs = one(kvm.KvmSetMsrs, on="vcpu_calls")

@@ -16,4 +16,5 @@ class SignalRules(Rules):
     sigframe_read = one(signals.SigframeRead, on="handlers")
     sigframe_write = one(signals.SigframeWrite, on="handlers")
     sigframe_fx_only = one(signals.SigframeFxOnly, on="handlers")
+    siglongjmp = one(signals.Siglongjmp, on="handlers")
     sigreturn = one(signals.Sigreturn, on="handlers")

@@ -18,6 +18,8 @@ class SyscallRules(Rules):
     arch_req_xcomp_guest_perm = one(tasks.ReqXcompGuestPerm, on="tasks")
     sigaltstack = one(tasks.Sigaltstack, on="tasks")
     return_to_user = one(tasks.ReturnToUser, on="tasks")
+    user_fld = one(tasks.UserFld, on="tasks")
+    user_movups = one(tasks.UserMovups, on="tasks")
     user_vmovups = one(tasks.UserVmovups, on="tasks")
     user_ldtilecfg = one(tasks.UserLdtilecfg, on="tasks")
     user_tileload = one(tasks.UserTileload, on="tasks")

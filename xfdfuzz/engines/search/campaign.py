@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from xfdfuzz.engines.judge.minimise import for_ever
 from xfdfuzz.engines.rules.situation import Looks, Situation
+from xfdfuzz.engines.search.precedence import Precedence
+from xfdfuzz.engines.search.reach import Change, Reach
 from xfdfuzz.engines.search.reached import Reached
 from xfdfuzz.engines.search.stats import Stats
+from xfdfuzz.engines.search.watched import Watched
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.base import Op
@@ -60,7 +63,8 @@ class Campaign(Generic[D]):
     ``known`` are the buckets, and the kinds, that are nothing new, ``met`` the buckets of those that showed.
     ``by_shape``: what was found is known in its shape only.  ``wanted`` is the one bucket or kind that is looked for,
     None: any.  A discovery is shrunk as long as it is ``in_time``.  ``reached`` notes which
-    programs reached what none had, None: nobody wants to know.
+    programs reached what none had, None: nobody wants to know.  ``precedence`` is what was broken before what, where a
+    run notes that.
     """
 
     known: set[str] = field(default_factory=set)
@@ -70,6 +74,7 @@ class Campaign(Generic[D]):
     in_time: Callable[[], bool] = for_ever
     stats: Stats = field(default_factory=Stats)
     reached: Reached | None = None
+    precedence: Precedence = field(default_factory=Precedence)
     errors: dict[str, type[Discovered]] = field(default_factory=dict)
     looks: Looks = field(default_factory=Looks)
     _watches: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
@@ -92,6 +97,10 @@ class Campaign(Generic[D]):
     def minimise(self, program: Program, key: str) -> Program:
         """The plainest program that still shows the bucket or kind, as far as there is time."""
         raise NotImplementedError
+
+    def change(self) -> Change | None:
+        """What is of interest in it, if it is a change."""
+        return None
 
     # -- examples ------------------------------------------------------------------------------------------------------
 
@@ -145,8 +154,9 @@ class Campaign(Generic[D]):
             del self._watches[before:]
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """The statistics' seconds are those since the block began."""
+    def timed(self) -> Iterator[Callable[[], None]]:
+        """The statistics' seconds are those since the block began, as of the last example here or the last call of what
+        the block is given."""
         began = time.monotonic()
 
         def look() -> None:
@@ -154,9 +164,29 @@ class Campaign(Generic[D]):
 
         try:
             with self.after_each_example(look):
-                yield
+                yield look
         finally:
             look()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """The statistics get what the functions of the change do inside the block."""
+        change = self.change()
+        with Watched(change.watched if change else ()) as watched, self.after_each_example(watched.example_done):
+            try:
+                yield
+            finally:
+                self.stats.ran(watched)
+
+    def reach(self, found: Iterable[Program]) -> Reach | None:
+        """How far it came into the change; ``found`` are programs that show what it looks for."""
+        change = self.change()
+        if change is None:
+            return None
+        with Watched(change.watched) as watched:
+            for program in found if change.compared else ():
+                self.shown(program)
+        return change.reach(self.stats, watched.lines)
 
     def count_anew(self) -> Stats:
         """Begin new statistics and return them."""

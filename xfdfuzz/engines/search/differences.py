@@ -16,6 +16,7 @@ from xfdfuzz.engines.search.campaign import Campaign, Run
 from xfdfuzz.engines.search.database import Database
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.reach import Change
 from xfdfuzz.engines.search.report import Report
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.stream.events import Listener, unheard
@@ -35,6 +36,10 @@ class DifferenceCampaign(Campaign[Difference]):
 
     pair: Pair
     error_name = "DifferenceFound"
+
+    def change(self) -> Change:
+        """Of the first one."""
+        return Change(self.pair.first.kernel, self.pair.second.kernel, compared=True)
 
     def start(self, machine: Machine) -> PairedRun:
         """Boot both."""

@@ -166,6 +166,7 @@ def hunt(
             answers_within(plan.step_timeout),
             imports_out_of_the_collectors_way(),
             campaign.timed(),
+            campaign.watched(),
             campaign.after_each_example(ctrl_c.check, on_progress, budget.spend_example),
         ):
             while True:

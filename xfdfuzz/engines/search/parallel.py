@@ -22,6 +22,7 @@ from xfdfuzz.engines.processes.workers import users_errors_named
 from xfdfuzz.engines.search.campaign import Campaign, D
 from xfdfuzz.engines.search.hunt import Shrunk, discoveries, engine_for, imports_out_of_the_collectors_way
 from xfdfuzz.engines.search.plan import Budget, Plan, Spent
+from xfdfuzz.engines.search.precedence import Precedence
 from xfdfuzz.engines.search.reached import First, Reached
 from xfdfuzz.engines.search.stats import Stats
 from xfdfuzz.program.program import Program
@@ -60,13 +61,14 @@ class Share(NamedTuple):
 class Gain(NamedTuple):
     """What came of a share: (discovery, the text of its program, engine) for each, what was executed, which of the
     known buckets showed; all that was reached for the first time, and by which programs, those that are kept already
-    left out."""
+    left out; what the process has seen broken before what."""
 
     found: tuple[tuple[Any, str, str], ...]
     stats: Stats
     met: frozenset[str]
     reached: frozenset[str] = frozenset()
     firsts: tuple[tuple[frozenset[str], str], ...] = ()
+    precedence: Precedence = Precedence()
 
 
 class _Searcher:
@@ -89,11 +91,12 @@ class _Searcher:
         self._campaign.reached = reached = None if share.reached is None else Reached(share.reached)
         stats = self._campaign.count_anew()
         found: list[Shrunk[Any]] = []
-        with suppress(Spent), self._campaign.after_each_example(report_now, budget.spend_example):
+        watches = (report_now, budget.spend_example)
+        with suppress(Spent), self._campaign.watched(), self._campaign.after_each_example(*watches):
             while not found:
                 found = [*discoveries(self._campaign, self._engine)]
         described = tuple((one.discovery, format_program(one.program), one.engine) for one in found)
-        gain = Gain(described, stats, frozenset(self._campaign.met))
+        gain = Gain(described, stats, frozenset(self._campaign.met), precedence=self._campaign.precedence)
         if reached is None or share.reached is None:
             return gain
         firsts = tuple((first.news, format_program(first.program)) for first in reached.take())
@@ -137,7 +140,7 @@ def hunt_together(
     places = [_Place(member, texts[number :: len(members)]) for number, member in enumerate(members)]
     shares = _Shares(campaign, plan, recipe, places, on_lost)
     given_up: float | None = None
-    with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed():
+    with PatientInterrupt(everywhere=True) as ctrl_c, campaign.timed() as look_at_the_clock:
         while True:
             waits = False
             if not ctrl_c.pressed:
@@ -155,6 +158,7 @@ def hunt_together(
             for future in done:
                 for shrunk in shares.take_in(future):
                     on_discovery(shrunk)
+            look_at_the_clock()  # the examples are elsewhere
             on_progress()
 
 
@@ -242,6 +246,7 @@ class _Shares:
         self._deaths = 0
         self.campaign.stats.add(gain.stats)
         self.campaign.met |= gain.met
+        self.campaign.precedence.add(gain.precedence)
         if self.campaign.reached is not None:
             for news, text in gain.firsts:
                 self.campaign.reached.add(First(news, parse(text)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic
 
 from xfdfuzz.engines.judge.confirm import Confirmer
+from xfdfuzz.engines.processes.answering import answers_within
 from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.processes.workers import crew
 from xfdfuzz.engines.search.campaign import Campaign
@@ -38,6 +40,11 @@ from xfdfuzz.revisions import Revision
 
 #: Seconds between two events that say how the search gets on.
 _PAUSE = 0.25
+#: The part of its time that a search has to say what follows from what.
+_RELATING = 0.04
+
+#: Says which of what was found follows from what, as far as there is time.
+Relate = Callable[[Sequence[F], Callable[[], bool]], Mapping[F, F]]
 
 
 def search(
@@ -49,6 +56,7 @@ def search(
     tell: Listener,
     databases: Sequence[Database] = (),
     known: Known = NOTHING,
+    relate: Relate[F] | None = None,
 ) -> Report[F]:
     """Search as planned; ``outcome`` makes of a discovery what ``tell`` is given at once.
 
@@ -56,7 +64,7 @@ def search(
     has reached, go there.  ``recipe`` makes the campaign in other processes.  Ctrl-C ends the search in an orderly way.
     Raises InvariantError where a user's function raises something, or does not return.
     """
-    label = label_of(revisions)
+    label, budget = label_of(revisions), plan.budget()
     with PatientInterrupt(everywhere=True) as ctrl_c:
         tell(Began(label, revisions, vars(plan), len(known)))
         known.tell(label, tell)
@@ -68,14 +76,19 @@ def search(
         with Confirmer(*revisions) as confirmer:
             teller = _Teller(label, campaign, outcome, confirmer, tell, kept, known)
             try:
-                ctrl_c.pressed |= _hunt(campaign, plan, recipe, teller, programs)
+                ctrl_c.pressed |= _hunt(campaign, _shorter(plan) if relate else plan, recipe, teller, programs)
+                with answers_within(plan.step_timeout):
+                    reach = campaign.reach(one.program for one in teller.found)
+                    roots = relate(teller.found, lambda: budget.in_time() and not ctrl_c.pressed) if relate else {}
             except NoAnswer as error:
                 tell(Stuck(label, str(error), error.program))
                 raise InvariantError(str(error)) from None
             teller.finish(ctrl_c)
         met = frozenset(known.reasons) & campaign.met
         found, doubts = tuple(teller.found), tuple(teller.doubts)
-        report = Report(revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met)
+        report = Report(
+            revisions, plan, campaign.stats, found, ctrl_c.pressed, doubts, known, met, roots=roots, reach=reach
+        )
         tell(Ended(label, report, report.interrupted))
         return report
 
@@ -98,6 +111,11 @@ def _hunt(
             on_lost=teller.lost,
             on_waiting=teller.waiting,
         )
+
+
+def _shorter(plan: Plan) -> Plan:
+    """With time left for :data:`Relate`."""
+    return plan if plan.seconds is None else replace(plan, seconds=plan.seconds * (1 - _RELATING))
 
 
 class _Teller(Generic[F]):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from xfdfuzz.engines.search.watched import Place, Watched
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Result, result_class
 
@@ -23,7 +24,8 @@ class Effort(NamedTuple):
 class Stats:
     """Counts; ``seen[op, ret]`` is how often an op class gave a result, ``engines`` what each engine executed.
 
-    ``goals`` is how many steps met a goal, up to a few in each process (engines/search/goals.py).
+    ``goals`` is how many steps met a goal, up to a few in each process (engines/search/goals.py).  Of the functions
+    that were watched, ``calls`` is how often each ran, by where it begins, and ``lines`` what of them was executed.
     """
 
     examples: int = 0
@@ -32,6 +34,8 @@ class Stats:
     seen: Counter[tuple[type[Op], int | str]] = field(default_factory=Counter)
     engines: dict[str, Effort] = field(default_factory=dict)
     goals: Counter[str] = field(default_factory=Counter)
+    calls: Counter[Place] = field(default_factory=Counter)
+    lines: set[Place] = field(default_factory=set)
 
     def count(self, op: Op, result: Result) -> None:
         """Count an executed ``op``."""
@@ -44,8 +48,15 @@ class Stats:
         self.steps += other.steps
         self.seen.update(other.seen)
         self.goals.update(other.goals)
+        self.calls.update(other.calls)
+        self.lines |= other.lines
         for engine, effort in other.engines.items():
             self._credit(engine, *effort)
+
+    def ran(self, watched: Watched) -> None:
+        """Count what the watched functions did."""
+        self.calls.update(watched.calls)
+        self.lines |= watched.lines
 
     def _credit(self, engine: str, examples: int, steps: int) -> None:
         done = self.engines.get(engine, Effort(0, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from xfdfuzz.engines.search.goals import GoalCounter
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.parallel import Recipe
 from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.reach import Change
 from xfdfuzz.engines.search.report import Report
+from xfdfuzz.engines.search.roots import roots
 from xfdfuzz.engines.search.session import search
 from xfdfuzz.engines.stream.events import Listener, unheard
 from xfdfuzz.engines.stream.known import Known
@@ -33,6 +35,7 @@ from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.revisions import Revision, resolve
+from xfdfuzz.revisions.differing import below
 
 
 @dataclass(kw_only=True)
@@ -45,6 +48,11 @@ class ViolationCampaign(Campaign[Violation]):
 
     def __post_init__(self) -> None:
         self.goals = GoalCounter(GOALS.values())
+
+    def change(self) -> Change | None:
+        """Of what it stands on."""
+        base = below(self.revision)
+        return Change(base, self.revision.kernel) if base else None
 
     def start(self, machine: Machine) -> JudgedRun:
         """Boot the revision."""
@@ -60,11 +68,13 @@ class ViolationCampaign(Campaign[Violation]):
 
 
 class Saved(NamedTuple):
-    """A run at some point: the state of its system, what its checker remembers, the ops that led there."""
+    """A run at some point: the state of its system, what its checker remembers, the ops that led there and what they
+    broke."""
 
     state: bytes
     checker: Memory
     ops: tuple[Op, ...]
+    broken: frozenset[str]
 
 
 class JudgedRun(Run):
@@ -75,6 +85,7 @@ class JudgedRun(Run):
         self.executor = Executor(campaign.revision.kernel, machine)
         self.checker = Checker(self.executor.kernel, campaign.revision.name)
         self._goals = campaign.goals
+        self._broken: set[str] = set()
 
     @property
     def kernel(self) -> Kernel:
@@ -94,16 +105,18 @@ class JudgedRun(Run):
         self.done(step)
         for goal in self._goals.look(self.executor.kernel, step):
             self.campaign.stats.goals[goal.name] += 1
+        self._note(found)
         self.judge(found)
 
     def save(self) -> Saved:
         """Where the run is."""
-        return Saved(self.executor.kernel.state, self.checker.memory(), tuple(self.ops))
+        return Saved(self.executor.kernel.state, self.checker.memory(), tuple(self.ops), frozenset(self._broken))
 
     def restore(self, saved: Saved) -> None:
         """Go back to where a run on the same machine was."""
         self.executor.load(saved.state, len(saved.ops))
         self.checker.remember(saved.checker)
+        self._broken = set(saved.broken)
         self.go_back(saved.ops)
 
     def look_at_end(self) -> None:
@@ -116,7 +129,15 @@ class JudgedRun(Run):
         except NoAnswer as error:
             error.program = self.program()
             raise
+        self._note(found)
         self.judge(found)
+
+    def _note(self, found: Sequence[Violation]) -> None:
+        """Note what was broken before."""
+        if found:  # as after hardly any step
+            broken = [*map(self.campaign.key, found)]
+            self.campaign.precedence.note(broken, self._broken)
+            self._broken.update(broken)
 
 
 def campaign_on(address: str, invariants: tuple[str, ...], by_shape: bool = False) -> ViolationCampaign:
@@ -159,4 +180,7 @@ def search_violations(
     def finding(shrunk: Shrunk[Violation]) -> Finding:
         return Finding(shrunk.discovery, shrunk.program, revision, engine=shrunk.engine)
 
-    return search(campaign, plan, (revision,), finding, recipe, tell, databases, known)
+    def relate(found: Sequence[Finding], in_time: Callable[[], bool]) -> dict[Finding, Finding]:
+        return roots(campaign, found, known.key, in_time)
+
+    return search(campaign, plan, (revision,), finding, recipe, tell, databases, known, relate)

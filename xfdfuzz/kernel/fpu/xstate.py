@@ -11,6 +11,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import NULL_DEREF, OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.init import X87_ZEROED
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, FpuStatePerm
 from xfdfuzz.memory.cstruct import copy_of
 
@@ -155,10 +156,14 @@ class Xstate(FpuCore):
 
     @seam
     def fpstate_realloc_new(self, ksize: int, usize: int) -> int:
-        """The head of fpstate_realloc(): a zeroed fpstate of those sizes, in bytes; NULL without memory."""
+        """The head of fpstate_realloc(): a zeroed fpstate of those sizes, in bytes; NULL without memory.
+
+        fpstate_init_user(), which would set FCW, is not called for it (fpu/xstate.c, fpstate_realloc()).
+        """
         new = self.vzalloc(ksize)
         if new:
             newfps = self.fpstates[new]
+            newfps.regs.data[xf.X87] = X87_ZEROED
             newfps.size = ksize
             newfps.user_size = usize
             newfps.is_valloc = 1

@@ -10,19 +10,44 @@ from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import USE_AFTER_FREE
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.main import KvmMain
-from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.kernel.state import Vcpu, VcpuArch
 
 
 class CpuidEntries(NamedTuple):
     """The part of a CPUID array that matters: leaf 0xD.0 EDX:EAX, 0xD.1 EAX[4] (XFD), 7.0 EDX[24] (AMX_TILE).
 
-    ``xss`` is 0xD.1 EDX:ECX; a guest with CET_USER there has shadow stacks (7.0 ECX[7]) too.
+    ``xss`` is 0xD.1 EDX:ECX; a guest with CET_USER there has shadow stacks (7.0 ECX[7]) too.  ``leaves`` are the
+    components that have a sub-leaf of 0xD; 0 stands for those of ``xcr0`` and ``xss``.  ``other`` tells arrays apart
+    that differ in what does not matter here, ``no_xsave`` and ``no_xsaves`` lack these flags (1 ECX[26], 0xD.1 EAX[3]).
     """
 
     xcr0: int
     xfd: bool
     amx: bool
     xss: int = 0
+    leaves: int = 0
+    other: int = 0
+    no_xsave: bool = False
+    no_xsaves: bool = False
+
+    @property
+    def whole(self) -> CpuidEntries:
+        """The same with all of ``leaves``, which is how arrays are compared; x87, which has none, is always there."""
+        return self._replace(leaves=(self.leaves or self.xcr0 | self.xss) & ~xf.MASK_FPSSE | xf.MASK_X87)
+
+
+def stored_entries(arch: VcpuArch) -> CpuidEntries:
+    """What KVM_SET_CPUID2 has stored, whole."""
+    return CpuidEntries(
+        arch.cpuid_xcr0,
+        bool(arch.cpuid_xfd),
+        bool(arch.cpuid_amx),
+        arch.cpuid_xss,
+        arch.cpuid_leaves,
+        arch.cpuid_other,
+        bool(arch.cpuid_no_xsave),
+        bool(arch.cpuid_no_xsaves),
+    )
 
 
 class Cpuid(NamedTuple):
@@ -129,6 +154,10 @@ class KvmCpuid(KvmMain):
         arch.cpuid_xss = entries.xss
         arch.cpuid_xfd = entries.xfd
         arch.cpuid_amx = entries.amx
+        arch.cpuid_leaves = entries.whole.leaves
+        arch.cpuid_other = entries.other
+        arch.cpuid_no_xsave = entries.no_xsave
+        arch.cpuid_no_xsaves = entries.no_xsaves
         self.kvm_update_cpuid_runtime(vcpu)
         return self.kvm_vcpu_after_set_cpuid(vcpu)
 
@@ -152,7 +181,7 @@ class KvmCpuid(KvmMain):
     def kvm_find_cpuid_entry(self, vcpu: Vcpu, index: int) -> Cpuid:
         """kvm_find_cpuid_entry_index() of leaf 0xD; nothing before KVM_SET_CPUID2.
 
-        From sub-leaf 2 on user space is taken to pass the processor's own for what it gives the guest in XCR0.
+        From sub-leaf 2 on user space is taken to pass the processor's own, if any.
         """
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
@@ -162,7 +191,7 @@ class KvmCpuid(KvmMain):
             return Cpuid(arch.cpuid_xcr0, arch.cpuid_0xd_0_ebx)
         if index == 1:
             return Cpuid(int(bool(arch.cpuid_xfd)) << 4, arch.cpuid_0xd_1_ebx)
-        leaf = self.machine.cpuid.leaf(index, arch.cpuid_xcr0 & self.machine.user_xfeatures, 0, 0, 0)
+        leaf = self.machine.cpuid.leaf(index, arch.cpuid_leaves & self.machine.user_xfeatures, 0, 0, 0)
         return Cpuid(leaf.eax, leaf.ebx)
 
     def kvm_cpuid(self, vcpu: Vcpu, index: int) -> Cpuid:
@@ -182,7 +211,7 @@ class KvmCpuid(KvmMain):
         arch = vcpu.arch
         if not arch.cpuid_set:
             return -EINVAL
-        same = entries == (arch.cpuid_xcr0, bool(arch.cpuid_xfd), bool(arch.cpuid_amx), arch.cpuid_xss)
+        same = entries.whole == stored_entries(arch)
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
         compacted = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
         stored = (arch.cpuid_osxsave, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
@@ -192,6 +221,12 @@ class KvmCpuid(KvmMain):
     def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
         """Nothing about XSAVE features yet."""
         return 0
+
+    @seam
+    def guest_cpuid_has_xsaves(self, vcpu: Vcpu) -> bool:
+        """guest_cpuid_has(vcpu, X86_FEATURE_XSAVES), of a guest that has XSAVE (cpuid.h)."""
+        arch = vcpu.arch
+        return bool(arch.cpuid_set and not arch.cpuid_no_xsave and not arch.cpuid_no_xsaves)
 
     def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
         """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK) (cpuid.h)."""

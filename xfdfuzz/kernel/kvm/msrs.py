@@ -95,7 +95,7 @@ class KvmMsrs(KvmXsave):
     @seam
     def kvm_set_xss(self, vcpu: Vcpu, data: int, host_initiated: bool) -> int:
         """MSR_IA32_XSS in kvm_set_msr_common(): what the guest's CPUID has, so 0 until 69cc3e886582."""
-        if not host_initiated and not vcpu.arch.cpuid_xcr0:
+        if not host_initiated and not self.guest_has_xss(vcpu):
             return 1
         if data & ~vcpu.arch.guest_supported_xss:
             return 1
@@ -104,11 +104,16 @@ class KvmMsrs(KvmXsave):
             self.kvm_cpuid_runtime_changed(vcpu)
         return 0
 
+    @seam
+    def guest_has_xss(self, vcpu: Vcpu) -> bool:
+        """guest_cpuid_has(vcpu, X86_FEATURE_XSAVES) in kvm_set_msr_common() and kvm_get_msr_common()."""
+        return bool(vcpu.arch.cpuid_xcr0) and self.guest_cpuid_has_xsaves(vcpu)
+
     @phase_of("kvm_get_msr_common")
     def kvm_get_supervisor_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
         """The same for reading."""
         if index == MSR_IA32_XSS:
-            if not host_initiated and not vcpu.arch.cpuid_xcr0:
+            if not host_initiated and not self.guest_has_xss(vcpu):
                 return 1, 0
             return 0, vcpu.arch.ia32_xss
         if not self.guest_cpu_cap_has_shstk(vcpu):

@@ -103,10 +103,16 @@ class Kernel(KvmNested):
                 return self.kvm_emulate_halt(vcpu)
             case st.EXIT_VMLAUNCH:
                 return self.nested_vmx_run(vcpu, vcpu.exit_value)
+            case st.EXIT_CR4_WRITE:
+                return self.handle_set_cr4(vcpu, bool(vcpu.exit_value))
             case st.EXIT_XSETBV:
                 return self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
             case _:
                 return self.kvm_fast_pio_out(vcpu)
+
+    def handle_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
+        """MOV to CR4, where the guest changes a bit that is the host's (handle_cr())."""
+        return self.kvm_complete_insn_gp(vcpu, self.kvm_set_cr4(vcpu, osxsave))
 
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:
         """An exception that nobody asked to intercept: KVM_EXIT_EXCEPTION in the kernel; unreachable here."""

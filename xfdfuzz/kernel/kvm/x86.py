@@ -164,17 +164,41 @@ class KvmX86(KvmMsrs):
         """What __kvm_set_xcr() and vmx_set_cr4() do when the guest's CPUID has to follow: update it at once."""
         self.kvm_update_cpuid_runtime(vcpu)
 
+    # -- general registers ---------------------------------------------------------------------------------------
+
+    def kvm_arch_vcpu_ioctl_set_regs(self, vcpu: Vcpu) -> int:
+        """KVM_SET_REGS, which moves RIP: __set_regs() drops a queued exception (x86.c)."""
+        self.vcpu_load(vcpu)
+        vcpu.arch.exception_pending = 0
+        if vcpu.arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
+            # complete_fast_pio_out() sees that RIP has moved
+            vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
+        self.vcpu_put(vcpu)
+        return 0
+
     # -- special registers ---------------------------------------------------------------------------------------
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
     def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool) -> int:
-        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which only CR4.OSXSAVE is kept; EINVAL (x86.c)."""
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS = 0 are kept; EINVAL.
+
+        __set_sregs_common() (x86.c).
+        """
         if not self.kvm_is_valid_sregs(vcpu, osxsave):
             return -EINVAL
         changed = bool(vcpu.arch.cr4_osxsave) != osxsave
         vcpu.arch.cr4_osxsave = osxsave
+        vcpu.arch.cr0_ts = 0
         if changed:
             self.kvm_cpuid_runtime_changed(vcpu)
+        return 0
+
+    def kvm_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
+        """CR4 with OSXSAVE or without: 1 for an illegal value, else CPUID follows (x86.c)."""
+        if not self.kvm_is_valid_cr4(vcpu, osxsave):
+            return 1
+        vcpu.arch.cr4_osxsave = osxsave
+        self.kvm_cpuid_runtime_changed(vcpu)
         return 0
 
     def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
@@ -182,8 +206,11 @@ class KvmX86(KvmMsrs):
         return self.kvm_is_valid_cr4(vcpu, osxsave)
 
     def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
-        """OSXSAVE where the host has XSAVE: the guest's reserved bits are 0 before KVM_SET_CPUID2."""
-        return self.use_xsave or not osxsave
+        """OSXSAVE where the host and the guest have XSAVE: the guest's reserved bits are 0 before KVM_SET_CPUID2.
+
+        cr4_guest_rsvd_bits is __cr4_reserved_bits(guest_cpuid_has, vcpu) after it (cpuid.c, x86.h).
+        """
+        return not osxsave or (self.use_xsave and not vcpu.arch.cpuid_no_xsave)
 
     def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
         """XSETBV exit: commit and skip, or #GP."""
@@ -351,8 +378,9 @@ class KvmX86(KvmMsrs):
 
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
-        """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE: a guest that has XSAVE is taken to have XSAVES."""
-        return bool(vcpu.arch.cr4_osxsave and vcpu.arch.cpuid_xcr0)
+        """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE."""
+        arch = vcpu.arch
+        return bool(arch.cr4_osxsave and arch.cpuid_xcr0 and not (arch.cpuid_no_xsave or arch.cpuid_no_xsaves))
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""

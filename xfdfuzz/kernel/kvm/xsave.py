@@ -119,8 +119,8 @@ class KvmXsave(KvmCpuid):
         """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says; here x87's token."""
         return 0, self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87]
 
-    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, token: int) -> int:
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, x87: int, sse: int) -> int:
         """KVM_SET_FPU: writes the legacy region and not XSTATE_BV."""
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-        regs.data[xf.X87] = regs.data[xf.SSE] = token
+        regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
         return 0

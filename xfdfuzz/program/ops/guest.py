@@ -13,7 +13,21 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Drop, MsrData, MsrIndex, Nr, Subleaf, Token, Torn, Xcr0, Xfeatures
+from xfdfuzz.program.fields import (
+    Bit,
+    Contents,
+    Drop,
+    MsrData,
+    MsrIndex,
+    Nr,
+    Sregs,
+    Subleaf,
+    Token,
+    Torn,
+    XcompBv,
+    Xcr0,
+    Xfeatures,
+)
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
 from xfdfuzz.program.step import Content, Result, image_of
 
@@ -68,8 +82,8 @@ class _DataInsn(_Insn):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         vcpu = self.thread(k)
-        token = ghost.vcpu_token(self.vcpu, token)
-        if not vcpu.arch.cr4_osxsave:
+        token = ghost.vcpu_token(self.vcpu, token) if token else 0
+        if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
             return Result("#UD")
         try:
             arch.execute(k.regs, k.machine, name, token, bool(vcpu.arch.cr0_ts))
@@ -79,6 +93,28 @@ class _DataInsn(_Insn):
             return self.device_not_available(k, vcpu, fault.xfd, 1 << arch.INSTRUCTIONS[name])
         ghost.execute(k.system.ghost.vcpus[self.vcpu].regs, name, token)
         return OK
+
+
+@op("v{vcpu} fld({contents})")
+class GuestFld(_DataInsn):
+    """An x87 instruction; #NM while CR0.TS is set.  It needs no XCR0."""
+
+    vcpu: Nr = 0
+    contents: Contents = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "fld", self.contents)
+
+
+@op("v{vcpu} movups({contents})")
+class GuestMovups(_DataInsn):
+    """An SSE instruction, likewise."""
+
+    vcpu: Nr = 0
+    contents: Contents = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "movups", self.contents)
 
 
 @op("v{vcpu} vmovups({token})")
@@ -112,6 +148,20 @@ class GuestTileload(_DataInsn):
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "tileload", self.token)
+
+
+@op("v{vcpu} tilezero({token})")
+class GuestTilezero(_DataInsn):
+    """TILEZERO of one tile, which leaves ``token``; tile data that are not in use stay so.  It faults as TILELOADD."""
+
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        self.thread(k)
+        if k.regs.data[xf.XTILE_DATA]:
+            return self.insn(k, "tileload", self.token)
+        return self.read_component(k, xf.XTILE_DATA)._replace(out=None)
 
 
 @op("v{vcpu} tilerelease")
@@ -153,6 +203,38 @@ class GuestTilestore(_Insn):
 
     def run(self, k: Kernel) -> Result:
         return self.read_component(k, xf.XTILE_DATA)
+
+
+@op("v{vcpu} vextractf128")
+class GuestVextractf128(_Insn):
+    """An AVX instruction that stores: the value is the contents of AVX's component.  It faults as VMOVUPS."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        vcpu, needed = self.thread(k), xf.MASK_SSE | xf.MASK_YMM
+        if not vcpu.arch.cr4_osxsave or k.regs.xcr0 & needed != needed:
+            return Result("#UD")
+        if vcpu.arch.cr0_ts:
+            return self.device_not_available(k, vcpu, False, 0)
+        return Result("ok", k.regs.data[xf.YMM])
+
+
+@op("v{vcpu} fxsave")
+class GuestFxsave(_Insn):
+    """FXSAVE: the value is x87 and SSE, which need no XCR0; #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        if vcpu.arch.cr0_ts:
+            return self.device_not_available(k, vcpu, False, 0)
+        area = XsaveArea()
+        area.xstate_bv = xf.MASK_FPSSE & k.regs.xinuse
+        for i in (xf.X87, xf.SSE):
+            area.data[i] = k.regs.data[i]
+        return Result("ok", image_of(area))
 
 
 class _Save(_Insn):
@@ -210,22 +292,19 @@ class GuestXsaves(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        if not self.thread(k).arch.cpuid_set:
+        if not k.guest_cpuid_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.save(k, xsave.xsaves)
 
 
-@op("v{vcpu} xrstor({mask}, {xstate_bv}, {token})")
-class GuestXrstor(_Insn):
-    """XRSTOR of an image that holds ``token`` in the components of ``xstate_bv``; #NM while CR0.TS is
-    set, or if XFD disables one of them."""
+class _Restore(_Insn):
+    __slots__ = ()
+    mask: int
+    xstate_bv: int
+    token: int
+    xcomp_bv: int
 
-    vcpu: Nr = 0
-    mask: Xfeatures = xf.MASK_X87
-    xstate_bv: Xfeatures = 0
-    token: Token = 1
-
-    def run(self, k: Kernel) -> Result:
+    def restore(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None], possible: int) -> Result:
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
@@ -233,12 +312,12 @@ class GuestXrstor(_Insn):
             return self.device_not_available(k, vcpu, False, 0)
         token = ghost.vcpu_token(self.vcpu, self.token)
         area = XsaveArea()
-        area.xstate_bv = self.xstate_bv
+        area.xstate_bv, area.xcomp_bv = self.xstate_bv, self.xcomp_bv
         for i in xf.components_in(self.xstate_bv):
             area.data[i] = token
-        rfbm = self.mask & k.regs.xcr0
+        rfbm = self.mask & possible
         try:
-            xsave.xrstor(k.regs, area, self.mask)
+            insn(k.regs, area, self.mask)
         except arch.GeneralProtection:
             return Result("#GP")
         except arch.DeviceNotAvailable as fault:
@@ -247,6 +326,38 @@ class GuestXrstor(_Insn):
         for i in xf.components_in(rfbm):
             ghost.define(ideal, i, token if self.xstate_bv >> i & 1 else 0)
         return OK
+
+
+@op("v{vcpu} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv})")
+class GuestXrstor(_Restore):
+    """XRSTOR of an image that holds ``token`` in the components of ``xstate_bv``; #NM while CR0.TS is
+    set, or if XFD disables one of them."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+    xstate_bv: Xfeatures = 0
+    token: Token = 1
+    xcomp_bv: XcompBv = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.restore(k, xsave.xrstor, k.regs.xcr0)
+
+
+@op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv})")
+class GuestXrstors(_Restore):
+    """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave it to the guest
+    (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
+
+    vcpu: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+    xstate_bv: Xfeatures = 0
+    token: Token = 1
+    xcomp_bv: XcompBv = 0
+
+    def run(self, k: Kernel) -> Result:
+        if not k.guest_cpuid_has_xsaves(self.thread(k)):
+            return Result("#UD")
+        return self.restore(k, xsave.xrstors, xsave.enabled(k.regs))
 
 
 @op("v{vcpu} wrmsr({msr}, {value}, {drop})")
@@ -356,6 +467,23 @@ class GuestStts(_Insn):
     def run(self, k: Kernel) -> Result:
         self.thread(k).arch.cr0_ts = 1
         return OK
+
+
+@op("v{vcpu} mov_cr4({sregs})")
+class GuestMovCr4(_Insn):
+    """MOV to CR4 that changes OSXSAVE, which exits; #GP if the guest has no XSAVE.  Not in L2."""
+
+    vcpu: Nr = 0
+    sregs: Sregs = Sregs(True)
+
+    def enabled(self, k: Kernel) -> bool:
+        return _Insn.enabled(self, k) and not k.vcpus[self.vcpu].arch.guest_mode
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        if vcpu.arch.cr4_osxsave == self.sregs.osxsave:
+            return OK
+        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.sregs.osxsave)
 
 
 class _Vmlaunch(_Insn):

@@ -151,7 +151,9 @@ class KvmGetCpuid2(VcpuIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS, {sregs})")
 class KvmSetSregs(VcpuIoctl):
-    """Set CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX; a vCPU has it from the start."""
+    """Set CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, and clear CR0.TS.
+
+    A vCPU has CR4.OSXSAVE from the start."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -159,6 +161,20 @@ class KvmSetSregs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return Result(k.kvm_vcpu_ioctl_set_sregs(vcpu, self.sregs.osxsave))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_REGS)")
+class KvmSetRegs(VcpuIoctl):
+    """Let the guest go on elsewhere: RIP and the other general registers.  What was to be injected is dropped, and an
+    OUT that user space has served is not completed."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        ideal = k.system.ghost.vcpus[self.vcpu]
+        ideal.insn_owed = ideal.nm_owed = 0
+        return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")

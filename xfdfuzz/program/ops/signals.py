@@ -102,6 +102,17 @@ class SigframeFxOnly(_HandlerOp):
         return OK
 
 
+@op("t{task} siglongjmp")
+class Siglongjmp(_HandlerOp):
+    """The handler is left by siglongjmp(): nobody looks at its frame any more, and the registers stay as they are."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.frame(k).valid = 0
+        return OK
+
+
 @op("t{task} sigreturn")
 class Sigreturn(TaskOp):
     """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.

@@ -8,7 +8,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Facility, Nr, Null, Pkru, StackSize, Token, Undefined, Xfeatures
+from xfdfuzz.program.fields import Bit, Contents, Facility, Nr, Null, Pkru, StackSize, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Content, Result, image_of
 
@@ -112,11 +112,33 @@ class _UserInsn(TaskOp):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        token = ghost.task_token(self.task, token)
+        token = ghost.task_token(self.task, token) if token else 0
         result = k.user_insn(name, token)
         if result == "ok":
             ghost.execute(k.system.ghost.tasks[self.task], name, token)
         return Result(result)
+
+
+@op("t{task} fld({contents})")
+class UserFld(_UserInsn):
+    """An x87 instruction in user mode."""
+
+    task: Nr = 0
+    contents: Contents = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "fld", self.contents)
+
+
+@op("t{task} movups({contents})")
+class UserMovups(_UserInsn):
+    """An SSE instruction in user mode."""
+
+    task: Nr = 0
+    contents: Contents = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "movups", self.contents)
 
 
 @op("t{task} vmovups({token})")

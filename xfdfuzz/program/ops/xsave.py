@@ -9,7 +9,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Nr, Token, UserImage
+from xfdfuzz.program.fields import FpuImage, Nr, UserImage
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result, image_of
 
@@ -106,7 +106,7 @@ class KvmGetXsave2(_XsaveIoctl):
         return self.result(k, *k.kvm_arch_vcpu_ioctl_get_xsave2(vcpu, self.buffer))
 
 
-@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU, {token})")
+@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU, {image})")
 class KvmSetFpu(VcpuIoctl):
     """Write x87 and SSE through the old interface.
 
@@ -116,21 +116,21 @@ class KvmSetFpu(VcpuIoctl):
 
     task: Nr = 0
     vcpu: Nr = 0
-    token: Token = 1
+    image: FpuImage = FpuImage(1)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        token = ghost.vcpu_token(self.vcpu, self.token)
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, token)
+        token = ghost.vcpu_token(self.vcpu, self.image.data)
+        x87, sse = (0 if self.image.init >> i & 1 else token for i in (xf.X87, xf.SSE))
+        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, x87, sse)
         regs = k.system.ghost.vcpus[self.vcpu].regs
-        for i in (xf.X87, xf.SSE):
-            regs.data[i] = token
+        regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
         regs.undefined |= xf.MASK_FPSSE
         return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_FPU)")
 class KvmGetFpu(VcpuIoctl):
-    """Read x87 through the old interface."""
+    """Read x87 through the old interface; the value is 2 where all of its bytes in memory are 0, FCW too."""
 
     task: Nr = 0
     vcpu: Nr = 0

@@ -8,6 +8,7 @@ from html import escape
 from string import Template
 from urllib.parse import quote
 
+from xfdfuzz.engines.search.precedence import Precedence, nearest_roots
 from xfdfuzz.invariants.vocabulary import SEVERITIES, Violation
 from xfdfuzz.report.console import counted
 from xfdfuzz.report.page.assets import notice, policy, style, text
@@ -24,7 +25,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Entry:
-    """A page, with what the index needs of it; ``main`` is what it is about, None if it breaks nothing."""
+    """A page, with what the index needs of it; ``main`` is what it is about, None if it breaks nothing.
+
+    ``broken`` are for each run the buckets that its steps break, one step after another.
+    """
 
     page: str
     file: str
@@ -33,13 +37,18 @@ class Entry:
     private: bool
     cells: dict[str, Cell]
     families: dict[str, str]
+    broken: tuple[tuple[frozenset[str], ...], ...]
 
 
 def entry(found: Finding, page: str) -> Entry:
     """What the index says of a finding whose page has that name."""
     cells = {run.name: Cell(found.state(run), found.opens(run)) for run in found.runs}
     families = {run.name: run.family for run in found.runs}
-    return Entry(page, str(found.file), len(found.program.ops), found.main, found.private, cells, families)
+    broken = tuple(
+        tuple(frozenset(one.bucket for one in judged.violations) for judged in run.verdict.trace if judged.violations)
+        for run in found.runs
+    )
+    return Entry(page, str(found.file), len(found.program.ops), found.main, found.private, cells, families, broken)
 
 
 def index(entries: Sequence[Entry], title: str) -> str:
@@ -53,18 +62,37 @@ def index(entries: Sequence[Entry], title: str) -> str:
         style=look,
         notice=notice(any(one.private for one in entries), "One of these"),
         columns="".join(_columns(revisions)),
-        rows="".join(_row(row, revisions) for row in rows),
+        rows="".join(_row(row, revisions, follows) for row, follows in rows),
         clean=_clean([one for one in entries if one.main is None]),
     )
 
 
-def _rows(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """The pages by what they are about, the plainest program first; the worst first, then the shortest."""
+def _rows(entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], bool]]:
+    """The pages by what they are about, the plainest program first; and whether that shows in no run before what stands
+    above it has shown.  The worst first, then the shortest, with what follows from the same."""
     found: dict[str, list[Entry]] = {}
     for one in sorted(entries, key=lambda one: (one.length, one.file)):
         if one.main is not None:
             found.setdefault(one.main.bucket, []).append(one)
-    return sorted(found.values(), key=_rank)
+    ranked = sorted(found, key=lambda bucket: _rank(found[bucket]))
+    roots = nearest_roots(_precedence(entries).among(ranked), ranked)
+    groups: dict[str, list[str]] = {}
+    for bucket in ranked:
+        groups.setdefault(roots.get(bucket, bucket), []).append(bucket)
+    for root, buckets in groups.items():
+        yield found[root], False
+        yield from ((found[bucket], True) for bucket in buckets if bucket != root)
+
+
+def _precedence(entries: Sequence[Entry]) -> Precedence:
+    """In all runs of all pages."""
+    seen = Precedence()
+    for run in (run for one in entries for run in one.broken):
+        before: set[str] = set()
+        for broken in run:
+            seen.note(broken, before)
+            before |= broken
+    return seen
 
 
 def _rank(row: Sequence[Entry]) -> tuple[int, int]:
@@ -84,14 +112,15 @@ def _separated(revisions: dict[str, str]) -> Iterator[tuple[str, str]]:
         told = family
 
 
-def _row(row: Sequence[Entry], revisions: dict[str, str]) -> str:
+def _row(row: Sequence[Entry], revisions: dict[str, str], follows: bool) -> str:
     main = row[0].main
     assert main is not None
     what = f'{escape(main.invariant)} <span class="pill {main.severity}">{main.severity}</span>'
     where = f"<small>{escape(main.site)}</small>" if main.site else ""
     programs = "<br>".join(_link(one) for one in row)
     cells = "".join(_sign(row, name, main.severity, first) for name, first in _separated(revisions))
-    return f'<tr><td class="what">{what}{where}</td><td class="programs">{programs}</td>{cells}</tr>\n'
+    below = ' follows" title="shows only where the one above it has shown' if follows else ""
+    return f'<tr><td class="what{below}">{what}{where}</td><td class="programs">{programs}</td>{cells}</tr>\n'
 
 
 def _link(one: Entry, where: str = "", words: str = "") -> str:

@@ -1,0 +1,68 @@
+"""How far a search came into what a change is about: "0 findings" says nothing of what never ran."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from xfdfuzz.engines.search.reach import Line, Reach
+from xfdfuzz.report.console import counted, line
+
+#: So many lines are printed.
+_SHOWN = 6
+_TREE = Path(__file__).parent.parent.parent
+
+
+def terminal(out: Console, reach: Reach) -> None:
+    """``the 4 functions that differ from v5.16 ran 18302 times; 1 never did: fpu_guest_realloc_fpstate``"""
+    if not reach.calls:
+        return
+    count, never = len(reach.calls), reach.never
+    what = "1 function that differs" if count == 1 else f"{count} functions that differ"
+    ran = f"ran {counted(sum(reach.calls.values()), 'time')}"
+    rest = f"; {len(never)} never did: {', '.join(never)}" if never else ""
+    line(out, f"the {what} from {reach.base} {ran}{rest}")
+    _lines(out, "never executed", [one for one in reach.unexecuted if one.function not in never])
+    _lines(out, "made no difference", reach.idle)
+
+
+def _lines(out: Console, what: str, lines: Sequence[Line]) -> None:
+    for one in lines[:_SHOWN]:
+        line(out, f"{what}: {_place(one)} in {one.function}(): {one.statement.text}")
+    if len(lines) > _SHOWN:
+        line(out, f"{what}: {counted(len(lines) - _SHOWN, 'more line')}, all of them with --format json")
+
+
+def _place(one: Line) -> str:
+    file, number = one.statement.place
+    return f"{_file(file)}:{number}"
+
+
+def _file(name: str) -> str:
+    """As short as it can be named."""
+    file = Path(name)
+    for root in (Path.cwd(), _TREE):
+        if file.is_relative_to(root):
+            return os.fspath(file.relative_to(root))
+    return name
+
+
+def as_object(reach: Reach | None) -> dict[str, Any] | None:
+    """Everything; null where a revision is no change of another one."""
+    if reach is None:
+        return None
+    return {
+        "base": reach.base,
+        "functions": dict(reach.calls),
+        "never_executed": [*map(_line, reach.unexecuted)],
+        "no_difference": [*map(_line, reach.idle)],
+    }
+
+
+def _line(one: Line) -> dict[str, Any]:
+    place = one.statement.place
+    return {"function": one.function, "file": place.file, "line": place.line, "text": one.statement.text}
