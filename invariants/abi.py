@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
@@ -12,7 +13,7 @@ from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.cpuid import stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
-from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, System, Vcpu
+from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, KvmExitReason, System, Vcpu
 from xfdfuzz.memory.cstruct import Regions, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import VcpuIoctl
@@ -32,6 +33,8 @@ from xfdfuzz.program.step import Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
+
+_EXIT_REASONS = get_args(KvmExitReason)[-1].names
 
 
 @invariant("failed-call-changes-nothing", "abi", ("INV-08", "INV-10", "ATOMIC"), ops=(VcpuIoctl,))
@@ -93,7 +96,8 @@ def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     if before.arch.complete_userspace_io != completes and not (drops and not completes):
         yield Broken(f"v{nr}: the ioctl left a completion for the next KVM_RUN", "completion")
     if before.run.exit_reason != after.run.exit_reason:
-        yield Broken(f"v{nr}: the ioctl set kvm_run->exit_reason to {after.run.exit_reason}", "exit-reason")
+        reason = _EXIT_REASONS.get(after.run.exit_reason, after.run.exit_reason)
+        yield Broken(f"v{nr}: the ioctl set kvm_run->exit_reason to {reason}", "exit-reason")
 
 
 @invariant("supported-cpuid-is-usable", "abi", ("INV-28", "CPUIDOK"), ops=(KvmGetSupportedCpuid, KvmSetCpuid2Supported))

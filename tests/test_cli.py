@@ -371,6 +371,8 @@ def test_help_and_the_documentation_have_the_same_exit_codes(run: Run) -> None:
     own = {name: {code: cell for code, cell in zip((0, 1, 3), cells, strict=True) if cell} for name, *cells in rows}
     assert own == OF_COMMANDS
     assert OF_COMMANDS.keys() == EXAMPLES.keys() == commands().keys()
+    assert "kernel:1, init " in run("help", "notation")[1]
+    assert "help notation" not in run("replay", write("p.xfd", PROGRAM))[1]  # a pipe has no use for it
     code, out, _ = run("help", "exit-codes")
     told = " ".join(out.split())
     assert code == 0
@@ -447,7 +449,11 @@ def test_expectations_that_hold(run: Run) -> None:
     code, out, err = run("replay", write("p.xfd", PROGRAM))
     assert (code, err) == (0, "")
     assert "! permission-only-grows (abi)" in out
-    assert out.splitlines()[-2:] == ["ok    p.xfd  amx-v1  violates permission-only-grows", "ok    p.xfd  v7.3  clean"]
+    assert out.splitlines()[-3:] == [
+        "ok    p.xfd  amx-v1  violates permission-only-grows, as expected",
+        "ok    p.xfd  v7.3  clean",
+        "permission-only-grows@guest: on amx-v1 only",
+    ]
 
 
 def test_a_wrong_result_is_named(run: Run) -> None:
@@ -559,8 +565,8 @@ def test_the_header_can_leave_a_patch_out(run: Run) -> None:
     code, out, err = run("replay", "p.xfd")
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith(("ok", "FAIL"))] == [
-        "ok    p.xfd  v5.17  violates permission-only-grows",  # which never had it
-        "ok    p.xfd  v5.18-063452fd94d1  violates permission-only-grows",
+        "ok    p.xfd  v5.17  violates permission-only-grows, as expected",  # which never had it
+        "ok    p.xfd  v5.18-063452fd94d1  violates permission-only-grows, as expected",
     ]
 
 

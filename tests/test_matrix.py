@@ -15,7 +15,9 @@ from xfdfuzz.engines.compare.matrix import Cell, Row, matrix
 from xfdfuzz.program.text import parse
 from xfdfuzz.report import matrix as report
 from xfdfuzz.report.console import console
+from xfdfuzz.report.headline import Outcome, sentence
 from xfdfuzz.revisions import names, resolve
+from xfdfuzz.revisions.ranges import in_ranges
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -42,6 +44,40 @@ def test_of_one_program_a_row_is_a_revision(run: Run) -> None:
     code, out, err = run("matrix", "p.xfd", "--revision", "v5.17", "--revision", "v5.18")
     assert (code, err) == (0, "")
     assert out.splitlines()[:3] == ["revision  verdict", "v5.17     permission-only-grows", "v5.18     clean"]
+
+
+def test_of_one_program_a_sentence_says_where_its_finding_is(run: Run) -> None:
+    write("p.xfd", OVERWRITE)
+    where = "permission-only-grows@host: on amx-v1 to amx-v6, v5.16 and v5.17\n"
+    assert run("matrix", "p.xfd")[1].endswith(f"\n\n{where}")
+    some = [word for name in ("v5.18", "v5.17", "v6.6") for word in ("--revision", name)]
+    assert run("replay", "p.xfd", *some)[1].endswith("permission-only-grows@host: on v5.17 only\n")
+    assert "on v5.17 only" not in run("replay", "p.xfd", "-q", *some)[1]
+    assert " only" not in run("replay", "p.xfd", "--revision", "v5.17")[1]
+
+
+def test_what_could_not_be_tried_and_what_else_is_broken_is_told_apart() -> None:
+    found = [
+        Outcome("v5.17", ("a", "b"), whole=True),
+        Outcome("v5.18", ("b",), whole=True),
+        Outcome("v6.6", ("b",), whole=False),
+        Outcome("v6.12", (), whole=False),
+        Outcome("v6.18", (), whole=True),
+    ]
+    untried = "not known of v6.6 and v6.12 (an op could not happen)"
+    assert sentence("a", found) == f"on v5.17 only; {untried}; only other violations on v5.18"
+    assert sentence("b", found[:3]) == "on all 3 kernels"
+
+
+def test_kernels_in_a_row_are_a_range() -> None:
+    assert in_ranges(["amx-v4", "amx-v5", "v5.17", "v5.18", "v6.6", "v6.1.192", "mine.py"]) == [
+        "amx-v4",
+        "amx-v5",
+        "v5.17 to v6.6",
+        "v6.1.192",
+        "mine.py",
+    ]
+    assert in_ranges(["v5.16", "v5.18", "v6.12"]) == ["v5.16", "v5.18", "v6.12"]
 
 
 def test_every_revision_is_a_column_without_the_option(run: Run) -> None:

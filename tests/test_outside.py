@@ -252,7 +252,7 @@ def test_a_missing_file_and_a_name_that_is_taken(run: Run) -> None:
 
 def test_every_command_takes_a_file(run: Run) -> None:
     code, out, _ = run("replay", write("p.xfd", PROGRAM), "--revision", write("my.py", OVERWRITES))
-    assert (code, out.splitlines()[-1]) == (0, "ok    p.xfd  my-series  violates permission-only-grows")
+    assert (code, out.splitlines()[-1]) == (0, "ok    p.xfd  my-series  violates permission-only-grows, as expected")
     rows = run("list", "patches", "--revision", "my.py", "--format", "json")[1].splitlines()
     assert json.loads(rows[-1])["commit"] == "my-series-1"
 

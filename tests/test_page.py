@@ -74,7 +74,7 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
     value = data.as_object(shown)
     for run, revision in zip(shown.runs, value["revisions"], strict=True):
         _boot, *steps = (value["steps"][number] for number in value["runs"][revision[3]])
-        assert [(op, result) for op, result, *_ in steps[: value["ops"]]] == [
+        assert [(op, result.partition(" (of ")[0]) for op, result, *_ in steps[: value["ops"]]] == [
             (line.rpartition(" = ")[0] or line, result)
             for line, result in zip(
                 format_program(shown.program, run.verdict.results).splitlines()[-value["ops"] :],
@@ -85,6 +85,17 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
         broken = [value["invariants"][one[0]][0] for step in steps for one in step[3]]
         assert broken == [violation.invariant for violation in run.verdict.violations]
     assert "amx-v1" in shown.chosen.label
+
+
+def test_a_chip_is_of_the_finding_and_not_of_what_else_is_broken() -> None:
+    shown = found(WARN, ["amx-v1", "amx-review-a", "v7.3"])
+    assert [shown.state(run) for run in shown.runs] == ["violates", "others", "clean"]
+    assert shown.where == "This finding: on amx-v1 only; only other violations on amx-review-a."
+    chips = re.findall(r'class="chip (\w+) ?(\w*)" [^>]*>(.)', html.page(shown))
+    assert chips == [("violates", "warn", "\u2717"), ("others", "", "!"), ("clean", "", "\u2713")]
+    part = found(CORPUS / "witness" / "t15-xfd-err-life-cycle.xfd", ["amx-v1", "v5.16"])
+    assert part.state(part.runs[1]) == "partly"
+    assert "not known of v5.16 (an op could not happen)" in part.where
 
 
 def test_a_revision_under_two_names_is_there_once() -> None:
@@ -371,6 +382,11 @@ def test_going_through_a_page(page: Page) -> None:
     assert page.where == "v7.3/14"
     page.press(Keys.HOME, Keys.ARROW_RIGHT)
     assert page.where == "v7.3/2"
+    assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.cause .nr")] == [
+        "\u21924",
+        "\u21925",
+        "\u219210",
+    ]
     page.press(Keys.END, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     assert page.where == "v7.3/12"
     page.press("n", "n")
@@ -394,7 +410,10 @@ def test_buffers_are_followed_from_who_points_to_them(page: Page) -> None:
     reasons = "v0.guest_fpu.fpstate.regs.xstate_bv xtiledata step 5 v0.guest_fpu.fpstate.xfd 0x40000 step 6"
     assert page.text(".because") == reasons
     page.press(Keys.ARROW_LEFT)
-    assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000 ")
+    assert page.text(".changed").startswith("v0.guest_fpu.fpstate.xfd 0x0 0x40000")
+    assert page.text("#state summary").startswith("and ")
+    page.click("#state summary")
+    assert page.seen("details .changed .name")
 
 
 def test_the_state_of_a_page(page: Page) -> None:
@@ -424,6 +443,7 @@ def test_the_revisions_of_a_page(page: Page) -> None:
     assert chips["v7.3-cured"].text.startswith("\u2713")
     chips["v7.3-cured"].click()
     assert page.where == "v7.3-cured/13"
+    assert page.text(".signs").startswith("\u2717 this finding \u2713 nothing broken")
     assert page.text("#what") == "Nothing is broken there."
     assert not page.seen(".violation")
     assert page.text("#command").endswith("--revision v7.3-cured")
@@ -448,6 +468,15 @@ def test_the_end_of_a_program_is_a_step_of_its_page(page: Page) -> None:
     page.press(Keys.END)
     assert (page.text("#position"), page.where) == ("the end", "amx-v1/8")
     assert "restore-order-is-free" in page.text(".violation")
+    assert "KVM_SET_MSRS, {IA32_XFD: 0}) = 0 (of 1)" in page.text("#steps")
+    assert page.text("#machine") == "machine cpus=1"
+    assert not page.seen("dd")
+    page.click(".notation summary")
+    assert "xtilecfg|xtiledata" in page.text("dl")
+    assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.cause .nr")] == ["\u21924"]
+    page.ask("location.hash = '#amx-v1/6'")
+    assert [row.text for row in page.chrome.find_elements(By.CSS_SELECTOR, ".row.side .nr")] == ["\u21925", "\u21926"]
+    page.press(Keys.END)
     page.click(".chip:last-child")  # where nothing is broken at the end there is none
     assert page.where == "v7.3/7"
 

@@ -67,7 +67,7 @@ def test_a_failure_shows_what_replay_shows(pytester: pytest.Pytester) -> None:
             "* p.xfd on amx-v1 *",
             "a permission request overwrites the permissions on amx-v1",
             "  machine cpus=1",
-            "   1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+            "-> 1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
             "      ! permission-only-grows (abi): *",
             "FAILED bare.xfd::amx-v1 - expected no violation, breaks permission-only-grows",
             "FAILED p.xfd::amx-v1 - expected clean, breaks permission-only-grows",

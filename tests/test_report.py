@@ -98,6 +98,7 @@ TOOLS = {
     "checked",
     "console",
     "folding",
+    "leaks",
     "changes",
     "values",
     "files",
@@ -107,7 +108,7 @@ TOOLS = {
     "progress",
 }
 #: Of these `--format json` has nothing.
-ONLY_FOR_PEOPLE = {"trace"}
+ONLY_FOR_PEOPLE = {"headline", "notation", "trace"}
 ROOM = {path.stem: path for path in Path(report.__path__[0]).glob("*.py")}
 
 
@@ -323,7 +324,7 @@ def test_a_finding_says_what_why_how_and_where() -> None:
         "permission-only-grows on amx-v1: abi",
         "bucket permission-only-grows@guest",
         "A permission, once given, stays until exec",
-        "   1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        "-> 1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
         "t0.fpu.guest_perm.__state_perm  x87|sse|avx",
         "replay  xfdfuzz replay findings/x.xfd",
     ):
@@ -339,7 +340,8 @@ def on_a_terminal(show: Any, *args: Any) -> list[str]:
 
 
 def told(program: Program, revision: str, full: bool) -> list[str]:
-    one = judge(program, resolve(revision), expectations=False)
+    (patched,) = revisions_for(program, [revision])
+    one = judge(program, patched, expectations=False)
     return on_a_terminal(verdict.terminal, "x.xfd", program, one, trace.Notes(full=full))
 
 
@@ -347,15 +349,38 @@ def told(program: Program, revision: str, full: bool) -> list[str]:
 def test_a_folded_trace_fits_a_screen_and_an_unfolded_one_has_every_op(name: str) -> None:
     program = parse((ROOT / "corpus" / "open" / f"{name}.xfd").read_text())
     folded, full = (told(program, "v7.3", unfold) for unfold in (False, True))
-    assert len(folded) <= 27
+    assert len(folded) <= 30
     assert max(map(len, folded + full)) <= 80
     one = judge(program, resolve("v7.3"), expectations=False)
     marked = because.steps(because.explain(program, one))
-    numbers = {int(match[1]) for row in folded if (match := re.match(r"(?:  |->) ?(\d+)  [tvc]", row))}
+    numbers = {int(match[1]) for row in folded if (match := re.match(r"(?:  |->| >) ?(\d+)  [tvc]", row))}
     assert marked | {violation.step for violation in one.violations} <= numbers
     flat = "".join("".join(full).split())
     assert all("".join(format_op(op).split()) in flat for op in program.ops)
     assert {row.strip() for row in folded if " because " in row}
+
+
+def test_reasons_stand_below_the_violation_that_they_are_of() -> None:
+    """And arrows tell the finding's from those of what else is broken."""
+    program = parse((ROOT / "corpus" / "bugs" / "v1-warn-enter-guest.xfd").read_text())
+    rows = told(program, "amx-v1", False)
+    flat = " ".join(" ".join(rows).split())
+    assert "{IA32_XFD: 0}) = 0 (of 1) ! no-warning" in flat
+    assert "<- msr_io because v0.cpuid.xfd 1 left by step 4 ! failed-call" in flat
+    assert "refuses the reset value because v0.xcr0 x87|xtile left by step 5" in flat
+    assert "for xtiledata both because v0.guest_fpu.realloc_request xtiledata left by step 6" in flat
+    assert [row[:4] for row in rows if ">" in row[:4]] == ["-> 4", " > 5", " > 6"]
+
+
+def test_a_leak_says_where_the_buffer_came_from() -> None:
+    program = parse((ROOT / "corpus" / "open" / "exec-leaks-fpstate.xfd").read_text())
+    flat = " ".join(" ".join(told(program, "v7.3", False)).split())
+    assert "points to it allocated by step 2; t0.fpu.fpstate pointed to it until this step" in flat
+
+
+def test_a_step_that_names_the_findings_register_is_not_folded() -> None:
+    program = parse((ROOT / "corpus" / "open" / "wrmsr-xfd-lost-in-migration.xfd").read_text())
+    assert "   7  v0 wrmsr(IA32_XFD, 0x40000) = exit" in told(program, "v7.3", False)
 
 
 def test_where_nothing_is_broken_nothing_is_folded() -> None:

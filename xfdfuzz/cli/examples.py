@@ -29,5 +29,5 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "new": ("xfdfuzz new revision my-series-v1", "xfdfuzz new invariant my-invariant"),
     "doctor": ("xfdfuzz doctor", "xfdfuzz doctor --format json"),
     "completion": ("xfdfuzz completion bash", "xfdfuzz completion zsh"),
-    "help": ("xfdfuzz help fuzz", "xfdfuzz help exit-codes"),
+    "help": ("xfdfuzz help fuzz", "xfdfuzz help notation"),
 }

@@ -77,6 +77,7 @@ class _Told:
         self._files = files
         self._programs = self._verdicts = 0
         self._failed: list[tuple[str, Verdict]] = []
+        self._any_trace = False
 
     def program(self, file: str, program: Program, verdicts: Sequence[Verdict]) -> None:
         """What it came to on each revision."""
@@ -95,7 +96,11 @@ class _Told:
             if not one.ok:
                 self._failed.append((file, one))
             if not (one.ok and self._args.quiet and self._files > 1):
-                verdict.terminal(out, file, program, one, self._notes(one) if self._traced(one, nr) else None)
+                traced = self._traced(one, nr)
+                self._any_trace |= traced
+                verdict.terminal(out, file, program, one, self._notes(one) if traced else None)
+        if not many and not self._args.quiet:
+            verdict.where(out, program, verdicts)
 
     def _notes(self, one: Verdict) -> Notes:
         from xfdfuzz.report.sources import UNASKED
@@ -110,10 +115,12 @@ class _Told:
         return bool(not one.ok or self._args.verbose or self._args.revision or nr == 0)
 
     def close(self) -> None:
-        """The sum, where there is anything to sum up."""
-        from xfdfuzz.report import verdict
+        """The sum, where there is anything to sum up, and where it is said what a trace's signs mean."""
+        from xfdfuzz.report import notation, verdict
         from xfdfuzz.report.console import console
 
+        if self._any_trace:
+            notation.pointer(console(text_stream(self._args)))
         if self._files > 1 and self._args.format == "rich":
             # what can be seen without scrolling is not told twice
             again = self._failed if self._files > FEW and not self._args.quiet else ()

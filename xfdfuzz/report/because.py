@@ -54,36 +54,38 @@ def explain(program: Program, verdict: Verdict) -> dict[Violation, Reasons]:
     return {violation: reasons for judged in verdict.trace for violation, reasons in because.of(judged).items()}
 
 
-def terminal(out: Console, reasons: Reasons, step: int) -> None:
-    """A line for each of the first ones; ``step`` is that of the violation, or the last one of a loop."""
-    shown = [words(reason, step) for reason in reasons[:MANY]]
+def terminal(out: Console, reasons: Reasons, step: int, ops: int | None = None, head: str = "because") -> None:
+    """A line for each of the first ones; ``step`` is that of the violation, or the last one of a loop, and the program
+    has ``ops``."""
+    shown = [words(reason, step, ops) for reason in reasons[:MANY]]
     widths = [max((len(row[nr]) for row in shown), default=0) for nr in range(2)]
     if out.is_terminal and sum(widths) + max((len(row.since) for row in shown), default=0) + 20 > out.width:
         widths = [0, 0]
     for nr, row in enumerate(shown):
-        head = "because" if nr == 0 else ""
+        told = head if nr == 0 else " " * len(head)
         style = "" if reasons[nr].contradicts else "dim"
         hanging(
             out,
             len(_INDENT) + 10,
-            (f"{_INDENT}{head:8}", "dim"),
+            (f"{_INDENT}{told} ", "dim"),
             (f"{row.field:{widths[0]}}  {row.value:{widths[1]}}  ", style),
             (row.since, "dim"),
         )
     if len(reasons) > MANY:
-        line(out, (f"{_INDENT}{'':8}and {counted(len(reasons) - MANY, 'field')} more", "dim"))
+        line(out, (f"{_INDENT}{' ' * len(head)} and {counted(len(reasons) - MANY, 'field')} more", "dim"))
 
 
 def steps(explained: Mapping[Violation, Reasons]) -> set[int]:
-    """The steps before that of its violation that a shown reason names."""
-    shown = [(violation, reason) for violation, reasons in explained.items() for reason in reasons[:MANY]]
-    return {reason.step for violation, reason in shown if reason.step < violation.step}
+    """The steps that a shown reason names."""
+    return {reason.step for reasons in explained.values() for reason in reasons[:MANY]}
 
 
-def words(reason: Reason, step: int) -> Words:
-    """A reason of a violation of the step with that number."""
+def words(reason: Reason, step: int, ops: int | None = None) -> Words:
+    """A reason of a violation of the step with that number; a step behind the last of ``ops`` was at the end."""
     if not reason.step:
         since = "since the boot"
+    elif ops is not None and reason.step > ops:
+        since = "at the end"
     elif reason.step == step:
         since = "by this step"
     else:

@@ -93,7 +93,8 @@ def explanation(out: Console, found: Finding) -> None:
     prose(out, INVARIANTS[violation.invariant].doc)
     line(out)
     verdict = judge(found.program, found.revision, expectations=False)
-    trace.terminal(out, found.program, verdict.trace, trace.Notes(because.explain(found.program, verdict), full=False))
+    notes = trace.Notes(because.explain(found.program, verdict), full=False, about=found.bucket)
+    trace.terminal(out, found.program, verdict.trace, notes)
     line(out)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.leaves import Leaf
@@ -24,6 +25,20 @@ _LONG = 3
 _UNEXPLAINED = 3
 
 
+#: Fields, each with the step that left it so.
+_Key = frozenset[tuple[Leaf, int]]
+
+
+class Group(NamedTuple):
+    """Violations of a step that follow from the same: from ``reasons``, or from what was told of ``told`` already, but
+    for these fields."""
+
+    violations: Sequence[Violation]
+    reasons: Reasons
+    told: Violation | None
+    left_out: tuple[str, ...] = ()
+
+
 class Folding:
     """What is told of a run; ``matters`` is whether a step does.
 
@@ -37,7 +52,7 @@ class Folding:
         matters: Callable[[Judged], bool],
     ) -> None:
         self._explained = explained
-        self._told: set[tuple[Leaf, int]] = set()
+        self._told: dict[_Key, Violation] = {}
         self._named: dict[int, set[str]] = {}
         for violation, reasons in explained.items():
             for reason in reasons:
@@ -48,12 +63,24 @@ class Folding:
         self.runs = {run[0].number: run for run in runs}
         self.hidden = {step.number for run in runs for step in run[1:]}
 
-    def reasons(self, violations: Sequence[Violation]) -> tuple[Reasons, bool]:
-        """What the violations of a step follow from, each field once, and whether some of it was told before."""
-        found = {(one.leaf, one.step): one for v in violations for one in self._explained.get(v, ())}
-        new = tuple(one for key, one in found.items() if key not in self._told)
-        self._told |= found.keys()
-        return new, len(new) < len(found)
+    def groups(self, violations: Sequence[Violation]) -> list[Group]:
+        """The violations of a step, those together that follow from the same."""
+        found: dict[_Key, list[Violation]] = {}
+        for violation in violations:
+            key = frozenset((one.leaf, one.step) for one in self._explained.get(violation, ()))
+            found.setdefault(key, []).append(violation)
+        return [self._group(key, same) for key, same in found.items()]
+
+    def _group(self, key: _Key, violations: Sequence[Violation]) -> Group:
+        if not key:
+            return Group(violations, (), None)
+        reasons = self._explained[violations[0]]
+        told = next((one for known, one in self._told.items() if key <= known and len(known - key) < len(key)), None)
+        self._told.setdefault(key, violations[0])
+        if told is None:
+            return Group(violations, reasons, None)
+        left_out = [one for one in self._explained[told] if (one.leaf, one.step) not in key]
+        return Group(violations, (), told, tuple(because.words(one, told.step).field for one in left_out))
 
     def changes(self, item: Judged) -> tuple[list[Change], int]:
         """What is told of what a step changed, and how many changes are not."""

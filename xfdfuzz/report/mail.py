@@ -21,7 +21,7 @@ from xfdfuzz.program.text import format_op, format_program
 from xfdfuzz.report import because
 from xfdfuzz.report.because import MANY
 from xfdfuzz.report.folding import Folding
-from xfdfuzz.report.page.runs import CLEAN, IDLE, PARTLY, Finding, Run
+from xfdfuzz.report.page.runs import Finding, Run
 from xfdfuzz.revisions import Revision, find
 
 #: What is said instead of a mail about what may be a vulnerability.
@@ -29,7 +29,6 @@ REMINDER = (
     "no mail: this may be a vulnerability of a current kernel. SECURITY.md says whom to write to first; "
     "--i-have-reported-it gives the text"
 )
-_VERDICTS = {CLEAN: "clean", PARTLY: "clean as far as it goes there", IDLE: "nothing of it can happen there"}
 
 
 def text(found: Finding, others: Sequence[Run]) -> str:
@@ -141,7 +140,9 @@ def _elsewhere(program: Program, others: Sequence[Run]) -> str:
 def _verdict(run: Run) -> str:
     if run.verdict.broken:
         return f"violates {', '.join(run.verdict.broken)}"
-    return _VERDICTS[run.state]
+    if not run.verdict.happened:
+        return "nothing of it can happen there"
+    return "clean as far as it goes there" if run.verdict.left_out else "clean"
 
 
 def _caveats(program: Program) -> str:

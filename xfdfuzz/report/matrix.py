@@ -14,6 +14,7 @@ from rich.console import Console
 from xfdfuzz.engines.compare.matrix import CLEAN, IDLE, NOT_APPLICABLE, PANICS, VIOLATES, Cell, Row
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
+from xfdfuzz.report import headline
 from xfdfuzz.report.console import line, markdown_table
 
 #: A clean cell of which some ops could not happen.
@@ -105,6 +106,17 @@ def terminal(out: Console, rows: Sequence[Row], revisions: Sequence[str]) -> Non
         line(out)
     for sign, meaning in grid.legend:
         line(out, (f"{sign:3}  ", "bold"), meaning)
+    if len(rows) == 1:
+        headline.terminal(out, rows[0].program, _outcomes(rows[0], revisions))
+
+
+def _outcomes(row: Row, revisions: Sequence[str]) -> list[headline.Outcome]:
+    """Of the kernels that can have the program's patches."""
+    return [
+        headline.Outcome(name, cell.buckets, not cell.left_out)
+        for name, cell in zip(revisions, row.cells, strict=True)
+        if cell.state != NOT_APPLICABLE
+    ]
 
 
 def _blocks(widths: Sequence[int], wide: int | None) -> Iterator[list[int]]:

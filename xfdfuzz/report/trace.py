@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rich.console import Console
@@ -12,10 +13,11 @@ from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
+from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import because
+from xfdfuzz.report import because, leaks
 from xfdfuzz.report.changes import changes
 from xfdfuzz.report.console import SEVERITY, counted, hanging, line
 from xfdfuzz.report.folding import Folding, in_short
@@ -24,6 +26,8 @@ from xfdfuzz.report.sources import terminal as where
 from xfdfuzz.revisions.sources import Source
 
 _INDENT = " " * 6
+#: What messages and ops call registers.
+_REGISTER = re.compile(r"\b(?:IA32_\w+|XCR0|PKRU)\b")
 #: What stands in place of a step for what is broken behind them all.
 AT_END = "at the end, when everything that was pending has come to its end"
 
@@ -31,34 +35,60 @@ AT_END = "at the end, when everything that was pending has come to its end"
 class Notes(NamedTuple):
     """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand.
 
-    Without ``full`` the trace is folded, to fit a screen.
+    ``about`` is the bucket of the finding that the trace is shown for, if it is for one.  ``stories`` are told of what
+    no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen.
     """
 
     because: Mapping[Violation, Reasons] = because.UNEXPLAINED
     sources: Mapping[str, Source] = UNASKED
     full: bool = True
+    about: str = ""
+    stories: Mapping[Violation, str] = MappingProxyType({})
 
 
 def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: Notes = Notes()) -> None:  # noqa: B008
-    """The machine, then an op a line with what belongs to it below; an arrow marks those that a violation follows
-    from."""
+    """The machine, then an op a line with what belongs to it below; an arrow marks those that the finding follows from,
+    or any violation, if it is of none; a lesser one those that only others follow from."""
     line(out, (" ".join(("  machine", *program.machine.words())), "dim"))
-    marked = because.steps(notes.because)
+    marks = _Marks(judged, notes)
+    notes = notes._replace(stories=leaks.stories(judged))
 
     def matters(item: Judged) -> bool:
         if item.step is None:
             return bool(item.violations)
-        return bool(item.violations or item.step.number in marked or _defects(item.step))
+        step = item.step
+        return bool(item.violations or marks.of(step.number) or marks.names(step) or _defects(step))
 
     folding = Folding([] if notes.full else judged, notes.because, matters)
     for item in judged:
         if item.step is None and item.violations:
             line(out, (f"  {AT_END}", "bold"))
-            _violations(out, item.violations, (), notes, folding)
+            _violations(out, item.violations, (), notes, folding, len(program.ops))
         elif item.step is not None and item.step.number in folding.runs:
             _folded(out, folding.runs[item.step.number])
         elif item.step is not None and item.step.number not in folding.hidden:
-            _step(out, item, item.step, item.step.number in marked, notes, folding)
+            _step(out, item, item.step, marks.of(item.step.number), notes, folding)
+
+
+class _Marks:
+    """The steps that the finding is about, and those that other violations are."""
+
+    def __init__(self, judged: Sequence[Judged], notes: Notes) -> None:
+        violations = [violation for item in judged for violation in item.violations]
+        main = next((one for one in violations if one.bucket == notes.about), None)
+        chosen = notes.because if main is None else {main: notes.because.get(main, ())}
+        self._main, self._all = because.steps(chosen), because.steps(notes.because)
+        self._registers = set(_REGISTER.findall(main.message if main else ""))
+
+    def of(self, number: int) -> str:
+        """The arrow in front of a step, if it has one."""
+        if number in self._main:
+            return "->"
+        return " >" if number in self._all else ""
+
+    def names(self, step: Step) -> bool:
+        """Whether the op names a register that the finding is about."""
+        return not self._registers.isdisjoint(_REGISTER.findall(format_op(step.op)))
 
 
 def _folded(out: Console, steps: Sequence[Step]) -> None:
@@ -67,11 +97,11 @@ def _folded(out: Console, steps: Sequence[Step]) -> None:
     hanging(out, len(_INDENT), (f"{f'{first}-{last}':>4}  ", "dim"), f"{short} ", ("(--full)", "dim"))
 
 
-def _step(out: Console, item: Judged, step: Step, marked: bool, notes: Notes, folding: Folding) -> None:
+def _step(out: Console, item: Judged, step: Step, mark: str, notes: Notes, folding: Folding) -> None:
     style = "bold red" if step.result.ret == PANIC else ""
-    number = (f"->{step.number:2}  ", "bold red") if marked else (f"{step.number:4}  ", "dim")
-    hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (str(step.result), style))
-    _violations(out, item.violations, step.events, notes, folding)
+    number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
+    hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
+    _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
     shown, left = ([*changes(step.before, step.after)], 0) if notes.full else folding.changes(item)
@@ -79,6 +109,13 @@ def _step(out: Console, item: Judged, step: Step, marked: bool, notes: Notes, fo
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
     if left and not any(map(notes.because.get, item.violations)) and item.violations:
         line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
+
+
+def result(step: Step) -> str:
+    """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success."""
+    asked = len(step.op.msrs.entries) if isinstance(step.op, KvmSetMsrs) else int(isinstance(step.op, KvmGetMsrs))
+    few = 0 <= step.result.ret < asked if isinstance(step.result.ret, int) else False
+    return f"{step.result} (of {asked})" if few else str(step.result)
 
 
 def untold(step: Step, violations: Sequence[Violation]) -> list[str]:
@@ -97,19 +134,24 @@ def _defects(step: Step) -> list[Event]:
 
 
 def _violations(
-    out: Console, violations: Sequence[Violation], events: Sequence[Event], notes: Notes, folding: Folding
+    out: Console, violations: Sequence[Violation], events: Sequence[Event], notes: Notes, folding: Folding, ops: int
 ) -> None:
-    for violation in violations:
-        head = f"{_INDENT}! {violation.invariant} ({violation.severity}): "
-        hanging(out, len(_INDENT) + 4, (head, SEVERITY[violation.severity]), violation.message)
-        where(out, _named(violation, events), notes.sources)
-        if notes.full:
-            because.terminal(out, notes.because.get(violation, ()), violation.step)
-    if not notes.full and violations:
-        reasons, told = folding.reasons(violations)
-        because.terminal(out, reasons, violations[0].step)
-        if told and not reasons:
-            line(out, (f"{_INDENT}  because of the same", "dim"))
+    """Those that follow from the same stand together, with that below the last of them."""
+    for group in folding.groups(violations):
+        for violation in group.violations:
+            head = f"{_INDENT}! {violation.invariant} ({violation.severity}): "
+            hanging(out, len(_INDENT) + 4, (head, SEVERITY[violation.severity]), violation.message)
+            where(out, _named(violation, events), notes.sources)
+            if story := notes.stories.get(violation):
+                hanging(out, len(_INDENT) + 4, (f"{_INDENT}  {story}", "dim"))
+        count = len(group.violations)
+        head = "because" if count == 1 else "both because" if count == 2 else f"all {count} because"
+        because.terminal(out, group.reasons, violations[0].step, ops, head)
+        if group.told:
+            step = "" if group.told.step == violations[0].step else f" of step {group.told.step}"
+            but = f", but not {' and '.join(group.left_out)}" if group.left_out else ""
+            said = f"{_INDENT}  {head} of the same as {group.told.invariant}{step}{but}"
+            hanging(out, len(_INDENT) + 4, (said, "dim"))
 
 
 def _event(out: Console, event: Event, sources: Mapping[str, Source]) -> None:

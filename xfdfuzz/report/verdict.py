@@ -13,7 +13,7 @@ from xfdfuzz.engines.judge.verdict import Verdict
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import SEVERITIES
 from xfdfuzz.program.program import Program
-from xfdfuzz.report import because, sources, trace
+from xfdfuzz.report import because, headline, sources, trace
 from xfdfuzz.report.console import console, counted, hanging, line
 from xfdfuzz.revisions import Revision, find
 from xfdfuzz.revisions.sources import Sources
@@ -25,7 +25,10 @@ def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes:
         line(out)
         hanging(out, 2, (program.title or file, "bold"), f" on {verdict.revision.label}")
         meaning(out, verdict.revision)
-        trace.terminal(out, program, verdict.trace, notes._replace(because=because.explain(program, verdict)))
+        told = notes._replace(
+            because=because.explain(program, verdict), about=headline.bucket(program, _outcome(verdict))
+        )
+        trace.terminal(out, program, verdict.trace, told)
         line(out)
     state = Text("ok  ", "bold green") if verdict.ok else Text("FAIL", "bold red")
     hanging(out, 6, state, f"  {file}  {verdict.revision.label}  {conclusion(verdict)}")
@@ -36,6 +39,15 @@ def meaning(out: Console, revision: Revision) -> None:
     for word, commits in (("with", revision.applied), ("without", revision.reverted)):
         for commit in commits:
             hanging(out, 4, (f"  {word} {commit}: {find(commit).title}", "dim"))
+
+
+def where(out: Console, program: Program, verdicts: Sequence[Verdict]) -> None:
+    """On which of the kernels the finding is that the program is of."""
+    headline.terminal(out, program, [*map(_outcome, verdicts)])
+
+
+def _outcome(verdict: Verdict) -> headline.Outcome:
+    return headline.Outcome(verdict.revision.name, verdict.buckets, not verdict.left_out)
 
 
 def in_a_line(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:
@@ -60,6 +72,8 @@ def conclusion(verdict: Verdict) -> str:
         text = "; ".join(verdict.failures)
     else:
         text = f"violates {', '.join(verdict.broken)}" if verdict.broken else "clean"
+        if verdict.broken and verdict.ok:
+            text += ", as expected"
     if verdict.differs:
         text += f"; differs from {verdict.differs}"
     left_out = f"{verdict.left_out} of {len(verdict.results)} ops could not happen"

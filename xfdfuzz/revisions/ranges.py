@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import takewhile
+
 from xfdfuzz.revisions.labels import Revision, canonical
 from xfdfuzz.revisions.queue import Patch, RevisionError
 from xfdfuzz.revisions.table import MAINLINE, SERIES, named
@@ -58,3 +61,15 @@ def selects(spec: str, name: str) -> bool:
             high = line.index(canonical(last)) if last else len(line) - 1
             return name in line[low : high + 1]
     raise RevisionError(f"{spec}: expected a range within the posted series or within mainline")
+
+
+def in_ranges(names: Iterable[str]) -> list[str]:
+    """The names, three or more that follow each other in a line as one: ``amx-v2 to amx-v6``; the others one by one."""
+    left = list(dict.fromkeys(names))
+    found: list[str] = []
+    while left:
+        line = next((line for line in lines() if left[0] in line), [left[0]])
+        run = [*takewhile(left.__contains__, line[line.index(left[0]) :])]
+        found += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else run
+        left = [name for name in left if name not in run]
+    return found

@@ -24,8 +24,9 @@ def text(name: str) -> str:
 
 @cache
 def style(*names: str) -> str:
-    """Styles, one after another."""
-    return "\n".join(map(_stripped, names))
+    """Styles, one after another, without the blanks that mean nothing there."""
+    plain = "\n".join(map(_stripped, names))
+    return re.sub(r"\s*([{};,])\s*|(:)\s+", r"\1\2", plain)
 
 
 @cache

@@ -10,7 +10,7 @@ A state is the one before and what is different in it.  Fields, values and steps
 ``invariants``  name, severity, why it is bad
 ``steps``       op, result, differences of the state (a field and its value by turns), what is broken, what is reported
 ``runs``        the numbers of the steps: the boot, the ops, and the end if anything is broken there
-``revisions``   name, label, what came out, number of the run, name for the shell, what is broken: step and place there
+``revisions``   name, label, what came out, number of the run, name for the shell, what it shows first: step, place
 ==============  ========================================================================================================
 """
 
@@ -31,7 +31,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import elements, fields, fields_of
 from xfdfuzz.memory.traced import Place
 from xfdfuzz.program.text import format_op
-from xfdfuzz.report import because, changes, trace
+from xfdfuzz.report import because, changes, leaks, trace
 from xfdfuzz.report.page.runs import Finding, Run
 
 #: What a trace shows of each struct; of those that are not here all.
@@ -131,9 +131,10 @@ class _Writer:
 
     def _revision(self, run: Run, number: int) -> list[Any]:
         main = None
-        if run.main is not None:
-            main = [run.opens, run.verdict.trace[run.opens - 1].violations.index(run.main)]
-        return [run.name, run.label, run.state, number, shlex.quote(run.name), main]
+        shown, step = self._found.shown(run), self._found.opens(run)
+        if shown is not None:
+            main = [step, run.verdict.trace[step - 1].violations.index(shown)]
+        return [run.name, run.label, self._found.state(run), number, shlex.quote(run.name), main]
 
     def _boot(self, run: Run) -> int:
         """The state in which the program begins; of the kernel threads no more than what is touched later."""
@@ -154,21 +155,25 @@ class _Writer:
         if run.end is not None:
             states.append(run.end)
         numbers = []
+        stories = leaks.stories(run.verdict.trace)
         for judged, before, after in zip(run.verdict.trace, states, states[1:], strict=False):
-            broken = [self._violation(violation, run.because[violation]) for violation in judged.violations]
+            broken = [
+                self._violation(violation, run.because[violation], stories.get(violation, ""))
+                for violation in judged.violations
+            ]
             difference = self._differences(before, after)
             if judged.step is None:
                 numbers.append(self._step("", "", difference, broken, []))
             else:
                 reports = trace.untold(judged.step, judged.violations)
                 op = format_op(judged.step.op)
-                numbers.append(self._step(op, str(judged.step.result), difference, broken, reports))
+                numbers.append(self._step(op, trace.result(judged.step), difference, broken, reports))
         return numbers
 
     def _step(self, op: str, result: str, difference: list[int], broken: list[Any], events: list[str]) -> int:
-        return self._steps.number(json.dumps([op, result, difference, broken, events]))
+        return self._steps.number(json.dumps([op, result, difference, broken, *([events] if events else [])]))
 
-    def _violation(self, violation: Violation, reasons: Reasons) -> list[Any]:
+    def _violation(self, violation: Violation, reasons: Reasons, story: str) -> list[Any]:
         named = [
             [
                 self._field(reason.leaf),
@@ -179,7 +184,7 @@ class _Writer:
             ]
             for reason in reasons
         ]
-        return [self._invariant(violation), violation.message, named]
+        return [self._invariant(violation), violation.message, named, *([story] if story else [])]
 
     def _invariant(self, violation: Violation) -> int:
         self._broken.setdefault(violation.invariant)

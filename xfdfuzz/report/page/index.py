@@ -12,7 +12,7 @@ from xfdfuzz.engines.search.precedence import Precedence, nearest_roots
 from xfdfuzz.invariants.vocabulary import SEVERITIES, Violation
 from xfdfuzz.report.console import counted
 from xfdfuzz.report.page.assets import notice, policy, style, text
-from xfdfuzz.report.page.runs import CLEAN, FAMILIES, IDLE, PARTLY, SIGNS, VIOLATES, Finding, Run
+from xfdfuzz.report.page.runs import CLEAN, FAMILIES, IDLE, OTHERS, PARTLY, SIGNS, VIOLATES, Finding
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,13 @@ class Entry:
 
 def entry(found: Finding, page: str) -> Entry:
     """What the index says of a finding whose page has that name."""
-    cells = {run.name: _cell(run, found.main) for run in found.runs}
+    cells = {run.name: Cell(found.state(run), found.opens(run)) for run in found.runs}
     families = {run.name: run.family for run in found.runs}
     broken = tuple(
         tuple(frozenset(one.bucket for one in judged.violations) for judged in run.verdict.trace if judged.violations)
         for run in found.runs
     )
     return Entry(page, str(found.file), len(found.program.ops), found.main, found.private, cells, families, broken)
-
-
-def _cell(run: Run, main: Violation | None) -> Cell:
-    shown = main and next((one for one in run.verdict.violations if one.bucket == main.bucket), None)
-    if shown:
-        return Cell(VIOLATES, run.position(shown))
-    return Cell(run.state if run.state in (PARTLY, IDLE) else CLEAN, run.opens)
 
 
 def index(entries: Sequence[Entry], title: str) -> str:
@@ -137,7 +130,7 @@ def _link(one: Entry, where: str = "", words: str = "") -> str:
 def _sign(row: Sequence[Entry], name: str, severity: str, first: str) -> str:
     """What the programs of a row come to on a revision, all in all."""
     shown = [(one, cell) for one in row if (cell := one.cells.get(name)) is not None]
-    for state in (VIOLATES, CLEAN, PARTLY, IDLE):
+    for state in (VIOLATES, CLEAN, OTHERS, PARTLY, IDLE):
         for one, cell in shown:
             if cell.state == state:
                 link = _link(one, f"#{quote(name, safe='')}/{cell.step}", SIGNS[state])

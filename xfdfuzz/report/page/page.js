@@ -179,7 +179,7 @@
         const [name, severity] = data.invariants[invariant];
         words.append(make("div", { class: `broken ${severity}` }, `! ${name}: ${message}`));
       }
-      for (const event of step[EVENTS]) words.append(make("div", { class: "event" }, event));
+      for (const event of step[EVENTS] || []) words.append(make("div", { class: "event" }, event));
       const row = make("div", { class: bad ? `row bad ${bad}` : "row", role: "option", "data-step": at, onclick: () => go(at) });
       row.append(make("div", { class: "nr" }, end ? "end" : String(at)), drawLanes(now, at, lanes, wide), words);
       list.append(row);
@@ -195,6 +195,8 @@
     }));
   }
 
+  /** A value that may be broken between the parts of a mask. */
+  const masked = (value) => value.split(/(?<=\|)/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
   const jump = (at, label) => make("button", { type: "button", title: `go to step ${at}`, onclick: () => go(at) }, label || String(at));
   /** A name that may be broken behind its dots. */
   const breakable = (name) => name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]);
@@ -216,21 +218,22 @@
   /** What a field is called at a step: buffers are followed from who points to them, as in a trace. */
   const called = (now, at, field) => words(field).replace(/^fpstate#\d+/, (buffer) => owners(now, at)[buffer] || buffer);
 
-  function drawViolation([invariant, message, reasons], at) {
+  function drawViolation([invariant, message, reasons, story], at) {
     const [name, severity, why] = data.invariants[invariant];
     const box = make("div", { class: `violation ${severity}` }, make("p", {}, make("b", {}, name), ` ${message}`));
     if (reasons.length) {
       const list = make("div", { class: "fields because" });
       for (const [field, value, step, odd, found] of reasons) {
-        const since = step === 0 ? "since the boot" : step === at ? "this step" : jump(step, `step ${step}`);
+        const since = step === 0 ? "since the boot" : step > run().ops ? "at the end" : step === at ? "this step" : jump(step, `step ${step}`);
         list.append(
           make("span", { class: odd ? "name odd" : "name" }, ...breakable(called(run(), found ? at - 1 : at, field))),
-          make("span", { class: odd ? "odd" : "" }, text(value)),
+          make("span", { class: odd ? "odd" : "" }, ...masked(text(value))),
           make("span", { class: "since" }, since),
         );
       }
       box.append(make("h3", {}, "because"), list);
     }
+    if (story) box.append(make("p", { class: "story" }, `${story}.`));
     if (invariant !== (main() || [])[0]) box.append(make("p", { class: "why" }, why));
     return box;
   }
@@ -242,19 +245,26 @@
 
   function drawChanges(now, at) {
     const list = make("div", { class: "fields changed" });
+    const rest = make("div", { class: "fields changed" });
     const before = now.values[at - 1];
     const { [DIFFERENCE]: difference } = now.steps[at];
+    const reasons = now.steps.flatMap((step) => step[BROKEN]).flatMap((broken) => broken[2]);
+    const named = new Set(reasons.filter((reason) => reason[2] === at).map((reason) => reason[0]));
     for (let i = 0; i < difference.length; i += 2) {
       const field = difference[i];
       if (!wanted(field) || (data.fields[field][QUIET] && !shown.all)) continue;
-      list.append(
+      (named.has(field) ? list : rest).append(
         make("span", { class: "name" }, ...breakable(called(now, at, field))),
-        make("span", {}, make("s", {}, text(before[field])), ` ${text(difference[i + 1])}`),
+        make("span", {}, make("s", {}, ...masked(text(before[field]))), " ", ...masked(text(difference[i + 1]))),
         make("span"),
       );
     }
     const title = at > now.ops ? "Changed until the end" : `Changed by step ${at}`;
-    return [make("h2", {}, title), list.childNodes.length ? list : make("p", { class: "none" }, "nothing")];
+    const [some, more] = [list.childNodes.length, rest.childNodes.length / 3];
+    if (!some || !more) return [make("h2", {}, title), some ? list : more ? rest : make("p", { class: "none" }, "nothing")];
+    const folded = make("details", {}, make("summary", {}, `and ${more} more`), rest);
+    folded.open = shown.all || Boolean(shown.filter);
+    return [make("h2", {}, title), list, folded];
   }
 
   /** Whether what a group is about is there. */
@@ -287,7 +297,7 @@
         const name = / should have /.test(of[WORDS]) ? of[WORDS].replace(/^.* should have /, "") : of[NAME];
         list.append(
           make("span", { class: changed.has(field) ? "name odd" : "name" }, ...breakable(name)),
-          make("span", {}, text(now.values[at][field])),
+          make("span", {}, ...masked(text(now.values[at][field]))),
           make("span", { class: "since" }, writer > 0 ? jump(writer) : ""),
         );
       });
@@ -309,14 +319,17 @@
     }
     const at = shown.step;
     const step = now.steps[at];
-    const causes = new Set(step[BROKEN].flatMap(([, , reasons]) => reasons.map((reason) => reason[2])));
+    const origins = (broken) => new Set(broken.flatMap(([, , reasons]) => reasons.map((reason) => reason[2])));
+    const causes = origins(main() ? [main()] : []);
+    const others = origins(step[BROKEN]);
     for (const row of document.querySelectorAll(".row")) {
       const number = Number(row.dataset.step);
       row.setAttribute("aria-selected", number === at);
       row.classList.toggle("later", number > at);
-      row.classList.toggle("cause", causes.has(number) && number !== at);
+      row.classList.toggle("cause", causes.has(number));
+      row.classList.toggle("side", others.has(number) && !causes.has(number));
       const label = number > now.ops ? "end" : String(number);
-      row.firstChild.textContent = row.classList.contains("cause") ? `\u2192${label}` : label;
+      row.firstChild.textContent = causes.has(number) || others.has(number) ? `\u2192${label}` : label;
     }
     by("state").replaceChildren(
       ...step[BROKEN].map((violation) => drawViolation(violation, at)), ...drawChanges(now, at), ...drawState(now, at),
@@ -338,8 +351,9 @@
     by("command").textContent = `${data.command} ${revision[COMMAND]}`;
     const what = by("what");
     const clean = { clean: "Nothing is broken there.", partly: "Nothing is broken there, as far as it goes.", idle: "Nothing can happen there." };
-    what.textContent = main() ? `${main()[1]}.` : clean[revision[STATE]];
-    what.classList.toggle("clean", !revision[MAIN]);
+    const other = main() && revision[STATE] !== "violates" ? `Not this finding. ${data.invariants[main()[0]][0]}: ` : "";
+    what.textContent = main() ? `${other}${main()[1]}.` : clean[revision[STATE]];
+    what.classList.toggle("clean", !main());
     document.querySelectorAll(".chip").forEach((chip, number) => {
       if (number === shown.revision) chip.setAttribute("aria-current", "true");
       else chip.removeAttribute("aria-current");

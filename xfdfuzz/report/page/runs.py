@@ -10,18 +10,28 @@ from pathlib import Path
 
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
-from xfdfuzz.invariants.vocabulary import SEVERITIES, Violation
+from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
+from xfdfuzz.report import headline
 from xfdfuzz.report.because import explain
+from xfdfuzz.report.headline import Outcome
 from xfdfuzz.report.privacy import CURRENT, severe_on_current
 from xfdfuzz.revisions import RevisionError, family, selects
 
-#: What a revision made of the program: it broke something, nothing, nothing as far as it went, or nothing happened.
-VIOLATES, CLEAN, PARTLY, IDLE = "violates", "clean", "partly", "idle"
-#: The sign of each, which stands beside its colour.
-SIGNS = {VIOLATES: "\u2717", CLEAN: "\u2713", PARTLY: "~", IDLE: "\u2013"}
+#: What a revision made of the program: it broke what the page is about, other things alone, nothing, nothing of that as
+#: far as it went, or nothing happened.
+VIOLATES, OTHERS, CLEAN, PARTLY, IDLE = "violates", "others", "clean", "partly", "idle"
+#: The sign of each, which stands beside its colour, and what it means.
+SIGNS = {VIOLATES: "\u2717", OTHERS: "!", CLEAN: "\u2713", PARTLY: "~", IDLE: "\u2013"}
+MEANINGS = {
+    VIOLATES: "this finding",
+    OTHERS: "only other violations",
+    CLEAN: "nothing broken",
+    PARTLY: "not known: an op could not happen",
+    IDLE: "no op could happen",
+}
 #: What a kind of kernels is called.
 FAMILIES = {"posted": "posted", "mainline": "mainline", "stable": "stable", "cured": "with cures", "outside": "outside"}
 
@@ -55,29 +65,14 @@ class Run:
         return self.steps[0].state
 
     @property
-    def state(self) -> str:
-        """In a word, what came out."""
-        if self.verdict.violations:
-            return VIOLATES
-        if not self.verdict.happened:
-            return IDLE
-        return PARTLY if self.verdict.left_out else CLEAN
+    def outcome(self) -> Outcome:
+        """What came out, in short."""
+        return Outcome(self.name, self.verdict.buckets, not self.verdict.left_out)
 
     @cached_property
     def because(self) -> dict[Violation, Reasons]:
         """What each violation follows from."""
         return explain(self.program, self.verdict)
-
-    @property
-    def worst(self) -> str:
-        """The worst severity of all that is broken, or nothing."""
-        severities = [violation.severity for violation in self.verdict.violations]
-        return min(severities, key=SEVERITIES.index, default="")
-
-    @property
-    def opens(self) -> int:
-        """The step at which to open it, the one behind the last for the end: where it breaks what it is about."""
-        return len(self.steps) if self.main is None else self.position(self.main)
 
     def position(self, violation: Violation) -> int:
         """The step at which to look at a violation."""
@@ -100,19 +95,13 @@ class Run:
 
     @cached_property
     def main(self) -> Violation | None:
-        """The violation that the page is about on this revision: one that the program expects, else the worst; of
-        several the first."""
-        expected = {
-            name
-            for e in self.program.expect
-            if selects(e.revisions, self.verdict.revision.name)
-            for name in e.invariants
-        }
-        return min(
-            self.verdict.violations,
-            key=lambda violation: (violation.invariant not in expected, SEVERITIES.index(violation.severity)),
-            default=None,
-        )
+        """The violation that the program is about on this revision."""
+        about = headline.bucket(self.program, Outcome(self.verdict.revision.name, self.verdict.buckets, whole=True))
+        return self.first(about)
+
+    def first(self, bucket: str) -> Violation | None:
+        """The first violation of that bucket."""
+        return next((violation for violation in self.verdict.violations if violation.bucket == bucket), None)
 
 
 @dataclass(frozen=True)
@@ -135,6 +124,32 @@ class Finding:
     def main(self) -> Violation | None:
         """What it is about."""
         return self.chosen.main
+
+    def state(self, run: Run) -> str:
+        """In a word, what that has to do with a run: what is broken beside it is another matter."""
+        if self.main is not None and run.first(self.main.bucket):
+            return VIOLATES
+        if not run.verdict.happened:
+            return IDLE
+        if run.verdict.left_out:
+            return PARTLY
+        return OTHERS if run.verdict.violations else CLEAN
+
+    def shown(self, run: Run) -> Violation | None:
+        """What is shown first of a run: what the page is about, else what is broken there instead."""
+        return (run.first(self.main.bucket) if self.main else None) or run.main
+
+    def opens(self, run: Run) -> int:
+        """The step at which to open a run, the one behind the last for the end."""
+        shown = self.shown(run)
+        return len(run.steps) if shown is None else run.position(shown)
+
+    @property
+    def where(self) -> str:
+        """On which of the kernels it is, as a sentence; empty if nothing is broken."""
+        if self.main is None:
+            return ""
+        return f"This finding: {headline.sentence(self.main.bucket, [run.outcome for run in self.runs])}."
 
     @cached_property
     def private(self) -> bool:
