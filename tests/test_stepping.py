@@ -31,10 +31,12 @@ def found() -> Finding:
     return finding(MIGRATION, program, [*run_on(program, ["amx-v1", "v7.3", "v7.3-cured"])])
 
 
-def drive(found: Finding, script: Callable[[Stepping, Pilot[None]], Awaitable[None]], width: int = WIDE) -> None:
+def drive(
+    found: Finding, script: Callable[[Stepping, Pilot[None]], Awaitable[None]], width: int = WIDE, height: int = 40
+) -> None:
     async def driven() -> None:
         app = Stepping(Walk(found))
-        async with app.run_test(size=(width, 40)) as pilot:
+        async with app.run_test(size=(width, height)) as pilot:
             await pilot.pause()
             await script(app, pilot)
 
@@ -74,11 +76,13 @@ def test_the_state_stands_below_where_it_is_narrow(found: Finding) -> None:
     async def script(app: Stepping, pilot: Pilot[None]) -> None:
         steps, state = app.query_one("#steps").region, app.query_one("#state").region
         assert (steps.x, steps.bottom, steps.width) == (state.x, state.y, WIDE - 1)
-        await pilot.resize_terminal(WIDE, 40)
+        assert found.chosen.opens > steps.height  # a step that is in sight only because the list was scrolled
+        assert f"\n  {found.chosen.opens} " in screen(app)
+        await pilot.resize_terminal(WIDE, 24)
         await pilot.pause()
         assert app.query_one("#steps").region.y == app.query_one("#state").region.y
 
-    drive(found, script, WIDE - 1)
+    drive(found, script, WIDE - 1, 24)
 
 
 def test_the_keys_lead_where_those_of_a_page_do(found: Finding) -> None:

@@ -50,7 +50,8 @@ def _walk(args: argparse.Namespace, file: Path) -> int:
     program = read_program(file)
     patches = (args.apply, args.revert)
     try:
-        revisions_for(program, args.revision, *patches)
+        if args.revision:  # of the others, those that cannot have the patches are left out
+            revisions_for(program, args.revision, *patches)
     except RevisionError as error:
         raise BadInput(f"{file}: {error}") from None
     runs = [*run_on(program, [*args.revision, *names()], *patches)]

@@ -50,7 +50,7 @@ class Stepping(App[None]):
         Binding("slash", "filter", "filter", key_display="/"),
         Binding("r", "revision", "revision"),
         Binding("pageup", "scroll(-1)", "state up", show=False, priority=True),
-        Binding("pagedown", "scroll(1)", "state", key_display="PgUp PgDn", priority=True),
+        Binding("pagedown", "scroll(1)", "state", key_display="PgDn", priority=True),
         Binding("escape", "leave_filter", "leave the filter", show=False),
         Binding("q,ctrl+c", "quit", "quit", key_display="q"),
     ]
@@ -91,6 +91,7 @@ class Stepping(App[None]):
             for at in (marked | before) - {BOOT}:
                 steps.replace_option_prompt_at_index(at - 1, panel.step(self.walk, at))
         steps.highlighted = self.walk.step - 1
+        self.call_after_refresh(steps.scroll_to_highlight)  # which has no size yet when it is drawn first
 
     def _go(self, step: int) -> None:
         self.walk.go(step)
@@ -102,6 +103,10 @@ class Stepping(App[None]):
         """With the mouse; what was highlighted by a key is where one is already."""
         if event.option_index + 1 != self.walk.step and event.option_list.highlighted == event.option_index:
             self._go(event.option_index + 1)
+
+    def on_resize(self) -> None:
+        """Keep the step in sight."""
+        self.call_after_refresh(self.query_one("#steps", OptionList).scroll_to_highlight)
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
