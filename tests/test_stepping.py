@@ -59,7 +59,7 @@ def in_reverse(app: App[None]) -> list[str]:
 
 def test_it_opens_at_the_violation_with_the_state_beside_the_steps(found: Finding) -> None:
     async def script(app: Stepping, pilot: Pilot[None]) -> None:
-        (main,) = found.chosen.verdict.trace[found.chosen.opens - 1].violations
+        (main,) = found.chosen.verdict.trace[found.opens(found.chosen) - 1].violations
         text = screen(app)
         assert f"v7.3  {main.invariant} ({main.severity})  step {main.step} of {len(found.program.ops)}" in text
         assert "because" in text
@@ -76,8 +76,8 @@ def test_the_state_stands_below_where_it_is_narrow(found: Finding) -> None:
     async def script(app: Stepping, pilot: Pilot[None]) -> None:
         steps, state = app.query_one("#steps").region, app.query_one("#state").region
         assert (steps.x, steps.bottom, steps.width) == (state.x, state.y, WIDE - 1)
-        assert found.chosen.opens > steps.height  # a step that is in sight only because the list was scrolled
-        assert f"\n  {found.chosen.opens} " in screen(app)
+        assert found.opens(found.chosen) > steps.height  # a step that is in sight only because the list was scrolled
+        assert f"\n  {found.opens(found.chosen)} " in screen(app)
         await pilot.resize_terminal(WIDE, 24)
         await pilot.pause()
         assert app.query_one("#steps").region.y == app.query_one("#state").region.y
@@ -88,7 +88,7 @@ def test_the_state_stands_below_where_it_is_narrow(found: Finding) -> None:
 def test_the_keys_lead_where_those_of_a_page_do(found: Finding) -> None:
     async def script(app: Stepping, pilot: Pilot[None]) -> None:
         bad = [nr for nr, judged in enumerate(found.chosen.verdict.trace, 1) if judged.violations]
-        last, first = len(found.program.ops), found.chosen.opens
+        last, first = len(found.program.ops), found.opens(found.chosen)
         for key, step in (
             *(("home", 1), ("right", 2), ("down", 3), ("up", 2), ("left", 1)),
             *(("n", bad[0]), ("n", bad[1]), ("n", bad[0]), ("N", bad[-1]), ("right", last)),
@@ -115,17 +115,17 @@ def test_another_revision_is_shown_at_the_same_step(found: Finding) -> None:
         await pilot.press("r")
         await pilot.pause()
         asked = screen(app)
-        assert all(f"{SIGNS[run.state]} {run.label}" in asked for run in found.runs)
+        assert all(f"{SIGNS[found.state(run)]} {run.label}" in asked for run in found.runs)
         assert found.chosen.label in in_reverse(app)
         # keys choose among them, and walk no further
         await pilot.press("down", "enter")
         await pilot.pause()
         text = screen(app)
-        assert f"v7.3-cured  nothing is broken there  step {found.chosen.opens} of" in text
+        assert f"v7.3-cured  nothing is broken there  step {found.opens(found.chosen)} of" in text
         assert "guest-sees-its-xfd" not in text
         await pilot.press("r", "up", "escape", "n")
         await pilot.pause()
-        assert f"v7.3-cured  nothing is broken there  step {found.chosen.opens} of" in screen(app)
+        assert f"v7.3-cured  nothing is broken there  step {found.opens(found.chosen)} of" in screen(app)
 
     drive(found, script)
 
@@ -180,8 +180,8 @@ def test_no_color_is_respected(found: Finding, monkeypatch: pytest.MonkeyPatch, 
         styles = [style for row in rows(app) for segment in row if (style := segment.style) is not None]
         colours = {colour for style in styles for colour in (style.color, style.bgcolor) if colour is not None}
         assert all(colour.is_default for colour in colours) == plain
-        op = format_op(found.program.ops[found.chosen.opens - 1])
-        assert " ".join(in_reverse(app)).split() == [str(found.chosen.opens), *op.split()]
+        op = format_op(found.program.ops[found.opens(found.chosen) - 1])
+        assert " ".join(in_reverse(app)).split() == [str(found.opens(found.chosen)), *op.split()]
 
     drive(found, script)
 

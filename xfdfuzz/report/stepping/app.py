@@ -194,7 +194,7 @@ class _Revisions(ModalScreen[int | None]):
 
     def compose(self) -> ComposeResult:
         """A line for each."""
-        yield OptionList(*map(panel.revision, self._walk.runs), markup=False)
+        yield OptionList(*(panel.revision(self._walk.found, run) for run in self._walk.runs), markup=False)
 
     def on_mount(self) -> None:
         """Begin at the present one."""
@@ -203,7 +203,7 @@ class _Revisions(ModalScreen[int | None]):
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Show which one it is, without colours, too."""
         for number in {self._marked, event.option_index}:
-            row = panel.revision(self._walk.runs[number], here=number == event.option_index)
+            row = panel.revision(self._walk.found, self._walk.runs[number], here=number == event.option_index)
             event.option_list.replace_option_prompt_at_index(number, row)
         self._marked = event.option_index
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.report.console import SEVERITY
-from xfdfuzz.report.page.runs import CLEAN, IDLE, PARTLY, SIGNS, Run
+from xfdfuzz.report.page.runs import CLEAN, IDLE, PARTLY, SIGNS, Finding, Run
 from xfdfuzz.report.stepping.walk import BOOT, NOBODY, Broken, Walk
 from xfdfuzz.report.trace import AT_END
 
@@ -28,14 +28,14 @@ def head(walk: Walk) -> Text:
     place = "the end" if walk.step > walk.ops else f"step {walk.step} of {walk.ops}"
     shown = "all state" if walk.everything else "state touched so far"
     filtered = f", filter {walk.words}" if walk.words else ""
-    return Text.assemble(revision(walk.run), (f"  {place}, {shown}{filtered}", "dim"))
+    return Text.assemble(revision(walk.found, walk.run), (f"  {place}, {shown}{filtered}", "dim"))
 
 
-def revision(run: Run, here: bool = False) -> Text:
+def revision(found: Finding, run: Run, here: bool = False) -> Text:
     """A run in a line: what came out on which revision; in reverse if one is ``here``."""
-    main = run.main
-    what = (f"{main.invariant} ({main.severity})", SEVERITY[main.severity]) if main else _WORDS[run.state]
-    return Text.assemble(f"{SIGNS[run.state]} ", (run.label, "bold reverse" if here else "bold"), "  ", what)
+    state, shown = found.state(run), found.shown(run)
+    what = (f"{shown.invariant} ({shown.severity})", SEVERITY[shown.severity]) if shown else _WORDS[state]
+    return Text.assemble(f"{SIGNS[state]} ", (run.label, "bold reverse" if here else "bold"), "  ", what)
 
 
 def step(walk: Walk, at: int) -> Table:

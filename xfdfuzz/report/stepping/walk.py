@@ -87,7 +87,7 @@ class Walk:
         self.step = 1
         self.everything = False
         self.words = ""
-        self.go(found.chosen.opens)
+        self.go(found.opens(found.chosen))
 
     # -- going about ---------------------------------------------------------------------------------------------------
 
@@ -223,14 +223,14 @@ class Walk:
             writers.append(tuple(writer))
         return Trail(steps, values, writers)
 
-    def _step(self, op: str, result: str, difference: list[int], broken: list[Any], events: list[str]) -> Step:
+    def _step(self, op: str, result: str, difference: list[int], broken: list[Any], events: Sequence[str] = ()) -> Step:
         changed = dict(zip(difference[::2], difference[1::2], strict=True))
         return Step(op, result, changed, tuple(self._broken(*one) for one in broken), tuple(events))
 
-    def _broken(self, invariant: int, message: str, reasons: list[Any]) -> Broken:
+    def _broken(self, invariant: int, message: str, reasons: list[Any], story: str = "") -> Broken:
         named = tuple(
             Reason(field, value, step, bool(contradicts), bool(found))
             for field, value, step, contradicts, found in reasons
         )
         name, severity, why = self._data["invariants"][invariant]
-        return Broken(name, severity, why, message, named)
+        return Broken(name, severity, why, f"{message}; {story}" if story else message, named)
