@@ -19,7 +19,7 @@ from xfdfuzz.cli import doctor
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import OPS
-from xfdfuzz.report import listing
+from xfdfuzz.report.explanation import EXPLAINED
 from xfdfuzz.revisions import ALIASES, PATCHES, PROPOSED, names, resolve
 from xfdfuzz.strategies.scopes import SCOPES
 
@@ -195,6 +195,15 @@ def test_without_shtab_it_says_how_to_get_it(run: Run, monkeypatch: pytest.Monke
 # -- documentation -----------------------------------------------------------------------------------------------------
 
 
+def test_the_row_of_what_needs_no_explanation(run: Run) -> None:
+    assert [
+        json.loads(line)["name"] for line in run("list", "fields", "v.xcr0", "--format", "json")[1].splitlines()
+    ] == ["v.xcr0"]
+    found = run("list", "warnings", "fpu_guest_realloc_fpstate", "--format", "json")[1].splitlines()
+    assert [json.loads(line)["condition"] for line in found] == ["enter_guest"]
+    assert run("list", "fields", "xcr")[::2] == (2, "xfdfuzz: unknown field xcr: see xfdfuzz list fields\n")
+
+
 def test_kinds_and_json_keys_are_documented(run: Run) -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     for command, *argv in (["explain", "tiny"], ["doctor"]):
@@ -202,4 +211,4 @@ def test_kinds_and_json_keys_are_documented(run: Run) -> None:
         keys = json.loads(run(command, *argv, "--format", "json")[1].splitlines()[0]).keys()
         assert [key for key in keys if f"`{key}`" not in section] == []
     section = text.split("## `xfdfuzz explain")[1].split("\n## ")[0]
-    assert [kind for kind in listing.KINDS if kind.removesuffix("s").removesuffix("e") not in section] == []
+    assert [kind for kind in EXPLAINED if kind.removesuffix("s").removesuffix("e") not in section] == []

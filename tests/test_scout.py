@@ -184,7 +184,7 @@ def test_the_command_says_which_engine_found_what(
     assert set(report["engines"]) == engines
     assert sum(effort["examples"] for effort in report["engines"].values()) == report["examples"] == 40
     assert {finding["engine"] for finding in report["findings"]} == engines
-    assert cli.main(arguments) == 1
+    assert cli.main([*arguments, "-v"]) == 1
     out = capsys.readouterr().out
     assert all(f"found by {name}" in out for name in engines)
     assert cli.main(["replay", "findings"]) == 0

@@ -35,18 +35,19 @@ def add(commands: Commands) -> None:
 def _list(args: argparse.Namespace) -> int:
     from xfdfuzz.report import listing
     from xfdfuzz.report.console import console, write
+    from xfdfuzz.report.explanation import EXPLAINED
     from xfdfuzz.revisions import load_entries
 
     load_entries()
     only = resolve_revisions([args.revision], [], [])[0] if args.revision else None
     load_invariants(args.invariants)
-    if args.name and args.kind != "profiles":
+    if args.name and args.kind in EXPLAINED:
         return tell(args, args.name, args.kind.removesuffix("s").replace("patche", "patch"))
     rows = _profiles() if args.kind == "profiles" else listing.KINDS[args.kind](only)
     if args.name:
-        rows = [row for row in rows if row["name"] == args.name]
+        rows = [row for row in rows if args.name in (row.get("name"), row.get("function"))]
         if not rows:
-            raise BadInput(f"unknown profile {args.name}: see xfdfuzz list profiles")
+            raise BadInput(f"unknown {args.kind.removesuffix('s')} {args.name}: see xfdfuzz list {args.kind}")
     if args.format == "rich":
         listing.terminal(console(sys.stdout), args.kind, rows)
         return CLEAN

@@ -138,6 +138,8 @@ _FROM_ROW: Mapping[str, Callable[[Row], Explanation]] = {
     "scopes": _scope,
     "patches": _patch,
 }
+#: The kinds of `xfdfuzz list` whose names have a meaning here.
+EXPLAINED = ("revisions", *_FROM_ROW)
 
 
 def _revision(name: str) -> Iterator[Explanation]:
