@@ -169,7 +169,7 @@ def test_a_failing_test_shows_the_program(python: Path, run: Run) -> None:
     assert f"bucket {bucket}" in report
     assert [line for line in report if line.startswith(f"! {invariant} (")]
     ops = [line for line in text.splitlines() if " = " in line]
-    traced = [re.sub(r"^\d+  ", "", line) for line in report if re.match(r"\d+  ", line)]
+    traced = [step[1] for line in report if (step := re.fullmatch(r"(?:->|>)? *\d+  (.*)", line))]
     assert traced == ops != []
     assert bucket in judge(text, "amx-v1").buckets
     assert replayed(report, text, run).startswith("ok  ")
