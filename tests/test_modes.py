@@ -324,3 +324,45 @@ def test_nothing_is_kept_in_program_files() -> None:
     kept.keep(parse(HEAD + HOST))
     kept.drop(program)
     assert [format_program(one) for one in kept.programs()] == [format_program(program)]
+
+
+#: In plainer forms of it an op does not happen on amx-v1, and does on v5.16, where it matters.
+HAPPENS_BELOW = """\
+# xfdfuzz program 1
+machine cpus=1 mpx cet
+
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|mpx|avx512|pkru|xtile, xss: cet_user|cet_kernel, xfd, amx})
+t0 ioctl(v0, KVM_RUN) ...
+v0 vmenter
+v0 xsetbv(x87|sse|avx|mpx|avx512|pkru|xtile)
+v0 handle
+t0 ... KVM_RUN
+t0 ioctl(v0, KVM_RUN) ...
+v0 vmenter
+v0 vmlaunch intercept-nm
+v0 handle
+v0 vmenter
+v0 stts
+v0 tileload(3)
+v0 handle
+v0 vmenter
+v0 wrmsr(IA32_XFD_ERR, 0x40000)
+v0 interrupt
+t0 ... KVM_RUN
+t0 tileload(1)
+t0 ioctl(v0, KVM_RUN) ...
+v0 vmenter
+v0 wrmsr(IA32_XSS, 0x1800)
+v0 handle
+v0 vmenter
+"""
+
+
+def test_what_happens_on_the_base_alone_is_no_part_of_what_a_change_breaks() -> None:
+    campaign, key = ChangeCampaign(revision=resolve("amx-v1"), base=resolve("v5.16")), "guest-sees-its-xfd-err@VmEnter"
+    smallest = campaign.minimise(parse(HAPPENS_BELOW), key)
+    assert len(smallest.ops) < len(parse(HAPPENS_BELOW).ops)
+    assert key in [found.bucket for found in campaign.shown(parse(format_program(smallest)))]

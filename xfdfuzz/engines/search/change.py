@@ -57,8 +57,15 @@ class ChangeCampaign(ViolationCampaign):
     def minimise(self, program: Program, key: str) -> Program:
         """The plainest program that still violates it on the revision alone."""
         shows = Shows(self.revision, key)
-        smallest = reduce(program, lambda one: self.in_time() and shows(one) and self.alone(one, key))
-        return with_results(smallest, judge(smallest, self.revision, expectations=False).results)
+
+        def still(one: Program) -> bool:
+            return self.in_time() and shows(one) and self.alone(self._written(one), key)
+
+        return self._written(reduce(program, still))
+
+    def _written(self, program: Program) -> Program:
+        """With its results, so without the ops that do not happen, which may happen on the base and matter there."""
+        return with_results(program, judge(program, self.revision, expectations=False).results)
 
     def alone(self, program: Program, key: str) -> bool:
         """Whether the program violates that bucket, or kind, on the revision alone; mostly it does on the base, which
