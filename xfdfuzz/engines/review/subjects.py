@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from xfdfuzz.engines.review.rows import POOLS, Column, Rows
-from xfdfuzz.kernel.fields import fields, fpstate_name
+from xfdfuzz.kernel.fields import fpstate_name
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, FIRST_VALLOC
 
@@ -78,8 +78,3 @@ def _near(wanted: str, paths: Sequence[str]) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return " or ".join(names)
-
-
-def number_of_fields() -> int:
-    """How many numbers and registers the whole system has."""
-    return len(fields())

@@ -46,8 +46,8 @@ def roots(
     for one in found:
         _own_program(campaign.precedence, one, key)
     after = campaign.precedence.among(of)
-    for refute in (_by_cures, _by_variants):
-        refute(campaign, of, after, key, in_time)
+    _by_cures(of, after, key, in_time)
+    _by_variants(campaign, of, after, in_time)
     named = nearest_roots(after, sorted(of, key=lambda name: of[name].rank))
     return {of[name]: of[root] for name, root in named.items()}
 
@@ -65,7 +65,6 @@ def _own_program(precedence: Precedence, found: Finding, key: Callable[[Violatio
 
 
 def _by_cures(
-    campaign: Campaign[Violation],
     of: Mapping[str, Finding],
     after: dict[str, set[str]],
     key: Callable[[Violation], str],
@@ -112,7 +111,6 @@ def _by_variants(
     campaign: Campaign[Violation],
     of: Mapping[str, Finding],
     after: dict[str, set[str]],
-    key: Callable[[Violation], str],
     in_time: Callable[[], bool],
 ) -> None:
     """Where a program like the finding's shows it, and not what comes first."""
