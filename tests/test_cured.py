@@ -179,3 +179,24 @@ def test_they_keep_every_promise(file: Path) -> None:
     written = parse(file.read_text(encoding="utf-8"), file.name)
     (cured,) = revisions_for(written, ["v7.3-cured"])
     assert not judge(written, cured, expectations=False).broken
+
+
+def test_what_a_guest_restores_is_what_its_own_cpu_enables() -> None:
+    """Whatever another CPU did just before: XCR0 is x87 where the guest runs, so SSE stays as it was."""
+    program = parse("""\
+# xfdfuzz program 1
+machine cpus=2
+
+t0 ioctl(kvm, KVM_CREATE_VM)
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|avx512|pkru})
+t0 ioctl(v0, KVM_RUN) ...
+v0 vmenter
+v0 movups(1)
+cpu1 softirq kernel_fpu_begin
+v0 xrstor(x87|sse|avx|avx512|pkru|xtile, 0, 1)
+v0 xsetbv(x87|sse)
+v0 handle
+v0 vmenter
+""")
+    assert judge(program, "v7.3-cured").buckets == ()

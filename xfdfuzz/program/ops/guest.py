@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
@@ -304,7 +305,10 @@ class _Restore(_Insn):
     token: int
     xcomp_bv: int
 
-    def restore(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None], possible: int) -> Result:
+    def restore(
+        self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None], possible: Callable[[CpuRegs], int]
+    ) -> Result:
+        """``possible`` are the components that the registers of the vCPU's CPU, where :meth:`thread` goes, enable."""
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
@@ -315,7 +319,7 @@ class _Restore(_Insn):
         area.xstate_bv, area.xcomp_bv = self.xstate_bv, self.xcomp_bv
         for i in xf.components_in(self.xstate_bv):
             area.data[i] = token
-        rfbm = self.mask & possible
+        rfbm = self.mask & possible(k.regs)
         try:
             insn(k.regs, area, self.mask)
         except arch.GeneralProtection:
@@ -340,7 +344,7 @@ class GuestXrstor(_Restore):
     xcomp_bv: XcompBv = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.restore(k, xsave.xrstor, k.regs.xcr0)
+        return self.restore(k, xsave.xrstor, attrgetter("xcr0"))
 
 
 @op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv})")
@@ -357,7 +361,7 @@ class GuestXrstors(_Restore):
     def run(self, k: Kernel) -> Result:
         if not k.guest_cpuid_has_xsaves(self.thread(k)):
             return Result("#UD")
-        return self.restore(k, xsave.xrstors, xsave.enabled(k.regs))
+        return self.restore(k, xsave.xrstors, xsave.enabled)
 
 
 @op("v{vcpu} wrmsr({msr}, {value}, {drop})")
