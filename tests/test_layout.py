@@ -18,7 +18,7 @@ ORDER = [
     {"kernel"},
     {"revisions"},
     {"program"},
-    {"strategies", "invariants"},
+    {"strategies", "invariants", "native"},
     {"engines"},
     {"baseline"},
     {"report"},

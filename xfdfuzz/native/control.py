@@ -1,0 +1,221 @@
+"""Which ops user space can control: exactly, by an approximation, or not at all, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import XSTATE_MSRS
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
+from xfdfuzz.program.program import Program
+
+
+class Control(NamedTuple):
+    """``how`` an op is approximated, "" where user space does just what the op says; ``no``: why it cannot."""
+
+    how: str = ""
+    no: str = ""
+
+    @property
+    def word(self) -> str:
+        """As reports write it."""
+        if self.no:
+            return f"no: {self.no}"
+        return f"approximated by {self.how}" if self.how else "exact"
+
+
+EXACT = Control()
+Rule = Control | Callable[[Any], Control]
+
+
+def _approximated(how: str) -> Control:
+    return Control(how=how)
+
+
+def _no(reason: str) -> Control:
+    return Control(no=reason)
+
+
+_VECTOR = _approximated("an instruction that the C code around it is not known to undo")
+_TICK = _approximated("waiting in the guest for some ticks of the host's timer")
+_DYN2 = _no("no processor has a second dynamic component")
+
+
+def _facility(op: tasks.ReqXcompGuestPerm) -> Control:
+    return _approximated("leaving its compiler the choice of what is undefined") if op.undefined.value else EXACT
+
+
+def _msr(op: guest.GuestWrmsr) -> Control:
+    if op.msr in XSTATE_MSRS:
+        return _no("the contents of CET's MSRs are tokens here, and addresses on a real machine")
+    return _approximated("leaving it to the processor whether it forgets the data") if op.drop else EXACT
+
+
+def _read_msr(op: Any) -> Control:
+    return _msr(guest.GuestWrmsr(0, op.msr))
+
+
+def _set_msrs(op: kvm.KvmSetMsrs) -> Control:
+    return next((c for index, _ in op.msrs.entries if (c := _msr(guest.GuestWrmsr(0, index))).no), EXACT)
+
+
+def _save(op: Any) -> Control:
+    return _no("nothing forces a VM exit into the middle of an instruction") if op.torn else EXACT
+
+
+#: Every op's class.
+TABLE: dict[type[Op], Rule] = {
+    **dict.fromkeys(
+        (
+            tasks.GetXcompSupp,
+            tasks.GetXcompPerm,
+            tasks.GetXcompGuestPerm,
+            tasks.ReqXcompPerm,
+            tasks.Sigaltstack,
+            tasks.ReturnToUser,
+            tasks.UserLdtilecfg,
+            tasks.UserTileload,
+            tasks.UserTilestore,
+            tasks.UserTilerelease,
+            tasks.UserWrpkru,
+            tasks.UserXgetbv,
+            tasks.UserXsave,
+            processes.CloneThread,
+            processes.CloneVm,
+            processes.Fork,
+            processes.Execve,
+            processes.ExecveReturns,
+            processes.Exit,
+            signals.Signal,
+            signals.SignalDelivered,
+            signals.SigframeRead,
+            signals.SigframeWrite,
+            signals.SigframeFxOnly,
+            signals.Siglongjmp,
+            signals.Sigreturn,
+            ptrace.PtraceGetXstate,
+            ptrace.PtraceSetXstate,
+            kvm.KvmCreateVm,
+            kvm.KvmGetSupportedCpuid,
+            kvm.KvmGetDeviceAttr,
+            kvm.KvmHasDeviceAttr,
+            kvm.KvmCreateVcpu,
+            kvm.CloseVm,
+            kvm.KvmSetCpuid2,
+            kvm.KvmSetCpuid2Supported,
+            kvm.KvmGetCpuid2,
+            kvm.KvmSetSregs,
+            kvm.KvmSetRegs,
+            kvm.KvmSetXcrs,
+            kvm.KvmGetXcrs,
+            kvm.KvmGetMpState,
+            xsave.KvmCheckXsave2,
+            xsave.KvmVmCheckXsave2,
+            xsave.KvmGetXsave,
+            xsave.KvmGetXsave2,
+            xsave.KvmSetXsave,
+            xsave.KvmSetFpu,
+            xsave.KvmGetFpu,
+            run.KvmRun,
+            run.VmEnter,
+            run.HandleExit,
+            run.KvmRunReturns,
+            guest.GuestFld,
+            guest.GuestMovups,
+            guest.GuestVmovups,
+            guest.GuestLdtilecfg,
+            guest.GuestTileload,
+            guest.GuestTilerelease,
+            guest.GuestSttilecfg,
+            guest.GuestTilestore,
+            guest.GuestVextractf128,
+            guest.GuestFxsave,
+            guest.GuestXrstor,
+            guest.GuestXsetbv,
+            guest.GuestXgetbv,
+            guest.GuestCpuid,
+            guest.GuestClts,
+            guest.GuestStts,
+            guest.GuestMovCr4,
+            guest.GuestHlt,
+            guest.GuestOut,
+            host.Schedule,
+        ),
+        EXACT,
+    ),
+    **dict.fromkeys((tasks.UserFld, tasks.UserMovups, tasks.UserVmovups), _VECTOR),
+    **dict.fromkeys((tasks.UserDyn2load, guest.GuestDyn2load), _DYN2),
+    **dict.fromkeys((guest.GuestXsave, guest.GuestXsavec, guest.GuestXsaves), _save),
+    **dict.fromkeys((guest.GuestRdmsr, kvm.KvmGetMsrs, kvm.KvmGetMsrIndexList, host.HostRdmsr), _read_msr),
+    **dict.fromkeys(
+        (guest.GuestVmlaunch, guest.GuestVmlaunchNm),
+        _no("the guest would have to be a hypervisor"),
+    ),
+    tasks.ReqXcompGuestPerm: _facility,
+    kvm.KvmSetMsrs: _set_msrs,
+    guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
+    guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
+    guest.GuestWrmsr: _msr,
+    guest.GuestInterrupt: _TICK,
+    guest.GuestInterruptKernelFpu: _approximated(f"{_TICK.how}; whether a softirq uses the FPU then is chance"),
+    guest.PendInit: _no("an INIT takes a local APIC in the kernel, and another vCPU that sends it"),
+    host.ScheduleKthread: _approximated("a pause in which nobody runs on the CPU"),
+    host.SoftirqKernelFpu: _approximated("a pause; whether a softirq uses the FPU meanwhile is chance"),
+    host.Idle: _approximated("a pause, in which the CPU goes as deep as it likes"),
+    host.Hotplug: _no("it takes a CPU of the whole machine offline"),
+    host.Suspend: _no("it suspends the whole machine"),
+    host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
+}
+
+#: Switches of the machine that a real one cannot have, whatever it is; by their name in :class:`Machine`.
+IMPOSSIBLE: dict[str, str] = {
+    "dyn2": "no processor has a second dynamic component",
+    "dense": "no processor lays out its components without gaps",
+}
+#: Switches that are off on few machines that have the rest, by what the program would need.
+MISSING: dict[str, str] = {
+    "xsave": "it is about a machine without XSAVE",
+    "xfd": "it is about a machine without XFD",
+}
+#: A span that others act in is approximated: they run at the same time, in rounds.
+OVERLAP = _approximated("running both at the same time on the same CPU, in many rounds")
+
+
+def control_of(op: Op) -> Control:
+    """How far user space controls an op, as it stands."""
+    rule = TABLE[type(op)]
+    return rule if isinstance(rule, Control) else rule(op)
+
+
+def unfit(program: Program) -> str:
+    """Why a program cannot be run on a real machine, in one line; "" if it can."""
+    reason = _machine(program.machine)
+    if reason:
+        return reason
+    for number, op in enumerate(program.ops, 1):
+        control = control_of(op)
+        if control.no:
+            return f"op {number} ({type(op).__name__}): {control.no}"
+        if _mentions_dyn2(op):
+            return f"op {number} ({type(op).__name__}): {IMPOSSIBLE['dyn2']}"
+    return ""
+
+
+def _machine(machine: Machine) -> str:
+    for name, reason in IMPOSSIBLE.items():
+        if getattr(machine, name):
+            return f"machine: {reason}"
+    for name, reason in MISSING.items():
+        if not getattr(machine, name):
+            return f"machine: {reason}"
+    for name, reason in {"spr4_erratum": "the erratum SPR4", "mpx": "MPX, which no processor with AMX has"}.items():
+        if getattr(machine, name) and machine.amx:
+            return f"machine: it takes {reason}"
+    return ""
+
+
+def _mentions_dyn2(op: Op) -> bool:
+    return any(getattr(op, f.name) == xf.DYN2 for f in fields(op) if f.name == "facility")  # type: ignore[arg-type]
