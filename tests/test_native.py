@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.program.ghost import task_token, vcpu_token
 from xfdfuzz.program.ops import OPS, Op, guest, run, tasks
+from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
@@ -127,7 +129,7 @@ def test_every_vcpu_has_tables_that_map_all_of_memory() -> None:
         base = layout.base(vcpu)
         assert all(base <= address < address + len(data) <= base + layout.CODE for address, data in tables.items())
         ranges = sorted((address, address + len(data)) for address, data in tables.items())
-        assert all(end <= start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
 
         def walk(address: int, tables: dict[int, bytes] = tables, base: int = base) -> int:
             entry = int.from_bytes(tables[base + layout.PML4][:8], "little")
@@ -267,7 +269,7 @@ def test_watching_reads_what_should_be_left() -> None:
     text = GUEST + "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|xtile, data: 3})\n"
     extended, added = watching.watched(program(text), resolve("v7.3").kernel)
     ops = extended.ops[len(extended.ops) - added :]
-    assert [type(op) for op in ops if isinstance(op, guest.GuestOp)] == [
+    assert [type(op) for op in ops if isinstance(op, GuestOp)] == [
         guest.GuestRdmsr,
         guest.GuestFxsave,
         guest.GuestSttilecfg,
