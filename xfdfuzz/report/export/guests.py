@@ -48,7 +48,7 @@ def lines(streams: Sequence[Stream]) -> Iterator[str]:
 
 def _insn(stream: Stream, insn: Insn) -> Iterator[str]:
     what = insn.what or (format_op(insn.op) if insn.op else "")
-    yield f"\t/* {number_of(stream, insn)}. {what} */"
+    yield f"\t/* result {number_of(stream, insn)}: {what} */"
     first, second, *body = insn.code
     result, after = (int.from_bytes(code.data[2:], "little") for code in (first, second))
     yield f"\tBEGIN({result:#x}, {after:#x}),"

@@ -2,8 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -11,15 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-#include <cpuid.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+//@ __cpuid_count
+#include <cpuid.h>
+//@ cpu_set_t clone
+#include <sched.h>
+//@ sigjmp_buf
+#include <setjmp.h>
+//@ timespec timer_t
+#include <time.h>
 //@ include_ptrace ptrace
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -31,7 +35,7 @@
 //@ include_futex FUTEX_WAIT FUTEX_WAKE
 #include <linux/futex.h>
 
-//@ include_ucontext ucontext_t
+//@ ucontext_t REG_RIP
 #include <ucontext.h>
 
 //@ include_kvm KVM_RUN KVM_CREATE_VM KVM_CHECK_EXTENSION KVM_GET_SUPPORTED_CPUID KVM_GET_DEVICE_ATTR
@@ -70,16 +74,20 @@ enum { X87, SSE, AVX, PKRU = 9, XTILECFG = 17, XTILEDATA = 18 };
 
 //@
 #define ARCH_GET_XCOMP_SUPP		0x1021
+//@
 #define ARCH_GET_XCOMP_PERM		0x1022
+//@
 #define ARCH_REQ_XCOMP_PERM		0x1023
+//@
 #define ARCH_GET_XCOMP_GUEST_PERM	0x1024
+//@
 #define ARCH_REQ_XCOMP_GUEST_PERM	0x1025
-
 //@
 #define MSR_IA32_XFD		0x1c4
+//@
 #define MSR_IA32_XFD_ERR	0x1c5
+//@
 #define MSR_IA32_XSS		0xda0
-
 //@
 /*
  * Register contents.  T(0, 1) is what task 0 loads as its number 1, V(0, 1) what
@@ -91,7 +99,7 @@ enum { X87, SSE, AVX, PKRU = 9, XTILECFG = 17, XTILEDATA = 18 };
 #define LINUX_PKRU_TOKEN 1	/* the PKRU that Linux starts programs with */
 
 //@ sample_offset
-/* Of each component a sample is looked at: ST(0), XMM15, YMM15H, the first bytes, tile 0. */
+/* Of each component a sample is looked at: of registers the last one, ST(0), tile 0. */
 static int sample_size(int component)
 {
 	switch (component) {
@@ -157,8 +165,10 @@ static const char *describe(char *to, size_t size, int token)
 //@ sh
 /* What all processes of the test see. */
 static struct shared {
+/*@ if tasks */
 	unsigned int step;		/* whose turn it is follows from this */
 	int tid[8];			/* of the tasks */
+/*@ end */
 	char skip[128];
 	struct { unsigned int seen, wrong; char got[96]; } check[CHECKS];
 } *sh;
@@ -195,7 +205,10 @@ static void __attribute__((format(printf, 3, 4))) verdict(int n, bool good, cons
 /* Returns are counts, or -errno. */
 static bool check_ret(int n, long got, long want)
 {
-	verdict(n, got == want, got < 0 ? "%ld (%s)" : "%ld", got, strerror(got < 0 ? -got : 0));
+	if (got < 0 && got != want)
+		verdict(n, false, "-%s", strerrorname_np(-got));
+	else
+		verdict(n, got == want, "%ld", got);
 	return got == want;
 }
 
@@ -203,7 +216,7 @@ static bool check_ret(int n, long got, long want)
 /* A file descriptor. */
 static void check_new(int n, long got)
 {
-	verdict(n, got >= 0, "%ld (%s)", got, strerror(got < 0 ? -got : 0));
+	check_ret(n, got < 0 ? got : 0, 0);
 }
 
 //@
@@ -227,14 +240,13 @@ static unsigned long long host_features(void)
 
 //@
 /* Of masks of components only those count that this machine has, and that the test is about. */
-static void check_mask(int n, long got, long want, unsigned long long value, unsigned long long wanted)
+static void check_mask(int n, long got, long want, unsigned long long value, unsigned long long wanted,
+		       unsigned long long there)
 {
-	unsigned long long known = FEATURES & host_features();
-
 	if (got != want)
 		check_ret(n, got, want);
 	else
-		verdict(n, !((value ^ wanted) & known), "%#llx", value);
+		verdict(n, !((value ^ wanted) & there & FEATURES), "%#llx", value);
 }
 
 //@
@@ -248,7 +260,7 @@ static void check_in_use(int n, unsigned long long value, unsigned long long wan
 /* How an instruction in user mode ended: 0, or -signal. */
 static bool check_signal(int n, long got, int signal)
 {
-	verdict(n, got == -signal, got ? "%s" : "%.0sno signal", strsignal(-got));
+	verdict(n, got == -signal, "signal %ld", -got);
 	return got == -signal;
 }
 
@@ -263,28 +275,35 @@ static bool check_content(int n, int component, const void *sample, int token)
 }
 
 //@
-/* Where the sample of a component lies in an image, of the standard or of the compacted format. */
+/* Where the sample of a component lies in an image. */
 static unsigned int offset_in(const unsigned char *image, int component)
 {
-	unsigned int at = 576, eax, ebx, ecx, edx;
+	static const unsigned short last[] = { [AVX] = 15 * 16, [5] = 7 * 8, [6] = 15 * 32, [7] = 15 * 64 };
+	unsigned int eax, ebx, ecx, edx, sample = component < 8 ? last[component] : 0;
+/*@ if compacted */
 	unsigned long long xcomp_bv;
+	unsigned int at = 576;
 
+/*@ else */
+
+	(void)image;
+/*@ end */
 	if (component < 2)
 		return component ? 160 + 15 * 16 : 32;
+/*@ if compacted */
 	memcpy(&xcomp_bv, image + 520, 8);
-	if (!(xcomp_bv >> 63)) {
-		__cpuid_count(0xd, component, eax, ebx, ecx, edx);
-		return ebx + (component == AVX ? 15 * 16 : 0);
-	}
-	for (int i = 2; i <= component; i++) {
+	for (int i = 2; xcomp_bv >> 63 && i <= component; i++) {
 		if (!(xcomp_bv & BIT(i)))
 			continue;
 		__cpuid_count(0xd, i, eax, ebx, ecx, edx);
 		at = ecx & 2 ? (at + 63) & ~63U : at;	/* aligned to 64 bytes */
-		if (i < component)
-			at += eax;
+		if (i == component)
+			return at + sample;
+		at += eax;
 	}
-	return at + (component == AVX ? 15 * 16 : 0);
+/*@ end */
+	__cpuid_count(0xd, component, eax, ebx, ecx, edx);
+	return ebx + sample;
 }
 
 //@
@@ -317,7 +336,7 @@ static void check_image(int n, const unsigned char *image, unsigned long long ma
 
 //@
 static unsigned char image_room[0x10000] __attribute__((aligned(64)));
-
+//@
 struct image {
 	unsigned long long bv, init, xcomp_bv;
 	int token;
@@ -327,10 +346,10 @@ struct image {
 /* An image of which every component in bv holds the token, those in init their initial values. */
 static void fill_image(unsigned char *to, size_t size, const struct image *want)
 {
-	unsigned char *at = image_room;
+	static unsigned char at[0x10000];
 	uint32_t mxcsr = want->bad_mxcsr ? 0xffff0000 : 0x1f80;
 
-	memset(at, 0, sizeof(image_room));
+	memset(at, 0, sizeof(at));
 	memcpy(at, "\x7f\x03", 2);			/* FCW */
 	memcpy(at + 24, &mxcsr, 4);
 	memcpy(at + 512, &want->bv, 8);
@@ -352,92 +371,97 @@ static long xcomp(int code, unsigned long long argument)
 //@
 #define BAD_POINTER ((void *)8)
 
+//@ USER_INSN
+/* An instruction of user mode; where it faults, the handler goes on behind it, at R15. */
+#define USER_INSN(insn, ...) \
+	asm volatile("lea 1f(%%rip), %%r15; .byte " insn "; 1:" : : __VA_ARGS__ : "r15", "memory")
 //@
-/* An instruction in user mode, which may end in a signal. */
-static __thread sigjmp_buf *fault;
+static __thread sigjmp_buf *fault;		/* where a bad sigreturn goes on */
+static __thread volatile int in_user, fault_signal;
 
-static void on_fault(int signal)
+static void on_fault(int signal, siginfo_t *info, void *context)
 {
-	if (!fault) {
-		sh->check[0].wrong = signal;
+	ucontext_t *uc = context;
+
+	(void)info;
+	fault_signal = signal;
+	if (in_user)
+		uc->uc_mcontext.gregs[REG_RIP] = uc->uc_mcontext.gregs[REG_R15];
+	else if (fault)
+		siglongjmp(*fault, signal);
+	else
 		_exit(1);
-	}
-	siglongjmp(*fault, signal);
 }
-
-static long try_user(void (*insn)(void *), void *operand)
+//@
+/* 0, or -signal.  The registers are what the instruction left: the handler returns. */
+static long try_user(void (*insn)(void *), void *p)
 {
-	sigjmp_buf here, *outer = fault;
-	int signal = sigsetjmp(here, 1);
-
-	fault = &here;
-	if (!signal)
-		insn(operand);
-	fault = outer;
-	return -signal;
+	fault_signal = 0;
+	in_user = 1;
+	insn(p);
+	in_user = 0;
+	return -fault_signal;
 }
-
 //@
 static void catch_faults(void)
 {
-	struct sigaction action = { .sa_handler = on_fault };
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 
 	sigaction(SIGILL, &action, NULL);
 	sigaction(SIGSEGV, &action, NULL);
 }
-
 //@
 static void ldtilecfg(void *p)		/* ldtilecfg (%rdi) */
 {
-	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x07" :: "D"(p) : "memory");
+	USER_INSN("0xc4, 0xe2, 0x78, 0x49, 0x07", "D"(p));
 }
 
 //@
 static void tileload(void *p)		/* tileloadd (%rdi,%rsi,1),%tmm0 */
 {
-	asm volatile(".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x37" :: "D"(p), "S"(64L) : "memory");
+	USER_INSN("0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x37", "D"(p), "S"(64L));
 }
 
 //@
 static void tilestore(void *p)		/* tilestored %tmm0,(%rdi,%rsi,1) */
 {
-	asm volatile(".byte 0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x37" :: "D"(p), "S"(64L) : "memory");
+	USER_INSN("0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x37", "D"(p), "S"(64L));
 }
 
 //@
 static void tilerelease(void *p)	/* tilerelease */
 {
-	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0" :: "D"(p) : "memory");
+	USER_INSN("0xc4, 0xe2, 0x78, 0x49, 0xc0", "D"(p));
 }
 
 //@
 static void wrpkru(void *p)		/* wrpkru */
 {
-	asm volatile(".byte 0x0f, 0x01, 0xef" :: "a"(*(uint32_t *)p), "c"(0), "d"(0) : "memory");
+	USER_INSN("0x0f, 0x01, 0xef", "a"(*(uint32_t *)p), "c"(0), "d"(0));
 }
 
 //@
 static void fld(void *p)		/* fninit; fldt (%rdi) */
 {
-	asm volatile(".byte 0xdb, 0xe3, 0xdb, 0x2f" :: "D"(p) : "memory");
+	USER_INSN("0xdb, 0xe3, 0xdb, 0x2f", "D"(p));
 }
 
 //@
 static void fninit(void *p)		/* fninit */
 {
-	asm volatile(".byte 0xdb, 0xe3" :: "D"(p) : "memory");
+	USER_INSN("0xdb, 0xe3", "D"(p));
 }
 
 //@
 static void movups(void *p)		/* movups (%rdi),%xmm15 */
 {
-	asm volatile(".byte 0x44, 0x0f, 0x10, 0x3f" :: "D"(p) : "memory");
+	USER_INSN("0x44, 0x0f, 0x10, 0x3f", "D"(p));
 }
 
 //@
 static void vinsertf128(void *p)	/* vinsertf128 $1,(%rdi),%ymm15,%ymm15 */
 {
-	asm volatile(".byte 0xc4, 0x63, 0x05, 0x18, 0x3f, 0x01" :: "D"(p) : "memory");
+	USER_INSN("0xc4, 0x63, 0x05, 0x18, 0x3f, 0x01", "D"(p));
 }
 
 //@
@@ -445,8 +469,7 @@ static unsigned long long xsave_mask;
 
 static void xsave_user(void *p)		/* xsave64 (%rdi) */
 {
-	asm volatile(".byte 0x48, 0x0f, 0xae, 0x27"
-		     :: "D"(p), "a"((uint32_t)xsave_mask), "d"((uint32_t)(xsave_mask >> 32)) : "memory");
+	USER_INSN("0x48, 0x0f, 0xae, 0x27", "D"(p), "a"((uint32_t)xsave_mask), "d"((uint32_t)(xsave_mask >> 32)));
 }
 
 //@
@@ -456,16 +479,6 @@ static unsigned long long xgetbv(unsigned int index)
 
 	asm volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(eax), "=d"(edx) : "c"(index));
 	return (unsigned long long)edx << 32 | eax;
-}
-
-//@
-/* Memory that an instruction loads: the sample of a component that holds the token. */
-static unsigned char operand_room[1024] __attribute__((aligned(64)));
-
-static void *operand(int component, int token)
-{
-	put_sample(operand_room, component, token);
-	return operand_room;
 }
 
 //@
@@ -503,6 +516,8 @@ static void pass_turn(unsigned int after)
 	syscall(SYS_futex, &sh->step, FUTEX_WAKE, 1 << 20, NULL, NULL, 0);
 }
 
+//@ left_check left_signal
+static __thread int left_check, left_signal;	/* how a signal handler was left */
 //@ STAY LEAVE JUMP CHILD
 /*
  * A task does the steps that are its own, in its turn, until all are done or its signal
@@ -511,7 +526,7 @@ static void pass_turn(unsigned int after)
 enum { STAY, LEAVE, JUMP, CHILD };
 
 static __thread unsigned int left_by;
-static __thread int left_how, left_check, left_signal;
+static __thread int left_how;
 
 static void play(void)
 {
@@ -525,10 +540,12 @@ static void play(void)
 		if (actor[now] != me()) {
 			struct timespec second = { 1, 0 };
 
+/*@ if overlaps */
 			if (meet(now))
-				waited = 0;
-			else if (syscall(SYS_futex, &sh->step, FUTEX_WAIT, now, &second, NULL, 0) &&
-				 errno == ETIMEDOUT && ++waited > 20)
+				continue;
+/*@ end */
+			if (syscall(SYS_futex, &sh->step, FUTEX_WAIT, now, &second, NULL, 0) &&
+			    errno == ETIMEDOUT && ++waited > 20)
 				_exit(1);
 			continue;
 		}
@@ -645,18 +662,17 @@ static long vm_task(long task)
 
 //@
 /* This program again, which goes on behind this step. */
-static long exec_task(unsigned int now)
+static void exec_task(int n, unsigned int now)
 {
-	char fd[16], at[16], task[16];
-	char *argv[] = { (char *)"repro", (char *)"--resume", fd, at, task, NULL };
+	char words[4][16];
+	char *argv[] = { (char *)"repro", (char *)"--resume", words[0], words[1], words[2], NULL };
 
-	snprintf(fd, sizeof(fd), "%d", shared_fd);
-	snprintf(at, sizeof(at), "%u", now);
-	snprintf(task, sizeof(task), "%d", me());
+	snprintf(words[0], sizeof(words[0]), "%d", shared_fd);
+	snprintf(words[1], sizeof(words[1]), "%u", now);
+	snprintf(words[2], sizeof(words[2]), "%d", n);
 	execv("/proc/self/exe", argv);
-	return -errno;
+	check_ret(n, -errno, 0);
 }
-
 //@
 /* The CPUs of a test are the first ones that this process may use. */
 static void pin(int task, int cpu)
@@ -712,6 +728,7 @@ static long regset(int request, int task, unsigned char *image, size_t size)
 	return ret;
 }
 
+//@
 static long get_regset(int task, unsigned char *image)
 {
 	return regset(PTRACE_GETREGSET, task, image, 0x10000);
@@ -744,7 +761,7 @@ static int host_msr(int cpu, unsigned int index, unsigned long long *value)
 
 //@
 /* A buffer of so many bytes; behind them lies 0xcc, or if guarded nothing is mapped. */
-static unsigned char *room(size_t size, bool guarded)
+static unsigned char *buffer_of(size_t size, bool guarded)
 {
 	size_t whole = 0x10000;
 	unsigned char *at = mmap(NULL, whole + 0x1000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -763,11 +780,13 @@ static bool overrun(const unsigned char *at, size_t size)
 	return false;
 }
 
-//@ vms vcpus
+//@
 static int kvm_fd = -1;
+//@ vms
 static struct { int fd; unsigned char *memory; } vms[3];
+//@ vcpus
 static struct { int fd, vm; bool begun, osxsave; struct kvm_run *run; } vcpus[3];
-
+//@
 static long do_ioctl(int fd, unsigned long command, void *argument)
 {
 	long ret = ioctl(fd, command, argument);
@@ -849,7 +868,7 @@ static long close_vm(int vm)
 
 static struct kvm_cpuid2 *supported_cpuid(void)
 {
-	static union { struct kvm_cpuid2 list; char room[sizeof(struct kvm_cpuid2) +
+	static union { struct kvm_cpuid2 list; char bytes[sizeof(struct kvm_cpuid2) +
 					MAX_ENTRIES * sizeof(struct kvm_cpuid_entry2)]; } cpuid;
 
 	memset(&cpuid, 0, sizeof(cpuid));
@@ -878,16 +897,24 @@ static unsigned long long cpuid_xcr0(struct kvm_cpuid2 *cpuid)
 
 //@
 struct cpuid {
-	unsigned long long xcr0, xss, leaves;
+	unsigned long long xcr0;
+	bool xfd, amx;
+/*@ if other */
+	unsigned long long xss, leaves;
 	unsigned int other;
-	bool xfd, amx, no_xsave, no_xsaves;
+	bool no_xsave, no_xsaves;
+/*@ end */
 };
 
 /* What KVM supports, with these features instead of its own. */
 static long set_cpuid(int vcpu, const struct cpuid *want)
 {
 	struct kvm_cpuid2 *cpuid = supported_cpuid();
+/*@ if other */
 	unsigned long long leaves = (want->leaves ? want->leaves : want->xcr0 | want->xss) | BIT(0) | BIT(1);
+/*@ else */
+	unsigned long long leaves = want->xcr0 | BIT(0) | BIT(1);
+/*@ end */
 	const uint32_t amx = 1U << 22 | 1U << 24 | 1U << 25;
 	struct kvm_cpuid_entry2 *at;
 	uint32_t kept = 0;
@@ -902,22 +929,29 @@ static long set_cpuid(int vcpu, const struct cpuid *want)
 	}
 	for (uint32_t i = 0; i < cpuid->nent; i++) {
 		at = &cpuid->entries[i];
-		if (at->function == 0xd && (want->no_xsave || (at->index > 1 && !(leaves & BIT(at->index)))))
+		if (at->function == 0xd && at->index > 1 && !(leaves & BIT(at->index)))
+			continue;
+		if (at->function == 7 && !at->index)
+			at->edx = want->amx ? at->edx | amx : at->edx & ~amx;
+/*@ if other */
+		if (at->function == 0xd && want->no_xsave)
 			continue;
 		if (at->function == 1 && want->no_xsave)
 			at->ecx &= ~(1U << 26);
-		if (at->function == 7 && !at->index)
-			at->edx = want->amx ? at->edx | amx : at->edx & ~amx;
 		if (at->function == 0x80000002)
 			at->eax += want->other;
+/*@ end */
 		if (at->function == 0xd && at->index == 0) {
 			at->eax = want->xcr0;
 			at->edx = want->xcr0 >> 32;
 		} else if (at->function == 0xd && at->index == 1) {
 			at->eax = want->xfd ? at->eax | 1U << 4 : at->eax & ~(1U << 4);
+			at->ecx = at->edx = 0;
+/*@ if other */
 			at->eax = want->no_xsaves ? at->eax & ~(1U << 3) : at->eax;
 			at->ecx = want->xss;
 			at->edx = want->xss >> 32;
+/*@ end */
 		}
 		cpuid->entries[kept++] = *at;
 	}
@@ -977,7 +1011,7 @@ static unsigned long long guest_features(void)
 //@
 static long has_msr(unsigned int index)
 {
-	static union { struct kvm_msr_list list; char room[0x4000]; } msrs;
+	static union { struct kvm_msr_list list; char bytes[0x4000]; } msrs;
 
 	msrs.list.nmsrs = 0x800;
 	if (ioctl(kvm_fd, KVM_GET_MSR_INDEX_LIST, &msrs))
@@ -1007,7 +1041,7 @@ static long get_xcr0(int vcpu, unsigned long long *value)
 }
 
 //@ msr_room
-static union { struct kvm_msrs list; char room[0x800]; } msr_room;
+static union { struct kvm_msrs list; char bytes[0x800]; } msr_room;
 
 //@
 /* How many of the entries KVM took. */
@@ -1034,10 +1068,24 @@ static long get_msr(int vcpu, unsigned int index, unsigned long long *value)
 }
 
 //@
-static long set_xsave(int vcpu, unsigned char *buffer, size_t size, const struct image *want)
+static long set_xsave(int vcpu, const struct image *want)
+{
+	fill_image(image_room, sizeof(image_room), want);
+	return do_ioctl(vcpus[vcpu].fd, KVM_SET_XSAVE, image_room);
+}
+//@
+/* From a buffer of its own. */
+static long set_xsave_from(int vcpu, unsigned char *buffer, size_t size, const struct image *want)
 {
 	fill_image(buffer, size, want);
 	return do_ioctl(vcpus[vcpu].fd, KVM_SET_XSAVE, buffer);
+}
+//@
+/* Into image_room, which is large enough for whatever there is. */
+static long get_xsave(int vcpu, unsigned long command)
+{
+	memset(image_room, 0xcc, sizeof(image_room));
+	return do_ioctl(vcpus[vcpu].fd, command, image_room);
 }
 
 //@
@@ -1157,7 +1205,7 @@ static void begin_guest(int vcpu)
 
 //@ EXIT_OUT EXIT_HLT EXIT_DONE
 /* How KVM_RUN ends: -errno, or one of these. */
-enum { EXIT_OUT = 1, EXIT_HLT, EXIT_DONE, EXIT_OTHER };
+enum { EXIT_OUT = 1001, EXIT_HLT, EXIT_DONE, EXIT_OTHER };
 
 static long run_guest(int vcpu)
 {
@@ -1217,13 +1265,6 @@ static long run_until_signal(int vcpu, int last, unsigned long flag)
 	timer_delete(timer);
 	*(unsigned char *)guest_memory(vcpu, flag) = 1;
 	return ret;
-}
-
-//@
-static bool check_exit(int n, long got, long want)
-{
-	verdict(n, got == want, got < 0 ? "%ld (%s)" : "exit %ld", got, strerror(got < 0 ? -got : 0));
-	return got == want;
 }
 
 //@

@@ -1,7 +1,23 @@
 static void one_round(void)
 {
+/*@ if alone */
+	int status, ms = 0;
+	pid_t pid = fork();
+
+	if (!pid) {
+		setpgid(0, 0);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		begin(0);
+		_exit(0);
+	}
+	while (!waitpid(pid, &status, WNOHANG)) {
+		if (ms++ == 20000)
+			kill(pid, SIGKILL);
+		usleep(1000);
+	}
+/*@ else */
+	int status, ms = 0;
 	pid_t group = -1, pid;
-	int status;
 
 	sh->step = 0;
 	memset(sh->tid, 0, sizeof(sh->tid));
@@ -16,7 +32,7 @@ static void one_round(void)
 		group = group < 0 ? pid : group;
 		setpgid(pid, group);
 	}
-	for (int ms = 0; (pid = waitpid(-1, &status, WNOHANG)) >= 0; ) {
+	while ((pid = waitpid(-1, &status, WNOHANG)) >= 0) {
 		if (pid)
 			continue;
 		if (ms++ == 20000)
@@ -24,4 +40,5 @@ static void one_round(void)
 		usleep(1000);
 	}
 	kill(-group, SIGKILL);
+/*@ end */
 }

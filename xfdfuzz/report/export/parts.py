@@ -8,7 +8,7 @@ nobody calls, and so would a reader.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 _MARK = "//@"
@@ -24,13 +24,21 @@ class Part:
     text: str
 
 
+_IF = re.compile(r"/\*@ if (\w+) \*/\n(.*?)(?:/\*@ else \*/\n(.*?))?/\*@ end \*/\n", re.S)
+
+
+def chosen(text: str, features: Collection[str]) -> str:
+    """``text`` with what stands between ``/*@ if FEATURE */`` and ``/*@ end */`` for these features alone."""
+    return _IF.sub(lambda found: found[2] if found[1] in features else found[3] or "", text)
+
+
 def parts_of(text: str) -> list[Part]:
     """The parts of a file, in order."""
     found = []
     for chunk in text.split(_MARK)[1:]:
         names, _, body = chunk.partition("\n")
         defined = {name for pair in _DEFINED.findall(body) for name in pair if name}
-        found.append(Part(frozenset({*names.split(), *defined} - {"__attribute__", "union"}), body))
+        found.append(Part(frozenset({*names.split(), *defined} - {"__attribute__", "struct", "union"}), body))
     return found
 
 

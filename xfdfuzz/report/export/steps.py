@@ -12,7 +12,8 @@ from xfdfuzz.native.script import Action, Expected, Guest
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import UserImage
-from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, signals, tasks, xsave
+from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
+from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Image, Result
 from xfdfuzz.report.export.guests import number_of, token
 
@@ -69,7 +70,9 @@ class Steps:
             return
         checker = {Value.FEATURES: "check_mask", Value.NUMBER: "check_value"}[kind]
         yield f"ret = {call};"
-        yield f"{checker}({self.check(step)}, ret, {_number(wanted)}, value, {wanted.out:#x});"
+        there = ", guest_features()" if is_kvm(step.op) else ", host_features()"
+        there = there if kind is Value.FEATURES else ""
+        yield f"{checker}({self.check(step)}, ret, {_number(wanted)}, value, {wanted.out:#x}{there});"
 
     def _declare(self, line: str) -> None:
         if line not in self.declared:
@@ -124,7 +127,7 @@ class Steps:
         """What leaves the order of the program: the step's number is ``now``."""
         match action.op:
             case processes.Execve():
-                yield self.ret(action.expected[0]._replace(good=Result(0), model=Result(0)), "exec_task(now)")
+                yield f"exec_task({self.check(action.expected[0])}, now);"
             case signals.Signal():
                 yield "ret = raise_signal(now);"
                 if _ret(action.expected[0]) == "SIGSEGV":
@@ -212,7 +215,8 @@ class Steps:
                     yield f"value = xgetbv({op.index});"
                     check = self.check(step)
                     both = f"value, {wanted.out:#x});"
-                    yield f"check_in_use({check}, {both}" if op.index else f"check_mask({check}, 0, 0, {both}"
+                    masked = both.replace(")", ", host_features())")
+                    yield f"check_in_use({check}, {both}" if op.index else f"check_mask({check}, 0, 0, {masked}"
             case tasks.UserXsave():
                 room = self._room(step.number)
                 yield f"xsave_mask = {op.mask:#x};"
@@ -319,10 +323,11 @@ class Steps:
     def _xsave(self, op: Op, step: Expected, vcpu: int) -> Iterator[str]:
         match op:
             case xsave.KvmSetXsave():
-                size = 0x10000 if op.buffer.size is None else op.buffer.size
-                room = f"room({size}, {str(op.buffer.guarded).lower()})"
                 held = _image(op.image, ghost.vcpu_token(vcpu, op.image.data))
-                yield self.ret(_without_overrun(step), f"set_xsave({vcpu}, {room}, {size}, {held})")
+                size = op.buffer.size
+                room = f"buffer_of({size}, {str(op.buffer.guarded).lower()}), {size}"
+                call = f"set_xsave({vcpu}, {held})" if size is None else f"set_xsave_from({vcpu}, {room}, {held})"
+                yield self.ret(_without_overrun(step), call)
             case xsave.KvmGetXsave() | xsave.KvmGetXsave2():
                 yield from self._get_xsave(op, step, vcpu)
             case xsave.KvmSetFpu():
@@ -337,10 +342,13 @@ class Steps:
 
     def _get_xsave(self, op: xsave.KvmGetXsave | xsave.KvmGetXsave2, step: Expected, vcpu: int) -> Iterator[str]:
         command = "KVM_GET_XSAVE" if isinstance(op, xsave.KvmGetXsave) else "KVM_GET_XSAVE2"
-        size = 0x10000 if op.buffer.size is None else op.buffer.size
-        self._declare("static unsigned char *image;")
-        yield f"image = room({size}, {str(op.buffer.guarded).lower()});"
-        call = f"do_ioctl(vcpus[{vcpu}].fd, {command}, image)"
+        image, size = "image_room", op.buffer.size
+        call = f"get_xsave({vcpu}, {command})"
+        if size is not None:
+            image = "image"
+            self._declare("static unsigned char *image;")
+            yield f"image = buffer_of({size}, {str(op.buffer.guarded).lower()});"
+            call = f"do_ioctl(vcpus[{vcpu}].fd, {command}, image)"
         if op.buffer.size is not None and not op.buffer.guarded and _ret(step) in (0, "overrun"):
             wanted = "!" if _ret(step) == 0 else ""
             yield f"{call};"
@@ -349,42 +357,42 @@ class Steps:
         plain = self.ret(step, call)
         if isinstance(step.wanted and step.wanted.out, Image):
             yield f"if ({plain[:-1]})"
-            yield from ("\t" + line for line in self.image(step, "image", xf.U64_MAX))
+            yield from ("\t" + line for line in self.image(step, image, xf.U64_MAX))
         else:
             yield plain
 
     # -- guests ------------------------------------------------------------------------------------------------------
 
-    def _run(self, action: Action, run: sc.Run) -> Iterator[str]:
+    def _run(self, action: Action, entry: sc.Run) -> Iterator[str]:
         first = action.expected[0]
         wanted = _ret(first)
         if wanted != "ok":
             if not _absent(action.op, first):
-                yield self.ret(first, f"do_ioctl(vcpus[{run.vcpu}].fd, KVM_RUN, NULL)")
+                yield self.ret(first, f"do_ioctl(vcpus[{entry.vcpu}].fd, KVM_RUN, NULL)")
             return
-        stream = next(stream for stream in self.script.streams if stream.vcpu == run.vcpu)
-        numbers = [number_of(stream, g.insn) for g in run.guest]
-        if action.rivals and run.guest:
-            start = run.guest[0].insn.address
+        stream = next(stream for stream in self.script.streams if stream.vcpu == entry.vcpu)
+        numbers = [number_of(stream, g.insn) for g in entry.guest]
+        if action.rivals and entry.guest:
+            start = entry.guest[0].insn.address
             yield f"for (int again = 0; again < {AGAIN}; again++) {{"
-            yield f"\trestart({run.vcpu}, {start:#x}, {numbers[0]}, {numbers[-1]});"
-            if run.flag:
-                yield f"\t*(unsigned char *)guest_memory({run.vcpu}, {run.flag:#x}) = 0;"
-            yield from ("\t" + line for line in self._once(action, run, numbers))
+            yield f"\trestart({entry.vcpu}, {start:#x}, {numbers[0]}, {numbers[-1]});"
+            if entry.flag:
+                yield f"\t*(unsigned char *)guest_memory({entry.vcpu}, {entry.flag:#x}) = 0;"
+            yield from ("\t" + line for line in self._once(action, entry, numbers))
             yield "}"
             return
-        yield from self._once(action, run, numbers)
+        yield from self._once(action, entry, numbers)
 
-    def _once(self, action: Action, run: sc.Run, numbers: list[int]) -> Iterator[str]:
-        reached = [nr for nr, g in zip(numbers, run.guest, strict=True) if g.insn.what != "wait for the host, which has a signal"]
+    def _once(self, action: Action, entry: sc.Run, numbers: list[int]) -> Iterator[str]:
+        reached = [nr for nr, g in zip(numbers, entry.guest, strict=True) if g.insn.what != "wait for the host, which has a signal"]
         call = {
-            sc.NEVER_ENTERED: f"run_never({run.vcpu})",
-            sc.SIGNAL: f"run_until_signal({run.vcpu}, {reached[-1] if reached else -1}, {run.flag:#x})",
-        }.get(run.end, f"run_guest({run.vcpu})")
-        step, exit_code = action.last, _exit(action, run)
-        yield f"check_exit({self.check(_named(step, action))}, {call}, {exit_code});" if exit_code else f"{call};"
-        for nr, what in zip(numbers, run.guest, strict=True):
-            yield from self._guest(run.vcpu, nr, what)
+            sc.NEVER_ENTERED: f"run_never({entry.vcpu})",
+            sc.SIGNAL: f"run_until_signal({entry.vcpu}, {reached[-1] if reached else -1}, {entry.flag:#x})",
+        }.get(entry.end, f"run_guest({entry.vcpu})")
+        step, exit_code = action.last, _exit(action, entry)
+        yield f"check_ret({self.check(_named(step, action))}, {call}, {exit_code});" if exit_code else f"{call};"
+        for nr, what in zip(numbers, entry.guest, strict=True):
+            yield from self._guest(entry.vcpu, nr, what)
 
     def _guest(self, vcpu: int, nr: int, what: Guest) -> Iterator[str]:
         step = what.expected
@@ -423,6 +431,11 @@ class Steps:
         yield f"check_legacy({step.number}, {at}, {token(held.get(0, 0))}, {token(held.get(1, 0))});"
 
 
+def is_kvm(op: Op) -> bool:
+    """Whether it takes /dev/kvm."""
+    return isinstance(op, GuestOp) or type(op).__module__ in {m.__name__ for m in (kvm, xsave, run)}
+
+
 def _absent(op: Op, step: Expected) -> bool:
     """Whether it cannot happen on a kernel that is right."""
     return step.wanted is not None and step.wanted.ret == NOT_ENABLED and not isinstance(op, processes.Execve)
@@ -454,21 +467,19 @@ def _without_overrun(step: Expected) -> Expected:
 
 def _named(step: Expected, action: Action) -> Expected:
     """The check of a KVM_RUN bears its own line where the program has no line for its end."""
-    from xfdfuzz.program.ops.run import KvmRunReturns
-
-    return step if isinstance(step.op, KvmRunReturns) else action.expected[0]
+    return step if isinstance(step.op, run.KvmRunReturns) else action.expected[0]
 
 
-def _exit(action: Action, run: sc.Run) -> str:
+def _exit(action: Action, entry: sc.Run) -> str:
     """The exit that is expected, "" if nothing is."""
-    if run.end == sc.DONE:
+    if entry.end == sc.DONE:
         return "EXIT_DONE"
-    if run.end in (sc.SIGNAL, sc.NEVER_ENTERED):
+    if entry.end in (sc.SIGNAL, sc.NEVER_ENTERED):
         return "-EINTR"
     wanted = _ret(action.last)
     if wanted in _EXITS:
         return _EXITS[str(wanted)]
-    return "EXIT_OUT" if run.end == sc.OUT else "EXIT_HLT"
+    return "EXIT_OUT" if entry.end == sc.OUT else "EXIT_HLT"
 
 
 def _watched(step: Expected, asked: int = 0) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.native import script as sc
 from xfdfuzz.native.control import EXACT
 from xfdfuzz.native.script import Action, Expected
@@ -15,9 +16,10 @@ from xfdfuzz.native.values import known_features
 from xfdfuzz.native.watching import watched
 from xfdfuzz.program.ops import Op, guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp
+from xfdfuzz.program.step import NOT_ENABLED, PANIC
 from xfdfuzz.report.export import guests
-from xfdfuzz.report.export.parts import Part, needed, parts_of
-from xfdfuzz.report.export.steps import Steps
+from xfdfuzz.report.export.parts import Part, chosen, needed, parts_of
+from xfdfuzz.report.export.steps import Steps, is_kvm
 from xfdfuzz.report.export.subject import Subject
 
 _HERE = Path(__file__).parent
@@ -48,7 +50,7 @@ class _Writer:
         self.kselftest = kselftest
         self.steps = Steps(script)
         self.overlaps = any(action.rivals for action in script.flat())
-        self.kvm = any(_is_kvm(step.op) for action in script.flat() for step in action.expected)
+        self.kvm = any(is_kvm(step.op) for action in script.flat() for step in action.expected)
         self.alone = script.tasks in ((), (0,)) and not self.overlaps
         self.alone = self.alone and not any(isinstance(action.op, _FLOW) for action in script.flat())
 
@@ -70,13 +72,20 @@ class _Writer:
         return _squeezed("\n".join([*self._header(), head + "\n".join(lines) + "\n" + tail, rest]))
 
     def _parts(self) -> Iterator[Part]:
-        harness = (_HERE / "harness.c").read_text()
+        harness = chosen((_HERE / "harness.c").read_text(), self._features())
         other = {p.names: p for p in parts_of((_HERE / "selftest.c").read_text())} if self.kselftest else {}
         for part in parts_of(harness):
-            text = other.pop(part.names, part).text
-            if not self.overlaps:
-                text = text.replace("\t\t\tif (meet(now))\n\t\t\t\twaited = 0;\n\t\t\telse if", "\t\t\tif")
-            yield Part(part.names, text)
+            yield other.get(part.names, part)
+
+    def _features(self) -> set[str]:
+        """What parts of harness.c depend on that only some programs need."""
+        ops = [step.op for action in self.script.flat() for step in action.expected]
+        entries = [op.entries for op in ops if isinstance(op, kvm.KvmSetCpuid2)]
+        found = {"alone" if self.alone else "tasks"}
+        found |= {"overlaps"} if self.overlaps else set()
+        compacted = any(isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops)
+        found |= {"compacted"} if compacted else set()
+        return found | ({"other"} if any(e != type(e)(e.xcr0, e.xfd, e.amx) for e in entries) else set())
 
     def _forward(self, known: str) -> Iterator[str]:
         """Functions that harness.c calls and this program has."""
@@ -157,7 +166,10 @@ class _Writer:
             yield f"{number}{step.line} = {step.model}"
         else:
             yield f"{number}{step.line} = {step.good}"
-            yield f"   BUG: {self.subject.revision.label} gives {step.model}"
+            if step.model is not None and step.model.ret != NOT_ENABLED:
+                dies = step.model.ret == PANIC
+                gives = "panics here" if dies else f"gives {step.model}"
+                yield f"   BUG: {self.subject.revision.label} {gives}"
 
     # -- what meets what ---------------------------------------------------------------------------------------------
 
@@ -167,7 +179,7 @@ class _Writer:
         for nr, action in enumerate(self.script.actions):
             for task in dict.fromkeys(rival.task for rival in action.rivals if rival.task != action.task):
                 inside += [f"if (now == {nr} && me() == {task}) {{", *self._rival(action, task), "}"]
-        yield from _function("static bool meet(unsigned int now)", [*inside, "return false;"])
+        yield from _function("static bool meet(unsigned int now)", [*(inside or ["(void)now;"]), "return false;"])
         yield ""
 
     def _rival(self, action: Action, task: int) -> Iterator[str]:
@@ -199,9 +211,11 @@ class _Writer:
     # -- main --------------------------------------------------------------------------------------------------------
 
     def _main(self) -> Iterator[str]:
-        yield f"#define FIRST_TASKS {2 if 1 in self.script.tasks else 1}"
         yield ""
-        yield from (_HERE / "main.c").read_text().splitlines()
+        if not self.alone:
+            yield f"#define FIRST_TASKS {2 if 1 in self.script.tasks else 1}"
+            yield ""
+        yield from chosen((_HERE / "main.c").read_text(), self._features()).splitlines()
         yield ""
         yield "/* The ops that are checked, with what they come to on a kernel that is right. */"
         yield "static const char *const ops[CHECKS] = {"
@@ -211,7 +225,7 @@ class _Writer:
         yield ""
         resumes = any(isinstance(action.op, processes.Execve) for action in self.script.flat())
         inside = ["double seconds = 10, began;", "unsigned long rounds = 0;", ""] if self.overlaps else []
-        inside = [*inside, *(["bool mine = false;"] if self.subject.dangers else []), *self._arguments(resumes), ""]
+        inside = [*inside, *(["bool mine = false;", ""] if self.subject.dangers else []), *self._arguments(resumes), ""]
         inside += ["ksft_print_header();", *self._requires(), *self._share(resumes), *self._rounds(), *self._report()]
         yield from _function("int main(int argc, char **argv)", inside)
 
@@ -221,6 +235,7 @@ class _Writer:
             yield "\tshared_fd = atoi(argv[2]);"
             yield "\tsh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);"
             yield from (f"\t{line}" for line in self._begins())
+            yield '\tverdict(atoi(argv[4]), true, "done");'
             yield "\tpass_turn(atoi(argv[3]));"
             yield "\tplay();"
             yield "\t_exit(0);"
@@ -248,16 +263,17 @@ class _Writer:
             said = "; ".join(self.subject.dangers)
             yield f"\tksft_exit_skip({_string(said)}"
             yield '\t\t       ": run it with --i-own-this-machine where nothing else runs\\n");'
-        wanted = _components(self.script.program.ops, kvm_only=False) & known_features(self.script.program.machine)
-        if wanted:
-            yield f"if (~host_features() & {wanted:#x})"
-            yield f'\tksft_exit_skip("this CPU or kernel lacks one of {xf.format_mask(wanted)}\\n");'
+        ops, known = self.script.program.ops, known_features(self.script.program.machine)
+        named = _components(ops, kvm_only=False)
+        yield from _lacks("host_features()", named & known, "this CPU or kernel lacks one of")
+        without = named & ~known & (xf.MASK_AVX512 | xf.MASK_PKRU | xf.MASK_XTILE)
+        if without:
+            yield f"if (host_features() & {without:#x})"
+            yield f'\tksft_exit_skip("it is about a machine without {xf.format_mask(without)}\\n");'
         if self.kvm:
             yield "open_kvm();"
-            wanted = _components(self.script.program.ops, kvm_only=True) & known_features(self.script.program.machine)
-            if wanted:
-                yield f"if (~guest_features() & {wanted:#x})"
-                yield f'\tksft_exit_skip("this KVM gives guests none of {xf.format_mask(wanted)}\\n");'
+            missing = "this KVM does not give guests all of"
+            yield from _lacks("guest_features()", _components(ops, kvm_only=True) & known, missing)
         if self.script.program.machine.cpus > 1:
             yield "if (sysconf(_SC_NPROCESSORS_ONLN) < 2)"
             yield '\tksft_exit_skip("it takes two CPUs\\n");'
@@ -271,7 +287,8 @@ class _Writer:
             fd = "shared_fd"
         flags = "MAP_SHARED" if resumes else "MAP_SHARED | MAP_ANONYMOUS"
         yield f"sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, {flags}, {fd}, 0);"
-        yield "prctl(PR_SET_CHILD_SUBREAPER, 1);"
+        if not self.alone:
+            yield "prctl(PR_SET_CHILD_SUBREAPER, 1);"
 
     def _rounds(self) -> Iterator[str]:
         if self.script.died:
@@ -313,7 +330,7 @@ class _Writer:
         for nr, paragraph in enumerate(p for p in paragraphs if p):
             if nr:
                 yield " *"
-            yield from (f" * {line}" for line in textwrap.wrap(_plain(paragraph), _WIDTH - 3))
+            yield from (f" * {line}" for line in textwrap.wrap(_plain(paragraph), _WIDTH - 3, break_on_hyphens=False))
         for danger in subject.dangers:
             yield " *"
             yield from (f" * {line}" for line in textwrap.wrap(f"DANGER: {danger}", _WIDTH - 3))
@@ -370,8 +387,10 @@ def _squeezed(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
 
-def _is_kvm(op: Op) -> bool:
-    return isinstance(op, GuestOp) or type(op).__module__ in {m.__name__ for m in (kvm, xsave, run)}
+def _lacks(there: str, wanted: int, reason: str) -> Iterator[str]:
+    if wanted:
+        yield f"if (~{there} & {wanted:#x})"
+        yield f'\tksft_exit_skip("{reason} {xf.format_mask(wanted)}\\n");'
 
 
 def _faults(op: Op) -> bool:
@@ -382,13 +401,17 @@ def _components(ops: Sequence[Op], kvm_only: bool) -> int:
     """The components that a program is about: those that it names and that its machine has."""
     found = 0
     for op in ops:
-        if kvm_only and not _is_kvm(op):
+        if kvm_only and not is_kvm(op):
             continue
         match op:
             case tasks.ReqXcompPerm(facility=xf.XTILE_DATA) | tasks.ReqXcompGuestPerm(facility=xf.XTILE_DATA):
                 found |= xf.MASK_XTILE
             case kvm.KvmSetCpuid2():
-                found |= op.entries.xcr0
+                found |= op.entries.xcr0 | (xf.MASK_XTILE if op.entries.xfd else 0)
+            case guest.GuestRdmsr() | guest.GuestWrmsr() | kvm.KvmGetMsrs():
+                found |= xf.MASK_XTILE if op.msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) else 0
+            case kvm.KvmSetMsrs():
+                found |= xf.MASK_XTILE if any(index != MSR_IA32_XSS for index, _ in op.msrs.entries) else 0
             case kvm.KvmSetXcrs() | guest.GuestXsetbv():
                 found |= op.xcr0
             case tasks.UserLdtilecfg() | tasks.UserTileload() | tasks.UserTilestore():
