@@ -50,7 +50,8 @@
 #define NT_X86_XSTATE 0x202
 #endif
 
-//@ ksft
+//@ ksft_print_header
+/*@ if plain */
 /* KTAP on stdout, as kselftest.h writes it; exit code 0: pass, 1: fail, 4: skipped. */
 static int ksft_count, ksft_failed;
 
@@ -63,13 +64,22 @@ static int ksft_count, ksft_failed;
 #define ksft_exit_skip(...) (printf("1..0 # SKIP "), printf(__VA_ARGS__), exit(4))
 #define ksft_exit_fail_msg(...) (printf("Bail out! "), printf(__VA_ARGS__), exit(1))
 #define ksft_finished() exit(ksft_failed ? 1 : 0)
-
+/*@ end */
+/*@ if x86 */
+#include "../kselftest.h"
+/*@ end */
+/*@ if kvm */
+#include "kvm_util.h"
+/*@ end */
 //@ always defines
 /*@ defines @*/
 
 //@ X87 SSE AVX PKRU XTILECFG XTILEDATA
 /* State components, and the bits of XCR0. */
 enum { X87, SSE, AVX, PKRU = 9, XTILECFG = 17, XTILEDATA = 18 };
+/*@ if kvm */
+#undef BIT
+/*@ end */
 #define BIT(n) (1ULL << (n))
 
 //@
@@ -797,11 +807,15 @@ static long do_ioctl(int fd, unsigned long command, void *argument)
 //@
 static void open_kvm(void)
 {
+/*@ if kvm */
+	kvm_fd = open_kvm_dev_path_or_exit();
+/*@ else */
 	kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm_fd < 0)
 		ksft_exit_skip("/dev/kvm: %s\n", strerror(errno));
 	if (ioctl(kvm_fd, KVM_GET_API_VERSION, 0) != 12)
 		ksft_exit_skip("/dev/kvm: an API of another version\n");
+/*@ end */
 }
 
 //@ MEMORY BLOCK GDT IDT HANDLERS PML4 STACK RESULTS
@@ -820,9 +834,13 @@ static long create_vm(int vm)
 {
 	struct kvm_userspace_memory_region slot = { .memory_size = MEMORY };
 
+/*@ if kvm */
+	vms[vm].fd = vm_create_barebones()->fd;
+/*@ else */
 	vms[vm].fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
 	if (vms[vm].fd < 0)
 		return -errno;
+/*@ end */
 	vms[vm].memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	slot.userspace_addr = (unsigned long)vms[vm].memory;
 	ioctl(vms[vm].fd, KVM_SET_TSS_ADDR, 0xfffbd000UL);

@@ -72,16 +72,14 @@ class _Writer:
         return _squeezed("\n".join([*self._header(), head + "\n".join(lines) + "\n" + tail, rest]))
 
     def _parts(self) -> Iterator[Part]:
-        harness = chosen((_HERE / "harness.c").read_text(), self._features())
-        other = {p.names: p for p in parts_of((_HERE / "selftest.c").read_text())} if self.kselftest else {}
-        for part in parts_of(harness):
-            yield other.get(part.names, part)
+        yield from parts_of(chosen((_HERE / "harness.c").read_text(), self._features()))
 
     def _features(self) -> set[str]:
         """What parts of harness.c depend on that only some programs need."""
         ops = [step.op for action in self.script.flat() for step in action.expected]
         entries = [op.entries for op in ops if isinstance(op, kvm.KvmSetCpuid2)]
         found = {"alone" if self.alone else "tasks"}
+        found |= {"plain" if not self.kselftest else "kvm" if self.kvm else "x86"}
         found |= {"overlaps"} if self.overlaps else set()
         compacted = any(isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops)
         found |= {"compacted"} if compacted else set()
