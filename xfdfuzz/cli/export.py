@@ -16,7 +16,9 @@ from xfdfuzz.cli.saving import check_output
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    command = add_command(commands, "export", _export, "write a program as a C file that reproduces it on a real machine")
+    command = add_command(
+        commands, "export", _export, "write a program as a C file that reproduces it on a real machine"
+    )
     command.add_argument("file", type=Path, metavar="FILE", help="a program, or - for one on standard input")
     command.add_argument(
         "-o", "--out", type=Path, metavar="OUT", help="the C file, - for standard output (default: FILE's name with .c)"
@@ -51,7 +53,7 @@ def _export(args: argparse.Namespace) -> int:
         return CLEAN
     out = args.out or Path(f"{_plain(args.file)}.c")
     _save(out, text)
-    _tell(args, out, subject.revision.label, subject.good and subject.good.label, subject.dangers)
+    _tell(args, out, subject.revision.label, subject.good.label if subject.good else None, subject.dangers)
     return CLEAN
 
 

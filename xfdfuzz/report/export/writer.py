@@ -14,8 +14,7 @@ from xfdfuzz.native.control import EXACT
 from xfdfuzz.native.script import Action, Expected
 from xfdfuzz.native.values import known_features
 from xfdfuzz.native.watching import watched
-from xfdfuzz.program.ops import Op, guest, host, kvm, processes, run, signals, tasks, xsave
-from xfdfuzz.program.ops.base import GuestOp
+from xfdfuzz.program.ops import Op, guest, host, kvm, processes, signals, tasks
 from xfdfuzz.program.step import NOT_ENABLED, PANIC
 from xfdfuzz.report.export import guests
 from xfdfuzz.report.export.parts import Part, chosen, needed, parts_of
@@ -25,9 +24,7 @@ from xfdfuzz.report.export.subject import Subject
 _HERE = Path(__file__).parent
 _WIDTH = 90
 #: Ops by which a program is more than one task that goes from its first line to its last.
-_FLOW = (
-    processes.CloneThread | processes.CloneVm | processes.Fork | processes.Execve | processes.Exit | signals.Signal
-)
+_FLOW = processes.CloneThread | processes.CloneVm | processes.Fork | processes.Execve | processes.Exit | signals.Signal
 
 
 def source(subject: Subject, name: str, kselftest: bool = False) -> str:
@@ -65,7 +62,9 @@ class _Writer:
         # what harness.c says of all programs, and what this one says of itself
         known = needed(parts, rest)
         if "FEATURES" in known or "FEATURES" in rest:
-            defines.append(f"#define FEATURES {known_features(self.script.program.machine):#x}ULL\t/* looked at in masks */")
+            defines.append(
+                f"#define FEATURES {known_features(self.script.program.machine):#x}ULL\t/* looked at in masks */"
+            )
         forward = [*self._forward(known)]
         head, _, tail = known.partition("/*@ defines @*/\n")
         lines = [*defines, *forward]
@@ -81,7 +80,9 @@ class _Writer:
         found = {"alone" if self.alone else "tasks"}
         found |= {"plain" if not self.kselftest else "kvm" if self.kvm else "x86"}
         found |= {"overlaps"} if self.overlaps else set()
-        compacted = any(isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops)
+        compacted = any(
+            isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops
+        )
         found |= {"compacted"} if compacted else set()
         return found | ({"other"} if any(e != type(e)(e.xcr0, e.xfd, e.amx) for e in entries) else set())
 
@@ -150,7 +151,7 @@ class _Writer:
             if step.control.how:
                 how[step.control.word] = None
         lines += [f"({word})" for word in how]
-        if len(lines) == 1:
+        if len(lines) == 1 and len(lines[0]) <= _WIDTH:
             yield f"/* {_plain(lines[0])} */"
             return
         yield "/*"
@@ -182,7 +183,8 @@ class _Writer:
 
     def _rival(self, action: Action, task: int) -> Iterator[str]:
         yield "\tpause_at_random();"
-        once, often = [], []
+        once: list[str] = []
+        often: list[str] = []
         for rival in action.rivals:
             if rival.task != task or isinstance(rival.op, host.Schedule | host.ScheduleKthread | host.SoftirqKernelFpu):
                 continue
@@ -238,13 +240,15 @@ class _Writer:
             yield "\tplay();"
             yield "\t_exit(0);"
             yield "}"
-        yield "for (int i = 1; i < argc; i++) {"
+        yield "for (int i = 1; i < argc; i++)" + (" {" if self.subject.dangers or self.overlaps else "")
         words = []
         if self.subject.dangers:
             words.append(('!strcmp(argv[i], "--i-own-this-machine")', "mine = true;"))
         if self.overlaps:
             words.append(('!strncmp(argv[i], "--seconds=", 10)', "seconds = atof(argv[i] + 10);"))
-        usage = f"{'--i-own-this-machine' if self.subject.dangers else ''} {'--seconds=S' if self.overlaps else ''}".split()
+        usage = (
+            f"{'--i-own-this-machine' if self.subject.dangers else ''} {'--seconds=S' if self.overlaps else ''}".split()
+        )
         for nr, (test, then) in enumerate(words):
             yield f"\t{'else ' if nr else ''}if ({test})"
             yield f"\t\t{then}"
@@ -252,7 +256,7 @@ class _Writer:
         yield "\telse" if words else f"\t{refuse}"
         if words:
             yield f"\t\t{refuse}"
-        yield "}"
+            yield "}"
 
     def _requires(self) -> Iterator[str]:
         """What the machine has to have: else the test is skipped."""
@@ -310,9 +314,14 @@ class _Writer:
         yield "\t\tcontinue;"
         yield '\tksft_test_result(seen && !wrong, "%d. %s\\n", i, ops[i]);'
         yield "\tif (wrong)"
-        yield '\t\tksft_print_msg("got %s; wrong %u of %u times\\n", sh->check[i].got, wrong, seen);'
+        seen = "; wrong %u of %u times", ", wrong, seen"
+        text, values = seen if self.overlaps else ("", "")
+        yield f'\t\tksft_print_msg("got %s{text}\\n", sh->check[i].got{values});'
         yield "\telse if (!seen)"
         yield '\t\tksft_print_msg("not reached\\n");'
+        if self.overlaps:
+            yield "\telse"
+            yield '\t\tksft_print_msg("right all %u times\\n", seen);'
         yield "}"
         if any(b for b in self.subject.broken):
             yield 'ksft_print_msg("WARN and BUG are in the kernel\'s log only: look at dmesg\\n");'
@@ -348,8 +357,8 @@ class _Writer:
             yield f"On {subject.revision.label} it breaks nothing."
         if self.overlaps:
             yield (
-                "User space cannot force what meets what here. Tasks share a CPU, timers wake them at random, and all of it "
-                "is repeated: that nothing is seen does not say that nothing is wrong."
+                "User space cannot force what meets what here. Tasks share a CPU, timers wake them at random, and all "
+                "of it is repeated: that nothing is seen does not say that nothing is wrong."
             )
 
 
@@ -365,8 +374,21 @@ def _function(head: str, inside: Sequence[str]) -> Iterator[str]:
     while inside and not inside[-1]:
         inside = inside[:-1]
     for line in text.rstrip("\n").split("\n"):
-        yield f"\t{line}" if line else ""
+        yield from _wrapped(f"\t{line}") if line else [""]
     yield "}"
+
+
+def _wrapped(line: str) -> Iterator[str]:
+    """A statement in lines that are short enough, if that is possible without breaking a text."""
+    indent = line[: len(line) - len(line.lstrip("\t"))]
+    while len(line.expandtabs(8)) > 100 and '"' not in line and not line.lstrip().startswith(("/*", "*")):
+        room = 100 - len(line.expandtabs(8)) + len(line)
+        at = line.rfind(", ", len(indent) + 10, room)
+        if at < 0:
+            break
+        yield line[: at + 1]
+        line = f"{indent}\t{line[at + 2 :]}"
+    yield line
 
 
 def _statements(text: str) -> str:
