@@ -165,7 +165,8 @@ class Task(Struct):
 
     ``on_cpu`` is the CPU number plus 1, or 0; ``user_mode`` says that the task executes user code rather than the
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
-    execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal().
+    execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
+    that it is in that of rt_sigreturn().
     ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the bitmap of VMs that it has open.
     ``rcu_read_lock_nesting`` is 0 between ops.
     """
@@ -175,6 +176,7 @@ class Task(Struct):
     exit_state: Flag
     in_execve: Flag
     in_signal: Flag
+    in_sigreturn: Flag
     vm_fds: VmMask
     mm: MmNr
     on_cpu: CpuPlus1
@@ -195,10 +197,13 @@ class SigFrame(Struct):
 
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
     whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
+    ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of ``loadable``.
     """
 
     __slots__ = ()
     valid: Flag
+    absent: Flag
+    loadable: Xfeatures
     magic1: Flag
     magic2: Size
     extended_size: Size

@@ -1,6 +1,7 @@
 """The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c, v5.16).
 
-User memory is taken to be there: what d877550eaf2d cured, a retry for ever on a page that is not, is left out.
+User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a page
+that is not there, is left out.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.cpuid import HEADER_END
-from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, load_component
+from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, PageFault, load_component
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.fpu.xstate import Xstate
@@ -127,12 +128,11 @@ class FpuSignal(Xstate):
 
     # -- sigreturn -----------------------------------------------------------------------------------------------
 
-    def fpu_restore_sig(self, frame: SigFrame) -> bool:
-        """fpu__restore_sig(): False, and initial registers, for a frame that cannot be used."""
-        success = self._fpu_restore_sig(frame)
+    @phase_of("fpu_restore_sig")
+    def fpu_restore_sig_end(self, success: bool) -> None:
+        """The end of fpu__restore_sig(): initial registers for a frame that cannot be used."""
         if not success:
             self.fpu_clear_user_states()
-        return success
 
     def _fpu_restore_sig(self, frame: SigFrame) -> bool:
         """__fpu_restore_sig()."""
@@ -196,9 +196,11 @@ class FpuSignal(Xstate):
         self.xfd_validate_state(self.deref(self.current.fpu.fpstate), mask, True)
         area: XsaveArea = frame.area
         try:
+            if frame.absent:
+                xsave.xrstor_page_fault(self.regs, area, mask, frame.loadable)
             xsave.xrstor(self.regs, area, mask)
         except DeviceNotAvailable:
             self.exc_device_not_available_in_kernel()
-        except GeneralProtection:
+        except (GeneralProtection, PageFault):
             return False
         return True

@@ -53,17 +53,20 @@ EXIT = Result("exit")
 ZERO = Result(0)
 
 
+def mid_call(task: Task) -> bool:
+    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal or rt_sigreturn()."""
+    return bool(task.kvm_run or task.in_execve or task.in_signal or task.in_sigreturn)
+
+
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside KVM_RUN, execve() or the delivery of a signal."""
+    """An op of a user task that is on a CPU and not inside a call that is cut in two."""
 
     __slots__ = ()
     task: int
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(
-            task.on_cpu and not task.kvm_run and not task.in_execve and not task.in_signal
-        )
+        return self.task < USER_TASKS and bool(task.on_cpu) and not mid_call(task)
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""

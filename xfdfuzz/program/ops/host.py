@@ -6,7 +6,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, op
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, mid_call, op
 from xfdfuzz.program.step import Result
 
 
@@ -105,13 +105,13 @@ class Suspend(TaskOp):
     """The task, on the boot CPU, asks for suspend to memory, and the system resumes.
 
     A task that was preempted before is taken to have been inside the system call already.  Freezing takes others out of
-    KVM_RUN and execve() first.
+    their calls first.
     """
 
     task: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
-        busy = any(task.kvm_run or task.in_execve or task.in_signal for task in k.tasks)
+        busy = any(map(mid_call, k.tasks))
         return not busy and k.tasks[self.task].on_cpu == 1 and TaskOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:

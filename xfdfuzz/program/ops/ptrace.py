@@ -7,12 +7,12 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
-from xfdfuzz.program.ops.base import TaskOp, op
+from xfdfuzz.program.ops.base import TaskOp, mid_call, op
 from xfdfuzz.program.step import Result, image_of
 
 
 class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside KVM_RUN, execve() and the delivery of a signal: it is taken to be stopped."""
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
 
     __slots__ = ()
     tracee: int
@@ -20,8 +20,7 @@ class _Ptrace(TaskOp):
     def enabled(self, k: Kernel) -> bool:
         tracee = k.tasks[self.tracee]
         stopped = tracee.exists and not (tracee.on_cpu or tracee.exit_state)
-        busy = tracee.kvm_run or tracee.in_execve or tracee.in_signal
-        return bool(stopped and not busy) and TaskOp.enabled(self, k)
+        return bool(stopped) and not mid_call(tracee) and TaskOp.enabled(self, k)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE)")
