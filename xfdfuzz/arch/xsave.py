@@ -94,9 +94,8 @@ def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
 def xrstor_page_fault(regs: CpuRegs, area: XsaveArea, mask: int, done: int) -> None:
     """XRSTOR of an image behind whose header memory is missing: #PF, after the components of ``done``.
 
-    Which ones it has loaded or initialised by then is the processor's choice; that it may have changed any at all is
-    what the commit message of d8778e393afa says of both vendors' answers.  A fault that the header causes, or XFD, comes
-    first (INFERRED).
+    Which ones it has loaded or initialised by then is the processor's choice; that it may have changed any is what both
+    vendors told the author of d8778e393afa.  A fault that the header causes, or XFD, comes first (INFERRED).
     """
     rfbm = mask & regs.xcr0
     check_xfd(regs, rfbm & area.xstate_bv)

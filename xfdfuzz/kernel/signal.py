@@ -1,7 +1,7 @@
 """Signals: delivery in its preemptible halves, and rt_sigreturn (arch/x86/kernel/signal.c, v5.16).
 
-At most one signal is handled at a time; a handler runs with all others blocked.  rt_sigreturn() is cut where its XRSTOR meets
-a page that is not there.
+At most one signal is handled at a time; a handler runs with all others blocked.  rt_sigreturn() is cut where its XRSTOR
+meets a page that is not there.
 """
 
 from __future__ import annotations
@@ -67,13 +67,12 @@ class Signals(Process):
     def rt_sigreturn(self) -> bool:
         """rt_sigreturn(2); False: the frame was bad, and the task gets SIGSEGV.
 
-        Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is handled,
-        and :meth:`rt_sigreturn_fault_in` goes on.
+        Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is
+        handled, and :meth:`rt_sigreturn_fault_in` goes on.
         """
         frame = self.system.sigframes[self.current_nr]
         success = self._fpu_restore_sig(frame)
-        if not success and frame.absent:
-            self.current.in_sigreturn = 1
+        if self.current.in_sigreturn:
             return False
         return self.rt_sigreturn_end(frame, success)
 

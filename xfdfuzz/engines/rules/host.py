@@ -24,6 +24,8 @@ class HostRules(Rules):
     hotplug = one(host.Hotplug, on="secondary_cpus")
     suspend = one(host.Suspend, on="suspenders")
     softirq_kernel_fpu = one(host.SoftirqKernelFpu, on="host_cpus")
+    hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
+    preempt = one(host.Preempt, on="preemptible")
     pend_init = one(guest.PendInit, on="vcpus")
     host_rdmsr = one(host.HostRdmsr, on="xfd_cpus")
 

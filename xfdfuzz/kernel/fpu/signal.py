@@ -1,7 +1,7 @@
 """The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c, v5.16).
 
-User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a page
-that is not there, is left out.
+User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a
+page that is not there, is left out.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class FpuSignal(Xstate):
         if self.fpu_state_size_dynamic:
             mask &= self.xfeatures_need_sigframe_write()
         self.xfd_validate_state(fpstate, mask, False)
+        self.hardirq_window()
         xsave.xsave(self.regs, frame.area, mask)
         end = self.machine.cpuid.standard_size(mask & self.regs.xcr0)
         if end > fpstate.user_size:
@@ -192,7 +193,7 @@ class FpuSignal(Xstate):
         return True
 
     def xrstor_from_user_sigframe(self, frame: SigFrame, mask: int) -> bool:
-        """XRSTOR; a fault is the frame's (fpu/xstate.h)."""
+        """XRSTOR; a fault is the frame's, and a page fault one to be handled (fpu/xstate.h)."""
         self.xfd_validate_state(self.deref(self.current.fpu.fpstate), mask, True)
         area: XsaveArea = frame.area
         try:
@@ -201,6 +202,10 @@ class FpuSignal(Xstate):
             xsave.xrstor(self.regs, area, mask)
         except DeviceNotAvailable:
             self.exc_device_not_available_in_kernel()
-        except (GeneralProtection, PageFault):
+        except GeneralProtection:
             return False
+        except PageFault:
+            self.current.in_sigreturn = 1  # X86_TRAP_PF: the caller reads the page in
+            return False
+        self.hardirq_window()
         return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu, inside_call
 from xfdfuzz.program.step import Result
 
 #: Every op by its class name, in the order of definition.
@@ -53,11 +53,6 @@ EXIT = Result("exit")
 ZERO = Result(0)
 
 
-def mid_call(task: Task) -> bool:
-    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal or rt_sigreturn()."""
-    return bool(task.kvm_run or task.in_execve or task.in_signal or task.in_sigreturn)
-
-
 class TaskOp(Op):
     """An op of a user task that is on a CPU and not inside a call that is cut in two."""
 
@@ -66,7 +61,7 @@ class TaskOp(Op):
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(task.on_cpu) and not mid_call(task)
+        return self.task < USER_TASKS and bool(task.on_cpu) and not inside_call(task)
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import inside_call
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
-from xfdfuzz.program.ops.base import TaskOp, mid_call, op
+from xfdfuzz.program.ops.base import TaskOp, op
 from xfdfuzz.program.step import Result, image_of
 
 
@@ -20,7 +21,7 @@ class _Ptrace(TaskOp):
     def enabled(self, k: Kernel) -> bool:
         tracee = k.tasks[self.tracee]
         stopped = tracee.exists and not (tracee.on_cpu or tracee.exit_state)
-        return bool(stopped) and not mid_call(tracee) and TaskOp.enabled(self, k)
+        return bool(stopped) and not inside_call(tracee) and TaskOp.enabled(self, k)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE)")

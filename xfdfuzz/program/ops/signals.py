@@ -168,8 +168,8 @@ class Sigreturn(_SigreturnBegins):
 class SigreturnFaults(_SigreturnBegins):
     """The handler returns, and the page behind the header of the image in its frame is not there.
 
-    XRSTOR faults, and by then has loaded or initialised the components of ``loadable``, which is the processor's choice; a frame
-    without its magic, or a bad header, is noticed before.
+    XRSTOR faults, and by then has loaded or initialised the components of ``loadable``, which is the processor's
+    choice; a frame without its magic, or a bad header, is noticed before.
     """
 
     task: Nr = 0
