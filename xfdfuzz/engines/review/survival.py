@@ -19,8 +19,8 @@ from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import MAX_CPUS
+from xfdfuzz.program.about import about
 from xfdfuzz.program.ops.kvm import KvmCreateVcpu
-from xfdfuzz.program.ops.run import KvmRunReturns
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.revisions import Revision
@@ -185,22 +185,10 @@ def sights(relations: Sequence[Relation], of: str) -> Callable[[Kernel, Step], I
     def look(kernel: Kernel, step: Step) -> Iterator[Sight]:
         for nr, number, row in checkers[kernel.machine.cpus].broken(kernel.state):
             relation = relations[number]
-            if not relation.points or (type(step.op).__name__ in relation.points and _about(step, of) in (nr, None)):
+            if not relation.points or (type(step.op).__name__ in relation.points and about(step, of) in (nr, None)):
                 yield Sight(str(relation), f"{relation} does not hold of {of}{nr}: {row[:1]}")
 
     return look
-
-
-def _about(step: Step, of: str) -> int | None:
-    """The number of the object that an op is about, if it is about one.
-
-    Where KVM_RUN returns, that is the vCPU that the task was running.
-    """
-    named = {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}.get(of, "")
-    number: int | None = getattr(step.op, named, None)
-    if number is None and of == "v" and isinstance(step.op, KvmRunReturns):
-        return step.before.tasks[step.op.task].kvm_run - 1
-    return number
 
 
 def broken_by(where: str, program: Program, revision: Revision) -> Break:
