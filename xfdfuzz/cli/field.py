@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, seconds, seed
+from xfdfuzz.cli.emit import add_emit, emit, wanted
 from xfdfuzz.cli.exits import CLEAN, BadInput
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 
@@ -27,6 +28,7 @@ def add(commands: Commands) -> None:
     add_revisions(command, "one; default: amx-v1")
     add("--against", metavar="R2", help="which relations hold on one of the two revisions alone, and what breaks them")
     add("--all", action="store_true", help="all relations, not a dozen")
+    add_emit(command)
     add_trial(command, "scopes: the first is where relations are looked for (tiny), others where they are tried (all)")
 
 
@@ -82,10 +84,10 @@ def _field(args: argparse.Namespace) -> int:
     (revision,) = resolve_revisions(one_revision(args.revision, args, "field"), args.apply, args.revert)
     others = resolve_revisions([args.against], [], []) if args.against else []
     load_invariants(args.invariants)
-    subject = _subject(args.path)
+    subject, place = _subject(args.path), wanted(args)
     first, elsewhere = scopes(args)
     with users_errors_named():
-        tell, shown = telling(args), None if args.all else SHOWN
+        tell, shown = telling(args), None if args.all else max(SHOWN, args.relation)
         spaces = []
         for one in (revision, *others):
             tell(f"exploring {first} on {one.label}")
@@ -93,13 +95,19 @@ def _field(args: argparse.Namespace) -> int:
         here, *there = spaces
         found = biography(subject, here, trial(args), elsewhere=elsewhere, shown=shown, tell=tell)
         compared = next((against(subject, here, other, shown) for other in there), None)
+    if place is not None:
+        tell(f"looking for what would break relation {args.relation}")
+        emit(place, found, here, args.relation)
     if args.format == "json":
-        write(report.as_object(found, compared), sys.stdout)
+        files = None if place is None else {"file": str(place.file), "test": str(place.test)}
+        write(report.as_object(found, compared, files), sys.stdout)
         return CLEAN
     out = console(sys.stdout)
     report.terminal(out, found)
     if compared:
         report.comparison(out, compared)
+    if place is not None:
+        print(place.told(), f"     xfdfuzz fuzz --revision {revision.address} --invariants {place.file}", sep="\n")
     return CLEAN
 
 

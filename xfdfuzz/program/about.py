@@ -6,7 +6,7 @@ from xfdfuzz.program.ops.run import KvmRunReturns
 from xfdfuzz.program.step import Step
 
 #: The field of an op that has the number, by what reports call the objects.
-_FIELDS = {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}
+NUMBERED = {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}
 
 
 def about(step: Step, of: str) -> int | None:
@@ -15,7 +15,7 @@ def about(step: Step, of: str) -> int | None:
 
     Where KVM_RUN returns, that is the vCPU that the task was running.
     """
-    number: int | None = getattr(step.op, _FIELDS.get(of, ""), None)
+    number: int | None = getattr(step.op, NUMBERED.get(of, ""), None)
     if number is None and of == "v" and isinstance(step.op, KvmRunReturns):
         return step.before.tasks[step.op.task].kvm_run - 1
     return number

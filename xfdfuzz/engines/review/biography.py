@@ -55,6 +55,10 @@ class Biography:
     more: int
     seconds: float
 
+    def held(self, known: Known) -> tuple[Checked, ...]:
+        """All that a relation was held against."""
+        return Checked(self.scope, self.states, self.exhausted), *known.checked
+
 
 def biography(
     subject: Subject,
