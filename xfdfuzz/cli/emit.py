@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.arguments import positive
+from xfdfuzz.cli.arguments import common_options, positive
 from xfdfuzz.cli.exits import BadInput
 from xfdfuzz.cli.skeleton import Place, add_places, check_invariant
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def add_emit(command: argparse.ArgumentParser) -> None:
     """The options."""
-    add = command.add_argument
-    add("--emit", metavar="NAME", help="write a relation as an invariant with that name, and its test")
-    add("--relation", type=positive, default=1, metavar="N", help="which one, by the number that it is shown with (1)")
-    add_places(command)
+    command.add_argument("--emit", metavar="NAME", help="write a relation as an invariant, with its test")
+    more = common_options(command)
+    more.add_argument("--relation", type=positive, default=1, metavar="N", help="which one, by its number (1)")
+    add_places(more)
 
 
 def wanted(args: argparse.Namespace) -> Place | None:

@@ -122,6 +122,8 @@ def _relations(out: Console, found: Biography) -> None:
         _relation(out, number, one, found)
     if found.more:
         line(out, f"  {found.more} more: --all")
+    if found.interrupted:
+        line(out, "  interrupted: they were not tried to the end")
 
 
 def _relation(out: Console, number: int, one: Known, found: Biography) -> None:
@@ -173,6 +175,7 @@ def as_object(
         "relations": [_relation_object(one.mined, field.kind) | _fate(one) for one in found.relations],
         "more": found.more,
         "seconds": round(found.seconds, 3),
+        "interrupted": found.interrupted,
         "against": None if against is None else _against_object(against),
         "emitted": emitted,
     }

@@ -14,7 +14,7 @@ from xfdfuzz.engines.review.lookout import Sight, look_out
 from xfdfuzz.engines.review.mining import is_point
 from xfdfuzz.engines.review.relations import Relation
 from xfdfuzz.engines.review.rows import Row, Rows, Value
-from xfdfuzz.engines.review.space import Space, walk, way
+from xfdfuzz.engines.review.space import Space, end_if_interrupted, walk, way
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -138,11 +138,12 @@ def has_objects(scope: Scope, of: str) -> bool:
 
 
 def in_scope(survival: Survival, revision: Revision, of: str, name: str, seconds: float | None) -> None:
-    """Hold what is left against one scope."""
+    """Hold what is left against one scope; raises KeyboardInterrupt, when it is noted what was held against what."""
     search = begin(revision, name, graph=True)
     watch = _Watch(search, survival.left(), of)
     walk(search, watch, seconds)
     _settle(survival, watch, search, revision)
+    end_if_interrupted(search)
 
 
 def in_space(survival: Survival, space: Space, of: str) -> None:
@@ -167,15 +168,16 @@ def _settle(survival: Survival, watch: _Watch, search: Search, revision: Revisio
 
 
 def fuzzed(survival: Survival, revision: Revision, of: str, plan: Plan) -> None:
-    """Hold what is left against programs that the fuzzer makes."""
+    """Hold what is left against programs that the fuzzer makes; raises KeyboardInterrupt as above."""
     asked = survival.left()
     by_name = {str(relation): relation for relation in asked}
 
     def seen(shrunk: Shrunk[Sight]) -> None:
         survival.broken[by_name[shrunk.discovery.bucket]] = broken_by("fuzz", shrunk.program, revision)
 
-    stats = look_out(revision.kernel, sights(asked, of), plan, seen)
-    survival.passed(Checked("fuzz", stats.steps), asked)
+    looked = look_out(revision.kernel, sights(asked, of), plan, seen)
+    survival.passed(Checked("fuzz", looked.stats.steps), asked)
+    looked.end_if_interrupted()
 
 
 def sights(relations: Sequence[Relation], of: str) -> Callable[[Kernel, Step], Iterator[Sight]]:
