@@ -343,19 +343,6 @@ def test_a_request_that_is_kept_may_be_kept_for_ever(planted: Space) -> None:
     assert ends(entered.program, planted.revision)[1]
 
 
-def test_the_stale_request_of_the_review_is_a_relation_less() -> None:
-    """There it is another field, which nothing clears."""
-    space, asked = explored(resolve("amx-review-a"), "tiny"), subject("v.xfd_realloc_request")
-    table = Table(space, "v")
-    apart = f"{asked.path} & v.guest_fpu.xfeatures == 0"
-    assert apart not in [str(one.relation.general) for one in mined(table, asked)]
-    assert who(accesses(space, asked), Action.CLEARS) == set()
-    found = life(space, table, asked)
-    assert found.shortest == 0
-    assert found.loop
-    assert not found.loop.without_memory
-
-
 # -- warnings ----------------------------------------------------------------------------------------------------------
 
 
