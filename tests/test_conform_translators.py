@@ -313,6 +313,42 @@ def test_a_signal_may_fall_before_an_instruction_or_after_it(judge: Judge) -> No
     assert (code, score["scheduled"], score["different"]) == (1, 0, 1)
 
 
+READY = "wrmsr:0x1c4:0"
+TILES = [ok("ldtilecfg"), ok("fill:0x42"), ok("tileload:0")]
+HELD, LOST = 0x4242424242424242, 0
+
+
+@pytest.mark.parametrize(
+    ("guest", "where"),
+    [
+        (
+            [*TILES, ok(WRITE), ok(READY)],
+            "a preemption between the exit of v0 wrmsr(IA32_XFD, 0x40000) and its emulation",
+        ),
+        # from the first write on that is not 0, no write exits
+        ([ok(WRITE), ok(READY), *TILES, ok(WRITE), ok("spin:1000"), ok(READY)], "a preemption in spin:1000"),
+        (
+            [ok(WRITE), ok(READY), *TILES, ok(WRITE), ok("cpuid:0x1:0"), ok(READY)],
+            "a preemption between the exit of v0 cpuid(0xd, 0) and its emulation",
+        ),
+    ],
+    ids=["wrmsr", "spin", "cpuid"],
+)
+def test_a_preemption_may_lose_what_xfd_disables(judge: Judge, guest: list[Op], where: str) -> None:
+    """XSAVES saves no component that XFD disables, and then another task's registers take its place."""
+
+    def ops(tile: int) -> list[Op]:
+        return [*vcpu(), run(*guest, ok("tilestore:0", tile, tile))]
+
+    code, score = judge(ops(HELD), timing_dependent=True)
+    assert (code, score["schedules"]) == (0, [])
+    code, score = judge(ops(LOST), timing_dependent=True)
+    assert (code, score["scheduled"]) == (0, 1)
+    assert score["schedules"][0]["schedule"] == [f"{where}: another task runs"]
+    assert judge(ops(LOST))[0] == 1
+    assert judge(ops(0x17), timing_dependent=True)[0] == 1
+
+
 def test_an_exception_that_was_queued_is_dropped_by_set_regs(judge: Judge) -> None:
     ops = [*vcpu(), interrupted(late("xsetbv:0x2")), run(ok("fnop"))]
     assert judge(ops)[0] == 0
