@@ -103,7 +103,7 @@ class HarnessProcess:
     """A process or thread of the harness, the task that it is, and the VM and vCPU that it has selected.
 
     ``kind`` is what its block is called; ``descriptors`` whether RLIMIT_NOFILE lets it open any; ``background`` whether
-    its parent goes on meanwhile.
+    its parent goes on meanwhile; ``status`` what it exits with.
     """
 
     kind: str = "main"
@@ -114,6 +114,7 @@ class HarnessProcess:
     vcpu: int | None = None
     descriptors: bool = True
     background: bool = False
+    status: int = 0
 
 
 class Session:
