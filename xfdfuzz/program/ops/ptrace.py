@@ -7,7 +7,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
-from xfdfuzz.program.ops.base import TaskOp, op
+from xfdfuzz.program.ops.base import TaskOp, inside, op
 from xfdfuzz.program.step import Result, image_of
 
 
@@ -17,11 +17,15 @@ class _Ptrace(TaskOp):
     __slots__ = ()
     tracee: int
 
-    def enabled(self, k: Kernel) -> bool:
-        tracee = k.tasks[self.tracee]
-        stopped = tracee.exists and not (tracee.on_cpu or tracee.exit_state)
-        busy = tracee.kvm_run or tracee.in_execve or tracee.in_signal
-        return bool(stopped and not busy) and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        tracee, name = k.tasks[self.tracee], f"t{self.tracee}"
+        if not tracee.exists:
+            return f"there is no {name}"
+        if tracee.on_cpu:
+            return f"{name} is on a CPU, not stopped"
+        if tracee.exit_state:
+            return f"{name} has exited"
+        return inside(tracee, self.tracee) or TaskOp.hindrance(self, k)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE)")
