@@ -101,14 +101,14 @@ def revision_names(wanted: Sequence[str]) -> list[str]:
 
 
 def _meant(name: str) -> str:
-    """The name itself; of an alias, which is said, the revision that it stands for."""
-    from xfdfuzz.revisions import ALIASES
+    """The name itself; of an alias or a version, the revision that it stands for.  What there is to know is said."""
+    from xfdfuzz.revisions import stands_for
 
-    if name not in ALIASES:
-        return name
-    with suppress(OSError):
-        print(f"{name}: modelled as {ALIASES[name]}", file=sys.stderr, flush=True)
-    return ALIASES[name]
+    model, note = stands_for(name)
+    if note:
+        with suppress(OSError):
+            print(note, file=sys.stderr, flush=True)
+    return model
 
 
 def _mailed() -> str:
