@@ -32,6 +32,7 @@ from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, names, resolve
+from xfdfuzz.revisions.left_out import LEFT_OUT
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """\
@@ -558,6 +559,16 @@ def test_the_corpus_that_comes_along_is_found_anywhere(run: Run) -> None:
         "xfdfuzz: corpus/bugs/nowhere.xfd: No such file or directory\n"
     )
     assert run("replay", "corpus/conformance", "-q")[0] == 0
+
+
+def test_patches_that_the_model_leaves_out_are_listed_with_the_reason(run: Run) -> None:
+    code, out, _ = run("list", "patches", "--left-out")
+    assert (code, len(out.splitlines())) == (0, len(LEFT_OUT) + 1)
+    row = json.loads(run("list", "patches", "59f5ede3bc0f", "--left-out", "--format", "json")[1])
+    assert row.keys() == {"commit", "version", "title", "reason"}
+    assert row["reason"] in json.loads(run("explain", "59f5ede3bc0f", "--format", "json")[1])["doc"]
+    assert row["reason"] in run("fuzz", "--revision", "v7.3", "--revert", "59f5ede3bc0f")[2]
+    assert run("list", "ops", "--left-out")[0] == run("list", "patches", "b45f72177594", "--left-out")[0] == 2
 
 
 def test_one_of_a_list_is_explained(run: Run) -> None:

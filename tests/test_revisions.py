@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
@@ -10,6 +12,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuStatePerm
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, RevisionError, names, resolve, selects
+from xfdfuzz.revisions.left_out import LEFT_OUT
 from xfdfuzz.revisions.queue import DECLARED, Patch, compose
 
 OVERWRITE = """# xfdfuzz program 1
@@ -97,6 +100,24 @@ def test_a_stable_line_has_a_backport_from_its_first_version_with_it_on(commit: 
     assert having == [False, True]
 
 
+def test_what_is_left_out_is_a_commit_once_and_not_in_the_queue() -> None:
+    commits = [one.commit for one in LEFT_OUT]
+    assert all(re.fullmatch("[0-9a-f]{12}", commit) for commit in commits)
+    assert len({*commits}) == len(commits)
+    assert not PATCHES.keys() & {*commits}
+    for one in LEFT_OUT:
+        assert (5, 16) < tuple(map(int, one.version[1:].split("."))) <= (7, 3)
+        assert one.title
+        assert all(commit in PATCHES for commit in re.findall(r"\b[0-9a-f]{12}\b", one.reason)), one
+
+
+def test_what_is_left_out_is_refused_with_the_reason() -> None:
+    whole = "dc7507ddce593cbd9c93330024a5658db6f8ef73"
+    for name, apply, revert in (("v7.3", [whole], []), ("v7.3", [], ["dc7507"]), (whole, [], [])):
+        with pytest.raises(RevisionError, match=r"dc7507ddce59 .* is not in the queue: .*IA32_PASID"):
+            resolve(name, apply, revert)
+
+
 @pytest.mark.parametrize("release", ["v5.16", "v5.19", "v6.0", "v6.5", "v6.19", "v7.2"])
 def test_a_release_is_mainline_up_to_its_version(release: str) -> None:
     wanted = tuple(map(int, release[1:].split(".")))
@@ -116,7 +137,7 @@ def test_a_version_may_have_patches_added_and_left_out() -> None:
 @pytest.mark.parametrize(
     ("name", "apply", "revert", "message"),
     [
-        ("v4.9", [], [], "unknown revision v4.9: expected one of amx-v1, "),
+        ("v9.9", [], [], "unknown revision v9.9: expected one of amx-v1, "),
         ("v5.17", ["123456789abc"], [], "unknown commit 123456789abc"),
         ("v5.17", ["0634"], [], "unknown commit 0634"),
         ("v7.3", ["b45f72177594"], [], "v7.3 has b45f72177594 already"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import STDIN, find_programs, load_invariants, read_program, resolve_revisions, revision_names
+from xfdfuzz.cli.inputs import STDIN, find_programs, load_invariants, read_program, resolve_names, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
 from xfdfuzz.cli.stepping import step
 
@@ -51,7 +51,7 @@ def _replay(args: argparse.Namespace) -> int:
     if STDIN in args.paths and "-" in args.revision:
         raise BadInput("standard input cannot be both the program and the mail that names a revision")
     args.revision = revision_names(args.revision)
-    resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
+    resolve_names(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     load_invariants(args.invariants)
     if args.step:
         return step(args)

@@ -14,6 +14,7 @@ from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
 from xfdfuzz.report.console import hanging, line, table
 from xfdfuzz.revisions import ALIASES, Revision, in_order, names, resolve
+from xfdfuzz.revisions.left_out import LEFT_OUT
 from xfdfuzz.strategies.scopes import SCOPES
 
 #: A row of a list: column -> text, or several texts.
@@ -50,6 +51,13 @@ def patches(only: Revision | None) -> list[Row]:
             "doc": inspect.cleandoc(p.doc),
         }
         for p in in_order(only.patches if only else ())
+    ]
+
+
+def left_out() -> list[Row]:
+    """Commits of mainline that are not in the queue on purpose."""
+    return [
+        {"commit": one.commit, "version": one.version, "title": one.title, "reason": one.reason} for one in LEFT_OUT
     ]
 
 
@@ -155,6 +163,7 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "revisions": ("name", "title"),
     "patches": ("in", "commit", "version", "title"),
+    "left out": ("commit", "version", "title", "reason"),
     "ops": ("name", "line"),
     "invariants": ("name", "severity", "doc"),
     "goals": ("name", "area", "doc"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions.outside import Outside, load_entries, load_file
-from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order
+from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order, why_unknown
 from xfdfuzz.revisions.releases import release_of, told
 from xfdfuzz.revisions.table import ALIASES, NAMED, SERIES, is_known, model_of, named, names
 
@@ -42,15 +42,14 @@ class Revision:
 def canonical(name: str) -> str:
     """The name that an alias stands for; RevisionError for an unknown one.
 
-    A patch's commit names mainline as of that patch, a version the revision that models it.
+    A patch's commit names mainline as of that patch.
     """
     name = ALIASES.get(name, name)
-    release = release_of(name)
-    if release and not is_known(name):
-        name = model_of(release) or name
     if not is_known(name):
         load_entries()
     if not is_known(name):
+        if reason := why_unknown(name):
+            raise RevisionError(reason)
         known = [*names(), *ALIASES]
         near = _nearest(name, known)
         expected = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}, or a file *.py"
@@ -93,6 +92,9 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
     name, suffix = _split_label(name)
     if name.endswith(".py"):
         name = load_file(Path(name))
+    release = release_of(name)
+    if release and not is_known(name) and is_known(release.name):
+        name = release.name
     name = canonical(name)
     about = named(name)
     chosen = about.stack
