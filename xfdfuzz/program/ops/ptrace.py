@@ -5,10 +5,9 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import inside_call
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
-from xfdfuzz.program.ops.base import TaskOp, op
+from xfdfuzz.program.ops.base import TaskOp, inside, op
 from xfdfuzz.program.step import Result, image_of
 
 
@@ -18,10 +17,15 @@ class _Ptrace(TaskOp):
     __slots__ = ()
     tracee: int
 
-    def enabled(self, k: Kernel) -> bool:
-        tracee = k.tasks[self.tracee]
-        stopped = tracee.exists and not (tracee.on_cpu or tracee.exit_state)
-        return bool(stopped) and not inside_call(tracee) and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        tracee, name = k.tasks[self.tracee], f"t{self.tracee}"
+        if not tracee.exists:
+            return f"there is no {name}"
+        if tracee.on_cpu:
+            return f"{name} is on a CPU, not stopped"
+        if tracee.exit_state:
+            return f"{name} has exited"
+        return inside(tracee, self.tracee) or TaskOp.hindrance(self, k)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE)")

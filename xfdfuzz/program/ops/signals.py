@@ -21,8 +21,9 @@ class Signal(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and not k.system.sigframes[self.task].valid
+    def hindrance(self, k: Kernel) -> str:
+        in_handler = k.system.sigframes[self.task].valid
+        return TaskOp.hindrance(self, k) or (f"t{self.task} is in a signal handler already" if in_handler else "")
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -38,9 +39,11 @@ class SignalDelivered(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        return bool(task.on_cpu and task.in_signal)
+        if not task.in_signal:
+            return f"t{self.task} is not about to handle a signal"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -50,11 +53,16 @@ class SignalDelivered(TaskOp):
         return OK
 
 
+def no_frame(k: Kernel, nr: int) -> str:
+    """That a task is in no signal handler; nothing if it is in one."""
+    return "" if k.system.sigframes[nr].valid else f"t{nr} is in no signal handler"
+
+
 class _HandlerOp(TaskOp):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
 
     def frame(self, k: Kernel) -> SigFrame:
         """The handler runs and looks at its frame."""
@@ -141,8 +149,8 @@ class _Sigreturn(TaskOp):
 class _SigreturnBegins(_Sigreturn):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
 
     def sigreturn(self, k: Kernel) -> Result:
         """A task that was preempted before is taken to have been inside the system call already."""
@@ -186,9 +194,11 @@ class SigreturnFaults(_SigreturnBegins):
 class _SigreturnEnds(_Sigreturn):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        return bool(task.on_cpu and task.in_sigreturn)
+        if not task.in_sigreturn:
+            return f"t{self.task} waits for no page of a signal frame"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
     def fault_in(self, k: Kernel, present: bool) -> Result:
         """The page fault is over."""
