@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.program.ghost import content
+from xfdfuzz.program.images import has_reserved_mxcsr
 from xfdfuzz.program.ops.ptrace import PtraceGetXstate, PtraceSetXstate
 from xfdfuzz.program.step import Image
 
@@ -21,9 +22,9 @@ def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
         return
     ideal = view.k.system.ghost.tasks[op.tracee]
     tokens = dict(image.tokens)
-    for i in xf.components_in(view.k.machine.user_xfeatures & ~ideal.undefined):
-        if tokens.get(i, 0) != ideal.data[i]:
-            found = f"t{op.tracee}: {xf.NAMES[i]} reads {content(tokens.get(i, 0))}, it is {content(ideal.data[i])}"
+    for i in (*xf.components_in(view.k.machine.user_xfeatures), xf.MXCSR):
+        if tokens.get(i, 0) != ideal.data[i] and not ideal.undefined >> i & 1:
+            found = f"t{op.tracee}: {xf.CONTENTS[i]} reads {content(tokens.get(i, 0))}, it is {content(ideal.data[i])}"
             yield Broken(found, component_site(i))
 
 
@@ -37,7 +38,7 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
         return
     image, has = op.image, view.k.fpstates[view.k.tasks[op.tracee].fpu.fpstate].xfeatures
     needs_mxcsr = image.xstate_bv & (xf.MASK_FPSSE | xf.MASK_YMM)
-    good = not (image.xcomp_bv or image.reserved or (image.mxcsr and needs_mxcsr))
+    good = not (image.xcomp_bv or image.reserved or (needs_mxcsr and has_reserved_mxcsr(image.contents)))
     fits = not image.xstate_bv & ~(has & view.k.machine.user_xfeatures)
     if (ret == 0) != (good and fits):
         given, there = xf.format_mask(image.xstate_bv), xf.format_mask(has)

@@ -7,9 +7,9 @@ drawn for a value, so a draw shrinks towards the first and plainest one, and mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ER
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import DATA, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import DATA, RESERVED, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
@@ -147,7 +147,16 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "token": Domain(tokens.values),
     "pkru": Domain(range(4)),
     "contents": Domain((1, 2, 3, 0)),
-    FpuImage: Domain((FpuImage(1), FpuImage(2), FpuImage(1, xf.MASK_X87), FpuImage(2, xf.MASK_SSE))),
+    FpuImage: Domain(
+        (
+            FpuImage(1),
+            FpuImage(2),
+            FpuImage(1, ((xf.X87, 0),)),
+            FpuImage(2, ((xf.SSE, 0),)),
+            FpuImage(1, ((xf.MXCSR, 2),)),
+        )
+    ),
+    "mxcsr": Domain((0, 0, 0, 1, 2, 0, 3, RESERVED)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
@@ -233,7 +242,19 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
 def _image(full: int, dynamic: int) -> Domain[UserImage]:
     defaults = full & ~dynamic
     masks = (xf.MASK_YMM, full & (xf.MASK_XTILE | dynamic), full, defaults, 0, xf.MASK_FPSSE, dynamic)
-    return Domain(
-        [UserImage(mask, token) for token in (1, 2) for mask in masks],
-        lambda pick: UserImage(neighbour(full)(pick), pick % 7 + 1, reserved=pick % 5 == 0, mxcsr=pick % 3 == 0),
-    )
+    plain = [UserImage(mask, token if mask else 0) for token in (1, 2) for mask in masks]
+    return Domain([*plain, *_with_contents(full, dynamic)], partial(_odd_image, full), 220)
+
+
+def _with_contents(full: int, dynamic: int) -> Iterator[UserImage]:
+    """Images whose parts hold different contents, among them MXCSR and what XSTATE_BV lacks."""
+    for mask in (xf.MASK_YMM, xf.MASK_FPSSE, full & ~dynamic, 0):
+        yield UserImage(mask, 3 if mask else 0, ((xf.MXCSR, 1),))
+    yield UserImage(xf.MASK_FPSSE | xf.MASK_YMM, 1, ((xf.SSE, 0), (xf.MXCSR, 2)))
+    yield UserImage(0, 0, ((xf.X87, 2), (xf.SSE, 3), (xf.MXCSR, 1)))
+
+
+def _odd_image(full: int, pick: int) -> UserImage:
+    """One that mostly is refused."""
+    mxcsr = ((xf.MXCSR, RESERVED),) if pick % 3 == 0 else ()
+    return UserImage(neighbour(full)(pick), pick % 7 + 1, mxcsr, reserved=pick % 5 == 0)

@@ -42,6 +42,8 @@ Pkru = Annotated[int, "pkru"]
 Contents = Annotated[int, "contents"]
 #: The format of an image to restore: XCOMP_BV.
 XcompBv = Annotated[int, "xcomp_bv"]
+#: What an image to restore has for MXCSR: contents, or :data:`RESERVED`.
+Mxcsr = Annotated[int, "mxcsr"]
 
 
 class Switch(NamedTuple):
@@ -69,26 +71,43 @@ class Msrs(NamedTuple):
     entries: tuple[tuple[int, int], ...]
 
 
-class UserImage(NamedTuple):
-    """``{xstate_bv: avx|xtile, data: 3}``: an image for KVM_SET_XSAVE; every component in it holds token ``data``.
+#: What stands for a MXCSR with reserved bits, beside the tokens.
+RESERVED = TOKENS + 1
 
-    Those in ``init`` hold their initial values instead, although XSTATE_BV has them.  ``xcomp_bv`` is the header's, 0
-    in the standard format.  ``reserved``: reserved bytes of the header are not 0; ``mxcsr``: MXCSR has reserved bits.
+#: What contents an argument names, by component or :data:`~xfdfuzz.arch.xfeatures.MXCSR`, in their order: tokens, 0 for
+#: the initial configuration, of MXCSR also :data:`RESERVED`.
+Named = tuple[tuple[int, int], ...]
+
+
+class UserImage(NamedTuple):
+    """``{xstate_bv: avx|xtile, data: 3, xtilecfg: 0, mxcsr: 2}``: an image in the caller's memory.
+
+    Every component in XSTATE_BV holds token ``data``, but for those that ``contents`` names; these hold what it says,
+    also where XSTATE_BV lacks them.  MXCSR is initial if it is not named.  ``xcomp_bv`` is the header's, 0 in the
+    standard format.  ``reserved``: reserved bytes of the header are not 0.
     """
 
     xstate_bv: int
-    data: int
-    init: int = 0
+    data: int = 0
+    contents: Named = ()
     xcomp_bv: int = 0
     reserved: bool = False
-    mxcsr: bool = False
+
+    @property
+    def filled(self) -> int:
+        """The components in XSTATE_BV whose contents are not initial."""
+        named = dict(self.contents)
+        return sum(1 << i for i in range(64) if self.xstate_bv >> i & 1 and named.get(i, self.data))
 
 
 class FpuImage(NamedTuple):
-    """``{data: 3}``: what KVM_SET_FPU gives x87 and SSE; those in ``init`` get their initial values instead."""
+    """``{data: 3, x87: 0, mxcsr: 2}``: what KVM_SET_FPU gets.
 
-    data: int
-    init: int = 0
+    x87 and SSE hold token ``data`` unless ``contents`` says otherwise; MXCSR is initial if it is not named.
+    """
+
+    data: int = 0
+    contents: Named = ()
 
 
 class Sregs(NamedTuple):

@@ -30,7 +30,8 @@ class Content(int):
 
 
 class Image(NamedTuple):
-    """An XSAVE image as user space or the guest sees it: its header, and the tokens of the components in it.
+    """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
+    where it is not initial.
 
     ``xcomp_bv`` is 0 in the standard format.
     """
@@ -43,8 +44,19 @@ class Image(NamedTuple):
         parts = [f"xstate_bv: {xf.format_mask(self.xstate_bv)}"]
         if self.xcomp_bv:
             parts.append(f"xcomp_bv: {xf.format_mask(self.xcomp_bv)}")
-        parts += [f"{xf.NAMES[i]}: {content(token)}" for i, token in self.tokens]
+        parts += [f"{xf.CONTENTS[i]}: {content(token)}" for i, token in self.tokens]
         return f"{{{', '.join(parts)}}}"
+
+
+class FpuState(NamedTuple):
+    """What KVM_GET_FPU gives, by its tokens."""
+
+    x87: int
+    sse: int
+    mxcsr: int
+
+    def __str__(self) -> str:
+        return f"{{x87: {content(self.x87)}, sse: {content(self.sse)}, mxcsr: {content(self.mxcsr)}}}"
 
 
 class SwBytes(NamedTuple):
@@ -62,7 +74,9 @@ class SwBytes(NamedTuple):
 
 def image_of(area: XsaveArea) -> Image:
     """What the reader of a stored image sees."""
-    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)), area.xcomp_bv)
+    tokens = tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv))
+    mxcsr = area.data[xf.MXCSR]
+    return Image(area.xstate_bv, (*tokens, (xf.MXCSR, mxcsr)) if mxcsr else tokens, area.xcomp_bv)
 
 
 class Result(NamedTuple):
@@ -73,7 +87,7 @@ class Result(NamedTuple):
     """
 
     ret: int | str
-    out: int | Image | SwBytes | None = None
+    out: int | Image | FpuState | SwBytes | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.program import ghost
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import Nr, UserImage
 from xfdfuzz.program.ops.base import TaskOp, op
 from xfdfuzz.program.step import Result, image_of
@@ -47,15 +50,12 @@ class PtraceSetXstate(_Ptrace):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        token = ghost.task_token(self.tracee, self.image.data)
-        area = XsaveArea()
-        area.xstate_bv, area.xcomp_bv = self.image.xstate_bv, self.image.xcomp_bv
-        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
-        for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
-            area.data[i] = token
+        area = images.area_of(self.image, partial(ghost.task_token, self.tracee))
         ret = k.xstateregs_set(self.tracee, area)
         if not ret:
             ghost.initialise(k, self.tracee)
-            for i in xf.components_in(self.image.xstate_bv):
-                ghost.define(k.system.ghost.tasks[self.tracee], i, area.data[i])
+            ghost.load(k.system.ghost.tasks[self.tracee], area)
         return Result(ret)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle(self.image, machine)

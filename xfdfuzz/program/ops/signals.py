@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import SigFrame
-from xfdfuzz.program import ghost
+from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import Nr, UserImage
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
@@ -76,18 +78,13 @@ class SigframeRead(_HandlerOp):
 
 @op("t{task} sigframe({image})")
 class SigframeWrite(_HandlerOp):
-    """The handler writes the header of the image in its frame, and the components in XSTATE_BV."""
+    """The handler writes the header of the image in its frame, the components in XSTATE_BV and what is named."""
 
     task: Nr = 0
     image: UserImage = UserImage(xf.MASK_YMM, 1)
 
     def run(self, k: Kernel) -> Result:
-        area = self.frame(k).area
-        area.xstate_bv, area.xcomp_bv = self.image.xstate_bv, self.image.xcomp_bv
-        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
-        token = ghost.task_token(self.task, self.image.data)
-        for i in xf.components_in(self.image.xstate_bv):
-            area.data[i] = 0 if self.image.init >> i & 1 else token
+        images.write(self.frame(k).area, self.image, partial(ghost.task_token, self.task))
         return OK
 
 
