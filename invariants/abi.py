@@ -268,19 +268,30 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
 
 @invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
 def get_fpu_is_true(view: View) -> Iterator[Broken]:
-    """KVM_GET_FPU "reads the floating point state from the vcpu" (Documentation/virt/kvm/api.rst): struct kvm_fpu has
-    x87, SSE and MXCSR, and a VMM that saves a guest by it carries what it reads to the other side."""
+    """KVM_GET_FPU "reads the floating point state from the vcpu" (Documentation/virt/kvm/api.rst): its x87 and SSE are
+    those that the guest has, and a VMM that saves a guest by it carries them to the other side."""
+    yield from _fpu_differs(view, (xf.X87, xf.SSE))
+
+
+@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
+    """struct kvm_fpu has a mxcsr (Documentation/virt/kvm/api.rst): KVM_GET_FPU gives the guest's.  0, what it would be
+    if nobody set it, unmasks all exceptions of whoever loads it."""
+    yield from _fpu_differs(view, (xf.MXCSR,))
+
+
+def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
+    """Which of the parts of struct kvm_fpu are not what the guest has."""
     op, state = view.step.op, view.step.result.out
     assert isinstance(op, KvmGetFpu)
     if not isinstance(state, FpuState):
         return
     ideal = view.k.system.ghost.vcpus[op.vcpu].regs
-    for i, found in zip(xf.LEGACY, state, strict=True):
-        if found != ideal.data[i] and not ideal.undefined >> i & 1:
-            expected = ghost.content(ideal.data[i])
-            yield Broken(
-                f"v{op.vcpu}: {xf.CONTENTS[i]} reads {ghost.content(found)}, it is {expected}", component_site(i)
-            )
+    shown = dict(zip(xf.LEGACY, state, strict=True))
+    for i in parts:
+        if shown[i] != ideal.data[i] and not ideal.undefined >> i & 1:
+            found, expected = ghost.content(shown[i]), ghost.content(ideal.data[i])
+            yield Broken(f"v{op.vcpu}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))

@@ -67,8 +67,8 @@ def xsave(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
 def xsavec(regs: CpuRegs, area: XsaveArea, mask: int, exact_sse: bool = False) -> None:
     """XSAVEC: compacted format, user components; writes only what is in use.  XFD does not affect XCOMP_BV.
 
-    ``exact_sse``: SSE may be initial while AVX is in use, and MXCSR is not written then.  Otherwise AVX in use means that
-    SSE is, as VEX-encoded instructions write both, although the tokens here are apart.
+    ``exact_sse``: SSE may be initial while AVX is in use, and MXCSR is not written then.  Otherwise AVX in use means
+    that SSE is, as VEX-encoded instructions write both, although the tokens here are apart.
     """
     _save_compacted(regs, area, mask & regs.xcr0, exact_sse)
 
