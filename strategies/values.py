@@ -154,6 +154,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
             FpuImage(1, ((xf.X87, 0),)),
             FpuImage(2, ((xf.SSE, 0),)),
             FpuImage(1, ((xf.MXCSR, 2),)),
+            FpuImage(1, ((xf.MXCSR, RESERVED),)),
         )
     ),
     "mxcsr": Domain((0, 0, 0, 1, 2, 0, 3, RESERVED)),

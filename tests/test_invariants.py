@@ -28,6 +28,7 @@ from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
@@ -35,7 +36,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmXsave
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
@@ -422,6 +423,20 @@ known(
     broken=posted("amx-v1"),
     sound=resolve("v7.3"),
 )
+
+
+@mutant("get-fpu-is-true", program(CREATE, "t0 ioctl(v0, KVM_GET_FPU)"), of="v7.3-cured")
+class X87Zeroed(KvmXsave):
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        return ret, fpu._replace(x87=ZEROED)
+
+
+@mutant("get-fpu-has-mxcsr", program(CREATE, "t0 ioctl(v0, KVM_GET_FPU)"), of="v7.3-cured")
+class MxcsrNotSet(KvmXsave):
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        return ret, fpu._replace(mxcsr=ZEROED)
 
 
 @mutant("get-xsave-is-true", program(AMX_GUEST, TILES, LEAVE, "t0 ioctl(v0, KVM_GET_XSAVE2) = 0"))

@@ -17,8 +17,8 @@ class Processor:
     ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
     is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
     what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX is in use, as it is after
-    an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE
-    (Sapphire Rapids' SPR4).
+    an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an
+    XSAVE (Sapphire Rapids' SPR4).
     """
 
     xsave: bool = True

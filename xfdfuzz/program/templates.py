@@ -196,6 +196,8 @@ def _step(node: _Node, item: Word | Argument, values: list[Any]) -> _Node:
         codec, behind = argument
         values.append(_read(codec, node, item))
         return behind
+    if node.options and not isinstance(item, Word):
+        raise Unreadable(item.column, any_of([*dict.fromkeys(codec.expected for codec, _ in node.options.values())]))
     raise Unreadable(item.column, _expected(node, text or ""))
 
 
@@ -236,7 +238,6 @@ def _expected(node: _Node, text: str) -> str:
     if len(node.ops) == 1:
         return synopsis(node.ops[0])
     literals = [_PUNCTUATION.get(literal, literal) for literal in sorted(node.literals)]
-    literals += dict.fromkeys(codec.expected for codec, _ in node.options.values())
     return any_of(literals + sorted(map(_range, node.numbered))) + did_you_mean(text, node.literals)
 
 
