@@ -15,11 +15,14 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import DATA, RESERVED, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import DATA, RESERVED, FpuImage, Msrs, Sregs, Switch, SwReserved, Undefined, UserImage
 from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
@@ -126,6 +129,7 @@ def domains(machine: Machine) -> Domains:
     plain = full & ~(xf.MASK_XTILE | xf.MASK_DYN2)
     dynamic = machine.xfd_xfeatures
     xfd = _xfd(dynamic)
+    plain_size, full_size = (machine.cpuid.standard_size(mask) for mask in (plain, machine.user_xfeatures))
     return {
         **_EVERYWHERE,
         "xcr0": _xcr0(full, plain),
@@ -139,6 +143,8 @@ def domains(machine: Machine) -> Domains:
         "xcomp_bv": _xcomp_bv(full),
         UserImage: _image(full, dynamic),
         UserBuffer: _buffer(machine),
+        "frame size": Domain((FXSAVE_SIZE, HEADER_END, plain_size, full_size, 0), lambda pick: scatter(pick) & 0x3FFF),
+        SwReserved: _sw_reserved(full, (plain_size, full_size)),
     }
 
 
@@ -197,6 +203,21 @@ def _buffer(machine: Machine) -> Domain[UserBuffer]:
     sizes = (KVM_XSAVE_SIZE, machine.cpuid.standard_size(machine.user_xfeatures))
     table = [UserBuffer()] * 12 + [UserBuffer(size, guarded) for guarded in (True, False) for size in sizes]
     return Domain(table, lambda pick: UserBuffer(scatter(pick) & 0x3FFF, pick % 2 == 0))
+
+
+def _sw_reserved(full: int, sizes: Sequence[int]) -> Domain[SwReserved]:
+    """Frames without extended state, smaller ones that are whole, and parts that do not fit together."""
+    table = [SwReserved(magic1=0), SwReserved(magic2=0), SwReserved(xfeatures=xf.MASK_FPSSE | xf.MASK_YMM)]
+    for size in (*sizes, HEADER_END):
+        end = size + FP_XSTATE_MAGIC2_SIZE
+        table += [SwReserved(1, end, None, size, size), SwReserved(xstate_size=size), SwReserved(magic2=size)]
+    table += [SwReserved(extended_size=0), SwReserved(xfeatures=xf.MASK_YMM), SwReserved(xfeatures=full)]
+
+    def odd(pick: int) -> SwReserved:
+        size = scatter(pick) & 0x3FFF
+        return SwReserved(1, size + pick % 8, neighbour(full)(pick), size, size if pick % 2 else 0)
+
+    return Domain(table, odd)
 
 
 def _xfd(dynamic: int) -> Domain[int]:

@@ -19,7 +19,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import RESERVED, TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import RESERVED, TOKENS, FpuImage, Msrs, Sregs, Switch, SwReserved, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -240,6 +240,35 @@ def _of(i: int) -> Scalar:
     return MXCSR if i == xf.MXCSR else CONTENTS
 
 
+class SwReservedCodec(Codec[SwReserved]):
+    """``{magic1: 0, magic2: 512}``: what is not there stays as it is."""
+
+    def __init__(self) -> None:
+        size = Scalar("a number from 0 to 4294967295", range(1 << 32))
+        self.values: dict[str, Codec[int]] = dict.fromkeys(SwReserved._fields, size)
+        self.values |= {"magic1": Scalar("0 or 1", range(2)), "xfeatures": XFEATURES}
+        self.expected = f"{{{', '.join(f'{name}: ...' for name in self.values)}}}"
+
+    def write(self, value: SwReserved) -> str:
+        held = value._asdict().items()
+        return f"{{{', '.join(f'{name}: {self.values[name].write(it)}' for name, it in held if it is not None)}}}"
+
+    def read(self, argument: Argument) -> SwReserved:
+        if not isinstance(argument, Dict):
+            raise Unreadable(argument.column, self.expected)
+        found: dict[str, int] = {}
+        for entry in argument.entries:
+            key = entry.key.text
+            if key not in self.values:
+                raise Unreadable(entry.key.column, any_of([*self.values]) + did_you_mean(key, [*self.values]))
+            if key in found:
+                raise Unreadable(entry.key.column, f"{key} only once")
+            if entry.value is None:
+                raise Unreadable(entry.key.column, f"{key}: {self.values[key].expected}")
+            found[key] = self.values[key].read(entry.value)
+        return SwReserved(**found)
+
+
 class UndefinedCodec(Codec[Undefined]):
     """``undefined=7``; left out when it is 0.  The variable that it stands for is a C int."""
 
@@ -370,6 +399,7 @@ CODECS: dict[object, Codec[Any]] = {
         ("xss", "leaves", "other"),
     ),
     FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
+    SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),

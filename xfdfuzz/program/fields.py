@@ -20,6 +20,8 @@ DATA = "data"
 MsrData = Annotated[int, "hex", DATA]
 #: A decimal number of 32 bits: bytes of an alternate signal stack, a group of KVM's attributes, one of them.
 StackSize = Annotated[int, "count", "stack size"]
+#: How many bytes of a signal frame's image are copied.
+FrameSize = Annotated[int, "count", "frame size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
 #: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail.
@@ -108,6 +110,20 @@ class FpuImage(NamedTuple):
 
     data: int = 0
     contents: Named = ()
+
+
+class SwReserved(NamedTuple):
+    """``{magic1: 0, xstate_size: 576}``: what a handler writes around the image in its frame; None: it stays.
+
+    ``magic1`` is 1 for FP_XSTATE_MAGIC1 and 0 for anything else; ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes
+    from the image's start, or 0 where it stands nowhere.  The others are as in struct _fpx_sw_bytes.
+    """
+
+    magic1: int | None = None
+    extended_size: int | None = None
+    xfeatures: int | None = None
+    xstate_size: int | None = None
+    magic2: int | None = None
 
 
 class Sregs(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
@@ -94,15 +95,25 @@ def default_pkru(k: Kernel, task: int) -> None:
         define(k.system.ghost.tasks[task], xf.PKRU, PKRU_DEFAULT)
 
 
-def of_sigframe(k: Kernel, frame: SigFrame) -> dict[int, int]:
-    """What a sigreturn loads: what the frame says it has, or without its magic what FXRSTOR does."""
+def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
+    """What a sigreturn loads, and what nobody promises of it.
+
+    A frame has extended state if sw_reserved says so and the second magic stands where the image ends
+    (arch/x86/include/uapi/asm/sigcontext.h): then what it has of the features that it names is loaded, else what
+    FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
+    than any that this machine makes.
+    """
     area = frame.area
-    if not (k.use_xsave and frame.magic1):
-        return {i: area.data[i] for i in xf.LEGACY}
+    whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
+    if not (k.use_xsave and frame.magic1 and whole):
+        return {i: area.data[i] for i in xf.LEGACY}, 0
     loaded = {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
-    if frame.xfeatures & xf.MASK_WITH_MXCSR:
+    if frame.xfeatures & xf.MASK_SSE:
         loaded[xf.MXCSR] = area.data[xf.MXCSR]
-    return loaded
+    unsaid = 0 if frame.xfeatures & xf.MASK_SSE else xf.MASK_MXCSR
+    if frame.xstate_size > k.fpu_user_cfg.max_size:
+        unsaid |= k.machine.user_xfeatures | xf.MASK_MXCSR
+    return loaded, unsaid
 
 
 def set_xfd(vcpu: GhostVcpu, value: int) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, ZEROED
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.xsave import KvmFpu
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program.fields import RESERVED, FpuImage, Named, UserImage
 
 #: An owner's content by its number.
@@ -40,6 +44,25 @@ def _content(number: int, owner: Owner) -> int:
     if number == RESERVED:
         return MXCSR_RESERVED
     return owner(number) if number else 0
+
+
+#: Where x87 and SSE end in the legacy region, in bytes, and where MXCSR does.
+_LEGACY_ENDS = {xf.X87: 160, xf.SSE: 416, xf.MXCSR: 28}
+
+
+def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
+    """Leave the first ``size`` bytes of a frame's image and zeros behind; what is cut in two counts as lost."""
+    area = frame.area
+    ends = {i: component.offset + component.size for i, component in cpuid.components.items()} | _LEGACY_ENDS
+    for i, end in ends.items():
+        if end > size:
+            area.data[i] = ZEROED if i in (xf.X87, xf.MXCSR) else 0
+    if size < HEADER_END:
+        area.xstate_bv = area.xcomp_bv = area.reserved = 0
+    if size < FXSAVE_SIZE:
+        frame.magic1 = frame.extended_size = frame.xfeatures = frame.xstate_size = 0
+    if size < frame.magic2 + FP_XSTATE_MAGIC2_SIZE:
+        frame.magic2 = 0
 
 
 def has_reserved_mxcsr(contents: Named) -> bool:

@@ -54,7 +54,7 @@ _SELDOM = {
     **dict.fromkeys(("guest_ldmxcsr", "guest_stmxcsr", "user_ldmxcsr", "user_stmxcsr"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
-    **dict.fromkeys(("sigframe_fx_only", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
+    **dict.fromkeys(("sigframe_copy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM

@@ -15,6 +15,7 @@ class SignalRules(Rules):
     signal_delivered = one(signals.SignalDelivered, on="signalled")
     sigframe_read = one(signals.SigframeRead, on="handlers")
     sigframe_write = one(signals.SigframeWrite, on="handlers")
-    sigframe_fx_only = one(signals.SigframeFxOnly, on="handlers")
+    sigframe_sw_reserved = one(signals.SigframeSwReserved, on="handlers")
+    sigframe_copy = one(signals.SigframeCopy, on="handlers")
     siglongjmp = one(signals.Siglongjmp, on="handlers")
     sigreturn = one(signals.Sigreturn, on="handlers")

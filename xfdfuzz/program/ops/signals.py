@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import Nr, UserImage
+from xfdfuzz.program.fields import FrameSize, Nr, SwReserved, UserImage
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
 
@@ -73,7 +74,8 @@ class SigframeRead(_HandlerOp):
 
     def run(self, k: Kernel) -> Result:
         frame = self.frame(k)
-        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, bool(frame.magic2)))
+        there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there))
 
 
 @op("t{task} sigframe({image})")
@@ -88,14 +90,30 @@ class SigframeWrite(_HandlerOp):
         return OK
 
 
-@op("t{task} sigframe(fx_only)")
-class SigframeFxOnly(_HandlerOp):
-    """The handler destroys FP_XSTATE_MAGIC1, so that only x87 and SSE count."""
+@op("t{task} sigframe(sw_reserved, {sw})")
+class SigframeSwReserved(_HandlerOp):
+    """The handler writes what surrounds the image in its frame: sw_reserved, and the second magic where it likes."""
 
     task: Nr = 0
+    sw: SwReserved = SwReserved(magic1=0)
 
     def run(self, k: Kernel) -> Result:
-        self.frame(k).magic1 = 0
+        frame = self.frame(k)
+        for name, value in self.sw._asdict().items():
+            if value is not None:
+                setattr(frame, name, value)
+        return OK
+
+
+@op("t{task} sigframe(copy, {size})")
+class SigframeCopy(_HandlerOp):
+    """The handler copies the first ``size`` bytes of the image to memory that is all 0, and comes back by that frame."""
+
+    task: Nr = 0
+    size: FrameSize = FXSAVE_SIZE
+
+    def run(self, k: Kernel) -> Result:
+        images.cut(self.frame(k), self.size, k.machine.cpuid)
         return OK
 
 
@@ -125,14 +143,14 @@ class Sigreturn(TaskOp):
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.current.user_mode = 0
-        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
+        expected, unsaid = ghost.of_sigframe(k, k.system.sigframes[self.task])
         success = k.rt_sigreturn()
         ghost.initialise(k, self.task)
         if success:
             ideal = k.system.ghost.tasks[self.task]
             for i, token in expected.items():
                 ghost.define(ideal, i, token)
-            ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k)
+            ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k) | unsaid
         else:
             ghost.default_pkru(k, self.task)
         return OK if success else Result("SIGSEGV")
