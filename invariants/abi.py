@@ -287,7 +287,7 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
     if not isinstance(state, FpuState):
         return
     ideal = view.k.system.ghost.vcpus[op.vcpu].regs
-    shown = dict(zip(xf.LEGACY, state, strict=True))
+    shown = dict(state.tokens)
     for i in parts:
         if shown[i] != ideal.data[i] and not ideal.undefined >> i & 1:
             found, expected = ghost.content(shown[i]), ghost.content(ideal.data[i])

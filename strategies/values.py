@@ -22,7 +22,18 @@ from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import DATA, RESERVED, FpuImage, Msrs, Sregs, Switch, SwReserved, Undefined, UserImage
+from xfdfuzz.program.fields import (
+    DATA,
+    RESERVED,
+    FpuImage,
+    IovLen,
+    Msrs,
+    Sregs,
+    Switch,
+    SwReserved,
+    Undefined,
+    UserImage,
+)
 from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
@@ -143,6 +154,10 @@ def domains(machine: Machine) -> Domains:
         "xcomp_bv": _xcomp_bv(full),
         UserImage: _image(full, dynamic),
         UserBuffer: _buffer(machine),
+        IovLen: Domain(
+            [IovLen()] * 12 + [IovLen(size) for size in (full_size, plain_size, KVM_XSAVE_SIZE, FXSAVE_SIZE)],
+            lambda pick: IovLen(scatter(pick) & 0x3FFF),
+        ),
         "frame size": Domain((FXSAVE_SIZE, HEADER_END, plain_size, full_size, 0), lambda pick: scatter(pick) & 0x3FFF),
         SwReserved: _sw_reserved(full, (plain_size, full_size)),
     }

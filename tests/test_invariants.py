@@ -701,7 +701,7 @@ t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = 0 {xstate_bv: xtile, xtilecfg: 
 
 @mutant("ptrace-reads-the-registers", program(HOST_TILES, TRACED, machine="cpus=2"))
 class PtraceShowsTheDefaults(Regset):
-    def xstateregs_get(self, nr: int) -> tuple[int, XsaveArea | None]:
+    def xstateregs_get(self, nr: int, count: int) -> tuple[int, XsaveArea | None]:
         fpstate = self.deref(self.tasks[nr].fpu.fpstate)
         return 0, self.copy_xstate_to_uabi_buf(fpstate, self.fpu_user_cfg.default_features, 0, 4096)
 

@@ -21,7 +21,18 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import RESERVED, TOKENS, FpuImage, Msrs, Sregs, Switch, SwReserved, Undefined, UserImage
+from xfdfuzz.program.fields import (
+    RESERVED,
+    TOKENS,
+    FpuImage,
+    IovLen,
+    Msrs,
+    Sregs,
+    Switch,
+    SwReserved,
+    Undefined,
+    UserImage,
+)
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -101,6 +112,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
         CpuidEntries, *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255), st.booleans(), st.booleans())
     ),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
+    IovLen: st.builds(IovLen, st.none() | st.integers(0, 2**32 - 1)),
     SwReserved: st.builds(
         SwReserved,
         *(st.none() | st.integers(0, last) for last in (1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1)),

@@ -19,7 +19,18 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import RESERVED, TOKENS, FpuImage, Msrs, Sregs, Switch, SwReserved, Undefined, UserImage
+from xfdfuzz.program.fields import (
+    RESERVED,
+    TOKENS,
+    FpuImage,
+    IovLen,
+    Msrs,
+    Sregs,
+    Switch,
+    SwReserved,
+    Undefined,
+    UserImage,
+)
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -337,6 +348,23 @@ class BufferCodec(Codec[UserBuffer]):
         return UserBuffer(self.value.read_word(argument.value), argument.name.text == "mapped")
 
 
+class IovLenCodec(Codec[IovLen]):
+    """``iov_len=4096``; left out when it is as large as can be."""
+
+    expected = "iov_len=N, where N is a number of bytes from 0 to 4294967295"
+    optional = "iov_len=<n>"
+    options = ("iov_len",)
+    value = Scalar(expected, range(1 << 32))
+
+    def write(self, value: IovLen) -> str:
+        return "" if value.size is None else f"iov_len={value.size}"
+
+    def read(self, argument: Argument) -> IovLen:
+        if not isinstance(argument, Option) or argument.name.text != "iov_len":
+            raise Unreadable(argument.column, self.expected)
+        return IovLen(self.value.read_word(argument.value))
+
+
 class SwitchCodec(Codec[bool]):
     """One word that stands for true; left out when it is false."""
 
@@ -403,6 +431,7 @@ CODECS: dict[object, Codec[Any]] = {
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
+    IovLen: IovLenCodec(),
 }
 
 

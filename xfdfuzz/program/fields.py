@@ -102,6 +102,16 @@ class UserImage(NamedTuple):
         return sum(1 << i for i in range(64) if self.xstate_bv >> i & 1 and named.get(i, self.data))
 
 
+class IovLen(NamedTuple):
+    """``iov_len=4096``: how many bytes a tracer says that its buffer has; None: as many as there can be."""
+
+    size: int | None = None
+
+    def bytes_of(self, whole: int) -> int:
+        """How many they are for a register set of so many."""
+        return whole if self.size is None else self.size
+
+
 class FpuImage(NamedTuple):
     """``{data: 3, x87: 0, mxcsr: 2}``: what KVM_SET_FPU gets.
 

@@ -50,15 +50,25 @@ def _content(number: int, owner: Owner) -> int:
 _LEGACY_ENDS = {xf.X87: 160, xf.SSE: 416, xf.MXCSR: 28}
 
 
-def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
-    """Leave the first ``size`` bytes of a frame's image and zeros behind; what is cut in two counts as lost."""
-    area = frame.area
+def lost(size: int, cpuid: CpuidTable) -> int:
+    """The components, and MXCSR, that a copy of the first ``size`` bytes of an image lacks, or has a part of only."""
     ends = {i: component.offset + component.size for i, component in cpuid.components.items()} | _LEGACY_ENDS
-    for i, end in ends.items():
-        if end > size:
+    return xf.mask_of(*(i for i, end in ends.items() if end > size))
+
+
+def cut_area(area: XsaveArea, size: int, cpuid: CpuidTable) -> None:
+    """Leave the first ``size`` bytes of an image and zeros behind; what is cut in two counts as lost."""
+    behind = lost(size, cpuid)
+    for i in xf.CONTENTS:
+        if behind >> i & 1:
             area.data[i] = ZEROED if i in (xf.X87, xf.MXCSR) else 0
     if size < HEADER_END:
         area.xstate_bv = area.xcomp_bv = area.reserved = 0
+
+
+def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
+    """The same of a signal frame."""
+    cut_area(frame.area, size, cpuid)
     if size < FXSAVE_SIZE:
         frame.magic1 = frame.extended_size = frame.xfeatures = frame.xstate_size = 0
     if size < frame.magic2 + FP_XSTATE_MAGIC2_SIZE:

@@ -33,30 +33,31 @@ class Image(NamedTuple):
     """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
     where it is not initial.
 
-    ``xcomp_bv`` is 0 in the standard format.
+    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer, if it said how many
+    it takes.
     """
 
     xstate_bv: int
     tokens: tuple[tuple[int, int], ...] = ()
     xcomp_bv: int = 0
+    iov_len: int | None = None
 
     def __str__(self) -> str:
         parts = [f"xstate_bv: {xf.format_mask(self.xstate_bv)}"]
         if self.xcomp_bv:
             parts.append(f"xcomp_bv: {xf.format_mask(self.xcomp_bv)}")
         parts += [f"{xf.CONTENTS[i]}: {content(token)}" for i, token in self.tokens]
+        parts += [] if self.iov_len is None else [f"iov_len: {self.iov_len}"]
         return f"{{{', '.join(parts)}}}"
 
 
 class FpuState(NamedTuple):
-    """What KVM_GET_FPU gives, by its tokens."""
+    """What KVM_GET_FPU or a tracer's NT_PRFPREG gives: the tokens of x87, SSE and MXCSR, as far as they were copied."""
 
-    x87: int
-    sse: int
-    mxcsr: int
+    tokens: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
-        return f"{{x87: {content(self.x87)}, sse: {content(self.sse)}, mxcsr: {content(self.mxcsr)}}}"
+        return f"{{{', '.join(f'{xf.CONTENTS[i]}: {content(token)}' for i, token in self.tokens)}}}"
 
 
 class SwBytes(NamedTuple):

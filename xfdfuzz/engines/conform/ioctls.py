@@ -456,7 +456,7 @@ def get_fpu(s: Session, o: Operation) -> Iterator[Field]:
     yield Field("ret", returned(recorded), result.ret)
     if recorded["ret"] or not isinstance(result.out, FpuState):
         return
-    held = {i: s.contents.bytes_of(i, token) for i, token in zip(xf.LEGACY, result.out, strict=True)}
+    held = {i: s.contents.bytes_of(i, token) for i, token in result.out.tokens}
     if "fcw" in recorded:
         yield Field("fcw", number(recorded["fcw"]), int.from_bytes(held[xf.X87][:2], "little"))
     if "mxcsr" in recorded:

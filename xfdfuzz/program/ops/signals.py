@@ -107,7 +107,7 @@ class SigframeSwReserved(_HandlerOp):
 
 @op("t{task} sigframe(copy, {size})")
 class SigframeCopy(_HandlerOp):
-    """The handler copies the first ``size`` bytes of the image to memory that is all 0, and comes back by that frame."""
+    """The handler copies the first ``size`` bytes of the image to memory of zeros, and comes back by that frame."""
 
     task: Nr = 0
     size: FrameSize = FXSAVE_SIZE
