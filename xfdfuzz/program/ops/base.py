@@ -6,11 +6,12 @@ type of the field says how it is written and read (:mod:`xfdfuzz.program.fields`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
 from xfdfuzz.program.step import Result
 
@@ -53,6 +54,10 @@ class Op:
     def run(self, k: Kernel) -> Result:
         """Make it happen: call the kernel and write the ghost, before or after, as the hardware would."""
         raise NotImplementedError
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        """Which of its arguments have no effect on a machine, whatever happens before, and why; a text for each."""
+        yield from ()
 
 
 OK = Result("ok")
