@@ -636,22 +636,21 @@ static int raise_signal(unsigned int now)
 }
 
 //@
-/* What the kernel says around the image: both magics, the features, a size that is large enough. */
-static void check_frame(int n, unsigned long long features, bool magic1)
+/* What stands around the image: FP_XSTATE_MAGIC1 and 2, and the features. */
+static void check_frame(int n, unsigned long long features, bool magic1, bool magic2)
 {
-	uint32_t sw[4], magic2 = 0;
+	uint32_t first, second = 0, size;
 	unsigned long long got;
 
-	memcpy(sw, frame + 464, sizeof(sw));
+	memcpy(&first, frame + 464, 4);
 	memcpy(&got, frame + 472, 8);
-	memcpy(&sw[3], frame + 480, 4);
-	if (sw[0] == 0x46505853)
-		memcpy(&magic2, frame + sw[3], 4);
-	verdict(n, (sw[0] == 0x46505853) == magic1 && (!magic1 || magic2 == 0x46505845) &&
+	memcpy(&size, frame + 480, 4);
+	if (first == 0x46505853)
+		memcpy(&second, frame + size, 4);
+	verdict(n, (first == 0x46505853) == magic1 && (second == 0x46505845) == magic2 &&
 		!((got ^ features) & FEATURES & host_features()),
-		"magics %#x %#x, features %#llx", sw[0], magic2, got);
+		"magics %#x %#x, features %#llx", first, second, got);
 }
-
 //@
 static long fork_task(int task)
 {

@@ -202,8 +202,9 @@ class Steps:
             case signals.SigframeRead():
                 wanted = step.wanted
                 if wanted is not None and isinstance(wanted.out, SwBytes):
-                    magic = str(wanted.out.magic1).lower()
-                    yield f"check_frame({self.check(step)}, {wanted.out.xfeatures:#x}, {magic});"
+                    out = wanted.out
+                    first, second = str(out.magic1).lower(), str(out.magic1 and out.magic2).lower()
+                    yield f"check_frame({self.check(step)}, {out.xfeatures:#x}, {first}, {second});"
             case signals.SigframeSwReserved():
                 yield from _sw_reserved(op)
             case signals.SigframeCopy():
