@@ -251,7 +251,7 @@ def test_parts_bring_what_they_need() -> None:
     two = "static void two(void)\n{ one(); }\n"
     parts = parts_of(f"//@ always\nint a;\n//@\nstatic int one(void);\n//@\n{two}//@ X\n#x\n")
     assert needed(parts, "") == "int a;\n"
-    assert needed(parts, "two();") == f"int a;\nstatic int one(void);\n{two}"
+    assert needed(parts, "two();") == f"int a;\nstatic int one(void);\n\n{two}"
     assert needed(parts, '/* two */ "one" X') == "int a;\n#x\n"
     assert chosen("a\n/*@ if b */\nc\n/*@ else */\nd\n/*@ end */\n", {"b"}) == "a\nc\n"
     assert chosen("a\n/*@ if b */\nc\n/*@ else */\nd\n/*@ end */\n", ()) == "a\nd\n"
