@@ -10,6 +10,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
@@ -263,16 +264,41 @@ class MxcsrWithoutSse(Xstate):
         return ret
 
 
-@propose("open-16-mxcsr-of-standard-format", "x86/fpu: Copy MXCSR to user space whatever XSTATE_BV says without XSAVEC")
-class MxcsrOfStandardFormat(Xstate):
+@propose(
+    "open-16-mxcsr-of-standard-format", "x86/fpu: Copy MXCSR whatever XSTATE_BV says where images are not compacted"
+)
+class MxcsrOfStandardFormat(Regset):
     """Finding 16: in the standard format MXCSR counts even where XSTATE_BV has neither SSE nor AVX.
 
-    __copy_xstate_to_uabi_buf(): without X86_FEATURE_XCOMPACTED, ``copy_feature(true, ...)`` for MXCSR.
+    Without X86_FEATURE_XCOMPACTED: __copy_xstate_to_uabi_buf() says that SSE is there, with XMM registers of zeros,
+    where MXCSR is not MXCSR_DEFAULT, as XSAVEC would; copy_uabi_to_xstate() sets it to MXCSR_DEFAULT where the image
+    has neither.
     """
 
-    def uabi_has_mxcsr(self, header: int) -> bool:
+    def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int, size: int) -> XsaveArea:
         """(fpu/xstate.c)."""
-        return not self.compacted or super().uabi_has_mxcsr(header)
+        image = super().copy_xstate_to_uabi_buf(fpstate, xfeatures, pkru, size)
+        mxcsr = fpstate.regs.data[xf.MXCSR]
+        if mxcsr and not self.compacted and xfeatures & xf.MASK_SSE:
+            if not image.xstate_bv & xf.MASK_SSE:
+                image.data[xf.SSE] = 0
+            image.xstate_bv |= xf.MASK_SSE
+            image.data[xf.MXCSR] = mxcsr
+        return image
+
+    def xfpregs_get(self, nr: int) -> XsaveArea:
+        """(fpu/regset.c, by __copy_xstate_to_uabi_buf())."""
+        copy = super().xfpregs_get(nr)
+        if not self.compacted:
+            copy.data[xf.MXCSR] = self.deref(self.tasks[nr].fpu.fpstate).regs.data[xf.MXCSR]
+        return copy
+
+    def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
+        """(fpu/xstate.c)."""
+        ret = super().copy_uabi_to_xstate(fpstate, image, size)
+        if not ret and not self.compacted and not image.xstate_bv & xf.MASK_WITH_MXCSR:
+            fpstate.regs.data[xf.MXCSR] = 0
+        return ret
 
 
 @propose("open-17-init-keeps-mxcsr", "x86/fpu: Keep the MXCSR of a signal frame when the rest is initialised")
