@@ -44,15 +44,13 @@ _CR4, CR4_OSXSAVE = 0x620, 1 << 18
 class HarnessVcpu:
     """What the harness knows of a vCPU: its VM, and whether it has set it up for its first run.
 
-    ``cr0`` and ``cr4`` are the guest's.  ``mxcsr_without_sse``: an image had a MXCSR that is not initial, but no SSE;
-    what becomes of it the model does not know.
+    ``cr0`` and ``cr4`` are the guest's.
     """
 
     vm: int
     set_up: bool = False
     cr0: int = _CR0
     cr4: int = _CR4
-    mxcsr_without_sse: bool = False
 
     def reset_control_registers(self, osxsave: bool) -> None:
         """KVM_SET_SREGS has set them."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.engines.conform.contents import MXCSR, SIZES, TILE_CONFIGURATION, initial
+from xfdfuzz.engines.conform.contents import SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Stopped
 from xfdfuzz.engines.conform.ioctls import MSRS
 from xfdfuzz.engines.conform.memory import TILE_SIZE, GuestMemory, tdpbssd, tile_of, with_tile
@@ -346,8 +346,10 @@ def _rdxmm(g: Guest, words: list[int]) -> Outcome:
 
 @_token("stmxcsr")
 def _stmxcsr(g: Guest, words: list[int]) -> Outcome:
-    status, data = _legacy(g, xf.SSE)
-    return Outcome(status, int.from_bytes(data[MXCSR:], "little"))
+    result = g.step(guest.GuestStmxcsr(g.vcpu))
+    if result.ret != "ok" or not isinstance(result.out, int):
+        return Outcome(result.ret)
+    return Outcome(result.ret, int.from_bytes(g.s.contents.bytes_of(xf.MXCSR, result.out), "little"))
 
 
 @_token("fnstcw")
