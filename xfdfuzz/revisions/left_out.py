@@ -134,7 +134,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
     ),
     "irq_fpu_usable() is not modelled: who uses the FPU in an interrupt does so between two ops": (
-        ("59f5ede3bc0f", "v5.18", "x86/fpu: Prevent FPU state corruption"),
         (
             "d02198550423",
             "v6.15",
