@@ -133,7 +133,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "there is one type of VM, and KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
     ),
-    "irq_fpu_usable() is not modelled: who uses the FPU in an interrupt does so between two ops": (
+    "softirqs use the FPU between two ops, never inside of a locked region": (
         (
             "d02198550423",
             "v6.15",
