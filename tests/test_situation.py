@@ -62,6 +62,11 @@ def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pyte
     assert {op for op, _ in searched.stats.seen} == set(OPS.values())
 
 
+def test_whether_an_op_can_happen_is_declared_by_what_hinders_it() -> None:
+    """So that none is left out without a word of why."""
+    assert [name for name, cls in OPS.items() if cls.enabled is not Op.enabled] == []
+
+
 def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     remembered = Run.situation
     looked = 0

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The op cannot happen in this state (a vCPU that is not in the guest executes nothing); it was left out.
 NOT_ENABLED = "not-enabled"
+#: Why nothing can happen any more.
+DEAD = "the host is dead"
 #: The host kernel died in this op.
 PANIC = "panic"
 
@@ -33,8 +35,8 @@ class Image(NamedTuple):
     """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
     where it is not initial.
 
-    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer that
-    said how many it takes.
+    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer, if it said how
+    many it takes.
     """
 
     xstate_bv: int
@@ -116,6 +118,8 @@ def result_class(ret: int | str) -> str:
 class Step:
     """One executed op: the system before, the op, its result, what the kernel reported, the system after.
 
+    ``hindrance`` says why it could not happen, if it could not.
+
     ``state`` is the system before, as its bytes.  ``after`` is the live system of the run: copy it if it is to outlive
     the next step.  Nobody changes a step; a frozen dataclass would take as long to make as a plain op to execute.
     """
@@ -126,6 +130,7 @@ class Step:
     after: System
     result: Result
     events: tuple[Event, ...]
+    hindrance: str = ""
     _before: System | None = None
 
     @property
@@ -137,7 +142,7 @@ class Step:
 
     def kept(self) -> Step:
         """The same, with a copy of its own of the system after it, to outlive the next step."""
-        return Step(self.number, self.op, self.state, copy_of(self.after), self.result, self.events)
+        return Step(self.number, self.op, self.state, copy_of(self.after), self.result, self.events, self.hindrance)
 
     def changed(self, where: Regions | None = None) -> bool:
         """Whether anything is not what it was before, or anything there."""

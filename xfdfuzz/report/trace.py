@@ -37,12 +37,14 @@ class Notes(NamedTuple):
     """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand.
 
     ``about`` is the bucket of the finding that the trace is shown for, if it is for one.  ``stories`` are told of what
-    no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen.
+    no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen; with
+    ``results`` :func:`results` is meant instead.
     """
 
     because: Mapping[Violation, Reasons] = because.UNEXPLAINED
     sources: Mapping[str, Source] = UNASKED
     full: bool = True
+    results: bool = False
     about: str = ""
     stories: Mapping[Violation, str] = MappingProxyType({})
 
@@ -69,6 +71,15 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
             _folded(out, folding.runs[item.step.number])
         elif item.step is not None and item.step.number not in folding.hidden:
             _step(out, program.machine, item, item.step, marks.of(item.step.number), notes, folding)
+
+
+def results(out: Console, judged: Sequence[Judged]) -> None:
+    """An op a line with its result, and the invariants that it breaks; no states."""
+    for item in judged:
+        broken = "".join(f"  ! {violation.invariant}" for violation in item.violations)
+        text = f"{item.step.number:4}  {format_op(item.step.op)} = {result(item.step)}" if item.step else f"  {AT_END}"
+        if item.step or broken:
+            hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
 
 
 class _Marks:
@@ -115,10 +126,12 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
 
 
 def result(step: Step) -> str:
-    """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success."""
+    """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success, and
+    ``not-enabled (t1 is on no CPU)``."""
     asked = len(step.op.msrs.entries) if isinstance(step.op, KvmSetMsrs) else int(isinstance(step.op, KvmGetMsrs))
     few = 0 <= step.result.ret < asked if isinstance(step.result.ret, int) else False
-    return f"{step.result} (of {asked})" if few else str(step.result)
+    more = step.hindrance or (f"of {asked}" if few else "")
+    return f"{step.result} ({more})" if more else str(step.result)
 
 
 def untold(step: Step, violations: Sequence[Violation]) -> list[str]:

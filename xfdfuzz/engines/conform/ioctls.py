@@ -14,8 +14,8 @@ from xfdfuzz.engines.conform.memory import TILE_SIZE
 from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
 from xfdfuzz.engines.conform.session import Session
 from xfdfuzz.engines.conform.translator import translates
-from xfdfuzz.kernel.errno import EMFILE, ENOMEM
-from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.errno import EEXIST, EINVAL, EMFILE, ENOMEM
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.main import KVM_MAX_VCPU_IDS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
@@ -83,7 +83,7 @@ def get_msr_index_list(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("supported_cpuid")
 def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_SUPPORTED_CPUID: of leaf 0xD the masks and sizes, of leaf 7 AMX_TILE, of its own leaves that they are."""
+    """KVM_GET_SUPPORTED_CPUID, one entry."""
     recorded = _result(o)
     refused = s.open_kvm()
     if refused or "errno" in recorded:
@@ -91,22 +91,30 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
         return
     offered = s.do(kvm.KvmGetSupportedCpuid(s.now.task)).out
     assert isinstance(offered, int)
-    leaf, index = o.number(0), o.number(1)
-    if (leaf, index) == (0xD, 0):
-        yield Field("edx:eax", number(recorded["edx"]) << 32 | number(recorded["eax"]), offered)
+    if (o.number(0), o.number(1)) == (0xD, 0):
+        yield Field("edx:eax", _edx_eax(recorded), offered)
         yield Field("ecx", number(recorded["ecx"]), SAPPHIRE_RAPIDS.standard_size(offered))
-    elif leaf == 0xD and index in SAPPHIRE_RAPIDS.components:
-        yield Field("absent", bool(recorded.get("absent")), not offered >> index & 1)
-    elif (leaf, index) == (7, 0):
-        yield Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), s.kernel.kvm_cpu_cap_has_amx())
-    elif leaf in (0x1D, 0x1E):
-        registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
-        if index or registers:
-            yield Field("tile palettes", registers, s.kernel.kvm_cpu_cap_has_amx())
-        else:
-            raise NotCompared(o.text)
     else:
-        raise NotCompared(o.text)
+        yield _entry(o, s.kernel.kvm_dev_ioctl_get_cpuid())
+
+
+def _edx_eax(recorded: Fields) -> int:
+    return number(recorded["edx"]) << 32 | number(recorded["eax"])
+
+
+def _entry(o: Operation, array: CpuidEntries) -> Field:
+    """What the model has of an entry of a CPUID array, but for 0xD.0; raises :class:`NotCompared` if it has nothing."""
+    recorded, leaf, index = _result(o), o.number(0), o.number(1)
+    if (leaf, index) == (0xD, 1):
+        return Field("XFD", bool(number(recorded.get("eax", 0)) >> 4 & 1), array.xfd)
+    if leaf == 0xD and index in SAPPHIRE_RAPIDS.components:
+        return Field("absent", bool(recorded.get("absent")), not array.whole.leaves >> index & 1)
+    if (leaf, index) == (7, 0):
+        return Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), array.amx)
+    registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
+    if leaf in (0x1D, 0x1E) and (index or registers):
+        return Field("tile palettes", registers, array.amx)
+    raise NotCompared(o.text)
 
 
 # -- VMs and vCPUs -----------------------------------------------------------------------------------------------------
@@ -166,10 +174,12 @@ def _created(names: dict[int, int], o: Operation) -> int:
 
 @translates("create_irqchip")
 def create_irqchip(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_CREATE_IRQCHIP; a guest's HLT waits from then on."""
-    s.irqchips.add(s.vm)
-    raise NotCompared("an in-kernel interrupt controller")
-    yield
+    """KVM_CREATE_IRQCHIP: once, and before there are vCPUs (kvm_arch_vm_ioctl()); a guest's HLT waits from then on."""
+    has_vcpus = any(vcpu.vm == s.vm for vcpu in s.vcpus.values())
+    ret = -EEXIST if s.vm in s.irqchips else -EINVAL if has_vcpus else 0
+    if not ret:
+        s.irqchips.add(s.vm)
+    yield Field("ret", returned(_result(o)), ret)
 
 
 @translates("sel_vm")
@@ -248,13 +258,17 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
 
 @translates("get_cpuid2")
 def get_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_CPUID2, leaf 0xD.0."""
+    """KVM_GET_CPUID2, one entry."""
     recorded, vcpu = _result(o), s.vcpu
-    if [number(word) for word in o.args] != [0xD, 0]:
-        raise NotCompared(o.text)
     result = s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
-    yield Field("edx:eax", number(recorded["edx"]) << 32 | number(recorded["eax"]), result.out)
-    yield Field("ebx", number(recorded["ebx"]), s.kernel.vcpus[vcpu].arch.cpuid_0xd_0_ebx)
+    arch = s.kernel.vcpus[vcpu].arch
+    if (o.number(0), o.number(1)) != (0xD, 0):
+        yield _entry(o, stored_entries(arch))
+    elif arch.cpuid_no_xsave or not arch.cpuid_set:
+        yield Field("absent", bool(recorded.get("absent")), True)
+    else:
+        yield Field("edx:eax", _edx_eax(recorded), result.out)
+        yield Field("ebx", number(recorded["ebx"]), arch.cpuid_0xd_0_ebx)
 
 
 @translates("set_msr", "set_msrs")

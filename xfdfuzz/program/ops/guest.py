@@ -270,9 +270,11 @@ class _Save(_Insn):
     mask: int
     torn: Torn
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         """A processor without the erratum finishes the instruction, or starts it again."""
-        return (k.machine.spr4_erratum or not self.torn) and _Insn.enabled(self, k)
+        if self.torn and not k.machine.spr4_erratum:
+            return "the machine has no spr4-erratum"
+        return _Insn.hindrance(self, k)
 
     def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
         vcpu = self.thread(k)
@@ -512,8 +514,8 @@ class GuestMovCr4(_Insn):
     vcpu: Nr = 0
     sregs: Sregs = Sregs(True)
 
-    def enabled(self, k: Kernel) -> bool:
-        return _Insn.enabled(self, k) and not k.vcpus[self.vcpu].arch.guest_mode
+    def hindrance(self, k: Kernel) -> str:
+        return _Insn.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
@@ -522,12 +524,19 @@ class GuestMovCr4(_Insn):
         return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.sregs.osxsave)
 
 
+def in_l2(vcpu: Vcpu, nr: int) -> str:
+    """That a vCPU executes its L2; nothing if it does not."""
+    return f"v{nr} executes its L2" if vcpu.arch.guest_mode else ""
+
+
 class _Vmlaunch(_Insn):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        vcpu = k.vcpus[self.vcpu].arch
-        return _Insn.enabled(self, k) and not (vcpu.guest_mode or vcpu.init_pending)
+    def hindrance(self, k: Kernel) -> str:
+        vcpu = k.vcpus[self.vcpu]
+        if found := _Insn.hindrance(self, k) or in_l2(vcpu, self.vcpu):
+            return found
+        return f"an INIT of v{self.vcpu} is pending" if vcpu.arch.init_pending else ""
 
 
 @op("v{vcpu} vmlaunch")
@@ -598,9 +607,11 @@ class PendInit(Op):
 
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
-        return bool(vcpu.exists) and not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH
+        if not vcpu.exists:
+            return f"there is no v{self.vcpu}"
+        return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.init_pending = 1

@@ -12,21 +12,25 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import FpuImage, IovLen, Nr, UserImage
-from xfdfuzz.program.ops.base import TaskOp, op
+from xfdfuzz.program.ops.base import TaskOp, inside, op
 from xfdfuzz.program.step import FpuState, Result, image_of
 
 
 class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside KVM_RUN, execve() and the delivery of a signal: it is taken to be stopped."""
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
 
     __slots__ = ()
     tracee: int
 
-    def enabled(self, k: Kernel) -> bool:
-        tracee = k.tasks[self.tracee]
-        stopped = tracee.exists and not (tracee.on_cpu or tracee.exit_state)
-        busy = tracee.kvm_run or tracee.in_execve or tracee.in_signal
-        return bool(stopped and not busy) and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        tracee, name = k.tasks[self.tracee], f"t{self.tracee}"
+        if not tracee.exists:
+            return f"there is no {name}"
+        if tracee.on_cpu:
+            return f"{name} is on a CPU, not stopped"
+        if tracee.exit_state:
+            return f"{name} has exited"
+        return inside(tracee, self.tracee) or TaskOp.hindrance(self, k)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE, {iov_len})")
