@@ -133,8 +133,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "there is one type of VM, and KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
     ),
-    "irq_fpu_usable() is not modelled: who uses the FPU in an interrupt does so between two ops": (
-        ("59f5ede3bc0f", "v5.18", "x86/fpu: Prevent FPU state corruption"),
+    "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
         (
             "d02198550423",
             "v6.15",
@@ -145,7 +144,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("dc7507ddce59", "v5.18", "x86/fpu: Clear PASID when copying fpstate"),
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
     ),
-    "memory of user space is there, or not, for the whole of a signal frame": (
+    "of a signal frame one page may be absent, the one behind the header of its image, and it has no protection key": (
         ("d877550eaf2d", "v6.8", "x86/fpu: Stop relying on userspace for info to fault in xsave buffer"),
         ("d10b554919d4", "v6.12", "x86/pkeys: Restore altstack access in sigreturn()"),
     ),

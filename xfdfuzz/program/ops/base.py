@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
+from xfdfuzz.kernel.state import (
+    USER_TASKS,
+    VCPU_EXITED,
+    VCPU_IN_GUEST,
+    VCPU_OUTSIDE,
+    Task,
+    Vcpu,
+    inside_call,
+)
 from xfdfuzz.program.step import Result
 
 #: Every op by its class name, in the order of definition.
@@ -69,11 +77,13 @@ def busy(task: Task, nr: int) -> str:
 
 def inside(task: Task, nr: int) -> str:
     """What a task is in the middle of, of all that takes several ops."""
+    if not inside_call(task):
+        return ""
     if task.kvm_run:
         return f"t{nr} is inside KVM_RUN"
     if task.in_execve:
         return f"t{nr} is inside execve()"
-    return f"t{nr} is about to handle a signal" if task.in_signal else ""
+    return f"t{nr} is about to handle a signal" if task.in_signal else f"t{nr} is inside rt_sigreturn()"
 
 
 def not_open(k: Kernel, nr: int, vm: int) -> str:
@@ -97,7 +107,7 @@ def whereabouts(vcpu: Vcpu, nr: int) -> str:
 
 
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside KVM_RUN, execve() or the delivery of a signal."""
+    """An op of a user task that is on a CPU and not inside a call that is cut in two."""
 
     __slots__ = ()
     task: int

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS
-from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr
+from xfdfuzz.kernel.state import USER_TASKS, Task
+from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
 from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
 from xfdfuzz.program.step import Result
 
@@ -21,6 +21,22 @@ class _CpuOp(Op):
         return f"cpu{self.cpu} executes the guest of v{guest - 1}" if guest else ""
 
 
+def not_waiting(task: Task, name: str) -> str:
+    """Why no CPU can switch to a task; nothing if one can."""
+    if not task.exists:
+        return f"there is no {name}"
+    if task.on_cpu:
+        return f"{name} is on a CPU already"
+    return f"{name} has exited" if task.exit_state else ""
+
+
+def no_user_task(k: Kernel, op: _CpuOp) -> str:
+    """Why a CPU executes no system call of a user task; nothing if it may."""
+    if found := _CpuOp.hindrance(op, k):
+        return found
+    return "" if k.cpus[op.cpu].current < USER_TASKS else f"cpu{op.cpu} runs its kernel thread"
+
+
 class _Schedule(_CpuOp):
     __slots__ = ()
 
@@ -30,13 +46,8 @@ class _Schedule(_CpuOp):
 
     def hindrance(self, k: Kernel) -> str:
         nr = self.task_nr()
-        task = k.tasks[nr]
         name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{self.cpu}"
-        if not task.exists:
-            return f"there is no {name}"
-        if task.on_cpu:
-            return f"{name} is on a CPU already"
-        return f"{name} has exited" if task.exit_state else _CpuOp.hindrance(self, k)
+        return not_waiting(k.tasks[nr], name) or _CpuOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -79,6 +90,41 @@ class SoftirqKernelFpu(_CpuOp):
         return OK
 
 
+@op("cpu{cpu} preempt(t{task}, {points})")
+class Preempt(_CpuOp):
+    """The task that runs on the CPU will be preempted inside the kernel, at the ``points``-th point from now at which
+    it can be: where it may sleep, or a lock of the FPU core's or preemption itself is released.  User task ``task``
+    then runs for a while and computes, if it is off the CPUs then, and the call goes on."""
+
+    cpu: Nr = 0
+    task: Nr = 1
+    points: Points = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        return not_waiting(k.tasks[self.task], f"t{self.task}") or no_user_task(k, self)
+
+    def run(self, k: Kernel) -> Result:
+        cpu = k.cpus[self.cpu]
+        cpu.resched_points, cpu.resched_task = self.points, self.task + 1
+        return OK
+
+
+@op("cpu{cpu} hardirq(kernel_fpu_begin, {points})")
+class HardirqKernelFpu(_CpuOp):
+    """A hard interrupt whose handler uses the FPU if irq_fpu_usable() says that it can will hit a call on the CPU where
+    bottom halves are disabled: the ``points``-th time from now that registers are about to be saved, or were loaded."""
+
+    cpu: Nr = 0
+    points: Points = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        return no_user_task(k, self)
+
+    def run(self, k: Kernel) -> Result:
+        k.cpus[self.cpu].hardirq_points = self.points
+        return OK
+
+
 @op("cpu{cpu} idle")
 class Idle(_CpuOp):
     """The CPU's kernel thread, its idle loop, enters a deep idle state, which gives up tiles since f17b168734c0."""
@@ -117,7 +163,7 @@ class Suspend(TaskOp):
     """The task, on the boot CPU, asks for suspend to memory, and the system resumes.
 
     A task that was preempted before is taken to have been inside the system call already.  Freezing takes others out of
-    KVM_RUN and execve() first.
+    their calls first.
     """
 
     task: Nr = 0
@@ -132,6 +178,7 @@ class Suspend(TaskOp):
     def run(self, k: Kernel) -> Result:
         k.on_cpu(0)
         k.current.user_mode = 0
+        k.this_cpu.resched_points = 0  # everybody else is frozen
         k.suspend()
         return Result(0)
 

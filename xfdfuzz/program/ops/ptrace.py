@@ -12,7 +12,7 @@ from xfdfuzz.program.step import Result, image_of
 
 
 class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside KVM_RUN, execve() and the delivery of a signal: it is taken to be stopped."""
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
 
     __slots__ = ()
     tracee: int
