@@ -169,9 +169,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "the number that tells the model's CPUIDs apart stands for all of their leaves": (
         ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
     ),
-    "FRED is not modelled": (
-        ("d62c02af7a96", "v6.15", "KVM: VMX: Pass XFD_ERR as pseudo-payload when injecting #NM"),
-    ),
+    "FRED is not modelled": (("d62c02af7a96", "v6.15", "KVM: VMX: Pass XFD_ERR as pseudo-payload when injecting #NM"),),
     "the processor has all of AMX's instructions, or none": (
         ("e37aa1211fbf", "v6.16", "x86/cpuid: Add AMX and SPEC_CTRL dependencies"),
     ),
