@@ -32,21 +32,34 @@ class Content(int):
 
 
 class Image(NamedTuple):
-    """An XSAVE image as user space or the guest sees it: its header, and the tokens of the components in it.
+    """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
+    where it is not initial.
 
-    ``xcomp_bv`` is 0 in the standard format.
+    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer, if it said how
+    many it takes.
     """
 
     xstate_bv: int
     tokens: tuple[tuple[int, int], ...] = ()
     xcomp_bv: int = 0
+    iov_len: int | None = None
 
     def __str__(self) -> str:
         parts = [f"xstate_bv: {xf.format_mask(self.xstate_bv)}"]
         if self.xcomp_bv:
             parts.append(f"xcomp_bv: {xf.format_mask(self.xcomp_bv)}")
-        parts += [f"{xf.NAMES[i]}: {content(token)}" for i, token in self.tokens]
+        parts += [f"{xf.CONTENTS[i]}: {content(token)}" for i, token in self.tokens]
+        parts += [] if self.iov_len is None else [f"iov_len: {self.iov_len}"]
         return f"{{{', '.join(parts)}}}"
+
+
+class FpuState(NamedTuple):
+    """What KVM_GET_FPU or a tracer's NT_PRFPREG gives: the tokens of x87, SSE and MXCSR, as far as they were copied."""
+
+    tokens: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        return f"{{{', '.join(f'{xf.CONTENTS[i]}: {content(token)}' for i, token in self.tokens)}}}"
 
 
 class SwBytes(NamedTuple):
@@ -64,7 +77,9 @@ class SwBytes(NamedTuple):
 
 def image_of(area: XsaveArea) -> Image:
     """What the reader of a stored image sees."""
-    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)), area.xcomp_bv)
+    tokens = tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv))
+    mxcsr = area.data[xf.MXCSR]
+    return Image(area.xstate_bv, (*tokens, (xf.MXCSR, mxcsr)) if mxcsr else tokens, area.xcomp_bv)
 
 
 class Result(NamedTuple):
@@ -75,7 +90,7 @@ class Result(NamedTuple):
     """
 
     ret: int | str
-    out: int | Image | SwBytes | None = None
+    out: int | Image | FpuState | SwBytes | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)

@@ -13,6 +13,7 @@ from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
@@ -69,7 +70,7 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
         elif item.step is not None and item.step.number in folding.runs:
             _folded(out, folding.runs[item.step.number])
         elif item.step is not None and item.step.number not in folding.hidden:
-            _step(out, item, item.step, marks.of(item.step.number), notes, folding)
+            _step(out, program.machine, item, item.step, marks.of(item.step.number), notes, folding)
 
 
 def results(out: Console, judged: Sequence[Judged]) -> None:
@@ -108,10 +109,12 @@ def _folded(out: Console, steps: Sequence[Step]) -> None:
     hanging(out, len(_INDENT), (f"{f'{first}-{last}':>4}  ", "dim"), f"{short} ", ("(--full)", "dim"))
 
 
-def _step(out: Console, item: Judged, step: Step, mark: str, notes: Notes, folding: Folding) -> None:
+def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, notes: Notes, folding: Folding) -> None:
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
+    for idle in step.op.without_effect(machine):
+        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{idle}", "yellow"))
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)

@@ -6,20 +6,13 @@ type of the field says how it is written and read (:mod:`xfdfuzz.program.fields`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import (
-    USER_TASKS,
-    VCPU_EXITED,
-    VCPU_IN_GUEST,
-    VCPU_OUTSIDE,
-    Task,
-    Vcpu,
-    inside_call,
-)
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
 from xfdfuzz.program.step import Result
 
 #: Every op by its class name, in the order of definition.
@@ -62,6 +55,10 @@ class Op:
         """Make it happen: call the kernel and write the ghost, before or after, as the hardware would."""
         raise NotImplementedError
 
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        """Which of its arguments have no effect on a machine, whatever happens before, and why; a text for each."""
+        yield from ()
+
 
 OK = Result("ok")
 EXIT = Result("exit")
@@ -77,13 +74,13 @@ def busy(task: Task, nr: int) -> str:
 
 def inside(task: Task, nr: int) -> str:
     """What a task is in the middle of, of all that takes several ops."""
-    if not inside_call(task):
-        return ""
     if task.kvm_run:
         return f"t{nr} is inside KVM_RUN"
     if task.in_execve:
         return f"t{nr} is inside execve()"
-    return f"t{nr} is about to handle a signal" if task.in_signal else f"t{nr} is inside rt_sigreturn()"
+    if task.in_sigreturn:
+        return f"t{nr} waits for a page of its signal frame"
+    return f"t{nr} is about to handle a signal" if task.in_signal else ""
 
 
 def not_open(k: Kernel, nr: int, vm: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS, Task
+from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
 from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
 from xfdfuzz.program.step import Result
@@ -21,22 +21,6 @@ class _CpuOp(Op):
         return f"cpu{self.cpu} executes the guest of v{guest - 1}" if guest else ""
 
 
-def not_waiting(task: Task, name: str) -> str:
-    """Why no CPU can switch to a task; nothing if one can."""
-    if not task.exists:
-        return f"there is no {name}"
-    if task.on_cpu:
-        return f"{name} is on a CPU already"
-    return f"{name} has exited" if task.exit_state else ""
-
-
-def no_user_task(k: Kernel, op: _CpuOp) -> str:
-    """Why a CPU executes no system call of a user task; nothing if it may."""
-    if found := _CpuOp.hindrance(op, k):
-        return found
-    return "" if k.cpus[op.cpu].current < USER_TASKS else f"cpu{op.cpu} runs its kernel thread"
-
-
 class _Schedule(_CpuOp):
     __slots__ = ()
 
@@ -46,8 +30,13 @@ class _Schedule(_CpuOp):
 
     def hindrance(self, k: Kernel) -> str:
         nr = self.task_nr()
+        task = k.tasks[nr]
         name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{self.cpu}"
-        return not_waiting(k.tasks[nr], name) or _CpuOp.hindrance(self, k)
+        if not task.exists:
+            return f"there is no {name}"
+        if task.on_cpu:
+            return f"{name} is on a CPU already"
+        return f"{name} has exited" if task.exit_state else _CpuOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -90,6 +79,11 @@ class SoftirqKernelFpu(_CpuOp):
         return OK
 
 
+def no_user_task(k: Kernel, cpu: int) -> str:
+    """That a CPU executes no user task; nothing if it does."""
+    return "" if k.cpus[cpu].current < USER_TASKS else f"cpu{cpu} has no user task"
+
+
 @op("cpu{cpu} preempt(t{task}, {points})")
 class Preempt(_CpuOp):
     """The task that runs on the CPU will be preempted inside the kernel, at the ``points``-th point from now at which
@@ -101,7 +95,12 @@ class Preempt(_CpuOp):
     points: Points = 1
 
     def hindrance(self, k: Kernel) -> str:
-        return not_waiting(k.tasks[self.task], f"t{self.task}") or no_user_task(k, self)
+        task = k.tasks[self.task]
+        if self.task >= USER_TASKS or not task.exists or task.exit_state:
+            return f"there is no t{self.task}"
+        if task.on_cpu:
+            return f"t{self.task} is on a CPU already"
+        return _CpuOp.hindrance(self, k) or no_user_task(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         cpu = k.cpus[self.cpu]
@@ -118,7 +117,7 @@ class HardirqKernelFpu(_CpuOp):
     points: Points = 1
 
     def hindrance(self, k: Kernel) -> str:
-        return no_user_task(k, self)
+        return _CpuOp.hindrance(self, k) or no_user_task(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         k.cpus[self.cpu].hardirq_points = self.points

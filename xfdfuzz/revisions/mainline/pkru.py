@@ -22,9 +22,9 @@ from xfdfuzz.revisions.queue import patch
 class PtraceWritesPkru(Regset):
     """PTRACE_SETREGSET writes PKRU, and initialises it if XSTATE_BV lacks it (the latter d7e5aceace51)."""
 
-    def xstateregs_set(self, nr: int, image: XsaveArea) -> int:
+    def xstateregs_set(self, nr: int, image: XsaveArea, count: int) -> int:
         """copy_uabi_to_xstate() gets a pointer to thread.pkru (fpu/regset.c, fpu/xstate.c)."""
-        ret = super().xstateregs_set(nr, image)
+        ret = super().xstateregs_set(nr, image, count)
         if not ret and self.ospke:
             self.tasks[nr].pkru = image.data[xf.PKRU] if image.xstate_bv & xf.MASK_PKRU else 0
         return ret
