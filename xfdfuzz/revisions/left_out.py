@@ -43,6 +43,8 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("fe60e8f65f79", "v6.6", 'KVM: x86: Use KVM-governed feature framework to track "XSAVES enabled"'),
         ("af813acf8c06", "v6.10", "x86/fpu: Update fpu_swap_kvm_fpu() uses in comments as well"),
         ("24cf2bc982ff", "v6.12", "x86/pkeys: Add PKRU as a parameter in signal handling functions"),
+        ("8c01290bda1a", "v6.14", "KVM: x86: Swap incoming guest CPUID into vCPU before massaging in KVM_SET_CPUID2"),
+        ("7ea34578aea7", "v6.14", 'KVM: x86: Replace guts of "governed" features with comprehensive cpu_caps'),
         ("cbdeea032bfe", "v6.14", "KVM: x86: Drop superfluous host XSAVE check when adjusting guest XSAVES caps"),
         ("2883b4c2169a", "v6.15", "x86/fpu: Use XSAVE{,OPT,C,S} and XRSTOR{,S} mnemonics in xstate.h"),
         ("ccb7735a1ea2", "v6.15", "x86/fpu: Fully optimize out WARN_ON_FPU()"),
@@ -60,6 +62,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         ("32d5fa804dc9", "v6.16", "x86/fpu: Drop @perm from guest pseudo FPU container"),
         ("fafb29e18db2", "v6.17", "x86/fpu: Remove xfd argument from __fpstate_reset()"),
+    ),
+    "the model has it as a part of c6617c61e8fe": (
+        ("ee3a5f9e3d9b", "v5.17", "KVM: x86: Do runtime CPUID update before updating vcpu->arch.cpuid_entries"),
     ),
     "the model has it as a part of a401f45e3875": (
         ("c32d7cab57e3", "v6.1", "x86/fpu: Configure init_fpstate attributes orderly"),
@@ -171,6 +176,8 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "FRED is not modelled": (("d62c02af7a96", "v6.15", "KVM: VMX: Pass XFD_ERR as pseudo-payload when injecting #NM"),),
     "the processor has all of AMX's instructions, or none": (
+        ("af2872f62254", "v6.2", "x86: KVM: Advertise AMX-FP16 CPUID to user space"),
+        ("99b668545356", "v6.6", "KVM: x86: Advertise AMX-COMPLEX CPUID to userspace"),
         ("e37aa1211fbf", "v6.16", "x86/cpuid: Add AMX and SPEC_CTRL dependencies"),
     ),
     "core files are not modelled": (
