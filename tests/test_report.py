@@ -104,7 +104,10 @@ TOOLS = {
     "files",
     "directory",
     "mail",
+    "hiding",
     "privacy",
+    "promise",
+    "python",
     "progress",
 }
 #: Of these `--format json` has nothing.
