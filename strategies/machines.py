@@ -29,6 +29,10 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xfd": False},
     {"xfd": False, "cet": True},
     {"xsave": False},
+    {"xsaves": False},
+    {"xsaves": False, "xsavec": False},
+    {"avx": False, "mpx": True, "mpx_in_use": True},
+    {"pkru_in_use": True},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
 )

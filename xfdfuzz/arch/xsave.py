@@ -41,9 +41,14 @@ def enabled(regs: CpuRegs) -> int:
     return regs.xcr0 | regs.xss
 
 
+def in_use(regs: CpuRegs) -> int:
+    """XINUSE: what is not initial, and what this processor always calls in use (SDM vol. 1, 13.6)."""
+    return regs.xinuse | regs.always_in_use & regs.xcr0
+
+
 def effective_xinuse(regs: CpuRegs) -> int:
     """XINUSE as the save family sees it: without the components that XFD disables."""
-    return regs.xinuse & ~(regs.xcr0 & regs.xfd)
+    return in_use(regs) & ~(regs.xcr0 & regs.xfd)
 
 
 def _store(regs: CpuRegs, area: XsaveArea, components: int) -> None:
@@ -58,6 +63,16 @@ def xsave(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
     live = rfbm & effective_xinuse(regs)
     for i in xf.components_in(rfbm & ~live):
         area.data[i] = 0
+    _store(regs, area, live)
+    if rfbm & xf.MASK_WITH_MXCSR:
+        area.data[xf.MXCSR] = regs.data[xf.MXCSR]
+    area.xstate_bv = area.xstate_bv & ~rfbm | live
+
+
+def xsaveopt(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XSAVEOPT: as XSAVE, but what is initial is not written.  The modified optimisation is not modelled."""
+    rfbm = mask & regs.xcr0
+    live = rfbm & effective_xinuse(regs)
     _store(regs, area, live)
     if rfbm & xf.MASK_WITH_MXCSR:
         area.data[xf.MXCSR] = regs.data[xf.MXCSR]
