@@ -341,6 +341,9 @@ class _Writer:
             if nr:
                 yield " *"
             yield from (f" * {line}" for line in textwrap.wrap(_plain(paragraph), _WIDTH - 3, break_on_hyphens=False))
+        if subject.private:
+            yield " *"
+            yield " * PRIVATE: it may be a vulnerability of a current kernel, whose maintainers come first."
         for danger in subject.dangers:
             yield " *"
             yield from (f" * {line}" for line in textwrap.wrap(f"DANGER: {danger}", _WIDTH - 3))
