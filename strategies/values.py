@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
@@ -151,6 +152,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
+    "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_TILES, LEAF_TMUL)),
     "failures": Domain((1, 0, 2)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
     "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
@@ -226,6 +228,8 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
         CpuidEntries(full, True, True, xss, other=1),
         CpuidEntries(plain, False, False, no_xsaves=True),
         CpuidEntries(0, False, False, no_xsave=True),
+        CpuidEntries(full, True, True, xss, no_palettes=True, no_tmul=True),
+        CpuidEntries(plain, False, False, no_xsaves=True, no_xsavec=True),
     )
     return Domain(table, lambda pick: CpuidEntries(neighbour(full)(pick), pick % 2 == 0, pick % 3 == 0))
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
@@ -256,11 +257,39 @@ known(
 
 @mutant(
     "guest-cpuid-follows-xcr0",
-    program(SAME_CPUID_AGAIN, ENTER, "v0 cpuid(0xd, 1) = exit", "v0 handle = resume [0x340]"),
+    program(SAME_CPUID_AGAIN, ENTER, "v0 cpuid(0xd, 1) = exit", "v0 handle = resume"),
 )
 class NeverUpdatesTheCpuid(KvmCpuid):
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
-        pass
+        vcpu.arch.cpuid_0xd_1_ebx = 0
+
+
+@mutant(
+    "supported-cpuid-is-coherent",
+    program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 0) = 0 {eax: 0x2e7, ebx: 0xa88, ecx: 0xa88, edx: 0x0}"),
+)
+class OffersTheProcessorsSize(KvmCpuid):
+    def do_cpuid_func(self, entries: CpuidEntries, function: int, index: int, sizes: tuple[int, int]) -> Leaf | None:
+        leaf = super().do_cpuid_func(entries, function, index, sizes)
+        return leaf._replace(ecx=11008) if leaf and (function, index) == (0xD, 0) else leaf
+
+
+@mutant(
+    "supported-cpuid-is-coherent",
+    program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0x1d, 1) = 0"),
+)
+class OffersNoPalettes(KvmCpuid):
+    def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
+        return super().kvm_dev_ioctl_get_cpuid()._replace(no_palettes=True)
+
+
+@mutant(
+    "supported-cpuid-is-coherent",
+    program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 18) = 0"),
+)
+class OffersSubleavesWithoutPermission(KvmCpuid):
+    def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
+        return super().kvm_dev_ioctl_get_cpuid()._replace(leaves=self.supported_xcr0)
 
 
 @mutant(

@@ -192,7 +192,7 @@ LEFT_OUT = {
     st.Vm: {"mm", "vcpus_0"},
     st.Vcpu: {
         *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
-        *("exit_msr", "exit_value", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
+        *("exit_msr", "exit_value", "exit_value2", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
         "arch.insn_skips",
     },
     st.System: {"cpus", "tasks", "sigframes", "fpstates", "vms", "vcpus", "ghost"},

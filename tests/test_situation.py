@@ -57,7 +57,7 @@ def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pyte
         do(rules, op)
 
     monkeypatch.setattr(Rules, "do", checked)
-    searched = walk(revision, 600)
+    searched = walk(revision, 900)
     assert begun == set(MACHINES)
     assert {op for op, _ in searched.stats.seen} == set(OPS.values())
 

@@ -69,6 +69,7 @@ HEAD = "# xfdfuzz program 1\nmachine cpus=1\n\n"
 U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda bit: 1 << bit), st.integers(0, 1 << 21))
 MSRS = st.sampled_from([MSR_IA32_XFD, MSR_IA32_XFD_ERR])
 TOKEN = st.integers(1, TOKENS)
+CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1, no_palettes"
 MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
 BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "xfeatures": U64,
@@ -78,6 +79,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "bit": st.integers(0, 1),
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
+    "cpuid leaf": st.sampled_from([0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.integers(0, TOKENS),
@@ -86,7 +88,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, TOKEN, U64, U64, st.booleans(), st.booleans()),
     CpuidEntries: st.builds(
-        CpuidEntries, *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255), st.booleans(), st.booleans())
+        CpuidEntries,
+        *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),
+        size=st.integers(0, 2**32 - 1),
     ),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
     Sregs: st.builds(Sregs, st.booleans()),
@@ -360,12 +364,12 @@ def error_of(text: str) -> str:
             "undefined=N, where N is a 32-bit signed number",
         ),
         # dicts
-        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, "supported or {xcr0: ..., xfd, amx, no_xsave, no_xsaves}"),
-        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, "supported or {xcr0: ..., xfd, amx, no_xsave, no_xsaves}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_tmul}}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_tmul}}"),
         (
             "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})",
             40,
-            "xcr0, xss, leaves, other, xfd, amx, no_xsave or no_xsaves",
+            f"xcr0, xss, leaves, other, size, {CPUID_FLAGS} or no_tmul",
         ),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd, xfd})", 45, "xfd only once"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd: 1})", 45, "no value after xfd"),

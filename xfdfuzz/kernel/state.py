@@ -255,7 +255,8 @@ class KvmRun(Struct):
 class VcpuArch(Struct):
     """struct kvm_vcpu_arch, and what the VMCS holds for it.
 
-    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, which sub-leaves of 0xD there are, and the flags;
+    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, which sub-leaves of 0xD there are, the flags, and which of
+    0x1D and 0x1E are empty (:class:`~xfdfuzz.kernel.kvm.cpuid.CpuidEntries`);
     ``cpuid_osxsave`` (leaf 1) and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date;
     ``cpuid_other`` tells CPUIDs apart that differ in nothing else.  ``cpuid_freed``: ``cpuid_entries`` points to an
     array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the ``*_intercept`` ones are the MSR
@@ -281,8 +282,14 @@ class VcpuArch(Struct):
     cpuid_osxsave: Annotated[Flag, "cpuid.osxsave"]
     cpuid_no_xsave: Annotated[Flag, "cpuid.no_xsave"]
     cpuid_no_xsaves: Annotated[Flag, "cpuid.no_xsaves"]
+    cpuid_no_xsaveopt: Annotated[Flag, "cpuid.no_xsaveopt"]
+    cpuid_no_xsavec: Annotated[Flag, "cpuid.no_xsavec"]
+    cpuid_no_xgetbv1: Annotated[Flag, "cpuid.no_xgetbv1"]
+    cpuid_no_palettes: Annotated[Flag, "cpuid.no_palettes"]
+    cpuid_no_tmul: Annotated[Flag, "cpuid.no_tmul"]
     cpuid_other: Annotated[Count, "cpuid.other"]
     cpuid_dynamic_bits_dirty: Flag
+    cpuid_0xd_0_ecx: Annotated[Size, "cpuid.0xd.0.ecx"]
     cpuid_0xd_0_ebx: Annotated[Size, "cpuid.0xd.0.ebx"]
     cpuid_0xd_1_ebx: Annotated[Size, "cpuid.0xd.1.ebx"]
     cr0_ts: Annotated[Flag, "cr0.ts"]
@@ -311,7 +318,8 @@ class Vcpu(Struct):
     """struct kvm_vcpu.
 
     ``task`` is the thread inside its KVM_RUN (plus 1); ``cpu`` the CPU it is loaded on (plus 1); ``last_vmentry_cpu``
-    is -1 before the first VM entry.  ``exit_*`` is the VM exit that waits to be handled, with its MSR index and value.
+    is -1 before the first VM entry.  ``exit_*`` is the VM exit that waits to be handled, with its MSR index and value;
+    of CPUID these are ECX and EAX before it is handled, then EDX:EAX, and ECX:EBX in ``exit_value2``.
     """
 
     __slots__ = ()
@@ -329,6 +337,7 @@ class Vcpu(Struct):
     run_ret: Errno
     exit_msr: RegisterIndex
     exit_value: RegisterValue
+    exit_value2: RegisterValue
     run: KvmRun
     arch: Annotated[VcpuArch, ""]
 

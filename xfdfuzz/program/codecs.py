@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
@@ -248,15 +249,18 @@ MSR_NAMES = {
     MSR_IA32_PL0_SSP: "IA32_PL0_SSP",
 }
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
+CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_XSTATE, LEAF_TILES, LEAF_TMUL)}
+CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 XFEATURES = XfeaturesCodec()
+COUNT = Scalar("a number from 0 to 4294967295", range(1 << 32))
 SMALL = Scalar("a number from 0 to 255", range(1 << 8))
 
 #: By what marks the type of a field: the class, or the text in its ``Annotated``.  Words need no entry.
 CODECS: dict[object, Codec[Any]] = {
     "xfeatures": XFEATURES,
     "hex": HEX,
-    "count": Scalar("a number from 0 to 4294967295", range(1 << 32)),
+    "count": COUNT,
     "small": SMALL,
     "bit": Scalar("0 or 1", range(2)),
     "facility": Scalar(
@@ -265,6 +269,7 @@ CODECS: dict[object, Codec[Any]] = {
         names={xf.XTILE_CFG: "XTILECFG", xf.XTILE_DATA: "XTILEDATA", xf.DYN2: "DYN2"},
     ),
     "msr": MSR,
+    "cpuid leaf": CPUID_LEAF,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     "contents": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
@@ -283,9 +288,13 @@ CODECS: dict[object, Codec[Any]] = {
             "xss": XFEATURES,
             "leaves": XFEATURES,
             "other": SMALL,
+            "size": COUNT,
         },
-        ("xfd", "amx", "no_xsave", "no_xsaves"),
-        ("xss", "leaves", "other"),
+        (
+            *("xfd", "amx", "no_xsave", "no_xsaves", "no_xsaveopt", "no_xsavec", "no_xgetbv1"),
+            *("no_palettes", "no_tmul"),
+        ),
+        ("xss", "leaves", "other", "size"),
     ),
     FpuImage: Record(FpuImage, {"data": TOKEN, "init": XFEATURES}, zero=("init",)),
     Sregs: Record(Sregs, {}, ("osxsave",)),

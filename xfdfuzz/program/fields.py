@@ -22,6 +22,8 @@ MsrData = Annotated[int, "hex", DATA]
 StackSize = Annotated[int, "count", "stack size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
+#: A leaf of CPUID: 0xd, 0x1d or 0x1e.
+CpuidLeaf = Annotated[int, "cpuid leaf"]
 #: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail.
 VcpuId = Annotated[int, "small", "vcpu id"]
 Subleaf = Annotated[int, "small", "subleaf"]

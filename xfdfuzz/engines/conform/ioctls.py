@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.engines.conform.contents import INITIAL_MXCSR, INITIAL_X87, MXCSR, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
@@ -22,6 +22,7 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
+from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
 from xfdfuzz.program.fields import FpuImage, Msrs, UserImage
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import Image
@@ -83,30 +84,29 @@ def get_msr_index_list(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("supported_cpuid")
 def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_SUPPORTED_CPUID: of leaf 0xD the masks and sizes, of leaf 7 AMX_TILE, of its own leaves that they are."""
+    """KVM_GET_SUPPORTED_CPUID: leaves 0xD, 0x1D and 0x1E, and AMX_TILE of leaf 7."""
     recorded = _result(o)
     refused = s.open_kvm()
     if refused or "errno" in recorded:
         yield Field("ret", returned(recorded) if "errno" in recorded else 0, refused)
         return
-    offered = s.do(kvm.KvmGetSupportedCpuid(s.now.task)).out
-    assert isinstance(offered, int)
     leaf, index = o.number(0), o.number(1)
-    if (leaf, index) == (0xD, 0):
-        yield Field("edx:eax", number(recorded["edx"]) << 32 | number(recorded["eax"]), offered)
-        yield Field("ecx", number(recorded["ecx"]), SAPPHIRE_RAPIDS.standard_size(offered))
-    elif leaf == 0xD and index in SAPPHIRE_RAPIDS.components:
-        yield Field("absent", bool(recorded.get("absent")), not offered >> index & 1)
-    elif (leaf, index) == (7, 0):
-        yield Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), s.kernel.kvm_cpu_cap_has_amx())
-    elif leaf in (0x1D, 0x1E):
-        registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
-        if index or registers:
-            yield Field("tile palettes", registers, s.kernel.kvm_cpu_cap_has_amx())
-        else:
-            raise NotCompared(o.text)
-    else:
+    if leaf in CPUID_LEAF_NAMES:
+        offered = s.do(kvm.KvmGetSupportedCpuidEntry(s.now.task, leaf, index & 0xFF)).out
+        yield from _registers(recorded, offered)
+        return
+    s.do(kvm.KvmGetSupportedCpuid(s.now.task))
+    if (leaf, index) != (7, 0):
         raise NotCompared(o.text)
+    yield Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), s.kernel.kvm_cpu_cap_has_amx())
+
+
+def _registers(recorded: Fields, leaf: object) -> Iterator[Field]:
+    """An entry's four registers, if there is one."""
+    yield Field("absent", bool(recorded.get("absent")), leaf is None)
+    if isinstance(leaf, Leaf) and not recorded.get("absent"):
+        for name, value in zip(leaf._fields, leaf, strict=True):
+            yield Field(name, number(recorded[name]), value)
 
 
 # -- VMs and vCPUs -----------------------------------------------------------------------------------------------------
@@ -220,10 +220,10 @@ def set_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
     if unknown:
         raise Stopped(f"a CPUID with {', '.join(sorted(unknown))}")
     s.do(kvm.KvmGetSupportedCpuid(s.now.task))
-    entries = _edited(s.kernel.kvm_dev_ioctl_get_cpuid(), edits)
     # ECX of 0xD.0 is the size of what was offered, and stays as it is
-    different = (s.kernel.kvm_dev_ioctl_get_cpuid().xcr0, edits.get("d18ecx"))
-    entries = entries._replace(other=s.cpuids.setdefault(different, len(s.cpuids)))
+    entries = _edited(s.kernel.kvm_dev_ioctl_get_cpuid().whole(s.kernel.machine.cpuid), edits)
+    if "d18ecx" in edits:
+        entries = entries._replace(other=s.cpuids.setdefault(edits["d18ecx"], len(s.cpuids) + 1))
     yield Field("ret", returned(recorded), s.do(kvm.KvmSetCpuid2(s.now.task, vcpu, entries)).ret)
 
 
@@ -234,7 +234,7 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
     """
     if edits.get("xsave") == 0:
         return offered._replace(xcr0=0, xss=0, xfd=False, amx=bool(edits.get("amx", offered.amx)), no_xsave=True)
-    leaves = offered.whole.leaves
+    leaves = offered.leaves
     if "xcr0" in edits:
         leaves = leaves & (edits["xcr0"] | xf.MASK_X87) | (xf.MASK_XTILE if edits["xcr0"] & xf.MASK_XTILE_DATA else 0)
     return offered._replace(
@@ -248,13 +248,11 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
 
 @translates("get_cpuid2")
 def get_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_CPUID2, leaf 0xD.0."""
-    recorded, vcpu = _result(o), s.vcpu
-    if [number(word) for word in o.args] != [0xD, 0]:
+    """KVM_GET_CPUID2 of leaves 0xD, 0x1D and 0x1E."""
+    recorded, vcpu, leaf = _result(o), s.vcpu, o.number(0)
+    if leaf not in CPUID_LEAF_NAMES:
         raise NotCompared(o.text)
-    result = s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
-    yield Field("edx:eax", number(recorded["edx"]) << 32 | number(recorded["eax"]), result.out)
-    yield Field("ebx", number(recorded["ebx"]), s.kernel.vcpus[vcpu].arch.cpuid_0xd_0_ebx)
+    yield from _registers(recorded, s.do(kvm.KvmGetCpuid2Entry(s.now.task, vcpu, leaf, o.number(1) & 0xFF)).out)
 
 
 @translates("set_msr", "set_msrs")

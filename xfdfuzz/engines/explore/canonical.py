@@ -38,7 +38,7 @@ _SKIPS = 2
 #: there.
 CLEARED = frozenset(
     {
-        *("run_ret", "run.exit_reason", "exit_msr", "exit_value"),
+        *("run_ret", "run.exit_reason", "exit_msr", "exit_value", "exit_value2"),
         *("arch.exception_vector", "arch.insn_skips"),
     }
 )
@@ -54,7 +54,7 @@ def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:
             ideal.owed_value = 0
             if not vcpu.exit_pending:
                 vcpu.exit_msr = 0
-                vcpu.exit_value = 0
+                vcpu.exit_value = vcpu.exit_value2 = 0
         arch = vcpu.arch
         if not arch.exception_pending:
             arch.exception_vector = 0

@@ -397,8 +397,10 @@ class KvmX86(KvmMsrs):
         self.vcpu_run_result(vcpu, self.kvm_x86_handle_exit(vcpu))
 
     def kvm_emulate_cpuid(self, vcpu: Vcpu) -> int:
-        """CPUID of leaf 0xD; EBX goes to exit_value (cpuid.c)."""
-        vcpu.exit_value = self.kvm_cpuid(vcpu, vcpu.exit_msr).ebx
+        """CPUID; EDX:EAX goes to exit_value, where the leaf's number was, and ECX:EBX to exit_value2 (cpuid.c)."""
+        leaf = self.kvm_cpuid(vcpu, vcpu.exit_value, vcpu.exit_msr)
+        vcpu.exit_value = leaf.edx << 32 | leaf.eax
+        vcpu.exit_value2 = leaf.ecx << 32 | leaf.ebx
         return self.kvm_skip_emulated_instruction(vcpu)
 
     def kvm_emulate_halt(self, vcpu: Vcpu) -> int:

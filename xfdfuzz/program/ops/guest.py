@@ -8,6 +8,7 @@ from operator import attrgetter
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
+from xfdfuzz.arch.cpuid import LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
@@ -17,6 +18,7 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Bit,
     Contents,
+    CpuidLeaf,
     Drop,
     MsrData,
     MsrIndex,
@@ -439,16 +441,17 @@ class GuestXgetbv(_Insn):
         return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
 
 
-@op("v{vcpu} cpuid(0xd, {subleaf})")
+@op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
-    """CPUID of leaf 0xD, which always exits; `handle` gives EBX: the image's size for XCR0 (0), the compacted one (1),
-    a component's offset."""
+    """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
+    compacted one (1), a component's offset."""
 
     vcpu: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
     subleaf: Subleaf = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf)
+        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf, self.leaf)
 
 
 @op("v{vcpu} clts")

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Attribute, AttributeGroup, MsrIndex, Msrs, Nr, Null, Reset, Sregs, VcpuId, Xcr0
+from xfdfuzz.program.fields import (
+    Attribute,
+    AttributeGroup,
+    CpuidLeaf,
+    MsrIndex,
+    Msrs,
+    Nr,
+    Null,
+    Reset,
+    Sregs,
+    Subleaf,
+    VcpuId,
+    Xcr0,
+)
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
 
@@ -35,6 +49,19 @@ class KvmGetSupportedCpuid(TaskOp):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         return Result(0, k.kvm_dev_ioctl_get_cpuid().xcr0)
+
+
+@op("t{task} ioctl(kvm, KVM_GET_SUPPORTED_CPUID, {leaf}, {subleaf})")
+class KvmGetSupportedCpuidEntry(TaskOp):
+    """One entry of what KVM offers: its four registers, or none."""
+
+    task: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
+    subleaf: Subleaf = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, k.kvm_dev_ioctl_get_cpuid_entry(self.leaf, self.subleaf))
 
 
 @op("t{task} ioctl(kvm, KVM_GET_DEVICE_ATTR, {group}, {attr}, {pointer})")
@@ -146,7 +173,21 @@ class KvmGetCpuid2(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, k.kvm_vcpu_ioctl_get_cpuid2(vcpu).edx_eax)
+        leaf = k.kvm_vcpu_ioctl_get_cpuid2(vcpu, LEAF_XSTATE, 0) or NOTHING
+        return Result(0, leaf.edx << 32 | leaf.eax)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_CPUID2, {leaf}, {subleaf})")
+class KvmGetCpuid2Entry(VcpuIoctl):
+    """Read one entry of the guest's CPUID back: its four registers, or none."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
+    subleaf: Subleaf = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, k.kvm_vcpu_ioctl_get_cpuid2(vcpu, self.leaf, self.subleaf))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS, {sregs})")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, op
@@ -80,7 +82,6 @@ class HandleExit(VcpuRunOp):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        read = vcpu.exit_pending in (st.EXIT_MSR_READ, st.EXIT_CPUID)
         kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
         k.vcpu_enter_guest_handle_exit(vcpu)
         reflected = nested and not vcpu.arch.guest_mode
@@ -88,11 +89,19 @@ class HandleExit(VcpuRunOp):
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
             ideal = k.system.ghost.vcpus[self.vcpu]
             ideal.insn_owed = ideal.nm_owed = 0
-        out = vcpu.exit_value if read and not (vcpu.arch.exception_pending or reflected) else None
+        out = None if vcpu.arch.exception_pending or reflected else _read_by(kind, vcpu)
         ghost.settle_insn(k, self.vcpu)
         if not vcpu.run_over:
             return Result("resume", out)
         return Result(vcpu.run_ret or "exit", out)
+
+
+def _read_by(kind: int, vcpu: Vcpu) -> int | Leaf | None:
+    """What an instruction that exited has read."""
+    if kind == st.EXIT_CPUID:
+        (edx, eax), (ecx, ebx) = divmod(vcpu.exit_value, 1 << 32), divmod(vcpu.exit_value2, 1 << 32)
+        return Leaf(eax, ebx, ecx, edx)
+    return vcpu.exit_value if kind == st.EXIT_MSR_READ else None
 
 
 @op("t{task} ... KVM_RUN")
