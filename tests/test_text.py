@@ -303,9 +303,10 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, arch_prctl(...), clone(...), "
-            "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldtilecfg(...), movups(...), "
-            "ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn, suspend, tileload(...), "
+            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
+            "arch_prctl(...), clone(...), close(...), create_io_thread, dyn2load(...), enqcmd, execve ..., exit, "
+            "fld(...), fork, ioctl(...), ldtilecfg(...), movups(...), ptrace(...), read(...), sigaltstack(...), "
+            "sigframe(...), siglongjmp, signal ..., sigreturn, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

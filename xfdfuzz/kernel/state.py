@@ -37,6 +37,10 @@ from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.memory.cstruct import I8, U8, U32, Array, Struct, struct
 
 NULL = 0
+#: Register contents are ``owner << OWNER_SHIFT | number``; owner 0 is the kernel, ``nr + 1`` a task.
+OWNER_SHIFT = 3
+#: Owner ``_FIRST_MM_OWNER + nr`` is an address space; the numbers between are for vCPUs.
+_FIRST_MM_OWNER = 20
 #: The address space of a task that has exited.
 NO_MM = 0xFF
 
@@ -45,6 +49,8 @@ USER_TASKS = 5
 #: User tasks, then one kernel thread per CPU (its idle loop; ``kthread`` in programs).
 NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
+#: Address spaces that can exist: one for each task, or kept by a VM.
+NR_MMS = NR_TASKS + NR_VMS
 NR_VCPUS = 3
 #: fpstate 1 is init_fpstate, 2.. are the tasks' embedded ones, the rest is what vzalloc() gives out.
 INIT_FPSTATE = 1
@@ -87,6 +93,16 @@ COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 NM_VECTOR = 7
 DF_VECTOR = 8
 GP_VECTOR = 13
+
+
+def task_contents(task: int, number: int) -> int:
+    """Register contents that belong to a task."""
+    return (task + 1) << OWNER_SHIFT | number
+
+
+def pasid_of(mm: int) -> int:
+    """What IA32_PASID holds in a thread of that address space."""
+    return (_FIRST_MM_OWNER + mm) << OWNER_SHIFT | 1
 
 
 def _constants(prefix: str) -> dict[int, str]:
@@ -166,8 +182,10 @@ class Task(Struct):
     ``on_cpu`` is the CPU number plus 1, or 0; ``user_mode`` says that the task executes user code rather than the
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal().
-    ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the bitmap of VMs that it has open.
-    ``rcu_read_lock_nesting`` is 0 between ops.
+    ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
+    ``pasid_activated``: it has its address space's PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
+    thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
+    ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.
     """
 
     __slots__ = ()
@@ -180,6 +198,9 @@ class Task(Struct):
     on_cpu: CpuPlus1
     kvm_run: VcpuPlus1
     pf_kthread: Flag
+    pf_user_worker: Flag
+    pasid_activated: Flag
+    shstk: Annotated[Flag, "thread.features.shstk"]
     group_leader: TaskNr
     user_mode: Flag
     tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]

@@ -12,17 +12,15 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, SigFrame, Vcpu
 from xfdfuzz.program.fields import TOKENS
 
-#: Tokens are ``owner << OWNER_SHIFT | token``.
-OWNER_SHIFT = 3
 _FIRST_VCPU_OWNER = 16
 
 
 def task_token(task: int, token: int) -> int:
     """Task ``task``'s register content ``token``."""
-    return (task + 1) << OWNER_SHIFT | token
+    return st.task_contents(task, token)
 
 
 def vcpu_token(vcpu: int, token: int) -> int:
@@ -36,11 +34,13 @@ def owner(token: int) -> int:
 
 
 def content(token: int) -> str:
-    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, or ``kernel:1``."""
+    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, ``mm0:1`` (the PASID of
+    address space 0), or ``kernel:1``."""
     if not token:
         return "init"
     owners = {owner(vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
     owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
+    owners |= {owner(st.pasid_of(nr)): f"mm{nr}" for nr in range(st.NR_MMS)}
     return f"{owners.get(owner(token), 'kernel')}:{token & (1 << OWNER_SHIFT) - 1}"
 
 

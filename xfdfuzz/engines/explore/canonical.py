@@ -26,8 +26,8 @@ from xfdfuzz.arch.kinds import TOKEN, Kind, Reference
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import Element, elements
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import GhostVcpu, Vcpu
-from xfdfuzz.program.ghost import OWNER_SHIFT, task_token, vcpu_token
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostVcpu, Vcpu
+from xfdfuzz.program.ghost import task_token, vcpu_token
 from xfdfuzz.strategies.scopes import Scope
 
 #: The contents that belong to nobody: the initial configuration and the kernel's own values.

@@ -52,7 +52,7 @@ class HostRules(Rules):
     def preempted(self, n: int) -> Iterator[Op]:
         """Preemption by a task that computes, and back: what was under way goes on, perhaps inside of the kernel."""
         cpu, other = self.choice("schedulable", n)
-        task, computes = self.now.current[cpu], other in self.now.stopped
+        task, computes = self.now.current[cpu], other in self.now.computing
         yield host.Schedule(cpu, other)
         if computes:
             yield tasks.ReturnToUser(other)

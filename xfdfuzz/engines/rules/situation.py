@@ -28,7 +28,10 @@ class Situation:
     ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
     inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
     ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be; ``traces`` are
-    (tracer, tracee) pairs, ``stopped`` the tracees.  ``suspenders`` can ask for suspend.
+    (tracer, tracee) pairs, ``stopped`` the tracees, ``computing``
+    those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader,
+    CPU) pairs.  ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
+    ``suspenders`` can ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
@@ -43,7 +46,7 @@ class Situation:
     ``roaming`` are those of ``movable`` whose task is inside a call that is cut in two, with the op that goes on with
     it.
 
-    ``dyn2_*``, ``cet_*`` and ``xfd_*`` are on a machine with that feature only.
+    ``dyn2_*``, ``cet_*``, ``pasid_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -59,8 +62,14 @@ class Situation:
     handlers: list[int]
     traces: list[tuple[int, int]]
     stopped: list[int]
+    computing: list[int]
+    lookups: list[tuple[int, int]]
+    kthread_lookups: list[tuple[int, int]]
+    workers: list[int]
     suspenders: list[int]
     dyn2_tasks: list[int]
+    cet_tasks: list[int]
+    pasid_tasks: list[int]
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
@@ -137,7 +146,7 @@ def look_at_tasks(system: st.System) -> Look:
     with the call) pairs."""
     tasks = [(nr, system.tasks[nr]) for nr in range(st.USER_TASKS) if system.tasks[nr].exists]
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
-    calling = [(nr, task) for nr, task in at_work if not _busy(task)]
+    calling = [(nr, task) for nr, task in at_work if not (_busy(task) or task.pf_user_worker)]
     free = [nr for nr, _ in calling]
     in_handler = [nr for nr in free if system.sigframes[nr].valid]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
@@ -158,12 +167,15 @@ def look_at_tasks(system: st.System) -> Look:
         "handlers": in_handler,
         "signalable": [nr for nr in free if nr not in in_handler],
         "stopped": stopped,
+        "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
+        "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
+        "workers": [nr for nr, task in at_work if task.pf_user_worker],
         "traces": [(tracer, nr) for tracer in free for nr in stopped],
         "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
     }
     more: Lists = {
         "waiting": [nr for nr, _ in waiting],
-        "missed": [nr for nr, task in waiting if task.mm in mms or nr not in stopped],
+        "missed": [nr for nr, task in waiting if (task.mm in mms and not task.pf_user_worker) or nr not in stopped],
         "busy": [nr for nr, task in tasks if _busy(task)],
         "rest": [(nr, op) for nr, task in tasks if (op := _rest_of_call(nr, task))],
     }
@@ -253,7 +265,10 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
+        "cet_tasks": calling if machine.cet else [],
+        "pasid_tasks": calling if machine.pasid else [],
         "dyn2_guests": guests if machine.dyn2 else [],
+        "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
@@ -276,7 +291,7 @@ _WHO = f"tasks[:{st.USER_TASKS}]"
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.group_leader", "sigframes[].valid"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker", "sigframes[].valid"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

@@ -209,7 +209,14 @@ class FpuCore(FpuInit):
             self.fpregs_restore_userregs()
         self.save_fpregs_to_fpstate(dst)
         self.fpu_clone_perms(child, flags)
-        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+
+    @phase_of("fpu_clone")
+    def fpu_clone_minimal(self, child: int) -> None:
+        """A kernel thread, or a worker, inherits nothing: legacy region and header of init_fpstate (fpu/core.c)."""
+        regs, init = self.fpstates[self.tasks[child].fpu.fpstate].regs, self.fpstates[INIT_FPSTATE].regs
+        for i in (xf.X87, xf.SSE):
+            regs.data[i] = init.data[i]
+        regs.xstate_bv, regs.xcomp_bv = init.xstate_bv, init.xcomp_bv
 
     @seam
     def fpu_clone_perms(self, child: int, flags: int) -> None:

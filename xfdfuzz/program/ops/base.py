@@ -54,16 +54,18 @@ ZERO = Result(0)
 
 
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside KVM_RUN, execve() or the delivery of a signal."""
+    """An op of a user task that is on a CPU and not inside KVM_RUN, execve() or the delivery of a signal.
+
+    A worker (io_uring, vhost), which never leaves the kernel, has ops of its own.
+    """
 
     __slots__ = ()
     task: int
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(
-            task.on_cpu and not task.kvm_run and not task.in_execve and not task.in_signal
-        )
+        busy = task.kvm_run or task.in_execve or task.in_signal or task.pf_user_worker
+        return self.task < USER_TASKS and bool(task.on_cpu and not busy)
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""

@@ -1,10 +1,11 @@
-"""ptrace: a tracer reads and writes the registers of a task that is stopped."""
+"""What others see of a task: ptrace reads and writes the registers of one that is stopped, /proc says what it used."""
 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
 from xfdfuzz.program.ops.base import TaskOp, op
@@ -59,3 +60,33 @@ class PtraceSetXstate(_Ptrace):
             for i in xf.components_in(self.image.xstate_bv):
                 ghost.define(k.system.ghost.tasks[self.tracee], i, area.data[i])
         return Result(ret)
+
+
+@op("t{task} read(arch_status, t{tracee})")
+class ReadArchStatus(TaskOp):
+    """Read /proc/PID/arch_status of a user task or a worker; the value says whether it has a line about AVX-512."""
+
+    task: Nr = 0
+    tracee: Nr = 1
+
+    def enabled(self, k: Kernel) -> bool:
+        return bool(k.tasks[self.tracee].exists) and TaskOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, int(k.proc_pid_arch_status(self.tracee)))
+
+
+@op("t{task} read(arch_status, kthread, cpu{cpu})")
+class ReadArchStatusOfKthread(TaskOp):
+    """The same of a CPU's kernel thread."""
+
+    task: Nr = 0
+    cpu: Nr = 0
+
+    def enabled(self, k: Kernel) -> bool:
+        return self.cpu < len(k.cpus) and TaskOp.enabled(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, int(k.proc_pid_arch_status(USER_TASKS + self.cpu)))

@@ -15,12 +15,15 @@ from xfdfuzz.revisions.mainline.cpuid import (
     SameCpuidAfterRun,
     SystemAttribute,
 )
-from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
+from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd, UserShadowStacks
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.host import (
     ExecInvalidatesTask,
     IdleReleasesTiles,
     InitFpstateStatic,
+    KthreadsHaveNoFpu,
+    NoPasidForChildren,
+    NoStatusOfKthreads,
     PermsInheritedUnlocked,
     XfdOnSignal,
     XfdStateInSync,
@@ -53,6 +56,7 @@ SERIES = (
     SystemAttribute,
     LimitUserXfeatures,
     UserXfeaturesAreSupported,
+    NoPasidForChildren,
     Enqcmd,
     PermAdds,
     OffsetsByXcompBv,
@@ -68,6 +72,7 @@ SERIES = (
     NoAddressInInitFpstate,
     FilteredXcr0,
     CetUser,
+    UserShadowStacks,
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
@@ -83,8 +88,10 @@ SERIES = (
     PermKeepsSupervisor,
     SigframePkruAdded,
     Apx,
+    KthreadsHaveNoFpu,
     GuestDefault,
     CetKernelGuestOnly,
+    NoStatusOfKthreads,
     CetXss,
     LoadFpuForMsrs,
     MpStateWithoutFpu,
