@@ -30,10 +30,11 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetRegs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.xsave import KvmGetXsave, KvmGetXsave2, KvmSetXsave
+from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
+_VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
@@ -186,7 +187,7 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1 or before.arch.guest_mode:
         return
     leaf = view.step.result.out
-    if not isinstance(leaf, Leaf) or before.exit_value != LEAF_XSTATE:
+    if not isinstance(leaf, Leaf) or before.exit_value != LEAF_XSTATE or before.arch.guest_state_protected:
         return
     if before.exit_msr and not stored_entries(before.arch).compacts:
         return  # without XSAVEC and XSAVES nothing is compacted
@@ -229,6 +230,8 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     assert isinstance(op, KvmSetXsave)
     always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
     malformed = op.image.xcomp_bv or op.image.reserved or op.image.mxcsr
+    if not ghost.takes(k, k.vcpus[op.vcpu]):
+        return
     if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
         # x87 and SSE are there without XSAVE too
         site = "legacy" if not op.image.xstate_bv & ~xf.MASK_FPSSE else ""
@@ -294,7 +297,7 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
     would carry anything else to the other side."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     image = view.step.result.out
-    if not isinstance(image, Image):
+    if not isinstance(image, Image) or not ghost.takes(view.k, view.k.vcpus[nr]):
         return
     ideal = view.k.system.ghost.vcpus[nr]
     shown = (view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~ideal.regs.undefined
@@ -305,12 +308,32 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: {xf.NAMES[i]} reads {found}, it is {expected}", component_site(i))
 
 
+@invariant("protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmGetFpu))
+def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
+    """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
+    memory that ioctls would show holds what the host last had in its registers."""
+    vcpu, out = view.k.vcpus[view.step.op.vcpu], view.step.result.out  # type: ignore[attr-defined]
+    if not vcpu.arch.guest_state_protected:
+        return
+    tokens = [token for _, token in out.tokens] if isinstance(out, Image) else [out] if isinstance(out, int) else []
+    for token in filter(None, tokens):
+        yield Broken(f"the ioctl shows {ghost.content(token)}")
+
+
+@invariant("protected-guest-is-untouched", "corruption", ("GSTATE", "ABI"), ops=(VcpuIoctl,))
+def protected_guest_is_untouched(view: View) -> Iterator[Broken]:
+    """No ioctl changes the registers of a guest that are sealed: its owner relies on what was measured."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    if view.before.vcpus[nr].arch.guest_state_protected and view.step.changed(_VMSAS[nr]):
+        yield Broken(f"v{nr}: the ioctl changed its sealed registers")
+
+
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_MSRS gives what the guest would read."""
     op, value = view.step.op, view.step.result.out
     assert isinstance(op, KvmGetMsrs)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or not ghost.takes(view.k, view.k.vcpus[op.vcpu]):
         return
     ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
     expected = ghost.read_msr(ideal, op.msr)

@@ -20,6 +20,7 @@ from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ER
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import DATA, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.ops.base import OPS, Op
 
@@ -153,6 +154,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
     "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_TILES, LEAF_TMUL)),
+    "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM)),
     "failures": Domain((1, 0, 2)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
     "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),

@@ -292,6 +292,40 @@ class OffersSubleavesWithoutPermission(KvmCpuid):
         return super().kvm_dev_ioctl_get_cpuid()._replace(leaves=self.supported_xcr0)
 
 
+#: A guest whose registers are sealed.
+SEALED = """
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_SEV_ES_INIT) = 0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0
+"""
+
+
+@mutant(
+    "protected-guest-is-hidden",
+    program(
+        SEALED,
+        "t0 vmovups(1) = ok",
+        ENTER,
+        "v0 interrupt = exit",
+        "t0 ... KVM_RUN = -EINTR",
+        "t0 ioctl(v0, KVM_GET_XSAVE) = 0",
+    ),
+)
+class ShowsSealedImages(KvmXsave):
+    def confidential(self, vcpu: Vcpu) -> int | None:
+        self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87] = 0x8B
+        self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv |= xf.MASK_X87
+        return None
+
+
+@mutant("protected-guest-is-untouched", program(SEALED, "t0 ioctl(v0, KVM_SET_FPU, {data: 1}) = 0"))
+class WritesSealedRegisters(KvmXsave):
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, x87: int, sse: int) -> int:
+        vcpu.vmsa.data[xf.X87] = x87
+        return 0
+
+
 @mutant(
     "supported-cpuid-is-usable",
     program(

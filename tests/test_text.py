@@ -79,6 +79,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "bit": st.integers(0, 1),
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
+    "vm type": st.sampled_from([2, 3]),
     "cpuid leaf": st.sampled_from([0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),

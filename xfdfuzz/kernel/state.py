@@ -90,6 +90,9 @@ KVM_EXIT_FPU_REALLOC = 36
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
+# What a VM is: one of KVM_X86_DEFAULT_VM's type that KVM_SEV_ES_INIT made, or of its type from the start.
+VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
+
 NM_VECTOR = 7
 DF_VECTOR = 8
 GP_VECTOR = 13
@@ -124,6 +127,7 @@ MmNr = Annotated[U8, Reference("mm")]
 #: A pointer to an fpstate, or :data:`NULL`.
 FpstateNr = Annotated[U8, Reference("fpstate")]
 VmMask = Annotated[U8, Mask("vm")]
+VmType = Annotated[U8, Enumeration("VM type", _constants("VM_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
@@ -285,7 +289,7 @@ class VcpuArch(Struct):
     ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is
     KVM_APIC_INIT in the local APIC's pending_events.  ``guest_mode``: L2 runs;
     ``vmcs12_nm``: bit 7 of L1's exception bitmap.  ``insn_skips`` counts
-    kvm_skip_emulated_instruction() since the last VM entry.
+    kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its registers are encrypted.
     """
 
     __slots__ = ()
@@ -328,6 +332,7 @@ class VcpuArch(Struct):
     guest_mode: Annotated[Flag, "nested.guest_mode"]
     vmcs12_nm: Annotated[Flag, "nested.vmcs12.nm_intercept"]
     insn_skips: Count
+    guest_state_protected: Flag
     pkru: Token
     host_pkru: Token
     xfd_realloc_request: Xfeatures
@@ -341,6 +346,7 @@ class Vcpu(Struct):
     ``task`` is the thread inside its KVM_RUN (plus 1); ``cpu`` the CPU it is loaded on (plus 1); ``last_vmentry_cpu``
     is -1 before the first VM entry.  ``exit_*`` is the VM exit that waits to be handled, with its MSR index and value;
     of CPUID these are ECX and EAX before it is handled, then EDX:EAX, and ECX:EBX in ``exit_value2``.
+    ``vmsa`` has the registers of a protected guest, and while it runs those of the host that the processor keeps.
     """
 
     __slots__ = ()
@@ -361,14 +367,17 @@ class Vcpu(Struct):
     exit_value2: RegisterValue
     run: KvmRun
     arch: Annotated[VcpuArch, ""]
+    vmsa: CpuRegs
 
 
 @struct()
 class Vm(Struct):
-    """struct kvm: the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or NULL."""
+    """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
+    NULL."""
 
     __slots__ = ()
     exists: Flag
+    type: VmType
     mm: MmNr
     vm_bugged: Flag
     vcpus_0: VcpuPlus1

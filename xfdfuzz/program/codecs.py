@@ -19,7 +19,7 @@ from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XF
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
@@ -251,6 +251,8 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_XSTATE, LEAF_TILES, LEAF_TMUL)}
 CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
+VM_TYPE_NAMES = {VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM", VM_X86_TDX_VM: "KVM_X86_TDX_VM"}
+VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 XFEATURES = XfeaturesCodec()
 COUNT = Scalar("a number from 0 to 4294967295", range(1 << 32))
@@ -270,6 +272,7 @@ CODECS: dict[object, Codec[Any]] = {
     ),
     "msr": MSR,
     "cpuid leaf": CPUID_LEAF,
+    "vm type": VM_TYPE,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     "contents": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),

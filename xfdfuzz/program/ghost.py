@@ -133,6 +133,12 @@ def init(vcpu: Vcpu, ideal: GhostVcpu) -> None:
     vcpu.arch.insn_skips = 0
 
 
+def takes(k: Kernel, vcpu: Vcpu) -> bool:
+    """Whether what user space sets of the vCPU is the guest's: that of a sealed one is not, nor the FPU of an SEV-ES
+    guest that KVM_SEV_ES_INIT made (KVM's ABI, eb4441864e03)."""
+    return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
+
+
 def settle_insn(k: Kernel, nr: int) -> None:
     """If the kernel advanced RIP over the instruction that exited, the instruction has taken effect."""
     vcpu = k.vcpus[nr]

@@ -55,7 +55,7 @@ FPSTATE = _shown(
     *("alloc_size", "size", "user_size", "xfeatures", "user_xfeatures", "xfd", "in_use", "is_confidential"),
     *("regs.xstate_bv", "regs.reserved", "regs.mxcsr"),
 )
-VM = _shown(st.Vm, "exists", "vm_bugged")
+VM = _shown(st.Vm, "exists", "type", "vm_bugged")
 VCPU = _shown(
     st.Vcpu,
     *("exists", "last_vmentry_cpu", "arch.xcr0", "arch.guest_supported_xcr0"),
@@ -66,6 +66,7 @@ VCPU = _shown(
     *("arch.cpuid_no_tmul", "arch.cpuid_osxsave"),
     *("arch.cpuid_0xd_0_ecx", "arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx"),
     *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
+    "arch.guest_state_protected",
     *("arch.xfd_no_write_intercept", "arch.nm_intercept", "arch.xfd_read_intercept", "arch.xfd_write_intercept"),
     *("arch.xfd_err_read_intercept", "arch.xfd_err_write_intercept"),
     *("arch.exception_pending", "arch.exception_vector", "arch.pkru", "arch.host_pkru", "arch.xfd_realloc_request"),

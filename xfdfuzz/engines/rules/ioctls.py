@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.engines.rules.base import Rules, one
-from xfdfuzz.program.ops import kvm
+from xfdfuzz.program.ops import kvm, protected
 
 
 class IoctlRules(Rules):
@@ -18,6 +18,9 @@ class IoctlRules(Rules):
     kvm_has_device_attr = one(kvm.KvmHasDeviceAttr, on="tasks")
     kvm_get_msr_index_list = one(kvm.KvmGetMsrIndexList, on="tasks")
     kvm_create_vcpu = one(kvm.KvmCreateVcpu, on="vm_calls")
+    kvm_create_vm_of_type = one(protected.KvmCreateVmOfType, on="tasks")
+    kvm_sev_es_init = one(protected.KvmSevEsInit, on="vm_calls")
+    kvm_sev_launch_update_vmsa = one(protected.KvmSevLaunchUpdateVmsa, on="closable")
     close_vm = one(kvm.CloseVm, on="closable")
     kvm_set_cpuid2 = one(kvm.KvmSetCpuid2, on="vcpu_calls")
     kvm_set_cpuid2_supported = one(kvm.KvmSetCpuid2Supported, on="vcpu_calls")

@@ -38,7 +38,9 @@ class Situation:
     likewise, of vCPUs outside KVM_RUN.
 
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
-    execute the guest, ``l1_guests`` one that can launch L2; ``returning`` are tasks whose KVM_RUN can return.
+    execute the guest, ``l1_guests`` one that can launch L2, ``protected_guests`` one that KVM cannot see, which is in
+    no other of these; ``run_calls`` are those of ``vcpu_calls`` that can run; ``returning`` are tasks whose KVM_RUN can
+    return.
 
     ``schedulable`` are (CPU, task) pairs, ``away`` those that bring back a VMM's thread, or one in the middle of a
     call.  ``host_cpus`` execute no guest: ``kthread_cpus`` a user task, ``idle_cpus`` none, ``secondary_cpus`` are any
@@ -73,12 +75,14 @@ class Situation:
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
+    run_calls: list[tuple[int, int]]
     vcpus: list[int]
     ready: list[int]
     pending: list[int]
     returning: list[int]
     guests: list[int]
     l1_guests: list[int]
+    protected_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
     schedulable: list[tuple[int, int]]
@@ -214,13 +218,20 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks."""
     vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
-    l1 = [nr for nr, vcpu in vcpus if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH]
-    guests = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
+    sealed = [nr for nr, vcpu in vcpus if vcpu.arch.guest_state_protected]
+    l1 = [
+        nr
+        for nr, vcpu in vcpus
+        if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH and nr not in sealed
+    ]
+    inside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
+    guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
     lists: Lists = {
         "vcpus": l1,
         "guests": guests,
+        "protected_guests": [nr for nr in inside if nr in sealed],
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
@@ -228,6 +239,7 @@ def look_at_vcpus(system: st.System) -> Look:
     }
     more: Lists = {
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
+        "able": [nr for nr, vcpu in vcpus if nr in sealed or system.vms[vcpu.vm].type == st.VM_DEFAULT],
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
     }
@@ -275,9 +287,11 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "vcpu_calls": [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm],
         "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
+        "run_calls": [],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
         "suspenders": [nr for nr in current[:1] if nr in calling and not tasks.more["busy"]],
     }
+    both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in vcpus.more["able"]]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
 
@@ -297,7 +311,8 @@ READ_BY_TASKS = Regions(
 READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
-    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", f"{_WHO}.on_cpu"),
+    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", "vcpus[].arch.guest_state_protected", "vms[].type"),
+    f"{_WHO}.on_cpu",
 )
 READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
 

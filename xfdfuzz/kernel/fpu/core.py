@@ -9,7 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
+from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
@@ -107,7 +107,10 @@ class FpuCore(FpuInit):
         self.report(XRSTOR_FAULT)
         init = self.fpstates[INIT_FPSTATE]
         self.xfd_update_state(init)
-        xsave.xrstors(self.regs, init.regs, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
+        try:
+            xsave.xrstors(self.regs, init.regs, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
+        except GeneralProtection:  # the handler again, until the stack is used up
+            self.die(OOPS)
 
     # -- core.c --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import USE_AFTER_FREE
 from xfdfuzz.kernel.fpu.xstate import Value
-from xfdfuzz.kernel.kvm.main import KvmMain
+from xfdfuzz.kernel.kvm.protected import KvmProtected
 from xfdfuzz.kernel.state import Vcpu, VcpuArch
 
 _LOW = 0xFFFFFFFF
@@ -83,7 +83,7 @@ def stored_entries(arch: VcpuArch) -> CpuidEntries:
     )
 
 
-class KvmCpuid(KvmMain):
+class KvmCpuid(KvmProtected):
     """What the guest is told that it has."""
 
     #: KVM_SUPPORTED_XCR0 (arch/x86/kvm/x86.c).

@@ -53,6 +53,8 @@ class KvmXsave(KvmCpuid):
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
         if ret < 0:
             return ret, None
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing, None if nothing else XsaveArea()
         return (-EFAULT, None) if self.copy_to_user(user, KVM_XSAVE_SIZE) else (0, area)
 
     @phase_of("kvm_arch_vcpu_ioctl")
@@ -61,6 +63,8 @@ class KvmXsave(KvmCpuid):
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
         if ret < 0:
             return ret, None
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing, None if nothing else XsaveArea()
         return (-EFAULT, None) if self.copy_to_user(user, self.kvm_get_xsave2_size(vcpu)) else (0, area)
 
     @seam
@@ -72,6 +76,8 @@ class KvmXsave(KvmCpuid):
     def kvm_arch_vcpu_ioctl_set_xsave(self, vcpu: Vcpu, image: XsaveArea, user: UserBuffer) -> int:
         """KVM_SET_XSAVE; EFAULT."""
         ret = self.memdup_user(user, self.kvm_set_xsave_size(vcpu))
+        if not ret and (nothing := self.confidential(vcpu)) is not None:
+            return nothing
         return ret or self.kvm_vcpu_ioctl_x86_set_xsave(vcpu, image)
 
     # -- XSAVE images ------------------------------------------------------------------------------------------------
@@ -117,10 +123,14 @@ class KvmXsave(KvmCpuid):
 
     def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, int]:
         """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says; here x87's token."""
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing, 0
         return 0, self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87]
 
     def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, x87: int, sse: int) -> int:
         """KVM_SET_FPU: writes the legacy region and not XSTATE_BV."""
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
         regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
         return 0

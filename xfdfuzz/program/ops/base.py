@@ -127,13 +127,18 @@ class VcpuRunOp(Op):
 
 
 class GuestOp(Op):
-    """An instruction of the guest, or something that makes it exit."""
+    """An instruction of the guest, or something that makes it exit.
+
+    What a protected guest does that KVM would not handle as that of others is not modelled: ``PROTECTED`` is False.
+    """
 
     __slots__ = ()
+    PROTECTED: ClassVar[bool] = True
     vcpu: int
 
     def enabled(self, k: Kernel) -> bool:
-        return k.vcpus[self.vcpu].mode == VCPU_IN_GUEST
+        vcpu = k.vcpus[self.vcpu]
+        return vcpu.mode == VCPU_IN_GUEST and (self.PROTECTED or not vcpu.arch.guest_state_protected)
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that executes the guest."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import attrgetter
 
+from xfdfuzz.arch import protected, xsave
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch import xsave
 from xfdfuzz.arch.cpuid import LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
@@ -40,6 +40,8 @@ def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Resul
     vcpu.exit_pending = kind
     vcpu.mode = st.VCPU_EXITED
     k.this_cpu.guest = 0
+    if vcpu.arch.guest_state_protected:
+        protected.leave(k.regs, vcpu.vmsa, k.td_xfam(vcpu))
     k.vcpu_enter_guest_exited(vcpu, kernel_fpu)
     return EXIT
 
@@ -135,6 +137,7 @@ class GuestVmovups(_DataInsn):
 class GuestLdtilecfg(_DataInsn):
     """LDTILECFG: configures the tiles and clears them; never an XFD #NM."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -146,6 +149,7 @@ class GuestLdtilecfg(_DataInsn):
 class GuestTileload(_DataInsn):
     """TILELOADD: #NM while XFD disables TILEDATA, #UD without a configuration."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -157,6 +161,7 @@ class GuestTileload(_DataInsn):
 class GuestTilezero(_DataInsn):
     """TILEZERO of one tile, which leaves ``token``; tile data that are not in use stay so.  It faults as TILELOADD."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -171,6 +176,7 @@ class GuestTilezero(_DataInsn):
 class GuestTilerelease(_DataInsn):
     """TILERELEASE: tiles and configuration go to their initial state; never an XFD #NM."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -181,6 +187,7 @@ class GuestTilerelease(_DataInsn):
 class GuestDyn2load(_DataInsn):
     """An instruction of the synthetic dynamic feature."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -192,6 +199,7 @@ class GuestDyn2load(_DataInsn):
 class GuestSttilecfg(_Insn):
     """STTILECFG: the value is the configuration; never an XFD #NM."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -202,6 +210,7 @@ class GuestSttilecfg(_Insn):
 class GuestTilestore(_Insn):
     """TILESTORED: the value is the tile data; #NM while XFD disables TILEDATA, #UD without a configuration."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -290,6 +299,7 @@ class GuestXsavec(_Save):
 class GuestXsaves(_Save):
     """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
     torn: Torn = False
@@ -354,6 +364,7 @@ class GuestXrstors(_Restore):
     """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave it to the guest
     (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
     xstate_bv: Xfeatures = 0
@@ -374,6 +385,7 @@ class GuestWrmsr(_Insn):
     13.14).
     """
 
+    PROTECTED = False
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
     value: MsrData = 0
@@ -400,6 +412,7 @@ class GuestWrmsr(_Insn):
 class GuestRdmsr(_Insn):
     """RDMSR: exits while it is intercepted, else reads the register."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
 
@@ -415,7 +428,7 @@ class GuestRdmsr(_Insn):
 
 @op("v{vcpu} xsetbv({xcr0})")
 class GuestXsetbv(_Insn):
-    """XSETBV of XCR0; it always exits, unless it is #UD because CR4.OSXSAVE is clear."""
+    """XSETBV of XCR0; it always exits, but in protected guests, unless it is #UD because CR4.OSXSAVE is clear."""
 
     vcpu: Nr = 0
     xcr0: Xcr0 = xf.MASK_X87
@@ -424,7 +437,17 @@ class GuestXsetbv(_Insn):
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
-        return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
+        if not vcpu.arch.guest_state_protected:
+            return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
+        xfam = k.td_xfam(vcpu)
+        if xfam is not None and self.xcr0 & ~xfam:
+            return Result("#GP")
+        try:
+            arch.xsetbv(k.regs, k.machine, self.xcr0)
+        except arch.GeneralProtection:
+            return Result("#GP")
+        k.system.ghost.vcpus[self.vcpu].xcr0 = self.xcr0
+        return OK
 
 
 @op("v{vcpu} xgetbv({index})")
@@ -458,6 +481,7 @@ class GuestCpuid(_Insn):
 class GuestClts(_Insn):
     """Clear CR0.TS."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -469,6 +493,7 @@ class GuestClts(_Insn):
 class GuestStts(_Insn):
     """Set CR0.TS (MOV to CR0)."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -480,6 +505,7 @@ class GuestStts(_Insn):
 class GuestMovCr4(_Insn):
     """MOV to CR4 that changes OSXSAVE, which exits; #GP if the guest has no XSAVE.  Not in L2."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     sregs: Sregs = Sregs(True)
 
@@ -495,6 +521,7 @@ class GuestMovCr4(_Insn):
 
 class _Vmlaunch(_Insn):
     __slots__ = ()
+    PROTECTED = False
 
     def enabled(self, k: Kernel) -> bool:
         vcpu = k.vcpus[self.vcpu].arch
@@ -571,7 +598,8 @@ class PendInit(Op):
 
     def enabled(self, k: Kernel) -> bool:
         vcpu = k.vcpus[self.vcpu]
-        return bool(vcpu.exists) and not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH
+        usual = bool(vcpu.exists) and not vcpu.arch.guest_state_protected
+        return usual and not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH
 
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.init_pending = 1

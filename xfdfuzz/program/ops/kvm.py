@@ -214,7 +214,8 @@ class KvmSetRegs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ideal = k.system.ghost.vcpus[self.vcpu]
-        ideal.insn_owed = ideal.nm_owed = 0
+        if not k.refuses_protected(vcpu):
+            ideal.insn_owed = ideal.nm_owed = 0
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
 
 
@@ -228,7 +229,7 @@ class KvmSetXcrs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, self.xcr0)
-        if not ret:
+        if not ret and not vcpu.arch.guest_state_protected:
             ghost.user_wrote_xcr0(k.system.ghost.vcpus[self.vcpu], self.xcr0)
         return Result(ret)
 
@@ -256,7 +257,7 @@ class KvmSetMsrs(VcpuIoctl):
         entries = tuple((index, ghost.msr_data(self.vcpu, index, value)) for index, value in self.msrs.entries)
         count = k.kvm_set_msrs(vcpu, entries)
         ideal = k.system.ghost.vcpus[self.vcpu]
-        for index, value in entries[:count]:
+        for index, value in entries[: 0 if vcpu.arch.guest_state_protected else max(count, 0)]:
             ghost.user_wrote_msr(vcpu, ideal, index, value)
         return Result(count)
 
@@ -271,7 +272,7 @@ class KvmGetMsrs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         count, value = k.kvm_get_msrs(vcpu, self.msr)
-        return Result(count, value if count else None)
+        return Result(count, value if count > 0 else None)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xfdfuzz.arch import protected
 from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -21,7 +22,7 @@ _EXIT_REASONS = {
 
 @op("t{task} ioctl(v{vcpu}, KVM_RUN) ...")
 class KvmRun(TaskOp):
-    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``."""
+    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``.  An SEV-ES guest must have been sealed."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -29,7 +30,8 @@ class KvmRun(TaskOp):
     def enabled(self, k: Kernel) -> bool:
         vcpu = k.vcpus[self.vcpu]
         free = bool(vcpu.exists) and vcpu.mode == st.VCPU_OUTSIDE
-        return free and k.has_open(self.task, vcpu.vm) and TaskOp.enabled(self, k)
+        sealed = vcpu.arch.guest_state_protected or k.vms[vcpu.vm].type == st.VM_DEFAULT
+        return free and bool(sealed) and k.has_open(self.task, vcpu.vm) and TaskOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
@@ -63,6 +65,8 @@ class VmEnter(VcpuRunOp):
         if reset:
             ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
         k.vcpu_enter_guest(vcpu)
+        if vcpu.arch.guest_state_protected:
+            protected.swap(k.regs, vcpu.vmsa)
         vcpu.mode = st.VCPU_IN_GUEST
         k.this_cpu.guest = self.vcpu + 1
         ideal = k.system.ghost.vcpus[self.vcpu]

@@ -67,7 +67,7 @@ class KvmSetXsave(_XsaveIoctl):
         for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
             area.data[i] = token
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, area, self.buffer)
-        if not ret:
+        if not ret and ghost.takes(k, vcpu):
             user = k.machine.user_xfeatures or xf.MASK_FPSSE
             # "KVM's odd ABI is to leave PKRU untouched in this case" (fpu_copy_uabi_to_guest_fpstate())
             user &= ~xf.MASK_PKRU | self.image.xstate_bv
@@ -122,9 +122,10 @@ class KvmSetFpu(VcpuIoctl):
         token = ghost.vcpu_token(self.vcpu, self.image.data)
         x87, sse = (0 if self.image.init >> i & 1 else token for i in (xf.X87, xf.SSE))
         ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, x87, sse)
-        regs = k.system.ghost.vcpus[self.vcpu].regs
-        regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
-        regs.undefined |= xf.MASK_FPSSE
+        if not ret and ghost.takes(k, vcpu):
+            regs = k.system.ghost.vcpus[self.vcpu].regs
+            regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
+            regs.undefined |= xf.MASK_FPSSE
         return Result(ret)
 
 

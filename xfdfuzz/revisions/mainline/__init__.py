@@ -39,6 +39,7 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
+from xfdfuzz.revisions.mainline.protected import FpuIntoVmsa, SevEsType, TdxRestoresHost, TdxType
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
@@ -76,6 +77,8 @@ SERIES = (
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
+    FpuIntoVmsa,
+    SevEsType,
     AllPkeysForFrame,
     SigframeHasPkru,
     CpuidProcessedAtCreation,
@@ -88,6 +91,8 @@ SERIES = (
     PermKeepsSupervisor,
     SigframePkruAdded,
     Apx,
+    TdxRestoresHost,
+    TdxType,
     KthreadsHaveNoFpu,
     GuestDefault,
     CetKernelGuestOnly,
