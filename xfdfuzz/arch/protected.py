@@ -25,7 +25,7 @@ def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
     """
     swap(regs, vmsa)
     pkru = regs.data[xf.PKRU]
-    for i in range(xf.COMPONENTS):
+    for i in xf.CONTENTS:
         load_component(regs, i, 0)
     if clobbered is None:
         load_component(regs, xf.PKRU, pkru)

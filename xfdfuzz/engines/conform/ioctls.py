@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, Leaf
+from xfdfuzz.arch.cpuid import LEAF_XSTATE, SAPPHIRE_RAPIDS, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
-from xfdfuzz.engines.conform.contents import INITIAL_MXCSR, INITIAL_X87, MXCSR, SIZES, TILE_CONFIGURATION, initial
+from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
 from xfdfuzz.engines.conform.memory import TILE_SIZE
 from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
 from xfdfuzz.engines.conform.session import Session
 from xfdfuzz.engines.conform.translator import translates
-from xfdfuzz.kernel.errno import EMFILE, ENOMEM
-from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.errno import EEXIST, EINVAL, EMFILE, ENOMEM
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.main import KVM_MAX_VCPU_IDS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
@@ -23,9 +23,9 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
-from xfdfuzz.program.fields import FpuImage, Msrs, UserImage
+from xfdfuzz.program.fields import RESERVED, FpuImage, Msrs, Named, UserImage
 from xfdfuzz.program.ops import kvm, xsave
-from xfdfuzz.program.step import Image
+from xfdfuzz.program.step import FpuState, Image
 
 KVM_CAP_XSAVE2 = 208
 #: The kernel's KVM_MAX_VCPU_IDS (arch/x86/include/asm/kvm_host.h).
@@ -84,7 +84,7 @@ def get_msr_index_list(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("supported_cpuid")
 def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_SUPPORTED_CPUID: leaves 0xD, 0x1D and 0x1E, and AMX_TILE of leaf 7."""
+    """KVM_GET_SUPPORTED_CPUID, one entry."""
     recorded = _result(o)
     refused = s.open_kvm()
     if refused or "errno" in recorded:
@@ -96,9 +96,7 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
         yield from _registers(recorded, offered)
         return
     s.do(kvm.KvmGetSupportedCpuid(s.now.task))
-    if (leaf, index) != (7, 0):
-        raise NotCompared(o.text)
-    yield Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), s.kernel.kvm_cpu_cap_has_amx())
+    yield _flag(o, s.kernel.kvm_dev_ioctl_get_cpuid())
 
 
 def _registers(recorded: Fields, leaf: object) -> Iterator[Field]:
@@ -107,6 +105,13 @@ def _registers(recorded: Fields, leaf: object) -> Iterator[Field]:
     if isinstance(leaf, Leaf) and not recorded.get("absent"):
         for name, value in zip(leaf._fields, leaf, strict=True):
             yield Field(name, number(recorded[name]), value)
+
+
+def _flag(o: Operation, array: CpuidEntries) -> Field:
+    """What the model has of another entry of a CPUID array; raises :class:`NotCompared` if it has nothing."""
+    if (o.number(0), o.number(1)) == (7, 0):
+        return Field("AMX_TILE", bool(number(_result(o)["edx"]) >> 24 & 1), array.amx)
+    raise NotCompared(o.text)
 
 
 # -- VMs and vCPUs -----------------------------------------------------------------------------------------------------
@@ -166,10 +171,12 @@ def _created(names: dict[int, int], o: Operation) -> int:
 
 @translates("create_irqchip")
 def create_irqchip(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_CREATE_IRQCHIP; a guest's HLT waits from then on."""
-    s.irqchips.add(s.vm)
-    raise NotCompared("an in-kernel interrupt controller")
-    yield
+    """KVM_CREATE_IRQCHIP: once, and before there are vCPUs (kvm_arch_vm_ioctl()); a guest's HLT waits from then on."""
+    has_vcpus = any(vcpu.vm == s.vm for vcpu in s.vcpus.values())
+    ret = -EEXIST if s.vm in s.irqchips else -EINVAL if has_vcpus else 0
+    if not ret:
+        s.irqchips.add(s.vm)
+    yield Field("ret", returned(_result(o)), ret)
 
 
 @translates("sel_vm")
@@ -248,11 +255,15 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
 
 @translates("get_cpuid2")
 def get_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_CPUID2 of leaves 0xD, 0x1D and 0x1E."""
+    """KVM_GET_CPUID2, one entry."""
     recorded, vcpu, leaf = _result(o), s.vcpu, o.number(0)
+    arch = s.kernel.vcpus[vcpu].arch
     if leaf not in CPUID_LEAF_NAMES:
-        raise NotCompared(o.text)
-    yield from _registers(recorded, s.do(kvm.KvmGetCpuid2Entry(s.now.task, vcpu, leaf, o.number(1) & 0xFF)).out)
+        s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
+        yield _flag(o, stored_entries(arch))
+        return
+    stored = s.do(kvm.KvmGetCpuid2Entry(s.now.task, vcpu, leaf, o.number(1) & 0xFF)).out
+    yield from _registers(recorded, None if arch.cpuid_no_xsave and leaf == LEAF_XSTATE else stored)
 
 
 @translates("set_msr", "set_msrs")
@@ -301,26 +312,35 @@ def get_xcr0(s: Session, o: Operation) -> Iterator[Field]:
 
 
 def _image(s: Session, vcpu: int, held: dict[int, bytes], xcomp_bv: int = 0, extra: int = 0) -> UserImage:
-    """An image with these components, and the bits ``extra`` that name none."""
+    """An image with these components and MXCSR, and the bits ``extra`` that name none."""
+    token, contents = _contents(s, vcpu, held)
+    return UserImage(xf.mask_of(*held) & ~xf.MASK_MXCSR | extra, token, contents, xcomp_bv)
+
+
+def _contents(s: Session, vcpu: int, held: dict[int, bytes]) -> tuple[int, Named]:
+    """A number for all of these contents, and those for which another stands."""
     # tile data that were loaded are in use even if they are all 0
-    init = xf.mask_of(*(i for i, data in held.items() if i != xf.XTILE_DATA and data == initial(i)))
-    distinct = {i: data for i, data in held.items() if not init >> i & 1}
+    init = {i: 0 for i, data in held.items() if i != xf.XTILE_DATA and data == initial(i)}
+    if held.get(xf.MXCSR, bytes(4))[2:] != bytes(2):
+        init[xf.MXCSR] = RESERVED
+    distinct = {i: data for i, data in held.items() if i not in init}
     token = s.token(partial(ghost.vcpu_token, vcpu), distinct)
-    return UserImage(xf.mask_of(*held) | extra, token, init, xcomp_bv)
+    own = {xf.MXCSR: token} if xf.MXCSR in distinct else {}
+    return token, tuple(sorted((init | own).items()))
 
 
 def _given(edits: dict[str, int]) -> dict[int, bytes]:
-    """What set_xsave puts into its image for the components of bv."""
+    """What set_xsave puts into its image for the components of bv, and for MXCSR."""
     configuration = _low(edits.get("pal", 1), 1) + TILE_CONFIGURATION[1:]
     data = {
         xf.X87: _low(edits.get("fcw", 0x37F), 2) + INITIAL_X87[2:24] + bytes([edits.get("x87", 0) & 0xFF]) * 128,
-        xf.SSE: bytes([edits.get("sse", 0) & 0xFF]) * MXCSR + _low(edits.get("mxcsr", 0x1F80), 4),
+        xf.MXCSR: _low(edits.get("mxcsr", 0x1F80), 4),
         xf.PKRU: _low(edits.get("pkru", 0), 8),
         xf.XTILE_CFG: configuration if edits.get("cfg", 1) else bytes(64),
     }
-    names = {xf.YMM: "avx", xf.OPMASK: "opmask", xf.ZMM_HI256: "zmm", xf.HI16_ZMM: "zmm"}
+    names = {xf.SSE: "sse", xf.YMM: "avx", xf.OPMASK: "opmask", xf.ZMM_HI256: "zmm", xf.HI16_ZMM: "zmm"}
     names[xf.XTILE_DATA] = "tile"
-    bv = edits.get("bv", 0)
+    bv = edits.get("bv", 0) | xf.MASK_MXCSR
     filled = {i: bytes([edits.get(names.get(i, ""), 0) & 0xFF]) * size for i, size in SIZES.items()}
     return {i: data.get(i, filled[i]) for i in SIZES if bv >> i & 1}
 
@@ -334,9 +354,7 @@ def _set_xsave(s: Session, o: Operation, buffer: UserBuffer) -> Iterator[Field]:
     recorded, vcpu, edits = _result(o), s.vcpu, o.settings
     held = _given(edits)
     image = _image(s, vcpu, held, edits.get("xcomp", 0), edits.get("bv", 0) & ~xf.mask_of(*held))
-    image = image._replace(reserved=bool(edits.get("rsv")), mxcsr=bool(edits.get("mxcsr", 0) >> 16))
-    if not edits.get("bv", 0) & xf.MASK_SSE and _low(edits.get("mxcsr", 0x1F80), 4) != INITIAL_MXCSR:
-        s.vcpus[vcpu].mxcsr_without_sse = True
+    image = image._replace(reserved=bool(edits.get("rsv")))
     yield Field("ret", returned(recorded), s.do(xsave.KvmSetXsave(s.now.task, vcpu, image, buffer)).ret)
 
 
@@ -368,7 +386,7 @@ def get_xsave(s: Session, o: Operation) -> Iterator[Field]:
     size = s.do(xsave.KvmVmCheckXsave2(s.now.task, s.vcpus[vcpu].vm)).ret if "size" in recorded else None
     ret, held, xstate_bv = _read(s)
     if o.op == "save_xsave" and not ret:
-        s.slots[o.number(0)] = {i: data for i, data in held.items() if xstate_bv >> i & 1}
+        s.slots[o.number(0)] = {i: data for i, data in held.items() if (xstate_bv | xf.MASK_MXCSR) >> i & 1}
     yield Field("ret", returned(recorded), ret)
     if recorded["ret"] or ret:
         return
@@ -378,8 +396,8 @@ def get_xsave(s: Session, o: Operation) -> Iterator[Field]:
     for name, value in shown.items():
         if o.op != "save_xsave" or name in recorded:
             yield Field(name, number(recorded[name]), value)
-    if "mxcsr" in recorded and (xstate_bv & xf.MASK_SSE or not s.vcpus[vcpu].mxcsr_without_sse):
-        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.SSE][MXCSR:], "little"))
+    if "mxcsr" in recorded:
+        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.MXCSR], "little"))
     yield from _samples(recorded, held)
     yield from _tiles(s, vcpu, recorded, held)
 
@@ -433,28 +451,23 @@ def load_xsave(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("set_fpu")
 def set_fpu(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_SET_FPU, which has no MXCSR to give: KVM does not look at it."""
+    """KVM_SET_FPU."""
     recorded, vcpu, edits = _result(o), s.vcpu, o.settings
-    given = _given({**edits, "bv": xf.MASK_FPSSE})
-    memory = s.kernel.deref(s.kernel.vcpus[vcpu].arch.guest_fpu.fpstate).regs
-    given[xf.SSE] = given[xf.SSE][:MXCSR] + s.contents.bytes_of(xf.SSE, memory.data[xf.SSE])[MXCSR:]
-    init = xf.mask_of(*(i for i, data in given.items() if data == initial(i)))
-    token = s.token(partial(ghost.vcpu_token, vcpu), {i: data for i, data in given.items() if not init >> i & 1})
-    yield Field("ret", returned(recorded), s.do(xsave.KvmSetFpu(s.now.task, vcpu, FpuImage(token, init))).ret)
+    image = FpuImage(*_contents(s, vcpu, _given({**edits, "bv": xf.MASK_FPSSE})))
+    yield Field("ret", returned(recorded), s.do(xsave.KvmSetFpu(s.now.task, vcpu, image)).ret)
 
 
 @translates("get_fpu", "get_fpu_x")
 def get_fpu(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says, and no MXCSR."""
+    """KVM_GET_FPU."""
     recorded, vcpu = _result(o), s.vcpu
-    ret = s.do(xsave.KvmGetFpu(s.now.task, vcpu)).ret
-    yield Field("ret", returned(recorded), ret)
-    if recorded["ret"] or ret:
+    result = s.do(xsave.KvmGetFpu(s.now.task, vcpu))
+    yield Field("ret", returned(recorded), result.ret)
+    if recorded["ret"] or not isinstance(result.out, FpuState):
         return
-    memory = s.kernel.deref(s.kernel.vcpus[vcpu].arch.guest_fpu.fpstate).regs
-    held = {i: s.contents.bytes_of(i, memory.data[i]) for i in (xf.X87, xf.SSE)}
+    held = {i: s.contents.bytes_of(i, token) for i, token in result.out.tokens}
     if "fcw" in recorded:
         yield Field("fcw", number(recorded["fcw"]), int.from_bytes(held[xf.X87][:2], "little"))
     if "mxcsr" in recorded:
-        yield Field("mxcsr", number(recorded["mxcsr"]), 0)
+        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.MXCSR], "little"))
     yield from _samples(recorded, held)

@@ -13,3 +13,5 @@ class PtraceRules(Rules):
     read_arch_status = one(ptrace.ReadArchStatus, on="lookups")
     read_arch_status_of_kthread = one(ptrace.ReadArchStatusOfKthread, on="kthread_lookups")
     ptrace_set_xstate = one(ptrace.PtraceSetXstate, on="traces")
+    ptrace_get_fpregs = one(ptrace.PtraceGetFpregs, on="traces")
+    ptrace_set_fpregs = one(ptrace.PtraceSetFpregs, on="traces")

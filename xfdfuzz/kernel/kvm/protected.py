@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
@@ -60,10 +61,8 @@ class KvmProtected(KvmMain):
 
     @seam
     def vmsa_component(self, vcpu: Vcpu, component: int, token: int) -> None:
-        """The guest will find that in the component."""
-        vcpu.vmsa.data[component] = token
-        if token:
-            vcpu.vmsa.xinuse |= 1 << component
+        """The guest will find that in the component, or in MXCSR."""
+        load_component(vcpu.vmsa, component, token)
 
     @seam
     def vcpu_create_protected(self, vcpu: Vcpu) -> None:

@@ -44,9 +44,9 @@ class KvmSevLaunchUpdateVmsa(VmIoctl):
     task: Nr = 0
     vm: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        running = any(v.exists and v.vm == self.vm and v.task for v in k.vcpus)
-        return not running and VmIoctl.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        running = next((nr for nr, v in enumerate(k.vcpus) if v.exists and v.vm == self.vm and v.task), None)
+        return VmIoctl.hindrance(self, k) if running is None else f"v{running} is inside KVM_RUN"
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

@@ -22,13 +22,15 @@ class FpuIntoVmsa(KvmX86):
         """Nothing (arch/x86/kvm/svm/svm.c, svm_vcpu_create())."""
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """x87, SSE and AVX, of the types that are not the default one (arch/x86/kvm/svm/sev.c)."""
+        """x87, SSE, MXCSR and AVX, of the types that are not the default one (arch/x86/kvm/svm/sev.c)."""
         super().sev_es_sync_vmsa(vcpu)
         if self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM:
             regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
             for i in (xf.X87, xf.SSE, xf.YMM):
                 if regs.xstate_bv >> i & 1:
                     self.vmsa_component(vcpu, i, regs.data[i])
+            if regs.xstate_bv & xf.MASK_WITH_MXCSR:
+                self.vmsa_component(vcpu, xf.MXCSR, regs.data[xf.MXCSR])
 
     def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
         """(arch/x86/kvm/svm/sev.c)."""
