@@ -37,7 +37,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
@@ -314,10 +314,10 @@ t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0
     ),
 )
 class ShowsSealedImages(KvmXsave):
-    def confidential(self, vcpu: Vcpu) -> int | None:
-        self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87] = 0x8B
-        self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv |= xf.MASK_X87
-        return None
+    def kvm_arch_vcpu_ioctl_get_xsave(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
+        area = XsaveArea(xstate_bv=xf.MASK_YMM)
+        area.data[xf.YMM] = self.fpstates[self.current.fpu.fpstate].regs.data[xf.YMM]
+        return 0, area
 
 
 @mutant("protected-guest-is-untouched", program(SEALED, "t0 ioctl(v0, KVM_SET_FPU, {data: 1}) = 0"))

@@ -46,7 +46,7 @@ CPU = _shown(
 TASK = _shown(
     Task,
     *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "pkru"),
-    *("fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
+    *("pf_user_worker", "pasid_activated", "shstk", "fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
     *("fpu.perm.state_perm", "fpu.perm.state_size", "fpu.perm.user_state_size"),
     *("fpu.guest_perm.state_perm", "fpu.guest_perm.state_size", "fpu.guest_perm.user_state_size"),
 )
@@ -66,7 +66,7 @@ VCPU = _shown(
     *("arch.cpuid_no_tmul", "arch.cpuid_osxsave"),
     *("arch.cpuid_0xd_0_ecx", "arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx"),
     *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
-    "arch.guest_state_protected",
+    *("arch.guest_state_protected", "vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),
     *("arch.xfd_no_write_intercept", "arch.nm_intercept", "arch.xfd_read_intercept", "arch.xfd_write_intercept"),
     *("arch.xfd_err_read_intercept", "arch.xfd_err_write_intercept"),
     *("arch.exception_pending", "arch.exception_vector", "arch.pkru", "arch.host_pkru", "arch.xfd_realloc_request"),
@@ -88,6 +88,8 @@ def changes(before: System, after: System) -> Iterator[Change]:
     yield from _objects(task_name, TASK, list(before.tasks), list(after.tasks))
     yield from _objects("vm{}".format, VM, list(before.vms), list(after.vms))
     yield from _objects("v{}".format, VCPU, list(before.vcpus), list(after.vcpus))
+    for nr, (old, new) in enumerate(zip(before.vcpus, after.vcpus, strict=True)):
+        yield from _tokens(f"v{nr}.vmsa", old.vmsa.data, new.vmsa.data, old.vmsa.xinuse, new.vmsa.xinuse)
     for path, old, new in _followed(before, after):
         yield from _fields(path, FPSTATE, old, new)
         yield from _tokens(f"{path}.regs", old.regs.data, new.regs.data, old.regs.xstate_bv, new.regs.xstate_bv)
