@@ -344,9 +344,9 @@ def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     vcpu, out = view.k.vcpus[view.step.op.vcpu], view.step.result.out  # type: ignore[attr-defined]
     if not vcpu.arch.guest_state_protected:
         return
-    tokens = [token for _, token in out.tokens] if isinstance(out, Image | FpuState) else []
-    for token in filter(ghost.owner, tokens):
-        yield Broken(f"the ioctl shows {ghost.content(token)}")
+    shown = [token for _, token in out.tokens if ghost.owner(token)] if isinstance(out, Image | FpuState) else []
+    if shown:
+        yield Broken(f"the ioctl shows {', '.join(map(ghost.content, shown))}")
 
 
 @invariant("protected-guest-is-untouched", "corruption", ("GSTATE", "ABI"), ops=(VcpuIoctl,))

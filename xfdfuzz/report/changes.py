@@ -88,8 +88,8 @@ def changes(before: System, after: System) -> Iterator[Change]:
     yield from _objects(task_name, TASK, list(before.tasks), list(after.tasks))
     yield from _objects("vm{}".format, VM, list(before.vms), list(after.vms))
     yield from _objects("v{}".format, VCPU, list(before.vcpus), list(after.vcpus))
-    for nr, (old, new) in enumerate(zip(before.vcpus, after.vcpus, strict=True)):
-        yield from _tokens(f"v{nr}.vmsa", old.vmsa.data, new.vmsa.data, old.vmsa.xinuse, new.vmsa.xinuse)
+    for nr, (was, now) in enumerate(zip(before.vcpus, after.vcpus, strict=True)):
+        yield from _tokens(f"v{nr}.vmsa", was.vmsa.data, now.vmsa.data, was.vmsa.xinuse, now.vmsa.xinuse)
     for path, old, new in _followed(before, after):
         yield from _fields(path, FPSTATE, old, new)
         yield from _tokens(f"{path}.regs", old.regs.data, new.regs.data, old.regs.xstate_bv, new.regs.xstate_bv)
