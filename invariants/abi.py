@@ -153,7 +153,8 @@ def supported_cpuid_is_coherent(view: View) -> Iterator[Broken]:
     else:
         expected = True
         size = leaf and (leaf.ebx if op.subleaf else leaf.ecx)
-        needed = table.compacted_size(offered.xcr0 | offered.xss) if op.subleaf else table.standard_size(offered.xcr0)
+        compacted = table.compacted_size(offered.xcr0 | offered.xss) if offered.compacts else 0
+        needed = compacted if op.subleaf else table.standard_size(offered.xcr0)
         if size != needed:
             yield Broken(f"0xd.{op.subleaf} says {size} bytes, what is offered takes {needed}", "size")
     if there != expected:

@@ -1,4 +1,4 @@
-"""What others see of a task: the register sets of ptrace (arch/x86/kernel/fpu/regset.c, kernel/ptrace.c), and /proc."""
+"""What others see of a task: the register sets of ptrace (arch/x86/kernel/fpu/regset.c, v5.16), and /proc."""
 
 from __future__ import annotations
 

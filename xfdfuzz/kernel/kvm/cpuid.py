@@ -137,7 +137,14 @@ class KvmCpuid(KvmProtected):
         """KVM_GET_SUPPORTED_CPUID (kvm_dev_ioctl_get_cpuid())."""
         xfd, amx = self.kvm_cpu_cap_has_xfd(), self.kvm_cpu_cap_has_amx()
         return CpuidEntries(
-            self.supported_cpuid_xcr0(), xfd, amx, self.supported_xss, no_palettes=not amx, no_tmul=not amx
+            self.supported_cpuid_xcr0(),
+            xfd,
+            amx,
+            self.supported_xss,
+            no_xsaves=not self.machine.has_xsaves,
+            no_xsavec=not (self.machine.xsave and self.machine.xsavec),
+            no_palettes=not amx,
+            no_tmul=not amx,
         )
 
     @phase_of("kvm_dev_ioctl_get_cpuid")

@@ -15,7 +15,14 @@ from xfdfuzz.revisions.mainline.cpuid import (
     SameCpuidAfterRun,
     SystemAttribute,
 )
-from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd, UserShadowStacks
+from xfdfuzz.revisions.mainline.features import (
+    Apx,
+    CetKernelGuestOnly,
+    CetUser,
+    Enqcmd,
+    UserShadowStacks,
+    XsavecInKernel,
+)
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.host import (
     ExecInvalidatesTask,
@@ -64,6 +71,7 @@ SERIES = (
     IrqFpuNotInLockedRegion,
     OffsetsByXcompBv,
     PermSizeSupervisor,
+    XsavecInKernel,
     UabiSize,
     SupportedXcr0Again,
     AlwaysFpSse,

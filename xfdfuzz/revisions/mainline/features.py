@@ -26,11 +26,20 @@ class Enqcmd(Process):
 
     def try_fixup_enqcmd_gp(self) -> bool:
         """Once for each thread, if its address space has a PASID, as it is taken to (arch/x86/kernel/traps.c)."""
-        if not (self.machine.pasid and self.use_xsave) or self.current.pasid_activated:
+        if not (self.machine.pasid and self.machine.has_xsaves) or self.current.pasid_activated:
             return False
         self.wrmsrl(MSR_IA32_PASID, pasid_of(self.current.mm))
         self.current.pasid_activated = 1
         return True
+
+
+@patch("8ad7e8f69695", "x86/fpu/xsave: Support XSAVEC in the kernel", version="v5.19", neutral="a feature")
+class XsavecInKernel(FpuInit):
+    """Without XSAVES the kernel saves with XSAVEC, and its images are compacted all the same."""
+
+    def xstate_compacted(self) -> bool:
+        """X86_FEATURE_XCOMPACTED (fpu/xstate.c, fpu__init_system_xstate())."""
+        return super().xstate_compacted() or (self.machine.xsave and self.machine.xsavec)
 
 
 @patch(
@@ -54,7 +63,7 @@ class UserShadowStacks(Shstk):
     @property
     def user_shstk(self) -> bool:
         """cpu_feature_enabled(X86_FEATURE_USER_SHSTK) (arch/x86/kernel/cpu/common.c)."""
-        return self.machine.cet and self.machine.xsave
+        return self.machine.cet and self.machine.has_xsaves
 
     def shstk_prctl(self, enable: bool) -> int:
         """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c)."""
