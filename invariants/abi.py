@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
@@ -23,6 +24,7 @@ from xfdfuzz.program.ops.kvm import (
     KvmGetMsrIndexList,
     KvmGetMsrs,
     KvmGetSupportedCpuid,
+    KvmGetSupportedCpuidEntry,
     KvmSetCpuid2,
     KvmSetCpuid2Supported,
     KvmSetMsrs,
@@ -33,6 +35,7 @@ from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmS
 from xfdfuzz.program.step import FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
+_VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
@@ -101,12 +104,20 @@ def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: the ioctl set kvm_run->exit_reason to {reason}", "exit-reason")
 
 
-@invariant("supported-cpuid-is-usable", "abi", ("INV-28", "CPUIDOK"), ops=(KvmGetSupportedCpuid, KvmSetCpuid2Supported))
+@invariant(
+    "supported-cpuid-is-usable",
+    "abi",
+    ("INV-28", "CPUIDOK"),
+    ops=(KvmGetSupportedCpuid, KvmGetSupportedCpuidEntry, KvmSetCpuid2Supported),
+)
 def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
     """What KVM_GET_SUPPORTED_CPUID offers can be given back with KVM_SET_CPUID2, and a guest can set the whole of its
     XCR0 mask; a permission adds to the defaults.  VMMs do just that without looking at single bits."""
     k, op = view.k, view.step.op
     advertised = view.step.result.out
+    if isinstance(op, KvmGetSupportedCpuidEntry):
+        mask = (op.leaf, op.subleaf) == (LEAF_XSTATE, 0)
+        advertised = advertised.edx << 32 | advertised.eax if mask and isinstance(advertised, Leaf) else None
     if not isinstance(advertised, int) or not k.use_xsave:
         return
     if not xf.legal_xcr0(advertised):
@@ -124,6 +135,32 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
             yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
 
 
+@invariant("supported-cpuid-is-coherent", "abi", ("CPUIDOK",), ops=(KvmGetSupportedCpuidEntry,))
+def supported_cpuid_is_coherent(view: View) -> Iterator[Broken]:
+    """What KVM_GET_SUPPORTED_CPUID offers is a processor that could be: each component has its sub-leaf of 0xD, ECX of
+    0xD.0 and EBX of 0xD.1 are the sizes of all of them, and what has AMX_TILE has palettes (0x1D) and TMUL (0x1E).
+    VMMs compare hosts by these leaves before they migrate a guest."""
+    k, op, leaf = view.k, view.step.op, view.step.result.out
+    assert isinstance(op, KvmGetSupportedCpuidEntry)
+    if not k.use_xsave or not isinstance(leaf, Leaf | None):
+        return
+    offered, table = k.kvm_dev_ioctl_get_cpuid(), k.machine.cpuid
+    there = isinstance(leaf, Leaf) and leaf != NOTHING
+    if op.leaf in (LEAF_TILES, LEAF_TMUL):
+        expected = bool(offered.amx) and k.machine.amx and op.subleaf <= (op.leaf == LEAF_TILES)
+    elif op.subleaf > 1:
+        expected = bool((offered.xcr0 | offered.xss) >> op.subleaf & 1)
+    else:
+        expected = True
+        size = leaf and (leaf.ebx if op.subleaf else leaf.ecx)
+        compacted = table.compacted_size(offered.xcr0 | offered.xss) if offered.compacts else 0
+        needed = compacted if op.subleaf else table.standard_size(offered.xcr0)
+        if size != needed:
+            yield Broken(f"0xd.{op.subleaf} says {size} bytes, what is offered takes {needed}", "size")
+    if there != expected:
+        yield Broken(f"{op.leaf:#x}.{op.subleaf} is {'there' if there else 'empty'}", "there" if there else "empty")
+
+
 @invariant(
     "same-cpuid-again-is-accepted",
     "abi",
@@ -138,7 +175,7 @@ def same_cpuid_again_is_accepted(view: View) -> Iterator[Broken]:
     assert isinstance(op, KvmSetCpuid2)
     before = view.before.vcpus[op.vcpu]
     ran = before.arch.cpuid_set and before.last_vmentry_cpu != -1
-    again = ran and op.entries.whole == stored_entries(before.arch)
+    again = ran and op.entries.whole(view.k.machine.cpuid) == stored_entries(before.arch)
     if again and view.step.result.ret not in (0, -EIO):
         yield Broken(f"v{op.vcpu}: KVM_SET_CPUID2 refuses the CPUID that it has with {view.step.result}")
 
@@ -151,11 +188,16 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     before = view.before.vcpus[nr]
     if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1 or before.arch.guest_mode:
         return
+    leaf = view.step.result.out
+    if not isinstance(leaf, Leaf) or before.exit_value != LEAF_XSTATE or before.arch.guest_state_protected:
+        return
+    if before.exit_msr and not stored_entries(before.arch).compacts:
+        return  # without XSAVEC and XSAVES nothing is compacted
     table, ideal = view.k.machine.cpuid, view.k.system.ghost.vcpus[nr]
     xcr0 = ideal.xcr0
     expected = table.compacted_size(xcr0 | ideal.xss) if before.exit_msr else table.standard_size(xcr0)
-    if view.step.result.out != expected:
-        yield Broken(f"v{nr} reads {view.step.result.out}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
+    if leaf.ebx != expected:
+        yield Broken(f"v{nr} reads {leaf.ebx}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
 
 
 @invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
@@ -190,6 +232,8 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     assert isinstance(op, KvmSetXsave)
     always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
     malformed = op.image.xcomp_bv or op.image.reserved or has_reserved_mxcsr(op.image.contents)
+    if not ghost.takes(k, k.vcpus[op.vcpu]):
+        return
     if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
         # x87 and SSE are there without XSAVE too
         site = "legacy" if not op.image.xstate_bv & ~xf.MASK_FPSSE else ""
@@ -255,7 +299,7 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
     would carry anything else to the other side."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     image = view.step.result.out
-    if not isinstance(image, Image):
+    if not isinstance(image, Image) or not ghost.takes(view.k, view.k.vcpus[nr]):
         return
     ideal = view.k.system.ghost.vcpus[nr]
     shown = view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE
@@ -284,7 +328,7 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
     """Which of the parts of struct kvm_fpu are not what the guest has."""
     op, state = view.step.op, view.step.result.out
     assert isinstance(op, KvmGetFpu)
-    if not isinstance(state, FpuState):
+    if not isinstance(state, FpuState) or not ghost.takes(view.k, view.k.vcpus[op.vcpu]):
         return
     ideal = view.k.system.ghost.vcpus[op.vcpu].regs
     shown = dict(state.tokens)
@@ -294,12 +338,32 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
             yield Broken(f"v{op.vcpu}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
+@invariant("protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmGetFpu))
+def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
+    """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
+    memory that ioctls would show holds what the host last had in its registers."""
+    vcpu, out = view.k.vcpus[view.step.op.vcpu], view.step.result.out  # type: ignore[attr-defined]
+    if not vcpu.arch.guest_state_protected:
+        return
+    shown = [token for _, token in out.tokens if ghost.owner(token)] if isinstance(out, Image | FpuState) else []
+    if shown:
+        yield Broken(f"the ioctl shows {', '.join(map(ghost.content, shown))}")
+
+
+@invariant("protected-guest-is-untouched", "corruption", ("GSTATE", "ABI"), ops=(VcpuIoctl,))
+def protected_guest_is_untouched(view: View) -> Iterator[Broken]:
+    """No ioctl changes the registers of a guest that are sealed: its owner relies on what was measured."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    if view.before.vcpus[nr].arch.guest_state_protected and view.step.changed(_VMSAS[nr]):
+        yield Broken(f"v{nr}: the ioctl changed its sealed registers")
+
+
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_MSRS gives what the guest would read."""
     op, value = view.step.op, view.step.result.out
     assert isinstance(op, KvmGetMsrs)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or not ghost.takes(view.k, view.k.vcpus[op.vcpu]):
         return
     ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
     expected = ghost.read_msr(ideal, op.msr)

@@ -161,6 +161,8 @@ def guest_features_backed(view: View) -> Iterator[Broken]:
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     if not k.this_cpu.guest or isinstance(view.step.op, GuestInterrupt):
         return
+    if k.vcpus[nr].arch.guest_state_protected:
+        return  # the processor keeps its registers
     if not k.vcpus[nr].arch.cr4_osxsave:
         return  # it runs with the host's XCR0, but every instruction that would use it is a #UD
     usable = k.regs.xcr0 & ~k.regs.xfd & k.XFEATURE_MASK_USER_DYNAMIC

@@ -19,7 +19,7 @@ from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.kernel.state import VM_DEFAULT, Vcpu
 from xfdfuzz.memory.cstruct import from_bytes
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ghost import content
@@ -235,7 +235,8 @@ def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
 
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:
     """Nothing is under way that the calls here do not carry over."""
-    return _within_cpuid(k, vcpu) and not (vcpu.arch.init_pending or vcpu.arch.guest_mode)
+    own = k.vms[vcpu.vm].type == VM_DEFAULT  # a protected guest moves by other means
+    return own and _within_cpuid(k, vcpu) and not (vcpu.arch.init_pending or vcpu.arch.guest_mode)
 
 
 def save(k: Kernel, vcpu: Vcpu) -> Saved:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks
+from xfdfuzz.kernel.state import VM_X86_TDX_VM
+from xfdfuzz.program.ops import guest, host, kvm, processes, protected, run, signals, tasks
 from xfdfuzz.program.ops.base import Op
 
 Boot = Callable[[Machine], list[Op]]
@@ -119,6 +120,26 @@ def executing(machine: Machine) -> list[Op]:
     return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), processes.Execve(1)]
 
 
+def unsealed(machine: Machine) -> list[Op]:
+    """A VM whose guest will be protected; on old kernels there is none."""
+    avx = CpuidEntries(machine.user_xfeatures & (xf.MASK_FPSSE | xf.MASK_YMM), False, False)
+    return [protected.KvmCreateVmOfType(0), kvm.KvmCreateVcpu(0, 0, 0), kvm.KvmSetCpuid2(0, 0, avx)]
+
+
+def sealed(machine: Machine) -> list[Op]:
+    """A protected guest runs, made as on every kernel."""
+    avx = CpuidEntries(machine.user_xfeatures & (xf.MASK_FPSSE | xf.MASK_YMM), False, False)
+    made: list[Op] = [kvm.KvmCreateVm(0), protected.KvmSevEsInit(0, 0), kvm.KvmCreateVcpu(0, 0, 0)]
+    ready: list[Op] = [kvm.KvmSetCpuid2(0, 0, avx), protected.KvmSevLaunchUpdateVmsa(0, 0)]
+    return [*made, *ready, run.KvmRun(0, 0), run.VmEnter(0)]
+
+
+def trusted_domain(machine: Machine) -> list[Op]:
+    """A TD runs; on old kernels there is none."""
+    made: list[Op] = [protected.KvmCreateVmOfType(0, VM_X86_TDX_VM), kvm.KvmCreateVcpu(0, 0, 0)]
+    return [*made, run.KvmRun(0, 0), run.VmEnter(0)]
+
+
 #: Plainest first; the ones with a guest are what most of the time should go to.
 BOOTS: tuple[Boot, ...] = (
     pristine,
@@ -141,4 +162,7 @@ BOOTS: tuple[Boot, ...] = (
     executing,
     nested,
     in_amx_guest,
+    unsealed,
+    sealed,
+    trusted_domain,
 )

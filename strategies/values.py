@@ -15,13 +15,14 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import HEADER_END
+from xfdfuzz.arch.cpuid import HEADER_END, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     DATA,
     RESERVED,
@@ -182,6 +183,8 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
+    "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_TILES, LEAF_TMUL)),
+    "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM)),
     "failures": Domain((1, 0, 2)),
     "points": Domain((1, 2, 3, 4)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
@@ -273,6 +276,8 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
         CpuidEntries(full, True, True, xss, other=1),
         CpuidEntries(plain, False, False, no_xsaves=True),
         CpuidEntries(0, False, False, no_xsave=True),
+        CpuidEntries(full, True, True, xss, no_palettes=True, no_tmul=True),
+        CpuidEntries(plain, False, False, no_xsaves=True, no_xsavec=True),
     )
     return Domain(table, lambda pick: CpuidEntries(neighbour(full)(pick), pick % 2 == 0, pick % 3 == 0))
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
@@ -36,7 +37,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
@@ -257,11 +258,73 @@ known(
 
 @mutant(
     "guest-cpuid-follows-xcr0",
-    program(SAME_CPUID_AGAIN, ENTER, "v0 cpuid(0xd, 1) = exit", "v0 handle = resume [0x340]"),
+    program(SAME_CPUID_AGAIN, ENTER, "v0 cpuid(0xd, 1) = exit", "v0 handle = resume"),
 )
 class NeverUpdatesTheCpuid(KvmCpuid):
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
-        pass
+        vcpu.arch.cpuid_0xd_1_ebx = 0
+
+
+@mutant(
+    "supported-cpuid-is-coherent",
+    program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 0) = 0 {eax: 0x2e7, ebx: 0xa88, ecx: 0xa88, edx: 0x0}"),
+)
+class OffersTheProcessorsSize(KvmCpuid):
+    def do_cpuid_func(self, entries: CpuidEntries, function: int, index: int, sizes: tuple[int, int]) -> Leaf | None:
+        leaf = super().do_cpuid_func(entries, function, index, sizes)
+        return leaf._replace(ecx=11008) if leaf and (function, index) == (0xD, 0) else leaf
+
+
+@mutant(
+    "supported-cpuid-is-coherent",
+    program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0x1d, 1) = 0"),
+)
+class OffersNoPalettes(KvmCpuid):
+    def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
+        return super().kvm_dev_ioctl_get_cpuid()._replace(no_palettes=True)
+
+
+@mutant(
+    "supported-cpuid-is-coherent",
+    program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 18) = 0"),
+)
+class OffersSubleavesWithoutPermission(KvmCpuid):
+    def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
+        return super().kvm_dev_ioctl_get_cpuid()._replace(leaves=self.supported_xcr0)
+
+
+#: A guest whose registers are sealed.
+SEALED = """
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_SEV_ES_INIT) = 0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0
+"""
+
+
+@mutant(
+    "protected-guest-is-hidden",
+    program(
+        SEALED,
+        "t0 vmovups(1) = ok",
+        ENTER,
+        "v0 interrupt = exit",
+        "t0 ... KVM_RUN = -EINTR",
+        "t0 ioctl(v0, KVM_GET_XSAVE) = 0",
+    ),
+)
+class ShowsSealedImages(KvmXsave):
+    def kvm_arch_vcpu_ioctl_get_xsave(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
+        area = XsaveArea(xstate_bv=xf.MASK_YMM)
+        area.data[xf.YMM] = self.fpstates[self.current.fpu.fpstate].regs.data[xf.YMM]
+        return 0, area
+
+
+@mutant("protected-guest-is-untouched", program(SEALED, "t0 ioctl(v0, KVM_SET_FPU, {data: 1}) = 0"))
+class WritesSealedRegisters(KvmXsave):
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
+        vcpu.vmsa.data[xf.X87] = fpu.x87
+        return 0
 
 
 @mutant(

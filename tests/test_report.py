@@ -203,8 +203,8 @@ LEFT_OUT = {
     st.Vm: {"mm", "vcpus_0"},
     st.Vcpu: {
         *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
-        *("exit_msr", "exit_value", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
-        *("preempt_notifier", "arch.insn_skips"),
+        *("exit_msr", "exit_value", "exit_value2", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
+        *("preempt_notifier", "arch.insn_skips", "vmsa.data"),
     },
     st.System: {"cpus", "tasks", "sigframes", "fpstates", "vms", "vcpus", "ghost"},
 }

@@ -57,7 +57,7 @@ def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pyte
         do(rules, op)
 
     monkeypatch.setattr(Rules, "do", checked)
-    searched = walk(revision, 800)
+    searched = walk(revision, 1000)
     assert begun == set(MACHINES)
     assert {op for op, _ in searched.stats.seen} == set(OPS.values())
 

@@ -82,6 +82,7 @@ HEAD = "# xfdfuzz program 1\nmachine cpus=1\n\n"
 U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda bit: 1 << bit), st.integers(0, 1 << 21))
 MSRS = st.sampled_from([MSR_IA32_XFD, MSR_IA32_XFD_ERR])
 TOKEN = st.integers(1, TOKENS)
+CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1, no_palettes"
 
 
 def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
@@ -100,6 +101,8 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "bit": st.integers(0, 1),
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
+    "vm type": st.sampled_from([2, 3]),
+    "cpuid leaf": st.sampled_from([0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.integers(0, TOKENS),
@@ -109,7 +112,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.integers(0, RESERVED),
     CpuidEntries: st.builds(
-        CpuidEntries, *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255), st.booleans(), st.booleans())
+        CpuidEntries,
+        *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),
+        size=st.integers(0, 2**32 - 1),
     ),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
     IovLen: st.builds(IovLen, st.none() | st.integers(0, 2**32 - 1)),
@@ -332,12 +337,11 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, ... sigreturn, "
-            "... sigreturn(gone), arch_prctl(...), clone(...), "
-            "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "mov_egpr(...), movups(...), ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., "
-            "sigreturn(...), "
-            "stmxcsr, suspend, tileload(...), "
+            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
+            "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
+            "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
+            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
+            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
@@ -349,7 +353,8 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_CREATE_CPU, 0)",
             15,
-            "KVM_CHECK_EXTENSION or KVM_CREATE_VCPU (did you mean KVM_CREATE_VCPU?)",
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA "
+            "(did you mean KVM_CREATE_VCPU?)",
         ),
         ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
         # too few, too many
@@ -396,12 +401,12 @@ def error_of(text: str) -> str:
             "undefined=N, where N is a 32-bit signed number",
         ),
         # dicts
-        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, "supported or {xcr0: ..., xfd, amx, no_xsave, no_xsaves}"),
-        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, "supported or {xcr0: ..., xfd, amx, no_xsave, no_xsaves}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_tmul}}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_tmul}}"),
         (
             "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})",
             40,
-            "xcr0, xss, leaves, other, xfd, amx, no_xsave or no_xsaves",
+            f"xcr0, xss, leaves, other, size, {CPUID_FLAGS} or no_tmul",
         ),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd, xfd})", 45, "xfd only once"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd: 1})", 45, "no value after xfd"),

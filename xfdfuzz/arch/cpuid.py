@@ -1,6 +1,6 @@
-"""CPUID leaf 0xD: sizes and offsets of the state components, standard and compacted.
+"""CPUID leaf 0xD: sizes and offsets of the state components, standard and compacted; 0x1D and 0x1E: tiles and TMUL.
 
-Source: SDM vol. 1, 13.2 (enumeration), 13.4.2 (standard format), 13.4.3 (compacted format).
+Source: SDM vol. 1, 13.2 (enumeration), 13.4.2 (standard format), 13.4.3 (compacted format); vol. 2, CPUID.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ class Component:
     xfd: bool = False
 
 
+#: What has the numbers 0xD, 0x1D and 0x1E in EAX.
+LEAF_XSTATE, LEAF_TILES, LEAF_TMUL = 0xD, 0x1D, 0x1E
+#: Bits of CPUID.0xD.1:EAX.
+XSAVEOPT, XSAVEC, XGETBV1, XSAVES, XFD = (1 << i for i in range(5))
+
+
 class Leaf(NamedTuple):
     """The four registers of a CPUID leaf."""
 
@@ -38,6 +44,24 @@ class Leaf(NamedTuple):
     ebx: int
     ecx: int
     edx: int
+
+    def __str__(self) -> str:
+        return f"{{{', '.join(f'{name}: {value:#x}' for name, value in zip(self._fields, self, strict=True))}}}"
+
+
+#: A leaf, or a sub-leaf, that does not exist.
+NOTHING = Leaf(0, 0, 0, 0)
+#: Tiles of Sapphire Rapids, the only palette that there is: 8 of 16 rows of 64 bytes; TMUL: 16 rows of 64 bytes.
+_TILES = {
+    (LEAF_TILES, 0): Leaf(1, 0, 0, 0),
+    (LEAF_TILES, 1): Leaf(1024 << 16 | 8192, 8 << 16 | 64, 16, 0),
+    (LEAF_TMUL, 0): Leaf(0, 64 << 8 | 16, 0, 0),
+}
+
+
+def tile_leaf(function: int, subleaf: int) -> Leaf:
+    """CPUID.0x1D or CPUID.0x1E with ECX = ``subleaf``, on a processor with AMX."""
+    return _TILES.get((function, subleaf), NOTHING)
 
 
 class CpuidTable:
@@ -93,10 +117,11 @@ class CpuidTable:
         if subleaf == 1:
             xfd = any(self.xfd_capable(i) for i in xf.components_in(user))
             low, high = supervisor & 0xFFFFFFFF, supervisor >> 32
-            return Leaf(0xF | xfd << 4, self.compacted_size(xcr0 | xss), low, high)
+            flags = XSAVEOPT | XSAVEC | XGETBV1 | XSAVES | XFD * xfd
+            return Leaf(flags, self.compacted_size(xcr0 | xss), low, high)
         component = self.components.get(subleaf)
         if component is None or not (user | supervisor) >> subleaf & 1:
-            return Leaf(0, 0, 0, 0)
+            return NOTHING
         flags = component.supervisor | component.aligned << 1 | component.xfd << 2
         return Leaf(component.size, component.offset, flags, 0)
 

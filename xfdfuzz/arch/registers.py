@@ -19,9 +19,10 @@ MSR_IA32_XFD_ERR = 0x1C5
 MSR_IA32_XSS = 0xDA0
 MSR_IA32_U_CET = 0x6A0
 MSR_IA32_PL0_SSP = 0x6A4
+MSR_IA32_PASID = 0xD93
 
 #: MSRs that are part of a state component, which XSAVES and XRSTORS move: what they hold is the component's token.
-#: Each component has more of them; one is enough to see where its state goes.
+#: CET's components have more of them; one is enough to see where their state goes.
 XSTATE_MSRS: dict[int, int] = {MSR_IA32_U_CET: xf.CET_USER, MSR_IA32_PL0_SSP: xf.CET_KERNEL}
 
 
@@ -94,6 +95,9 @@ def load_component(regs: CpuRegs, component: int, token: int) -> None:
 
 def wrmsr(regs: CpuRegs, processor: Processor, index: int, value: int) -> None:
     """WRMSR; #GP for an MSR or a bit without CPUID support (SDM vol. 1, 13.14), and for more than a token."""
+    if index == MSR_IA32_PASID and processor.pasid:
+        load_component(regs, xf.PASID, value)
+        return
     if index in XSTATE_MSRS:
         if not processor.cet or value > TOKEN_MAX:
             raise GeneralProtection
@@ -158,6 +162,15 @@ INSTRUCTIONS: dict[str, int] = {
     "mov_egpr": xf.APX,
     "dyn2load": xf.DYN2,
 }
+
+
+def enqcmd(regs: CpuRegs, processor: Processor) -> int:
+    """ENQCMD at CPL 3: the PASID under which the command goes to the device; #GP without one (SDM vol. 2)."""
+    if not processor.pasid:
+        raise InvalidOpcode
+    if not regs.data[xf.PASID]:
+        raise GeneralProtection
+    return regs.data[xf.PASID]
 
 
 def _check_enabled(regs: CpuRegs, processor: Processor, components: int) -> None:

@@ -29,21 +29,16 @@ class Exec(Fork):
         """The other threads are killed, and the caller becomes the leader (fs/exec.c)."""
         leader = self.current.group_leader
         self.current.group_leader = self.current_nr
-        cpu = self.cpu
         for nr in range(USER_TASKS):
             task = self.tasks[nr]
             if task.exists and task.group_leader == leader and nr != self.current_nr:
-                if task.on_cpu:
-                    self.on_cpu(task.on_cpu - 1)
-                    self.exit_thread()
-                    self.schedule(USER_TASKS + self.cpu)
-                    self.on_cpu(cpu)
-                self.put_task_struct(nr)
+                self.kill(nr)
 
     @phase_of("begin_new_exec")
     def begin_new_exec_flush(self) -> None:
         """From the middle of fpu_flush_thread() on."""
         self.fpu_flush_thread_regs()
         self.pkru_write_default()
+        self.reset_thread_features()
         self.current.sas_ss_size = 0
         self.current.in_execve = 0

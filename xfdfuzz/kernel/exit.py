@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, SigFrame, Task
 from xfdfuzz.memory.cstruct import assign
@@ -16,6 +17,7 @@ class Exit(Signals):
         The parent is taken to wait for it at once.
         """
         nr, leader = self.current_nr, self.current.group_leader
+        self.end_user_workers()
         self.current.mm = NO_MM
         self.current.vm_fds = 0
         self.close_unused_vms()
@@ -27,6 +29,30 @@ class Exit(Signals):
         group = [task for task in self.tasks if task.exists and task.group_leader == leader]
         if all(task.exit_state for task in group):
             self.put_task_struct(leader)
+
+    @seam
+    def end_user_workers(self) -> None:
+        """The last thread that can leave the kernel takes its process' workers along (io_uring_files_cancel())."""
+        leader = self.current.group_leader
+        group = [nr for nr in range(USER_TASKS) if self._is_alive(nr) and self.tasks[nr].group_leader == leader]
+        if all(self.tasks[nr].pf_user_worker for nr in group if nr != self.current_nr):
+            for nr in group:
+                if nr != self.current_nr:
+                    self.kill(nr)
+
+    def _is_alive(self, nr: int) -> bool:
+        return bool(self.tasks[nr].exists and not self.tasks[nr].exit_state)
+
+    @seam
+    def kill(self, nr: int) -> None:
+        """Another task is gone, wherever it runs."""
+        task, cpu = self.tasks[nr], self.cpu
+        if task.on_cpu:
+            self.on_cpu(task.on_cpu - 1)
+            self.exit_thread()
+            self.schedule(USER_TASKS + self.cpu)
+            self.on_cpu(cpu)
+        self.put_task_struct(nr)
 
     def exit_thread(self) -> None:
         """(arch/x86/kernel/process.c)."""

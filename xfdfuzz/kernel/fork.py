@@ -31,7 +31,28 @@ class Fork(Exit):
             task.sas_ss_size = self.current.sas_ss_size
             assign(self.system.sigframes[child], self.system.sigframes[self.current_nr])
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        task.shstk = self.current.shstk
+        ssp = self.shstk_alloc_thread_stack(child, flags)
         self.fpu_clone(child, flags)
+        self.update_fpu_shstk(child, ssp)
+        return 0, child
+
+    def create_io_thread(self) -> tuple[int, int]:
+        """A thread of current's process that never leaves the kernel: 0 and its number, or -EAGAIN (kernel/fork.c).
+
+        io_uring has them, and vhost since 6.4 (create_user_worker()).  Its open files are the process', and it ends
+        with it.
+        """
+        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
+        if child is None:
+            return -EAGAIN, 0
+        self.boot_task(child)
+        task = self.tasks[child]
+        task.pf_user_worker = 1
+        task.mm = self.current.mm
+        task.group_leader = self.current.group_leader
+        task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        self.fpu_clone_minimal(child)
         return 0, child
 
     def arch_dup_task_struct(self, child: int) -> None:

@@ -6,7 +6,15 @@ arch/x86/kernel/{process,process_64,traps,signal}.c and kernel/sched/core.c of v
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD_ERR, DeviceNotAvailable, InvalidOpcode, execute, load_component
+from xfdfuzz.arch.registers import (
+    MSR_IA32_XFD_ERR,
+    DeviceNotAvailable,
+    GeneralProtection,
+    InvalidOpcode,
+    enqcmd,
+    execute,
+    load_component,
+)
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.event import OOPS
@@ -104,6 +112,25 @@ class Process(GuestFpu):
             return "SIGILL"
         load_component(self.regs, xf.PKRU, token)
         return "ok"
+
+    @seam
+    def user_enqcmd(self) -> tuple[str, int]:
+        """ENQCMD in user mode: ``ok`` and the PASID that it used, or the signal that it ends in."""
+        for _ in range(2):
+            self.exit_to_user_mode()
+            try:
+                return "ok", enqcmd(self.regs, self.machine)
+            except InvalidOpcode:
+                return "SIGILL", 0
+            except GeneralProtection:
+                self.current.user_mode = 0
+                if not self.try_fixup_enqcmd_gp():
+                    break
+        return "SIGSEGV", 0
+
+    def try_fixup_enqcmd_gp(self) -> bool:
+        """Whether the instruction can run again: never before fa6af69f38d3 (arch/x86/kernel/traps.c)."""
+        return False
 
     def exc_device_not_available(self) -> str:
         """#NM from user mode (arch/x86/kernel/traps.c, handle_xfd_event()): grow the buffer or kill the task."""

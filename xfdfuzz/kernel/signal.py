@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.shstk import Shstk
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.memory.cstruct import assign
 
@@ -16,7 +16,7 @@ from xfdfuzz.memory.cstruct import assign
 RT_SIGFRAME_SIZE = 440
 
 
-class Signals(Process):
+class Signals(Shstk):
     """Signal frames, on the alternate stack where there is one (SA_ONSTACK)."""
 
     @phase_of("handle_signal")

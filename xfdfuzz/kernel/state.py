@@ -37,6 +37,10 @@ from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.memory.cstruct import I8, U8, U32, Array, Struct, struct
 
 NULL = 0
+#: Register contents are ``owner << OWNER_SHIFT | number``; owner 0 is the kernel, ``nr + 1`` a task.
+OWNER_SHIFT = 3
+#: Owner ``_FIRST_MM_OWNER + nr`` is an address space; the numbers between are for vCPUs.
+_FIRST_MM_OWNER = 20
 #: The address space of a task that has exited.
 NO_MM = 0xFF
 
@@ -45,6 +49,8 @@ USER_TASKS = 5
 #: User tasks, then one kernel thread per CPU (its idle loop; ``kthread`` in programs).
 NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
+#: Address spaces that can exist: one for each task, or kept by a VM.
+NR_MMS = NR_TASKS + NR_VMS
 NR_VCPUS = 3
 #: fpstate 1 is init_fpstate, 2.. are the tasks' embedded ones, the rest is what vzalloc() gives out.
 INIT_FPSTATE = 1
@@ -84,9 +90,22 @@ KVM_EXIT_FPU_REALLOC = 36
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
+# What a VM is: one of KVM_X86_DEFAULT_VM's type that KVM_SEV_ES_INIT made, or of its type from the start.
+VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
+
 NM_VECTOR = 7
 DF_VECTOR = 8
 GP_VECTOR = 13
+
+
+def task_contents(task: int, number: int) -> int:
+    """Register contents that belong to a task."""
+    return (task + 1) << OWNER_SHIFT | number
+
+
+def pasid_of(mm: int) -> int:
+    """What IA32_PASID holds in a thread of that address space."""
+    return (_FIRST_MM_OWNER + mm) << OWNER_SHIFT | 1
 
 
 def _constants(prefix: str) -> dict[int, str]:
@@ -108,6 +127,7 @@ MmNr = Annotated[U8, Reference("mm")]
 #: A pointer to an fpstate, or :data:`NULL`.
 FpstateNr = Annotated[U8, Reference("fpstate")]
 VmMask = Annotated[U8, Mask("vm")]
+VmType = Annotated[U8, Enumeration("VM type", _constants("VM_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
@@ -167,8 +187,10 @@ class Task(Struct):
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
     that it is in that of rt_sigreturn().
-    ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the bitmap of VMs that it has open.
-    ``rcu_read_lock_nesting`` is 0 between ops.
+    ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
+    ``pasid_activated``: it has its address space's PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
+    thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
+    ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.
     """
 
     __slots__ = ()
@@ -182,6 +204,9 @@ class Task(Struct):
     on_cpu: CpuPlus1
     kvm_run: VcpuPlus1
     pf_kthread: Flag
+    pf_user_worker: Flag
+    pasid_activated: Flag
+    shstk: Annotated[Flag, "thread.features.shstk"]
     group_leader: TaskNr
     user_mode: Flag
     tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]
@@ -270,7 +295,8 @@ class KvmRun(Struct):
 class VcpuArch(Struct):
     """struct kvm_vcpu_arch, and what the VMCS holds for it.
 
-    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, which sub-leaves of 0xD there are, and the flags;
+    ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, which sub-leaves of 0xD there are, the flags, and which of
+    0x1D and 0x1E are empty (:class:`~xfdfuzz.kernel.kvm.cpuid.CpuidEntries`);
     ``cpuid_osxsave`` (leaf 1) and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date;
     ``cpuid_other`` tells CPUIDs apart that differ in nothing else.  ``cpuid_freed``: ``cpuid_entries`` points to an
     array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the ``*_intercept`` ones are the MSR
@@ -278,7 +304,7 @@ class VcpuArch(Struct):
     ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is
     KVM_APIC_INIT in the local APIC's pending_events.  ``guest_mode``: L2 runs;
     ``vmcs12_nm``: bit 7 of L1's exception bitmap.  ``insn_skips`` counts
-    kvm_skip_emulated_instruction() since the last VM entry.
+    kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its registers are encrypted.
     """
 
     __slots__ = ()
@@ -296,8 +322,14 @@ class VcpuArch(Struct):
     cpuid_osxsave: Annotated[Flag, "cpuid.osxsave"]
     cpuid_no_xsave: Annotated[Flag, "cpuid.no_xsave"]
     cpuid_no_xsaves: Annotated[Flag, "cpuid.no_xsaves"]
+    cpuid_no_xsaveopt: Annotated[Flag, "cpuid.no_xsaveopt"]
+    cpuid_no_xsavec: Annotated[Flag, "cpuid.no_xsavec"]
+    cpuid_no_xgetbv1: Annotated[Flag, "cpuid.no_xgetbv1"]
+    cpuid_no_palettes: Annotated[Flag, "cpuid.no_palettes"]
+    cpuid_no_tmul: Annotated[Flag, "cpuid.no_tmul"]
     cpuid_other: Annotated[Count, "cpuid.other"]
     cpuid_dynamic_bits_dirty: Flag
+    cpuid_0xd_0_ecx: Annotated[Size, "cpuid.0xd.0.ecx"]
     cpuid_0xd_0_ebx: Annotated[Size, "cpuid.0xd.0.ebx"]
     cpuid_0xd_1_ebx: Annotated[Size, "cpuid.0xd.1.ebx"]
     cr0_ts: Annotated[Flag, "cr0.ts"]
@@ -315,6 +347,7 @@ class VcpuArch(Struct):
     guest_mode: Annotated[Flag, "nested.guest_mode"]
     vmcs12_nm: Annotated[Flag, "nested.vmcs12.nm_intercept"]
     insn_skips: Count
+    guest_state_protected: Flag
     pkru: Token
     host_pkru: Token
     xfd_realloc_request: Xfeatures
@@ -327,7 +360,9 @@ class Vcpu(Struct):
 
     ``task`` is the thread inside its KVM_RUN (plus 1), ``preempt_notifier`` the one that has it loaded; ``cpu`` the CPU
     it is loaded on (plus 1); ``last_vmentry_cpu`` is -1 before the first VM entry.  ``exit_*`` is the VM exit that
-    waits to be handled, with its MSR index and value.
+    waits to be handled, with its MSR index and value; of CPUID these are ECX and EAX before it is handled, then
+    EDX:EAX, and ECX:EBX in ``exit_value2``.  ``vmsa`` has the registers of a protected guest, and while it runs those
+    of the host that the processor keeps.
     """
 
     __slots__ = ()
@@ -346,16 +381,20 @@ class Vcpu(Struct):
     run_ret: Errno
     exit_msr: RegisterIndex
     exit_value: RegisterValue
+    exit_value2: RegisterValue
     run: KvmRun
     arch: Annotated[VcpuArch, ""]
+    vmsa: CpuRegs
 
 
 @struct()
 class Vm(Struct):
-    """struct kvm: the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or NULL."""
+    """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
+    NULL."""
 
     __slots__ = ()
     exists: Flag
+    type: VmType
     mm: MmNr
     vm_bugged: Flag
     vcpus_0: VcpuPlus1

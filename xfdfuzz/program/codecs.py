@@ -14,11 +14,12 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     RESERVED,
     TOKENS,
@@ -389,17 +390,22 @@ MSR_NAMES = {
     MSR_IA32_PL0_SSP: "IA32_PL0_SSP",
 }
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
+CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_XSTATE, LEAF_TILES, LEAF_TMUL)}
+CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
+VM_TYPE_NAMES = {VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM", VM_X86_TDX_VM: "KVM_X86_TDX_VM"}
+VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 CONTENTS = Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1))
 MXCSR = Scalar(f"0, a token up to {TOKENS}, or reserved", range(TOKENS + 1), names={RESERVED: "reserved"})
 XFEATURES = XfeaturesCodec()
+COUNT = Scalar("a number from 0 to 4294967295", range(1 << 32))
 SMALL = Scalar("a number from 0 to 255", range(1 << 8))
 
 #: By what marks the type of a field: the class, or the text in its ``Annotated``.  Words need no entry.
 CODECS: dict[object, Codec[Any]] = {
     "xfeatures": XFEATURES,
     "hex": HEX,
-    "count": Scalar("a number from 0 to 4294967295", range(1 << 32)),
+    "count": COUNT,
     "small": SMALL,
     "bit": Scalar("0 or 1", range(2)),
     "facility": Scalar(
@@ -408,6 +414,8 @@ CODECS: dict[object, Codec[Any]] = {
         names={xf.XTILE_CFG: "XTILECFG", xf.XTILE_DATA: "XTILEDATA", xf.DYN2: "DYN2"},
     ),
     "msr": MSR,
+    "cpuid leaf": CPUID_LEAF,
+    "vm type": VM_TYPE,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     "contents": CONTENTS,
@@ -422,9 +430,13 @@ CODECS: dict[object, Codec[Any]] = {
             "xss": XFEATURES,
             "leaves": XFEATURES,
             "other": SMALL,
+            "size": COUNT,
         },
-        ("xfd", "amx", "no_xsave", "no_xsaves"),
-        ("xss", "leaves", "other"),
+        (
+            *("xfd", "amx", "no_xsave", "no_xsaves", "no_xsaveopt", "no_xsavec", "no_xgetbv1"),
+            *("no_palettes", "no_tmul"),
+        ),
+        ("xss", "leaves", "other", "size"),
     ),
     FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
     SwReserved: SwReservedCodec(),

@@ -24,6 +24,10 @@ StackSize = Annotated[int, "count", "stack size"]
 FrameSize = Annotated[int, "count", "frame size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
+#: A leaf of CPUID: 0xd, 0x1d or 0x1e.
+CpuidLeaf = Annotated[int, "cpuid leaf"]
+#: A type of KVM_CREATE_VM other than the default one: ``KVM_X86_SEV_ES_VM``.
+VmTypeOf = Annotated[int, "vm type"]
 #: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail, at
 #: which point a call is preempted.
 VcpuId = Annotated[int, "small", "vcpu id"]

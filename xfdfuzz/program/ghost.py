@@ -16,11 +16,9 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, SigFrame, Vcpu
 from xfdfuzz.program.fields import TOKENS
 
-#: Tokens are ``owner << OWNER_SHIFT | token``.
-OWNER_SHIFT = 3
 _FIRST_VCPU_OWNER = 16
 #: What contents are called that have no owner.
 _SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
@@ -28,7 +26,7 @@ _SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
 
 def task_token(task: int, token: int) -> int:
     """Task ``task``'s register content ``token``."""
-    return (task + 1) << OWNER_SHIFT | token
+    return st.task_contents(task, token)
 
 
 def vcpu_token(vcpu: int, token: int) -> int:
@@ -42,12 +40,14 @@ def owner(token: int) -> int:
 
 
 def content(token: int) -> str:
-    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, ``kernel:1``, or ``zero``
-    where x87 or MXCSR has no bit set, not even those of its initial value."""
+    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, ``mm0:1`` (the PASID of
+    address space 0), ``kernel:1``, or ``zero`` where x87 or MXCSR has no bit set, not even those of its initial value.
+    """
     if token in _SPECIAL:
         return _SPECIAL[token]
     owners = {owner(vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
     owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
+    owners |= {owner(st.pasid_of(nr)): f"mm{nr}" for nr in range(st.NR_MMS)}
     return f"{owners.get(owner(token), 'kernel')}:{token & (1 << OWNER_SHIFT) - 1}"
 
 
@@ -172,6 +172,12 @@ def init(vcpu: Vcpu, ideal: GhostVcpu) -> None:
         define(ideal.regs, i, 0)
     ideal.insn_owed = ideal.nm_owed = 0
     vcpu.arch.insn_skips = 0
+
+
+def takes(k: Kernel, vcpu: Vcpu) -> bool:
+    """Whether what user space sets of the vCPU is the guest's: that of a sealed one is not, nor the FPU of an SEV-ES
+    guest that KVM_SEV_ES_INIT made (KVM's ABI, eb4441864e03)."""
+    return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
 
 
 def settle_insn(k: Kernel, nr: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
@@ -90,7 +91,7 @@ class Result(NamedTuple):
     """
 
     ret: int | str
-    out: int | Image | FpuState | SwBytes | None = None
+    out: int | Image | FpuState | SwBytes | Leaf | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)

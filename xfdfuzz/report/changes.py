@@ -46,7 +46,7 @@ CPU = _shown(
 TASK = _shown(
     Task,
     *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "pkru"),
-    *("fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
+    *("pf_user_worker", "pasid_activated", "shstk", "fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
     *("fpu.perm.state_perm", "fpu.perm.state_size", "fpu.perm.user_state_size"),
     *("fpu.guest_perm.state_perm", "fpu.guest_perm.state_size", "fpu.guest_perm.user_state_size"),
 )
@@ -55,15 +55,18 @@ FPSTATE = _shown(
     *("alloc_size", "size", "user_size", "xfeatures", "user_xfeatures", "xfd", "in_use", "is_confidential"),
     *("regs.xstate_bv", "regs.reserved"),
 )
-VM = _shown(st.Vm, "exists", "vm_bugged")
+VM = _shown(st.Vm, "exists", "type", "vm_bugged")
 VCPU = _shown(
     st.Vcpu,
     *("exists", "last_vmentry_cpu", "arch.xcr0", "arch.guest_supported_xcr0"),
     *("arch.cpuid_xcr0", "arch.cpuid_xfd", "arch.cpuid_xss", "arch.guest_supported_xss", "arch.ia32_xss"),
     *("arch.cpuid_leaves", "arch.cpuid_other", "arch.cpuid_no_xsave", "arch.cpuid_no_xsaves"),
     *("arch.cpuid_amx", "arch.cpuid_freed", "arch.cpuid_dynamic_bits_dirty"),
-    *("arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx", "arch.cpuid_osxsave"),
+    *("arch.cpuid_no_xsaveopt", "arch.cpuid_no_xsavec", "arch.cpuid_no_xgetbv1", "arch.cpuid_no_palettes"),
+    *("arch.cpuid_no_tmul", "arch.cpuid_osxsave"),
+    *("arch.cpuid_0xd_0_ecx", "arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx"),
     *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
+    *("arch.guest_state_protected", "vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),
     *("arch.xfd_no_write_intercept", "arch.nm_intercept", "arch.xfd_read_intercept", "arch.xfd_write_intercept"),
     *("arch.xfd_err_read_intercept", "arch.xfd_err_write_intercept"),
     *("arch.exception_pending", "arch.exception_vector", "arch.pkru", "arch.host_pkru", "arch.xfd_realloc_request"),
@@ -85,6 +88,8 @@ def changes(before: System, after: System) -> Iterator[Change]:
     yield from _objects(task_name, TASK, list(before.tasks), list(after.tasks))
     yield from _objects("vm{}".format, VM, list(before.vms), list(after.vms))
     yield from _objects("v{}".format, VCPU, list(before.vcpus), list(after.vcpus))
+    for nr, (was, now) in enumerate(zip(before.vcpus, after.vcpus, strict=True)):
+        yield from _tokens(f"v{nr}.vmsa", was.vmsa.data, now.vmsa.data, was.vmsa.xinuse, now.vmsa.xinuse)
     for path, old, new in _followed(before, after):
         yield from _fields(path, FPSTATE, old, new)
         yield from _tokens(f"{path}.regs", old.regs.data, new.regs.data, old.regs.xstate_bv, new.regs.xstate_bv)

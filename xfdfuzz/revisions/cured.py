@@ -182,7 +182,7 @@ class SetFpuMarks(KvmXsave):
         """(x86.c)."""
         ret = super().kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-        if not ret and self.use_xsave:
+        if not ret and self.use_xsave and self.confidential(vcpu) is None:
             if not regs.xstate_bv & xf.MASK_SSE:
                 regs.data[xf.MXCSR] = 0
             regs.xstate_bv |= xf.MASK_FPSSE
@@ -221,6 +221,8 @@ class MxcsrInKvmFpu(KvmXsave):
         """(x86.c)."""
         ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        if self.confidential(vcpu) is not None:
+            return ret, fpu
         held = not self.compacted or regs.xstate_bv & xf.MASK_SSE
         return ret, fpu._replace(mxcsr=regs.data[xf.MXCSR] if held else 0)
 
@@ -229,7 +231,8 @@ class MxcsrInKvmFpu(KvmXsave):
         if fpu.mxcsr == MXCSR_RESERVED:
             return -EINVAL
         ret = super().kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
-        self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.MXCSR] = fpu.mxcsr
+        if self.confidential(vcpu) is None:
+            self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.MXCSR] = fpu.mxcsr
         return ret
 
 

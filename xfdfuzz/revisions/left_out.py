@@ -22,12 +22,12 @@ class LeftOut:
 
 _NEUTRAL = "a clean-up or a preparation: it changes nothing that can be observed"
 _MEMORY = "where struct fpu lies in memory is not modelled: a pointer is an index"
-_WORKERS = "kernel threads and PF_USER_WORKER threads are no tasks whose saved state the model looks at"
+_WORKERS = "no TIF_NEED_FPU_LOAD and no fpu__drop() of a thread that never leaves the kernel is looked at"
 _BOOT = "what boot checks and prints is not modelled"
 _MEMORY_ORDER = "components lie where CPUID has them, in whatever order that is"
 _CET = "of CET the model has the contents of the two components and IA32_XSS, no control flow, SSP, SMM or VMCS field"
 _XSS_ZERO = "a guest's IA32_XSS can only be 0 until 69cc3e886582"
-_AMD = "the model has VMX and no SVM"
+_AMD = "the model has VMX, and of SVM what seals an SEV-ES guest"
 
 #: By reason: commit, version, title.
 _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -129,16 +129,10 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
             "x86/fpu: Make sure x86_task_fpu() doesn't get called for PF_KTHREAD|PF_USER_WORKER tasks during exit",
         ),
         (
-            "22aafe3bcb67",
-            "v6.16",
-            "x86/fpu: Remove init_task FPU state dependencies, add debugging warning for PF_KTHREAD tasks",
-        ),
-        (
             "016a2e6f8ae5",
             "v6.16",
             "x86/fpu: Check TIF_NEED_FPU_LOAD instead of PF_KTHREAD|PF_USER_WORKER in fpu__drop()",
         ),
-        ("31cd31c9e17e", "v6.17", "x86/fpu: Fix NULL dereference in avx512_status()"),
     ),
     _BOOT: (
         ("d3e021adac7c", "v6.1", "x86/fpu: Fix the init_fpstate size check with the actual size"),
@@ -147,7 +141,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("69a2fdf44604", "v6.15", "x86/fpu/xstate: Simplify print_xstate_features()"),
         ("39cd7fad39ce", "v6.16", "x86/fpu: Log XSAVE disablement consistently"),
     ),
-    "there is one type of VM, and KVM's modules are loaded once": (
+    "KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
     ),
     "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
@@ -157,8 +151,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
             "x86/fpu: Improve crypto performance by making kernel-mode FPU reliably usable in softirqs",
         ),
     ),
-    "no user instruction of the model uses IA32_PASID": (
-        ("dc7507ddce59", "v5.18", "x86/fpu: Clear PASID when copying fpstate"),
+    "the model has it as a part of 7c1ef59145f1, without which no thread gets a PASID": (
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
     ),
     "of a signal frame one page may be absent, the one behind the header of its image, and it has no protection key": (
@@ -186,13 +179,12 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "component 15 (LBR) is not modelled": (
         ("2848ff28d180", "v6.11", "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported"),
     ),
-    "of what KVM_GET_SUPPORTED_CPUID gives, the model has the components and no sizes": (
+    "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),
     ),
     _AMD: (
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
         ("d52734d00b8e", "v6.8", "KVM: x86: Give a hint when Win2016 might fail to boot due to XSAVES erratum"),
-        ("eb4441864e03", "v6.10", "KVM: SEV: sync FPU and AVX state at LAUNCH_UPDATE_VMSA time"),
         ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
         ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),

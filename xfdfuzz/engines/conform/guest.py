@@ -8,7 +8,7 @@ from typing import Any
 from xfdfuzz.engines.conform.fields import Field, Stopped, returned
 from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
 from xfdfuzz.engines.conform.session import GuestProgram, Session
-from xfdfuzz.engines.conform.tokens import NOT_REACHED, Guest, Outcome, check, enter, mask_of
+from xfdfuzz.engines.conform.tokens import NOT_REACHED, Guest, Outcome, check, enter
 from xfdfuzz.engines.conform.translator import translates
 from xfdfuzz.kernel.errno import EINTR, EIO
 from xfdfuzz.program.fields import Sregs
@@ -275,7 +275,7 @@ class _Running:
         if status == outcome.status == "ok":
             for name, shown in (("value", outcome.value), ("value2", outcome.value2)):
                 if shown is not None:
-                    yield Field(f"{token} {name}", number(entry[name]) & mask_of(token, name), shown)
+                    yield Field(f"{token} {name}", number(entry[name]), shown)
 
 
 #: Before every token.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+from xfdfuzz.arch.cpuid import LEAF_XSTATE, SAPPHIRE_RAPIDS, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
@@ -22,6 +22,7 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
+from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
 from xfdfuzz.program.fields import RESERVED, FpuImage, Msrs, Named, UserImage
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import FpuState, Image
@@ -91,31 +92,27 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
     if refused or "errno" in recorded:
         yield Field("ret", returned(recorded) if "errno" in recorded else 0, refused)
         return
-    offered = s.do(kvm.KvmGetSupportedCpuid(s.now.task)).out
-    assert isinstance(offered, int)
-    if (o.number(0), o.number(1)) == (0xD, 0):
-        yield Field("edx:eax", _edx_eax(recorded), offered)
-        yield Field("ecx", number(recorded["ecx"]), SAPPHIRE_RAPIDS.standard_size(offered))
-    else:
-        yield _entry(o, s.kernel.kvm_dev_ioctl_get_cpuid())
+    leaf, index = o.number(0), o.number(1)
+    if leaf in CPUID_LEAF_NAMES:
+        offered = s.do(kvm.KvmGetSupportedCpuidEntry(s.now.task, leaf, index & 0xFF)).out
+        yield from _registers(recorded, offered)
+        return
+    s.do(kvm.KvmGetSupportedCpuid(s.now.task))
+    yield _flag(o, s.kernel.kvm_dev_ioctl_get_cpuid())
 
 
-def _edx_eax(recorded: Fields) -> int:
-    return number(recorded["edx"]) << 32 | number(recorded["eax"])
+def _registers(recorded: Fields, leaf: object) -> Iterator[Field]:
+    """An entry's four registers, if there is one."""
+    yield Field("absent", bool(recorded.get("absent")), leaf is None)
+    if isinstance(leaf, Leaf) and not recorded.get("absent"):
+        for name, value in zip(leaf._fields, leaf, strict=True):
+            yield Field(name, number(recorded[name]), value)
 
 
-def _entry(o: Operation, array: CpuidEntries) -> Field:
-    """What the model has of an entry of a CPUID array, but for 0xD.0; raises :class:`NotCompared` if it has nothing."""
-    recorded, leaf, index = _result(o), o.number(0), o.number(1)
-    if (leaf, index) == (0xD, 1):
-        return Field("XFD", bool(number(recorded.get("eax", 0)) >> 4 & 1), array.xfd)
-    if leaf == 0xD and index in SAPPHIRE_RAPIDS.components:
-        return Field("absent", bool(recorded.get("absent")), not array.whole.leaves >> index & 1)
-    if (leaf, index) == (7, 0):
-        return Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), array.amx)
-    registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
-    if leaf in (0x1D, 0x1E) and (index or registers):
-        return Field("tile palettes", registers, array.amx)
+def _flag(o: Operation, array: CpuidEntries) -> Field:
+    """What the model has of another entry of a CPUID array; raises :class:`NotCompared` if it has nothing."""
+    if (o.number(0), o.number(1)) == (7, 0):
+        return Field("AMX_TILE", bool(number(_result(o)["edx"]) >> 24 & 1), array.amx)
     raise NotCompared(o.text)
 
 
@@ -232,10 +229,10 @@ def set_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
     if unknown:
         raise Stopped(f"a CPUID with {', '.join(sorted(unknown))}")
     s.do(kvm.KvmGetSupportedCpuid(s.now.task))
-    entries = _edited(s.kernel.kvm_dev_ioctl_get_cpuid(), edits)
     # ECX of 0xD.0 is the size of what was offered, and stays as it is
-    different = (s.kernel.kvm_dev_ioctl_get_cpuid().xcr0, edits.get("d18ecx"))
-    entries = entries._replace(other=s.cpuids.setdefault(different, len(s.cpuids)))
+    entries = _edited(s.kernel.kvm_dev_ioctl_get_cpuid().whole(s.kernel.machine.cpuid), edits)
+    if "d18ecx" in edits:
+        entries = entries._replace(other=s.cpuids.setdefault(edits["d18ecx"], len(s.cpuids) + 1))
     yield Field("ret", returned(recorded), s.do(kvm.KvmSetCpuid2(s.now.task, vcpu, entries)).ret)
 
 
@@ -246,7 +243,7 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
     """
     if edits.get("xsave") == 0:
         return offered._replace(xcr0=0, xss=0, xfd=False, amx=bool(edits.get("amx", offered.amx)), no_xsave=True)
-    leaves = offered.whole.leaves
+    leaves = offered.leaves
     if "xcr0" in edits:
         leaves = leaves & (edits["xcr0"] | xf.MASK_X87) | (xf.MASK_XTILE if edits["xcr0"] & xf.MASK_XTILE_DATA else 0)
     return offered._replace(
@@ -261,16 +258,14 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
 @translates("get_cpuid2")
 def get_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_CPUID2, one entry."""
-    recorded, vcpu = _result(o), s.vcpu
-    result = s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
+    recorded, vcpu, leaf = _result(o), s.vcpu, o.number(0)
     arch = s.kernel.vcpus[vcpu].arch
-    if (o.number(0), o.number(1)) != (0xD, 0):
-        yield _entry(o, stored_entries(arch))
-    elif arch.cpuid_no_xsave or not arch.cpuid_set:
-        yield Field("absent", bool(recorded.get("absent")), True)
-    else:
-        yield Field("edx:eax", _edx_eax(recorded), result.out)
-        yield Field("ebx", number(recorded["ebx"]), arch.cpuid_0xd_0_ebx)
+    if leaf not in CPUID_LEAF_NAMES:
+        s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
+        yield _flag(o, stored_entries(arch))
+        return
+    stored = s.do(kvm.KvmGetCpuid2Entry(s.now.task, vcpu, leaf, o.number(1) & 0xFF)).out
+    yield from _registers(recorded, None if arch.cpuid_no_xsave and leaf == LEAF_XSTATE else stored)
 
 
 @translates("set_msr", "set_msrs")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.engines.conform.contents import SIZES, TILE_CONFIGURATION, initial
@@ -16,6 +17,7 @@ from xfdfuzz.engines.conform.memory import TILE_SIZE, GuestMemory, tdpbssd, tile
 from xfdfuzz.engines.conform.recording import Malformed, number
 from xfdfuzz.engines.conform.session import CR0_TS, CR4_OSXSAVE, Session
 from xfdfuzz.program import ghost
+from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
 from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import guest, run
 from xfdfuzz.program.ops.base import Op
@@ -46,16 +48,6 @@ def check(token: str) -> None:
     name = token.split(":")[0]
     if name not in TOKENS:
         raise Stopped(f"guest code: {name}")
-
-
-def mask_of(token: str, name: str) -> int:
-    """Which bits of the token's ``value`` or ``value2`` the model has.
-
-    Of CPUID.0xD.1 only the XFD flag is; ``value2`` is ECX:EBX, and ECX what the VMM put there.
-    """
-    if name == "value":
-        return 1 << 4 if token == "cpuid:0xd:1" else xf.U64_MAX
-    return 0xFFFFFFFF if token.startswith("cpuid:") else xf.U64_MAX
 
 
 class Guest(NamedTuple):
@@ -207,11 +199,13 @@ def _reading(result: Result) -> Outcome:
 @_token("cpuid", numbers=2)
 def _cpuid(g: Guest, words: list[int]) -> Outcome:
     leaf, index = words[:2]
-    result = g.step(guest.GuestCpuid(g.vcpu, index & 0xFF if leaf == 0xD else 0))
-    if leaf != 0xD or index > 1:
-        return Outcome(result.ret)  # it exits as any, and its values are not modelled
-    stored = g.s.kernel.kvm_find_cpuid_entry(g.s.kernel.vcpus[g.vcpu], index)
-    return _reading(result)._replace(value=stored.edx_eax, value2=_reading(result).value)
+    if leaf not in CPUID_LEAF_NAMES:
+        return Outcome(g.step(guest.GuestCpuid(g.vcpu)).ret)  # it exits as any, and its values are not modelled
+    result = g.step(guest.GuestCpuid(g.vcpu, leaf, index & 0xFF))
+    if not isinstance(result.out, Leaf):
+        return Outcome(result.ret)
+    eax, ebx, ecx, edx = result.out
+    return Outcome(result.ret, edx << 32 | eax, ecx << 32 | ebx)
 
 
 def _saving(

@@ -26,8 +26,8 @@ from xfdfuzz.arch.kinds import TOKEN, Kind, Reference
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import Element, elements
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import GhostVcpu, Vcpu
-from xfdfuzz.program.ghost import OWNER_SHIFT, task_token, vcpu_token
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostVcpu, Vcpu
+from xfdfuzz.program.ghost import task_token, vcpu_token
 from xfdfuzz.strategies.scopes import Scope
 
 #: The contents that belong to nobody: the initial configuration and the kernel's own values.
@@ -38,7 +38,7 @@ _SKIPS = 2
 #: there.
 CLEARED = frozenset(
     {
-        *("run_ret", "run.exit_reason", "exit_msr", "exit_value"),
+        *("run_ret", "run.exit_reason", "exit_msr", "exit_value", "exit_value2"),
         *("arch.exception_vector", "arch.insn_skips"),
     }
 )
@@ -54,7 +54,7 @@ def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:
             ideal.owed_value = 0
             if not vcpu.exit_pending:
                 vcpu.exit_msr = 0
-                vcpu.exit_value = 0
+                vcpu.exit_value = vcpu.exit_value2 = 0
         arch = vcpu.arch
         if not arch.exception_pending:
             arch.exception_vector = 0

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
@@ -165,12 +166,14 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
 def gives(result: Result, text: str) -> bool:
     """Whether a result is what a program says, with or without what stands behind the returned value.
 
-    Programs of before have contents as numbers, ``avx: 129`` for ``avx: v0:1``.
+    Programs of before have contents as numbers, ``avx: 129`` for ``avx: v0:1``, and of CPUID EBX alone.
     """
     if isinstance(result.out, Image):
         text = _COMPONENT.sub(lambda match: f"{match[1]}: {content(int(match[2]))}", text)
     elif isinstance(result.out, Content):
         text = re.sub(r"\[(0x[0-9a-f]+)\]", lambda match: f"[{content(int(match[1], 16))}]", text)
+    elif isinstance(result.out, Leaf) and text == str(result._replace(out=result.out.ebx)):
+        return True
     return text in (str(result), format_ret(result.ret))
 
 

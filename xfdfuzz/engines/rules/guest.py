@@ -50,6 +50,16 @@ class GuestRules(Rules):
     guest_interrupt = one(guest.GuestInterrupt, on="guests")
     guest_interrupt_kernel_fpu = one(guest.GuestInterruptKernelFpu, on="guests")
 
+    protected_movups = one(guest.GuestMovups, on="protected_guests")
+    protected_vmovups = one(guest.GuestVmovups, on="protected_guests")
+    protected_fxsave = one(guest.GuestFxsave, on="protected_guests")
+    protected_xsetbv = one(guest.GuestXsetbv, on="protected_guests")
+    protected_cpuid = one(guest.GuestCpuid, on="protected_guests")
+    protected_hlt = one(guest.GuestHlt, on="protected_guests")
+    protected_out = one(guest.GuestOut, on="protected_guests")
+    protected_interrupt = one(guest.GuestInterrupt, on="protected_guests")
+    protected_interrupt_kernel_fpu = one(guest.GuestInterruptKernelFpu, on="protected_guests")
+
     @on("cet_guests", n=targets, which=Range(0, 2), token=tokens)
     def guest_wrmsr_cet(self, n: int, which: int, token: int) -> Iterator[Op]:
         """WRMSR of supervisor state."""

@@ -72,7 +72,7 @@ class HostRules(Rules):
 
     def _interlude(self, cpu: int, other: int) -> Iterator[Op]:
         """Another task has the CPU for a while, and computes if it is not inside a call."""
-        task, computes = self.now.current[cpu], other in self.now.stopped
+        task, computes = self.now.current[cpu], other in self.now.computing
         yield host.Schedule(cpu, other)
         if computes:
             yield tasks.ReturnToUser(other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.engines.rules.base import Rules, one
-from xfdfuzz.program.ops import kvm
+from xfdfuzz.program.ops import kvm, protected
 
 
 class IoctlRules(Rules):
@@ -13,14 +13,19 @@ class IoctlRules(Rules):
 
     kvm_create_vm = one(kvm.KvmCreateVm, on="tasks")
     kvm_get_supported_cpuid = one(kvm.KvmGetSupportedCpuid, on="tasks")
+    kvm_get_supported_cpuid_entry = one(kvm.KvmGetSupportedCpuidEntry, on="tasks")
     kvm_get_device_attr = one(kvm.KvmGetDeviceAttr, on="tasks")
     kvm_has_device_attr = one(kvm.KvmHasDeviceAttr, on="tasks")
     kvm_get_msr_index_list = one(kvm.KvmGetMsrIndexList, on="tasks")
     kvm_create_vcpu = one(kvm.KvmCreateVcpu, on="vm_calls")
+    kvm_create_vm_of_type = one(protected.KvmCreateVmOfType, on="tasks")
+    kvm_sev_es_init = one(protected.KvmSevEsInit, on="vm_calls")
+    kvm_sev_launch_update_vmsa = one(protected.KvmSevLaunchUpdateVmsa, on="closable")
     close_vm = one(kvm.CloseVm, on="closable")
     kvm_set_cpuid2 = one(kvm.KvmSetCpuid2, on="vcpu_calls")
     kvm_set_cpuid2_supported = one(kvm.KvmSetCpuid2Supported, on="vcpu_calls")
     kvm_get_cpuid2 = one(kvm.KvmGetCpuid2, on="vcpu_calls")
+    kvm_get_cpuid2_entry = one(kvm.KvmGetCpuid2Entry, on="vcpu_calls")
     kvm_set_sregs = one(kvm.KvmSetSregs, on="vcpu_calls")
     kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
     kvm_set_xcrs = one(kvm.KvmSetXcrs, on="vcpu_calls")

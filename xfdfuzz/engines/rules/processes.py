@@ -14,6 +14,8 @@ class ProcessRules(Rules):
     clone_thread = one(processes.CloneThread, on="cloning")
     clone_vm = one(processes.CloneVm, on="cloning")
     fork = one(processes.Fork, on="cloning")
+    create_io_thread = one(processes.CreateIoThread, on="cloning")
+    worker_copy_from_user = one(processes.WorkerCopyFromUser, on="workers")
     execve = one(processes.Execve, on="exec_ready")
     execve_returns = one(processes.ExecveReturns, on="execs")
     exit_task = one(processes.Exit, on="leaving")

@@ -1,4 +1,4 @@
-"""ptrace of a stopped task."""
+"""What others see of a task."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from xfdfuzz.program.ops import ptrace
 
 
 class PtraceRules(Rules):
-    """ptrace of a stopped task."""
+    """What others see of a task: ptrace of one that is stopped, and /proc."""
 
     ptrace_get_xstate = one(ptrace.PtraceGetXstate, on="traces")
+    read_arch_status = one(ptrace.ReadArchStatus, on="lookups")
+    read_arch_status_of_kthread = one(ptrace.ReadArchStatusOfKthread, on="kthread_lookups")
     ptrace_set_xstate = one(ptrace.PtraceSetXstate, on="traces")
     ptrace_get_fpregs = one(ptrace.PtraceGetFpregs, on="traces")
     ptrace_set_fpregs = one(ptrace.PtraceSetFpregs, on="traces")

@@ -11,7 +11,7 @@ class RunRules(Rules):
 
     SHARE = 6
 
-    kvm_run = one(run.KvmRun, on="vcpu_calls")
+    kvm_run = one(run.KvmRun, on="run_calls")
     vm_enter = one(run.VmEnter, on="ready")
     handle_exit = one(run.HandleExit, on="pending")
     kvm_run_returns = one(run.KvmRunReturns, on="returning")

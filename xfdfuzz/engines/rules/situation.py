@@ -28,15 +28,19 @@ class Situation:
     ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
     inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
     ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be, ``faulting`` are on
-    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees.  ``suspenders`` can
-    ask for suspend.
+    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees, ``computing`` those
+    of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU)
+    pairs.  ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
+    ``suspenders`` can ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
 
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
-    execute the guest, ``l1_guests`` one that can launch L2; ``returning`` are tasks whose KVM_RUN can return.
+    execute the guest, ``l1_guests`` one that can launch L2, ``protected_guests`` one that KVM cannot see, which is in
+    no other of these; ``run_calls`` are those of ``vcpu_calls`` that can run; ``returning`` are tasks whose KVM_RUN can
+    return.
 
     ``schedulable`` are (CPU, task) pairs, ``preemptible`` those whose CPU has a user task, ``away`` those that bring
     back a VMM's thread, or one in the middle of a call.  ``host_cpus`` execute no guest: ``kthread_cpus`` a user task,
@@ -44,7 +48,7 @@ class Situation:
     pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
     in two, with the op that goes on with it.
 
-    ``dyn2_*``, ``apx_*``, ``cet_*`` and ``xfd_*`` are on a machine with that feature only.
+    ``dyn2_*``, ``apx_*``, ``cet_*``, ``pasid_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -61,18 +65,26 @@ class Situation:
     faulting: list[int]
     traces: list[tuple[int, int]]
     stopped: list[int]
+    computing: list[int]
+    lookups: list[tuple[int, int]]
+    kthread_lookups: list[tuple[int, int]]
+    workers: list[int]
     suspenders: list[int]
     dyn2_tasks: list[int]
     apx_tasks: list[int]
+    cet_tasks: list[int]
+    pasid_tasks: list[int]
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
+    run_calls: list[tuple[int, int]]
     vcpus: list[int]
     ready: list[int]
     pending: list[int]
     returning: list[int]
     guests: list[int]
     l1_guests: list[int]
+    protected_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
     schedulable: list[tuple[int, int]]
@@ -141,7 +153,7 @@ def look_at_tasks(system: st.System) -> Look:
     with the call) pairs."""
     tasks = [(nr, system.tasks[nr]) for nr in range(st.USER_TASKS) if system.tasks[nr].exists]
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
-    calling = [(nr, task) for nr, task in at_work if not st.inside_call(task)]
+    calling = [(nr, task) for nr, task in at_work if not (st.inside_call(task) or task.pf_user_worker)]
     free = [nr for nr, _ in calling]
     in_handler = [nr for nr in free if system.sigframes[nr].valid]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
@@ -163,12 +175,15 @@ def look_at_tasks(system: st.System) -> Look:
         "handlers": in_handler,
         "signalable": [nr for nr in free if nr not in in_handler],
         "stopped": stopped,
+        "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
+        "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
+        "workers": [nr for nr, task in at_work if task.pf_user_worker],
         "traces": [(tracer, nr) for tracer in free for nr in stopped],
         "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
     }
     more: Lists = {
         "waiting": [nr for nr, _ in waiting],
-        "missed": [nr for nr, task in waiting if task.mm in mms or nr not in stopped],
+        "missed": [nr for nr, task in waiting if (task.mm in mms and not task.pf_user_worker) or nr not in stopped],
         "busy": [nr for nr, task in tasks if st.inside_call(task)],
         "rest": [(nr, op) for nr, task in tasks if (op := _rest_of_call(nr, task))],
     }
@@ -204,13 +219,20 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks."""
     vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
-    l1 = [nr for nr, vcpu in vcpus if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH]
-    guests = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
+    sealed = [nr for nr, vcpu in vcpus if vcpu.arch.guest_state_protected]
+    l1 = [
+        nr
+        for nr, vcpu in vcpus
+        if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH and nr not in sealed
+    ]
+    inside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
+    guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
     lists: Lists = {
         "vcpus": l1,
         "guests": guests,
+        "protected_guests": [nr for nr in inside if nr in sealed],
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
@@ -218,6 +240,7 @@ def look_at_vcpus(system: st.System) -> Look:
     }
     more: Lists = {
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
+        "able": [nr for nr, vcpu in vcpus if nr in sealed or system.vms[vcpu.vm].type == st.VM_DEFAULT],
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
     }
@@ -256,7 +279,10 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
         "apx_tasks": calling if machine.apx else [],
+        "cet_tasks": calling if machine.cet else [],
+        "pasid_tasks": calling if machine.pasid else [],
         "dyn2_guests": guests if machine.dyn2 else [],
+        "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
@@ -264,9 +290,11 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
+        "run_calls": [],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
         "suspenders": [nr for nr in current[:1] if nr in calling and not tasks.more["busy"]],
     }
+    both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in vcpus.more["able"]]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
 
@@ -280,13 +308,15 @@ _WHO = f"tasks[:{st.USER_TASKS}]"
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", "sigframes[].valid"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker"),
+    "sigframes[].valid",
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
-    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", f"{_WHO}.on_cpu"),
+    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", "vcpus[].arch.guest_state_protected", "vms[].type"),
+    f"{_WHO}.on_cpu",
 )
 READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
 

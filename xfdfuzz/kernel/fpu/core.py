@@ -9,7 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
+from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.locking import HARDIRQ_OFFSET
 from xfdfuzz.kernel.sched import CLONE_THREAD
@@ -131,7 +131,10 @@ class FpuCore(FpuInit):
         self.report(XRSTOR_FAULT)
         init = self.fpstates[INIT_FPSTATE]
         self.xfd_update_state(init)
-        self.xstate_xrstor(init, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
+        try:
+            self.xstate_xrstor(init, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
+        except GeneralProtection:  # the handler again, until the stack is used up
+            self.die(OOPS)
 
     # -- core.c --------------------------------------------------------------------------------------------------
 
@@ -265,7 +268,14 @@ class FpuCore(FpuInit):
             self.fpregs_restore_userregs()
         self.save_fpregs_to_fpstate(dst)
         self.fpu_clone_perms(child, flags)
-        self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+
+    @phase_of("fpu_clone")
+    def fpu_clone_minimal(self, child: int) -> None:
+        """A kernel thread, or a worker, inherits nothing: legacy region and header of init_fpstate (fpu/core.c)."""
+        regs, init = self.fpstates[self.tasks[child].fpu.fpstate].regs, self.fpstates[INIT_FPSTATE].regs
+        for i in xf.LEGACY:
+            regs.data[i] = init.data[i]
+        regs.xstate_bv, regs.xcomp_bv = init.xstate_bv, init.xcomp_bv
 
     @seam
     def fpu_clone_perms(self, child: int, flags: int) -> None:

@@ -1,4 +1,4 @@
-"""The FPU's register sets for ptrace (arch/x86/kernel/fpu/regset.c, v5.16)."""
+"""What others see of a task: the register sets of ptrace (arch/x86/kernel/fpu/regset.c, v5.16), and /proc."""
 
 from __future__ import annotations
 
@@ -78,3 +78,17 @@ class Regset(FpuSignal):
         if self.use_xsave:
             regs.xstate_bv |= xf.MASK_FPSSE
         return 0
+
+    # -- /proc -------------------------------------------------------------------------------------------------------
+
+    def proc_pid_arch_status(self, nr: int) -> bool:
+        """/proc/PID/arch_status: whether it says when the task used AVX-512 (arch/x86/kernel/fpu/xstate.c)."""
+        return self.machine.avx512 and self.use_xsave and self.avx512_status(nr)
+
+    def avx512_status(self, nr: int) -> bool:
+        """What the task's struct fpu says, of any task, but for the time (arch/x86/kernel/fpu/xstate.c)."""
+        self.x86_task_fpu(nr)
+        return True
+
+    def x86_task_fpu(self, nr: int) -> None:
+        """``&task->thread.fpu``; a check came with 22aafe3bcb67 (arch/x86/include/asm/processor.h)."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_XSTATE, NOTHING, CpuidTable, Leaf, tile_leaf
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import USE_AFTER_FREE
 from xfdfuzz.kernel.fpu.xstate import Value
-from xfdfuzz.kernel.kvm.main import KvmMain
+from xfdfuzz.kernel.kvm.protected import KvmProtected
 from xfdfuzz.kernel.state import Vcpu, VcpuArch
+
+_LOW = 0xFFFFFFFF
+#: ECX[2] of a component's sub-leaf: IA32_XFD has a bit for it.
+_HAS_XFD = 1 << 2
 
 
 class CpuidEntries(NamedTuple):
@@ -18,7 +23,9 @@ class CpuidEntries(NamedTuple):
 
     ``xss`` is 0xD.1 EDX:ECX; a guest with CET_USER there has shadow stacks (7.0 ECX[7]) too.  ``leaves`` are the
     components that have a sub-leaf of 0xD; 0 stands for those of ``xcr0`` and ``xss``.  ``other`` tells arrays apart
-    that differ in what does not matter here, ``no_xsave`` and ``no_xsaves`` lack these flags (1 ECX[26], 0xD.1 EAX[3]).
+    that differ in what does not matter here.  ``size`` is 0xD.0 ECX in bytes; 0 stands for the image of ``xcr0``.
+    ``no_*`` lack something: ``no_xsave`` 1 ECX[26], the next four the flags of 0xD.1 EAX[3:0]; in ``no_palettes`` leaf
+    0x1D and in ``no_tmul`` leaf 0x1E are all 0, and the processor's otherwise.
     """
 
     xcr0: int
@@ -29,11 +36,31 @@ class CpuidEntries(NamedTuple):
     other: int = 0
     no_xsave: bool = False
     no_xsaves: bool = False
+    no_xsaveopt: bool = False
+    no_xsavec: bool = False
+    no_xgetbv1: bool = False
+    size: int = 0
+    no_palettes: bool = False
+    no_tmul: bool = False
+
+    def whole(self, table: CpuidTable) -> CpuidEntries:
+        """The same with nothing that a 0 stands for, which is how arrays are compared.
+
+        x87, which has no sub-leaf, is always among ``leaves``.
+        """
+        leaves = (self.leaves or self.xcr0 | self.xss) & ~xf.MASK_FPSSE | xf.MASK_X87
+        return self._replace(leaves=leaves, size=self.size or table.standard_size(self.xcr0))
 
     @property
-    def whole(self) -> CpuidEntries:
-        """The same with all of ``leaves``, which is how arrays are compared; x87, which has none, is always there."""
-        return self._replace(leaves=(self.leaves or self.xcr0 | self.xss) & ~xf.MASK_FPSSE | xf.MASK_X87)
+    def compacts(self) -> bool:
+        """Whether 0xD.1 has XSAVEC or XSAVES, without which its EBX means nothing."""
+        return not (self.no_xsavec and self.no_xsaves)
+
+    @property
+    def features(self) -> int:
+        """0xD.1 EAX."""
+        lacks = (self.no_xsaveopt, self.no_xsavec, self.no_xgetbv1, self.no_xsaves, not self.xfd)
+        return sum(1 << i for i, lacking in enumerate(lacks) if not lacking)
 
 
 def stored_entries(arch: VcpuArch) -> CpuidEntries:
@@ -47,20 +74,16 @@ def stored_entries(arch: VcpuArch) -> CpuidEntries:
         arch.cpuid_other,
         bool(arch.cpuid_no_xsave),
         bool(arch.cpuid_no_xsaves),
+        bool(arch.cpuid_no_xsaveopt),
+        bool(arch.cpuid_no_xsavec),
+        bool(arch.cpuid_no_xgetbv1),
+        arch.cpuid_0xd_0_ecx,
+        bool(arch.cpuid_no_palettes),
+        bool(arch.cpuid_no_tmul),
     )
 
 
-class Cpuid(NamedTuple):
-    """What matters of one sub-leaf of 0xD: EDX:EAX (of sub-leaf 1 only the XFD flag) and EBX.
-
-    Of a component's own sub-leaf these are its size and its offset in the standard format.
-    """
-
-    edx_eax: int
-    ebx: int
-
-
-class KvmCpuid(KvmMain):
+class KvmCpuid(KvmProtected):
     """What the guest is told that it has."""
 
     #: KVM_SUPPORTED_XCR0 (arch/x86/kvm/x86.c).
@@ -113,7 +136,44 @@ class KvmCpuid(KvmMain):
     def kvm_dev_ioctl_get_cpuid(self) -> CpuidEntries:
         """KVM_GET_SUPPORTED_CPUID (kvm_dev_ioctl_get_cpuid())."""
         xfd, amx = self.kvm_cpu_cap_has_xfd(), self.kvm_cpu_cap_has_amx()
-        return CpuidEntries(self.supported_cpuid_xcr0(), xfd, amx, self.supported_xss)
+        return CpuidEntries(
+            self.supported_cpuid_xcr0(),
+            xfd,
+            amx,
+            self.supported_xss,
+            no_xsaves=not self.machine.has_xsaves,
+            no_xsavec=not (self.machine.xsave and self.machine.xsavec),
+            no_palettes=not amx,
+            no_tmul=not amx,
+        )
+
+    @phase_of("kvm_dev_ioctl_get_cpuid")
+    def kvm_dev_ioctl_get_cpuid_entry(self, function: int, index: int) -> Leaf | None:
+        """The entry of one leaf in it; None where there is none."""
+        entries = self.kvm_dev_ioctl_get_cpuid().whole(self.machine.cpuid)
+        table, xcr0 = self.machine.cpuid, entries.xcr0
+        compacted = table.compacted_size(xcr0 | entries.xss) if entries.compacts else 0
+        return self.do_cpuid_func(entries, function, index, (table.standard_size(xcr0), compacted))
+
+    @phase_of("__do_cpuid_func")
+    def do_cpuid_func(self, entries: CpuidEntries, function: int, index: int, sizes: tuple[int, int]) -> Leaf | None:
+        """The leaf in an array of entries; ``sizes`` are EBX of 0xD.0 and 0xD.1, which follow the XCR0 of the moment.
+
+        From sub-leaf 2 of 0xD on it is the processor's, of components that the array has, and so are 0x1D and 0x1E.
+        """
+        if function != LEAF_XSTATE:
+            lacking = entries.no_palettes if function == LEAF_TILES else entries.no_tmul
+            leaf = tile_leaf(function, index) if self.machine.amx and not lacking else NOTHING
+            return leaf if leaf != NOTHING or not index else None
+        if index == 0:
+            return Leaf(entries.xcr0 & _LOW, sizes[0], entries.size, entries.xcr0 >> 32)
+        if index == 1:
+            return Leaf(entries.features, sizes[1], entries.xss & _LOW, entries.xss >> 32)
+        user, supervisor = self.machine.user_xfeatures, self.machine.supervisor_xfeatures
+        leaf = self.machine.cpuid.leaf(index, entries.leaves & user, entries.leaves & supervisor, 0, 0)
+        if leaf == NOTHING:
+            return None
+        return leaf if self.kvm_cpu_cap_has_xfd() else leaf._replace(ecx=leaf.ecx & ~_HAS_XFD)
 
     @seam
     def supported_cpuid_xcr0(self) -> int:
@@ -154,49 +214,52 @@ class KvmCpuid(KvmMain):
         arch.cpuid_xss = entries.xss
         arch.cpuid_xfd = entries.xfd
         arch.cpuid_amx = entries.amx
-        arch.cpuid_leaves = entries.whole.leaves
+        whole = entries.whole(self.machine.cpuid)
+        arch.cpuid_leaves = whole.leaves
+        arch.cpuid_0xd_0_ecx = whole.size
         arch.cpuid_other = entries.other
         arch.cpuid_no_xsave = entries.no_xsave
         arch.cpuid_no_xsaves = entries.no_xsaves
+        arch.cpuid_no_xsaveopt = entries.no_xsaveopt
+        arch.cpuid_no_xsavec = entries.no_xsavec
+        arch.cpuid_no_xgetbv1 = entries.no_xgetbv1
+        arch.cpuid_no_palettes = entries.no_palettes
+        arch.cpuid_no_tmul = entries.no_tmul
+        # what an array has that KVM_GET_SUPPORTED_CPUID gave, should KVM not update it
+        arch.cpuid_0xd_1_ebx = self.xstate_required_size(entries.xcr0 | entries.xss, compacted=True)
         self.kvm_update_cpuid_runtime(vcpu)
         return self.kvm_vcpu_after_set_cpuid(vcpu)
 
-    def kvm_vcpu_ioctl_get_cpuid2(self, vcpu: Vcpu) -> Cpuid:
-        """KVM_GET_CPUID2: leaf 0xD.0 as it stands there."""
-        return self.kvm_find_cpuid_entry(vcpu, 0)
+    def kvm_vcpu_ioctl_get_cpuid2(self, vcpu: Vcpu, function: int, index: int) -> Leaf | None:
+        """KVM_GET_CPUID2: the entry of one leaf as it stands there, if there is one."""
+        return self.kvm_find_cpuid_entry(vcpu, function, index)
 
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
-        """OSXSAVE follows CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, and IA32_XSS too."""
+        """OSXSAVE follows CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, and IA32_XSS too, that of 0xD.1 if it has XSAVEC or
+        XSAVES."""
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         arch.cpuid_osxsave = arch.cr4_osxsave
         arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
-        arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
+        if stored_entries(arch).compacts:
+            arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
 
     def xstate_required_size(self, xstate_bv: int, *, compacted: bool) -> int:
         """Bytes of an image with these components; without any extended one, legacy region and header."""
         return self.xstate_calculate_size(xstate_bv, compacted=compacted)
 
-    @seam
-    def kvm_find_cpuid_entry(self, vcpu: Vcpu, index: int) -> Cpuid:
-        """kvm_find_cpuid_entry_index() of leaf 0xD; nothing before KVM_SET_CPUID2.
-
-        From sub-leaf 2 on user space is taken to pass the processor's own, if any.
-        """
+    def kvm_find_cpuid_entry(self, vcpu: Vcpu, function: int, index: int) -> Leaf | None:
+        """The entry of leaf 0xD, 0x1D or 0x1E, if there is one (kvm_find_cpuid_entry_index() since 6.0)."""
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         if not arch.cpuid_set:
-            return Cpuid(0, 0)
-        if index == 0:
-            return Cpuid(arch.cpuid_xcr0, arch.cpuid_0xd_0_ebx)
-        if index == 1:
-            return Cpuid(int(bool(arch.cpuid_xfd)) << 4, arch.cpuid_0xd_1_ebx)
-        leaf = self.machine.cpuid.leaf(index, arch.cpuid_leaves & self.machine.user_xfeatures, 0, 0, 0)
-        return Cpuid(leaf.eax, leaf.ebx)
+            return None
+        sizes = arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx
+        return self.do_cpuid_func(stored_entries(arch), function, index, sizes)
 
-    def kvm_cpuid(self, vcpu: Vcpu, index: int) -> Cpuid:
-        """What the guest's CPUID gives for leaf 0xD and sub-leaf ``index``."""
-        return self.kvm_find_cpuid_entry(vcpu, index)
+    def kvm_cpuid(self, vcpu: Vcpu, function: int, index: int) -> Leaf:
+        """What the guest's CPUID gives; no leaf is beyond what leaf 0 says, so 0 where there is no entry."""
+        return self.kvm_find_cpuid_entry(vcpu, function, index) or NOTHING
 
     @seam
     def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
@@ -211,9 +274,10 @@ class KvmCpuid(KvmMain):
         arch = vcpu.arch
         if not arch.cpuid_set:
             return -EINVAL
-        same = entries.whole == stored_entries(arch)
+        same = entries.whole(self.machine.cpuid) == stored_entries(arch)
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
-        compacted = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
+        enabled = arch.xcr0 | arch.ia32_xss if entries.compacts else entries.xcr0 | entries.xss
+        compacted = self.xstate_required_size(enabled, compacted=True)
         stored = (arch.cpuid_osxsave, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
         updated = stored == (arch.cr4_osxsave, standard, compacted)
         return 0 if same and updated else -EINVAL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XSS, TOKEN_MAX, XSTATE_MSRS
 from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.state import Vcpu
 
@@ -45,7 +46,9 @@ class KvmMsrs(KvmXsave):
 
     @phase_of("msr_io")
     def kvm_set_msrs(self, vcpu: Vcpu, entries: tuple[tuple[int, int], ...]) -> int:
-        """KVM_SET_MSRS: how many entries were taken before the first that was refused (__msr_io())."""
+        """KVM_SET_MSRS: how many entries were taken before the first that was refused (__msr_io()); EINVAL."""
+        if self.refuses_protected(vcpu):
+            return -EINVAL
         loaded = False
         taken = 0
         for index, data in entries:
@@ -59,7 +62,9 @@ class KvmMsrs(KvmXsave):
 
     @phase_of("msr_io")
     def kvm_get_msrs(self, vcpu: Vcpu, index: int) -> tuple[int, int]:
-        """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
+        """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value; EINVAL."""
+        if self.refuses_protected(vcpu):
+            return -EINVAL, 0
         loaded = self.msr_io_load_fpu(vcpu, index)
         r, data = self.kvm_x86_get_msr(vcpu, index, True)
         if loaded:

@@ -42,6 +42,7 @@ class KvmX86(KvmMsrs):
         if not self.fpu_alloc_guest_fpstate(vcpu.arch.guest_fpu):
             return -ENOMEM
         self.kvm_x86_vcpu_create(vcpu)
+        self.vcpu_create_protected(vcpu)
         self.vcpu_load(vcpu)
         self.kvm_vcpu_reset(vcpu)
         self.vcpu_put(vcpu)
@@ -168,6 +169,8 @@ class KvmX86(KvmMsrs):
 
     def kvm_arch_vcpu_ioctl_set_regs(self, vcpu: Vcpu) -> int:
         """KVM_SET_REGS, which moves RIP: __set_regs() drops a queued exception (x86.c)."""
+        if self.refuses_protected(vcpu):
+            return -EINVAL
         self.vcpu_load(vcpu)
         vcpu.arch.exception_pending = 0
         if vcpu.arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
@@ -184,7 +187,7 @@ class KvmX86(KvmMsrs):
 
         __set_sregs_common() (x86.c).
         """
-        if not self.kvm_is_valid_sregs(vcpu, osxsave):
+        if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, osxsave):
             return -EINVAL
         changed = bool(vcpu.arch.cr4_osxsave) != osxsave
         vcpu.arch.cr4_osxsave = osxsave
@@ -221,7 +224,7 @@ class KvmX86(KvmMsrs):
 
     def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
         """KVM_SET_XCRS with one entry, XCR0; EINVAL."""
-        if not self.use_xsave:
+        if not self.use_xsave or self.refuses_protected(vcpu):
             return -EINVAL
         return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
 
@@ -337,6 +340,7 @@ class KvmX86(KvmMsrs):
 
         ``kernel_fpu``: the exit is an external interrupt whose handling uses the FPU in softirq context.
         """
+        self.tdx_vcpu_run_exited(vcpu)
         self.kvm_load_host_xsave_state(vcpu)
         self.vcpu_exited_before_irqoff(vcpu)
         vcpu.last_vmentry_cpu = self.cpu
@@ -354,7 +358,7 @@ class KvmX86(KvmMsrs):
 
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
         """XCR0 and IA32_XSS, if CR4.OSXSAVE is set, and PKRU of the guest; CR4.PKE is taken to be clear."""
-        if not self.use_xsave:
+        if not self.use_xsave or vcpu.arch.guest_state_protected:
             return
         if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(vcpu.arch.xcr0)
@@ -365,7 +369,7 @@ class KvmX86(KvmMsrs):
 
     def kvm_load_host_xsave_state(self, vcpu: Vcpu) -> None:
         """Back to the host's."""
-        if not self.use_xsave:
+        if not self.use_xsave or vcpu.arch.guest_state_protected:
             return
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU:
             vcpu.arch.pkru = self.regs.data[xf.PKRU]
@@ -398,8 +402,10 @@ class KvmX86(KvmMsrs):
         self.vcpu_run_result(vcpu, self.kvm_x86_handle_exit(vcpu))
 
     def kvm_emulate_cpuid(self, vcpu: Vcpu) -> int:
-        """CPUID of leaf 0xD; EBX goes to exit_value (cpuid.c)."""
-        vcpu.exit_value = self.kvm_cpuid(vcpu, vcpu.exit_msr).ebx
+        """CPUID; EDX:EAX goes to exit_value, where the leaf's number was, and ECX:EBX to exit_value2 (cpuid.c)."""
+        leaf = self.kvm_cpuid(vcpu, vcpu.exit_value, vcpu.exit_msr)
+        vcpu.exit_value = leaf.edx << 32 | leaf.eax
+        vcpu.exit_value2 = leaf.ecx << 32 | leaf.ebx
         return self.kvm_skip_emulated_instruction(vcpu)
 
     def kvm_emulate_halt(self, vcpu: Vcpu) -> int:

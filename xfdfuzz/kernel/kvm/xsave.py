@@ -62,6 +62,8 @@ class KvmXsave(KvmCpuid):
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
         if ret < 0:
             return ret, None
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing, None if nothing else XsaveArea()
         return (-EFAULT, None) if self.copy_to_user(user, KVM_XSAVE_SIZE) else (0, area)
 
     @phase_of("kvm_arch_vcpu_ioctl")
@@ -70,6 +72,8 @@ class KvmXsave(KvmCpuid):
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
         if ret < 0:
             return ret, None
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing, None if nothing else XsaveArea()
         return (-EFAULT, None) if self.copy_to_user(user, self.kvm_get_xsave2_size(vcpu)) else (0, area)
 
     @seam
@@ -81,6 +85,8 @@ class KvmXsave(KvmCpuid):
     def kvm_arch_vcpu_ioctl_set_xsave(self, vcpu: Vcpu, image: XsaveArea, user: UserBuffer) -> int:
         """KVM_SET_XSAVE; EFAULT."""
         ret = self.memdup_user(user, self.kvm_set_xsave_size(vcpu))
+        if not ret and (nothing := self.confidential(vcpu)) is not None:
+            return nothing
         return ret or self.kvm_vcpu_ioctl_x86_set_xsave(vcpu, image)
 
     # -- XSAVE images ------------------------------------------------------------------------------------------------
@@ -126,11 +132,15 @@ class KvmXsave(KvmCpuid):
 
     def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
         """KVM_GET_FPU: x87 and SSE as they lie in memory, whatever XSTATE_BV says; MXCSR is not set, so it is 0."""
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing, KvmFpu(0, 0, 0)
         data = self.deref(vcpu.arch.guest_fpu.fpstate).regs.data
         return 0, KvmFpu(data[xf.X87], data[xf.SSE], ZEROED)
 
     def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
         """KVM_SET_FPU: writes x87 and SSE in memory, and neither XSTATE_BV nor MXCSR."""
+        if (nothing := self.confidential(vcpu)) is not None:
+            return nothing
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
         regs.data[xf.X87], regs.data[xf.SSE] = fpu.x87, fpu.sse
         return 0

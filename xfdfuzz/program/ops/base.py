@@ -104,13 +104,19 @@ def whereabouts(vcpu: Vcpu, nr: int) -> str:
 
 
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside a call that is cut in two."""
+    """An op of a user task that is on a CPU and not inside a call that is cut in two.
+
+    A worker (io_uring, vhost), which never leaves the kernel, has ops of its own.
+    """
 
     __slots__ = ()
     task: int
 
     def hindrance(self, k: Kernel) -> str:
-        return busy(k.tasks[self.task], self.task) if self.task < USER_TASKS else f"t{self.task} is a kernel thread"
+        if self.task >= USER_TASKS:
+            return f"t{self.task} is a kernel thread"
+        task = k.tasks[self.task]
+        return busy(task, self.task) or (f"t{self.task} is a worker" if task.pf_user_worker else "")
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""
@@ -172,14 +178,21 @@ class VcpuRunOp(Op):
 
 
 class GuestOp(Op):
-    """An instruction of the guest, or something that makes it exit."""
+    """An instruction of the guest, or something that makes it exit.
+
+    What a protected guest does that KVM would not handle as that of others is not modelled: ``PROTECTED`` is False.
+    """
 
     __slots__ = ()
+    PROTECTED: ClassVar[bool] = True
     vcpu: int
 
     def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
-        return "" if vcpu.mode == VCPU_IN_GUEST else whereabouts(vcpu, self.vcpu)
+        if vcpu.mode != VCPU_IN_GUEST:
+            return whereabouts(vcpu, self.vcpu)
+        sealed = not self.PROTECTED and vcpu.arch.guest_state_protected
+        return f"that of v{self.vcpu}, which is protected, is not modelled" if sealed else ""
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that executes the guest."""

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 
+from xfdfuzz.arch import protected, xsave
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch import xsave
+from xfdfuzz.arch.cpuid import LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
@@ -18,6 +19,7 @@ from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     Bit,
     Contents,
+    CpuidLeaf,
     Drop,
     MsrData,
     MsrIndex,
@@ -41,6 +43,8 @@ def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Resul
     vcpu.exit_pending = kind
     vcpu.mode = st.VCPU_EXITED
     k.this_cpu.guest = 0
+    if vcpu.arch.guest_state_protected:
+        protected.leave(k.regs, vcpu.vmsa, k.td_xfam(vcpu))
     k.vcpu_enter_guest_exited(vcpu, kernel_fpu)
     return EXIT
 
@@ -160,6 +164,7 @@ class GuestVmovups(_DataInsn):
 class GuestLdtilecfg(_DataInsn):
     """LDTILECFG: configures the tiles and clears them; never an XFD #NM."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -171,6 +176,7 @@ class GuestLdtilecfg(_DataInsn):
 class GuestTileload(_DataInsn):
     """TILELOADD: #NM while XFD disables TILEDATA, #UD without a configuration."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -182,6 +188,7 @@ class GuestTileload(_DataInsn):
 class GuestTilezero(_DataInsn):
     """TILEZERO of one tile, which leaves ``token``; tile data that are not in use stay so.  It faults as TILELOADD."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -196,6 +203,7 @@ class GuestTilezero(_DataInsn):
 class GuestTilerelease(_DataInsn):
     """TILERELEASE: tiles and configuration go to their initial state; never an XFD #NM."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -206,6 +214,7 @@ class GuestTilerelease(_DataInsn):
 class GuestDyn2load(_DataInsn):
     """An instruction of the synthetic dynamic feature."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     token: Token = 1
 
@@ -217,6 +226,7 @@ class GuestDyn2load(_DataInsn):
 class GuestSttilecfg(_Insn):
     """STTILECFG: the value is the configuration; never an XFD #NM."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -227,6 +237,7 @@ class GuestSttilecfg(_Insn):
 class GuestTilestore(_Insn):
     """TILESTORED: the value is the tile data; #NM while XFD disables TILEDATA, #UD without a configuration."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -319,6 +330,7 @@ class GuestXsavec(_Save):
 class GuestXsaves(_Save):
     """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
     torn: Torn = False
@@ -387,6 +399,7 @@ class GuestXrstors(_Restore):
     """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave it to the guest
     (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
     xstate_bv: Xfeatures = 0
@@ -408,6 +421,7 @@ class GuestWrmsr(_Insn):
     13.14).
     """
 
+    PROTECTED = False
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
     value: MsrData = 0
@@ -434,6 +448,7 @@ class GuestWrmsr(_Insn):
 class GuestRdmsr(_Insn):
     """RDMSR: exits while it is intercepted, else reads the register."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     msr: MsrIndex = MSR_IA32_XFD
 
@@ -449,7 +464,7 @@ class GuestRdmsr(_Insn):
 
 @op("v{vcpu} xsetbv({xcr0})")
 class GuestXsetbv(_Insn):
-    """XSETBV of XCR0; it always exits, unless it is #UD because CR4.OSXSAVE is clear."""
+    """XSETBV of XCR0; it always exits, but in protected guests, unless it is #UD because CR4.OSXSAVE is clear."""
 
     vcpu: Nr = 0
     xcr0: Xcr0 = xf.MASK_X87
@@ -458,7 +473,17 @@ class GuestXsetbv(_Insn):
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
-        return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
+        if not vcpu.arch.guest_state_protected:
+            return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
+        xfam = k.td_xfam(vcpu)
+        if xfam is not None and self.xcr0 & ~xfam:
+            return Result("#GP")
+        try:
+            arch.xsetbv(k.regs, k.machine, self.xcr0)
+        except arch.GeneralProtection:
+            return Result("#GP")
+        k.system.ghost.vcpus[self.vcpu].xcr0 = self.xcr0
+        return OK
 
 
 @op("v{vcpu} xgetbv({index})")
@@ -475,22 +500,24 @@ class GuestXgetbv(_Insn):
         return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
 
 
-@op("v{vcpu} cpuid(0xd, {subleaf})")
+@op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
-    """CPUID of leaf 0xD, which always exits; `handle` gives EBX: the image's size for XCR0 (0), the compacted one (1),
-    a component's offset."""
+    """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
+    compacted one (1), a component's offset."""
 
     vcpu: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
     subleaf: Subleaf = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf)
+        return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf, self.leaf)
 
 
 @op("v{vcpu} clts")
 class GuestClts(_Insn):
     """Clear CR0.TS."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -502,6 +529,7 @@ class GuestClts(_Insn):
 class GuestStts(_Insn):
     """Set CR0.TS (MOV to CR0)."""
 
+    PROTECTED = False
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -513,6 +541,7 @@ class GuestStts(_Insn):
 class GuestMovCr4(_Insn):
     """MOV to CR4 that changes OSXSAVE, which exits; #GP if the guest has no XSAVE.  Not in L2."""
 
+    PROTECTED = False
     vcpu: Nr = 0
     sregs: Sregs = Sregs(True)
 
@@ -533,6 +562,7 @@ def in_l2(vcpu: Vcpu, nr: int) -> str:
 
 class _Vmlaunch(_Insn):
     __slots__ = ()
+    PROTECTED = False
 
     def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
@@ -613,6 +643,8 @@ class PendInit(Op):
         vcpu = k.vcpus[self.vcpu]
         if not vcpu.exists:
             return f"there is no v{self.vcpu}"
+        if vcpu.arch.guest_state_protected:
+            return f"that of v{self.vcpu}, which is protected, is not modelled"
         return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
     def run(self, k: Kernel) -> Result:

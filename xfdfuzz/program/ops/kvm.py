@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostVcpu, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Attribute, AttributeGroup, MsrIndex, Msrs, Nr, Null, Reset, Sregs, VcpuId, Xcr0
+from xfdfuzz.program.fields import (
+    Attribute,
+    AttributeGroup,
+    CpuidLeaf,
+    MsrIndex,
+    Msrs,
+    Nr,
+    Null,
+    Reset,
+    Sregs,
+    Subleaf,
+    VcpuId,
+    Xcr0,
+)
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
 
@@ -35,6 +49,19 @@ class KvmGetSupportedCpuid(TaskOp):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         return Result(0, k.kvm_dev_ioctl_get_cpuid().xcr0)
+
+
+@op("t{task} ioctl(kvm, KVM_GET_SUPPORTED_CPUID, {leaf}, {subleaf})")
+class KvmGetSupportedCpuidEntry(TaskOp):
+    """One entry of what KVM offers: its four registers, or none."""
+
+    task: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
+    subleaf: Subleaf = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, k.kvm_dev_ioctl_get_cpuid_entry(self.leaf, self.subleaf))
 
 
 @op("t{task} ioctl(kvm, KVM_GET_DEVICE_ATTR, {group}, {attr}, {pointer})")
@@ -147,7 +174,21 @@ class KvmGetCpuid2(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, k.kvm_vcpu_ioctl_get_cpuid2(vcpu).edx_eax)
+        leaf = k.kvm_vcpu_ioctl_get_cpuid2(vcpu, LEAF_XSTATE, 0) or NOTHING
+        return Result(0, leaf.edx << 32 | leaf.eax)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_CPUID2, {leaf}, {subleaf})")
+class KvmGetCpuid2Entry(VcpuIoctl):
+    """Read one entry of the guest's CPUID back: its four registers, or none."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
+    subleaf: Subleaf = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, k.kvm_vcpu_ioctl_get_cpuid2(vcpu, self.leaf, self.subleaf))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS, {sregs})")
@@ -174,7 +215,8 @@ class KvmSetRegs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ideal = k.system.ghost.vcpus[self.vcpu]
-        ideal.insn_owed = ideal.nm_owed = 0
+        if not k.refuses_protected(vcpu):
+            ideal.insn_owed = ideal.nm_owed = 0
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
 
 
@@ -188,7 +230,7 @@ class KvmSetXcrs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, self.xcr0)
-        if not ret:
+        if not ret and not vcpu.arch.guest_state_protected:
             ghost.user_wrote_xcr0(k.system.ghost.vcpus[self.vcpu], self.xcr0)
         return Result(ret)
 
@@ -216,7 +258,7 @@ class KvmSetMsrs(VcpuIoctl):
         entries = tuple((index, ghost.msr_data(self.vcpu, index, value)) for index, value in self.msrs.entries)
         count = k.kvm_set_msrs(vcpu, entries)
         ideal = k.system.ghost.vcpus[self.vcpu]
-        for index, value in entries[:count]:
+        for index, value in entries[: 0 if vcpu.arch.guest_state_protected else max(count, 0)]:
             ghost.user_wrote_msr(vcpu, ideal, index, value)
         return Result(count)
 
@@ -231,7 +273,7 @@ class KvmGetMsrs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         count, value = k.kvm_get_msrs(vcpu, self.msr)
-        return Result(count, value if count else None)
+        return Result(count, value if count > 0 else None)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")

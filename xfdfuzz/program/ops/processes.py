@@ -9,8 +9,8 @@ from xfdfuzz.kernel.state import GhostRegs
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
-from xfdfuzz.program.ops.base import OK, TaskOp, inside, op
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
+from xfdfuzz.program.step import Content, Result
 
 
 class _Clone(TaskOp):
@@ -25,11 +25,20 @@ class _Clone(TaskOp):
         return Result(f"t{child}")
 
     def _ghost(self, k: Kernel, child: int) -> None:
-        """The child has the parent's registers, without the dynamic ones (caller-saved) and the supervisor ones."""
-        tasks = k.system.ghost.tasks
+        """The child has the parent's registers, without the dynamic ones (caller-saved) and what belongs to another.
+
+        A shared address space has one PASID, which the child may have already; a shadow stack is the child's own then.
+        """
+        tasks, shares_mm = k.system.ghost.tasks, k.tasks[child].mm == k.tasks[self.task].mm
         assign(tasks[child], tasks[self.task])
-        for i in xf.components_in(k.machine.xfd_xfeatures | k.machine.supervisor_xfeatures):
+        for i in xf.components_in(k.machine.xfd_xfeatures):
             ghost.define(tasks[child], i, 0)
+        if not shares_mm:
+            ghost.define(tasks[child], xf.PASID, 0)
+        elif tasks[child].data[xf.PASID]:
+            tasks[child].undefined |= xf.MASK_PASID
+        if shares_mm and tasks[child].data[xf.CET_USER]:
+            ghost.define(tasks[child], xf.CET_USER, ghost.task_token(child, 1))
 
 
 @op("t{task} clone(CLONE_THREAD)")
@@ -60,6 +69,40 @@ class Fork(_Clone):
 
     def run(self, k: Kernel) -> Result:
         return self.clone(k, 0)
+
+
+@op("t{task} create_io_thread")
+class CreateIoThread(TaskOp):
+    """io_uring, or vhost since 6.4, makes a thread of the process that never leaves the kernel (PF_USER_WORKER).  It
+    can be scheduled, traced and looked up in /proc, and ends with the process."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        ret, child = k.create_io_thread()
+        if ret:
+            return Result(ret)
+        # nobody says whether its PKRU, which no instruction of user code has, is its creator's or none
+        assign(k.system.ghost.tasks[child], GhostRegs(undefined=xf.MASK_PKRU))
+        return Result(f"t{child}")
+
+
+@op("t{task} ... copy_from_user")
+class WorkerCopyFromUser(Op):
+    """A worker (io_uring, vhost) touches its process' memory; the value is the PKRU that decides whether it may."""
+
+    task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if not task.pf_user_worker:
+            return f"t{self.task} is no worker"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        return Result("ok", Content(k.regs.data[xf.PKRU]))
 
 
 @op("t{task} execve ...")

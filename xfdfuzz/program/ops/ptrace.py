@@ -1,4 +1,4 @@
-"""ptrace: a tracer reads and writes the registers of a task that is stopped."""
+"""What others see of a task: ptrace reads and writes the registers of one that is stopped, /proc says what it used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import FpuImage, IovLen, Nr, UserImage
 from xfdfuzz.program.ops.base import TaskOp, inside, op
@@ -118,3 +119,34 @@ class PtraceSetFpregs(_Ptrace):
         if not ret:
             ghost.set_legacy(k.system.ghost.tasks[self.tracee], values)
         return Result(ret)
+
+
+@op("t{task} read(arch_status, t{tracee})")
+class ReadArchStatus(TaskOp):
+    """Read /proc/PID/arch_status of a user task or a worker; the value says whether it has a line about AVX-512."""
+
+    task: Nr = 0
+    tracee: Nr = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        there = bool(k.tasks[self.tracee].exists)
+        return TaskOp.hindrance(self, k) if there else f"there is no t{self.tracee}"
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, int(k.proc_pid_arch_status(self.tracee)))
+
+
+@op("t{task} read(arch_status, kthread, cpu{cpu})")
+class ReadArchStatusOfKthread(TaskOp):
+    """The same of a CPU's kernel thread."""
+
+    task: Nr = 0
+    cpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) if self.cpu < len(k.cpus) else f"there is no cpu{self.cpu}"
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(0, int(k.proc_pid_arch_status(USER_TASKS + self.cpu)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from xfdfuzz.arch import protected
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, not_free, op, whereabouts
@@ -19,13 +22,17 @@ _EXIT_REASONS = {
 
 @op("t{task} ioctl(v{vcpu}, KVM_RUN) ...")
 class KvmRun(TaskOp):
-    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``."""
+    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``.  An SEV-ES guest must have been sealed."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def hindrance(self, k: Kernel) -> str:
-        return not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
+        hindered = not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
+        vcpu = k.vcpus[self.vcpu]
+        if hindered or vcpu.arch.guest_state_protected or k.vms[vcpu.vm].type == st.VM_DEFAULT:
+            return hindered
+        return f"v{self.vcpu} is not sealed yet"
 
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
@@ -64,6 +71,8 @@ class VmEnter(VcpuRunOp):
         if reset:
             ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
         k.vcpu_enter_guest(vcpu)
+        if vcpu.arch.guest_state_protected:
+            protected.swap(k.regs, vcpu.vmsa)
         vcpu.mode = st.VCPU_IN_GUEST
         k.this_cpu.guest = self.vcpu + 1
         ideal = k.system.ghost.vcpus[self.vcpu]
@@ -86,7 +95,6 @@ class HandleExit(VcpuRunOp):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        read = vcpu.exit_pending in (st.EXIT_MSR_READ, st.EXIT_CPUID)
         kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
         k.vcpu_enter_guest_handle_exit(vcpu)
         reflected = nested and not vcpu.arch.guest_mode
@@ -94,11 +102,19 @@ class HandleExit(VcpuRunOp):
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
             ideal = k.system.ghost.vcpus[self.vcpu]
             ideal.insn_owed = ideal.nm_owed = 0
-        out = vcpu.exit_value if read and not (vcpu.arch.exception_pending or reflected) else None
+        out = None if vcpu.arch.exception_pending or reflected else _read_by(kind, vcpu)
         ghost.settle_insn(k, self.vcpu)
         if not vcpu.run_over:
             return Result("resume", out)
         return Result(vcpu.run_ret or "exit", out)
+
+
+def _read_by(kind: int, vcpu: Vcpu) -> int | Leaf | None:
+    """What an instruction that exited has read."""
+    if kind == st.EXIT_CPUID:
+        (edx, eax), (ecx, ebx) = divmod(vcpu.exit_value, 1 << 32), divmod(vcpu.exit_value2, 1 << 32)
+        return Leaf(eax, ebx, ecx, edx)
+    return vcpu.exit_value if kind == st.EXIT_MSR_READ else None
 
 
 @op("t{task} ... KVM_RUN")

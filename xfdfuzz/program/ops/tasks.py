@@ -7,6 +7,7 @@ from xfdfuzz.arch import xsave
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import pasid_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Bit, Contents, Facility, Nr, Null, Pkru, StackSize, Token, Undefined, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
@@ -212,6 +213,51 @@ class UserWrpkru(TaskOp):
         if result == "ok":
             ghost.define(k.system.ghost.tasks[self.task], xf.PKRU, token)
         return Result(result)
+
+
+@op("t{task} enqcmd")
+class UserEnqcmd(TaskOp):
+    """ENQCMD in user mode, to a device that the address space is bound to: the value is IA32_PASID, ``mm0:1`` for that
+    of address space 0.  A thread's first one gives it its PASID by a #GP."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        result, pasid = k.user_enqcmd()
+        if result != "ok":
+            return Result(result)
+        ghost.define(k.system.ghost.tasks[self.task], xf.PASID, pasid_of(k.tasks[self.task].mm))
+        return Result(result, Content(pasid))
+
+
+@op("t{task} arch_prctl(ARCH_SHSTK_ENABLE)")
+class ShstkEnable(TaskOp):
+    """The thread gets a shadow stack, which CET_USER has."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        fresh = not k.tasks[self.task].shstk
+        ret = k.shstk_prctl(True)
+        if not ret and fresh:
+            ghost.define(k.system.ghost.tasks[self.task], xf.CET_USER, ghost.task_token(self.task, 1))
+        return Result(ret)
+
+
+@op("t{task} arch_prctl(ARCH_SHSTK_DISABLE)")
+class ShstkDisable(TaskOp):
+    """The thread gives its shadow stack up."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        ret = k.shstk_prctl(False)
+        if not ret:
+            ghost.define(k.system.ghost.tasks[self.task], xf.CET_USER, 0)
+        return Result(ret)
 
 
 @op("t{task} tilestore")

@@ -66,7 +66,7 @@ class KvmSetXsave(_XsaveIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         area = images.area_of(self.image, partial(ghost.vcpu_token, self.vcpu))
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(area), self.buffer)
-        if not ret:
+        if not ret and ghost.takes(k, vcpu):
             ideal = k.system.ghost.vcpus[self.vcpu]
             ghost.set_xsave(k, ideal, area)
             ideal.regs.undefined |= self.beyond(k)
@@ -116,7 +116,7 @@ class KvmSetFpu(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         fpu = images.fpu_of(self.image, partial(ghost.vcpu_token, self.vcpu))
         ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
-        if not ret:
+        if not ret and ghost.takes(k, vcpu):
             ghost.set_legacy(k.system.ghost.vcpus[self.vcpu].regs, fpu)
         return Result(ret)
 

@@ -22,6 +22,7 @@ from xfdfuzz.revisions.mainline.features import (
     CetKernelGuestOnly,
     CetUser,
     Enqcmd,
+    UserShadowStacks,
     XsavecInKernel,
 )
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
@@ -30,6 +31,9 @@ from xfdfuzz.revisions.mainline.host import (
     IdleReleasesTiles,
     InitFpstateStatic,
     IrqFpuNotInLockedRegion,
+    KthreadsHaveNoFpu,
+    NoPasidForChildren,
+    NoStatusOfKthreads,
     PermsInheritedUnlocked,
     XfdOnSignal,
     XfdStateInSync,
@@ -45,6 +49,7 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
+from xfdfuzz.revisions.mainline.protected import FpuIntoVmsa, SevEsType, TdxRestoresHost, TdxType
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
@@ -62,6 +67,7 @@ SERIES = (
     SystemAttribute,
     LimitUserXfeatures,
     UserXfeaturesAreSupported,
+    NoPasidForChildren,
     Enqcmd,
     PermAdds,
     IrqFpuNotInLockedRegion,
@@ -79,9 +85,12 @@ SERIES = (
     NoAddressInInitFpstate,
     FilteredXcr0,
     CetUser,
+    UserShadowStacks,
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
+    FpuIntoVmsa,
+    SevEsType,
     AllPkeysForFrame,
     SigframeHasPkru,
     CpuidProcessedAtCreation,
@@ -96,8 +105,12 @@ SERIES = (
     Apx,
     ApxWithoutMpx,
     ApxEnabled,
+    TdxRestoresHost,
+    TdxType,
+    KthreadsHaveNoFpu,
     GuestDefault,
     CetKernelGuestOnly,
+    NoStatusOfKthreads,
     CetXss,
     LoadFpuForMsrs,
     MpStateWithoutFpu,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.kernel.errno import ENXIO
 from xfdfuzz.kernel.fpu.xstate import Value
-from xfdfuzz.kernel.kvm.cpuid import Cpuid, CpuidEntries, KvmCpuid
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -126,17 +127,17 @@ class DeferredCpuid(AmxV6):
         vcpu.arch.cpuid_dynamic_bits_dirty = 0
         super().kvm_update_cpuid_runtime(vcpu)
 
-    def kvm_vcpu_ioctl_get_cpuid2(self, vcpu: Vcpu) -> Cpuid:
+    def kvm_vcpu_ioctl_get_cpuid2(self, vcpu: Vcpu, function: int, index: int) -> Leaf | None:
         """(cpuid.c)."""
         if vcpu.arch.cpuid_dynamic_bits_dirty:
             self.kvm_update_cpuid_runtime(vcpu)
-        return super().kvm_vcpu_ioctl_get_cpuid2(vcpu)
+        return super().kvm_vcpu_ioctl_get_cpuid2(vcpu, function, index)
 
-    def kvm_cpuid(self, vcpu: Vcpu, index: int) -> Cpuid:
+    def kvm_cpuid(self, vcpu: Vcpu, function: int, index: int) -> Leaf:
         """(cpuid.c)."""
         if vcpu.arch.cpuid_dynamic_bits_dirty:
             self.kvm_update_cpuid_runtime(vcpu)
-        return super().kvm_cpuid(vcpu, index)
+        return super().kvm_cpuid(vcpu, function, index)
 
     def kvm_cpuid_check_equal(self, vcpu: Vcpu, entries: CpuidEntries) -> int:
         """kvm_update_cpuid_runtime() works on the new entries, which are swapped in meanwhile (cpuid.c)."""

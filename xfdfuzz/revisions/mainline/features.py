@@ -5,18 +5,35 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_U_CET
+from xfdfuzz.kernel.errno import EOPNOTSUPP
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.sched import CLONE_VM
+from xfdfuzz.kernel.shstk import Shstk
+from xfdfuzz.kernel.state import pasid_of, task_contents
 from xfdfuzz.revisions.queue import patch
 
 
 @patch("7c1ef59145f1", "x86/cpufeatures: Re-enable ENQCMD", version="v5.18", neutral="a feature")
-class Enqcmd(FpuInit):
-    """PASID becomes the first supervisor state in use."""
+class Enqcmd(Process):
+    """PASID becomes the first supervisor state in use.
+
+    With fa6af69f38d3, which populates IA32_PASID at the first ENQCMD of a thread, and a3d29e8291b6, its flag.
+    """
 
     def supervisor_xfeatures(self) -> int:
         """(include/asm/disabled-features.h)."""
         return super().supervisor_xfeatures() | xf.MASK_PASID
+
+    def try_fixup_enqcmd_gp(self) -> bool:
+        """Once for each thread, if its address space has a PASID, as it is taken to (arch/x86/kernel/traps.c)."""
+        if not (self.machine.pasid and self.machine.has_xsaves) or self.current.pasid_activated:
+            return False
+        self.wrmsrl(MSR_IA32_PASID, pasid_of(self.current.mm))
+        self.current.pasid_activated = 1
+        return True
 
 
 @patch("8ad7e8f69695", "x86/fpu/xsave: Support XSAVEC in the kernel", version="v5.19", neutral="a feature")
@@ -40,6 +57,43 @@ class CetUser(FpuInit):
     def supervisor_xfeatures(self) -> int:
         """(include/asm/fpu/xstate.h)."""
         return super().supervisor_xfeatures() | xf.MASK_CET_USER
+
+
+@patch("2d39a6add422", "x86/shstk: Add user-mode shadow stack support", version="v6.6", neutral="a feature")
+class UserShadowStacks(Shstk):
+    """Threads can have shadow stacks (with b2926a36b97a, that of a new thread, and 98cfa4630912, the options)."""
+
+    @property
+    def user_shstk(self) -> bool:
+        """cpu_feature_enabled(X86_FEATURE_USER_SHSTK) (arch/x86/kernel/cpu/common.c)."""
+        return self.machine.cet and self.machine.has_xsaves
+
+    def shstk_prctl(self, enable: bool) -> int:
+        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c)."""
+        if not self.user_shstk:
+            return -EOPNOTSUPP
+        if bool(self.current.shstk) != enable:
+            self.fpregs_lock()
+            if self.current.tif_need_fpu_load:
+                self.fpregs_restore_userregs()
+            self.wrmsrl(MSR_IA32_U_CET, task_contents(self.current_nr, 1) if enable else 0)
+            self.fpregs_unlock()
+            self.current.shstk = enable
+        return 0
+
+    def shstk_alloc_thread_stack(self, child: int, flags: int) -> int:
+        """A new one where the address space is shared; vfork() is not modelled (arch/x86/kernel/shstk.c)."""
+        return task_contents(child, 1) if self.current.shstk and flags & CLONE_VM else 0
+
+    def update_fpu_shstk(self, child: int, ssp: int) -> None:
+        """The state in the new task's buffer is there, since its parent's registers had it (fpu/core.c)."""
+        regs = self.fpstates[self.tasks[child].fpu.fpstate].regs
+        if ssp and not self.warn_on(not regs.xstate_bv & xf.MASK_CET_USER):
+            regs.data[xf.CET_USER] = ssp
+
+    def reset_thread_features(self) -> None:
+        """(arch/x86/kernel/shstk.c)."""
+        self.current.shstk = 0
 
 
 @patch("bd0b10b795c5", "x86/fpu/apx: Define APX state component", version="v6.16", neutral="a feature")

@@ -4,13 +4,61 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import execute
+from xfdfuzz.kernel.event import NULL_DEREF
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import Fpstate
 from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "dc7507ddce59",
+    "x86/fpu: Clear PASID when copying fpstate",
+    version="v5.18",
+    fixes=(),
+)
+class NoPasidForChildren(FpuCore):
+    """A child has another address space, so another PASID, which it gets at its first ENQCMD."""
+
+    def fpu_clone(self, child: int, flags: int) -> None:
+        """(fpu/core.c)."""
+        super().fpu_clone(child, flags)
+        if self.use_xsave:
+            self.fpstates[self.tasks[child].fpu.fpstate].regs.xstate_bv &= ~xf.MASK_PASID
+
+
+@patch(
+    "22aafe3bcb67",
+    "x86/fpu: Remove init_task FPU state dependencies, add debugging warning for PF_KTHREAD tasks",
+    version="v6.16",
+    neutral="it checks what should not be",
+)
+class KthreadsHaveNoFpu(Regset):
+    """Who asks for the struct fpu of a kernel thread gets none, and with CONFIG_X86_DEBUG_FPU a warning."""
+
+    def x86_task_fpu(self, nr: int) -> None:
+        """NULL, which all who call it follow (fpu/core.c)."""
+        if self.config.debug_fpu and self.warn_on(self.tasks[nr].pf_kthread):
+            self.die(NULL_DEREF)
+
+
+@patch(
+    "31cd31c9e17e",
+    "x86/fpu: Fix NULL dereference in avx512_status()",
+    version="v6.17",
+    fixes=("22aafe3bcb67",),
+)
+class NoStatusOfKthreads(Regset):
+    """/proc says nothing of the AVX-512 use of tasks that never run user code."""
+
+    def avx512_status(self, nr: int) -> bool:
+        """(fpu/xstate.c)."""
+        task = self.tasks[nr]
+        return not (task.pf_kthread or task.pf_user_worker) and super().avx512_status(nr)
 
 
 @patch(

@@ -1,0 +1,98 @@
+"""VMs whose guests' registers KVM cannot see (arch/x86/kvm/svm/sev.c, v5.16; arch/x86/kvm/{x86.c,svm/svm.c})."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import load_component
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
+from xfdfuzz.kernel.kvm.main import KvmMain
+from xfdfuzz.kernel.state import Vcpu, Vm
+from xfdfuzz.memory.cstruct import assign
+
+_SEV_ES = (st.VM_SEV_ES, st.VM_X86_SEV_ES_VM)
+
+
+class KvmProtected(KvmMain):
+    """What KVM's common code does for them."""
+
+    def kvm_is_vm_type_supported(self, vm_type: int) -> bool:
+        """Of KVM_CREATE_VM: the default type alone (arch/x86/kvm/x86.c, kvm_arch_init_vm())."""
+        return vm_type == st.VM_DEFAULT
+
+    @phase_of("kvm_dev_ioctl_create_vm")
+    def kvm_dev_ioctl_create_vm_of_type(self, vm_type: int) -> tuple[int, int]:
+        """KVM_CREATE_VM of a type: EINVAL, ENOMEM (arch/x86/kvm/x86.c)."""
+        if not self.kvm_is_vm_type_supported(vm_type):
+            return -EINVAL, 0
+        ret, nr = self.kvm_dev_ioctl_create_vm()
+        if not ret:
+            self.vms[nr].type = vm_type
+        return ret, nr
+
+    def sev_guest_init(self, vm: Vm) -> int:
+        """KVM_SEV_ES_INIT of a VM without vCPUs: EINVAL (arch/x86/kvm/svm/sev.c)."""
+        if vm.type != st.VM_DEFAULT or vm.vcpus_0:
+            return -EINVAL
+        vm.type = st.VM_SEV_ES
+        return 0
+
+    def sev_launch_update_vmsa(self, vm_nr: int) -> int:
+        """KVM_SEV_LAUNCH_UPDATE_VMSA: ENOTTY, and EIO from the firmware the second time (arch/x86/kvm/svm/sev.c)."""
+        if self.vms[vm_nr].type not in _SEV_ES:
+            return -ENOTTY
+        for vcpu in self.vcpus:
+            if vcpu.exists and vcpu.vm == vm_nr:
+                if vcpu.arch.guest_state_protected:
+                    return -EIO
+                self._sev_launch_update_vmsa(vcpu)
+        return 0
+
+    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
+        """__sev_launch_update_vmsa(): from here on the vCPU's registers are encrypted (arch/x86/kvm/svm/sev.c)."""
+        self.sev_es_sync_vmsa(vcpu)
+        vcpu.arch.guest_state_protected = 1
+
+    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
+        """XCR0, IA32_XSS and PKRU are KVM's; what the FPU has is initial (arch/x86/kvm/svm/sev.c)."""
+        assign(vcpu.vmsa, type(vcpu.vmsa)(xcr0=vcpu.arch.xcr0, xss=vcpu.arch.ia32_xss))
+        self.vmsa_component(vcpu, xf.PKRU, vcpu.arch.pkru)
+
+    @seam
+    def vmsa_component(self, vcpu: Vcpu, component: int, token: int) -> None:
+        """The guest will find that in the component, or in MXCSR."""
+        load_component(vcpu.vmsa, component, token)
+
+    @seam
+    def vcpu_create_protected(self, vcpu: Vcpu) -> None:
+        """svm_vcpu_create(): nobody is to save or restore the FPU of an SEV-ES guest, until eb4441864e03 (6.10)."""
+        if self.vms[vcpu.vm].type in _SEV_ES:
+            self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+
+    @seam
+    def has_protected_state(self, vcpu: Vcpu) -> bool:
+        """kvm->arch.has_protected_state: ioctls say that they cannot; never before 6.10."""
+        return False
+
+    @seam
+    def refuses_protected(self, vcpu: Vcpu) -> bool:
+        """Whether ioctls on the vCPU's registers are EINVAL."""
+        return bool(vcpu.arch.guest_state_protected) and self.has_protected_state(vcpu)
+
+    @seam
+    def confidential(self, vcpu: Vcpu) -> int | None:
+        """What ioctls on a vCPU's FPU return without doing anything; None: they do something."""
+        if not self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential:
+            return None
+        return -EINVAL if self.has_protected_state(vcpu) else 0
+
+    @seam
+    def td_xfam(self, vcpu: Vcpu) -> int | None:
+        """Which components a TD may use, AVX at most here; None of a vCPU that is no TD's."""
+        avx = self.fpu_user_cfg.max_features & (xf.MASK_FPSSE | xf.MASK_YMM)
+        return avx if self.vms[vcpu.vm].type == st.VM_X86_TDX_VM else None
+
+    @seam
+    def tdx_vcpu_run_exited(self, vcpu: Vcpu) -> None:
+        """What KVM does first behind TDH.VP.ENTER; there are no TDs before 6.16."""
