@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
+from xfdfuzz.program.ops import Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, xsave
 from xfdfuzz.program.program import Program
 
 
@@ -183,6 +183,27 @@ TABLE: dict[type[Op], Rule] = {
         _no("which components are loaded before the fault is the processor's choice"),
     ),
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
+    tasks.UserEnqcmd: _no("ENQCMD takes a device with a shared work queue"),
+    **dict.fromkeys(
+        (tasks.ShstkEnable, tasks.ShstkDisable),
+        _no("the rest of the program would have to run on the shadow stack, too"),
+    ),
+    **dict.fromkeys(
+        (processes.CreateIoThread, processes.WorkerCopyFromUser),
+        _no("nothing lets a worker of io_uring or vhost act at one point"),
+    ),
+    **dict.fromkeys(
+        (ptrace.ReadArchStatus, ptrace.ReadArchStatusOfKthread),
+        _no("what /proc says of another task is not read here"),
+    ),
+    **dict.fromkeys(
+        (kvm.KvmGetSupportedCpuidEntry, kvm.KvmGetCpuid2Entry),
+        _no("single entries of a CPUID array are not read here"),
+    ),
+    **dict.fromkeys(
+        (protected.KvmCreateVmOfType, protected.KvmSevEsInit, protected.KvmSevLaunchUpdateVmsa),
+        _no("it takes a host with SEV-ES or TDX"),
+    ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }
 
@@ -194,6 +215,9 @@ IMPOSSIBLE: dict[str, str] = {
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {
     "xsave": "it is about a machine without XSAVE",
+    "xsaves": "it is about a machine without XSAVES",
+    "xsavec": "it is about a machine without XSAVEC",
+    "avx": "it is about a machine without AVX",
     "xfd": "it is about a machine without XFD",
 }
 #: A span that others act in is approximated: they run at the same time, in rounds.
