@@ -48,7 +48,7 @@ class Situation:
     pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
     in two, with the op that goes on with it.
 
-    ``dyn2_*``, ``cet_*``, ``pasid_*`` and ``xfd_*`` are on a machine with that feature only.
+    ``dyn2_*``, ``apx_*``, ``cet_*``, ``pasid_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -71,6 +71,7 @@ class Situation:
     workers: list[int]
     suspenders: list[int]
     dyn2_tasks: list[int]
+    apx_tasks: list[int]
     cet_tasks: list[int]
     pasid_tasks: list[int]
     vm_calls: list[tuple[int, int]]
@@ -277,6 +278,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
+        "apx_tasks": calling if machine.apx else [],
         "cet_tasks": calling if machine.cet else [],
         "pasid_tasks": calling if machine.pasid else [],
         "dyn2_guests": guests if machine.dyn2 else [],

@@ -17,6 +17,8 @@ from xfdfuzz.revisions.mainline.cpuid import (
 )
 from xfdfuzz.revisions.mainline.features import (
     Apx,
+    ApxEnabled,
+    ApxWithoutMpx,
     CetKernelGuestOnly,
     CetUser,
     Enqcmd,
@@ -101,6 +103,8 @@ SERIES = (
     PermKeepsSupervisor,
     SigframePkruAdded,
     Apx,
+    ApxWithoutMpx,
+    ApxEnabled,
     TdxRestoresHost,
     TdxType,
     KthreadsHaveNoFpu,
