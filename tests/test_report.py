@@ -204,7 +204,7 @@ LEFT_OUT = {
     st.Vcpu: {
         *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
         *("exit_msr", "exit_value", "exit_value2", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
-        *("preempt_notifier", "arch.insn_skips", "vmsa.data"),
+        *("preempt_notifier", "arch.insn_skips", "vmsa.data", "vmsa.always_in_use"),
     },
     st.System: {"cpus", "tasks", "sigframes", "fpstates", "vms", "vcpus", "ghost"},
 }
