@@ -247,7 +247,7 @@ EQUAL: dict[str, list[Op]] = {
         op("get_perm", ret=0, val=FULL),
     ],
     "entries of a CPUID": [
-        op("supported_cpuid", "0xd", "1", eax="0x1f", ebx="0x0", ecx="0x1800", edx="0x0"),
+        op("supported_cpuid", "0xd", "1", eax="0x1f", ebx="0x9b0", ecx="0x1800", edx="0x0"),
         op("supported_cpuid", "0xd", "11", eax="0x10", ebx="0x0", ecx="0x1", edx="0x0"),
         op("supported_cpuid", "0x1d", "1", eax="0x4002000", ebx="0x80040", ecx="0x10", edx="0x0"),
         *vcpu(("xfd=0", f"xcr0={FULL}"))[:4],
@@ -320,8 +320,8 @@ def wrong() -> Iterator[tuple[str, int, str, Callable[[Op], object]]]:
     yield "the older interface", 5, "fcw", lambda result: result.update(fcw="0x37f")
     yield "the older interface", 9, "xmm0", lambda result: result.update(xmm0="0x0")
     yield "slots", 6, "mxcsr", lambda result: result.update(mxcsr="0x1f80")
-    yield "entries of a CPUID", 0, "XFD", lambda result: result.update(eax="0xf")
-    yield "entries of a CPUID", 8, "XFD", lambda result: result.update(eax="0x1f")
+    yield "entries of a CPUID", 0, "eax", lambda result: result.update(eax="0xf")
+    yield "entries of a CPUID", 8, "eax", lambda result: result.update(eax="0x1f")
     yield "entries of a CPUID", 10, "absent", lambda result: result.pop("absent")
     yield "entries of a CPUID", 11, "AMX_TILE", lambda result: result.update(edx="0x0")
     yield "a child that exits", 3, "wait_status", lambda result: result.update(wait_status="0")

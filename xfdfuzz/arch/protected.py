@@ -16,6 +16,9 @@ def swap(regs: CpuRegs, vmsa: CpuRegs) -> None:
     held = copy_of(regs)
     assign(regs, vmsa)
     assign(vmsa, held)
+    # that is no register, but what this processor calls in use
+    regs.always_in_use, vmsa.always_in_use = held.always_in_use, 0
+    regs.xinuse |= regs.always_in_use
 
 
 def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
