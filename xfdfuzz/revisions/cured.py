@@ -88,10 +88,9 @@ class ExecFreesFpstate(FpuCore):
     fpu_flush_thread(): keep the pointer, and vfree() it if it is not &fpu->__fpstate, outside fpregs_lock().
     """
 
-    def fpu_flush_thread(self) -> None:
-        """(fpu/core.c)."""
-        old = self.current.fpu.fpstate
-        super().fpu_flush_thread()
+    def fpu_flush_thread_reset(self, old: int) -> None:
+        """(fpu/core.c, fpu_flush_thread())."""
+        super().fpu_flush_thread_reset(old)
         if old >= FIRST_VALLOC:
             self.vfree(old)
 
@@ -104,10 +103,10 @@ class ExecResetsAtOnce(FpuCore):
     which an op could stop, and it ends before the one that `execve ...` stops in.
     """
 
-    def fpu_flush_thread(self) -> None:
-        """(fpu/core.c)."""
-        super().fpu_flush_thread()
+    def fpu_flush_thread_reset(self, old: int) -> None:
+        """(fpu/core.c, fpu_flush_thread()); what frees the old fpstate, and may sleep, comes behind."""
         self.fpu_reset_fpregs()
+        super().fpu_flush_thread_reset(old)
 
     def fpu_flush_thread_regs(self) -> None:
         """Nothing is left to do."""

@@ -226,9 +226,9 @@ class FpuCore(FpuInit):
         self.preempt_enable()
 
     def irq_fpu_usable(self) -> bool:
-        """Whether an interrupt may use the FPU: unless it hit the kernel using it, which here it never does.
+        """Whether an interrupt may use the FPU: unless it hit the kernel using it, which here it never does (fpu/core.c).
 
-        ``!in_interrupt() || interrupted_user_mode() || interrupted_kernel_fpu_idle()`` (fpu/core.c).
+        ``!in_interrupt() || interrupted_user_mode() || interrupted_kernel_fpu_idle()``, until 59f5ede3bc0f (5.18).
         """
         return True
 
@@ -242,9 +242,10 @@ class FpuCore(FpuInit):
         if self.this_cpu.hardirq_points and self.in_interrupt():
             self.this_cpu.hardirq_points -= 1
             if not self.this_cpu.hardirq_points:
-                self.common_interrupt()
+                self.hardirq_uses_fpu()
 
-    def common_interrupt(self) -> None:
+    @seam
+    def hardirq_uses_fpu(self) -> None:
         """An interrupt whose handler uses the FPU, as that of the random number generator did."""
         self.this_cpu.preempt_count += HARDIRQ_OFFSET
         if self.irq_fpu_usable():
@@ -323,7 +324,13 @@ class FpuCore(FpuInit):
 
     def fpu_flush_thread(self) -> None:
         """exec's new program: its first half, back to the embedded fpstate (fpu/core.c)."""
+        old = self.current.fpu.fpstate
         self.fpstate_reset(self.current_nr)
+        self.fpu_flush_thread_reset(old)
+
+    @seam
+    def fpu_flush_thread_reset(self, old: int) -> None:
+        """Behind fpstate_reset(), which forgets fpstate ``old``: nothing; for the cures of findings 4 and 5."""
 
     @phase_of("fpu_flush_thread")
     def fpu_flush_thread_regs(self) -> None:
