@@ -28,11 +28,15 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetRegs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
+from xfdfuzz.program.ops.vmm import KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
 from xfdfuzz.program.ops.xsave import KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
+
+#: What shows an image.
+_GET_XSAVE = (KvmGetXsave, KvmGetXsave2, KeepXsave, KeepXsave2)
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
 
@@ -42,8 +46,8 @@ def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
     """A vCPU ioctl that fails leaves the vCPU as it was: user space that looks at the error must not find half of the
     change made.  KVM_SET_MSRS fails when it takes no entry at all."""
     op, ret = view.step.op, view.step.result.ret
-    failed = ret == 0 if isinstance(op, KvmSetMsrs) else isinstance(ret, int) and ret < 0
-    if isinstance(op, KvmGetMsrs) or not failed:
+    failed = ret == 0 if isinstance(op, KvmSetMsrs | LoadMsrs) else isinstance(ret, int) and ret < 0
+    if isinstance(op, KvmGetMsrs | KeepMsr) or not failed:
         return
     nr = op.vcpu  # type: ignore[attr-defined]
     if view.changed and not _as_before(view, nr):
@@ -157,7 +161,7 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr} reads {view.step.result.out}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
 
 
-@invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
+@invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=_GET_XSAVE)
 def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE does what XSAVE does: a component that XFD disables is reported as initial (KVM's ABI as
     b45f72177594 states it)."""
@@ -168,7 +172,7 @@ def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: XSTATE_BV {xf.format_mask(image.xstate_bv)} holds components that XFD {xfd:#x} disables")
 
 
-@invariant("get-xsave-keeps-to-the-guest", "abi", ("ABI",), ops=(KvmGetXsave, KvmGetXsave2))
+@invariant("get-xsave-keeps-to-the-guest", "abi", ("ABI",), ops=_GET_XSAVE)
 def get_xsave_keeps_to_the_guest(view: View) -> Iterator[Broken]:
     """The image has nothing but what the guest's CPUID offers, and x87 and SSE: KVM_SET_XSAVE on a host without such a
     component would refuse it, and a migration between hosts that both can run the guest fails."""
@@ -195,7 +199,7 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu}: XSTATE_BV {xf.format_mask(op.image.xstate_bv)} is refused", site)
 
 
-@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave,))
+@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave, KeepXsave))
 def get_xsave_is_complete(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE copies 4096 bytes.  Once the image is larger it must fail: a cut image loses tile data in a
     migration that looks successful."""
@@ -248,7 +252,7 @@ def xcomp_guest_supp_is_complete(view: View) -> Iterator[Broken]:
             yield Broken(f"is {xf.format_mask(value)}, without {xf.format_mask(possible & ~value)}")
 
 
-@invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
+@invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=_GET_XSAVE)
 def get_xsave_is_true(view: View) -> Iterator[Broken]:
     """The image that user space reads holds what the guest had in its registers, or user space put there; a migration
     would carry anything else to the other side."""
@@ -265,11 +269,11 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: {xf.NAMES[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))
+@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs, KeepMsr))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_MSRS gives what the guest would read."""
     op, value = view.step.op, view.step.result.out
-    assert isinstance(op, KvmGetMsrs)
+    assert isinstance(op, KvmGetMsrs | KeepMsr)
     if not isinstance(value, int):
         return
     ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
@@ -282,12 +286,12 @@ def get_msrs_is_true(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
 
 
-@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs,))
+@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs, KeepMsr))
 def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     """Where KVM offers XFD to guests, user space can read IA32_XFD and IA32_XFD_ERR: they are part of the state that a
     migration must carry."""
     op = view.step.op
-    assert isinstance(op, KvmGetMsrs)
+    assert isinstance(op, KvmGetMsrs | KeepMsr)
     xfd = op.msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR)
     if view.step.result.ret == 0 and xfd and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
         yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")

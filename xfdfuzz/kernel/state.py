@@ -81,6 +81,12 @@ KVM_EXIT_INTR = 10
 #: amx-v1 only; 36 is KVM_EXIT_RISCV_CSR today.
 KVM_EXIT_FPU_REALLOC = 36
 
+# What a VMM means to do with a vCPU (GhostVmm.intent).
+INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
+
+# What a VMM has read of a vCPU (GhostVmm.kept).
+KEPT_XCR0, KEPT_IMAGE, KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = (1 << bit for bit in range(7))
+
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
@@ -111,6 +117,11 @@ VmMask = Annotated[U8, Mask("vm")]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
+Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
+#: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
+TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
+#: What a VMM has read (KEPT_*).
+Kept = Annotated[U8, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
 Vector = Annotated[U8, Enumeration("exception vector", {NM_VECTOR: "#NM", GP_VECTOR: "#GP"})]
 #: 0, or an error code less than 0.
@@ -377,13 +388,44 @@ class GhostVcpu(Struct):
     nm_owed: Flag
 
 
-@struct(tasks=USER_TASKS, vcpus=NR_VCPUS)
+@struct()
+class GhostVmm(Struct):
+    """What the VMM of a vCPU means to do, and what it has read of the vCPU and keeps.
+
+    ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
+    ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
+    has it and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have made of it.
+
+    ``kept`` says what there is of XCR0, MSRs and ``image``, as KVM gave them; ``honest`` is what it should have given.
+    """
+
+    __slots__ = ()
+    intent: Intent
+    pending: Flag
+    osxsave: Annotated[Flag, "promise.cr4.osxsave"]
+    supported: Annotated[Xfeatures, "promise.guest_supported"]
+    tenant: TenantPlus1
+    tenants: Count
+    kept: Kept
+    xcr0: Annotated[Xfeatures, "kept.xcr0"]
+    xss: Annotated[Xfeatures, "kept.xss"]
+    xfd: Annotated[Xfd, "kept.xfd"]
+    xfd_err: Annotated[Xfd, "kept.xfd_err"]
+    u_cet: Annotated[Token, "kept.u_cet"]
+    pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
+    image: Annotated[XsaveArea, "kept.image"]
+    honest: GhostVcpu
+    promise: GhostVcpu
+
+
+@struct(tasks=USER_TASKS, vcpus=NR_VCPUS, vmms=NR_VCPUS)
 class Ghost(Struct):
     """Nothing that a kernel may read."""
 
     __slots__ = ()
     tasks: Array[GhostRegs]
     vcpus: Array[GhostVcpu]
+    vmms: Array[GhostVmm]
 
 
 @struct(cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS)

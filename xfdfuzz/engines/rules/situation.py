@@ -15,7 +15,8 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.memory.cstruct import Regions
-from xfdfuzz.program.ops import processes, run, signals
+from xfdfuzz.program.ghost import TENANTS
+from xfdfuzz.program.ops import processes, run, signals, vmm
 from xfdfuzz.program.ops.base import Op
 
 #: Lists by the names that rules know them by.
@@ -33,6 +34,10 @@ class Situation:
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
+
+    ``stopped_vcpus`` are outside KVM_RUN: ``hidden_vcpus`` those whose VMM says that what it does must not show,
+    ``old_vcpus`` those that can get another tenant.  ``copies`` are (vCPU, another) pairs of them, ``twins`` (task,
+    vCPU, another) whose ioctls it can call; ``loads`` are the ops that write what a VMM keeps.
 
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2; ``returning`` are tasks whose KVM_RUN can return.
@@ -64,6 +69,12 @@ class Situation:
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
+    stopped_vcpus: list[int]
+    hidden_vcpus: list[int]
+    old_vcpus: list[int]
+    copies: list[tuple[int, int]]
+    twins: list[tuple[int, int, int]]
+    loads: list[Op]
     vcpus: list[int]
     ready: list[int]
     pending: list[int]
@@ -200,13 +211,20 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
 
 
 def look_at_vcpus(system: st.System) -> Look:
-    """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks."""
+    """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
+    ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
     vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
     l1 = [nr for nr, vcpu in vcpus if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH]
     guests = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
+    outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE]
+    vmms = system.ghost.vmms
     lists: Lists = {
+        "stopped_vcpus": outside,
+        "hidden_vcpus": [nr for nr in outside if vmms[nr].intent == st.INTENT_INVISIBLE],
+        "old_vcpus": [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS],
+        "copies": [(nr, other) for nr in outside for other in outside if nr != other],
         "vcpus": l1,
         "guests": guests,
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
@@ -218,8 +236,24 @@ def look_at_vcpus(system: st.System) -> Look:
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
+        "kept": [(nr, load) for nr, one in enumerate(vmms) if one.kept for load in _loads(system, nr)],
     }
     return Look(lists, more)
+
+
+def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]]:
+    """What can write something that a VMM keeps of a vCPU."""
+    source, kept = system.vcpus[nr], system.ghost.vmms[nr].kept
+    if source.exists:
+        yield vmm.LoadSregs
+        if source.arch.cpuid_set:
+            yield vmm.LoadCpuid
+    if kept & st.KEPT_XCR0:
+        yield vmm.LoadXcrs
+    if kept & ~(st.KEPT_XCR0 | st.KEPT_IMAGE):
+        yield vmm.LoadMsrs
+    if kept & st.KEPT_IMAGE:
+        yield vmm.LoadXsave
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
@@ -251,13 +285,17 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     host, current = cpus.lists["host_cpus"], cpus.lists["current"]
     calling, vm_calls, guests = tasks.lists["tasks"], tasks.lists["vm_calls"], vcpus.lists["guests"]
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
+    calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
+    each = [*dict.fromkeys(calls)]
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
         "dyn2_guests": guests if machine.dyn2 else [],
         "cet_guests": guests if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
-        "vcpu_calls": [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm],
+        "vcpu_calls": calls,
+        "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
+        "loads": [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]],
         "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
@@ -282,7 +320,8 @@ READ_BY_TASKS = Regions(
 READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
-    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", f"{_WHO}.on_cpu"),
+    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", f"{_WHO}.on_cpu", "vcpus[].arch.cpuid_set"),
+    *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )
 READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
 

@@ -37,6 +37,7 @@ def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Resul
     """VM exit, and the part of its handling that runs with interrupts off."""
     vcpu.exit_pending = kind
     vcpu.mode = st.VCPU_EXITED
+    ghost.left(k, k.this_cpu.guest - 1)
     k.this_cpu.guest = 0
     k.vcpu_enter_guest_exited(vcpu, kernel_fpu)
     return EXIT
@@ -83,7 +84,7 @@ class _DataInsn(_Insn):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         vcpu = self.thread(k)
-        token = ghost.vcpu_token(self.vcpu, token) if token else 0
+        token = ghost.guest_token(k, self.vcpu, token) if token else 0
         if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
             return Result("#UD")
         try:
@@ -314,7 +315,7 @@ class _Restore(_Insn):
             return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
-        token = ghost.vcpu_token(self.vcpu, self.token)
+        token = ghost.guest_token(k, self.vcpu, self.token)
         area = XsaveArea()
         area.xstate_bv, area.xcomp_bv = self.xstate_bv, self.xcomp_bv
         for i in xf.components_in(self.xstate_bv):
@@ -379,7 +380,7 @@ class GuestWrmsr(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        value = ghost.msr_data(self.vcpu, self.msr, self.value)
+        value = ghost.msr_data(k, self.vcpu, self.msr, self.value)
         if k.msr_intercepted(vcpu, self.msr, write=True):
             return self.insn_exit(k, vcpu, st.EXIT_MSR_WRITE, self.msr, value)
         try:

@@ -6,12 +6,14 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import GhostVcpu, Vcpu
-from xfdfuzz.memory.cstruct import assign
+from xfdfuzz.kernel.state import INTENT_RESET, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Attribute, AttributeGroup, MsrIndex, Msrs, Nr, Null, Reset, Sregs, VcpuId, Xcr0
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
+
+#: Index and value of MSRs.
+_Entries = tuple[tuple[int, int], ...]
 
 
 @op("t{task} ioctl(kvm, KVM_CREATE_VM)")
@@ -91,7 +93,7 @@ class KvmCreateVcpu(VmIoctl):
         ret, nr = k.kvm_vm_ioctl_create_vcpu(self.vm, self.id)
         if ret:
             return Result(ret)
-        assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
+        ghost.new_vcpu(k, nr)
         if self.reset:
             k.vcpus[nr].arch.cr4_osxsave = 0
         return Result(f"v{nr}")
@@ -160,7 +162,16 @@ class KvmSetSregs(VcpuIoctl):
     sregs: Sregs = Sregs(True)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(k.kvm_vcpu_ioctl_set_sregs(vcpu, self.sregs.osxsave))
+        return set_sregs(k, self.vcpu, self.sregs.osxsave)
+
+
+def set_sregs(k: Kernel, nr: int, osxsave: bool) -> Result:
+    """KVM_SET_SREGS with CR4.OSXSAVE as given."""
+    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], osxsave)
+    vmm = k.system.ghost.vmms[nr]
+    if not ret and vmm.intent == INTENT_RESET:
+        vmm.osxsave = osxsave
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_REGS)")
@@ -186,10 +197,15 @@ class KvmSetXcrs(VcpuIoctl):
     xcr0: Xcr0 = xf.MASK_X87
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, self.xcr0)
-        if not ret:
-            ghost.user_wrote_xcr0(k.system.ghost.vcpus[self.vcpu], self.xcr0)
-        return Result(ret)
+        return set_xcrs(k, self.vcpu, self.xcr0, self.xcr0)
+
+
+def set_xcrs(k: Kernel, nr: int, value: int, honest: int) -> Result:
+    """KVM_SET_XCRS with a value that should be ``honest``."""
+    ret = k.kvm_vcpu_ioctl_x86_set_xcrs(k.vcpus[nr], value)
+    for ideal in ghost.told(k, nr) if not ret else ():
+        ghost.user_wrote_xcr0(ideal, honest)
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_XCRS)")
@@ -212,12 +228,18 @@ class KvmSetMsrs(VcpuIoctl):
     msrs: Msrs = Msrs(((MSR_IA32_XFD, 0),))
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        entries = tuple((index, ghost.msr_data(self.vcpu, index, value)) for index, value in self.msrs.entries)
-        count = k.kvm_set_msrs(vcpu, entries)
-        ideal = k.system.ghost.vcpus[self.vcpu]
-        for index, value in entries[:count]:
+        entries = tuple((index, ghost.msr_data(k, self.vcpu, index, value)) for index, value in self.msrs.entries)
+        return set_msrs(k, self.vcpu, entries, entries)
+
+
+def set_msrs(k: Kernel, nr: int, entries: _Entries, honest: _Entries) -> Result:
+    """KVM_SET_MSRS with values that should be the ``honest`` ones."""
+    vcpu = k.vcpus[nr]
+    count = k.kvm_set_msrs(vcpu, entries)
+    for ideal in ghost.told(k, nr):
+        for index, value in honest[:count]:
             ghost.user_wrote_msr(vcpu, ideal, index, value)
-        return Result(count)
+    return Result(count)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr})")
@@ -243,5 +265,5 @@ class KvmGetMpState(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         if vcpu.arch.init_pending:
-            ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
+            ghost.init(k, self.vcpu)
         return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu))

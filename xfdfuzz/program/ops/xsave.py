@@ -63,7 +63,7 @@ class KvmSetXsave(_XsaveIoctl):
         area.xstate_bv = self.image.xstate_bv
         area.xcomp_bv = self.image.xcomp_bv
         area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
-        token = ghost.vcpu_token(self.vcpu, self.image.data)
+        token = ghost.guest_token(k, self.vcpu, self.image.data)
         for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
             area.data[i] = token
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, area, self.buffer)
@@ -71,9 +71,9 @@ class KvmSetXsave(_XsaveIoctl):
             user = k.machine.user_xfeatures or xf.MASK_FPSSE
             # "KVM's odd ABI is to leave PKRU untouched in this case" (fpu_copy_uabi_to_guest_fpstate())
             user &= ~xf.MASK_PKRU | self.image.xstate_bv
-            ideal = k.system.ghost.vcpus[self.vcpu]
-            ghost.set_xsave(ideal, self.image.xstate_bv & ~self.image.init, token, user)
-            ideal.regs.undefined |= self.beyond(k)
+            for ideal in ghost.told(k, self.vcpu):
+                ghost.set_xsave(ideal, self.image.xstate_bv & ~self.image.init, token, user)
+                ideal.regs.undefined |= self.beyond(k)
         return self.result(k, ret)
 
     def beyond(self, k: Kernel) -> int:
@@ -119,12 +119,12 @@ class KvmSetFpu(VcpuIoctl):
     image: FpuImage = FpuImage(1)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        token = ghost.vcpu_token(self.vcpu, self.image.data)
+        token = ghost.guest_token(k, self.vcpu, self.image.data)
         x87, sse = (0 if self.image.init >> i & 1 else token for i in (xf.X87, xf.SSE))
         ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, x87, sse)
-        regs = k.system.ghost.vcpus[self.vcpu].regs
-        regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
-        regs.undefined |= xf.MASK_FPSSE
+        for ideal in ghost.told(k, self.vcpu):
+            ideal.regs.data[xf.X87], ideal.regs.data[xf.SSE] = x87, sse
+            ideal.regs.undefined |= xf.MASK_FPSSE
         return Result(ret)
 
 
