@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
@@ -27,8 +27,10 @@ class GuestState(NamedTuple):
     registers: tuple[tuple[int, int], ...] = ()
 
 
-def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]:
-    """(site, what differs) for each part that is not the same."""
+def differences(
+    one: GuestState, other: GuestState, site: Callable[[int], str] = component_site
+) -> Iterator[tuple[str, str]]:
+    """(site, what differs) for each part that is not the same; ``site`` is that of a component."""
     if one.entry != other.entry:
         yield "entry", f"VM entry: {format_ret(one.entry)} and {format_ret(other.entry)}"
         return
@@ -41,7 +43,7 @@ def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]
             yield name, f"{name.upper()} = {text(a)} and {text(b)}"
     for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
         if i == j and a != b:
-            yield component_site(i), f"{xf.NAMES[i]} = {content(a)} and {content(b)}"
+            yield site(i), f"{xf.NAMES[i]} = {content(a)} and {content(b)}"
 
 
 def visible_components(vcpu: Vcpu) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.guests import GuestState, differences, visible_components
-from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import VMM, Broken, View, invariant
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.state import GhostVcpu, GhostVmm, Vcpu
 from xfdfuzz.program import ghost
@@ -57,8 +57,11 @@ def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
     if meant.intent != st.INTENT_RESET and has != meant.supported:
         yield "cpuid", f"its CPUID has {xf.format_mask(meant.supported)} and {xf.format_mask(has)}"
     sure = components & ~meant.promise.regs.undefined
+    # a VMM cares for each component, while to the kernel most are alike
     yield from differences(
-        _found(meant.promise, bool(meant.osxsave), sure, vcpu), _found(made, bool(vcpu.arch.cr4_osxsave), sure, vcpu)
+        _found(meant.promise, bool(meant.osxsave), sure, vcpu),
+        _found(made, bool(vcpu.arch.cr4_osxsave), sure, vcpu),
+        site=xf.NAMES.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
     for i in xf.components_in(components):
@@ -66,9 +69,9 @@ def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
         lost = sure >> i & 1 and made.regs.undefined >> i & 1 and held == meant.promise.regs.data[i]
         anothers = not sure >> i & 1 and ghost.owner(held) and not ghost.same_owner(held, own)
         if lost:
-            yield component_site(i), f"nothing says that it finds {ghost.content(held)} in {xf.NAMES[i]}"
+            yield xf.NAMES[i], f"nothing says that it finds {ghost.content(held)} in {xf.NAMES[i]}"
         elif anothers:
-            yield component_site(i), f"it may find {ghost.content(held)} in {xf.NAMES[i]}"
+            yield xf.NAMES[i], f"it may find {ghost.content(held)} in {xf.NAMES[i]}"
 
 
 def _readable(view: View, vcpu: Vcpu) -> int:

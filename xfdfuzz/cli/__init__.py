@@ -32,6 +32,7 @@ from xfdfuzz.cli import (
     report,
     review,
     streams,
+    vmm,
     warnings,
 )
 from xfdfuzz.cli.arguments import Formatter, Parser, Version
@@ -51,6 +52,7 @@ COMMANDS = (
     diff,
     field,
     warnings,
+    vmm,
     conform,
     corpus,
     baseline,

@@ -21,8 +21,8 @@ from xfdfuzz.program.fields import TOKENS
 #: Tokens are ``owner << OWNER_SHIFT | token``.
 OWNER_SHIFT = 3
 _FIRST_VCPU_OWNER = 16
-#: So many tenants there can be, of all vCPUs: a token has 8 bits.
-TENANTS = 16
+#: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
+TENANTS = 5 * st.NR_VCPUS
 
 
 def task_token(task: int, token: int) -> int:

@@ -22,21 +22,26 @@ LOADS: tuple[Callable[[int, int, int], Op], ...] = (
     vmm.LoadXsave,
 )
 _ORDERS = tuple(permutations(range(len(LOADS))))
+_XFD = (MSR_IA32_XFD, MSR_IA32_XFD_ERR)
 #: How many of the calls of a procedure are left out: mostly none.
 _without = Range(0, 15)
 
 
-def keeping(task: int, nr: int, cet: bool, large: bool = True) -> Iterator[Op]:
+def keeping(task: int, nr: int, msrs: Iterable[int], large: bool = True) -> Iterator[Op]:
     """A VMM reads all that KVM gives of a vCPU, whatever the size of its image if that is ``large``."""
     yield vmm.KeepXsave2(task, nr) if large else vmm.KeepXsave(task, nr)
     yield vmm.KeepXcrs(task, nr)
-    for msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR, *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ())):
+    for msr in msrs:
         yield vmm.KeepMsr(task, nr, msr)
 
 
-def resetting(task: int, nr: int, components: int, cet: bool) -> Sequence[Op]:
+def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
+    """The MSRs that a guest has with these features."""
+    return (*(_XFD if xfd else ()), *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ()))
+
+
+def resetting(task: int, nr: int, components: int, msrs: Iterable[int]) -> Sequence[Op]:
     """A VMM writes the state of a processor that comes out of reset."""
-    msrs = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ()))
     return (
         kvm.KvmSetMsrs(task, nr, Msrs(tuple((msr, 0) for msr in msrs))),
         kvm.KvmSetXcrs(task, nr, xf.MASK_X87),
@@ -71,7 +76,7 @@ class VmmRules(Rules):
     def copy_vcpu(self, n: int, large: int, order: int, without: int) -> Iterator[Op]:
         """A VMM makes a vCPU go on as another one, in an order of its own; it may forget a call."""
         task, nr, source = self.choice("twins", n)
-        yield from keeping(task, source, self.run.machine.cet, not large)
+        yield from keeping(task, source, self._msrs(), not large)
         yield vmm.VmmCopy(nr, source)
         yield from self._loads(task, nr, source, order, without)
         yield from self._enter(task, nr)
@@ -81,7 +86,7 @@ class VmmRules(Rules):
         """A VMM reads a vCPU and writes what it has read, which is not to be seen."""
         task, nr = self.choice("vcpu_calls", n)
         yield vmm.VmmInvisible(nr)
-        yield from keeping(task, nr, self.run.machine.cet)
+        yield from keeping(task, nr, self._msrs())
         yield from self._loads(task, nr, nr, order, without)
         yield vmm.VmmVisible(nr)
 
@@ -92,9 +97,12 @@ class VmmRules(Rules):
         if nr not in self.now.old_vcpus:
             return
         yield vmm.VmmReset(nr)
-        calls = resetting(task, nr, self.run.machine.user_xfeatures or xf.MASK_FPSSE, self.run.machine.cet)
+        calls = resetting(task, nr, self.run.machine.user_xfeatures or xf.MASK_FPSSE, self._msrs())
         yield from (calls[call] for call in _RESETS[order] if call != without)
         yield from self._enter(task, nr)
+
+    def _msrs(self) -> tuple[int, ...]:
+        return msrs_of(True, self.run.machine.cet)
 
     def _loads(self, task: int, nr: int, source: int, order: int, without: int) -> Iterable[Op]:
         """The calls that write a vCPU, as far as there is something to write."""

@@ -111,7 +111,7 @@ class VmmVisible(_Intent):
 @op("v{vcpu} reset for another tenant")
 class VmmReset(_Intent):
     """The VMM gives the vCPU to another guest: that one finds the processor as it comes out of reset, but for what
-    ioctls from here on have given it, and nothing of the guest before.  A vCPU can have 5 of them."""
+    ioctls from here on have given it, and nothing of the guest before.  A vCPU can have 5 guests in all."""
 
     vcpu: Nr = 0
 
