@@ -57,6 +57,7 @@ PROGRAMS = {
     "another-vcpu-gets-what-was-kept": f"""
         {_VM}
         t0 ioctl(vm0, KVM_CREATE_VCPU, 1)
+        t0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse|avx}})
         t0 ioctl(v0, KVM_SET_XSAVE, {{xstate_bv: avx, data: 1}})
         t0 ioctl(v0, KVM_GET_XSAVE2) keep
         t0 ioctl(v1, KVM_SET_XSAVE) of v0
