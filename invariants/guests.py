@@ -15,7 +15,7 @@ from xfdfuzz.program.step import format_ret
 class GuestState(NamedTuple):
     """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work.
 
-    ``registers`` are components and their contents.
+    ``registers`` are components, and MXCSR, and their contents.
     """
 
     entry: int | str
@@ -43,9 +43,10 @@ def differences(
             yield name, f"{name.upper()} = {text(a)} and {text(b)}"
     for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
         if i == j and a != b:
-            yield site(i), f"{xf.NAMES[i]} = {content(a)} and {content(b)}"
+            yield site(i), f"{xf.CONTENTS[i]} = {content(a)} and {content(b)}"
 
 
 def visible_components(vcpu: Vcpu) -> int:
-    """What the guest can have in registers; PKRU has a way of its own."""
-    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | xf.MASK_FPSSE) & ~xf.MASK_PKRU
+    """What the guest can have in registers, with MXCSR; PKRU has a way of its own."""
+    legacy = xf.MASK_FPSSE | xf.MASK_MXCSR
+    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | legacy) & ~xf.MASK_PKRU

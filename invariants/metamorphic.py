@@ -44,7 +44,8 @@ Results = dict[type[Op], Result]
 
 
 def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
-    """Enter the guest and look at ``components`` as far as XFD lets it see them; the executor is used up."""
+    """Enter the guest and look at ``components``, perhaps with MXCSR, as far as XFD lets it see them; the executor is
+    used up."""
     step = executor.enter_guest(nr)
     k = executor.kernel
     if step is None or not k.this_cpu.guest:
@@ -53,8 +54,8 @@ def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
     visible = xf.components_in(components & ~regs.xfd)
     osxsave = bool(k.vcpus[nr].arch.cr4_osxsave)
     xcr0, xss = (regs.xcr0, regs.xss) if osxsave else (0, 0)  # the host's stay where the guest cannot see them
-    found = tuple((i, regs.data[i]) for i in visible)
-    return GuestState("entered", osxsave, xcr0, xss, regs.xfd, regs.xfd_err, found)
+    held = tuple((i, regs.data[i]) for i in (*visible, *[xf.MXCSR] * bool(components & xf.MASK_MXCSR)))
+    return GuestState("entered", osxsave, xcr0, xss, regs.xfd, regs.xfd_err, held)
 
 
 def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:

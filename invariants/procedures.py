@@ -61,28 +61,33 @@ def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
     yield from differences(
         _found(meant.promise, bool(meant.osxsave), sure, vcpu),
         _found(made, bool(vcpu.arch.cr4_osxsave), sure, vcpu),
-        site=xf.NAMES.__getitem__,
+        site=xf.CONTENTS.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
-    for i in xf.components_in(components):
+    for i in _contents(components):
         held = made.regs.data[i]
         lost = sure >> i & 1 and made.regs.undefined >> i & 1 and held == meant.promise.regs.data[i]
         anothers = not sure >> i & 1 and ghost.owner(held) and not ghost.same_owner(held, own)
         if lost:
-            yield xf.NAMES[i], f"nothing says that it finds {ghost.content(held)} in {xf.NAMES[i]}"
+            yield xf.CONTENTS[i], f"nothing says that it finds {ghost.content(held)} in {xf.CONTENTS[i]}"
         elif anothers:
-            yield xf.NAMES[i], f"it may find {ghost.content(held)} in {xf.NAMES[i]}"
+            yield xf.CONTENTS[i], f"it may find {ghost.content(held)} in {xf.CONTENTS[i]}"
 
 
 def _readable(view: View, vcpu: Vcpu) -> int:
-    """The components that the guest can enable and read."""
+    """The components that the guest can enable and read, and MXCSR."""
     pkru = vcpu.arch.guest_supported_xcr0 & xf.MASK_PKRU if view.k.ospke else 0
     return visible_components(vcpu) | pkru
+
+
+def _contents(mask: int) -> tuple[int, ...]:
+    """The components, and MXCSR."""
+    return (*xf.components_in(mask), *[xf.MXCSR] * bool(mask & xf.MASK_MXCSR))
 
 
 def _found(guest: GhostVcpu, osxsave: bool, components: int, vcpu: Vcpu) -> GuestState:
     """What an ideal guest finds, as far as its CPUID lets it look."""
     arch = vcpu.arch
     xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
-    registers = tuple((i, guest.regs.data[i]) for i in xf.components_in(components))
+    registers = tuple((i, guest.regs.data[i]) for i in _contents(components))
     return GuestState("entered", osxsave, guest.xcr0, guest.xss, xfd, xfd_err, registers)

@@ -61,7 +61,7 @@ RESET = """
 v0 reset for another tenant
 t0 ioctl(v0, KVM_SET_XCRS, x87) = 0
 t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD_ERR: 0, IA32_XSS: 0, IA32_U_CET: 0, IA32_PL0_SSP: 0}) = 4
-t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse|avx|pkru|xtile, data: 1, init: x87|sse|avx|pkru|xtile}) = 0
+t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse|avx|pkru|xtile}) = 0
 t0 ioctl(v0, KVM_SET_SREGS, {}) = 0
 """
 CALLS = {

@@ -6,13 +6,15 @@ task t0's never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
@@ -23,6 +25,8 @@ OWNER_SHIFT = 3
 _FIRST_VCPU_OWNER = 16
 #: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
 TENANTS = 5 * st.NR_VCPUS
+#: What contents are called that have no owner.
+_SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
 
 
 def task_token(task: int, token: int) -> int:
@@ -59,9 +63,10 @@ def owner(token: int) -> int:
 
 def content(token: int) -> str:
     """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``v0.2:3`` (the same of its second
-    tenant), ``t1:2``, or ``kernel:1``."""
-    if not token:
-        return "init"
+    tenant), ``t1:2``, ``kernel:1``, or ``zero`` where x87 or MXCSR has no bit set, not even those of its initial
+    value."""
+    if token in _SPECIAL:
+        return _SPECIAL[token]
     owners = {owner(vcpu_token(nr, 0)): tenant_name(nr) for nr in range(TENANTS)}
     owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
     return f"{owners.get(owner(token), 'kernel')}:{token & (1 << OWNER_SHIFT) - 1}"
@@ -87,8 +92,22 @@ def define(regs: GhostRegs, component: int, token: int) -> None:
 
 def initialise(k: Kernel, task: int) -> None:
     """The task's user components are in their initial configuration."""
-    for i in xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE):
+    for i in (*xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR):
         define(k.system.ghost.tasks[task], i, 0)
+
+
+def load(regs: GhostRegs, area: XsaveArea) -> None:
+    """The components that an image in the standard format has in XSTATE_BV are loaded, and MXCSR with SSE or AVX."""
+    for i in xf.components_in(area.xstate_bv):
+        define(regs, i, area.data[i])
+    if area.xstate_bv & xf.MASK_WITH_MXCSR:
+        define(regs, xf.MXCSR, area.data[xf.MXCSR])
+
+
+def set_legacy(regs: GhostRegs, values: Iterable[int]) -> None:
+    """x87, SSE and MXCSR hold these."""
+    for i, token in zip(xf.LEGACY, values, strict=True):
+        define(regs, i, token)
 
 
 def default_pkru(k: Kernel, task: int) -> None:
@@ -97,12 +116,25 @@ def default_pkru(k: Kernel, task: int) -> None:
         define(k.system.ghost.tasks[task], xf.PKRU, PKRU_DEFAULT)
 
 
-def of_sigframe(k: Kernel, frame: SigFrame) -> dict[int, int]:
-    """The components that a sigreturn loads: those that the frame says it has, or x87 and SSE without its magic."""
+def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
+    """What a sigreturn loads, and what nobody promises of it.
+
+    A frame has extended state if sw_reserved says so and the second magic stands where the image ends
+    (arch/x86/include/uapi/asm/sigcontext.h): then what it has of the features that it names is loaded, else what
+    FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
+    than any that this machine makes.
+    """
     area = frame.area
-    if not (k.use_xsave and frame.magic1):
-        return {i: area.data[i] for i in (xf.X87, xf.SSE)}
-    return {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
+    whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
+    if not (k.use_xsave and frame.magic1 and whole):
+        return {i: area.data[i] for i in xf.LEGACY}, 0
+    loaded = {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
+    if frame.xfeatures & xf.MASK_SSE:
+        loaded[xf.MXCSR] = area.data[xf.MXCSR]
+    unsaid = 0 if frame.xfeatures & xf.MASK_SSE else xf.MASK_MXCSR
+    if frame.xstate_size > k.fpu_user_cfg.max_size:
+        unsaid |= k.machine.user_xfeatures | xf.MASK_MXCSR
+    return loaded, unsaid
 
 
 def set_xfd(vcpu: GhostVcpu, value: int) -> None:
@@ -140,12 +172,19 @@ def read_msr(ghost: GhostVcpu, index: int) -> int:
     return {MSR_IA32_XFD: ghost.xfd, MSR_IA32_XFD_ERR: ghost.xfd_err, MSR_IA32_XSS: ghost.xss}[index]
 
 
-def set_xsave(vcpu: GhostVcpu, bv: int, token: int, components: int) -> None:
-    """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594)."""
-    for i in xf.components_in(components):
-        define(vcpu.regs, i, token if bv >> i & 1 else 0)
-        if vcpu.xfd >> i & 1 and bv >> i & 1:
-            vcpu.regs.undefined |= 1 << i
+def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
+    """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594).
+
+    PKRU stays where XSTATE_BV lacks it: "KVM's odd ABI is to leave PKRU untouched in this case"
+    (fpu_copy_uabi_to_guest_fpstate()).  Without XSAVE the legacy region is all there is, whatever the header says.
+    """
+    if not k.use_xsave:
+        set_legacy(vcpu.regs, (area.data[i] for i in xf.LEGACY))
+        return
+    for i in (*xf.components_in(k.machine.user_xfeatures & (~xf.MASK_PKRU | area.xstate_bv)), xf.MXCSR):
+        define(vcpu.regs, i, 0)
+    load(vcpu.regs, area)
+    vcpu.regs.undefined |= xf.mask_of(*(i for i in xf.components_in(vcpu.xfd & area.xstate_bv) if area.data[i]))
 
 
 def init(k: Kernel, nr: int) -> None:
@@ -259,19 +298,19 @@ def is_reset(k: Kernel, nr: int) -> None:
 
 
 def read_image(ideal: GhostVcpu, image: GhostRegs, components: int, fits: int, offered: int) -> None:
-    """What an honest KVM_GET_XSAVE shows of these components: those that ``fits`` has, the rest are initial.
+    """What an honest KVM_GET_XSAVE shows of these components and MXCSR: those that ``fits`` has, the rest are initial.
 
     Those that XFD disables, or that the guest's CPUID has not ``offered``, may be shown or not.
     """
-    for i in xf.components_in(components):
-        image.data[i] = ideal.regs.data[i] if fits >> i & 1 else 0
+    for i in (*xf.components_in(components), xf.MXCSR):
+        image.data[i] = ideal.regs.data[i] if (fits | xf.MASK_MXCSR) >> i & 1 else 0
         open_to = ideal.regs.undefined | (ideal.xfd | ~offered if image.data[i] else 0)
         image.undefined = image.undefined & ~(1 << i) | open_to & 1 << i
 
 
 def load_image(vcpu: GhostVcpu, image: GhostRegs, components: int) -> None:
-    """KVM_SET_XSAVE of an image that shows these components; PKRU stays as it was if it is initial there."""
-    for i in xf.components_in(components):
+    """KVM_SET_XSAVE of an image that shows these components and MXCSR; PKRU stays as it was if it is initial there."""
+    for i in (*xf.components_in(components), xf.MXCSR):
         if i == xf.PKRU and not image.data[i]:
             # XSTATE_BV may have it, or not
             vcpu.regs.undefined |= xf.MASK_PKRU if vcpu.regs.data[i] else 0

@@ -395,7 +395,7 @@ def _reset(situation: _Situation) -> Procedure:
     made = zip(names, resetting(0, 0, situation.cpuid.xcr0, situation.msrs), strict=True)
     calls: dict[str, tuple[Op, ...]] = {name: (op,) for name, op in made if name != "SET_MSRS" or situation.msrs}
     procedure = _procedure("reset for another tenant", situation, before, (vmm.VmmReset(0),), calls, 0)
-    empty = {**calls, "SET_XSAVE": (xsave.KvmSetXsave(0, 0, UserImage(0, 1)),)}
+    empty = {**calls, "SET_XSAVE": (xsave.KvmSetXsave(0, 0, UserImage(0)),)}
     others = {**procedure.others, "XSTATE_BV = 0 in KVM_SET_XSAVE": (procedure.first, empty)}
     return replace(procedure, others=others)
 

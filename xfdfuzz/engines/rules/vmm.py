@@ -45,7 +45,7 @@ def resetting(task: int, nr: int, components: int, msrs: Iterable[int]) -> Seque
     return (
         kvm.KvmSetMsrs(task, nr, Msrs(tuple((msr, 0) for msr in msrs))),
         kvm.KvmSetXcrs(task, nr, xf.MASK_X87),
-        xsave.KvmSetXsave(task, nr, UserImage(components, 1, components)),
+        xsave.KvmSetXsave(task, nr, UserImage(components)),
         kvm.KvmSetSregs(task, nr, Sregs(False)),
     )
 

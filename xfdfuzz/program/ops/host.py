@@ -5,8 +5,8 @@ from __future__ import annotations
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
-from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, op
+from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
 from xfdfuzz.program.step import Result
 
 
@@ -14,8 +14,11 @@ class _CpuOp(Op):
     __slots__ = ()
     cpu: int
 
-    def enabled(self, k: Kernel) -> bool:
-        return self.cpu < len(k.cpus) and not k.cpus[self.cpu].guest
+    def hindrance(self, k: Kernel) -> str:
+        if self.cpu >= len(k.cpus):
+            return f"there is no cpu{self.cpu}"
+        guest = k.cpus[self.cpu].guest
+        return f"cpu{self.cpu} executes the guest of v{guest - 1}" if guest else ""
 
 
 class _Schedule(_CpuOp):
@@ -25,9 +28,15 @@ class _Schedule(_CpuOp):
         """The task to switch to."""
         raise NotImplementedError
 
-    def enabled(self, k: Kernel) -> bool:
-        task = k.tasks[self.task_nr()]
-        return bool(task.exists) and not task.on_cpu and not task.exit_state and _CpuOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        nr = self.task_nr()
+        task = k.tasks[nr]
+        name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{self.cpu}"
+        if not task.exists:
+            return f"there is no {name}"
+        if task.on_cpu:
+            return f"{name} is on a CPU already"
+        return f"{name} has exited" if task.exit_state else _CpuOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -70,14 +79,62 @@ class SoftirqKernelFpu(_CpuOp):
         return OK
 
 
+def no_user_task(k: Kernel, cpu: int) -> str:
+    """That a CPU executes no user task; nothing if it does."""
+    return "" if k.cpus[cpu].current < USER_TASKS else f"cpu{cpu} has no user task"
+
+
+@op("cpu{cpu} preempt(t{task}, {points})")
+class Preempt(_CpuOp):
+    """The task that runs on the CPU will be preempted inside the kernel, at the ``points``-th point from now at which
+    it can be: where it may sleep, or a lock of the FPU core's or preemption itself is released.  User task ``task``
+    then runs for a while and computes, if it is off the CPUs then, and the call goes on."""
+
+    cpu: Nr = 0
+    task: Nr = 1
+    points: Points = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if self.task >= USER_TASKS or not task.exists or task.exit_state:
+            return f"there is no t{self.task}"
+        if task.on_cpu:
+            return f"t{self.task} is on a CPU already"
+        return _CpuOp.hindrance(self, k) or no_user_task(k, self.cpu)
+
+    def run(self, k: Kernel) -> Result:
+        cpu = k.cpus[self.cpu]
+        cpu.resched_points, cpu.resched_task = self.points, self.task + 1
+        return OK
+
+
+@op("cpu{cpu} hardirq(kernel_fpu_begin, {points})")
+class HardirqKernelFpu(_CpuOp):
+    """A hard interrupt whose handler uses the FPU if irq_fpu_usable() says that it can will hit a call on the CPU where
+    bottom halves are disabled: the ``points``-th time from now that registers are about to be saved, or were loaded."""
+
+    cpu: Nr = 0
+    points: Points = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        return _CpuOp.hindrance(self, k) or no_user_task(k, self.cpu)
+
+    def run(self, k: Kernel) -> Result:
+        k.cpus[self.cpu].hardirq_points = self.points
+        return OK
+
+
 @op("cpu{cpu} idle")
 class Idle(_CpuOp):
     """The CPU's kernel thread, its idle loop, enters a deep idle state, which gives up tiles since f17b168734c0."""
 
     cpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return _CpuOp.enabled(self, k) and bool(k.tasks[k.cpus[self.cpu].current].pf_kthread)
+    def hindrance(self, k: Kernel) -> str:
+        if found := _CpuOp.hindrance(self, k):
+            return found
+        current = k.cpus[self.cpu].current
+        return "" if k.tasks[current].pf_kthread else f"cpu{self.cpu} runs t{current}, not its kernel thread"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -91,8 +148,8 @@ class Hotplug(_CpuOp):
 
     cpu: Nr = 1
 
-    def enabled(self, k: Kernel) -> bool:
-        return self.cpu > 0 and _CpuOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        return _CpuOp.hindrance(self, k) if self.cpu else "cpu0 is the boot CPU"
 
     def run(self, k: Kernel) -> Result:
         k.cpu_down(self.cpu)
@@ -105,18 +162,22 @@ class Suspend(TaskOp):
     """The task, on the boot CPU, asks for suspend to memory, and the system resumes.
 
     A task that was preempted before is taken to have been inside the system call already.  Freezing takes others out of
-    KVM_RUN and execve() first.
+    their calls first.
     """
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        busy = any(task.kvm_run or task.in_execve or task.in_signal for task in k.tasks)
-        return not busy and k.tasks[self.task].on_cpu == 1 and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        if found := next(filter(None, (inside(task, nr) for nr, task in enumerate(k.tasks))), ""):
+            return found
+        if found := TaskOp.hindrance(self, k):
+            return found
+        return "" if k.tasks[self.task].on_cpu == 1 else f"t{self.task} is not on the boot CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(0)
         k.current.user_mode = 0
+        k.this_cpu.resched_points = 0  # everybody else is frozen
         k.suspend()
         return Result(0)
 
@@ -128,10 +189,10 @@ class HostRdmsr(_CpuOp):
     cpu: Nr = 0
     msr: HostMsrIndex = MSR_IA32_XFD_ERR
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         machine = k.machine
         there = {MSR_IA32_XFD: machine.has_xfd, MSR_IA32_XFD_ERR: machine.has_xfd, MSR_IA32_XSS: machine.xsave}
-        return there.get(self.msr, machine.cet) and _CpuOp.enabled(self, k)
+        return _CpuOp.hindrance(self, k) if there.get(self.msr, machine.cet) else "the processor has no such MSR"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -143,9 +204,6 @@ class FailAlloc(Op):
     """The next ``count`` allocations of an fpstate fail."""
 
     count: Failures = 1
-
-    def enabled(self, k: Kernel) -> bool:
-        return True
 
     def run(self, k: Kernel) -> Result:
         k.system.alloc_failures = self.count

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import SigFrame
-from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Nr, UserImage
+from xfdfuzz.program import ghost, images
+from xfdfuzz.program.fields import FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
 
@@ -21,8 +24,9 @@ class Signal(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and not k.system.sigframes[self.task].valid
+    def hindrance(self, k: Kernel) -> str:
+        in_handler = k.system.sigframes[self.task].valid
+        return TaskOp.hindrance(self, k) or (f"t{self.task} is in a signal handler already" if in_handler else "")
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -38,9 +42,11 @@ class SignalDelivered(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        return bool(task.on_cpu and task.in_signal)
+        if not task.in_signal:
+            return f"t{self.task} is not about to handle a signal"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -50,11 +56,16 @@ class SignalDelivered(TaskOp):
         return OK
 
 
+def no_frame(k: Kernel, nr: int) -> str:
+    """That a task is in no signal handler; nothing if it is in one."""
+    return "" if k.system.sigframes[nr].valid else f"t{nr} is in no signal handler"
+
+
 class _HandlerOp(TaskOp):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
 
     def frame(self, k: Kernel) -> SigFrame:
         """The handler runs and looks at its frame."""
@@ -71,34 +82,46 @@ class SigframeRead(_HandlerOp):
 
     def run(self, k: Kernel) -> Result:
         frame = self.frame(k)
-        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, bool(frame.magic2)))
+        there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there))
 
 
 @op("t{task} sigframe({image})")
 class SigframeWrite(_HandlerOp):
-    """The handler writes the header of the image in its frame, and the components in XSTATE_BV."""
+    """The handler writes the header of the image in its frame, the components in XSTATE_BV and what is named."""
 
     task: Nr = 0
     image: UserImage = UserImage(xf.MASK_YMM, 1)
 
     def run(self, k: Kernel) -> Result:
-        area = self.frame(k).area
-        area.xstate_bv, area.xcomp_bv = self.image.xstate_bv, self.image.xcomp_bv
-        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
-        token = ghost.task_token(self.task, self.image.data)
-        for i in xf.components_in(self.image.xstate_bv):
-            area.data[i] = 0 if self.image.init >> i & 1 else token
+        images.write(self.frame(k).area, self.image, partial(ghost.task_token, self.task))
         return OK
 
 
-@op("t{task} sigframe(fx_only)")
-class SigframeFxOnly(_HandlerOp):
-    """The handler destroys FP_XSTATE_MAGIC1, so that only x87 and SSE count."""
+@op("t{task} sigframe(sw_reserved, {sw})")
+class SigframeSwReserved(_HandlerOp):
+    """The handler writes what surrounds the image in its frame: sw_reserved, and the second magic where it likes."""
 
     task: Nr = 0
+    sw: SwReserved = SwReserved(magic1=0)
 
     def run(self, k: Kernel) -> Result:
-        self.frame(k).magic1 = 0
+        frame = self.frame(k)
+        for name, value in self.sw._asdict().items():
+            if value is not None:
+                setattr(frame, name, value)
+        return OK
+
+
+@op("t{task} sigframe(copy, {size})")
+class SigframeCopy(_HandlerOp):
+    """The handler copies the first ``size`` bytes of the image to memory of zeros, and comes back by that frame."""
+
+    task: Nr = 0
+    size: FrameSize = FXSAVE_SIZE
+
+    def run(self, k: Kernel) -> Result:
+        images.cut(self.frame(k), self.size, k.machine.cpuid)
         return OK
 
 
@@ -113,32 +136,23 @@ class Siglongjmp(_HandlerOp):
         return OK
 
 
-@op("t{task} sigreturn")
-class Sigreturn(TaskOp):
-    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.
+class _Sigreturn(TaskOp):
+    """What becomes of the ideal task where rt_sigreturn() ends."""
 
-    A task that was preempted before is taken to have been inside the system call already.
-    """
+    __slots__ = ()
 
-    task: Nr = 0
-
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
-
-    def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.current.user_mode = 0
-        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
-        success = k.rt_sigreturn()
+    def end(self, k: Kernel, expected: tuple[dict[int, int], int], success: bool) -> Result:
+        """The registers are those of the frame, as ``expected`` before (ghost.of_sigframe()), or initial."""
         ghost.initialise(k, self.task)
-        if success:
-            ideal = k.system.ghost.tasks[self.task]
-            for i, token in expected.items():
-                ghost.define(ideal, i, token)
-            ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k)
-        else:
+        if not success:
             ghost.default_pkru(k, self.task)
-        return OK if success else Result("SIGSEGV")
+            return Result("SIGSEGV")
+        ideal = k.system.ghost.tasks[self.task]
+        loaded, unsaid = expected
+        for i, token in loaded.items():
+            ghost.define(ideal, i, token)
+        ideal.undefined |= xf.mask_of(*loaded) & self.not_enabled(k) | unsaid
+        return OK
 
     def not_enabled(self, k: Kernel) -> int:
         """Dynamic features that a frame from before a fork may have and the child not yet: nobody promises them.
@@ -146,3 +160,84 @@ class Sigreturn(TaskOp):
         restore_fpregs_from_user(): "Restore enabled features only."
         """
         return k.machine.xfd_xfeatures & ~k.fpstates[k.tasks[self.task].fpu.fpstate].user_xfeatures
+
+
+class _SigreturnBegins(_Sigreturn):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
+
+    def sigreturn(self, k: Kernel) -> Result:
+        """A task that was preempted before is taken to have been inside the system call already."""
+        frame = k.system.sigframes[self.task]
+        expected = ghost.of_sigframe(k, frame)
+        success = k.rt_sigreturn()
+        return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success)
+
+
+@op("t{task} sigreturn")
+class Sigreturn(_SigreturnBegins):
+    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.current.user_mode = 0
+        return self.sigreturn(k)
+
+
+@op("t{task} sigreturn(absent, {loadable}) ...")
+class SigreturnFaults(_SigreturnBegins):
+    """The handler returns, and the page behind the header of the image in its frame is not there.
+
+    XRSTOR faults, and by then has loaded or initialised the components of ``loadable``, which is the processor's
+    choice; a frame without its magic, or a bad header, is noticed before.
+    """
+
+    task: Nr = 0
+    loadable: Xfeatures = xf.MASK_YMM
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.current.user_mode = 0
+        frame = k.system.sigframes[self.task]
+        frame.absent, frame.loadable = 1, self.loadable
+        return self.sigreturn(k)
+
+
+class _SigreturnEnds(_Sigreturn):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if not task.in_sigreturn:
+            return f"t{self.task} waits for no page of a signal frame"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
+
+    def fault_in(self, k: Kernel, present: bool) -> Result:
+        """The page fault is over."""
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
+        return self.end(k, expected, k.rt_sigreturn_fault_in(present))
+
+
+@op("t{task} ... sigreturn")
+class SigreturnFaultIn(_SigreturnEnds):
+    """The page is read in, and XRSTOR tried again."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, True)
+
+
+@op("t{task} ... sigreturn(gone)")
+class SigreturnGone(_SigreturnEnds):
+    """The page cannot be read in: SIGSEGV, and initial registers."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, False)

@@ -21,7 +21,7 @@ from xfdfuzz.kernel.kvm.cpuid import stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, Vcpu
-from xfdfuzz.memory.cstruct import assign
+from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import MsrIndex, Nr
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op
@@ -141,7 +141,7 @@ class _Keep(VcpuIoctl):
             return Result(ret)
         vmm, size_of = self.vmm(k), k.machine.cpuid.standard_size
         fits = [i for i in xf.components_in(_user_components(k)) if size is None or size_of(1 << i) <= size]
-        offered = k.vcpus[self.vcpu].arch.guest_supported_xcr0 | xf.MASK_FPSSE
+        offered = k.vcpus[self.vcpu].arch.guest_supported_xcr0 | xf.MASK_FPSSE | xf.MASK_MXCSR
         ideal = k.system.ghost.vcpus[self.vcpu]
         ghost.read_image(ideal, vmm.honest.regs, _user_components(k), xf.mask_of(*fits), offered)
         assign(vmm.image, image)
@@ -316,7 +316,7 @@ class LoadXsave(_Load):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
-        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, kept.image, UserBuffer())
+        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(kept.image), UserBuffer())
         for ideal in ghost.told(k, self.vcpu) if not ret else ():
             ghost.load_image(ideal, kept.honest.regs, _user_components(k))
         return Result(ret)
