@@ -303,8 +303,14 @@ def _exits(op: Op, vcpu: int = 0) -> tuple[Op, ...]:
 _MACHINE = Machine(avx512=False)
 _PLAIN = xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU
 _AMX = CpuidEntries(_PLAIN | xf.MASK_XTILE, True, True)
-_USED: tuple[Op, ...] = (guest.GuestVmovups(0, 1), guest.GuestXrstor(0, xf.MASK_PKRU, xf.MASK_PKRU, 2))
-_TILES_USED: tuple[Op, ...] = (*_USED, guest.GuestLdtilecfg(0, 3), guest.GuestTileload(0, 4))
+_USED: tuple[Op, ...] = (
+    guest.GuestFld(0, 1),
+    guest.GuestMovups(0, 2),
+    guest.GuestLdmxcsr(0, 3),
+    guest.GuestVmovups(0, 4),
+    guest.GuestXrstor(0, xf.MASK_PKRU, xf.MASK_PKRU, 5),
+)
+_TILES_USED: tuple[Op, ...] = (*_USED, guest.GuestLdtilecfg(0, 6), guest.GuestTileload(0, 7))
 _XFD_SET = (*_TILES_USED, *_exits(guest.GuestWrmsr(0, MSR_IA32_XFD, _TILES)))
 _CET = xf.MASK_CET
 _CET_USED = (
