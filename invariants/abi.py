@@ -29,7 +29,7 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetRegs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.vmm import KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
+from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import FpuState, Image
 
@@ -270,14 +270,14 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu, KeepFpu))
 def get_fpu_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_FPU "reads the floating point state from the vcpu" (Documentation/virt/kvm/api.rst): its x87 and SSE are
     those that the guest has, and a VMM that saves a guest by it carries them to the other side."""
     yield from _fpu_differs(view, (xf.X87, xf.SSE))
 
 
-@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu, KeepFpu))
 def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
     """struct kvm_fpu has a mxcsr (Documentation/virt/kvm/api.rst): KVM_GET_FPU gives the guest's.  0, what it would be
     if nobody set it, unmasks all exceptions of whoever loads it."""
@@ -287,7 +287,7 @@ def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
 def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
     """Which of the parts of struct kvm_fpu are not what the guest has."""
     op, state = view.step.op, view.step.result.out
-    assert isinstance(op, KvmGetFpu)
+    assert isinstance(op, KvmGetFpu | KeepFpu)
     if not isinstance(state, FpuState):
         return
     ideal = view.k.system.ghost.vcpus[op.vcpu].regs

@@ -85,7 +85,9 @@ KVM_EXIT_FPU_REALLOC = 36
 INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
 
 # What a VMM has read of a vCPU (GhostVmm.kept).
-KEPT_XCR0, KEPT_IMAGE, KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = (1 << bit for bit in range(7))
+KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
+KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
+KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
@@ -406,6 +408,16 @@ class GhostVcpu(Struct):
 
 
 @struct()
+class GhostFpu(Struct):
+    """What a VMM has of struct kvm_fpu, x87, SSE and MXCSR."""
+
+    __slots__ = ()
+    x87: Token
+    sse: Token
+    mxcsr: Token
+
+
+@struct()
 class GhostVmm(Struct):
     """What the VMM of a vCPU means to do, and what it has read of the vCPU and keeps.
 
@@ -413,7 +425,8 @@ class GhostVmm(Struct):
     ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
     has it and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have made of it.
 
-    ``kept`` says what there is of XCR0, MSRs and ``image``, as KVM gave them; ``honest`` is what it should have given.
+    ``kept`` says what there is of XCR0, MSRs, ``image`` and ``fpu``, as KVM gave them; ``honest`` and ``honest_fpu``
+    are what it should have given.
     """
 
     __slots__ = ()
@@ -431,7 +444,9 @@ class GhostVmm(Struct):
     u_cet: Annotated[Token, "kept.u_cet"]
     pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
     image: Annotated[XsaveArea, "kept.image"]
+    fpu: Annotated[GhostFpu, "kept.fpu"]
     honest: GhostVcpu
+    honest_fpu: GhostRegs
     promise: GhostVcpu
 
 

@@ -33,7 +33,7 @@ def _plus_1(name: Callable[[int], str], none: str) -> Callable[[int], str]:
 
 
 def _kept(mask: int) -> str:
-    names = ("xcr0", "image", "xfd", "xfd_err", "xss", "u_cet", "pl0_ssp")
+    names = ("xcr0", "image", "fpu", "xfd", "xfd_err", "xss", "u_cet", "pl0_ssp")
     return "|".join(name for bit, name in enumerate(names) if mask >> bit & 1) or "0"
 
 

@@ -259,7 +259,7 @@ def _is_refused(step: Step) -> bool:
     if ret == NOT_ENABLED:
         return False
     if isinstance(op, vmm.LoadMsrs):
-        kept = step.before.ghost.vmms[op.source].kept & ~(st.KEPT_XCR0 | st.KEPT_IMAGE)
+        kept = step.before.ghost.vmms[op.source].kept & st.KEPT_MSRS
         return ret != kept.bit_count()
     if isinstance(op, kvm.KvmSetMsrs):
         return ret != len(op.msrs.entries)
@@ -361,7 +361,14 @@ def _ways(first: tuple[Op, ...], calls: dict[str, tuple[Op, ...]]) -> dict[str, 
             found[f"without {MSR_NAMES[op.msr]}"] = (kept, calls)
         if isinstance(op, vmm.KeepXsave2):
             found["KVM_GET_XSAVE instead of KVM_GET_XSAVE2"] = (_small(first), calls)
+            old = tuple(vmm.KeepFpu(0, op.vcpu) if one == op else one for one in first)
+            loads = {name: tuple(map(_by_fpu, ops)) for name, ops in calls.items()}
+            found["KVM_GET_FPU and KVM_SET_FPU instead of images"] = (old, loads)
     return found
+
+
+def _by_fpu(op: Op) -> Op:
+    return vmm.LoadFpu(op.task, op.vcpu, op.source) if isinstance(op, vmm.LoadXsave) else op
 
 
 def _copy(situation: _Situation) -> Procedure:

@@ -251,10 +251,12 @@ def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]
             yield vmm.LoadCpuid
     if kept & st.KEPT_XCR0:
         yield vmm.LoadXcrs
-    if kept & ~(st.KEPT_XCR0 | st.KEPT_IMAGE):
+    if kept & st.KEPT_MSRS:
         yield vmm.LoadMsrs
     if kept & st.KEPT_IMAGE:
         yield vmm.LoadXsave
+    if kept & st.KEPT_FPU:
+        yield vmm.LoadFpu
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:

@@ -64,6 +64,7 @@ class VmmRules(Rules):
     vmm_reset = one(vmm.VmmReset, on="old_vcpus")
     keep_xsave = one(vmm.KeepXsave, on="vcpu_calls")
     keep_xsave2 = one(vmm.KeepXsave2, on="vcpu_calls")
+    keep_fpu = one(vmm.KeepFpu, on="vcpu_calls")
     keep_xcrs = one(vmm.KeepXcrs, on="vcpu_calls")
     keep_msr = one(vmm.KeepMsr, on="vcpu_calls")
 

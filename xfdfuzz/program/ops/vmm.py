@@ -19,14 +19,14 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.cpuid import stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import MsrIndex, Nr
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op
 from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_xcrs
-from xfdfuzz.program.step import Result, image_of
+from xfdfuzz.program.step import FpuState, Result, image_of
 
 #: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
 _MSRS = {
@@ -171,6 +171,27 @@ class KeepXsave2(_Keep):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return self.keep_image(k, k.kvm_arch_vcpu_ioctl_get_xsave2(vcpu, UserBuffer()), None)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_FPU) keep")
+class KeepFpu(_Keep):
+    """Read x87, SSE and MXCSR and keep them."""
+
+    call = "KvmGetFpu"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        if ret:
+            return Result(ret)
+        vmm, ideal = self.vmm(k), k.system.ghost.vcpus[self.vcpu].regs
+        vmm.fpu.x87, vmm.fpu.sse, vmm.fpu.mxcsr = fpu
+        for i in xf.LEGACY:
+            vmm.honest_fpu.data[i] = ideal.data[i]
+        vmm.honest_fpu.undefined = ideal.undefined & xf.mask_of(*xf.LEGACY)
+        vmm.kept |= st.KEPT_FPU
+        return Result(ret, FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_XCRS) keep")
@@ -319,4 +340,25 @@ class LoadXsave(_Load):
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(kept.image), UserBuffer())
         for ideal in ghost.told(k, self.vcpu) if not ret else ():
             ghost.load_image(ideal, kept.honest.regs, _user_components(k))
+        return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU) of v{source}")
+class LoadFpu(_Load):
+    """Write the x87, SSE and MXCSR that were kept of a vCPU."""
+
+    call = "KvmSetFpu"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def is_there(self, k: Kernel) -> bool:
+        return bool(self.kept(k).kept & st.KEPT_FPU)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr))
+        for ideal in ghost.told(k, self.vcpu) if not ret else ():
+            ghost.set_legacy(ideal.regs, (kept.honest_fpu.data[i] for i in xf.LEGACY))
+            ideal.regs.undefined |= kept.honest_fpu.undefined
         return Result(ret)
