@@ -56,8 +56,6 @@ _RESETS = tuple(permutations(range(4)))
 class VmmRules(Rules):
     """What VMMs mean to do with vCPUs, and whole procedures, which come as a user's program has them."""
 
-    SHARE = 2
-
     vmm_copy = one(vmm.VmmCopy, on="copies")
     vmm_invisible = one(vmm.VmmInvisible, on="stopped_vcpus")
     vmm_visible = one(vmm.VmmVisible, on="hidden_vcpus")
