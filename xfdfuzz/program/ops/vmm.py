@@ -24,7 +24,7 @@ from xfdfuzz.kernel.state import GhostVmm, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import MsrIndex, Nr
-from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op
+from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
 from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_xcrs
 from xfdfuzz.program.step import FpuState, Result, image_of
 
@@ -43,6 +43,12 @@ def _user_components(k: Kernel) -> int:
     return k.machine.user_xfeatures or xf.MASK_FPSSE
 
 
+def not_stopped(k: Kernel, nr: int) -> str:
+    """Why a vCPU is not its VMM's now; nothing if it is."""
+    vcpu = k.vcpus[nr]
+    return "" if vcpu.exists and vcpu.mode == st.VCPU_OUTSIDE else whereabouts(vcpu, nr)
+
+
 # -- what a VMM means to do --------------------------------------------------------------------------------------------
 
 
@@ -50,10 +56,9 @@ class _Intent(Op):
     __slots__ = ()
     vcpu: int
 
-    def enabled(self, k: Kernel) -> bool:
-        """The vCPU is outside KVM_RUN: it is its VMM's now."""
-        vcpu = k.vcpus[self.vcpu]
-        return bool(vcpu.exists) and vcpu.mode == st.VCPU_OUTSIDE
+    def hindrance(self, k: Kernel) -> str:
+        """The vCPU has to be outside KVM_RUN, where it is its VMM's."""
+        return not_stopped(k, self.vcpu)
 
 
 @op("v{vcpu} copy of v{source}")
@@ -64,10 +69,10 @@ class VmmCopy(_Intent):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        source = k.vcpus[self.source]
-        stopped = bool(source.exists) and source.mode == st.VCPU_OUTSIDE
-        return stopped and self.vcpu != self.source and _Intent.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        if self.vcpu == self.source:
+            return f"v{self.vcpu} is itself"
+        return not_stopped(k, self.source) or _Intent.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         vmm = k.system.ghost.vmms[self.vcpu]
@@ -98,8 +103,9 @@ class VmmVisible(_Intent):
 
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return k.system.ghost.vmms[self.vcpu].intent == st.INTENT_INVISIBLE and _Intent.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        begun = k.system.ghost.vmms[self.vcpu].intent == st.INTENT_INVISIBLE
+        return _Intent.hindrance(self, k) or ("" if begun else f"no `v{self.vcpu} invisible from here` comes before")
 
     def run(self, k: Kernel) -> Result:
         vmm = k.system.ghost.vmms[self.vcpu]
@@ -115,9 +121,10 @@ class VmmReset(_Intent):
 
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         following = self.vcpu + st.NR_VCPUS * (k.system.ghost.vmms[self.vcpu].tenants + 1)
-        return following < ghost.TENANTS and _Intent.enabled(self, k)
+        many = "" if following < ghost.TENANTS else f"v{self.vcpu} has had 5 guests, which is all that there can be"
+        return many or _Intent.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         ghost.is_reset(k, self.vcpu)
@@ -242,12 +249,16 @@ class _Load(VcpuIoctl):
     __slots__ = ()
     source: int
 
-    def enabled(self, k: Kernel) -> bool:
-        return self.is_there(k) and VcpuIoctl.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        return self.missing(k) or VcpuIoctl.hindrance(self, k)
 
-    def is_there(self, k: Kernel) -> bool:
-        """Whether the VMM has it."""
+    def missing(self, k: Kernel) -> str:
+        """Why the VMM does not have what it would write; nothing where it has."""
         raise NotImplementedError
+
+    def not_kept(self, k: Kernel, what: int, name: str) -> str:
+        """That none of these was kept."""
+        return "" if self.kept(k).kept & what else f"nothing that {name} gave was kept of v{self.source}"
 
     def kept(self, k: Kernel) -> GhostVmm:
         """What it has."""
@@ -263,9 +274,9 @@ class LoadCpuid(_Load):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def is_there(self, k: Kernel) -> bool:
+    def missing(self, k: Kernel) -> str:
         source = k.vcpus[self.source]
-        return bool(source.exists and source.arch.cpuid_set)
+        return "" if source.exists and source.arch.cpuid_set else f"v{self.source} has no CPUID"
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, stored_entries(k.vcpus[self.source].arch)))
@@ -280,8 +291,8 @@ class LoadSregs(_Load):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def is_there(self, k: Kernel) -> bool:
-        return bool(k.vcpus[self.source].exists)
+    def missing(self, k: Kernel) -> str:
+        return "" if k.vcpus[self.source].exists else f"there is no v{self.source}"
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_sregs(k, self.vcpu, bool(k.vcpus[self.source].arch.cr4_osxsave))
@@ -296,8 +307,8 @@ class LoadXcrs(_Load):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def is_there(self, k: Kernel) -> bool:
-        return bool(self.kept(k).kept & st.KEPT_XCR0)
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_XCR0, "KVM_GET_XCRS")
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
@@ -313,8 +324,8 @@ class LoadMsrs(_Load):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def is_there(self, k: Kernel) -> bool:
-        return any(self.kept(k).kept & bit for bit, _ in _MSRS.values())
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_MSRS, "KVM_GET_MSRS")
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
@@ -332,8 +343,8 @@ class LoadXsave(_Load):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def is_there(self, k: Kernel) -> bool:
-        return bool(self.kept(k).kept & st.KEPT_IMAGE)
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_IMAGE, "KVM_GET_XSAVE")
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
@@ -352,8 +363,8 @@ class LoadFpu(_Load):
     vcpu: Nr = 0
     source: Nr = 0
 
-    def is_there(self, k: Kernel) -> bool:
-        return bool(self.kept(k).kept & st.KEPT_FPU)
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_FPU, "KVM_GET_FPU")
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
