@@ -13,6 +13,7 @@ from xfdfuzz.engines.compare.procedures import Answer, Fact, Procedure, always_s
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import VMM
 from xfdfuzz.program.program import Expectation, Program
+from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import format_program
 from xfdfuzz.report.console import SEVERITY, hanging, line, markdown_table, prose
 from xfdfuzz.report.files import save_program
@@ -252,6 +253,10 @@ def programs(answers: Answers) -> Iterator[tuple[str, Program]]:
 
 
 def _named(revision: Revision, procedure: Procedure, what: str, made: Program, order: Order) -> tuple[str, Program]:
+    tried = judge(made, revision, expectations=False)
+    # what was not read cannot be written
+    ops = tuple(op for op, result in zip(made.ops, tried.results, strict=True) if result != NOT_ENABLED)
+    made = Program(made.machine, ops)
     verdict = judge(made, revision, expectations=False)
     kind = "violates" if verdict.broken else "clean"
     title = f"{procedure.name}: {', '.join(map(_ioctl, order))}"

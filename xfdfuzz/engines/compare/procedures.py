@@ -202,7 +202,7 @@ class _Trial:
         seen = self._do("", procedure.first)
         if seen.refused and procedure.small is not procedure:
             # before the series there is no KVM_GET_XSAVE2
-            return replace(_Trial(procedure.small, self._revision).answer(), procedure=procedure)
+            return _Trial(procedure.small, self._revision).answer()
         orders = {order: seen.also(rest) for order, rest in self._orders(procedure.calls).items()}
         return Answer(procedure, orders, {name: self._other(name, begun) for name in procedure.others})
 
