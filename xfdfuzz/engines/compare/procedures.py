@@ -15,7 +15,8 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XSS
 from xfdfuzz.engines.compare.orders import Condition, Order, condition
-from xfdfuzz.engines.rules.vmm import keeping, msrs_of, resetting
+from xfdfuzz.engines.rules.situation import msrs_of
+from xfdfuzz.engines.rules.vmm import keeping, resetting
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import SEVERITIES, VMM, Violation

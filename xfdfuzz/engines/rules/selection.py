@@ -54,8 +54,6 @@ _SELDOM = {
     **dict.fromkeys(("guest_ldmxcsr", "guest_stmxcsr", "user_ldmxcsr", "user_stmxcsr"), 1),
     **dict.fromkeys(("ptrace_get_fpregs", "ptrace_set_fpregs"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp"), 1),
-    **dict.fromkeys(("keep_xsave", "keep_xsave2", "keep_fpu", "keep_xcrs", "keep_msr", "load_kept"), 1),
-    **dict.fromkeys(("vmm_copy", "vmm_invisible", "vmm_visible", "vmm_reset"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
     **dict.fromkeys(("sigframe_copy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),

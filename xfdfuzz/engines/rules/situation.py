@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
@@ -36,9 +37,8 @@ class Situation:
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
 
-    ``stopped_vcpus`` are outside KVM_RUN: ``hidden_vcpus`` those whose VMM says that what it does must not show,
-    ``old_vcpus`` those that can get another tenant.  ``copies`` are (vCPU, another) pairs of them, ``twins`` (task,
-    vCPU, another) whose ioctls it can call; ``loads`` are the ops that write what a VMM keeps.
+    ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
+    another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2; ``returning`` are tasks whose KVM_RUN can return.
@@ -71,12 +71,10 @@ class Situation:
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
-    stopped_vcpus: list[int]
-    hidden_vcpus: list[int]
     old_vcpus: list[int]
-    copies: list[tuple[int, int]]
     twins: list[tuple[int, int, int]]
     loads: list[Op]
+    vmm_steps: list[Op]
     vcpus: list[int]
     ready: list[int]
     pending: list[int]
@@ -213,7 +211,7 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
 
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
-    ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
+    ``intents`` are ops; ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
     vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
     l1 = [nr for nr, vcpu in vcpus if not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH]
     guests = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
@@ -221,11 +219,9 @@ def look_at_vcpus(system: st.System) -> Look:
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
     outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE]
     vmms = system.ghost.vmms
+    old = [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS]
     lists: Lists = {
-        "stopped_vcpus": outside,
-        "hidden_vcpus": [nr for nr in outside if vmms[nr].intent == st.INTENT_INVISIBLE],
-        "old_vcpus": [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS],
-        "copies": [(nr, other) for nr in outside for other in outside if nr != other],
+        "old_vcpus": old,
         "vcpus": l1,
         "guests": guests,
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
@@ -237,9 +233,26 @@ def look_at_vcpus(system: st.System) -> Look:
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
+        "intents": [
+            *(vmm.VmmInvisible(nr) for nr in outside),
+            *(vmm.VmmVisible(nr) for nr in outside if vmms[nr].intent == st.INTENT_INVISIBLE),
+            *(vmm.VmmReset(nr) for nr in old),
+            *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
+        ],
         "kept": [(nr, load) for nr, one in enumerate(vmms) if one.kept for load in _loads(system, nr)],
     }
     return Look(lists, more)
+
+
+def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
+    """What can be read of a vCPU and kept."""
+    yield from (keep(task, nr) for keep in (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs))
+    yield from (vmm.KeepMsr(task, nr, msr) for msr in msrs_of(True, cet))
+
+
+def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
+    """The MSRs that a guest has with these features."""
+    return (*((MSR_IA32_XFD, MSR_IA32_XFD_ERR) if xfd else ()), *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ()))
 
 
 def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]]:
@@ -290,6 +303,8 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
     each = [*dict.fromkeys(calls)]
+    loads = [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]]
+    keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
         "dyn2_guests": guests if machine.dyn2 else [],
@@ -298,7 +313,8 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
         "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
-        "loads": [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]],
+        "loads": loads,
+        "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],
         "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import permutations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
-from xfdfuzz.engines.rules.base import Rules, on, one
+from xfdfuzz.engines.rules.base import Rules, on
+from xfdfuzz.engines.rules.situation import msrs_of
 from xfdfuzz.program.fields import Msrs, Sregs, UserImage
 from xfdfuzz.program.ops import kvm, run, vmm, xsave
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import Range, flags, picks, targets
+from xfdfuzz.strategies.values import Range, picks, targets
 
+#: By task, vCPU and source.
+_Load = Callable[[int, int, int], Op]
 #: What writes a vCPU, all of it.
-LOADS: tuple[Callable[[int, int, int], Op], ...] = (
+LOADS: tuple[_Load, ...] = (
     vmm.LoadCpuid,
     vmm.LoadSregs,
     vmm.LoadMsrs,
@@ -22,22 +24,23 @@ LOADS: tuple[Callable[[int, int, int], Op], ...] = (
     vmm.LoadXsave,
 )
 _ORDERS = tuple(permutations(range(len(LOADS))))
-_XFD = (MSR_IA32_XFD, MSR_IA32_XFD_ERR)
+#: What reads registers, and what writes them; the usual way first.
+IMAGES: tuple[tuple[Callable[[int, int], Op], _Load], ...] = (
+    (vmm.KeepXsave2, vmm.LoadXsave),
+    (vmm.KeepXsave, vmm.LoadXsave),
+    (vmm.KeepFpu, vmm.LoadFpu),
+)
+_image = Range(0, len(IMAGES) - 1)
 #: How many of the calls of a procedure are left out: mostly none.
 _without = Range(0, 15)
 
 
-def keeping(task: int, nr: int, msrs: Iterable[int], large: bool = True) -> Iterator[Op]:
-    """A VMM reads all that KVM gives of a vCPU, whatever the size of its image if that is ``large``."""
-    yield vmm.KeepXsave2(task, nr) if large else vmm.KeepXsave(task, nr)
+def keeping(task: int, nr: int, msrs: Iterable[int], image: int = 0) -> Iterator[Op]:
+    """A VMM reads all that KVM gives of a vCPU, the ``image`` by one of the calls that there are for it."""
+    yield IMAGES[image][0](task, nr)
     yield vmm.KeepXcrs(task, nr)
     for msr in msrs:
         yield vmm.KeepMsr(task, nr, msr)
-
-
-def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
-    """The MSRs that a guest has with these features."""
-    return (*(_XFD if xfd else ()), *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ()))
 
 
 def resetting(task: int, nr: int, components: int, msrs: Iterable[int]) -> Sequence[Op]:
@@ -56,37 +59,27 @@ _RESETS = tuple(permutations(range(4)))
 class VmmRules(Rules):
     """What VMMs mean to do with vCPUs, and whole procedures, which come as a user's program has them."""
 
-    vmm_copy = one(vmm.VmmCopy, on="copies")
-    vmm_invisible = one(vmm.VmmInvisible, on="stopped_vcpus")
-    vmm_visible = one(vmm.VmmVisible, on="hidden_vcpus")
-    vmm_reset = one(vmm.VmmReset, on="old_vcpus")
-    keep_xsave = one(vmm.KeepXsave, on="vcpu_calls")
-    keep_xsave2 = one(vmm.KeepXsave2, on="vcpu_calls")
-    keep_fpu = one(vmm.KeepFpu, on="vcpu_calls")
-    keep_xcrs = one(vmm.KeepXcrs, on="vcpu_calls")
-    keep_msr = one(vmm.KeepMsr, on="vcpu_calls")
+    @on("vmm_steps", n=picks)
+    def step_of_procedure(self, n: int) -> Iterator[Op]:
+        """A VMM means something, reads something to keep it, or writes what it keeps."""
+        yield self.choice("vmm_steps", n)
 
-    @on("loads", n=picks)
-    def load_kept(self, n: int) -> Iterator[Op]:
-        """A VMM writes something that it keeps."""
-        yield self.choice("loads", n)
-
-    @on("twins", n=targets, large=flags, order=picks, without=_without)
-    def copy_vcpu(self, n: int, large: int, order: int, without: int) -> Iterator[Op]:
+    @on("twins", n=targets, image=_image, order=picks, without=_without)
+    def copy_vcpu(self, n: int, image: int, order: int, without: int) -> Iterator[Op]:
         """A VMM makes a vCPU go on as another one, in an order of its own; it may forget a call."""
         task, nr, source = self.choice("twins", n)
-        yield from keeping(task, source, self._msrs(), not large)
+        yield from keeping(task, source, self._msrs(), image)
         yield vmm.VmmCopy(nr, source)
-        yield from self._loads(task, nr, source, order, without)
+        yield from self._loads((task, nr, source), image, order, without)
         yield from self._enter(task, nr)
 
-    @on("vcpu_calls", n=targets, order=picks, without=_without)
-    def look_at_vcpu(self, n: int, order: int, without: int) -> Iterator[Op]:
+    @on("vcpu_calls", n=targets, image=_image, order=picks, without=_without)
+    def look_at_vcpu(self, n: int, image: int, order: int, without: int) -> Iterator[Op]:
         """A VMM reads a vCPU and writes what it has read, which is not to be seen."""
         task, nr = self.choice("vcpu_calls", n)
         yield vmm.VmmInvisible(nr)
-        yield from keeping(task, nr, self._msrs())
-        yield from self._loads(task, nr, nr, order, without)
+        yield from keeping(task, nr, self._msrs(), image)
+        yield from self._loads((task, nr, nr), image, order, without)
         yield vmm.VmmVisible(nr)
 
     @on("vcpu_calls", n=targets, order=Range(0, len(_RESETS) - 1), without=_without)
@@ -103,10 +96,11 @@ class VmmRules(Rules):
     def _msrs(self) -> tuple[int, ...]:
         return msrs_of(True, self.run.machine.cet)
 
-    def _loads(self, task: int, nr: int, source: int, order: int, without: int) -> Iterable[Op]:
+    def _loads(self, who: tuple[int, int, int], image: int, order: int, without: int) -> Iterable[Op]:
         """The calls that write a vCPU, as far as there is something to write."""
         for call in _ORDERS[order % len(_ORDERS)]:
-            load = LOADS[call](task, nr, source)
+            make = LOADS[call]
+            load = (IMAGES[image][1] if make is vmm.LoadXsave else make)(*who)
             if call != without and load in self.now.loads:
                 yield load
 
