@@ -1,8 +1,8 @@
 """One logical processor's XSAVE-managed registers, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR.
 
-Register contents are tokens: 0 is the initial configuration, anything else says whose data it is and which.  XINUSE is
-exact: a component is in use when its token is not 0 (a real processor may report more, SDM vol. 1, 13.6).  MXCSR, which
-is no component, has a place beside them: XINUSE[1] does not speak of it.
+Register contents are tokens: 0 is the initial configuration, anything else says whose data it is and which.  A
+component is in use when its token is not 0; a processor may report more (SDM vol. 1, 13.6), which ``always_in_use`` is
+for.  MXCSR, which is no component, has a place beside them: XINUSE[1] does not speak of it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class DeviceNotAvailable(Fault):
 class CpuRegs(Struct):
     """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0.
 
-    ``data[MXCSR]`` is MXCSR's.
+    ``data[MXCSR]`` is MXCSR's.  ``always_in_use``, which never changes, has the components that XINUSE holds even while
+    they are 0.
     """
 
     __slots__ = ()
@@ -76,6 +77,7 @@ class CpuRegs(Struct):
     xfd: Annotated[Xfd, "MSR_IA32_XFD"]
     xfd_err: Annotated[Xfd, "MSR_IA32_XFD_ERR"]
     xinuse: Xfeatures
+    always_in_use: Xfeatures
     data: Annotated[Array[Token], "regs"]
 
 
@@ -153,6 +155,7 @@ INSTRUCTIONS: dict[str, int] = {
     "tileload": xf.XTILE_DATA,
     "tilestore": xf.XTILE_DATA,
     "tilerelease": xf.XTILE_CFG,
+    "mov_egpr": xf.APX,
     "dyn2load": xf.DYN2,
 }
 
@@ -186,9 +189,8 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
     """Execute one data instruction: load ``token`` into the component it writes.
 
     ``fld`` stands for x87, ``movups`` for SSE, ``ldmxcsr`` for MXCSR, ``vmovups`` for AVX (CR0.TS makes them #NM),
-    ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and ``dyn2load`` for the synthetic component;
-    ``tilestore`` only reads.
-    LDTILECFG and TILERELEASE initialise TILEDATA.
+    ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, ``mov_egpr`` for APX, ``dyn2load`` for the synthetic
+    component; ``tilestore`` only reads. LDTILECFG and TILERELEASE initialise TILEDATA.
     """
     component = INSTRUCTIONS[insn]
     if component in (xf.XTILE_CFG, xf.XTILE_DATA):
@@ -197,7 +199,7 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
         if cr0_ts:
             raise DeviceNotAvailable(xfd=False)
     else:
-        needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}[component]
+        needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.APX: xf.MASK_APX, xf.DYN2: xf.MASK_DYN2}[component]
         _check_enabled(regs, processor, needs)
         if cr0_ts and (component == xf.YMM or not processor.amx_ignores_ts):
             raise DeviceNotAvailable(xfd=False)

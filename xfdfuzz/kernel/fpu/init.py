@@ -48,13 +48,18 @@ class FpuInit(Vmalloc):
     )
 
     def __init__(self, machine: Machine) -> None:
-        super().__init__(machine)
+        super().__init__(self.usable(machine))
         if machine.dyn2:
             self.XFEATURE_MAX = xf.DYN2 + 1
         self.XFEATURE_MASK_SUPERVISOR_SUPPORTED = self.supervisor_xfeatures()
         self.XFEATURE_MASK_GUEST_SUPERVISOR = self.guest_supervisor_xfeatures()
         self.XFEATURE_MASK_USER_DYNAMIC = xf.MASK_XTILE_DATA | (xf.MASK_DYN2 if machine.dyn2 else 0)
         self.fpu__init_system_xstate()
+
+    @seam
+    def usable(self, machine: Machine) -> Machine:
+        """What the kernel uses of a machine: all, but where fpu__init_disable_system_xstate() gives up XSAVE."""
+        return machine
 
     @seam
     def supervisor_xfeatures(self) -> int:
@@ -185,6 +190,7 @@ class FpuInit(Vmalloc):
         regs.xcr0 = self.fpu_user_cfg.max_features
         regs.xss = self.xfeatures_mask_supervisor()
         regs.xfd = self.this_cpu.xfd_state = self.init_xfd
+        regs.always_in_use = self.machine.always_in_use
         first = nr == 0
         self.set_current(0 if first else USER_TASKS + nr)
         self.current.on_cpu = nr + 1

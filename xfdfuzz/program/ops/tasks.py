@@ -238,7 +238,7 @@ class UserXgetbv(TaskOp):
         k.exit_to_user_mode()
         if not k.use_xsave:
             return Result("SIGILL")
-        return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
+        return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
 
 
 @op("t{task} tilerelease")
@@ -249,6 +249,17 @@ class UserTilerelease(_UserInsn):
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "tilerelease", 0)
+
+
+@op("t{task} mov_egpr({token})")
+class UserMovEgpr(_UserInsn):
+    """An instruction that writes an extended general-purpose register of APX, in user mode."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "mov_egpr", self.token)
 
 
 @op("t{task} dyn2load({token})")
