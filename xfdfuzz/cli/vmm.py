@@ -34,8 +34,8 @@ def _vmm(args: argparse.Namespace) -> int:
     with users_errors_named():
         answers = {revision: [answer(procedure, revision) for procedure in PROCEDURES] for revision in revisions}
     if args.format == "json":
-        for found in report.as_objects(answers):
-            write(found, sys.stdout)
+        for revision, found in answers.items():
+            write(report.as_object(revision, found), sys.stdout)
     elif args.format == "markdown":
         report.markdown(sys.stdout, answers)
     else:

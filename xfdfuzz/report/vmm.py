@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -272,10 +272,9 @@ def save(answers: Answers, directory: Path) -> list[Path]:
     return [save_program(program, name, directory) for name, program in programs(answers)]
 
 
-def as_objects(answers: Answers) -> Iterable[dict[str, Any]]:
-    """An object for each kernel; the keys are documented in docs/cli.md."""
-    for revision, some in answers.items():
-        yield {"revision": revision.label, "procedures": [_as_object(one) for one in some]}
+def as_object(revision: Revision, answers: Sequence[Answer]) -> dict[str, Any]:
+    """One object for a kernel; the keys are documented in docs/cli.md."""
+    return {"revision": revision.label, "procedures": [_as_object(one) for one in answers]}
 
 
 def _as_object(one: Answer) -> dict[str, Any]:
