@@ -31,12 +31,16 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetRegs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
+from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 _VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
+
+#: What shows an image.
+_GET_XSAVE = (KvmGetXsave, KvmGetXsave2, KeepXsave, KeepXsave2)
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
 
@@ -46,8 +50,8 @@ def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
     """A vCPU ioctl that fails leaves the vCPU as it was: user space that looks at the error must not find half of the
     change made.  KVM_SET_MSRS fails when it takes no entry at all."""
     op, ret = view.step.op, view.step.result.ret
-    failed = ret == 0 if isinstance(op, KvmSetMsrs) else isinstance(ret, int) and ret < 0
-    if isinstance(op, KvmGetMsrs) or not failed:
+    failed = ret == 0 if isinstance(op, KvmSetMsrs | LoadMsrs) else isinstance(ret, int) and ret < 0
+    if isinstance(op, KvmGetMsrs | KeepMsr) or not failed:
         return
     nr = op.vcpu  # type: ignore[attr-defined]
     if view.changed and not _as_before(view, nr):
@@ -200,7 +204,7 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr} reads {leaf.ebx}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
 
 
-@invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
+@invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=_GET_XSAVE)
 def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE does what XSAVE does: a component that XFD disables is reported as initial (KVM's ABI as
     b45f72177594 states it)."""
@@ -211,7 +215,7 @@ def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: XSTATE_BV {xf.format_mask(image.xstate_bv)} holds components that XFD {xfd:#x} disables")
 
 
-@invariant("get-xsave-keeps-to-the-guest", "abi", ("ABI",), ops=(KvmGetXsave, KvmGetXsave2))
+@invariant("get-xsave-keeps-to-the-guest", "abi", ("ABI",), ops=_GET_XSAVE)
 def get_xsave_keeps_to_the_guest(view: View) -> Iterator[Broken]:
     """The image has nothing but what the guest's CPUID offers, and x87 and SSE: KVM_SET_XSAVE on a host without such a
     component would refuse it, and a migration between hosts that both can run the guest fails."""
@@ -240,7 +244,7 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu}: XSTATE_BV {xf.format_mask(op.image.xstate_bv)} is refused", site)
 
 
-@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave,))
+@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave, KeepXsave))
 def get_xsave_is_complete(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE copies 4096 bytes.  Once the image is larger it must fail: a cut image loses tile data in a
     migration that looks successful."""
@@ -293,7 +297,7 @@ def xcomp_guest_supp_is_complete(view: View) -> Iterator[Broken]:
             yield Broken(f"is {xf.format_mask(value)}, without {xf.format_mask(possible & ~value)}")
 
 
-@invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2))
+@invariant("get-xsave-is-true", "corruption", ("GSTATE", "ABI"), ops=_GET_XSAVE)
 def get_xsave_is_true(view: View) -> Iterator[Broken]:
     """The image that user space reads holds what the guest had in its registers, or user space put there; a migration
     would carry anything else to the other side."""
@@ -310,14 +314,14 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu, KeepFpu))
 def get_fpu_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_FPU "reads the floating point state from the vcpu" (Documentation/virt/kvm/api.rst): its x87 and SSE are
     those that the guest has, and a VMM that saves a guest by it carries them to the other side."""
     yield from _fpu_differs(view, (xf.X87, xf.SSE))
 
 
-@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu, KeepFpu))
 def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
     """struct kvm_fpu has a mxcsr (Documentation/virt/kvm/api.rst): KVM_GET_FPU gives the guest's.  0, what it would be
     if nobody set it, unmasks all exceptions of whoever loads it."""
@@ -327,7 +331,7 @@ def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
 def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
     """Which of the parts of struct kvm_fpu are not what the guest has."""
     op, state = view.step.op, view.step.result.out
-    assert isinstance(op, KvmGetFpu)
+    assert isinstance(op, KvmGetFpu | KeepFpu)
     if not isinstance(state, FpuState) or not ghost.takes(view.k, view.k.vcpus[op.vcpu]):
         return
     ideal = view.k.system.ghost.vcpus[op.vcpu].regs
@@ -358,11 +362,11 @@ def protected_guest_is_untouched(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: the ioctl changed its sealed registers")
 
 
-@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))
+@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs, KeepMsr))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_MSRS gives what the guest would read."""
     op, value = view.step.op, view.step.result.out
-    assert isinstance(op, KvmGetMsrs)
+    assert isinstance(op, KvmGetMsrs | KeepMsr)
     if not isinstance(value, int) or not ghost.takes(view.k, view.k.vcpus[op.vcpu]):
         return
     ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
@@ -375,12 +379,12 @@ def get_msrs_is_true(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
 
 
-@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs,))
+@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs, KeepMsr))
 def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     """Where KVM offers XFD to guests, user space can read IA32_XFD and IA32_XFD_ERR: they are part of the state that a
     migration must carry."""
     op = view.step.op
-    assert isinstance(op, KvmGetMsrs)
+    assert isinstance(op, KvmGetMsrs | KeepMsr)
     xfd = op.msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR)
     if view.step.result.ret == 0 and xfd and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
         yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")

@@ -13,6 +13,7 @@ from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program.ops.kvm import KvmSetMsrs, KvmSetXcrs
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
+from xfdfuzz.program.ops.vmm import LoadMsrs, LoadXcrs
 
 _LAZY = ("amx-v1", "amx-review-a", "amx-review-b")
 
@@ -64,7 +65,13 @@ def realloc_failure_is_reported(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: {xf.format_mask(wanted)} was not allocated and KVM_RUN returned {view.step.result}")
 
 
-@invariant("request-accumulates", "abi", ("INV-05", "REQ"), ops=(KvmSetMsrs, KvmSetXcrs, HandleExit), revisions=_LAZY)
+@invariant(
+    "request-accumulates",
+    "abi",
+    ("INV-05", "REQ"),
+    ops=(KvmSetMsrs, KvmSetXcrs, LoadMsrs, LoadXcrs, HandleExit),
+    revisions=_LAZY,
+)
 def request_accumulates(view: View) -> Iterator[Broken]:
     """A new request adds to one that is still to be served ("This should be |="): replaced, the first one is gone
     although nothing has served it."""

@@ -22,6 +22,7 @@ from xfdfuzz.program.ops.kvm import (
 from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Execve, ExecveReturns, Exit, Fork
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
 from xfdfuzz.program.ops.tasks import UserDyn2load, UserTileload
+from xfdfuzz.program.ops.vmm import LoadCpuid, LoadMsrs, LoadXcrs
 
 #: Ops after which buffers can have come, gone or changed hands.
 _ALLOCATING = (
@@ -41,6 +42,9 @@ _ALLOCATING = (
     KvmSetCpuid2Supported,
     KvmSetMsrs,
     KvmSetXcrs,
+    LoadCpuid,
+    LoadMsrs,
+    LoadXcrs,
     UserDyn2load,
     UserTileload,
 )

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Invariant, Keeper, View, Violation, made
+from xfdfuzz.invariants.vocabulary import INVARIANTS, VMM, Broken, Invariant, Keeper, View, Violation, made
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
 from xfdfuzz.program.ops.host import Suspend
@@ -87,9 +87,10 @@ def _of_reports(waiting: Iterable[Invariant], view: View) -> list[Violation]:
     return [_violation(inv, view.step, broken) for inv in judging for broken in inv.look(view)]
 
 
-def select(revision: str) -> Selection:
-    """The invariants that exist now and that are checked on the revision with that name."""
-    return _selection(tuple(INVARIANTS.values()), revision)
+def select(revision: str, vmms: bool = False) -> Selection:
+    """The invariants that exist now and that are checked on the revision with that name; what ``vmms`` do wrong is no
+    matter of the kernel's."""
+    return _selection(tuple(inv for inv in INVARIANTS.values() if vmms or inv.severity != VMM), revision)
 
 
 @functools.cache
@@ -105,11 +106,12 @@ class Memory(NamedTuple):
 
 
 class Checker:
-    """Applies the invariants of one revision to the steps of one run; with ``only``, no other than that one."""
+    """Applies the invariants of one revision to the steps of one run; with ``only``, no other than that one, without
+    ``vmms`` those that speak of the kernel."""
 
-    def __init__(self, kernel: Kernel, revision: str, only: str = "") -> None:
+    def __init__(self, kernel: Kernel, revision: str, only: str = "", vmms: bool = True) -> None:
         self.kernel = kernel
-        self._selection = Selection([INVARIANTS[only]], revision) if only else select(revision)
+        self._selection = Selection([INVARIANTS[only]], revision) if only else select(revision, vmms)
         self._broken: tuple[StateBroken, ...] = ()
         self._program: list[Op] = []
 
@@ -194,4 +196,4 @@ def _site_of(op: Op) -> str:
         return "vm-exit"
     if isinstance(op, TaskOp) and not isinstance(op, _OWN_SITE):
         return "task"
-    return type(op).__name__
+    return op.call or type(op).__name__

@@ -8,7 +8,7 @@ from xfdfuzz.invariants.sometimes import sometimes
 from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.state import System, Task
-from xfdfuzz.program.ops import guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
+from xfdfuzz.program.ops import guest, host, kvm, processes, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp
 from xfdfuzz.program.step import Image
 
@@ -342,3 +342,19 @@ def vm_outlives_its_process(view: View) -> bool:
     """A VM is kept by a forked process that cannot use it, after the one that made it is gone."""
     alive = {task.mm for _, task in view.tasks if not task.exit_state}
     return any(vm.exists and vm.mm not in alive for vm in view.k.vms)
+
+
+@sometimes("another-vcpu-gets-what-was-kept", "vmm", ops=(vmm.LoadXsave,))
+def another_vcpu_gets_what_was_kept(view: View) -> bool:
+    """A VMM loads what it has read of one vCPU into another one."""
+    op = view.step.op
+    assert isinstance(op, vmm.LoadXsave)
+    held = view.before.ghost.vmms[op.source].image.xstate_bv
+    return view.step.result.ret == 0 and op.vcpu != op.source and bool(held)
+
+
+@sometimes("new-tenant-is-entered", "vmm", ops=(run.VmEnter,), needs=(vmm.VmmReset,))
+def new_tenant_is_entered(view: View) -> bool:
+    """A guest runs in a vCPU that was another one's."""
+    before = view.before.ghost.vmms[view.step.op.vcpu]  # type: ignore[attr-defined]
+    return bool(before.pending) and before.intent == st.INTENT_RESET

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
+from xfdfuzz.invariants.guests import GuestState, differences, visible_components
+from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -22,7 +23,6 @@ from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_DEFAULT, Vcpu
 from xfdfuzz.memory.cstruct import from_bytes
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ghost import content
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.kvm import (
     CloseVm,
@@ -34,23 +34,13 @@ from xfdfuzz.program.ops.kvm import (
 )
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm
 from xfdfuzz.program.ops.xsave import KvmSetXsave
-from xfdfuzz.program.step import Result, format_ret
+from xfdfuzz.program.step import Result
 
 #: What a VMM saves of a vCPU, of the MSRs that are modelled.
 _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 
 #: What each call of a restore returned.
 Results = dict[type[Op], Result]
-
-
-class GuestState(NamedTuple):
-    """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work."""
-
-    entry: int | str
-    xcr0: int = 0
-    xfd: int = 0
-    xfd_err: int = 0
-    registers: tuple[tuple[int, int], ...] = ()
 
 
 def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
@@ -62,30 +52,10 @@ def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
         return GuestState("no entry" if step is None else step.result.ret)
     regs = k.regs
     visible = xf.components_in(components & ~regs.xfd)
-    xcr0 = regs.xcr0 if k.vcpus[nr].arch.cr4_osxsave else 0  # the host's stays where the guest cannot see it
+    osxsave = bool(k.vcpus[nr].arch.cr4_osxsave)
+    xcr0, xss = (regs.xcr0, regs.xss) if osxsave else (0, 0)  # the host's stay where the guest cannot see them
     held = tuple((i, regs.data[i]) for i in (*visible, *[xf.MXCSR] * bool(components & xf.MASK_MXCSR)))
-    return GuestState("entered", xcr0, regs.xfd, regs.xfd_err, held)
-
-
-def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]:
-    """(site, what differs) for each part that is not the same."""
-    if one.entry != other.entry:
-        yield "entry", f"VM entry: {format_ret(one.entry)} and {format_ret(other.entry)}"
-        return
-    for name in ("xcr0", "xfd", "xfd_err"):
-        a, b = getattr(one, name), getattr(other, name)
-        if a != b:
-            text = xf.format_mask if name == "xcr0" else hex
-            yield name, f"{name.upper()} = {text(a)} and {text(b)}"
-    for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
-        if i == j and a != b:
-            yield component_site(i), f"{xf.CONTENTS[i]} = {content(a)} and {content(b)}"
-
-
-def visible_components(vcpu: Vcpu) -> int:
-    """What the guest can have in registers, with MXCSR; PKRU has a way of its own."""
-    legacy = xf.MASK_FPSSE | xf.MASK_MXCSR
-    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | legacy) & ~xf.MASK_PKRU
+    return GuestState("entered", osxsave, xcr0, xss, regs.xfd, regs.xfd_err, held)
 
 
 def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:

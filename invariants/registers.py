@@ -50,7 +50,7 @@ def _user(view: View) -> Iterator[tuple[CpuRegs, GhostRegs, int, str]]:
 
 def _guest(view: View) -> tuple[CpuRegs, GhostRegs, int, str]:
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
-    return view.k.regs, view.k.system.ghost.vcpus[nr].regs, ghost.vcpu_token(nr, 0), f"v{nr}"
+    return view.k.regs, view.k.system.ghost.vcpus[nr].regs, ghost.guest_token(view.k, nr, 0), f"v{nr}"
 
 
 def _hidden_from_guest(view: View) -> int:

@@ -24,8 +24,10 @@ from xfdfuzz.revisions import concerns
 
 T = TypeVar("T")
 
+#: What the kernel did as it was told, and the VMM did not tell it what it meant to.
+VMM = "vmm"
 #: Severities, worst first.
-SEVERITIES = ("panic", "corruption", "leak", "warn", "abi")
+SEVERITIES = ("panic", "corruption", "leak", "warn", "abi", VMM)
 #: Every kind of report that ``events=`` may name.
 EVENT_KINDS = tuple(value for name, value in vars(reports).items() if name.isupper() and isinstance(value, str))
 #: What an `expect:` line can name.

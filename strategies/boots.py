@@ -85,6 +85,12 @@ def guest_disabled_xfd(machine: Machine) -> list[Op]:
     return [*in_amx_guest(machine), *writes]
 
 
+def stopped_beside_another(machine: Machine) -> list[Op]:
+    """The guest holds tile data and is stopped; another vCPU of its VM is new."""
+    stop: list[Op] = [guest.GuestOut(0), run.HandleExit(0), run.KvmRunReturns(0)]
+    return [*tiles_live(machine), *stop, kvm.KvmCreateVcpu(0, 0, 1)]
+
+
 def nested(machine: Machine) -> list[Op]:
     """The guest runs a guest of its own, whose #NM it wants to see."""
     launch: list[Op] = [guest.GuestVmlaunchNm(0), run.HandleExit(0), run.VmEnter(0)]
@@ -165,4 +171,5 @@ BOOTS: tuple[Boot, ...] = (
     unsealed,
     sealed,
     trusted_domain,
+    stopped_beside_another,
 )

@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.explore import frontier, transitions, visited
 from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
 from xfdfuzz.engines.explore.expand import Expander, Question
@@ -24,8 +25,10 @@ from xfdfuzz.engines.processes.workers import workers
 from xfdfuzz.engines.stream.events import Event, Progressed
 from xfdfuzz.invariants.checker import select
 from xfdfuzz.invariants.vocabulary import View
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ops import host, kvm, tasks
+from xfdfuzz.program.fields import UserImage
+from xfdfuzz.program.ops import guest, host, kvm, run, tasks, vmm, xsave
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.program.text import format_op, format_program, parse
 from xfdfuzz.revisions import resolve
@@ -270,11 +273,45 @@ def test_a_scope_that_is_declared_too_small_is_refused(scope: Callable[[Scope], 
 )
 def test_what_is_remembered_of_an_op_is_what_it_does(revision: str, chosen: Scope) -> None:
     """On states of the first levels, mostly met after the one that an outcome was learnt from."""
+    compare_with_what_happens(revision, chosen)
+
+
+def test_what_a_vmm_means_is_remembered_as_it_is(scope: Callable[[Scope], str]) -> None:
+    made = (kvm.KvmCreateVm(0), kvm.KvmCreateVcpu(0, 0, 0), kvm.KvmCreateVcpu(0, 0, 1))
+    each = tuple(
+        op
+        for nr in (0, 1)
+        for op in (
+            kvm.KvmSetCpuid2(0, nr, CpuidEntries(xf.MASK_YMM | xf.MASK_FPSSE, False, False)),
+            xsave.KvmSetXsave(0, nr, UserImage(xf.MASK_YMM, 1)),
+            vmm.KeepXsave2(0, nr),
+            vmm.LoadXsave(0, nr, 1 - nr),
+            vmm.VmmCopy(nr, 1 - nr),
+            vmm.VmmInvisible(nr),
+            vmm.VmmVisible(nr),
+            vmm.VmmReset(nr),
+            run.KvmRun(0, nr),
+            run.VmEnter(nr),
+            guest.GuestVmovups(nr, 1),
+            guest.GuestInterrupt(nr),
+        )
+    )
+    chosen = replace(TWO_VCPUS, name="procedures", ops=(*made, *each, run.KvmRunReturns(0)))
+    scope(chosen)
+    compare_with_what_happens("v7.3", chosen, levels=6)
+    # and the vCPUs are alike, tenants and promises included
+    whole, half = (explored("v7.3", "procedures", Limits(depth=5), reduced=reduced) for reduced in (False, True))
+    assert half.states < whole.states
+    assert lengths(half) == lengths(whole)
+
+
+def compare_with_what_happens(revision: str, chosen: Scope, levels: int = 9) -> None:
+    """What an expander remembers, with what an executor does."""
     expander, selection = Expander(Question(revision, chosen.name)), select(revision)
     remembered, packing = expander.transitions, expander.packing
     executor = Executor(resolve(revision).kernel, chosen.machine)
     k = executor.kernel
-    for packed in Random(1).choices(walked(expander, 9), k=300):
+    for packed in Random(1).choices(walked(expander, levels), k=300):
         raw = packing.unpack(packed)
         k.load(raw)
         enabled = [number for number, op in enumerate(chosen.ops) if op.enabled(k)]

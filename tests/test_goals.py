@@ -54,6 +54,20 @@ t0 tileload(1)
 
 #: For each goal a program whose last op meets it on v7.3, and cannot do without any of the others.
 PROGRAMS = {
+    "another-vcpu-gets-what-was-kept": f"""
+        {_VM}
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 1)
+        t0 ioctl(v0, KVM_SET_CPUID2, {{xcr0: x87|sse|avx}})
+        t0 ioctl(v0, KVM_SET_XSAVE, {{xstate_bv: avx, data: 1}})
+        t0 ioctl(v0, KVM_GET_XSAVE2) keep
+        t0 ioctl(v1, KVM_SET_XSAVE) of v0
+        """,
+    "new-tenant-is-entered": f"""
+        {_VM}
+        v0 reset for another tenant
+        t0 ioctl(v0, KVM_RUN) ...
+        v0 vmenter
+        """,
     "guest-has-room-for-tiles": f"""
         {_AMX_VM}
         t0 ioctl(v0, KVM_RUN) ...

@@ -33,6 +33,7 @@ from xfdfuzz.cli import (
     report,
     review,
     streams,
+    vmm,
     warnings,
 )
 from xfdfuzz.cli.arguments import Formatter, Parser, Version
@@ -53,6 +54,7 @@ COMMANDS = (
     diff,
     field,
     warnings,
+    vmm,
     conform,
     corpus,
     baseline,

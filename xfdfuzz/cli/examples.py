@@ -25,6 +25,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "baseline": ("xfdfuzz baseline update known.toml findings", "xfdfuzz baseline check known.toml"),
     "field": ("xfdfuzz field v0.xcr0", "xfdfuzz field v0.guest_fpu.fpstate.xfd --revision v7.3"),
     "warnings": ("xfdfuzz warnings amx-v1", "xfdfuzz warnings v7.3 --format json"),
+    "vmm": ("xfdfuzz vmm --revision v6.12", "xfdfuzz vmm --revision mainline --save procedures"),
     "list": ("xfdfuzz list revisions", "xfdfuzz list invariants --revision v7.3"),
     "explain": ("xfdfuzz explain no-warning@fpu_guest_realloc_fpstate", "xfdfuzz explain b45f72177594"),
     "new": ("xfdfuzz new revision my-series-v1", "xfdfuzz new invariant my-invariant"),

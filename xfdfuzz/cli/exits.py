@@ -65,6 +65,7 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
     },
     "field": {CLEAN: "told, whatever it is", NOT_JUDGED: "out of time or memory"},
     "warnings": {CLEAN: "told, whatever it is", NOT_JUDGED: "out of time or memory"},
+    "vmm": {CLEAN: "told, whatever it is"},
     "list": {CLEAN: "printed"},
     "explain": {CLEAN: "printed"},
     "new": {CLEAN: "written"},

@@ -25,11 +25,12 @@ def add_mode(command: argparse.ArgumentParser) -> None:
     """The option that says what the job is about."""
     command.add_argument(
         "--mode",
-        choices=("search", "change", "batch", "prune"),
+        choices=("search", "change", "batch", "vmm", "prune"),
         default="search",
         help="what the job is about; change: only what the kernel below a series, or a label, does not break in the "
         "same program is new; "
-        "batch: begin with what was saved before; prune: no search, but fewer and plainer programs of what was saved "
+        "batch: begin with what was saved before; vmm: what VMMs do wrong counts, too; "
+        "prune: no search, but fewer and plainer programs of what was saved "
         "(default: search)",
     )
 
@@ -39,7 +40,7 @@ def searches(mode: str, revisions: Sequence[Revision]) -> list[tuple[Revision, S
     if mode != "change":
         from xfdfuzz.engines.search.violations import fuzz
 
-        return [(revision, partial(fuzz, revision)) for revision in revisions]
+        return [(revision, partial(fuzz, revision, vmms=mode == "vmm")) for revision in revisions]
     from xfdfuzz.engines.search.change import fuzz_change
     from xfdfuzz.revisions import RevisionError, base_of
 

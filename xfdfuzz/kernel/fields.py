@@ -96,6 +96,7 @@ _ELEMENT_NAMES: dict[str, Callable[[int], str]] = {
     "fpstates": fpstate_name,
     "vms": "vm{}".format,
     "vcpus": "v{}".format,
+    "vmms": "vmm{}".format,
 }
 
 

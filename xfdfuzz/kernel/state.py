@@ -37,10 +37,9 @@ from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.memory.cstruct import I8, U8, U32, Array, Struct, struct
 
 NULL = 0
-#: Register contents are ``owner << OWNER_SHIFT | number``; owner 0 is the kernel, ``nr + 1`` a task.
+#: Register contents are ``owner << OWNER_SHIFT | number``; owner 0 is the kernel, ``nr + 1`` a user task, then come the
+#: address spaces of processes, and from 16 on the guests.
 OWNER_SHIFT = 3
-#: Owner ``_FIRST_MM_OWNER + nr`` is an address space; the numbers between are for vCPUs.
-_FIRST_MM_OWNER = 20
 #: The address space of a task that has exited.
 NO_MM = 0xFF
 
@@ -51,6 +50,8 @@ NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
 #: Address spaces that can exist: one for each task, or kept by a VM.
 NR_MMS = NR_TASKS + NR_VMS
+#: Those of them that are a process's, or were.
+USER_MMS = (*range(USER_TASKS), *range(NR_TASKS, NR_MMS))
 NR_VCPUS = 3
 #: fpstate 1 is init_fpstate, 2.. are the tasks' embedded ones, the rest is what vzalloc() gives out.
 INIT_FPSTATE = 1
@@ -87,6 +88,14 @@ KVM_EXIT_INTR = 10
 #: amx-v1 only; 36 is KVM_EXIT_RISCV_CSR today.
 KVM_EXIT_FPU_REALLOC = 36
 
+# What a VMM means to do with a vCPU (GhostVmm.intent).
+INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
+
+# What a VMM has read of a vCPU (GhostVmm.kept).
+KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
+KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
+KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
+
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
@@ -104,8 +113,8 @@ def task_contents(task: int, number: int) -> int:
 
 
 def pasid_of(mm: int) -> int:
-    """What IA32_PASID holds in a thread of that address space."""
-    return (_FIRST_MM_OWNER + mm) << OWNER_SHIFT | 1
+    """What IA32_PASID holds in a thread of that address space, of a process's: kernel threads have none."""
+    return (1 + USER_TASKS + (mm if mm < USER_TASKS else mm - MAX_CPUS)) << OWNER_SHIFT | 1
 
 
 def _constants(prefix: str) -> dict[int, str]:
@@ -131,6 +140,11 @@ VmType = Annotated[U8, Enumeration("VM type", _constants("VM_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
+Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
+#: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
+TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
+#: What a VMM has read (KEPT_*).
+Kept = Annotated[U8, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
 Vector = Annotated[U8, Enumeration("exception vector", {NM_VECTOR: "#NM", GP_VECTOR: "#GP"})]
 #: 0, or an error code less than 0.
@@ -433,13 +447,57 @@ class GhostVcpu(Struct):
     nm_owed: Flag
 
 
-@struct(tasks=USER_TASKS, vcpus=NR_VCPUS)
+@struct()
+class GhostFpu(Struct):
+    """What a VMM has of struct kvm_fpu, x87, SSE and MXCSR."""
+
+    __slots__ = ()
+    x87: Token
+    sse: Token
+    mxcsr: Token
+
+
+@struct()
+class GhostVmm(Struct):
+    """What the VMM of a vCPU means to do, and what it has read of the vCPU and keeps.
+
+    ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
+    ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
+    has it and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have made of it.
+
+    ``kept`` says what there is of XCR0, MSRs, ``image`` and ``fpu``, as KVM gave them; ``honest`` and ``honest_fpu``
+    are what it should have given.
+    """
+
+    __slots__ = ()
+    intent: Intent
+    pending: Flag
+    osxsave: Annotated[Flag, "promise.cr4.osxsave"]
+    supported: Annotated[Xfeatures, "promise.guest_supported"]
+    tenant: TenantPlus1
+    tenants: Count
+    kept: Kept
+    xcr0: Annotated[Xfeatures, "kept.xcr0"]
+    xss: Annotated[Xfeatures, "kept.xss"]
+    xfd: Annotated[Xfd, "kept.xfd"]
+    xfd_err: Annotated[Xfd, "kept.xfd_err"]
+    u_cet: Annotated[Token, "kept.u_cet"]
+    pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
+    image: Annotated[XsaveArea, "kept.image"]
+    fpu: Annotated[GhostFpu, "kept.fpu"]
+    honest: GhostVcpu
+    honest_fpu: GhostRegs
+    promise: GhostVcpu
+
+
+@struct(tasks=USER_TASKS, vcpus=NR_VCPUS, vmms=NR_VCPUS)
 class Ghost(Struct):
     """Nothing that a kernel may read."""
 
     __slots__ = ()
     tasks: Array[GhostRegs]
     vcpus: Array[GhostVcpu]
+    vmms: Array[GhostVmm]
 
 
 @struct(cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS)

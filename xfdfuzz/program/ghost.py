@@ -6,7 +6,7 @@ task t0's never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
@@ -16,10 +16,13 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, SigFrame, Vcpu
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
+from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import TOKENS
 
 _FIRST_VCPU_OWNER = 16
+#: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
+TENANTS = 5 * st.NR_VCPUS
 #: What contents are called that have no owner.
 _SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
 
@@ -29,9 +32,26 @@ def task_token(task: int, token: int) -> int:
     return st.task_contents(task, token)
 
 
-def vcpu_token(vcpu: int, token: int) -> int:
-    """vCPU ``vcpu``'s register content ``token``."""
-    return (_FIRST_VCPU_OWNER + vcpu) << OWNER_SHIFT | token
+def vcpu_token(tenant: int, token: int) -> int:
+    """Register content ``token`` of a guest: of the one that vCPU ``tenant`` is made for, or of a later tenant of
+    ``tenant % NR_VCPUS``."""
+    return (_FIRST_VCPU_OWNER + tenant) << OWNER_SHIFT | token
+
+
+def tenant_of(k: Kernel, vcpu: int) -> int:
+    """Whose contents a vCPU's guest writes."""
+    return (k.system.ghost.vmms[vcpu].tenant or vcpu + 1) - 1
+
+
+def guest_token(k: Kernel, vcpu: int, token: int) -> int:
+    """Register content ``token`` of the guest that a vCPU has now."""
+    return vcpu_token(tenant_of(k, vcpu), token)
+
+
+def tenant_name(tenant: int) -> str:
+    """``v0``, and ``v0.2`` for the second one that it was given to."""
+    later, vcpu = divmod(tenant, st.NR_VCPUS)
+    return f"v{vcpu}.{later + 1}" if later else f"v{vcpu}"
 
 
 def owner(token: int) -> int:
@@ -40,14 +60,15 @@ def owner(token: int) -> int:
 
 
 def content(token: int) -> str:
-    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, ``mm0:1`` (the PASID of
-    address space 0), ``kernel:1``, or ``zero`` where x87 or MXCSR has no bit set, not even those of its initial value.
+    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``v0.2:3`` (the same of its second
+    tenant), ``t1:2``, ``mm0:1`` (the PASID of address space 0), ``kernel:1``, or ``zero`` where x87 or MXCSR has no bit
+    set, not even those of its initial value.
     """
     if token in _SPECIAL:
         return _SPECIAL[token]
-    owners = {owner(vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
-    owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
-    owners |= {owner(st.pasid_of(nr)): f"mm{nr}" for nr in range(st.NR_MMS)}
+    owners = {owner(vcpu_token(nr, 0)): tenant_name(nr) for nr in range(TENANTS)}
+    owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.USER_TASKS)}
+    owners |= {owner(st.pasid_of(nr)): f"mm{nr}" for nr in st.USER_MMS}
     return f"{owners.get(owner(token), 'kernel')}:{token & (1 << OWNER_SHIFT) - 1}"
 
 
@@ -124,12 +145,12 @@ def set_xfd(vcpu: GhostVcpu, value: int) -> None:
     vcpu.xfd = value
 
 
-def msr_data(vcpu: int, index: int, value: int) -> int:
+def msr_data(k: Kernel, vcpu: int, index: int, value: int) -> int:
     """What a WRMSR of ``value`` writes: of an MSR that is part of a component, 0 to 7 stand for the vCPU's contents,
     and more for values with reserved bits."""
     if index not in XSTATE_MSRS or not value:
         return value
-    return vcpu_token(vcpu, value) if value <= TOKENS else value | 1 << 63
+    return guest_token(k, vcpu, value) if value <= TOKENS else value | 1 << 63
 
 
 def write_msr(ghost: GhostVcpu, index: int, data: int) -> None:
@@ -166,12 +187,13 @@ def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
     vcpu.regs.undefined |= xf.mask_of(*(i for i in xf.components_in(vcpu.xfd & area.xstate_bv) if area.data[i]))
 
 
-def init(vcpu: Vcpu, ideal: GhostVcpu) -> None:
+def init(k: Kernel, nr: int) -> None:
     """INIT: CR0 and CR4 go, MPX and CET are cleared, a pending exception or instruction is forgotten."""
-    for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
-        define(ideal.regs, i, 0)
-    ideal.insn_owed = ideal.nm_owed = 0
-    vcpu.arch.insn_skips = 0
+    for ideal in lived(k, nr):
+        for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
+            define(ideal.regs, i, 0)
+        ideal.insn_owed = ideal.nm_owed = 0
+    k.vcpus[nr].arch.insn_skips = 0
 
 
 def takes(k: Kernel, vcpu: Vcpu) -> bool:
@@ -183,12 +205,14 @@ def takes(k: Kernel, vcpu: Vcpu) -> bool:
 def settle_insn(k: Kernel, nr: int) -> None:
     """If the kernel advanced RIP over the instruction that exited, the instruction has taken effect."""
     vcpu = k.vcpus[nr]
-    ghost = k.system.ghost.vcpus[nr]
-    if not (vcpu.arch.insn_skips and ghost.insn_owed):
+    kind = k.system.ghost.vcpus[nr].insn_owed
+    if not (vcpu.arch.insn_skips and kind):
         return
     vcpu.arch.insn_skips -= 1
-    complete(vcpu, ghost, ghost.insn_owed)
-    ghost.insn_owed = 0
+    for ideal in lived(k, nr):
+        if ideal.insn_owed == kind:
+            complete(vcpu, ideal, kind)
+            ideal.insn_owed = 0
 
 
 def complete(vcpu: Vcpu, ghost: GhostVcpu, kind: int) -> None:
@@ -211,3 +235,92 @@ def user_wrote_msr(vcpu: Vcpu, ghost: GhostVcpu, index: int, value: int) -> None
     write_msr(ghost, index, value)
     if ghost.insn_owed == st.EXIT_MSR_WRITE and vcpu.exit_msr == index:
         ghost.owed_value = value
+
+
+# -- what a VMM means to do --------------------------------------------------------------------------------------------
+
+
+def lived(k: Kernel, nr: int) -> Iterator[GhostVcpu]:
+    """Who changes by what the guest and its processor do: the ideal vCPU, and what is promised of it."""
+    yield k.system.ghost.vcpus[nr]
+    if k.system.ghost.vmms[nr].pending:
+        yield k.system.ghost.vmms[nr].promise
+
+
+def told(k: Kernel, nr: int) -> Iterator[GhostVcpu]:
+    """Who changes by a call of the VMM's: the ideal vCPU, and what is promised where a new tenant gets it."""
+    yield k.system.ghost.vcpus[nr]
+    if k.system.ghost.vmms[nr].intent == st.INTENT_RESET:
+        yield k.system.ghost.vmms[nr].promise
+
+
+def promise(k: Kernel, nr: int, source: int) -> None:
+    """At its next entry the guest of a vCPU has to be the one that ``source`` has now."""
+    vmm, arch = k.system.ghost.vmms[nr], k.vcpus[source].arch
+    assign(vmm.promise, k.system.ghost.vcpus[source])
+    vmm.osxsave, vmm.supported = arch.cr4_osxsave, arch.guest_supported_xcr0 | arch.guest_supported_xss
+    vmm.pending = 1
+
+
+def vmm_acts(k: Kernel, nr: int) -> None:
+    """The VMM begins an ioctl on a vCPU: where that is to be invisible, the guest stays as it is now."""
+    vmm = k.system.ghost.vmms[nr]
+    if vmm.intent == st.INTENT_INVISIBLE and not vmm.pending:
+        promise(k, nr, nr)
+
+
+def left(k: Kernel, nr: int) -> None:
+    """The guest was entered, and has left again: what was promised of its entry was kept or not."""
+    vmm = k.system.ghost.vmms[nr]
+    if vmm.pending:
+        forget(vmm)
+        if vmm.intent != st.INTENT_INVISIBLE:
+            vmm.intent = st.INTENT_NONE
+
+
+def forget(vmm: GhostVmm) -> None:
+    """Nothing is promised any more."""
+    vmm.pending = vmm.osxsave = vmm.supported = 0
+    assign(vmm.promise, GhostVcpu())
+
+
+def new_vcpu(k: Kernel, nr: int) -> None:
+    """A vCPU was made; what a VMM keeps of an earlier one of that number it still has."""
+    assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
+    vmm = k.system.ghost.vmms[nr]
+    forget(vmm)
+    vmm.intent = vmm.tenant = 0
+
+
+def is_reset(k: Kernel, nr: int) -> None:
+    """The guest of a vCPU is another one from now on, and has to find the processor as it comes out of reset."""
+    vmm = k.system.ghost.vmms[nr]
+    vmm.tenants += 1
+    vmm.tenant = nr + st.NR_VCPUS * vmm.tenants + 1
+    vmm.intent = st.INTENT_RESET
+    forget(vmm)
+    vmm.promise.xcr0 = xf.MASK_X87
+    vmm.pending = 1
+
+
+def read_image(ideal: GhostVcpu, image: GhostRegs, components: int, fits: int, offered: int) -> None:
+    """What an honest KVM_GET_XSAVE shows of these components and MXCSR: those that ``fits`` has, the rest are initial.
+
+    Those that XFD disables, or that the guest's CPUID has not ``offered``, may be shown or not.
+    """
+    for i in (*xf.components_in(components), xf.MXCSR):
+        image.data[i] = ideal.regs.data[i] if (fits | xf.MASK_MXCSR) >> i & 1 else 0
+        open_to = ideal.regs.undefined | (ideal.xfd | ~offered if image.data[i] else 0)
+        image.undefined = image.undefined & ~(1 << i) | open_to & 1 << i
+
+
+def load_image(vcpu: GhostVcpu, image: GhostRegs, components: int) -> None:
+    """KVM_SET_XSAVE of an image that shows these components and MXCSR; PKRU stays as it was if it is initial there."""
+    for i in (*xf.components_in(components), xf.MXCSR):
+        if i == xf.PKRU and not image.data[i]:
+            # XSTATE_BV may have it, or not
+            vcpu.regs.undefined |= xf.MASK_PKRU if vcpu.regs.data[i] else 0
+            continue
+        vcpu.regs.data[i] = image.data[i]
+        lost = image.undefined | (vcpu.xfd if image.data[i] else 0)
+        vcpu.regs.undefined = vcpu.regs.undefined & ~(1 << i) | lost & 1 << i

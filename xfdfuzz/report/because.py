@@ -31,6 +31,10 @@ _IDEAL = {
     "owed_value": "is owed the value",
     "nm_owed": "is owed a #NM",
     "undefined": "may find anything in",
+    "intent": "has the intent",
+    "pending": "has to keep a promise",
+    "tenant": "has a guest of",
+    "kept": "keeps",
 }
 
 #: Nobody asked, or nothing is known.
@@ -108,7 +112,10 @@ def field(leaf: Leaf) -> str:
     if not _ideal(leaf):
         return path(leaf)
     _, who, name = path(leaf).split(".", 2)
-    name = name.removeprefix("regs.")
+    promised = name.startswith("promise.")
+    name = name.removeprefix("promise.").removeprefix("regs.")
+    if promised:
+        return f"{who.replace('vmm', 'v')} {_IDEAL.get(name, f'should have {name}').replace('should', 'was to')}"
     return f"{who} {_IDEAL.get(name, f'should have {name}')}"
 
 

@@ -25,6 +25,7 @@ SEVERITY: Mapping[str, str] = {
     "leak": "red",
     "warn": "yellow",
     "abi": "yellow",
+    "vmm": "yellow",
 }
 
 

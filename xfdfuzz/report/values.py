@@ -8,7 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.kinds import REGISTER_INDEX, REGISTER_VALUE, TOKEN, XFD, XFEATURES, Enumeration, Kind, Mask, Reference
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import fpstate_name, task_name
-from xfdfuzz.program.ghost import content
+from xfdfuzz.program.ghost import content, tenant_name
 
 
 def text(kind: Kind, value: int) -> str:
@@ -32,6 +32,11 @@ def _plus_1(name: Callable[[int], str], none: str) -> Callable[[int], str]:
     return lambda value: name(value - 1) if value else none
 
 
+def _kept(mask: int) -> str:
+    names = ("xcr0", "image", "fpu", "xfd", "xfd_err", "xss", "u_cet", "pl0_ssp")
+    return "|".join(name for bit, name in enumerate(names) if mask >> bit & 1) or "0"
+
+
 _vcpu = "v{}".format
 _TEXTS: dict[Kind, Callable[[int], str]] = {
     XFEATURES: _components,
@@ -46,5 +51,7 @@ _TEXTS: dict[Kind, Callable[[int], str]] = {
     Reference("vcpu"): _vcpu,
     Reference("vcpu", 1): _plus_1(_vcpu, "NULL"),
     Reference("vm"): "vm{}".format,
+    Reference("tenant", 1): _plus_1(tenant_name, "its own"),
+    Mask("kept thing"): _kept,
     Reference("fpstate"): fpstate_name,
 }

@@ -27,7 +27,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import Element, elements
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostVcpu, Vcpu
-from xfdfuzz.program.ghost import task_token, vcpu_token
+from xfdfuzz.program.ghost import TENANTS, task_token, vcpu_token
 from xfdfuzz.strategies.scopes import Scope
 
 #: The contents that belong to nobody: the initial configuration and the kernel's own values.
@@ -212,6 +212,7 @@ def _order(group: Group) -> list[int]:
         ("vcpus", enumerate(group.vcpus)),
         ("ghost.tasks", enumerate(group.tasks)),
         ("ghost.vcpus", enumerate(group.vcpus)),
+        ("ghost.vmms", enumerate(group.vcpus)),
     ]
     for pool, numbers in moves:
         for old, new in numbers:
@@ -225,6 +226,11 @@ def _task_numbers(group: Group) -> list[int]:
     return [*group.tasks, *(st.USER_TASKS + cpu for cpu in group.cpus)]
 
 
+def _tenants(group: Group) -> list[int]:
+    """New number by old, of the guests that a vCPU may have one after another."""
+    return [old - old % st.NR_VCPUS + group.vcpus[old % st.NR_VCPUS] for old in range(TENANTS)]
+
+
 def _embedded(tasks: list[int]) -> dict[int, int]:
     """New number by old, of the fpstates that tasks have in them."""
     return {st.FIRST_EMBEDDED + old: st.FIRST_EMBEDDED + new for old, new in enumerate(tasks)}
@@ -235,7 +241,8 @@ def _tables(group: Group, places: _Places) -> list[bytes]:
     found = [_SAME] * ctypes.sizeof(st.System)  # type: ignore[arg-type]
     tasks = _task_numbers(group)
     tables: dict[Kind, bytes] = {_FPSTATE: _table(_embedded(tasks)), TOKEN: _tokens(group)}
-    for name, numbers in (("cpu", group.cpus), ("vcpu", group.vcpus), ("task", tasks)):
+    pools = (("cpu", group.cpus), ("vcpu", group.vcpus), ("task", tasks), ("tenant", _tenants(group)))
+    for name, numbers in pools:
         for offset in (0, 1):
             renamed = {old + offset: new + offset for old, new in enumerate(numbers)}
             tables[Reference(name, offset)] = _table(renamed)
@@ -264,6 +271,7 @@ def _in_scope(scope: Scope, element: Element) -> bool:
     if pool == "fpstates":
         return nr < st.FIRST_VALLOC + scope.slots
     limit = {"cpus": scope.machine.cpus, "vcpus": scope.vcpus, "tasks": scope.tasks, "sigframes": scope.tasks, "vms": 1}
+    limit["vmms"] = scope.vcpus
     if pool == "tasks" and nr >= st.USER_TASKS:
         return nr < st.USER_TASKS + scope.machine.cpus
     return nr < limit[pool]
@@ -284,7 +292,7 @@ def _table(numbers: dict[int, int]) -> bytes:
 def _tokens(group: Group) -> bytes:
     """The table of new contents by old, where the owner gets another number."""
     numbers: dict[int, int] = {}
-    for numbered, new_by_old in ((task_token, group.tasks), (vcpu_token, group.vcpus)):
+    for numbered, new_by_old in ((task_token, group.tasks), (vcpu_token, _tenants(group))):
         for old, new in enumerate(new_by_old):
             numbers |= {numbered(old, content): numbered(new, content) for content in range(1 << OWNER_SHIFT)}
     return _table(numbers)

@@ -112,5 +112,5 @@ def _parts(scope: Scope) -> Regions:
         *("dead", "alloc_failures", f"cpus{cpus}", f"tasks{tasks}", f"sigframes{tasks}", "vms[0]", f"vcpus{vcpus}"),
         *(f"tasks[{nr}]" for nr in kthreads),
         *(f"fpstates[{nr}]" for nr in fpstates),
-        *(f"ghost.tasks{tasks}", f"ghost.vcpus{vcpus}"),
+        *(f"ghost.tasks{tasks}", f"ghost.vcpus{vcpus}", f"ghost.vmms{vcpus}"),
     )

@@ -78,7 +78,8 @@ class Lockstep:
         self._labels = (pair.first.label, pair.second.label)
         self.executors = tuple(Executor(revision.kernel, machine) for revision in pair)
         self._checkers = [
-            Checker(executor.kernel, revision.name) for executor, revision in zip(self.executors, pair, strict=True)
+            Checker(executor.kernel, revision.name, vmms=False)
+            for executor, revision in zip(self.executors, pair, strict=True)
         ]
         self._comparable = comparable(pair)
 

@@ -17,12 +17,22 @@ from xfdfuzz.engines.rules.ptrace import PtraceRules
 from xfdfuzz.engines.rules.run import RunRules
 from xfdfuzz.engines.rules.signals import SignalRules
 from xfdfuzz.engines.rules.syscalls import SyscallRules
+from xfdfuzz.engines.rules.vmm import VmmRules
 from xfdfuzz.engines.rules.xsave import XsaveRules
 
 __all__ = ["RULES", "EveryRule", "Rule"]
 
 
 class EveryRule(
-    SyscallRules, ProcessRules, SignalRules, PtraceRules, IoctlRules, XsaveRules, RunRules, GuestRules, HostRules
+    SyscallRules,
+    ProcessRules,
+    SignalRules,
+    PtraceRules,
+    IoctlRules,
+    XsaveRules,
+    VmmRules,
+    RunRules,
+    GuestRules,
+    HostRules,
 ):
     """Everything that user space, guests, the scheduler and interrupts can do to what is under test."""

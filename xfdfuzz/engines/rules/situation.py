@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.memory.cstruct import Regions
-from xfdfuzz.program.ops import processes, run, signals
+from xfdfuzz.program.ghost import TENANTS
+from xfdfuzz.program.ops import processes, run, signals, vmm
 from xfdfuzz.program.ops.base import Op
 
 #: Lists by the names that rules know them by.
@@ -36,6 +38,9 @@ class Situation:
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
+
+    ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
+    another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2, ``protected_guests`` one that KVM cannot see, which is in
@@ -78,6 +83,10 @@ class Situation:
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
     run_calls: list[tuple[int, int]]
+    old_vcpus: list[int]
+    twins: list[tuple[int, int, int]]
+    loads: list[Op]
+    vmm_steps: list[Op]
     vcpus: list[int]
     ready: list[int]
     pending: list[int]
@@ -217,7 +226,8 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
 
 
 def look_at_vcpus(system: st.System) -> Look:
-    """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks."""
+    """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
+    ``intents`` are ops; ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
     vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
     sealed = [nr for nr, vcpu in vcpus if vcpu.arch.guest_state_protected]
     l1 = [
@@ -229,7 +239,11 @@ def look_at_vcpus(system: st.System) -> Look:
     guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
+    outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE]
+    vmms = system.ghost.vmms
+    old = [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS]
     lists: Lists = {
+        "old_vcpus": old,
         "vcpus": l1,
         "guests": guests,
         "protected_guests": [nr for nr in inside if nr in sealed],
@@ -243,8 +257,43 @@ def look_at_vcpus(system: st.System) -> Look:
         "able": [nr for nr, vcpu in vcpus if nr in sealed or system.vms[vcpu.vm].type == st.VM_DEFAULT],
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
+        "intents": [
+            *(vmm.VmmInvisible(nr) for nr in outside),
+            *(vmm.VmmVisible(nr) for nr in outside if vmms[nr].intent == st.INTENT_INVISIBLE),
+            *(vmm.VmmReset(nr) for nr in old),
+            *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
+        ],
+        "kept": [(nr, load) for nr, one in enumerate(vmms) if one.kept for load in _loads(system, nr)],
     }
     return Look(lists, more)
+
+
+def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
+    """What can be read of a vCPU and kept."""
+    yield from (keep(task, nr) for keep in (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs))
+    yield from (vmm.KeepMsr(task, nr, msr) for msr in msrs_of(True, cet))
+
+
+def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
+    """The MSRs that a guest has with these features."""
+    return (*((MSR_IA32_XFD, MSR_IA32_XFD_ERR) if xfd else ()), *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ()))
+
+
+def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]]:
+    """What can write something that a VMM keeps of a vCPU."""
+    source, kept = system.vcpus[nr], system.ghost.vmms[nr].kept
+    if source.exists:
+        yield vmm.LoadSregs
+        if source.arch.cpuid_set:
+            yield vmm.LoadCpuid
+    if kept & st.KEPT_XCR0:
+        yield vmm.LoadXcrs
+    if kept & st.KEPT_MSRS:
+        yield vmm.LoadMsrs
+    if kept & st.KEPT_IMAGE:
+        yield vmm.LoadXsave
+    if kept & st.KEPT_FPU:
+        yield vmm.LoadFpu
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
@@ -276,6 +325,10 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     host, current = cpus.lists["host_cpus"], cpus.lists["current"]
     calling, vm_calls, guests = tasks.lists["tasks"], tasks.lists["vm_calls"], vcpus.lists["guests"]
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
+    calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
+    each = [*dict.fromkeys(calls)]
+    loads = [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]]
+    keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
         "apx_tasks": calling if machine.apx else [],
@@ -286,7 +339,10 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "cet_guests": guests if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
-        "vcpu_calls": [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm],
+        "vcpu_calls": calls,
+        "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
+        "loads": loads,
+        "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],
         "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
@@ -316,7 +372,8 @@ READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
     *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", "vcpus[].arch.guest_state_protected", "vms[].type"),
-    f"{_WHO}.on_cpu",
+    *(f"{_WHO}.on_cpu", "vcpus[].arch.cpuid_set"),
+    *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )
 READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
 

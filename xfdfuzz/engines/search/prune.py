@@ -63,7 +63,7 @@ def _own(saved: Saved, revision: Revision) -> list[Violation]:
 
 def needless(programs: Iterable[Program], revision: Revision) -> list[Program]:
     """Those that neither reach nor violate anything that the others, the shorter ones first, do not."""
-    campaign = ViolationCampaign(revision=revision, reached=Reached())
+    campaign = ViolationCampaign(revision=revision, reached=Reached(), vmms=True)
     return [program for program in sorted(programs, key=lambda one: len(one.ops)) if not _adds(campaign, program)]
 
 

@@ -27,7 +27,7 @@ from xfdfuzz.engines.stream.known import Known
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.sometimes import GOALS
-from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
+from xfdfuzz.invariants.vocabulary import VMM, NoAnswer, Violation
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
@@ -40,10 +40,12 @@ from xfdfuzz.revisions.differing import below
 
 @dataclass(kw_only=True)
 class ViolationCampaign(Campaign[Violation]):
-    """One revision under test; ``against`` is the kernel of which it is a change, if not the one that it stands on."""
+    """One revision under test; ``against`` is the kernel of which it is a change, if not the one that it stands on.
+    ``vmms``: what VMMs do wrong counts, too."""
 
     revision: Revision
     against: type[Kernel] | None = None
+    vmms: bool = False
     goals: GoalCounter = field(init=False, repr=False)
     error_name = "ViolationFound"
 
@@ -61,7 +63,8 @@ class ViolationCampaign(Campaign[Violation]):
 
     def shown(self, program: Program) -> tuple[Violation, ...]:
         """What it violates, in order."""
-        return judge(program, self.revision, expectations=False).violations
+        found = judge(program, self.revision, expectations=False).violations
+        return tuple(one for one in found if self.vmms or one.severity != VMM)
 
     def minimise(self, program: Program, key: str) -> Program:
         """The plainest program that still violates it."""
@@ -84,7 +87,7 @@ class JudgedRun(Run):
     def __init__(self, campaign: ViolationCampaign, machine: Machine) -> None:
         super().__init__(campaign, machine)
         self.executor = Executor(campaign.revision.kernel, machine)
-        self.checker = Checker(self.executor.kernel, campaign.revision.name)
+        self.checker = Checker(self.executor.kernel, campaign.revision.name, vmms=campaign.vmms)
         self._goals = campaign.goals
         self._broken: set[str] = set()
 
@@ -141,10 +144,12 @@ class JudgedRun(Run):
             self._broken.update(broken)
 
 
-def campaign_on(address: str, invariants: tuple[str, ...], by_shape: bool = False) -> ViolationCampaign:
+def campaign_on(
+    address: str, invariants: tuple[str, ...], by_shape: bool = False, vmms: bool = False
+) -> ViolationCampaign:
     """A campaign on the revision with that address, in whatever process; ``invariants`` are the users' files."""
     load_invariants(invariants)
-    return ViolationCampaign(revision=resolve(address), by_shape=by_shape)
+    return ViolationCampaign(revision=resolve(address), by_shape=by_shape, vmms=vmms)
 
 
 def fuzz(
@@ -153,8 +158,10 @@ def fuzz(
     known: Known | Collection[str] = (),
     tell: Listener = unheard,
     databases: Sequence[Database] = (),
+    *,
+    vmms: bool = False,
 ) -> Report[Finding]:
-    """Search one revision for violations as planned.
+    """Search one revision for violations as planned, with ``vmms`` also for what VMMs do wrong.
 
     Every distinct bucket that is not in ``known`` is shrunk once and given to ``tell`` at once, as all else that
     happens; where what is known was replayed, every bucket in another shape is, too.  The search begins with what
@@ -162,8 +169,8 @@ def fuzz(
     """
     load()
     chosen, known = revision_of(revision), Known.of(known)
-    campaign = ViolationCampaign(revision=chosen, known=set(known.keys), by_shape=known.replayed)
-    recipe = partial(campaign_on, chosen.address, invariant_files(), known.replayed)
+    campaign = ViolationCampaign(revision=chosen, known=set(known.keys), by_shape=known.replayed, vmms=vmms)
+    recipe = partial(campaign_on, chosen.address, invariant_files(), known.replayed, vmms)
     return search_violations(campaign, recipe, plan, tell, databases, known)
 
 

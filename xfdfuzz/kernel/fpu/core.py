@@ -226,7 +226,8 @@ class FpuCore(FpuInit):
         self.preempt_enable()
 
     def irq_fpu_usable(self) -> bool:
-        """Whether an interrupt may use the FPU: unless it hit the kernel using it, which here it never does (fpu/core.c).
+        """Whether an interrupt may use the FPU: unless it hit the kernel using it, which here it never does
+        (fpu/core.c).
 
         ``!in_interrupt() || interrupted_user_mode() || interrupted_kernel_fpu_idle()``, until 59f5ede3bc0f (5.18).
         """

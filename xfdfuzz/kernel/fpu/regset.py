@@ -17,7 +17,7 @@ class Regset(FpuSignal):
     """A stopped task's registers lie in its fpstate."""
 
     def fpu_force_restore(self, fpu: Fpu) -> None:
-        """What is in any CPU's registers no longer counts: the task is to load what is written now."""
+        """What is in any CPU's registers no longer counts: the task is to load what is written now (fpu/regset.c)."""
         fpu.last_cpu = -1
 
     def ptrace_regset(self, iov_len: int, whole: int) -> int:

@@ -1,6 +1,20 @@
 """The ops, by who acts: user threads, the VMM's ioctls, KVM_RUN, the guest, the host around them."""
 
-from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, xsave
+from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.ops.base import OPS, Op
 
-__all__ = ["OPS", "Op", "guest", "host", "kvm", "processes", "protected", "ptrace", "run", "signals", "tasks", "xsave"]
+__all__ = [
+    "OPS",
+    "Op",
+    "guest",
+    "host",
+    "kvm",
+    "processes",
+    "protected",
+    "ptrace",
+    "run",
+    "signals",
+    "tasks",
+    "vmm",
+    "xsave",
+]

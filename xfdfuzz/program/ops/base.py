@@ -13,6 +13,7 @@ from typing import ClassVar, TypeVar, dataclass_transform
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
+from xfdfuzz.program import ghost
 from xfdfuzz.program.step import Result
 
 #: Every op by its class name, in the order of definition.
@@ -39,6 +40,8 @@ class Op:
 
     __slots__ = ()
     template: ClassVar[str]
+    #: The class whose call it makes, where it only says in another way with what: one mistake shows in both alike.
+    call: ClassVar[str] = ""
 
     def enabled(self, k: Kernel) -> bool:
         """Whether it can happen in this state."""
@@ -151,7 +154,10 @@ class VcpuIoctl(TaskOp):
         self.enter_kernel(k)
         vcpu = k.vcpus[self.vcpu]
         ret = k.kvm_vm_ioctl_guard(k.vms[vcpu.vm])
-        return Result(ret) if ret else self.ioctl(k, vcpu)
+        if ret:
+            return Result(ret)
+        ghost.vmm_acts(k, self.vcpu)
+        return self.ioctl(k, vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         """The ioctl itself, past the guards."""

@@ -42,6 +42,7 @@ def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Resul
     """VM exit, and the part of its handling that runs with interrupts off."""
     vcpu.exit_pending = kind
     vcpu.mode = st.VCPU_EXITED
+    ghost.left(k, k.this_cpu.guest - 1)
     k.this_cpu.guest = 0
     if vcpu.arch.guest_state_protected:
         protected.leave(k.regs, vcpu.vmsa, k.td_xfam(vcpu))
@@ -90,7 +91,7 @@ class _DataInsn(_Insn):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         vcpu = self.thread(k)
-        token = ghost.vcpu_token(self.vcpu, token) if token else 0
+        token = ghost.guest_token(k, self.vcpu, token) if token else 0
         if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
             return Result("#UD")
         try:
@@ -359,7 +360,7 @@ class _Restore(_Insn):
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
         image = UserImage(self.xstate_bv, self.token, ((xf.MXCSR, self.mxcsr),), self.xcomp_bv)
-        area = images.area_of(image, partial(ghost.vcpu_token, self.vcpu))
+        area = images.area_of(image, partial(ghost.guest_token, k, self.vcpu))
         rfbm = self.mask & possible(k.regs)
         try:
             insn(k.regs, area, self.mask)
@@ -429,7 +430,7 @@ class GuestWrmsr(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        value = ghost.msr_data(self.vcpu, self.msr, self.value)
+        value = ghost.msr_data(k, self.vcpu, self.msr, self.value)
         if k.msr_intercepted(vcpu, self.msr, write=True):
             return self.insn_exit(k, vcpu, st.EXIT_MSR_WRITE, self.msr, value)
         try:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
-from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.arch.registers import MSR_IA32_XFD, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import GhostVcpu, Vcpu
-from xfdfuzz.memory.cstruct import assign
+from xfdfuzz.kernel.state import INTENT_RESET, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
@@ -26,6 +25,9 @@ from xfdfuzz.program.fields import (
 )
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result
+
+#: Index and value of MSRs.
+_Entries = tuple[tuple[int, int], ...]
 
 
 @op("t{task} ioctl(kvm, KVM_CREATE_VM)")
@@ -118,7 +120,7 @@ class KvmCreateVcpu(VmIoctl):
         ret, nr = k.kvm_vm_ioctl_create_vcpu(self.vm, self.id)
         if ret:
             return Result(ret)
-        assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
+        ghost.new_vcpu(k, nr)
         if self.reset:
             k.vcpus[nr].arch.cr4_osxsave = 0
         return Result(f"v{nr}")
@@ -202,7 +204,16 @@ class KvmSetSregs(VcpuIoctl):
     sregs: Sregs = Sregs(True)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(k.kvm_vcpu_ioctl_set_sregs(vcpu, self.sregs.osxsave))
+        return set_sregs(k, self.vcpu, self.sregs.osxsave)
+
+
+def set_sregs(k: Kernel, nr: int, osxsave: bool) -> Result:
+    """KVM_SET_SREGS with CR4.OSXSAVE as given."""
+    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], osxsave)
+    vmm = k.system.ghost.vmms[nr]
+    if not ret and vmm.intent == INTENT_RESET:
+        vmm.osxsave = osxsave
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_REGS)")
@@ -229,10 +240,16 @@ class KvmSetXcrs(VcpuIoctl):
     xcr0: Xcr0 = xf.MASK_X87
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, self.xcr0)
-        if not ret and not vcpu.arch.guest_state_protected:
-            ghost.user_wrote_xcr0(k.system.ghost.vcpus[self.vcpu], self.xcr0)
-        return Result(ret)
+        return set_xcrs(k, self.vcpu, self.xcr0, self.xcr0)
+
+
+def set_xcrs(k: Kernel, nr: int, value: int, honest: int) -> Result:
+    """KVM_SET_XCRS with a value that should be ``honest``."""
+    vcpu = k.vcpus[nr]
+    ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, value)
+    for ideal in () if ret or vcpu.arch.guest_state_protected else ghost.told(k, nr):
+        ghost.user_wrote_xcr0(ideal, honest)
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_XCRS)")
@@ -255,12 +272,22 @@ class KvmSetMsrs(VcpuIoctl):
     msrs: Msrs = Msrs(((MSR_IA32_XFD, 0),))
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        entries = tuple((index, ghost.msr_data(self.vcpu, index, value)) for index, value in self.msrs.entries)
-        count = k.kvm_set_msrs(vcpu, entries)
-        ideal = k.system.ghost.vcpus[self.vcpu]
-        for index, value in entries[: 0 if vcpu.arch.guest_state_protected else max(count, 0)]:
+        entries = tuple((index, ghost.msr_data(k, self.vcpu, index, value)) for index, value in self.msrs.entries)
+        return set_msrs(k, self.vcpu, entries, entries)
+
+
+def set_msrs(k: Kernel, nr: int, entries: _Entries, honest: _Entries) -> Result:
+    """KVM_SET_MSRS with values that should be the ``honest`` ones."""
+    vcpu = k.vcpus[nr]
+    count = k.kvm_set_msrs(vcpu, entries)
+    # of a guest without CET, KVM takes a 0 for its MSRs and does nothing
+    has_cet = k.guest_cpu_cap_has_shstk(vcpu)
+    taken = honest[: 0 if vcpu.arch.guest_state_protected else max(count, 0)]
+    written = [(index, value) for index, value in taken if has_cet or index not in XSTATE_MSRS]
+    for ideal in ghost.told(k, nr):
+        for index, value in written:
             ghost.user_wrote_msr(vcpu, ideal, index, value)
-        return Result(count)
+    return Result(count)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr})")
@@ -286,5 +313,5 @@ class KvmGetMpState(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         if vcpu.arch.init_pending:
-            ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
+            ghost.init(k, self.vcpu)
         return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu))

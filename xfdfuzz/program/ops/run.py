@@ -69,7 +69,7 @@ class VmEnter(VcpuRunOp):
         reset = vcpu.arch.init_pending
         injected = vcpu.arch.exception_vector if vcpu.arch.exception_pending and not reset else 0
         if reset:
-            ghost.init(vcpu, k.system.ghost.vcpus[self.vcpu])
+            ghost.init(k, self.vcpu)
         k.vcpu_enter_guest(vcpu)
         if vcpu.arch.guest_state_protected:
             protected.swap(k.regs, vcpu.vmsa)

@@ -64,12 +64,12 @@ class KvmSetXsave(_XsaveIoctl):
     buffer: UserBuffer = UserBuffer()
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        area = images.area_of(self.image, partial(ghost.vcpu_token, self.vcpu))
+        area = images.area_of(self.image, partial(ghost.guest_token, k, self.vcpu))
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(area), self.buffer)
         if not ret and ghost.takes(k, vcpu):
-            ideal = k.system.ghost.vcpus[self.vcpu]
-            ghost.set_xsave(k, ideal, area)
-            ideal.regs.undefined |= self.beyond(k)
+            for ideal in ghost.told(k, self.vcpu):
+                ghost.set_xsave(k, ideal, area)
+                ideal.regs.undefined |= self.beyond(k)
         return self.result(k, ret)
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
@@ -114,10 +114,10 @@ class KvmSetFpu(VcpuIoctl):
     image: FpuImage = FpuImage(1)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        fpu = images.fpu_of(self.image, partial(ghost.vcpu_token, self.vcpu))
+        fpu = images.fpu_of(self.image, partial(ghost.guest_token, k, self.vcpu))
         ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
-        if not ret and ghost.takes(k, vcpu):
-            ghost.set_legacy(k.system.ghost.vcpus[self.vcpu].regs, fpu)
+        for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
+            ghost.set_legacy(ideal.regs, fpu)
         return Result(ret)
 
 

@@ -18,6 +18,7 @@ _SEVERITIES: Mapping[str, str] = {
     "leak": "critical",
     "warn": "major",
     "abi": "minor",
+    "vmm": "minor",
 }
 
 

@@ -68,7 +68,7 @@ def _places() -> Mapping[str, _Place]:
 
 #: The order of the pools on the page.
 _ORDER = (
-    *("ghost.vcpus", "ghost.tasks", "vcpus", "cpus", "tasks", "fpstates"),
+    *("ghost.vcpus", "ghost.vmms", "ghost.tasks", "vcpus", "cpus", "tasks", "fpstates"),
     *("sigframes", "vms", "host"),
 )
 #: So many bytes are compared at once.

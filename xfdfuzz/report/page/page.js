@@ -58,7 +58,7 @@
   }
 
   const worst = (broken) => {
-    const order = ["panic", "corruption", "leak", "warn", "abi"];
+    const order = ["panic", "corruption", "leak", "warn", "abi", "vmm"];
     return broken.map((one) => data.invariants[one[0]][1]).sort((a, b) => order.indexOf(a) - order.indexOf(b))[0] || "";
   };
 

@@ -1,0 +1,52 @@
+"""What a guest finds, and in what two guests differ: all that they can read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.invariants.vocabulary import component_site
+from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.program.ghost import content
+from xfdfuzz.program.step import format_ret
+
+
+class GuestState(NamedTuple):
+    """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work.
+
+    ``registers`` are components, and MXCSR, and their contents.
+    """
+
+    entry: int | str
+    osxsave: bool = False
+    xcr0: int = 0
+    xss: int = 0
+    xfd: int = 0
+    xfd_err: int = 0
+    registers: tuple[tuple[int, int], ...] = ()
+
+
+def differences(
+    one: GuestState, other: GuestState, site: Callable[[int], str] = component_site
+) -> Iterator[tuple[str, str]]:
+    """(site, what differs) for each part that is not the same; ``site`` is that of a component."""
+    if one.entry != other.entry:
+        yield "entry", f"VM entry: {format_ret(one.entry)} and {format_ret(other.entry)}"
+        return
+    if one.osxsave != other.osxsave:
+        yield "cr4", f"CR4.OSXSAVE = {one.osxsave:d} and {other.osxsave:d}"
+    for name in ("xcr0", "xss", "xfd", "xfd_err"):
+        a, b = getattr(one, name), getattr(other, name)
+        if a != b:
+            text = xf.format_mask if name in ("xcr0", "xss") else hex
+            yield name, f"{name.upper()} = {text(a)} and {text(b)}"
+    for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
+        if i == j and a != b:
+            yield site(i), f"{xf.CONTENTS[i]} = {content(a)} and {content(b)}"
+
+
+def visible_components(vcpu: Vcpu) -> int:
+    """What the guest can have in registers, with MXCSR; PKRU has a way of its own."""
+    legacy = xf.MASK_FPSSE | xf.MASK_MXCSR
+    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | legacy) & ~xf.MASK_PKRU

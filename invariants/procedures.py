@@ -1,0 +1,93 @@
+"""What a VMM means to do, and what comes of its calls although the kernel does all that they ask for.
+
+Both sides of a comparison are ideal here: the guest that the VMM means, and the guest that its calls make on a kernel
+without a mistake.  Where they differ no kernel can help.  Where the guest is not even what the calls make of it,
+the kernel is to blame, and the other invariants say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.invariants.guests import GuestState, differences, visible_components
+from xfdfuzz.invariants.vocabulary import VMM, Broken, View, invariant
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.state import GhostVcpu, GhostVmm, Vcpu
+from xfdfuzz.program import ghost
+from xfdfuzz.program.ops.run import VmEnter
+from xfdfuzz.program.ops.vmm import VmmVisible
+
+
+@invariant("procedure-keeps-the-guest", VMM, ("VMM", "GSTATE"), ops=(VmEnter, VmmVisible))
+def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
+    """A copy of a vCPU, and a vCPU that was only looked at, is the same guest: its VMM has to write all that KVM does
+    not keep by itself, with calls and in an order that KVM's interface gives the guest for.  The kernel did what it was
+    told."""
+    nr, vmm = _promise(view)
+    if not vmm.pending or vmm.intent == st.INTENT_RESET:
+        return
+    for site, what in _broken(view, nr):
+        yield Broken(f"v{nr}: {what}, as its VMM means it and as the VMM's calls make it", site)
+
+
+@invariant("reset-leaves-nothing", VMM, ("VMM", "GSTATE"), ops=(VmEnter,))
+def reset_leaves_nothing(view: View) -> Iterator[Broken]:
+    """A vCPU that gets another tenant is as it comes out of reset, but for what its VMM gave it: what is left of the
+    guest before is data, or a way to send some.  The kernel did what it was told."""
+    nr, vmm = _promise(view)
+    if vmm.pending and vmm.intent == st.INTENT_RESET:
+        for site, what in _broken(view, nr):
+            yield Broken(f"v{nr}: {what}, as a new tenant finds it and as the VMM's calls leave it", site)
+
+
+def _promise(view: View) -> tuple[int, GhostVmm]:
+    """The vCPU, and what was promised of it before the step."""
+    nr: int = view.step.op.vcpu  # type: ignore[attr-defined]
+    return nr, view.before.ghost.vmms[nr]
+
+
+def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
+    """(site, what differs) between the guest that was promised and the one that the calls make."""
+    entered = isinstance(view.step.op, VmEnter)
+    system = view.k.system if entered else view.before
+    vcpu, meant, made = system.vcpus[nr], system.ghost.vmms[nr], system.ghost.vcpus[nr]
+    components = _readable(view, vcpu)
+    has = vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss
+    if meant.intent != st.INTENT_RESET and has != meant.supported:
+        yield "cpuid", f"its CPUID has {xf.format_mask(meant.supported)} and {xf.format_mask(has)}"
+    sure = components & ~meant.promise.regs.undefined
+    # a VMM cares for each component, while to the kernel most are alike
+    yield from differences(
+        _found(meant.promise, bool(meant.osxsave), sure, vcpu),
+        _found(made, bool(vcpu.arch.cr4_osxsave), sure, vcpu),
+        site=xf.CONTENTS.__getitem__,
+    )
+    own = ghost.guest_token(view.k, nr, 0)
+    for i in _contents(components):
+        held = made.regs.data[i]
+        lost = sure >> i & 1 and made.regs.undefined >> i & 1 and held == meant.promise.regs.data[i]
+        anothers = not sure >> i & 1 and ghost.owner(held) and not ghost.same_owner(held, own)
+        if lost:
+            yield xf.CONTENTS[i], f"nothing says that it finds {ghost.content(held)} in {xf.CONTENTS[i]}"
+        elif anothers:
+            yield xf.CONTENTS[i], f"it may find {ghost.content(held)} in {xf.CONTENTS[i]}"
+
+
+def _readable(view: View, vcpu: Vcpu) -> int:
+    """The components that the guest can enable and read, and MXCSR."""
+    pkru = vcpu.arch.guest_supported_xcr0 & xf.MASK_PKRU if view.k.ospke else 0
+    return visible_components(vcpu) | pkru
+
+
+def _contents(mask: int) -> tuple[int, ...]:
+    """The components, and MXCSR."""
+    return (*xf.components_in(mask), *[xf.MXCSR] * bool(mask & xf.MASK_MXCSR))
+
+
+def _found(guest: GhostVcpu, osxsave: bool, components: int, vcpu: Vcpu) -> GuestState:
+    """What an ideal guest finds, as far as its CPUID lets it look."""
+    arch = vcpu.arch
+    xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
+    registers = tuple((i, guest.regs.data[i]) for i in _contents(components))
+    return GuestState("entered", osxsave, guest.xcr0, guest.xss, xfd, xfd_err, registers)

@@ -1,0 +1,294 @@
+"""What VMMs mean to do: who is to blame for what comes of it, the fuzzer's procedures, and the table of all orders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from xfdfuzz.engines.compare.orders import Condition, condition, words
+from xfdfuzz.engines.compare.procedures import PROCEDURES, Answer, Procedure, always_safe, answer
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.violations import fuzz
+from xfdfuzz.invariants.vocabulary import VMM
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import resolve
+
+Run = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parent.parent
+
+# -- whose fault it is -------------------------------------------------------------------------------------------------
+
+#: A guest with all but tiles in use, stopped.
+STOPPED = """
+t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|pkru|xtile, xss: cet_user|cet_kernel, xfd, amx}) = 0
+t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|pkru|xtile) = 0
+t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0, IA32_XFD_ERR: 0x40000, IA32_XSS: 0x1800, IA32_U_CET: 4, IA32_PL0_SSP: 5}) = 5
+t0 ioctl(v0, KVM_RUN) ... = ok
+v0 vmenter = ok
+v0 fld(1) = ok
+v0 movups(2) = ok
+v0 vmovups(3) = ok
+v0 xrstor(pkru, pkru, 6) = ok
+v0 interrupt
+t0 ... KVM_RUN = -EINTR
+"""
+KEPT = """
+t0 ioctl(v0, KVM_GET_XSAVE2) keep = 0
+t0 ioctl(v0, KVM_GET_XCRS) keep = 0
+t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD_ERR) keep = 1
+t0 ioctl(v0, KVM_GET_MSRS, IA32_XSS) keep = 1
+t0 ioctl(v0, KVM_GET_MSRS, IA32_U_CET) keep = 1
+t0 ioctl(v0, KVM_GET_MSRS, IA32_PL0_SSP) keep = 1
+"""
+COPY = """
+t0 ioctl(vm0, KVM_CREATE_VCPU, 1, reset) = v1
+v1 copy of v0
+t0 ioctl(v1, KVM_SET_CPUID2) of v0 = 0
+t0 ioctl(v1, KVM_SET_SREGS) of v0 = 0
+t0 ioctl(v1, KVM_SET_XCRS) of v0 = 0
+t0 ioctl(v1, KVM_SET_MSRS) of v0 = 4
+t0 ioctl(v1, KVM_SET_XSAVE) of v0 = 0
+"""
+RESET = """
+v0 reset for another tenant
+t0 ioctl(v0, KVM_SET_XCRS, x87) = 0
+t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD_ERR: 0, IA32_XSS: 0, IA32_U_CET: 0, IA32_PL0_SSP: 0}) = 4
+t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse|avx|pkru|xtile}) = 0
+t0 ioctl(v0, KVM_SET_SREGS, {}) = 0
+"""
+CALLS = {
+    "KVM_SET_SREGS": {"cr4"},
+    "KVM_SET_XCRS": {"xcr0"},
+    "KVM_SET_XSAVE": {"x87", "sse", "avx", "pkru"},
+    "KVM_SET_MSRS": {"xfd_err", "xss", "cet_user", "cet_kernel"},
+}
+
+
+def broken(*parts: str, revision: str = "v7.3-cured", machine: str = "cpus=1 cet") -> set[str]:
+    """What a program breaks, by severity and site."""
+    text = "\n".join(["# xfdfuzz program 1", f"machine {machine}", *parts])
+    verdict = judge(text, revision)
+    assert not [failure for failure in verdict.failures if failure.startswith("op ")]
+    return {f"{one.severity} {one.bucket.partition('@')[2]}" for one in verdict.violations}
+
+
+def entered(vcpu: str) -> str:
+    return f"t0 ioctl({vcpu}, KVM_RUN) ...\n{vcpu} vmenter"
+
+
+def without(call: str, lines: str) -> str:
+    left = [line for line in lines.splitlines() if call not in line]
+    assert len(left) == len(lines.splitlines()) - 1
+    return "\n".join(left)
+
+
+def test_a_whole_copy_and_a_whole_reset_are_clean() -> None:
+    assert not broken(STOPPED, KEPT, COPY, entered("v1"))
+    assert not broken(STOPPED, RESET, entered("v0"))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_a_vmm_does_not_write_is_missed_and_nothing_else(call: str) -> None:
+    missed = {f"{VMM} {site}" for site in CALLS[call]}
+    assert broken(STOPPED, KEPT, without(call, COPY), entered("v1")) == missed
+    assert broken(STOPPED, without(call, RESET), entered("v0")) == missed
+
+
+@pytest.mark.parametrize(
+    ("msr", "site"), [("IA32_XFD_ERR", "xfd_err"), ("IA32_XSS", "xss"), ("IA32_U_CET", "cet_user")]
+)
+def test_an_msr_that_was_not_read_is_missed(msr: str, site: str) -> None:
+    loads = COPY.replace("KVM_SET_MSRS) of v0 = 4", "KVM_SET_MSRS) of v0 = 3")
+    assert broken(STOPPED, without(msr, KEPT), loads, entered("v1")) == {f"{VMM} {site}"}
+
+
+def test_a_copy_without_the_cpuid_is_another_guest() -> None:
+    assert f"{VMM} cpuid" in broken(STOPPED, "t0 ioctl(vm0, KVM_CREATE_VCPU, 1) = v1", "v1 copy of v0", entered("v1"))
+
+
+def test_what_the_guest_does_while_its_vmm_is_not_to_be_seen_counts() -> None:
+    """Also when the VMM has read it before and after."""
+    runs = f"{entered('v0')}\nv0 vmovups(5)\nv0 interrupt\nt0 ... KVM_RUN"
+    again = "t0 ioctl(v0, KVM_GET_XSAVE2) keep\nt0 ioctl(v0, KVM_SET_XSAVE) of v0"
+    assert not broken(STOPPED, "v0 invisible from here", again, runs, again, "v0 invisible to here", entered("v0"))
+    old = "t0 ioctl(v0, KVM_SET_XSAVE) of v0"
+    assert broken(STOPPED, "v0 invisible from here", again, runs, old, entered("v0")) == {f"{VMM} avx"}
+
+
+def test_the_end_of_what_is_not_to_be_seen_is_looked_at_and_what_follows_is_not() -> None:
+    changed = "t0 ioctl(v0, KVM_SET_XCRS, x87) = 0"
+    hidden = "v0 invisible from here\nt0 ioctl(v0, KVM_GET_XCRS)"
+    assert broken(STOPPED, hidden, changed, "v0 invisible to here") == {f"{VMM} xcr0"}
+    assert not broken(STOPPED, hidden, "v0 invisible to here", changed, entered("v0"))
+
+
+def test_a_vmm_is_not_to_blame_for_what_kvm_hides_from_it() -> None:
+    """Finding 9: KVM_GET_XSAVE2 shows no PKRU where the VMM's own is 0."""
+    hides = ("t0 wrpkru(0)", STOPPED, KEPT, COPY, entered("v1"))
+    found = broken(*hides, revision="v7.3")
+    assert "corruption static" in found
+    assert not [one for one in found if one.startswith(VMM)]
+    assert not broken(*hides)
+
+
+def test_each_tenant_has_contents_of_its_own() -> None:
+    twice = f"{RESET}{entered('v0')}\nv0 fld(1) = ok\nv0 interrupt\nt0 ... KVM_RUN\n{RESET}{entered('v0')}"
+    written = "v0 fld(2) = ok\nv0 fxsave = ok {xstate_bv: x87, x87: v0.3:2}"
+    assert not broken(STOPPED, twice, written)
+    # the one before left its x87 in the image that its successor gets
+    left = without("KVM_SET_XSAVE", RESET)
+    assert broken(
+        STOPPED, RESET, entered("v0"), "v0 fld(1) = ok\nv0 interrupt\nt0 ... KVM_RUN", left, entered("v0")
+    ) == {f"{VMM} x87"}
+
+
+def test_a_copy_writes_the_contents_of_the_guest_that_it_is() -> None:
+    assert not broken(
+        STOPPED, KEPT, COPY, entered("v1"), "v1 fld(4)", "v1 fxsave = ok {xstate_bv: x87|sse, x87: v0:4, sse: v0:2}"
+    )
+
+
+# -- the fuzzer --------------------------------------------------------------------------------------------------------
+
+
+def test_the_fuzzer_draws_procedures_and_blames_vmms_only_when_asked() -> None:
+    plan = Plan(seed=1, engine="scout", examples=400, seconds=None)
+    assert not fuzz("v7.3-cured", plan).found
+    found = fuzz("v7.3-cured", plan, vmms=True).found
+    assert {one.violation.severity for one in found} == {VMM}
+    assert {one.violation.invariant for one in found} == {"procedure-keeps-the-guest", "reset-leaves-nothing"}
+
+
+# -- orders in words ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("holds", "said"),
+    [
+        (lambda order: True, "in every order"),
+        (lambda order: order.index("a") < order.index("b"), "a before b"),
+        (lambda order: order[0] == "c", "c before a, b and d"),
+        (lambda order: order[3] == "c", "a, b and d before c"),
+        (lambda order: order in (tuple("abcd"), tuple("dcba")), None),
+        (
+            lambda order: order.index("a") < order.index("b") or order.index("c") < order.index("d"),
+            "a before b or c before d",
+        ),
+    ],
+)
+def test_a_set_of_orders_is_put_into_words(holds: Callable[[tuple[str, ...]], bool], said: str | None) -> None:
+    every = [*permutations("abcd")]
+    chosen = [order for order in every if holds(order)]
+    found = condition(chosen, every)
+    if said is None:
+        assert found.example in chosen
+        assert words(found, str).startswith("in some, such as ")
+    else:
+        assert words(found, str) == said
+        assert [order for order in every if found.holds(order)] == chosen
+
+
+# -- all orders --------------------------------------------------------------------------------------------------------
+
+
+def named(name: str) -> Procedure:
+    return next(one for one in PROCEDURES if one.name == name)
+
+
+@pytest.fixture(scope="module")
+def cured() -> list[Answer]:
+    return [answer(procedure, resolve("v7.3-cured")) for procedure in PROCEDURES]
+
+
+def test_nothing_is_the_kernels_fault_on_a_cured_one(cured: list[Answer]) -> None:
+    assert all(one.possible for one in cured)
+    kinds = {kind for one in cured for seen in (*one.orders.values(), *one.others.values()) for kind, _ in seen.facts}
+    assert kinds == {VMM, "refused"}
+    assert all(one.usual.kind == "safe" for one in cured)
+
+
+def test_orders_that_go_on_together_come_to_what_each_comes_to_alone() -> None:
+    procedure = named("copy into a vCPU that had tiles disabled, IA32_XFD set, tiles used before")
+    revision = resolve("v5.18")
+    tried = answer(procedure, revision)
+    assert len(tried.orders) == 24
+    for order, seen in tried.orders.items():
+        verdict = judge(procedure.program(order), revision, expectations=False)
+        own = [j for j in verdict.trace if j.step and j.step.number > len(procedure.before)]
+        assert {(one.severity, one.bucket) for j in own for one in j.violations} == set(seen.broken), order
+
+
+@pytest.mark.parametrize(
+    ("revision", "name", "pairs"),
+    [
+        # KVM_SET_XCRS wants the CPUID (v5.16: kvm_set_xcr() asks guest_supported_xcr0)
+        ("v5.16", "copy into a new vCPU, AVX and PKRU in use", {("SET_CPUID2", "SET_XCRS")}),
+        # KVM does not keep of an image what IA32_XFD disables
+        ("v6.12", "copy into a vCPU that had tiles disabled, tiles in use", {("SET_MSRS", "SET_XSAVE")}),
+    ],
+)
+def test_what_must_come_first(revision: str, name: str, pairs: set[tuple[str, str]]) -> None:
+    tried = answer(named(name), resolve(revision))
+    assert condition(tried.safe, tried.orders) == Condition(tuple(pairs))
+
+
+def test_finding_3_is_an_order(cured: list[Answer]) -> None:
+    """KVM_SET_CPUID2 that makes the buffer grow drops what KVM_SET_XSAVE has put there."""
+    name = "copy into a new vCPU, IA32_XFD set, tiles used before"
+    facts = answer(named(name), resolve("v6.12")).facts
+    (lost,) = {one.when for one in facts if one.kind == "corruption"}
+    assert lost == Condition((("SET_XSAVE", "SET_CPUID2"),))
+    assert "corruption" not in {one.kind for one in cured[PROCEDURES.index(named(name))].facts}
+
+
+def test_a_kernel_that_cannot_bring_a_guest_there_says_nothing() -> None:
+    assert not answer(named("copy into a new vCPU, tiles in use"), resolve("v5.16")).possible
+
+
+def test_advice_is_what_is_safe_on_all(cured: list[Answer]) -> None:
+    copies = [one for one in cured if one.procedure.aim == "copy into a new vCPU"]
+    advice = always_safe(copies)
+    assert advice is not None
+    for one in (one for one in copies if len(one.procedure.calls) == 5):
+        assert {order for order in one.orders if advice.holds(order)} <= set(one.safe)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def programs(directory: Path) -> Iterator[tuple[str, bool]]:
+    for file in sorted(directory.glob("*.xfd")):
+        program = parse(file.read_text(), file.name)
+        yield file.name, judge(program, program.expect[0].revisions).ok
+
+
+def test_the_command_tells_and_saves(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("vmm", "--revision", "v5.16", "--save", str(tmp_path / "made"), "--format", "json")
+    (told,) = map(json.loads, out.splitlines())
+    assert (code, told["revision"]) == (0, "v5.16")
+    assert [one["aim"] for one in told["procedures"]] == [one.aim for one in PROCEDURES]
+    saved = [*programs(tmp_path / "made")]
+    assert saved
+    assert all(ok for _, ok in saved)
+    assert err == f"saved {len(saved)} programs in {tmp_path / 'made'}\n"
+
+
+def test_a_current_kernel_comes_with_a_word_of_caution(run: Run) -> None:
+    assert "SECURITY.md" in run("vmm", "--revision", "v7.3")[1]
+    assert "SECURITY.md" not in run("vmm", "--revision", "v6.12")[1]
+
+
+def test_the_page_is_what_the_command_writes(run: Run) -> None:
+    code, out, _ = run("vmm", "--format", "markdown")
+    assert code == 0
+    assert out == (ROOT / "docs" / "vmm.md").read_text(encoding="utf-8"), (
+        "write it again: xfdfuzz vmm --format markdown"
+    )

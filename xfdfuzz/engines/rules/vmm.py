@@ -1,0 +1,110 @@
+"""What VMMs mean to do with vCPUs, and whole procedures, which come as a user's program has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import permutations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.engines.rules.base import Rules, on
+from xfdfuzz.engines.rules.situation import msrs_of
+from xfdfuzz.program.fields import Msrs, Sregs, UserImage
+from xfdfuzz.program.ops import kvm, run, vmm, xsave
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.strategies.values import Range, picks, targets
+
+#: By task, vCPU and source.
+_Load = Callable[[int, int, int], Op]
+#: What writes a vCPU, all of it.
+LOADS: tuple[_Load, ...] = (
+    vmm.LoadCpuid,
+    vmm.LoadSregs,
+    vmm.LoadMsrs,
+    vmm.LoadXcrs,
+    vmm.LoadXsave,
+)
+_ORDERS = tuple(permutations(range(len(LOADS))))
+#: What reads registers, and what writes them; the usual way first.
+IMAGES: tuple[tuple[Callable[[int, int], Op], _Load], ...] = (
+    (vmm.KeepXsave2, vmm.LoadXsave),
+    (vmm.KeepXsave, vmm.LoadXsave),
+    (vmm.KeepFpu, vmm.LoadFpu),
+)
+_image = Range(0, len(IMAGES) - 1)
+#: How many of the calls of a procedure are left out: mostly none.
+_without = Range(0, 15)
+
+
+def keeping(task: int, nr: int, msrs: Iterable[int], image: int = 0) -> Iterator[Op]:
+    """A VMM reads all that KVM gives of a vCPU, the ``image`` by one of the calls that there are for it."""
+    yield IMAGES[image][0](task, nr)
+    yield vmm.KeepXcrs(task, nr)
+    for msr in msrs:
+        yield vmm.KeepMsr(task, nr, msr)
+
+
+def resetting(task: int, nr: int, components: int, msrs: Iterable[int]) -> Sequence[Op]:
+    """A VMM writes the state of a processor that comes out of reset."""
+    return (
+        kvm.KvmSetMsrs(task, nr, Msrs(tuple((msr, 0) for msr in msrs))),
+        kvm.KvmSetXcrs(task, nr, xf.MASK_X87),
+        xsave.KvmSetXsave(task, nr, UserImage(components)),
+        kvm.KvmSetSregs(task, nr, Sregs(False)),
+    )
+
+
+_RESETS = tuple(permutations(range(4)))
+
+
+class VmmRules(Rules):
+    """What VMMs mean to do with vCPUs, and whole procedures, which come as a user's program has them."""
+
+    @on("vmm_steps", n=picks)
+    def step_of_procedure(self, n: int) -> Iterator[Op]:
+        """A VMM means something, reads something to keep it, or writes what it keeps."""
+        yield self.choice("vmm_steps", n)
+
+    @on("twins", n=targets, image=_image, order=picks, without=_without)
+    def copy_vcpu(self, n: int, image: int, order: int, without: int) -> Iterator[Op]:
+        """A VMM makes a vCPU go on as another one, in an order of its own; it may forget a call."""
+        task, nr, source = self.choice("twins", n)
+        yield from keeping(task, source, self._msrs(), image)
+        yield vmm.VmmCopy(nr, source)
+        yield from self._loads((task, nr, source), image, order, without)
+        yield from self._enter(task, nr)
+
+    @on("vcpu_calls", n=targets, image=_image, order=picks, without=_without)
+    def look_at_vcpu(self, n: int, image: int, order: int, without: int) -> Iterator[Op]:
+        """A VMM reads a vCPU and writes what it has read, which is not to be seen."""
+        task, nr = self.choice("vcpu_calls", n)
+        yield vmm.VmmInvisible(nr)
+        yield from keeping(task, nr, self._msrs(), image)
+        yield from self._loads((task, nr, nr), image, order, without)
+        yield vmm.VmmVisible(nr)
+
+    @on("vcpu_calls", n=targets, order=Range(0, len(_RESETS) - 1), without=_without)
+    def next_tenant(self, n: int, order: int, without: int) -> Iterator[Op]:
+        """A VMM resets a vCPU for another guest, in an order of its own; it may forget a call."""
+        task, nr = self.choice("vcpu_calls", n)
+        if nr not in self.now.old_vcpus:
+            return
+        yield vmm.VmmReset(nr)
+        calls = resetting(task, nr, self.run.machine.user_xfeatures or xf.MASK_FPSSE, self._msrs())
+        yield from (calls[call] for call in _RESETS[order] if call != without)
+        yield from self._enter(task, nr)
+
+    def _msrs(self) -> tuple[int, ...]:
+        return msrs_of(True, self.run.machine.cet)
+
+    def _loads(self, who: tuple[int, int, int], image: int, order: int, without: int) -> Iterable[Op]:
+        """The calls that write a vCPU, as far as there is something to write."""
+        for call in _ORDERS[order % len(_ORDERS)]:
+            make = LOADS[call]
+            load = (IMAGES[image][1] if make is vmm.LoadXsave else make)(*who)
+            if call != without and load in self.now.loads:
+                yield load
+
+    def _enter(self, task: int, nr: int) -> Iterator[Op]:
+        yield run.KvmRun(task, nr)
+        if nr in self.now.ready:
+            yield run.VmEnter(nr)

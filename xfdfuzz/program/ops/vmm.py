@@ -1,0 +1,375 @@
+"""A VMM's procedures: what it means to do with a vCPU, and what it reads of one and writes to another.
+
+What it means are ops that write the ghost alone: from then on the guest has to find what they promise.  What it reads
+and keeps, and what it writes of that, are ioctls as others are.
+"""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import (
+    MSR_IA32_PL0_SSP,
+    MSR_IA32_U_CET,
+    MSR_IA32_XFD,
+    MSR_IA32_XFD_ERR,
+    MSR_IA32_XSS,
+    XSTATE_MSRS,
+)
+from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.cpuid import stored_entries
+from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, UserBuffer
+from xfdfuzz.kernel.state import GhostVmm, Vcpu
+from xfdfuzz.memory.cstruct import assign, copy_of
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import MsrIndex, Nr
+from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
+from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_xcrs
+from xfdfuzz.program.step import FpuState, Result, image_of
+
+#: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
+_MSRS = {
+    MSR_IA32_XFD: (st.KEPT_XFD, "xfd"),
+    MSR_IA32_XFD_ERR: (st.KEPT_XFD_ERR, "xfd_err"),
+    MSR_IA32_XSS: (st.KEPT_XSS, "xss"),
+    MSR_IA32_U_CET: (st.KEPT_U_CET, "u_cet"),
+    MSR_IA32_PL0_SSP: (st.KEPT_PL0_SSP, "pl0_ssp"),
+}
+
+
+def _user_components(k: Kernel) -> int:
+    """What an XSAVE image of user space can have."""
+    return k.machine.user_xfeatures or xf.MASK_FPSSE
+
+
+def not_stopped(k: Kernel, nr: int) -> str:
+    """Why a vCPU is not its VMM's now; nothing if it is."""
+    vcpu = k.vcpus[nr]
+    return "" if vcpu.exists and vcpu.mode == st.VCPU_OUTSIDE else whereabouts(vcpu, nr)
+
+
+# -- what a VMM means to do --------------------------------------------------------------------------------------------
+
+
+class _Intent(Op):
+    __slots__ = ()
+    vcpu: int
+
+    def hindrance(self, k: Kernel) -> str:
+        """The vCPU has to be outside KVM_RUN, where it is its VMM's."""
+        return not_stopped(k, self.vcpu)
+
+
+@op("v{vcpu} copy of v{source}")
+class VmmCopy(_Intent):
+    """The VMM makes the vCPU go on as the other one, from where that is now: at its first entry the guest finds what it
+    would find there."""
+
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if self.vcpu == self.source:
+            return f"v{self.vcpu} is itself"
+        return not_stopped(k, self.source) or _Intent.hindrance(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        vmm = k.system.ghost.vmms[self.vcpu]
+        vmm.tenant = ghost.tenant_of(k, self.source) + 1
+        vmm.intent = st.INTENT_COPY
+        ghost.promise(k, self.vcpu, self.source)
+        return OK
+
+
+@op("v{vcpu} invisible from here")
+class VmmInvisible(_Intent):
+    """What the VMM does to the vCPU from here on must not show: the guest finds what it left, whatever ioctls there
+    were between."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        vmm = k.system.ghost.vmms[self.vcpu]
+        ghost.forget(vmm)
+        vmm.intent = st.INTENT_INVISIBLE
+        return OK
+
+
+@op("v{vcpu} invisible to here")
+class VmmVisible(_Intent):
+    """Here it ends: what the VMM's ioctls have changed is in order again, and what they change from here on the guest
+    may see."""
+
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        begun = k.system.ghost.vmms[self.vcpu].intent == st.INTENT_INVISIBLE
+        return _Intent.hindrance(self, k) or ("" if begun else f"no `v{self.vcpu} invisible from here` comes before")
+
+    def run(self, k: Kernel) -> Result:
+        vmm = k.system.ghost.vmms[self.vcpu]
+        ghost.forget(vmm)
+        vmm.intent = st.INTENT_NONE
+        return OK
+
+
+@op("v{vcpu} reset for another tenant")
+class VmmReset(_Intent):
+    """The VMM gives the vCPU to another guest: that one finds the processor as it comes out of reset, but for what
+    ioctls from here on have given it, and nothing of the guest before.  A vCPU can have 5 guests in all."""
+
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        following = self.vcpu + st.NR_VCPUS * (k.system.ghost.vmms[self.vcpu].tenants + 1)
+        many = "" if following < ghost.TENANTS else f"v{self.vcpu} has had 5 guests, which is all that there can be"
+        return many or _Intent.hindrance(self, k)
+
+    def run(self, k: Kernel) -> Result:
+        ghost.is_reset(k, self.vcpu)
+        return OK
+
+
+# -- what it keeps -----------------------------------------------------------------------------------------------------
+
+
+class _Keep(VcpuIoctl):
+    __slots__ = ()
+
+    def vmm(self, k: Kernel) -> GhostVmm:
+        """Who reads."""
+        return k.system.ghost.vmms[self.vcpu]
+
+    def keep_image(self, k: Kernel, got: tuple[int, XsaveArea | None], size: int | None) -> Result:
+        """What KVM gave, and what it should have given in so many bytes."""
+        ret, image = got
+        if ret or image is None:
+            return Result(ret)
+        vmm, size_of = self.vmm(k), k.machine.cpuid.standard_size
+        fits = [i for i in xf.components_in(_user_components(k)) if size is None or size_of(1 << i) <= size]
+        offered = k.vcpus[self.vcpu].arch.guest_supported_xcr0 | xf.MASK_FPSSE | xf.MASK_MXCSR
+        ideal = k.system.ghost.vcpus[self.vcpu]
+        ghost.read_image(ideal, vmm.honest.regs, _user_components(k), xf.mask_of(*fits), offered)
+        assign(vmm.image, image)
+        vmm.kept |= st.KEPT_IMAGE
+        return Result(0, image_of(image))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE) keep")
+class KeepXsave(_Keep):
+    """Read the image in 4096 bytes and keep it."""
+
+    call = "KvmGetXsave"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return self.keep_image(k, k.kvm_arch_vcpu_ioctl_get_xsave(vcpu, UserBuffer()), KVM_XSAVE_SIZE)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE2) keep")
+class KeepXsave2(_Keep):
+    """Read the whole image and keep it."""
+
+    call = "KvmGetXsave2"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return self.keep_image(k, k.kvm_arch_vcpu_ioctl_get_xsave2(vcpu, UserBuffer()), None)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_FPU) keep")
+class KeepFpu(_Keep):
+    """Read x87, SSE and MXCSR and keep them."""
+
+    call = "KvmGetFpu"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        if ret:
+            return Result(ret)
+        vmm, ideal = self.vmm(k), k.system.ghost.vcpus[self.vcpu].regs
+        vmm.fpu.x87, vmm.fpu.sse, vmm.fpu.mxcsr = fpu
+        for i in xf.LEGACY:
+            vmm.honest_fpu.data[i] = ideal.data[i]
+        vmm.honest_fpu.undefined = ideal.undefined & xf.mask_of(*xf.LEGACY)
+        vmm.kept |= st.KEPT_FPU
+        return Result(ret, FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_XCRS) keep")
+class KeepXcrs(_Keep):
+    """Read XCR0 and keep it."""
+
+    call = "KvmGetXcrs"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        value = k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)
+        if value is not None:
+            vmm = self.vmm(k)
+            vmm.xcr0, vmm.honest.xcr0 = value, k.system.ghost.vcpus[self.vcpu].xcr0
+            vmm.kept |= st.KEPT_XCR0
+        return Result(0, value)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr}) keep")
+class KeepMsr(_Keep):
+    """Read an MSR and keep it; what KVM does not give is not there to be written."""
+
+    call = "KvmGetMsrs"
+    task: Nr = 0
+    vcpu: Nr = 0
+    msr: MsrIndex = MSR_IA32_XFD
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        count, value = k.kvm_get_msrs(vcpu, self.msr)
+        if not count:
+            return Result(count)
+        vmm, (bit, name) = self.vmm(k), _MSRS[self.msr]
+        setattr(vmm, name, value)
+        honest = ghost.read_msr(k.system.ghost.vcpus[self.vcpu], self.msr)
+        if self.msr in XSTATE_MSRS:
+            ghost.define(vmm.honest.regs, XSTATE_MSRS[self.msr], honest)
+        else:
+            setattr(vmm.honest, name, honest)
+        vmm.kept |= bit
+        return Result(count, value)
+
+
+# -- what it writes of that --------------------------------------------------------------------------------------------
+
+
+class _Load(VcpuIoctl):
+    __slots__ = ()
+    source: int
+
+    def hindrance(self, k: Kernel) -> str:
+        return self.missing(k) or VcpuIoctl.hindrance(self, k)
+
+    def missing(self, k: Kernel) -> str:
+        """Why the VMM does not have what it would write; nothing where it has."""
+        raise NotImplementedError
+
+    def not_kept(self, k: Kernel, what: int, name: str) -> str:
+        """That none of these was kept."""
+        return "" if self.kept(k).kept & what else f"nothing that {name} gave was kept of v{self.source}"
+
+    def kept(self, k: Kernel) -> GhostVmm:
+        """What it has."""
+        return k.system.ghost.vmms[self.source]
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_CPUID2) of v{source}")
+class LoadCpuid(_Load):
+    """Give the guest the CPUID that another vCPU has."""
+
+    call = "KvmSetCpuid2"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        source = k.vcpus[self.source]
+        return "" if source.exists and source.arch.cpuid_set else f"v{self.source} has no CPUID"
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, stored_entries(k.vcpus[self.source].arch)))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
+class LoadSregs(_Load):
+    """Set CR4.OSXSAVE as another vCPU has it, and clear CR0.TS."""
+
+    call = "KvmSetSregs"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return "" if k.vcpus[self.source].exists else f"there is no v{self.source}"
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_sregs(k, self.vcpu, bool(k.vcpus[self.source].arch.cr4_osxsave))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS) of v{source}")
+class LoadXcrs(_Load):
+    """Write the XCR0 that was kept of a vCPU."""
+
+    call = "KvmSetXcrs"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_XCR0, "KVM_GET_XCRS")
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        return set_xcrs(k, self.vcpu, kept.xcr0, kept.honest.xcr0)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_MSRS) of v{source}")
+class LoadMsrs(_Load):
+    """Write all MSRs that were kept of a vCPU, in one call; returns how many entries were taken."""
+
+    call = "KvmSetMsrs"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_MSRS, "KVM_GET_MSRS")
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        there = [(msr, name) for msr, (bit, name) in _MSRS.items() if kept.kept & bit]
+        values = tuple((msr, getattr(kept, name)) for msr, name in there)
+        return set_msrs(k, self.vcpu, values, tuple((msr, ghost.read_msr(kept.honest, msr)) for msr, _ in there))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE) of v{source}")
+class LoadXsave(_Load):
+    """Load the image that was kept of a vCPU."""
+
+    call = "KvmSetXsave"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_IMAGE, "KVM_GET_XSAVE")
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(kept.image), UserBuffer())
+        for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
+            ghost.load_image(ideal, kept.honest.regs, _user_components(k))
+        return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU) of v{source}")
+class LoadFpu(_Load):
+    """Write the x87, SSE and MXCSR that were kept of a vCPU."""
+
+    call = "KvmSetFpu"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_FPU, "KVM_GET_FPU")
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr))
+        for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
+            ghost.set_legacy(ideal.regs, (kept.honest_fpu.data[i] for i in xf.LEGACY))
+            ideal.regs.undefined |= kept.honest_fpu.undefined
+        return Result(ret)
