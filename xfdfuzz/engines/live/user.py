@@ -1,0 +1,325 @@
+"""Ops of user threads on the host: system calls, instructions, processes, signals, ptrace, scheduling."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from xfdfuzz.engines.live import agent, images
+from xfdfuzz.engines.live.host import Host, carries
+from xfdfuzz.engines.live.ioctls import (
+    SS_DISABLE,
+    SYS_ARCH_PRCTL,
+    SYS_EXIT,
+    SYS_GETPID,
+    SYS_SCHED_SETAFFINITY,
+    SYS_SIGALTSTACK,
+)
+from xfdfuzz.engines.live.tasks import (
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_PARENT,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VM,
+    PATIENCE,
+    Hung,
+    Task,
+)
+from xfdfuzz.kernel.fpu import xstate
+from xfdfuzz.native.usercode import user_insn
+from xfdfuzz.native.values import STORED, Value, value_of
+from xfdfuzz.program import ghost
+from xfdfuzz.program.ops import host as around
+from xfdfuzz.program.ops import processes, ptrace, signals, tasks
+from xfdfuzz.program.ops.base import OK, OPS, TaskOp
+from xfdfuzz.program.step import Content, Result, SwBytes
+
+_MAGIC1, _MAGIC2 = 0x46505853, 0x46505845
+#: Where the frame's image is told of, and where in it software's bytes begin.
+_FPSTATE, _SW_RESERVED = 0xE0, 464
+_NT_X86_XSTATE = 0x202
+_PTRACE_GETREGSET, _PTRACE_SETREGSET = 0x4204, 0x4205
+_PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH = 0x4206, 0x4207, 17
+_WALL = 0x40000000
+_THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+#: Nobody's memory.
+_BAD_POINTER = 8
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+# -- arch_prctl() -----------------------------------------------------------------------------------------------------
+
+_READS: dict[type[tasks.GetXcompSupp | tasks.GetXcompPerm | tasks.GetXcompGuestPerm], int] = {
+    tasks.GetXcompSupp: xstate.ARCH_GET_XCOMP_SUPP,
+    tasks.GetXcompPerm: xstate.ARCH_GET_XCOMP_PERM,
+    tasks.GetXcompGuestPerm: xstate.ARCH_GET_XCOMP_GUEST_PERM,
+}
+
+
+@carries(*_READS)
+def _get_permissions(
+    host: Host, op: tasks.GetXcompSupp | tasks.GetXcompPerm | tasks.GetXcompGuestPerm, expected: Result
+) -> Result:
+    task = host.task(op.task)
+    here = host.crew.scratch(task, bytes(8))
+    ret = host.crew.syscall(task, SYS_ARCH_PRCTL, _READS[type(op)], _BAD_POINTER if op.pointer else here)
+    return Result(ret, None if ret else struct.unpack("<Q", host.crew.bytes_at(here, 8))[0])
+
+
+@carries(tasks.ReqXcompPerm)
+def _request(host: Host, op: tasks.ReqXcompPerm, expected: Result) -> Result:
+    return Result(host.crew.syscall(host.task(op.task), SYS_ARCH_PRCTL, xstate.ARCH_REQ_XCOMP_PERM, op.facility))
+
+
+@carries(tasks.ReqXcompGuestPerm)
+def _request_for_guests(host: Host, op: tasks.ReqXcompGuestPerm, expected: Result) -> Result:
+    return Result(host.crew.syscall(host.task(op.task), SYS_ARCH_PRCTL, xstate.ARCH_REQ_XCOMP_GUEST_PERM, op.facility))
+
+
+@carries(tasks.Sigaltstack)
+def _sigaltstack(host: Host, op: tasks.Sigaltstack, expected: Result) -> Result:
+    task = host.task(op.task)
+    place = host.crew.allocate(task, op.size) if op.size else 0
+    # its end is aligned, as the model takes it to be
+    place += -(place + op.size) & 63
+    stack = struct.pack("<QixxxxQ", place, 0 if op.size else SS_DISABLE, op.size)
+    return Result(host.crew.syscall(task, SYS_SIGALTSTACK, host.crew.scratch(task, stack), 0))
+
+
+@carries(tasks.ReturnToUser)
+def _user(host: Host, op: tasks.ReturnToUser, expected: Result) -> Result:
+    host.crew.syscall(host.task(op.task), SYS_GETPID)
+    return OK
+
+
+# -- instructions ----------------------------------------------------------------------------------------------------
+
+
+@carries(*(op for op in OPS.values() if user_insn(op()) is not None))
+def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
+    """An instruction with its operand, as machine code: ``ok`` with what it read, or the signal that it ends in."""
+    task, insn = host.task(op.task), user_insn(op)
+    assert insn is not None
+    here = host.crew.image(task, insn.data or bytes(insn.room))
+    value = host.crew.execute(task, insn.bytes, here)
+    ended = host.crew.signal_of(task)
+    if ended:
+        return Result(ended)
+    stored = host.crew.bytes_at(here, insn.room)
+    match value_of(op):
+        case Value.CONTENT:
+            return Result("ok", Content(images.token_in(STORED[type(op)], stored)))
+        case Value.IMAGE:
+            return Result("ok", images.read(stored))
+        case Value.FEATURES | Value.IN_USE:
+            return Result("ok", value)
+    return OK
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+@carries(processes.CloneThread, processes.CloneVm, processes.Fork)
+def _clone(host: Host, op: processes.CloneThread | processes.CloneVm | processes.Fork, expected: Result) -> Result:
+    assert isinstance(expected.ret, str)
+    nr = int(expected.ret.removeprefix("t"))
+    # a process that is no thread becomes our child, as those are that it comes from
+    flags = {
+        processes.CloneThread: _THREAD,
+        processes.CloneVm: CLONE_VM | CLONE_FILES | CLONE_PARENT | signal.SIGCHLD,
+        processes.Fork: CLONE_PARENT | signal.SIGCHLD,
+    }[type(op)]
+    return Result(host.crew.clone(host.task(op.task), nr, flags) or f"t{nr}")
+
+
+@carries(processes.Execve)
+def _execve(host: Host, op: processes.Execve, expected: Result) -> Result:
+    host.executed[op.task] = host.crew.execve(host.task(op.task))
+    return OK
+
+
+@carries(processes.ExecveReturns)
+def _execve_returns(host: Host, op: processes.ExecveReturns, expected: Result) -> Result:
+    return Result(host.executed.pop(op.task))
+
+
+@carries(processes.Exit)
+def _exit(host: Host, op: processes.Exit, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.order(task, agent.address("syscall"), 0, rax=SYS_EXIT)
+    deadline = time.monotonic() + PATIENCE
+    while _runs(task):
+        if time.monotonic() > deadline:
+            raise Hung(f"t{op.task} does not exit")
+        select.select([task.pidfd], [], [], 0.0002)
+    return OK
+
+
+def _runs(task: Task) -> bool:
+    with suppress(OSError):
+        status = Path(f"/proc/{task.pid}/task/{task.tid}/stat").read_bytes()
+        return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    return False
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@carries(signals.Signal)
+def _signal(host: Host, op: signals.Signal, expected: Result) -> Result:
+    task = host.task(op.task)
+    came = host.crew.interrupt(task)
+    if came != "ok":
+        return Result(came)
+    return Result("ok", images.read(_frame(host, task)))
+
+
+def _fpstate(host: Host, task: Task) -> int:
+    """Where the image of the frame lies."""
+    address: int = struct.unpack("<Q", host.crew.fetch(task, task.ucontext + _FPSTATE, 8))[0]
+    return address
+
+
+def _frame(host: Host, task: Task) -> bytes:
+    """The image, and the magic behind it."""
+    address = _fpstate(host, task)
+    legacy = host.crew.fetch(task, address, 512)
+    magic1, extended_size = struct.unpack_from("<II", legacy, _SW_RESERVED)
+    return host.crew.fetch(task, address, extended_size) if magic1 == _MAGIC1 else legacy + bytes(64)
+
+
+@carries(signals.SignalDelivered)
+def _delivered(host: Host, op: signals.SignalDelivered, expected: Result) -> Result:
+    return OK
+
+
+@carries(signals.SigframeRead)
+def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Result:
+    task = host.task(op.task)
+    address = _fpstate(host, task)
+    software = host.crew.fetch(task, address + _SW_RESERVED, 20)
+    magic1, _, xfeatures, size = struct.unpack("<IIQI", software)
+    magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0]
+    return Result("ok", SwBytes(magic1 == _MAGIC1, xfeatures, size, magic2 == _MAGIC2))
+
+
+@carries(signals.SigframeWrite)
+def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Result:
+    task = host.task(op.task)
+    address = _fpstate(host, task)
+    size = struct.unpack("<I", host.crew.fetch(task, address + _SW_RESERVED + 16, 4))[0]
+    image = images.made(op.image, ghost.task_token(op.task, op.image.data))
+    frame = bytearray(host.crew.fetch(task, address, size))
+    for place in (images.MXCSR, images.HEADER, *images.places(op.image.xstate_bv)):
+        if place.stop <= size:
+            frame[place] = image[place]
+    host.crew.store(task, address, bytes(frame))
+    return OK
+
+
+@carries(signals.SigframeFxOnly)
+def _destroy_magic(host: Host, op: signals.SigframeFxOnly, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.store(task, _fpstate(host, task) + _SW_RESERVED, bytes(4))
+    return OK
+
+
+@carries(signals.Siglongjmp)
+def _siglongjmp(host: Host, op: signals.Siglongjmp, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.call(task, "longjmp")
+    task.frame = 0
+    return OK
+
+
+@carries(signals.Sigreturn)
+def _sigreturn(host: Host, op: signals.Sigreturn, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.call(task, "sigreturn", task.frame, task.ucontext)
+    task.frame = 0
+    return Result(host.crew.signal_of(task) or "ok")
+
+
+# -- ptrace -----------------------------------------------------------------------------------------------------------
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
+
+
+class _Traced:
+    """A task that is stopped by us for a while; the tracer of the program makes a system call meanwhile."""
+
+    def __init__(self, task: Task) -> None:
+        self.tid = task.tid
+
+    def __enter__(self) -> _Traced:
+        self._check(_PTRACE_SEIZE)
+        self._check(_PTRACE_INTERRUPT)
+        os.waitpid(self.tid, _WALL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._check(_PTRACE_DETACH)
+
+    def _check(self, request: int) -> None:
+        if _ptrace(request, self.tid, 0, 0):
+            raise OSError(ctypes.get_errno(), f"ptrace of {self.tid}")
+
+    def registers(self, request: int, data: ctypes.Array[ctypes.c_char]) -> tuple[int, int]:
+        """PTRACE_GETREGSET or PTRACE_SETREGSET of NT_X86_XSTATE: 0 or a negative errno, and how many bytes."""
+        vector = _IoVec(ctypes.addressof(data), len(data))
+        ret = _ptrace(request, self.tid, _NT_X86_XSTATE, ctypes.addressof(vector))
+        return (-ctypes.get_errno() if ret else 0), vector.len
+
+
+def _ptrace(request: int, tid: int, address: int, data: int) -> int:
+    arguments = [ctypes.c_long(request), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data)]
+    ret: int = _LIBC.ptrace(*arguments)
+    return ret
+
+
+@carries(ptrace.PtraceGetXstate)
+def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Result:
+    host.crew.syscall(host.task(op.task), SYS_GETPID)
+    data = ctypes.create_string_buffer(0x4000)
+    with _Traced(host.task(op.tracee)) as traced:
+        ret, size = traced.registers(_PTRACE_GETREGSET, data)
+    return Result(ret, None if ret else images.read(data.raw[:size]))
+
+
+@carries(ptrace.PtraceSetXstate)
+def _set_xstate(host: Host, op: ptrace.PtraceSetXstate, expected: Result) -> Result:
+    host.crew.syscall(host.task(op.task), SYS_GETPID)
+    image = images.made(op.image, ghost.task_token(op.tracee, op.image.data))
+    with _Traced(host.task(op.tracee)) as traced:
+        # as large as the kernel has it, or it is refused
+        _, size = traced.registers(_PTRACE_GETREGSET, ctypes.create_string_buffer(0x4000))
+        ret, _ = traced.registers(_PTRACE_SETREGSET, ctypes.create_string_buffer(image.ljust(size, b"\0")[:size], size))
+    return Result(ret)
+
+
+# -- scheduling -------------------------------------------------------------------------------------------------------
+
+
+@carries(around.Schedule)
+def _schedule(host: Host, op: around.Schedule, expected: Result) -> Result:
+    """The task moves to the CPU, and is the next one to be told something."""
+    task = host.task(op.task)
+    mask = host.crew.scratch(task, struct.pack("<128s", (1 << host.cpus[op.cpu]).to_bytes(128, "little")))
+    ret = host.crew.syscall(task, SYS_SCHED_SETAFFINITY, 0, 128, mask)
+    return Result(ret or "ok")
+
+
+@carries(around.ScheduleKthread)
+def _schedule_kthread(host: Host, op: around.ScheduleKthread, expected: Result) -> Result:
+    """Every task sleeps until it is told something."""
+    return OK
