@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from xfdfuzz.revisions.labels import resolve
 from xfdfuzz.revisions.queue import PATCHES
 from xfdfuzz.revisions.table import ALIASES, MAINLINE, names
 
@@ -26,6 +27,30 @@ def nearest(version: str) -> str | None:
         known[*wanted[:2], 0] = release
     series = [numbers for numbers in known if numbers[:2] == wanted[:2]]
     return known[min(series, key=lambda numbers: abs(numbers[2] - wanted[2]))] if series else None
+
+
+def backported(version: str) -> tuple[str, ...]:
+    """The patches that a stable kernel has beyond its nearest revision, as far as the queue tells.
+
+    Where the queue only says that a series has a patch (``v6.18.y``), each of its kernels but the first is taken to.
+    """
+    name = nearest(version)
+    found = _VERSION.match(version)
+    if name is None or not found:
+        return ()
+    series, level = (int(found[1]), int(found[2])), int(found[3] or 0)
+    has = {patch.commit for patch in resolve(name).patches}
+    return tuple(
+        commit
+        for commit, patch in PATCHES.items()
+        if commit not in has and any(_reaches(stable, series, level) for stable in patch.stable)
+    )
+
+
+def _reaches(stable: str, series: tuple[int, int], level: int) -> bool:
+    """Whether a patch that is in this stable kernel is in the one with that number, too."""
+    major, minor, first = stable.removeprefix("v").split(".")
+    return (int(major), int(minor)) == series and (0 if first == "y" else int(first) - 1) < level
 
 
 def _mainline(wanted: tuple[int, int, int]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
+from xfdfuzz.engines.conform import guest, host, ioctls, lines  # noqa: F401 - they register their translators
 from xfdfuzz.engines.conform.choices import LIMIT, Choices
 from xfdfuzz.engines.conform.fields import Field, NotCompared, NothingSelected, Stopped
 from xfdfuzz.engines.conform.nesting import SWITCH, in_order
@@ -20,7 +20,7 @@ from xfdfuzz.engines.conform.recording import (
     Operation,
     Recording,
 )
-from xfdfuzz.engines.conform.session import HostDied, Session
+from xfdfuzz.engines.conform.session import MACHINE, HostDied, Session
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
@@ -28,7 +28,7 @@ from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.tasks import ReturnToUser
 from xfdfuzz.program.program import Program
-from xfdfuzz.revisions import Revision
+from xfdfuzz.revisions import Revision, RevisionError, resolve
 from xfdfuzz.revisions.nearest import nearest
 
 #: What Python says to a recording whose parts contradict each other, or that is more than the model can hold.
@@ -154,10 +154,14 @@ class Score:
 
 def model_of(recording: Recording) -> str:
     """The name of the revision that models the recorded kernel best; raises :class:`BadRecording`."""
-    found = nearest(recording.kernel)
+    found = recording.revision or nearest(recording.kernel)
     if found is None:
         known = "kernel, a version from 5.16 on: what is older is not modelled"
         raise BadRecording(f"{recording.file}:{recording.line}: expected {known}")
+    try:
+        resolve(found)
+    except RevisionError as error:
+        raise BadRecording(f"{recording.file}:{recording.line}: expected revision, one that there is: {error}") from None
     return found
 
 
@@ -206,7 +210,8 @@ class _Judge:
         self.recording = recording
         self.revision = revision
         self.known = known
-        self.session = Session(revision, choices, recording.timing_dependent)
+        machine = recording.machine or MACHINE
+        self.session = Session(revision, choices, recording.timing_dependent, machine)
         self.reasons = {
             (e.op, e.field): e.reason
             for e in explanations

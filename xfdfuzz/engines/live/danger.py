@@ -73,6 +73,11 @@ class Lookout:
                     return Danger(side.name, violation)
         return None
 
+    def again(self) -> None:
+        """Begin anew."""
+        for side in self._sides:
+            side.again()
+
     def _back(self) -> None:
         for side in self._sides:
             side.back()
@@ -85,7 +90,11 @@ class _Side:
         self.name = revision.label
         self._executor = Executor(revision.kernel, machine)
         self._checker = Checker(self._executor.kernel, revision.name)
-        self._saved = (self._executor.kernel.state, self._checker.memory())
+        self._booted = self._saved = (self._executor.kernel.state, self._checker.memory())
+
+    def again(self) -> None:
+        self._saved = self._booted
+        self.back()
 
     def begin(self) -> None:
         self._saved = (self._executor.kernel.state, self._checker.memory())

@@ -13,6 +13,7 @@ from fcntl import ioctl
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.arch.registers import MSR_IA32_XSS
+from xfdfuzz.engines.live import images
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.guest import Machine as Guests
 from xfdfuzz.engines.live.host import Host
@@ -44,7 +45,8 @@ class Facts:
     ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
     ``xsave2`` KVM_CAP_XSAVE2 without any, ``kvm_xss`` whether it lists IA32_XSS.  ``cpuid_kept``: KVM_SET_CPUID2
     stores what it is given; ``cpuid_again``: it takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction
-    in ring 0 is executed; ``guest_xcr0``: a guest's XGETBV gives its XCR0.
+    in ring 0 is executed; ``guest_xcr0``: a guest's XGETBV gives its XCR0; ``exact_in_use``: XSTATE_BV of a guest that
+    used nothing is 0.
     """
 
     release: str
@@ -65,6 +67,7 @@ class Facts:
     cpuid_again: bool = True
     guest_fpu: bool = True
     guest_xcr0: bool = True
+    exact_in_use: bool = True
 
     @property
     def machine(self) -> Machine:
@@ -199,9 +202,17 @@ def _of_guests(host: Host, facts: Facts) -> Facts:
     wanted = abi.cpuid_list(edited(supported(host, task), CpuidEntries(facts.kvm_xcr0, False, False)))
     host.exchange(task, fd, abi.KVM_SET_CPUID2, wanted)
     guests = Guests(host)
+    guests.run(task, guests.vcpu(task, 0), [guests.vcpu(task, 0).stream.done()])
+    _, image = host.exchange(task, fd, abi.KVM_GET_XSAVE2, bytes(images.SIZE))
     fpu, xcr0 = (_run(guests, task, op) for op in (_FPU_INSN, _XGETBV_INSN))
     again = host.exchange(task, fd, abi.KVM_SET_CPUID2, wanted)[0]
-    return replace(facts, cpuid_again=not again, guest_fpu=fpu is not None, guest_xcr0=xcr0 == xf.MASK_X87)
+    return replace(
+        facts,
+        cpuid_again=not again,
+        guest_fpu=fpu is not None,
+        guest_xcr0=xcr0 == xf.MASK_X87,
+        exact_in_use=not images.read(image).xstate_bv,
+    )
 
 
 def _run(guests: Guests, task: Task, op: guest.GuestFld | guest.GuestXgetbv) -> object:

@@ -65,15 +65,13 @@ class Machine:
 
     def vcpu(self, task: Task, nr: int) -> Vcpu:
         """One that the task has open."""
-        vm = task.files.vcpus[nr][0]
-        found = self.vcpus.get(nr)
-        if found is None or found.vm != vm:
-            found = self.vcpus[nr] = Vcpu(nr, vm, Stream(nr))
-        return found
+        if nr not in self.vcpus:
+            self.vcpus[nr] = Vcpu(nr, task.files.vcpus[nr][0], Stream(nr))
+        return self.vcpus[nr]
 
-    def forget(self, vm: int) -> None:
-        """A VM is gone."""
-        self.vcpus = {nr: vcpu for nr, vcpu in self.vcpus.items() if vcpu.vm != vm}
+    def forget(self, nr: int) -> None:
+        """Another vCPU has its number now."""
+        self.vcpus.pop(nr, None)
 
     def put(self, vcpu: Vcpu, address: int, data: bytes) -> None:
         """Write to a guest's memory."""

@@ -107,7 +107,8 @@ def _create_vcpu(host: Host, op: kvm.KvmCreateVcpu, expected: Result) -> Result:
     if fd < 0:
         return Result(fd)
     if not isinstance(expected.ret, str):
-        return Result("v?")
+        host.close(task, fd)
+        return Result("created")
     nr = int(expected.ret.removeprefix("v"))
     task.files.vcpus[nr] = (op.vm, fd)
     if not op.reset:
@@ -331,4 +332,4 @@ def _set_fpu(host: Host, op: xsave.KvmSetFpu, expected: Result) -> Result:
 def _get_fpu(host: Host, op: xsave.KvmGetFpu, expected: Result) -> Result:
     task = host.task(op.task)
     ret, data = host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_GET_FPU, bytes(abi.KVM_SIZE_FPU))
-    return Result(ret, images.x87_token(data[128:152], data[:128]))
+    return Result(ret, None if ret else images.x87_token(data[128:152], data[:128]))

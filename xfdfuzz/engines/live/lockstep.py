@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from xfdfuzz.engines.live import user  # noqa: F401  (what carries ops out)
-from xfdfuzz.engines.live.agreement import same
+from xfdfuzz.engines.live import kvm as _kvm  # noqa: F401  (what carries ops out)
+from xfdfuzz.engines.live import user as _user  # noqa: F401
 from xfdfuzz.engines.live.danger import Danger, Lookout
 from xfdfuzz.engines.live.facts import Facts
 from xfdfuzz.engines.live.guest import Machine as Guests
@@ -18,11 +18,12 @@ from xfdfuzz.engines.live.tasks import Crew, Hung, TaskDied
 from xfdfuzz.kernel.errno import EAGAIN, ENOMEM
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.native.agreement import same
 from xfdfuzz.native.control import control_of
 from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import guest, host, kvm, processes, run
-from xfdfuzz.program.ops.base import GuestOp, Op
+from xfdfuzz.program.ops.base import GuestOp, Op, VcpuIoctl, VmIoctl
 from xfdfuzz.program.step import NOT_ENABLED, Result
 
 
@@ -128,6 +129,16 @@ class Lockstep:
             yield Compared(self.number, op, Verdict.DIFFERENT, expected, Result(str(error)))
         self.host.follow(self.kernel)
 
+    def check(self, ops: Sequence[Op]) -> None:
+        """Raise :class:`Refused` for the first of the ops that may not be done."""
+        if self.lookout is None:
+            return
+        for number, op in enumerate(ops, 1):
+            danger = None if control_of(op).no else self.lookout.ahead(op)
+            if danger is not None:
+                raise Refused(number, op, danger)
+        self.lookout.again()
+
     def finish(self) -> Iterator[Compared]:
         """The program is over: let the guests run that have begun to."""
         for nr in [*self._running]:
@@ -145,7 +156,15 @@ class Lockstep:
                 return quirk.name
         if isinstance(op, host.Schedule | host.ScheduleKthread) and op.cpu >= len(self.host.cpus):
             return f"the host has {len(self.host.cpus)} CPUs"
-        return "" if op.enabled(self.kernel) else "it cannot happen here"
+        if not op.enabled(self.kernel):
+            return "it cannot happen here"
+        return "" if self._has_open(op) else "a descriptor that was opened after the fork is not there"
+
+    def _has_open(self, op: Op) -> bool:
+        """The model asks for the VM alone."""
+        if isinstance(op, VcpuIoctl | run.KvmRun):
+            return op.vcpu in self.host.task(op.task).files.vcpus
+        return not isinstance(op, VmIoctl) or op.vm in self.host.task(op.task).files.vms
 
     # -- doing it on the host --------------------------------------------------------------------------------------
 
@@ -163,9 +182,10 @@ class Lockstep:
             case GuestOp():
                 self._reached(op, expected)
             case _:
-                if isinstance(op, kvm.CloseVm):
-                    self.guests.forget(op.vm)
-                yield self._compared(self.number, op, expected, self.host.carry(op, expected))
+                found = self.host.carry(op, expected)
+                if isinstance(op, kvm.KvmCreateVcpu) and isinstance(found.ret, str):
+                    self.guests.forget(int(found.ret.removeprefix("v")))
+                yield self._compared(self.number, op, expected, found)
 
     def _compared(self, number: int, op: Op, model: Result, found: Result) -> Compared:
         verdict = Verdict.EQUAL if same(op, model, found) else Verdict.DIFFERENT

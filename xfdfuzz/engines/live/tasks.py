@@ -33,6 +33,8 @@ _FAULTS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE)
 _MMAP, _MMAP_FLAGS = 9, 0x4022  # MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
 _CLONE, _GETTID, _TGKILL, _GETPID = 56, 186, 234, 39
 _STACK_SIZE = 0x4_0000
+#: What is mapped behind a stack: the kernel looks for the end of a frame where it would be if it were larger.
+BEHIND = 0x1_0000
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND = 0x100, 0x200, 0x400, 0x800
 CLONE_PARENT, CLONE_THREAD, CLONE_SYSVSEM = 0x8000, 0x10000, 0x40000
 
@@ -118,13 +120,14 @@ class Crew:
             with suppress(ChildProcessError):
                 while True:
                     os.waitpid(-group, 0)
-        for task in self.tasks.values():
-            os.close(task.pidfd)
+        while self.tasks:
+            os.close(self.tasks.popitem()[1].pidfd)
         for one in (*self._sockets, *self._theirs):
             one.close()
-        self.arena.close()
-        os.close(self._memory)
-        os.close(self._program)
+        if not self.arena.closed:
+            self.arena.close()
+            os.close(self._memory)
+            os.close(self._program)
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
@@ -233,18 +236,24 @@ class Crew:
 
     def _settle(self, task: Task) -> None:
         """A program that begins: its handlers."""
-        task.stack = self.field(task, agent.STACK)
+        task.stack = self._stack(task)
+        struct.pack_into("<Q", self.arena, task.nr * agent.SLOT + agent.STACK, task.stack)
+        self.call(task, "longjmp")
         for number in (*_FAULTS, signal.SIGUSR1):
             handler = agent.address("handler" if number == signal.SIGUSR1 else "fault")
             flags = _SA_FLAGS | (_SA_ONSTACK if number == signal.SIGUSR1 else 0)
             act = self.scratch(task, struct.pack("<4Q", handler, flags, agent.address("sigreturn"), 0))
             self.syscall(task, _RT_SIGACTION, number, act, 0, 8)
 
+    def _stack(self, task: Task) -> int:
+        """The top of a new one."""
+        return self.allocate(task, _STACK_SIZE + BEHIND) + _STACK_SIZE
+
     def clone(self, parent: Task, nr: int, flags: int) -> int:
         """clone() of a task with that number; 0 or a negative errno."""
         stack = 0
         if flags & CLONE_VM:
-            stack = self.allocate(parent, _STACK_SIZE) + _STACK_SIZE - 64
+            stack = self._stack(parent)
         slot = agent.ARENA + nr * agent.SLOT
         ret = self.call(parent, "clone", flags, stack, 0, 0, 0, slot, rax=_CLONE)
         if ret < 0:

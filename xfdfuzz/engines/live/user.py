@@ -22,6 +22,7 @@ from xfdfuzz.engines.live.ioctls import (
     SYS_SIGALTSTACK,
 )
 from xfdfuzz.engines.live.tasks import (
+    BEHIND,
     CLONE_FILES,
     CLONE_FS,
     CLONE_PARENT,
@@ -87,7 +88,7 @@ def _request_for_guests(host: Host, op: tasks.ReqXcompGuestPerm, expected: Resul
 @carries(tasks.Sigaltstack)
 def _sigaltstack(host: Host, op: tasks.Sigaltstack, expected: Result) -> Result:
     task = host.task(op.task)
-    place = host.crew.allocate(task, op.size) if op.size else 0
+    place = host.crew.allocate(task, op.size + BEHIND) if op.size else 0
     # its end is aligned, as the model takes it to be
     place += -(place + op.size) & 63
     stack = struct.pack("<QixxxxQ", place, 0 if op.size else SS_DISABLE, op.size)

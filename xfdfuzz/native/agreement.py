@@ -1,0 +1,30 @@
+"""Whether a real machine shows what the model says: as far as it is the same on every machine."""
+
+from __future__ import annotations
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.native.values import Value, value_of
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.step import Image, Result
+
+
+def same(op: Op, model: Result, real: Result) -> bool:
+    """Whether both say the same of an op."""
+    return plain(op, model) == plain(op, real)
+
+
+def plain(op: Op, result: Result) -> Result:
+    """A result without what may differ on another machine.
+
+    XSTATE_BV may have components that are initial, and XGETBV(1) what a processor only says is in use; of the latter
+    the tiles are left, for a kernel that looks at them relies on that.
+    """
+    match value_of(op):
+        case None:
+            return Result(result.ret)
+        case Value.IN_USE if isinstance(result.out, int):
+            return Result(result.ret, result.out & xf.MASK_XTILE)
+        case Value.IMAGE if isinstance(result.out, Image):
+            held = tuple((i, token) for i, token in result.out.tokens if token)
+            return Result(result.ret, Image(xf.mask_of(*(i for i, _ in held)), held, result.out.xcomp_bv))
+    return result
