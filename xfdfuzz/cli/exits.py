@@ -56,7 +56,7 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
     "live": {
         CLEAN: "host and model agree in all that was compared",
         VIOLATION: "they differ",
-        NOT_JUDGED: "a program that is refused, as it may harm the host; a difference that could not be saved",
+        NOT_JUDGED: "a program that is refused; a difference that could not be saved",
     },
     "corpus": {
         CLEAN: "added, all checks hold",

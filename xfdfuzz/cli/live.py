@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
     command.add_argument("paths", nargs="*", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd in DIR")
     command.add_argument("--device", default="/dev/kvm", metavar="FILE", help="KVM's device (default: /dev/kvm)")
     command.add_argument(
-        "--revision", metavar="R", help="hold the host against this one (default: the nearest to its kernel)"
+        "--revision", metavar="R", help="hold the host against this (default: the nearest)"
     )
     command.add_argument("--record", type=directory, metavar="DIR", help="write what the host did, for xfdfuzz conform")
     command.add_argument(
@@ -50,26 +50,24 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="run what may panic or corrupt the host, too; the model says what that is",
     )
-    search = command.add_argument_group("search")
-    search.add_argument("--fuzz", action="store_true", help="search for differences, instead of running programs")
-    limit = search.add_mutually_exclusive_group()
+    command.add_argument("--fuzz", action="store_true", help="search for differences, instead of running programs")
+    limit = command.add_mutually_exclusive_group()
     limit.add_argument(
         "--time", type=seconds, default=60.0, metavar="SECONDS", help="how long in all; 90, 10m, 2h (default: 60)"
     )
     limit.add_argument("--examples", type=positive, metavar="N", help="stop after N examples instead")
-    search.add_argument(
+    more = common_options(command)
+    more.add_argument(
         "--seed",
         type=seed,
         default=random.SystemRandom().randrange(1 << 32),
         metavar="N",
         help="draw the same programs again; date: others each day, in UTC (default: random)",
     )
-    search.add_argument(
+    more.add_argument(
         "--save", type=directory, default=Path("live"), metavar="DIR", help="where differences go (default: live)"
     )
-    common_options(command).add_argument(
-        "--steps", type=positive, default=60, metavar="N", help="longest example (default: 60 steps)"
-    )
+    more.add_argument("--steps", type=positive, default=60, metavar="N", help="longest example (default: 60 steps)")
     add_detail(command, "nothing but differences and the sum", "each op with what it came to")
 
 
