@@ -41,9 +41,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "live", _live, "run programs on the kernel of this machine beside the model")
     command.add_argument("paths", nargs="*", type=Path, metavar="FILE|DIR", help="a program, or every *.xfd in DIR")
     command.add_argument("--device", default="/dev/kvm", metavar="FILE", help="KVM's device (default: /dev/kvm)")
-    command.add_argument(
-        "--revision", metavar="R", help="hold the host against this (default: the nearest)"
-    )
+    command.add_argument("--revision", metavar="R", help="hold the host against this (default: the nearest)")
     command.add_argument("--record", type=directory, metavar="DIR", help="write what the host did, for xfdfuzz conform")
     command.add_argument(
         "--i-own-this-machine",

@@ -161,7 +161,9 @@ def model_of(recording: Recording) -> str:
     try:
         resolve(found)
     except RevisionError as error:
-        raise BadRecording(f"{recording.file}:{recording.line}: expected revision, one that there is: {error}") from None
+        raise BadRecording(
+            f"{recording.file}:{recording.line}: expected revision, one that there is: {error}"
+        ) from None
     return found
 
 
