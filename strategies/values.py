@@ -152,6 +152,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
     "failures": Domain((1, 0, 2)),
+    "points": Domain((1, 2, 3, 4)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
     "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
     "attribute group": Domain((0, 0, 1)),

@@ -183,17 +183,17 @@ def test_an_object_that_is_gone_is_named_and_not_described() -> None:
 
 #: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
 LEFT_OUT = {
-    st.Cpu: {"guest", "preempt_count", "regs.data"},
+    st.Cpu: {"guest", "preempt_count", "resched_points", "resched_task", "hardirq_points", "regs.data"},
     st.Task: {
         *("pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "in_signal", "vm_fds"),
-        "rcu_read_lock_nesting",
+        *("in_sigreturn", "rcu_read_lock_nesting"),
     },
     st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},
     st.Vm: {"mm", "vcpus_0"},
     st.Vcpu: {
         *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
         *("exit_msr", "exit_value", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
-        "arch.insn_skips",
+        *("preempt_notifier", "arch.insn_skips"),
     },
     st.System: {"cpus", "tasks", "sigframes", "fpstates", "vms", "vcpus", "ghost"},
 }

@@ -295,13 +295,20 @@ def error_of(text: str) -> str:
         ("x0 user", 1, "host, cpu0 to cpu3, t0 to t4 or v0 to v2"),
         ("(", 1, "a word"),
         ("host fial_alloc(1)", 6, "an op of host (did you mean fail_alloc?): fail_alloc(...)"),
-        ("cpu0", 5, "an op of cpu: hotplug, idle, rdmsr(...), schedule(...), softirq kernel_fpu_begin"),
+        (
+            "cpu0",
+            5,
+            "an op of cpu: hardirq(...), hotplug, idle, preempt(...), rdmsr(...), schedule(...), softirq "
+            "kernel_fpu_begin",
+        ),
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, arch_prctl(...), clone(...), "
+            "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, ... sigreturn, "
+            "... sigreturn(gone), arch_prctl(...), clone(...), "
             "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldtilecfg(...), movups(...), "
-            "ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn, suspend, tileload(...), "
+            "ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn(...), suspend, "
+            "tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

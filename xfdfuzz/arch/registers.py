@@ -29,7 +29,7 @@ TOKEN_MAX = 0xFF
 
 
 class Fault(Exception):
-    """An instruction faulted; it changed nothing but what the fault itself loads."""
+    """An instruction faulted; unless its own text says otherwise it changed nothing but what the fault itself loads."""
 
     name = "#??"
 
@@ -44,6 +44,12 @@ class InvalidOpcode(Fault):
     """#UD."""
 
     name = "#UD"
+
+
+class PageFault(Fault):
+    """#PF: some of the operand's memory is not there.  XRSTOR may have changed registers by then."""
+
+    name = "#PF"
 
 
 class DeviceNotAvailable(Fault):

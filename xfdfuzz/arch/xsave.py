@@ -11,7 +11,7 @@ from typing import Annotated
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.kinds import Flag, Token, Xfeatures
-from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, check_xfd
+from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, PageFault, check_xfd
 from xfdfuzz.memory.cstruct import Array, Struct, struct
 
 XCOMP_BV_COMPACTED = 1 << 63
@@ -89,6 +89,18 @@ def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
     if area.mxcsr and rfbm & (xf.MASK_SSE | xf.MASK_YMM):
         raise GeneralProtection
     _restore(regs, area, rfbm)
+
+
+def xrstor_page_fault(regs: CpuRegs, area: XsaveArea, mask: int, done: int) -> None:
+    """XRSTOR of an image behind whose header memory is missing: #PF, after the components of ``done``.
+
+    Which ones it has loaded or initialised by then is the processor's choice; that it may have changed any is what both
+    vendors told the author of d8778e393afa.  A fault that the header causes, or XFD, comes first (INFERRED).
+    """
+    rfbm = mask & regs.xcr0
+    check_xfd(regs, rfbm & area.xstate_bv)
+    xrstor(regs, area, mask & done)
+    raise PageFault
 
 
 def xrstors(regs: CpuRegs, area: XsaveArea, mask: int) -> None:

@@ -17,6 +17,8 @@ PREEMPT_OFFSET = 1
 SOFTIRQ_DISABLE_OFFSET = 0x200
 #: The part of it that counts disabled bottom halves.
 SOFTIRQ_MASK = 0xFF00
+#: What a hard interrupt adds to it.
+HARDIRQ_OFFSET = 0x10000
 
 
 class Locking(KernelBase):
@@ -33,6 +35,7 @@ class Locking(KernelBase):
     def preempt_enable(self) -> None:
         """Undo preempt_disable() (include/linux/preempt.h)."""
         self.this_cpu.preempt_count -= PREEMPT_OFFSET
+        self.preemptible()
 
     def fpregs_lock(self) -> None:
         """The registers stay as they are: local_bh_disable(), or with PREEMPT_RT, where that leaves a task preemptible,
@@ -42,6 +45,24 @@ class Locking(KernelBase):
     def fpregs_unlock(self) -> None:
         """Undo fpregs_lock() (asm/fpu/api.h)."""
         self.this_cpu.preempt_count -= self._fpregs_lock_offset
+        self.preemptible()
+
+    @seam
+    def preemptible(self) -> None:
+        """A point at which the task in the kernel may be preempted: nothing is locked any more, or it may sleep.
+
+        With CONFIG_PREEMPT it may be anywhere between, where no function does anything that the FPU core's state
+        depends on.
+        """
+        cpu = self.this_cpu
+        if cpu.resched_points and not cpu.preempt_count and not self.current.user_mode:
+            cpu.resched_points -= 1
+            if not cpu.resched_points:
+                self.preempt_schedule(cpu.resched_task - 1)
+
+    def preempt_schedule(self, nr: int) -> None:
+        """process.py."""
+        raise NotImplementedError
 
     @phase_of("rt_spin_lock")
     def spin_lock_irq(self) -> None:
@@ -66,12 +87,17 @@ class Locking(KernelBase):
         """Bottom halves are disabled; in the model interrupts neither sleep nor allocate (include/linux/preempt.h)."""
         return bool(self.this_cpu.preempt_count & SOFTIRQ_MASK)
 
+    def in_hardirq(self) -> bool:
+        """(include/linux/preempt.h)."""
+        return self.this_cpu.preempt_count >= HARDIRQ_OFFSET
+
     @seam
     def might_sleep(self) -> None:
         """__might_resched(): "BUG: sleeping function called from invalid context", and on it goes."""
         nested = self.current.rcu_read_lock_nesting
         if self.this_cpu.preempt_count or nested:
             self.report(ATOMIC_SLEEP, self.this_cpu.preempt_count, nested)
+        self.preemptible()
 
     @seam
     def might_fault(self) -> None:

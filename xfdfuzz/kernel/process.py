@@ -11,6 +11,7 @@ from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.guest import GuestFpu
+from xfdfuzz.kernel.state import NULL, inside_call
 
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
@@ -31,11 +32,24 @@ class Process(GuestFpu):
         """Switch this CPU to task ``nr``, with preemption disabled (kernel/sched/core.c, context_switch())."""
         prev = self.current
         prev.user_mode = 0
+        self.this_cpu.resched_points = 0
         self.preempt_disable()
         self.fire_sched_out_preempt_notifiers()
         self._switch_to(nr)
         self.fire_sched_in_preempt_notifiers()
         self.preempt_enable()
+
+    def preempt_schedule(self, nr: int) -> None:
+        """The task in the kernel is preempted (kernel/sched/core.c): task ``nr`` computes for a while, if it is not
+        inside a call, and the task goes on where it was."""
+        me, task = self.current_nr, self.tasks[nr]
+        self.this_cpu.resched_task = NULL
+        if task.on_cpu or task.exit_state or not task.exists:
+            return
+        self.schedule(nr)
+        if not (inside_call(task) or task.pf_kthread):
+            self.exit_to_user_mode()
+        self.schedule(me)
 
     def _switch_to(self, nr: int) -> None:
         """__switch_to() (arch/x86/kernel/process_64.c): save prev, make next current, eager PKRU."""

@@ -1,6 +1,7 @@
 """Signals: delivery in its preemptible halves, and rt_sigreturn (arch/x86/kernel/signal.c, v5.16).
 
-At most one signal is handled at a time; a handler runs with all others blocked.
+At most one signal is handled at a time; a handler runs with all others blocked.  rt_sigreturn() is cut where its XRSTOR
+meets a page that is not there.
 """
 
 from __future__ import annotations
@@ -65,8 +66,33 @@ class Signals(Process):
         self.current.in_signal = 0
 
     def rt_sigreturn(self) -> bool:
-        """rt_sigreturn(2); False: the frame was bad, and the task gets SIGSEGV."""
+        """rt_sigreturn(2); False: the frame was bad, and the task gets SIGSEGV.
+
+        Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is
+        handled, and :meth:`rt_sigreturn_fault_in` goes on.
+        """
         frame = self.system.sigframes[self.current_nr]
-        success = self.fpu_restore_sig(frame)
+        success = self._fpu_restore_sig(frame)
+        if self.current.in_sigreturn:
+            return False
+        return self.rt_sigreturn_end(frame, success)
+
+    @phase_of("rt_sigreturn")
+    def rt_sigreturn_fault_in(self, present: bool) -> bool:
+        """restore_fpregs_from_user() once more if fault_in_readable() found the page, which may sleep.
+
+        What comes before it in __fpu_restore_sig() is done once in the kernel; again, it comes to the same.
+        """
+        frame = self.system.sigframes[self.current_nr]
+        self.current.in_sigreturn = 0
+        self.might_fault()
+        if present:
+            frame.absent = 0
+        return self.rt_sigreturn_end(frame, present and self._fpu_restore_sig(frame))
+
+    @phase_of("rt_sigreturn")
+    def rt_sigreturn_end(self, frame: SigFrame, success: bool) -> bool:
+        """The end of fpu__restore_sig(), and the frame is gone."""
+        self.fpu_restore_sig_end(success)
         assign(frame, SigFrame())
         return success

@@ -165,7 +165,8 @@ class Task(Struct):
 
     ``on_cpu`` is the CPU number plus 1, or 0; ``user_mode`` says that the task executes user code rather than the
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
-    execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal().
+    execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
+    that it is in that of rt_sigreturn().
     ``exit_state``: it has exited and waits to be reaped.  ``vm_fds`` is the bitmap of VMs that it has open.
     ``rcu_read_lock_nesting`` is 0 between ops.
     """
@@ -175,6 +176,7 @@ class Task(Struct):
     exit_state: Flag
     in_execve: Flag
     in_signal: Flag
+    in_sigreturn: Flag
     vm_fds: VmMask
     mm: MmNr
     on_cpu: CpuPlus1
@@ -189,6 +191,11 @@ class Task(Struct):
     fpu: Fpu
 
 
+def inside_call(task: Task) -> bool:
+    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal or rt_sigreturn()."""
+    return bool(task.kvm_run or task.in_execve or task.in_signal or task.in_sigreturn)
+
+
 @struct()
 class SigFrame(Struct):
     """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
@@ -196,11 +203,15 @@ class SigFrame(Struct):
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
     whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
     ``on_altstack``: it lies on the alternate stack, and so does the stack pointer while it is ``valid``.
+    ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
+    ``loadable``.
     """
 
     __slots__ = ()
     valid: Flag
     on_altstack: Flag
+    absent: Flag
+    loadable: Xfeatures
     magic1: Flag
     magic2: Size
     extended_size: Size
@@ -214,8 +225,9 @@ class Cpu(Struct):
     """One CPU: its registers and the per-CPU variables.
 
     ``current`` is a task index; ``fpu_fpregs_owner_ctx`` a task index plus 1, or NULL; ``guest`` the vCPU (plus 1) that
-    it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, 1 while a guest runs: KVM
-    enters it with preemption disabled.
+    it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, 1 while a guest runs: KVM enters
+    it with preemption disabled.  ``resched_points`` counts down to the point at which the task in the kernel there is
+    preempted by ``resched_task``, ``hardirq_points`` to that at which an interrupt hits whose handler wants the FPU.
     """
 
     __slots__ = ()
@@ -223,6 +235,9 @@ class Cpu(Struct):
     fpu_fpregs_owner_ctx: TaskPlus1
     guest: VcpuPlus1
     preempt_count: Annotated[U32, COUNT]
+    resched_points: Count
+    resched_task: TaskPlus1
+    hardirq_points: Count
     xfd_state: Xfd
     regs: Annotated[CpuRegs, ""]
 
@@ -312,8 +327,9 @@ class VcpuArch(Struct):
 class Vcpu(Struct):
     """struct kvm_vcpu.
 
-    ``task`` is the thread inside its KVM_RUN (plus 1); ``cpu`` the CPU it is loaded on (plus 1); ``last_vmentry_cpu``
-    is -1 before the first VM entry.  ``exit_*`` is the VM exit that waits to be handled, with its MSR index and value.
+    ``task`` is the thread inside its KVM_RUN (plus 1), ``preempt_notifier`` the one that has it loaded; ``cpu`` the CPU
+    it is loaded on (plus 1); ``last_vmentry_cpu`` is -1 before the first VM entry.  ``exit_*`` is the VM exit that
+    waits to be handled, with its MSR index and value.
     """
 
     __slots__ = ()
@@ -321,6 +337,7 @@ class Vcpu(Struct):
     vm: VmNr
     mode: VcpuMode
     task: TaskPlus1
+    preempt_notifier: TaskPlus1
     exit_pending: ExitKind
     run_over: Flag
     id: VcpuNr

@@ -114,6 +114,8 @@ def _switch_to(k: Kernel, task: int) -> Iterator[Op]:
         yield host.Schedule(idle, task)
     if k.tasks[task].in_signal:
         yield signals.SignalDelivered(task)
+    if k.tasks[task].in_sigreturn:
+        yield signals.SigreturnFaultIn(task)
 
 
 def _finish_run(k: Kernel, nr: int) -> Iterator[Op]:

@@ -22,10 +22,12 @@ MsrData = Annotated[int, "hex", DATA]
 StackSize = Annotated[int, "count", "stack size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
-#: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail.
+#: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail, at
+#: which point a call is preempted.
 VcpuId = Annotated[int, "small", "vcpu id"]
 Subleaf = Annotated[int, "small", "subleaf"]
 Failures = Annotated[int, "small", "failures"]
+Points = Annotated[int, "small", "points"]
 #: 0 or 1.
 Bit = Annotated[int, "bit"]
 #: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.

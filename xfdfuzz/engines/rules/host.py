@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.kernel.state import USER_TASKS
-from xfdfuzz.program.ops import guest, host, tasks
+from xfdfuzz.program.ops import guest, host, signals, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.run import VmEnter
 from xfdfuzz.strategies.values import Range, flags, targets
@@ -24,6 +24,8 @@ class HostRules(Rules):
     hotplug = one(host.Hotplug, on="secondary_cpus")
     suspend = one(host.Suspend, on="suspenders")
     softirq_kernel_fpu = one(host.SoftirqKernelFpu, on="host_cpus")
+    hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
+    preempt = one(host.Preempt, on="preemptible")
     pend_init = one(guest.PendInit, on="vcpus")
     host_rdmsr = one(host.HostRdmsr, on="xfd_cpus")
 
@@ -51,7 +53,25 @@ class HostRules(Rules):
     @on("schedulable", n=targets)
     def preempted(self, n: int) -> Iterator[Op]:
         """Preemption by a task that computes, and back: what was under way goes on, perhaps inside of the kernel."""
-        cpu, other = self.choice("schedulable", n)
+        yield from self._interlude(*self.choice("schedulable", n))
+
+    @on("handlers", n=targets, other=targets, late=flags)
+    def sigreturn_sleeps(self, n: int, other: int, late: int) -> Iterator[Op]:
+        """The page of a signal frame has to be read in, and meanwhile another task computes on the CPU.
+
+        Before, too: the task that returns was preempted, or (``late``) it was not.
+        """
+        task = self.choice("handlers", n)
+        cpu = self.now.current.index(task)
+        others = [nr for on, nr in self.now.schedulable if on == cpu]
+        if others and not late:
+            yield from self._interlude(cpu, others[other % len(others)])
+        yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures)
+        if others:
+            yield from self._interlude(cpu, others[other % len(others)])
+
+    def _interlude(self, cpu: int, other: int) -> Iterator[Op]:
+        """Another task has the CPU for a while, and computes if it is not inside a call."""
         task, computes = self.now.current[cpu], other in self.now.stopped
         yield host.Schedule(cpu, other)
         if computes:

@@ -18,3 +18,6 @@ class SignalRules(Rules):
     sigframe_fx_only = one(signals.SigframeFxOnly, on="handlers")
     siglongjmp = one(signals.Siglongjmp, on="handlers")
     sigreturn = one(signals.Sigreturn, on="handlers")
+    sigreturn_faults = one(signals.SigreturnFaults, on="handlers")
+    sigreturn_fault_in = one(signals.SigreturnFaultIn, on="faulting")
+    sigreturn_gone = one(signals.SigreturnGone, on="faulting")

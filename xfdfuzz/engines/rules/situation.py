@@ -27,8 +27,9 @@ class Situation:
 
     ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
     inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
-    ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be; ``traces`` are
-    (tracer, tracee) pairs, ``stopped`` the tracees.  ``suspenders`` can ask for suspend.
+    ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be, ``faulting`` are on
+    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees.  ``suspenders`` can
+    ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
@@ -37,11 +38,11 @@ class Situation:
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2; ``returning`` are tasks whose KVM_RUN can return.
 
-    ``schedulable`` are (CPU, task) pairs, ``away`` those that bring back a VMM's thread, or one in the middle of a
-    call.  ``host_cpus`` execute no guest: ``kthread_cpus`` a user task, ``idle_cpus`` none, ``secondary_cpus`` are any
-    but the boot CPU.  ``movable`` are (CPU with a user task, idle CPU) pairs, ``current`` is each CPU's task;
-    ``roaming`` are those of ``movable`` whose task is inside a call that is cut in two, with the op that goes on with
-    it.
+    ``schedulable`` are (CPU, task) pairs, ``preemptible`` those whose CPU has a user task, ``away`` those that bring
+    back a VMM's thread, or one in the middle of a call.  ``host_cpus`` execute no guest: ``kthread_cpus`` a user task,
+    ``idle_cpus`` none, ``secondary_cpus`` are any but the boot CPU.  ``movable`` are (CPU with a user task, idle CPU)
+    pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
+    in two, with the op that goes on with it.
 
     ``dyn2_*``, ``cet_*`` and ``xfd_*`` are on a machine with that feature only.
 
@@ -57,6 +58,7 @@ class Situation:
     signalable: list[int]
     signalled: list[int]
     handlers: list[int]
+    faulting: list[int]
     traces: list[tuple[int, int]]
     stopped: list[int]
     suspenders: list[int]
@@ -73,6 +75,7 @@ class Situation:
     dyn2_guests: list[int]
     cet_guests: list[int]
     schedulable: list[tuple[int, int]]
+    preemptible: list[tuple[int, int]]
     away: list[tuple[int, int]]
     host_cpus: list[int]
     kthread_cpus: list[int]
@@ -137,11 +140,11 @@ def look_at_tasks(system: st.System) -> Look:
     with the call) pairs."""
     tasks = [(nr, system.tasks[nr]) for nr in range(st.USER_TASKS) if system.tasks[nr].exists]
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
-    calling = [(nr, task) for nr, task in at_work if not _busy(task)]
+    calling = [(nr, task) for nr, task in at_work if not st.inside_call(task)]
     free = [nr for nr, _ in calling]
     in_handler = [nr for nr in free if system.sigframes[nr].valid]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
-    stopped = [nr for nr, task in waiting if not _busy(task)]
+    stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
     mms = {vm.mm for _, vm in vms}
     leaving = [nr for nr in free if not _last_with_vcpus(system, nr)]
@@ -155,6 +158,7 @@ def look_at_tasks(system: st.System) -> Look:
         "leaving": leaving,
         "exec_ready": [nr for nr in leaving if system.tasks[nr].group_leader not in in_call],
         "signalled": [nr for nr, task in at_work if task.in_signal],
+        "faulting": [nr for nr, task in at_work if task.in_sigreturn],
         "handlers": in_handler,
         "signalable": [nr for nr in free if nr not in in_handler],
         "stopped": stopped,
@@ -164,21 +168,18 @@ def look_at_tasks(system: st.System) -> Look:
     more: Lists = {
         "waiting": [nr for nr, _ in waiting],
         "missed": [nr for nr, task in waiting if task.mm in mms or nr not in stopped],
-        "busy": [nr for nr, task in tasks if _busy(task)],
+        "busy": [nr for nr, task in tasks if st.inside_call(task)],
         "rest": [(nr, op) for nr, task in tasks if (op := _rest_of_call(nr, task))],
     }
     return Look(lists, more)
-
-
-def _busy(task: st.Task) -> bool:
-    """Whether it is inside a call that is cut in two."""
-    return bool(task.kvm_run or task.in_execve or task.in_signal)
 
 
 def _rest_of_call(nr: int, task: st.Task) -> Op | None:
     """What goes on with the call that the task is inside of, other than KVM_RUN."""
     if task.in_execve:
         return processes.ExecveReturns(nr)
+    if task.in_sigreturn:
+        return signals.SigreturnFaultIn(nr)
     return signals.SignalDelivered(nr) if task.in_signal else None
 
 
@@ -259,6 +260,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm],
         "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
+        "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
         "suspenders": [nr for nr in current[:1] if nr in calling and not tasks.more["busy"]],
@@ -276,7 +278,7 @@ _WHO = f"tasks[:{st.USER_TASKS}]"
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.group_leader", "sigframes[].valid"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", "sigframes[].valid"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

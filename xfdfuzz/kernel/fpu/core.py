@@ -11,9 +11,13 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvai
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
+from xfdfuzz.kernel.locking import HARDIRQ_OFFSET
 from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
 from xfdfuzz.memory.cstruct import assign
+
+#: What the kernel computes with; it is nobody's.
+KERNEL_CONTENTS = 2
 
 
 class FpuCore(FpuInit):
@@ -51,6 +55,7 @@ class FpuCore(FpuInit):
     def os_xsave(self, fpstate: Fpstate) -> None:
         """XSAVES with RFBM = fpstate->xfeatures, not XCR0 (fpu/xstate.h, os_xsave())."""
         mask = fpstate.xfeatures
+        self.hardirq_window()
         self.xfd_validate_state(fpstate, mask, False)
         regs = self.regs
         live = xsave.effective_xinuse(regs)
@@ -89,6 +94,7 @@ class FpuCore(FpuInit):
             self.exc_device_not_available_in_kernel()
         except GeneralProtection:
             self.ex_handler_fprestore()
+        self.hardirq_window()
 
     @phase_of("exc_device_not_available")
     def exc_device_not_available_in_kernel(self) -> None:
@@ -195,6 +201,36 @@ class FpuCore(FpuInit):
     def kernel_fpu_end(self) -> None:
         """The registers are anybody's again (fpu/core.c)."""
         self.preempt_enable()
+
+    def irq_fpu_usable(self) -> bool:
+        """Whether an interrupt may use the FPU: unless it hit the kernel using it, which here it never does.
+
+        ``!in_interrupt() || interrupted_user_mode() || interrupted_kernel_fpu_idle()`` (fpu/core.c).
+        """
+        return True
+
+    @seam
+    def hardirq_window(self) -> None:
+        """Right before the registers are saved, or after they were loaded: a hard interrupt may hit, where softirqs
+        cannot.
+
+        With interrupts off, or bottom halves on, there is nothing to be hit that an op of its own would not.
+        """
+        if self.this_cpu.hardirq_points and self.in_interrupt():
+            self.this_cpu.hardirq_points -= 1
+            if not self.this_cpu.hardirq_points:
+                self.common_interrupt()
+
+    def common_interrupt(self) -> None:
+        """An interrupt whose handler uses the FPU, as that of the random number generator did."""
+        self.this_cpu.preempt_count += HARDIRQ_OFFSET
+        if self.irq_fpu_usable():
+            self.kernel_fpu_begin()
+            for i in (xf.SSE, xf.YMM):
+                if self.regs.xcr0 >> i & 1 or i == xf.SSE:
+                    load_component(self.regs, i, KERNEL_CONTENTS)
+            self.kernel_fpu_end()
+        self.this_cpu.preempt_count -= HARDIRQ_OFFSET
 
     # -- fork, exec and exit -----------------------------------------------------------------------------------------
 

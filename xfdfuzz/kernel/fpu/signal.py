@@ -1,6 +1,7 @@
 """The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c, v5.16).
 
-User memory is taken to be there: what d877550eaf2d cured, a retry for ever on a page that is not, is left out.
+User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a
+page that is not there, is left out.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.cpuid import HEADER_END
-from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, load_component
+from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, PageFault, load_component
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.fpu.xstate import Xstate
@@ -65,6 +66,7 @@ class FpuSignal(Xstate):
         if self.fpu_state_size_dynamic:
             mask &= self.xfeatures_need_sigframe_write()
         self.xfd_validate_state(fpstate, mask, False)
+        self.hardirq_window()
         xsave.xsave(self.regs, frame.area, mask)
         end = self.machine.cpuid.standard_size(mask & self.regs.xcr0)
         if end > fpstate.user_size:
@@ -127,12 +129,11 @@ class FpuSignal(Xstate):
 
     # -- sigreturn -----------------------------------------------------------------------------------------------
 
-    def fpu_restore_sig(self, frame: SigFrame) -> bool:
-        """fpu__restore_sig(): False, and initial registers, for a frame that cannot be used."""
-        success = self._fpu_restore_sig(frame)
+    @phase_of("fpu_restore_sig")
+    def fpu_restore_sig_end(self, success: bool) -> None:
+        """The end of fpu__restore_sig(): initial registers for a frame that cannot be used."""
         if not success:
             self.fpu_clear_user_states()
-        return success
 
     def _fpu_restore_sig(self, frame: SigFrame) -> bool:
         """__fpu_restore_sig()."""
@@ -192,13 +193,19 @@ class FpuSignal(Xstate):
         return True
 
     def xrstor_from_user_sigframe(self, frame: SigFrame, mask: int) -> bool:
-        """XRSTOR; a fault is the frame's (fpu/xstate.h)."""
+        """XRSTOR; a fault is the frame's, and a page fault one to be handled (fpu/xstate.h)."""
         self.xfd_validate_state(self.deref(self.current.fpu.fpstate), mask, True)
         area: XsaveArea = frame.area
         try:
+            if frame.absent:
+                xsave.xrstor_page_fault(self.regs, area, mask, frame.loadable)
             xsave.xrstor(self.regs, area, mask)
         except DeviceNotAvailable:
             self.exc_device_not_available_in_kernel()
         except GeneralProtection:
             return False
+        except PageFault:
+            self.current.in_sigreturn = 1  # X86_TRAP_PF: the caller reads the page in
+            return False
+        self.hardirq_window()
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EEXIST, EINVAL, EIO, ENOMEM
 from xfdfuzz.kernel.power import Power
-from xfdfuzz.kernel.state import Vcpu, Vm
+from xfdfuzz.kernel.state import NULL, Vcpu, Vm
 from xfdfuzz.memory.cstruct import assign
 
 #: Highest vCPU id plus one that programs use; the kernel's KVM_MAX_VCPU_IDS is larger.
@@ -49,6 +49,7 @@ class KvmMain(Power):
     def vcpu_load(self, vcpu: Vcpu) -> None:
         """Bind the vCPU to this CPU; from here on the preempt notifier moves it along."""
         self.preempt_disable()
+        vcpu.preempt_notifier = self.current_nr + 1
         self.kvm_arch_vcpu_load(vcpu)
         self.preempt_enable()
 
@@ -56,21 +57,22 @@ class KvmMain(Power):
         """Undo vcpu_load()."""
         self.preempt_disable()
         self.kvm_arch_vcpu_put(vcpu)
+        vcpu.preempt_notifier = NULL
         self.preempt_enable()
 
     def fire_sched_out_preempt_notifiers(self) -> None:
-        """kvm_sched_out(): the thread is preempted while runnable inside KVM_RUN."""
-        if self.current.kvm_run:
-            vcpu = self.vcpus[self.current.kvm_run - 1]
-            vcpu.preempted = 1
-            self.kvm_arch_vcpu_put(vcpu)
+        """kvm_sched_out(): the thread is preempted while runnable, with a vCPU loaded."""
+        for vcpu in self.vcpus:
+            if vcpu.preempt_notifier == self.current_nr + 1:
+                vcpu.preempted = 1
+                self.kvm_arch_vcpu_put(vcpu)
 
     def fire_sched_in_preempt_notifiers(self) -> None:
         """kvm_sched_in()."""
-        if self.current.kvm_run:
-            vcpu = self.vcpus[self.current.kvm_run - 1]
-            vcpu.preempted = 0
-            self.kvm_arch_vcpu_load(vcpu)
+        for vcpu in self.vcpus:
+            if vcpu.preempt_notifier == self.current_nr + 1:
+                vcpu.preempted = 0
+                self.kvm_arch_vcpu_load(vcpu)
 
     # -- life cycle ----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu, inside_call
 from xfdfuzz.program.step import Result
 
 #: Every op by its class name, in the order of definition.
@@ -54,16 +54,14 @@ ZERO = Result(0)
 
 
 class TaskOp(Op):
-    """An op of a user task that is on a CPU and not inside KVM_RUN, execve() or the delivery of a signal."""
+    """An op of a user task that is on a CPU and not inside a call that is cut in two."""
 
     __slots__ = ()
     task: int
 
     def enabled(self, k: Kernel) -> bool:
         task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(
-            task.on_cpu and not task.kvm_run and not task.in_execve and not task.in_signal
-        )
+        return self.task < USER_TASKS and bool(task.on_cpu) and not inside_call(task)
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS
-from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr
+from xfdfuzz.kernel.state import USER_TASKS, inside_call
+from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
 from xfdfuzz.program.ops.base import OK, Op, TaskOp, op
 from xfdfuzz.program.step import Result
 
@@ -70,6 +70,43 @@ class SoftirqKernelFpu(_CpuOp):
         return OK
 
 
+@op("cpu{cpu} preempt(t{task}, {points})")
+class Preempt(_CpuOp):
+    """The task that runs on the CPU will be preempted inside the kernel, at the ``points``-th point from now at which
+    it can be: where it may sleep, or a lock of the FPU core's or preemption itself is released.  User task ``task``
+    then runs for a while and computes, if it is off the CPUs then, and the call goes on."""
+
+    cpu: Nr = 0
+    task: Nr = 1
+    points: Points = 1
+
+    def enabled(self, k: Kernel) -> bool:
+        task = k.tasks[self.task]
+        there = self.task < USER_TASKS and bool(task.exists) and not task.on_cpu and not task.exit_state
+        return there and _CpuOp.enabled(self, k) and k.cpus[self.cpu].current < USER_TASKS
+
+    def run(self, k: Kernel) -> Result:
+        cpu = k.cpus[self.cpu]
+        cpu.resched_points, cpu.resched_task = self.points, self.task + 1
+        return OK
+
+
+@op("cpu{cpu} hardirq(kernel_fpu_begin, {points})")
+class HardirqKernelFpu(_CpuOp):
+    """A hard interrupt whose handler uses the FPU if irq_fpu_usable() says that it can will hit a call on the CPU where
+    bottom halves are disabled: the ``points``-th time from now that registers are about to be saved, or were loaded."""
+
+    cpu: Nr = 0
+    points: Points = 1
+
+    def enabled(self, k: Kernel) -> bool:
+        return _CpuOp.enabled(self, k) and k.cpus[self.cpu].current < USER_TASKS
+
+    def run(self, k: Kernel) -> Result:
+        k.cpus[self.cpu].hardirq_points = self.points
+        return OK
+
+
 @op("cpu{cpu} idle")
 class Idle(_CpuOp):
     """The CPU's kernel thread, its idle loop, enters a deep idle state, which gives up tiles since f17b168734c0."""
@@ -105,18 +142,19 @@ class Suspend(TaskOp):
     """The task, on the boot CPU, asks for suspend to memory, and the system resumes.
 
     A task that was preempted before is taken to have been inside the system call already.  Freezing takes others out of
-    KVM_RUN and execve() first.
+    their calls first.
     """
 
     task: Nr = 0
 
     def enabled(self, k: Kernel) -> bool:
-        busy = any(task.kvm_run or task.in_execve or task.in_signal for task in k.tasks)
+        busy = any(map(inside_call, k.tasks))
         return not busy and k.tasks[self.task].on_cpu == 1 and TaskOp.enabled(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(0)
         k.current.user_mode = 0
+        k.this_cpu.resched_points = 0  # everybody else is frozen
         k.suspend()
         return Result(0)
 

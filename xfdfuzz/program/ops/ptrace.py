@@ -5,6 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import inside_call
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, UserImage
 from xfdfuzz.program.ops.base import TaskOp, op
@@ -12,7 +13,7 @@ from xfdfuzz.program.step import Result, image_of
 
 
 class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside KVM_RUN, execve() and the delivery of a signal: it is taken to be stopped."""
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
 
     __slots__ = ()
     tracee: int
@@ -20,8 +21,7 @@ class _Ptrace(TaskOp):
     def enabled(self, k: Kernel) -> bool:
         tracee = k.tasks[self.tracee]
         stopped = tracee.exists and not (tracee.on_cpu or tracee.exit_state)
-        busy = tracee.kvm_run or tracee.in_execve or tracee.in_signal
-        return bool(stopped and not busy) and TaskOp.enabled(self, k)
+        return bool(stopped) and not inside_call(tracee) and TaskOp.enabled(self, k)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE)")

@@ -6,7 +6,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Nr, UserImage
+from xfdfuzz.program.fields import Nr, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
 
@@ -113,32 +113,22 @@ class Siglongjmp(_HandlerOp):
         return OK
 
 
-@op("t{task} sigreturn")
-class Sigreturn(TaskOp):
-    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.
+class _Sigreturn(TaskOp):
+    """What becomes of the ideal task where rt_sigreturn() ends."""
 
-    A task that was preempted before is taken to have been inside the system call already.
-    """
+    __slots__ = ()
 
-    task: Nr = 0
-
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
-
-    def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.current.user_mode = 0
-        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
-        success = k.rt_sigreturn()
+    def end(self, k: Kernel, expected: dict[int, int], success: bool) -> Result:
+        """The registers are those of the frame, ``expected`` by component, or initial."""
         ghost.initialise(k, self.task)
-        if success:
-            ideal = k.system.ghost.tasks[self.task]
-            for i, token in expected.items():
-                ghost.define(ideal, i, token)
-            ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k)
-        else:
+        if not success:
             ghost.default_pkru(k, self.task)
-        return OK if success else Result("SIGSEGV")
+            return Result("SIGSEGV")
+        ideal = k.system.ghost.tasks[self.task]
+        for i, token in expected.items():
+            ghost.define(ideal, i, token)
+        ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k)
+        return OK
 
     def not_enabled(self, k: Kernel) -> int:
         """Dynamic features that a frame from before a fork may have and the child not yet: nobody promises them.
@@ -146,3 +136,82 @@ class Sigreturn(TaskOp):
         restore_fpregs_from_user(): "Restore enabled features only."
         """
         return k.machine.xfd_xfeatures & ~k.fpstates[k.tasks[self.task].fpu.fpstate].user_xfeatures
+
+
+class _SigreturnBegins(_Sigreturn):
+    __slots__ = ()
+
+    def enabled(self, k: Kernel) -> bool:
+        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+
+    def sigreturn(self, k: Kernel) -> Result:
+        """A task that was preempted before is taken to have been inside the system call already."""
+        frame = k.system.sigframes[self.task]
+        expected = ghost.of_sigframe(k, frame)
+        success = k.rt_sigreturn()
+        return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success)
+
+
+@op("t{task} sigreturn")
+class Sigreturn(_SigreturnBegins):
+    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.current.user_mode = 0
+        return self.sigreturn(k)
+
+
+@op("t{task} sigreturn(absent, {loadable}) ...")
+class SigreturnFaults(_SigreturnBegins):
+    """The handler returns, and the page behind the header of the image in its frame is not there.
+
+    XRSTOR faults, and by then has loaded or initialised the components of ``loadable``, which is the processor's
+    choice; a frame without its magic, or a bad header, is noticed before.
+    """
+
+    task: Nr = 0
+    loadable: Xfeatures = xf.MASK_YMM
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.current.user_mode = 0
+        frame = k.system.sigframes[self.task]
+        frame.absent, frame.loadable = 1, self.loadable
+        return self.sigreturn(k)
+
+
+class _SigreturnEnds(_Sigreturn):
+    __slots__ = ()
+
+    def enabled(self, k: Kernel) -> bool:
+        task = k.tasks[self.task]
+        return bool(task.on_cpu and task.in_sigreturn)
+
+    def fault_in(self, k: Kernel, present: bool) -> Result:
+        """The page fault is over."""
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
+        return self.end(k, expected, k.rt_sigreturn_fault_in(present))
+
+
+@op("t{task} ... sigreturn")
+class SigreturnFaultIn(_SigreturnEnds):
+    """The page is read in, and XRSTOR tried again."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, True)
+
+
+@op("t{task} ... sigreturn(gone)")
+class SigreturnGone(_SigreturnEnds):
+    """The page cannot be read in: SIGSEGV, and initial registers."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, False)

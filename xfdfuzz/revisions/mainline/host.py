@@ -14,6 +14,20 @@ from xfdfuzz.revisions.queue import patch
 
 
 @patch(
+    "59f5ede3bc0f",
+    "x86/fpu: Prevent FPU state corruption",
+    version="v5.18",
+    fixes=("5d2bd7009f30",),
+)
+class IrqFpuNotInLockedRegion(FpuCore):
+    """A hard interrupt uses the FPU only where softirqs could: not where it hits an fpregs_lock()ed region."""
+
+    def irq_fpu_usable(self) -> bool:
+        """(fpu/core.c)."""
+        return super().irq_fpu_usable() and not (self.in_hardirq() and self.in_interrupt())
+
+
+@patch(
     "f17b168734c0",
     "x86/fpu: Add a helper to prepare AMX state for low-power CPU idle",
     version="v6.0",

@@ -1,0 +1,84 @@
+"""What can happen inside a call: a fault half-way, a preemption, a hard interrupt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import Revision, resolve
+
+CORPUS = Path(__file__).parent.parent / "corpus"
+FAULT = "conformance/49-sigreturn-faults-on-anothers-registers.xfd"
+
+V7_3 = resolve("v7.3")
+
+
+class OwnerStands(V7_3.kernel):  # type: ignore[name-defined,misc]
+    """A kernel without d8778e393afa: a failed XRSTOR leaves the owner of the registers alone."""
+
+    def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
+        """(fpu/signal.c)."""
+        owner = self.this_cpu.fpu_fpregs_owner_ctx
+        restored: bool = super().restore_fpregs_from_user(frame, xrestore, fx_only)
+        if not restored:
+            self.this_cpu.fpu_fpregs_owner_ctx = owner
+        return restored
+
+
+def broken(text: str, revision: Revision) -> set[str]:
+    return set(judge(parse(text), revision).broken)
+
+
+def results(text: str) -> tuple[str, ...]:
+    return judge(parse("# xfdfuzz program 1\n" + text), V7_3).results
+
+
+def test_a_failed_xrstor_that_keeps_the_owner_gives_registers_to_another_task() -> None:
+    text = (CORPUS / FAULT).read_text(encoding="utf-8")
+    assert not broken(text, V7_3)
+    assert "no-foreign-registers" in broken(text, replace(V7_3, kernel=OwnerStands))
+
+
+def test_a_bad_header_comes_before_the_fault() -> None:
+    *_, last = results("""machine cpus=1
+t0 signal ...
+t0 ... signal
+t0 sigframe({xstate_bv: avx, data: 4, reserved})
+t0 sigreturn(absent, avx) ...
+""")
+    assert last == "SIGSEGV"
+
+
+PREEMPTED = """machine cpus=1 no-pku
+cpu0 schedule(t1)
+t1 vmovups(2)
+cpu0 schedule(t0)
+t0 vmovups(1)
+cpu0 preempt(t1, {points})
+t0 signal ...
+t0 ... signal
+t0 sigreturn
+t0 xsave(avx)
+cpu0 schedule(t1)
+t1 xsave(avx)
+"""
+
+
+def test_a_preemption_comes_where_it_was_asked_for() -> None:
+    """t1 gets its registers in the middle of t0's call, so they are not loaded yet where t0 is preempted late."""
+    for points in range(1, 12):
+        *_, mine, _, others = results(PREEMPTED.format(points=points))
+        assert (mine, others) == ("ok {xstate_bv: avx, avx: t0:1}", "ok {xstate_bv: avx, avx: t1:2}")
+
+
+def test_a_context_switch_calls_a_preemption_off() -> None:
+    executor = Executor(V7_3.kernel, Machine())
+    text = "machine cpus=1\nt0 fork\ncpu0 preempt(t2, 1)\ncpu0 schedule(t1)\nt1 signal ...\n"
+    for _ in executor.run(parse("# xfdfuzz program 1\n" + text).ops):
+        pass
+    assert executor.kernel.tasks[2].fpu.last_cpu == -1, "t2 never had registers"
