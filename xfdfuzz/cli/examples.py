@@ -13,6 +13,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "explore": ("xfdfuzz explore --revision v7.3-cured", "xfdfuzz explore --scope contents --depth 8 --workers 2"),
     "replay": ("xfdfuzz replay findings", "xfdfuzz replay corpus/bugs/perm-overwrite.xfd --revision v5.17"),
     "report": ("xfdfuzz report findings -o pages", "xfdfuzz report corpus/bugs/perm-overwrite.xfd -o out.html"),
+    "export": ("xfdfuzz export findings/a.xfd", "xfdfuzz export corpus/bugs/perm-overwrite.xfd -o -"),
     "matrix": ("xfdfuzz matrix findings", "xfdfuzz matrix --corpus --revision v6.12 --format markdown"),
     "bisect": (
         "xfdfuzz bisect corpus/bugs/perm-overwrite.xfd",

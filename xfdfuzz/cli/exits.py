@@ -19,8 +19,8 @@ MEANINGS: Mapping[int, str] = {
     "a broken file or package of invariants or of a series, a broken recording or frontier",
     NOT_JUDGED: "could not judge: interrupted (with findings, too), workers that do nothing but die, a cluster that "
     "cannot be used, nothing executed or compared, the output could not be written, internal error",
-    SKIPPED: "skipped: the mail on standard input (--revision -) belongs to no series that is modelled; there is no "
-    "host that programs can be run on (live)",
+    SKIPPED: "skipped: the mail on standard input (--revision -) belongs to no series that is modelled, user space "
+    "does not control what happens in a program (export), or there is no host that programs can be run on (live)",
 }
 _FOUND = "a violation that is not known, or a known one that has expired"
 _UNSAVED = "a finding that could not be saved or that a fresh process does not confirm"
@@ -46,6 +46,7 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
         VIOLATION: "no mail: it may be a vulnerability of a current kernel",
         NOT_JUDGED: "nothing is executed; nothing is broken (mail)",
     },
+    "export": {CLEAN: "written"},
     "matrix": {CLEAN: "every expectation holds", VIOLATION: "an expectation that fails"},
     "bisect": {CLEAN: "found and verified", NOT_JUDGED: "a change that is not found, or cannot be verified"},
     "diff": {CLEAN: "no difference", VIOLATION: "a difference", NOT_JUDGED: _UNSAVED},

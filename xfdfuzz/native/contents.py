@@ -14,17 +14,18 @@ from xfdfuzz.program.ghost import content, task_token, vcpu_token
 
 #: PKRU as Linux starts a program with: every key but 0 denies access (arch/x86/mm/pkeys.c, init_pkru_value).
 LINUX_PKRU = 0x55555554
-#: Where the sample of a component lies from the component's start in an XSAVE image, and its bytes.  x87: ST(0) in the
-#: legacy region, SSE: XMM15 there, AVX: the high half of YMM15, tiles: the whole configuration, and tile 0.
+#: Where the sample of a component lies from the component's start in an XSAVE image, and its bytes: of several registers
+#: the last one, which compilers and libraries use least.  x87 (ST(0)) and SSE lie in the legacy region; of tiles it is the
+#: whole configuration, and tile 0.
 SAMPLES: dict[int, tuple[int, int]] = {
     xf.X87: (32, 10),
     xf.SSE: (160 + 15 * 16, 16),
     xf.YMM: (15 * 16, 16),
     xf.BNDREGS: (0, 16),
     xf.BNDCSR: (0, 8),
-    xf.OPMASK: (0, 8),
-    xf.ZMM_HI256: (0, 32),
-    xf.HI16_ZMM: (0, 64),
+    xf.OPMASK: (7 * 8, 8),
+    xf.ZMM_HI256: (15 * 32, 32),
+    xf.HI16_ZMM: (15 * 64, 64),
     xf.PKRU: (0, 4),
     xf.XTILE_CFG: (0, 64),
     xf.XTILE_DATA: (0, 1024),

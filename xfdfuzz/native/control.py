@@ -167,6 +167,14 @@ TABLE: dict[type[Op], Rule] = {
     host.Idle: _approximated("a pause, in which the CPU goes as deep as it likes"),
     host.Hotplug: _no("it takes a CPU of the whole machine offline"),
     host.Suspend: _no("it suspends the whole machine"),
+    **dict.fromkeys(
+        (host.Preempt, host.HardirqKernelFpu),
+        _no("nothing lets it fall at one point inside the kernel"),
+    ),
+    **dict.fromkeys(
+        (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
+        _no("which components are loaded before the fault is the processor's choice"),
+    ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }
 

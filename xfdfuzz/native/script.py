@@ -30,8 +30,9 @@ OUT, HLT, SIGNAL, NEVER_ENTERED, DONE = "out", "hlt", "signal", "never-entered",
 
 
 class Expected(NamedTuple):
-    """One op of the program: its number from 1, 0 for one that was added to look at what is left; its line; what it
-    should come to.
+    """One op of the program: its number from 1, its line, what it should come to.
+
+    ``added``: it is not the program's, but looks at what is left.
 
     A result is None where the program does not say (it ends before), ``not-enabled`` where the op cannot happen.
     """
@@ -41,6 +42,7 @@ class Expected(NamedTuple):
     line: str
     model: Result | None
     good: Result | None
+    added: bool = False
 
     @property
     def control(self) -> Control:
@@ -137,11 +139,12 @@ class _Reader:
         self.program = program
         self.steps = [
             Expected(
-                number if number <= len(program.ops) - added else 0,
+                number,
                 op,
                 format_op(op),
                 model[number - 1],
                 None if good is None else good[number - 1],
+                number > len(program.ops) - added,
             )
             for number, op in enumerate(program.ops, 1)
         ]

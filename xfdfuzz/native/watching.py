@@ -92,7 +92,7 @@ def _reads(k: Kernel, nr: int) -> Iterator[Op]:
     if ideal.xfd or vcpu.arch.cpuid_xfd:
         yield guest.GuestRdmsr(nr, MSR_IA32_XFD)
     held = xf.mask_of(*(i for i in range(xf.COMPONENTS) if ideal.regs.data[i])) & ~ideal.regs.undefined
-    if held & xf.MASK_FPSSE:
+    if held & xf.MASK_FPSSE and vcpu.arch.cpuid_xcr0:
         yield guest.GuestFxsave(nr)
     for component in (xf.YMM, xf.XTILE_CFG, xf.XTILE_DATA):
         if held >> component & 1:

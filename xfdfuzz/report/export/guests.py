@@ -1,0 +1,110 @@
+"""The code of guests, and the memory that it uses, in C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from xfdfuzz.native import assembler, layout
+from xfdfuzz.native.assembler import Code
+from xfdfuzz.native.contents import SAMPLES, pattern
+from xfdfuzz.native.guestcode import Insn, Stream
+from xfdfuzz.program import ghost
+from xfdfuzz.program.text import format_op
+
+_COLUMN = 40
+
+
+def number_of(stream: Stream, insn: Insn) -> int:
+    """The number of an instruction's result."""
+    return (insn.slot - layout.base(stream.vcpu) - layout.RESULTS) // layout.RESULT_SIZE
+
+
+def token(value: int) -> str:
+    """A token of contents as C writes it."""
+    if not value:
+        return "INIT"
+    owner, number = ghost.owner(value), value & 7
+    if not owner:
+        return "LINUX_PKRU_TOKEN"
+    first = ghost.owner(ghost.vcpu_token(0, 0))
+    return f"V({owner - first}, {number})" if owner >= first else f"T({owner - 1}, {number})"
+
+
+def lines(streams: Sequence[Stream]) -> Iterator[str]:
+    """What all vCPUs execute, and the function that puts it into their memory."""
+    yield "/* Where the result goes and where a fault goes on: mov $result,%r14d; mov $next,%r15d */"
+    yield "#define BEGIN(result, next) 0x41, 0xbe, U32(result), 0x41, 0xbf, U32(next)"
+    if any(assembler.DONE in insn.code for stream in streams for insn in stream.insns):
+        yield "#define DONE 0x41, 0xc6, 0x06, 0x01 /* movb $0x1,(%r14) */"
+    for stream in streams:
+        yield ""
+        yield f"static const unsigned char code_of_v{stream.vcpu}[] = {{"
+        for insn in stream.insns:
+            yield from _insn(stream, insn)
+        yield "};"
+    yield ""
+    yield from _load(streams)
+
+
+def _insn(stream: Stream, insn: Insn) -> Iterator[str]:
+    what = insn.what or (format_op(insn.op) if insn.op else "")
+    yield f"\t/* result {number_of(stream, insn)}: {what} */"
+    first, second, *body = insn.code
+    result, after = (int.from_bytes(code.data[2:], "little") for code in (first, second))
+    yield f"\tBEGIN({result:#x}, {after:#x}),"
+    for code in body:
+        yield "\tDONE," if code == assembler.DONE else _bytes(code)
+
+
+def _bytes(code: Code) -> str:
+    left = "\t" + " ".join(f"{byte:#04x}," for byte in code.data)
+    return f"{left:<{_COLUMN}}\t/* {code.text} */"
+
+
+def _load(streams: Sequence[Stream]) -> Iterator[str]:
+    yield "static void load_guest(int vcpu)"
+    yield "{"
+    for stream in streams:
+        code = f"code_of_v{stream.vcpu}"
+        yield f"\tif (vcpu == {stream.vcpu}) {{" if len(streams) > 1 else "\t(void)vcpu;"
+        indent = "\t\t" if len(streams) > 1 else "\t"
+        start = layout.base(stream.vcpu) + layout.CODE
+        yield f"{indent}memcpy(guest_memory({stream.vcpu}, {start:#x}), {code}, sizeof({code}));"
+        for text in dict.fromkeys(_operands(stream)):
+            yield indent + text
+        if len(streams) > 1:
+            yield "\t}"
+    yield "}"
+
+
+def _operands(stream: Stream) -> Iterator[str]:
+    for insn in stream.insns:
+        operand = insn.operand
+        if operand is None:
+            continue
+        where = f"guest_memory({stream.vcpu}, {operand.address:#x})"
+        if operand.restored is not None:
+            op = operand.restored
+            held = token(ghost.vcpu_token(stream.vcpu, op.token))
+            xcomp = f", .xcomp_bv = {op.xcomp_bv:#x}" if op.xcomp_bv else ""
+            fields = f".bv = {op.xstate_bv:#x}, .token = {held}{xcomp}"
+            yield f"fill_image({where}, {operand.size:#x}, &(struct image){{ {fields} }});"
+        elif operand.data:
+            component, held = _contents(operand.data)
+            yield f"put_sample({where}, {component}, {token(held)});"
+
+
+def _contents(data: bytes) -> tuple[str, int]:
+    """Which component and token these bytes are."""
+    names = {0: "X87", 1: "SSE", 2: "AVX", 9: "PKRU", 17: "XTILECFG", 18: "XTILEDATA"}
+    return next(
+        (names[component], value)
+        for component in names
+        if SAMPLES[component][1] == len(data)
+        for value in _tokens()
+        if pattern(component, value) == data
+    )
+
+
+def _tokens() -> list[int]:
+    return [ghost.vcpu_token(nr, number) for nr in range(3) for number in range(1, 8)]
