@@ -82,8 +82,8 @@ class Recording:
 
     ``panic`` is the index of the operation in which the host died, with ``panic_site``, the function; None if it lived.
     ``by_output``: operations are listed as their results appeared, not in source order.  ``timing_dependent``: results
-    depend on when a signal or a thread's turn came.  ``machine`` is what it ran on, None for that of the harness; ``revision``
-    is what models the kernel better than what its version says, if it is known.
+    depend on when a signal or a thread's turn came.  ``machine`` is what it ran on, None for that of the harness.
+    ``revision`` is what models the kernel better than what its version says, if that is known.
     """
 
     file: str
