@@ -535,6 +535,27 @@ def test_a_search_sees_what_differs_alone(session: Session) -> None:
     assert smallest.results == ("-ENOMEM",)
 
 
+def test_a_search_says_what_it_did(host: Facts, run_cli: Run) -> None:
+    argv = ("live", "--fuzz", "--examples", "2", "--steps", "10", "--seed", "5", "--quiet")
+    code, out, err = run_cli(*argv)
+    assert (code, err) == (0, "")
+    assert " 0 differences in 2 examples" in out
+    assert "repeat: " in out
+    code, out, _ = run_cli(*argv, "--format", "json")
+    told = json.loads(out)
+    assert (code, told["examples"], told["differences"], told["not_seen_again"]) == (0, 2, [], [])
+    assert told["kernel"] == host.release
+
+
+def test_json_keys_are_documented(host: Facts, run_cli: Run) -> None:
+    section = (ROOT / "docs" / "cli.md").read_text().split("## `xfdfuzz live")[1].split("\n## ")[0]
+    Path("p.xfd").write_text(PROGRAM)
+    told = json.loads(run_cli("live", "p.xfd", "--format", "json")[1])
+    search = json.loads(run_cli("live", "--fuzz", "--examples", "1", "-q", "--format", "json")[1])
+    for key in {*told, *told["programs"][0], *told["programs"][0]["ops"][0], *search}:
+        assert f"`{key}`" in section, key
+
+
 def test_what_may_hurt_is_not_done_in_a_search(session: Session) -> None:
     """A rule's op that a neighbour of the kernel suffers by is left out, on both sides."""
     if not session.machine.amx:

@@ -22,12 +22,11 @@ from xfdfuzz.cli.arguments import (
 )
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, SKIPPED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
-from xfdfuzz.cli.saving import open_saver
+from xfdfuzz.cli.saving import Saver
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from xfdfuzz.cli.saving import Saver
     from xfdfuzz.engines.judge.lockstep import Difference
     from xfdfuzz.engines.live.fuzz import LiveCampaign
     from xfdfuzz.engines.live.session import Outcome, Session
@@ -173,7 +172,7 @@ def _fuzz(args: argparse.Namespace, session: Session) -> int:
     from xfdfuzz.report.progress import Progress, of_search
 
     out, err = console(sys.stdout), console(sys.stderr, quiet=args.quiet)
-    saver: Saver[Any] = open_saver(args)
+    saver: Saver[Any] = Saver(args.save)
     differences: list[tuple[Difference, str]] = []
 
     def found(shrunk: Shrunk[Difference]) -> None:
