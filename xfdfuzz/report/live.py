@@ -24,6 +24,11 @@ def host(out: Console, session: Session) -> None:
     facts = session.facts
     line(out, ("host", "bold"), f"  Linux {facts.release}, held against {session.revision.label}")
     line(out, f"      machine {' '.join(session.machine.words())}; components {xf.format_mask(facts.supported)}")
+    line(
+        out,
+        f"      XFEATURE_MAX {facts.xfeatures_end}, MXCSR {facts.mxcsr_mask:#x}, ",
+        f"KVM_CAP_XSAVE2 {facts.xsave2}, KVM offers {xf.format_mask(facts.kvm_xcr0)}",
+    )
     for quirk in session.quirks:
         line(out, ("quirk", "yellow"), f" {quirk.name}: {quirk.what}")
 
@@ -80,6 +85,7 @@ def _host_object(session: Session) -> dict[str, Any]:
         "kernel": session.facts.release,
         "revision": session.revision.label,
         "machine": " ".join(session.machine.words()),
+        "facts": vars(session.facts),
         "quirks": {quirk.name: quirk.what for quirk in session.quirks},
     }
 

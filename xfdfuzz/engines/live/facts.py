@@ -6,14 +6,12 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fcntl import ioctl
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.arch.registers import MSR_IA32_XSS
-from xfdfuzz.engines.live import images
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.guest import Machine as Guests
 from xfdfuzz.engines.live.host import Host
@@ -22,12 +20,13 @@ from xfdfuzz.engines.live.tasks import Crew, Task
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
+from xfdfuzz.native.assembler import JOIN, PLAIN, mov32
 from xfdfuzz.program.ops import guest
 
 _API = 12
 #: MOV EAX, leaf; MOV ECX, sub-leaf; XCHG RBX, R12; CPUID; XCHG RBX, R12, and the four registers to RDI.
 _CPUID = "b8{leaf} b9{subleaf} 4987dc 0fa2 4987dc 8907 44896704 894f08 89570c"
-_XGETBV = bytes.fromhex("31c9 0f01d0 48c1e220 4809d0")
+_XGETBV = (mov32("ecx", 0), PLAIN["xgetbv"], *JOIN)
 #: An x87 instruction, XGETBV: what an emulator of guest code does not have.
 _FPU_INSN, _XGETBV_INSN = guest.GuestFld(0, 1), guest.GuestXgetbv(0, 0)
 
@@ -41,12 +40,12 @@ class Facts:
     """What was found.
 
     ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``xcr0`` the register, ``supervisor`` what CPUID has
-    for IA32_XSS, ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid, ``xfd`` CPUID's flag.
+    for IA32_XSS, ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid, ``xfd`` CPUID's flag,
+    ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model.
     ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
     ``xsave2`` KVM_CAP_XSAVE2 without any, ``kvm_xss`` whether it lists IA32_XSS.  ``cpuid_kept``: KVM_SET_CPUID2
     stores what it is given; ``cpuid_again``: it takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction
-    in ring 0 is executed; ``guest_xcr0``: a guest's XGETBV gives its XCR0; ``exact_in_use``: XSTATE_BV of a guest that
-    used nothing is 0.
+    in ring 0 is executed; ``guest_xcr0``: a guest's XGETBV gives its XCR0.
     """
 
     release: str
@@ -56,6 +55,7 @@ class Facts:
     xfeatures_end: int
     xfd: bool
     layout: bool
+    mxcsr_mask: int
     cpus: int
     kvm_xcr0: int = 0
     kvm_xfd: bool = False
@@ -67,7 +67,6 @@ class Facts:
     cpuid_again: bool = True
     guest_fpu: bool = True
     guest_xcr0: bool = True
-    exact_in_use: bool = True
 
     @property
     def machine(self) -> Machine:
@@ -140,20 +139,30 @@ def _of_processor(host: Host) -> Facts:
     return Facts(
         release=platform.release(),
         supported=supported_,
-        xcr0=crew.execute(task, _XGETBV) & xf.U64_MAX,
+        xcr0=crew.execute(task, b"".join(code.data for code in _XGETBV)) & xf.U64_MAX,
         supervisor=edx << 32 | ecx,
         xfeatures_end=_first_invalid(crew, host.task(1)),
         xfd=bool(eax & 1 << 4),
         layout=layout,
+        mxcsr_mask=_mxcsr_mask(crew, task),
         cpus=len(host.cpus),
     )
 
 
+def _mxcsr_mask(crew: Crew, task: Task) -> int:
+    """What FXSAVE stores; 0 stands for that of the first processors."""
+    here = crew.image(task, bytes(512))
+    crew.execute(task, PLAIN["fxsave64"].data, here)
+    mask: int = struct.unpack("<I", crew.bytes_at(here + 28, 4))[0]
+    return mask or 0xFFBF
+
+
 def _first_invalid(crew: Crew, task: Task) -> int:
     """XFEATURE_MAX; permissions that are given meanwhile are the process' own."""
-    codes = (xstate.ARCH_REQ_XCOMP_PERM, xf.COMPONENTS + 43)
-    asked: Callable[[int], int] = lambda n: crew.syscall(task, abi.SYS_ARCH_PRCTL, codes[0], n)  # noqa: E731
-    return next((n for n in range(codes[1]) if asked(n) == -errno.EINVAL), codes[1])
+    for number in range(64):
+        if crew.syscall(task, abi.SYS_ARCH_PRCTL, xstate.ARCH_REQ_XCOMP_PERM, number) == -errno.EINVAL:
+            return number
+    return 64
 
 
 def _of_kvm(host: Host, facts: Facts) -> Facts:
@@ -202,17 +211,9 @@ def _of_guests(host: Host, facts: Facts) -> Facts:
     wanted = abi.cpuid_list(edited(supported(host, task), CpuidEntries(facts.kvm_xcr0, False, False)))
     host.exchange(task, fd, abi.KVM_SET_CPUID2, wanted)
     guests = Guests(host)
-    guests.run(task, guests.vcpu(task, 0), [guests.vcpu(task, 0).stream.done()])
-    _, image = host.exchange(task, fd, abi.KVM_GET_XSAVE2, bytes(images.SIZE))
     fpu, xcr0 = (_run(guests, task, op) for op in (_FPU_INSN, _XGETBV_INSN))
     again = host.exchange(task, fd, abi.KVM_SET_CPUID2, wanted)[0]
-    return replace(
-        facts,
-        cpuid_again=not again,
-        guest_fpu=fpu is not None,
-        guest_xcr0=xcr0 == xf.MASK_X87,
-        exact_in_use=not images.read(image).xstate_bv,
-    )
+    return replace(facts, cpuid_again=not again, guest_fpu=fpu is not None, guest_xcr0=xcr0 == xf.MASK_X87)
 
 
 def _run(guests: Guests, task: Task, op: guest.GuestFld | guest.GuestXgetbv) -> object:

@@ -14,7 +14,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XSS
 from xfdfuzz.engines.live.facts import Facts
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
-from xfdfuzz.program.ops import guest, kvm, xsave
+from xfdfuzz.program.ops import guest, kvm
 from xfdfuzz.program.ops.base import GuestOp, Op
 from xfdfuzz.revisions import Revision
 
@@ -106,10 +106,6 @@ def _again(op: Op, kernel: Kernel) -> bool:
     return kernel.vcpus[op.vcpu].last_vmentry_cpu != -1
 
 
-def _fpu_after_run(op: Op, kernel: Kernel) -> bool:
-    return isinstance(op, xsave.KvmSetFpu | xsave.KvmGetFpu) and kernel.vcpus[op.vcpu].last_vmentry_cpu != -1
-
-
 QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         "kvm-offers-less",
@@ -153,12 +149,6 @@ QUIRKS: tuple[Quirk, ...] = (
         "a guest's XGETBV does not give its XCR0, so what depends on it is not compared",
         lambda facts, kernel: not facts.guest_xcr0,
         masks=lambda op, kernel: isinstance(op, guest.GuestXgetbv),
-    ),
-    Quirk(
-        "more-in-use",
-        "XSTATE_BV of an idle guest is not 0, so KVM_SET_FPU and KVM_GET_FPU are not compared after KVM_RUN",
-        lambda facts, kernel: not facts.exact_in_use,
-        masks=_fpu_after_run,
     ),
 )
 
