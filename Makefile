@@ -3,12 +3,13 @@
 # make test    run the tests
 # make replay  judge every program of the corpus
 # make lint    style and types
+# make dist    build what is to be published, if SECURITY.md has nothing that is not reported
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: fuzz test replay lint
+.PHONY: fuzz test replay lint dist
 
 # Without ARGS it shows what fuzzing is for, and amx-v1 is known to be broken: exit code 1, something was found, is success.
 # With ARGS it is somebody's job and fails where that does.  make's own exit code is 2 then; xfdfuzz' is in its message.
@@ -25,6 +26,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+dist: $(VENV)/.installed
+	$(BIN)/python -m ci.unreported
+	$(BIN)/python -m build --no-isolation
 
 # --group needs pip 25.1
 $(VENV)/.installed: pyproject.toml

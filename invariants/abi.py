@@ -16,6 +16,7 @@ from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, KvmExitReason, System, Vcpu
 from xfdfuzz.memory.cstruct import Regions, copy_of
 from xfdfuzz.program import ghost
+from xfdfuzz.program.images import has_reserved_mxcsr
 from xfdfuzz.program.ops.base import VcpuIoctl
 from xfdfuzz.program.ops.kvm import (
     KvmGetDeviceAttr,
@@ -28,8 +29,8 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetRegs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.xsave import KvmGetXsave, KvmGetXsave2, KvmSetXsave
-from xfdfuzz.program.step import Image
+from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
+from xfdfuzz.program.step import FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
@@ -188,7 +189,7 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     op, k = view.step.op, view.k
     assert isinstance(op, KvmSetXsave)
     always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
-    malformed = op.image.xcomp_bv or op.image.reserved or op.image.mxcsr
+    malformed = op.image.xcomp_bv or op.image.reserved or has_reserved_mxcsr(op.image.contents)
     if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
         # x87 and SSE are there without XSAVE too
         site = "legacy" if not op.image.xstate_bv & ~xf.MASK_FPSSE else ""
@@ -257,12 +258,40 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
     if not isinstance(image, Image):
         return
     ideal = view.k.system.ghost.vcpus[nr]
-    shown = (view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE) & ~ideal.regs.undefined
+    shown = view.k.vcpus[nr].arch.guest_supported_xcr0 | xf.MASK_FPSSE
     tokens = dict(image.tokens)
-    for i in xf.components_in(shown & ~ideal.xfd):
-        if tokens.get(i, 0) != ideal.regs.data[i]:
+    for i in (*xf.components_in(shown & ~ideal.xfd), xf.MXCSR):
+        if tokens.get(i, 0) != ideal.regs.data[i] and not ideal.regs.undefined >> i & 1:
             found, expected = ghost.content(tokens.get(i, 0)), ghost.content(ideal.regs.data[i])
-            yield Broken(f"v{nr}: {xf.NAMES[i]} reads {found}, it is {expected}", component_site(i))
+            yield Broken(f"v{nr}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
+
+
+@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+def get_fpu_is_true(view: View) -> Iterator[Broken]:
+    """KVM_GET_FPU "reads the floating point state from the vcpu" (Documentation/virt/kvm/api.rst): its x87 and SSE are
+    those that the guest has, and a VMM that saves a guest by it carries them to the other side."""
+    yield from _fpu_differs(view, (xf.X87, xf.SSE))
+
+
+@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu,))
+def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
+    """struct kvm_fpu has a mxcsr (Documentation/virt/kvm/api.rst): KVM_GET_FPU gives the guest's.  0, what it would be
+    if nobody set it, unmasks all exceptions of whoever loads it."""
+    yield from _fpu_differs(view, (xf.MXCSR,))
+
+
+def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
+    """Which of the parts of struct kvm_fpu are not what the guest has."""
+    op, state = view.step.op, view.step.result.out
+    assert isinstance(op, KvmGetFpu)
+    if not isinstance(state, FpuState):
+        return
+    ideal = view.k.system.ghost.vcpus[op.vcpu].regs
+    shown = dict(state.tokens)
+    for i in parts:
+        if shown[i] != ideal.data[i] and not ideal.undefined >> i & 1:
+            found, expected = ghost.content(shown[i]), ghost.content(ideal.data[i])
+            yield Broken(f"v{op.vcpu}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
 @invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs,))

@@ -36,7 +36,7 @@ def _sets_tiles(view: View) -> bool:
     """Whether a KVM_SET_XSAVE that succeeded gives the guest tiles that are not in their initial configuration."""
     op = view.step.op
     assert isinstance(op, xsave.KvmSetXsave)
-    return view.step.result.ret == 0 and bool(op.image.xstate_bv & ~op.image.init & xf.MASK_XTILE_DATA)
+    return view.step.result.ret == 0 and bool(op.image.filled & xf.MASK_XTILE_DATA)
 
 
 # -- guests and KVM_RUN ------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def tracer_sets_tiles(view: View) -> bool:
     """A tracer writes tiles into a tracee's buffer."""
     op = view.step.op
     assert isinstance(op, ptrace.PtraceSetXstate)
-    return view.step.result.ret == 0 and bool(op.image.xstate_bv & ~op.image.init & xf.MASK_XTILE_DATA)
+    return view.step.result.ret == 0 and bool(op.image.filled & xf.MASK_XTILE_DATA)
 
 
 @sometimes("tracer-reads-tiles", "ptrace", ops=(ptrace.PtraceGetXstate,), needs=(tasks.UserTileload,))

@@ -54,7 +54,8 @@ class GuestState(NamedTuple):
 
 
 def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
-    """Enter the guest and look at ``components`` as far as XFD lets it see them; the executor is used up."""
+    """Enter the guest and look at ``components``, perhaps with MXCSR, as far as XFD lets it see them; the executor is
+    used up."""
     step = executor.enter_guest(nr)
     k = executor.kernel
     if step is None or not k.this_cpu.guest:
@@ -62,7 +63,8 @@ def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
     regs = k.regs
     visible = xf.components_in(components & ~regs.xfd)
     xcr0 = regs.xcr0 if k.vcpus[nr].arch.cr4_osxsave else 0  # the host's stays where the guest cannot see it
-    return GuestState("entered", xcr0, regs.xfd, regs.xfd_err, tuple((i, regs.data[i]) for i in visible))
+    held = tuple((i, regs.data[i]) for i in (*visible, *[xf.MXCSR] * bool(components & xf.MASK_MXCSR)))
+    return GuestState("entered", xcr0, regs.xfd, regs.xfd_err, held)
 
 
 def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]:
@@ -77,12 +79,13 @@ def differences(one: GuestState, other: GuestState) -> Iterator[tuple[str, str]]
             yield name, f"{name.upper()} = {text(a)} and {text(b)}"
     for (i, a), (j, b) in zip(one.registers, other.registers, strict=False):
         if i == j and a != b:
-            yield component_site(i), f"{xf.NAMES[i]} = {content(a)} and {content(b)}"
+            yield component_site(i), f"{xf.CONTENTS[i]} = {content(a)} and {content(b)}"
 
 
 def visible_components(vcpu: Vcpu) -> int:
-    """What the guest can have in registers; PKRU has a way of its own."""
-    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | xf.MASK_FPSSE) & ~xf.MASK_PKRU
+    """What the guest can have in registers, with MXCSR; PKRU has a way of its own."""
+    legacy = xf.MASK_FPSSE | xf.MASK_MXCSR
+    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | legacy) & ~xf.MASK_PKRU
 
 
 def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:

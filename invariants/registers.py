@@ -32,7 +32,7 @@ def _differences(regs: CpuRegs, ideal: GhostRegs, own: int, hidden: int = 0) -> 
     all_found, all_expected = bytes(regs.data), bytes(ideal.data)
     if all_found == all_expected:
         return
-    for i in xf.NAMES:
+    for i in xf.CONTENTS:
         found, expected = all_found[i], all_expected[i]
         if found == expected or hidden >> i & 1:
             continue
@@ -65,7 +65,7 @@ def _hidden(regs: CpuRegs) -> int:
 
 
 def _describe(who: str, i: int, found: int, expected: int) -> str:
-    return f"{who} finds {ghost.content(found)} in {xf.NAMES[i]}, it left {ghost.content(expected)}"
+    return f"{who} finds {ghost.content(found)} in {xf.CONTENTS[i]}, it left {ghost.content(expected)}"
 
 
 @invariant("guest-registers-preserved", "corruption", ("GSTATE",), ops=(VmEnter,))
@@ -75,7 +75,7 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     value or the initial one."""
     regs, ideal, own, who = _guest(view)
     k = view.k
-    has = regs.xcr0 | k.vcpus[view.step.op.vcpu].arch.guest_supported_xss  # type: ignore[attr-defined]
+    has = xf.MASK_MXCSR | regs.xcr0 | k.vcpus[view.step.op.vcpu].arch.guest_supported_xss  # type: ignore[attr-defined]
     for i, found, expected, foreign in _differences(regs, ideal, own, _hidden_from_guest(view)):
         if not foreign and has >> i & 1:
             yield Broken(_describe(who, i, found, expected), component_site(i))

@@ -21,11 +21,13 @@ def sigframe_is_true(view: View) -> Iterator[Broken]:
         return
     shown = frame.area.xstate_bv if view.k.use_xsave else xf.MASK_FPSSE
     user = view.k.machine.user_xfeatures if view.k.use_xsave else xf.MASK_FPSSE
-    for i in xf.components_in(user & ~ideal.undefined):
-        found = frame.area.data[i] if shown >> i & 1 else 0
+    for i in (*xf.components_in(user), xf.MXCSR):
+        found = frame.area.data[i] if (shown | xf.MASK_MXCSR) >> i & 1 else 0
+        if ideal.undefined >> i & 1:
+            continue
         if found != ideal.data[i]:
             yield Broken(
-                f"t{op.task}'s frame has {content(found)} in {xf.NAMES[i]}, it was {content(ideal.data[i])}",
+                f"t{op.task}'s frame has {content(found)} in {xf.CONTENTS[i]}, it was {content(ideal.data[i])}",
                 component_site(i),
             )
 

@@ -185,8 +185,10 @@ Predicate = Callable[[View], Iterable[Broken]]
 
 
 def component_site(component: int) -> str:
-    """The site of a register component: dynamic ones take paths of their own through the kernel, the others one."""
-    return xf.NAMES[component] if 1 << component & (xf.MASK_XTILE | xf.MASK_DYN2) else "static"
+    """The site of a register component: dynamic ones and MXCSR take paths of their own through the kernel, the others
+    one."""
+    own_path = 1 << component & (xf.MASK_XTILE | xf.MASK_DYN2 | xf.MASK_MXCSR)
+    return xf.CONTENTS[component] if own_path else "static"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

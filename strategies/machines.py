@@ -20,6 +20,7 @@ _SWITCHES: tuple[dict[str, Any], ...] = (
     {"rt": True},
     {"pku": False},
     {"avx512": False},
+    {"exact_sse": True},
 )
 #: Without one of these there is little to do.
 _LACKS: tuple[dict[str, Any], ...] = (

@@ -73,7 +73,7 @@ def _rare_settings(vcpu: int) -> tuple[Op, ...]:
         kvm.KvmSetCpuid2(0, vcpu, CpuidEntries(_PLAIN, False, False)),
         kvm.KvmSetXcrs(0, vcpu, _PLAIN),
         kvm.KvmSetMsrs(0, vcpu, Msrs(((MSR_IA32_XFD_ERR, _TILES),))),
-        xsave.KvmSetXsave(0, vcpu, UserImage(0, 1)),
+        xsave.KvmSetXsave(0, vcpu, UserImage(0)),
         kvm.KvmGetMsrs(0, vcpu, MSR_IA32_XFD),
         xsave.KvmGetXsave2(0, vcpu),
     )
@@ -174,7 +174,7 @@ CONTENTS = replace(
         guest.GuestLdtilecfg(0, 2),
         guest.GuestTileload(0, 2),
         xsave.KvmSetXsave(0, 0, UserImage(xf.MASK_XTILE, 2)),
-        xsave.KvmSetXsave(0, 0, UserImage(0, 2)),
+        xsave.KvmSetXsave(0, 0, UserImage(0)),
     ),
     contents=2,
 )

@@ -7,19 +7,33 @@ drawn for a value, so a draw shrinks towards the first and plainest one, and mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import DATA, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import (
+    DATA,
+    RESERVED,
+    FpuImage,
+    IovLen,
+    Msrs,
+    Sregs,
+    Switch,
+    SwReserved,
+    Undefined,
+    UserImage,
+)
 from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
@@ -126,6 +140,7 @@ def domains(machine: Machine) -> Domains:
     plain = full & ~(xf.MASK_XTILE | xf.MASK_DYN2)
     dynamic = machine.xfd_xfeatures
     xfd = _xfd(dynamic)
+    plain_size, full_size = (machine.cpuid.standard_size(mask) for mask in (plain, machine.user_xfeatures))
     return {
         **_EVERYWHERE,
         "xcr0": _xcr0(full, plain),
@@ -139,6 +154,12 @@ def domains(machine: Machine) -> Domains:
         "xcomp_bv": _xcomp_bv(full),
         UserImage: _image(full, dynamic),
         UserBuffer: _buffer(machine),
+        IovLen: Domain(
+            [IovLen()] * 12 + [IovLen(size) for size in (full_size, plain_size, KVM_XSAVE_SIZE, FXSAVE_SIZE)],
+            lambda pick: IovLen(scatter(pick) & 0x3FFF),
+        ),
+        "frame size": Domain((FXSAVE_SIZE, HEADER_END, plain_size, full_size, 0), lambda pick: scatter(pick) & 0x3FFF),
+        SwReserved: _sw_reserved(full, (plain_size, full_size)),
     }
 
 
@@ -147,7 +168,17 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "token": Domain(tokens.values),
     "pkru": Domain(range(4)),
     "contents": Domain((1, 2, 3, 0)),
-    FpuImage: Domain((FpuImage(1), FpuImage(2), FpuImage(1, xf.MASK_X87), FpuImage(2, xf.MASK_SSE))),
+    FpuImage: Domain(
+        (
+            FpuImage(1),
+            FpuImage(2),
+            FpuImage(1, ((xf.X87, 0),)),
+            FpuImage(2, ((xf.SSE, 0),)),
+            FpuImage(1, ((xf.MXCSR, 2),)),
+            FpuImage(1, ((xf.MXCSR, RESERVED),)),
+        )
+    ),
+    "mxcsr": Domain((0, 0, 0, 1, 2, 0, 3, RESERVED)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
@@ -188,6 +219,21 @@ def _buffer(machine: Machine) -> Domain[UserBuffer]:
     sizes = (KVM_XSAVE_SIZE, machine.cpuid.standard_size(machine.user_xfeatures))
     table = [UserBuffer()] * 12 + [UserBuffer(size, guarded) for guarded in (True, False) for size in sizes]
     return Domain(table, lambda pick: UserBuffer(scatter(pick) & 0x3FFF, pick % 2 == 0))
+
+
+def _sw_reserved(full: int, sizes: Sequence[int]) -> Domain[SwReserved]:
+    """Frames without extended state, smaller ones that are whole, and parts that do not fit together."""
+    table = [SwReserved(magic1=0), SwReserved(magic2=0), SwReserved(xfeatures=xf.MASK_FPSSE | xf.MASK_YMM)]
+    for size in (*sizes, HEADER_END):
+        end = size + FP_XSTATE_MAGIC2_SIZE
+        table += [SwReserved(1, end, None, size, size), SwReserved(xstate_size=size), SwReserved(magic2=size)]
+    table += [SwReserved(extended_size=0), SwReserved(xfeatures=xf.MASK_YMM), SwReserved(xfeatures=full)]
+
+    def odd(pick: int) -> SwReserved:
+        size = scatter(pick) & 0x3FFF
+        return SwReserved(1, size + pick % 8, neighbour(full)(pick), size, size if pick % 2 else 0)
+
+    return Domain(table, odd)
 
 
 def _xfd(dynamic: int) -> Domain[int]:
@@ -234,7 +280,19 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
 def _image(full: int, dynamic: int) -> Domain[UserImage]:
     defaults = full & ~dynamic
     masks = (xf.MASK_YMM, full & (xf.MASK_XTILE | dynamic), full, defaults, 0, xf.MASK_FPSSE, dynamic)
-    return Domain(
-        [UserImage(mask, token) for token in (1, 2) for mask in masks],
-        lambda pick: UserImage(neighbour(full)(pick), pick % 7 + 1, reserved=pick % 5 == 0, mxcsr=pick % 3 == 0),
-    )
+    plain = [UserImage(mask, token if mask else 0) for token in (1, 2) for mask in masks]
+    return Domain([*plain, *_with_contents(full, dynamic)], partial(_odd_image, full), 220)
+
+
+def _with_contents(full: int, dynamic: int) -> Iterator[UserImage]:
+    """Images whose parts hold different contents, among them MXCSR and what XSTATE_BV lacks."""
+    for mask in (xf.MASK_YMM, xf.MASK_FPSSE, full & ~dynamic, 0):
+        yield UserImage(mask, 3 if mask else 0, ((xf.MXCSR, 1),))
+    yield UserImage(xf.MASK_FPSSE | xf.MASK_YMM, 1, ((xf.SSE, 0), (xf.MXCSR, 2)))
+    yield UserImage(0, 0, ((xf.X87, 2), (xf.SSE, 3), (xf.MXCSR, 1)))
+
+
+def _odd_image(full: int, pick: int) -> UserImage:
+    """One that mostly is refused."""
+    mxcsr = ((xf.MXCSR, RESERVED),) if pick % 3 == 0 else ()
+    return UserImage(neighbour(full)(pick), pick % 7 + 1, mxcsr, reserved=pick % 5 == 0)

@@ -29,7 +29,7 @@ from xfdfuzz.arch.registers import (
     wrmsr,
     xsetbv,
 )
-from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED, XsaveArea, xrstor, xrstors, xsave, xsavec, xsaves
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED, XsaveArea, xrstor, xrstors, xsave, xsavec, xsaves
 from xfdfuzz.memory.cstruct import copy_of
 
 SPR = Processor()
@@ -504,6 +504,73 @@ def test_restoring_an_image_with_reserved_bytes_in_its_header_is_gp(restore: Res
         restore(processor(), area, AVX)
 
 
+def with_mxcsr(token: int) -> CpuRegs:
+    regs = processor()
+    load_component(regs, xf.MXCSR, token)
+    return regs
+
+
+def test_mxcsr_is_no_component_and_not_in_xinuse() -> None:
+    assert with_mxcsr(5).xinuse == processor().xinuse
+
+
+@pytest.mark.parametrize(
+    ("mask", "stored"), [(xf.MASK_X87, 9), (xf.MASK_SSE, 5), (AVX, 5), (xf.MASK_X87 | xf.MASK_PKRU, 9)]
+)
+def test_xsave_stores_mxcsr_with_sse_or_avx_and_without_xstate_bv(mask: int, stored: int) -> None:
+    """SDM vol. 1, 13.7."""
+    area = XsaveArea()
+    area.data[xf.MXCSR] = 9
+    xsave(with_mxcsr(5), area, mask)
+    assert (area.data[xf.MXCSR], area.xstate_bv) == (stored, 0)
+
+
+@pytest.mark.parametrize("save", [xsavec, xsaves])
+@pytest.mark.parametrize(
+    ("mxcsr", "mask", "stored", "xstate_bv"),
+    [(5, XCR0, 5, xf.MASK_SSE), (5, AVX, 9, 0), (5, xf.MASK_X87, 9, 0), (0, XCR0, 9, 0)],
+)
+def test_the_compacted_format_has_mxcsr_with_sse(
+    save: Callable[[CpuRegs, XsaveArea, int], None], mxcsr: int, mask: int, stored: int, xstate_bv: int
+) -> None:
+    """SSE is saved while MXCSR is not 0x1f80, although XINUSE[1] does not speak of it (SDM vol. 1, 13.10 and 13.11)."""
+    area = XsaveArea()
+    area.data[xf.MXCSR] = 9
+    save(with_mxcsr(mxcsr), area, mask)
+    assert (area.data[xf.MXCSR], area.xstate_bv) == (stored, xstate_bv)
+
+
+def test_avx_in_use_means_that_sse_is_unless_the_processor_knows_better() -> None:
+    for exact, stored in ((False, 0), (True, 9)):
+        regs, area = processor(), XsaveArea()
+        load_component(regs, xf.YMM, 4)
+        area.data[xf.MXCSR] = 9
+        xsaves(regs, area, XCR0, exact)
+        assert area.data[xf.MXCSR] == stored
+
+
+@pytest.mark.parametrize(
+    ("restore", "xcomp_bv", "xstate_bv", "mask", "loaded"),
+    [
+        (xrstor, 0, 0, AVX, 9),
+        (xrstor, 0, 0, xf.MASK_SSE, 9),
+        (xrstor, 0, xf.MASK_SSE, xf.MASK_X87, 5),
+        (xrstors, XCOMP_BV_COMPACTED | XCR0, AVX, AVX, 5),
+        (xrstors, XCOMP_BV_COMPACTED | XCR0, AVX, XCR0, 0),
+        (xrstors, XCOMP_BV_COMPACTED | XCR0, xf.MASK_SSE, XCR0, 9),
+        (xrstor, XCOMP_BV_COMPACTED | XCR0, AVX, XCR0, 0),
+    ],
+)
+def test_restoring_loads_mxcsr_as_the_format_says(
+    restore: Restore, xcomp_bv: int, xstate_bv: int, mask: int, loaded: int
+) -> None:
+    """SDM vol. 1, 13.8.1 and 13.8.2."""
+    regs, area = with_mxcsr(5), image(xstate_bv, xcomp_bv)
+    area.data[xf.MXCSR] = 9
+    restore(regs, area, mask)
+    assert regs.data[xf.MXCSR] == loaded
+
+
 @pytest.mark.parametrize(
     ("restore", "xcomp_bv", "xstate_bv", "mask", "loads_mxcsr"),
     [
@@ -519,7 +586,7 @@ def test_loading_reserved_bits_of_mxcsr_is_gp(
 ) -> None:
     """The standard format has MXCSR for SSE and AVX, whatever XSTATE_BV says; the compacted one for SSE alone."""
     area = image(xstate_bv, xcomp_bv)
-    area.mxcsr = 1
+    area.data[xf.MXCSR] = MXCSR_RESERVED
     with pytest.raises(GeneralProtection) if loads_mxcsr else nullcontext():
         restore(processor(), area, mask)
 

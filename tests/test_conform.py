@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 
 from xfdfuzz import cli
+from xfdfuzz.engines.conform.choices import Choices
 from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import explanations, read
 from xfdfuzz.engines.conform.score import judge
-from xfdfuzz.engines.conform.tokens import TOKENS
+from xfdfuzz.engines.conform.tokens import TOKENS, Guest, Outcome, enter
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.guest import GuestFpu
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import FpuGuest, Vcpu
+from xfdfuzz.program.ops.guest import GuestInterrupt
 from xfdfuzz.revisions import resolve
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -134,6 +137,13 @@ class OffersEverything(AmxV6):
         return self.supported_xcr0
 
 
+class ExitsForNoReason(KvmX86):
+    def kvm_fast_pio_out(self, vcpu: Vcpu) -> int:
+        ret = super().kvm_fast_pio_out(vcpu)
+        vcpu.run.exit_reason = 0
+        return ret
+
+
 MUTANTS: list[tuple[type[Any], str]] = [
     (NeverLocks, "permissions"),
     (NeverSynchronises, "random"),
@@ -141,6 +151,7 @@ MUTANTS: list[tuple[type[Any], str]] = [
     (TakesOneTileComponent, "random"),
     (ForksWithoutPermissions, "permissions"),
     (OffersEverything, "suite"),
+    (ExitsForNoReason, "suite"),
 ]
 
 
@@ -169,6 +180,37 @@ def test_a_kernel_without_its_patch_is_told_from_the_recorded_one(
     code, out, _ = run(str(TRACES / f"linux-{kernel}" / f"{batch}.jsonl"), "--revert", commit)
     assert code == 1
     assert out.count("different  ") > 0
+
+
+# -- what is not asked -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["6.17.13", "7.3.4"])
+def test_a_preemption_changes_no_result_where_xfd_disables_nothing_that_is_held(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why there is no decision before every instruction: here each of them is preempted."""
+    before = "before an instruction"
+    execute, choose, count = Guest.execute, Choices.choose, 0
+
+    def preempted(guest: Guest, token: str) -> Outcome:
+        nonlocal count
+        interrupt = partial(guest.s.do, GuestInterrupt(guest.vcpu))
+        if not guest.may_lose() and guest.s.may_be_preempted(before, interrupt):
+            count += 1
+            enter(guest.s, guest.vcpu)
+        return execute(guest, token)
+
+    def choosing(choices: Choices, question: str, *answers: str) -> int:
+        return 1 if question == f"a preemption {before}" else choose(choices, question, *answers)
+
+    monkeypatch.setattr(Guest, "execute", preempted)
+    monkeypatch.setattr(Choices, "choose", choosing)
+    file = TRACES / f"linux-{kernel}" / "suite.jsonl"
+    explained, revision = explanations(file.parent), resolve(f"v{kernel}" if kernel == "6.17.13" else "v7.3")
+    judgements = [judge(replace(r, timing_dependent=True), revision, explained) for r in read(file)]
+    assert count > 50
+    assert [judgement.recording.program for judgement in judgements if not judgement.holds] == []
 
 
 # -- what the model breaks on the way ----------------------------------------------------------------------------------

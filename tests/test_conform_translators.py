@@ -32,7 +32,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         Path("p.jsonl").write_text(json.dumps({"program": "p", "kernel": kernel, "ops": ops, **more}) + "\n")
         code = cli.main(("conform", "p.jsonl", "--format", "json"))
         captured = capsys.readouterr()
-        assert captured.err == ""
+        assert all("nobody has looked" in line for line in captured.err.splitlines())
         score: dict[str, Any] = json.loads(captured.out)
         return code, score
 
@@ -226,6 +226,37 @@ EQUAL: dict[str, list[Op]] = {
         op("arch_prctl", "0x1023", "18"),
         op("get_perm", ret=0, val=FULL),
     ],
+    "entries of a CPUID": [
+        op("supported_cpuid", "0xd", "1", eax="0x1f", ebx="0x0", ecx="0x1800", edx="0x0"),
+        op("supported_cpuid", "0xd", "11", eax="0x10", ebx="0x0", ecx="0x1", edx="0x0"),
+        op("supported_cpuid", "0x1d", "1", eax="0x4002000", ebx="0x80040", ecx="0x10", edx="0x0"),
+        *vcpu(("xfd=0", f"xcr0={FULL}"))[:4],
+        op("get_cpuid2", "0xd", "0", eax="0x602e7", ebx="0x240", ecx="0x2b00", edx="0x0"),
+        op("get_cpuid2", "0xd", "1", eax="0xf", ebx="0x240", ecx="0x1800", edx="0x0"),
+        op("get_cpuid2", "0xd", "18", eax="0x2000", ebx="0xb00", ecx="0x6", edx="0x0"),
+        op("get_cpuid2", "0xd", "11", absent=True),
+        op("get_cpuid2", "0x7", "0", eax="0x0", ebx="0x0", ecx="0x0", edx="0x1400000"),
+        op("get_cpuid2", "0x1d", "1", eax="0x4002000", ebx="0x80040", ecx="0x10", edx="0x0"),
+        op("set_cpuid2", "xsave=0", "amx=0"),
+        op("get_cpuid2", "0xd", "0", absent=True),
+        op("get_cpuid2", "0xd", "1", absent=True),
+        op("get_cpuid2", "0x7", "0", eax="0x0", ebx="0x0", ecx="0x0", edx="0x400000"),
+    ],
+    "an interrupt controller": [
+        op("create_vm", ret=5, vm=0),
+        op("create_irqchip", ret=0),
+        op("create_irqchip", ret=-1, errno=17),
+        op("create_vm", ret=6, vm=1),
+        op("create_vcpu", "0", ret=7, vcpu=0),
+        op("create_irqchip", ret=-1, errno=EINVAL),
+    ],
+    "a child that exits": [
+        op("fork"),
+        op("req_perm", "18", context="child"),
+        op("exit", "3", context="child", ok=True),
+        op("endfork", wait_status="768"),
+        op("get_perm", ret=0, val="0x202e7"),
+    ],
     "nothing to act on": [
         op("close_vm", skipped="no-vm"),
         op("vm_cap", "208", skipped="no-vm"),
@@ -269,6 +300,11 @@ def wrong() -> Iterator[tuple[str, int, str, Callable[[Op], object]]]:
     yield "the older interface", 5, "fcw", lambda result: result.update(fcw="0x37f")
     yield "the older interface", 9, "xmm0", lambda result: result.update(xmm0="0x0")
     yield "slots", 6, "mxcsr", lambda result: result.update(mxcsr="0x1f80")
+    yield "entries of a CPUID", 0, "XFD", lambda result: result.update(eax="0xf")
+    yield "entries of a CPUID", 8, "XFD", lambda result: result.update(eax="0x1f")
+    yield "entries of a CPUID", 10, "absent", lambda result: result.pop("absent")
+    yield "entries of a CPUID", 11, "AMX_TILE", lambda result: result.update(edx="0x0")
+    yield "a child that exits", 3, "wait_status", lambda result: result.update(wait_status="0")
     yield "nothing to act on", 2, "call", lambda result: result.update(errno=EINVAL)
     yield "no descriptors", 3, "ret", lambda result: result.update(ret=-1, errno=24)
     yield "arch_prctl", 0, "ret", lambda result: result.update(ret=0)
@@ -311,6 +347,42 @@ def test_a_signal_may_fall_before_an_instruction_or_after_it(judge: Judge) -> No
     assert score["schedules"][0]["schedule"] == [f"the signal at {WRITE}: after it"]
     code, score = judge([*vcpu(), interrupted(late(WRITE)), op("get_msr", "0x1c4", ret=1, val="0x20000")])
     assert (code, score["scheduled"], score["different"]) == (1, 0, 1)
+
+
+READY = "wrmsr:0x1c4:0"
+TILES = [ok("ldtilecfg"), ok("fill:0x42"), ok("tileload:0")]
+HELD, LOST = 0x4242424242424242, 0
+
+
+@pytest.mark.parametrize(
+    ("guest", "where"),
+    [
+        (
+            [*TILES, ok(WRITE), ok(READY)],
+            "a preemption between the exit of v0 wrmsr(IA32_XFD, 0x40000) and its emulation",
+        ),
+        # from the first write on that is not 0, no write exits
+        ([ok(WRITE), ok(READY), *TILES, ok(WRITE), ok("spin:1000"), ok(READY)], "a preemption in spin:1000"),
+        (
+            [ok(WRITE), ok(READY), *TILES, ok(WRITE), ok("cpuid:0x1:0"), ok(READY)],
+            "a preemption between the exit of v0 cpuid(0xd, 0) and its emulation",
+        ),
+    ],
+    ids=["wrmsr", "spin", "cpuid"],
+)
+def test_a_preemption_may_lose_what_xfd_disables(judge: Judge, guest: list[Op], where: str) -> None:
+    """XSAVES saves no component that XFD disables, and then another task's registers take its place."""
+
+    def ops(tile: int) -> list[Op]:
+        return [*vcpu(), run(*guest, ok("tilestore:0", tile, tile))]
+
+    code, score = judge(ops(HELD), timing_dependent=True)
+    assert (code, score["schedules"]) == (0, [])
+    code, score = judge(ops(LOST), timing_dependent=True)
+    assert (code, score["scheduled"]) == (0, 1)
+    assert score["schedules"][0]["schedule"] == [f"{where}: another task runs"]
+    assert judge(ops(LOST))[0] == 1
+    assert judge(ops(0x17), timing_dependent=True)[0] == 1
 
 
 def test_an_exception_that_was_queued_is_dropped_by_set_regs(judge: Judge) -> None:
@@ -453,10 +525,9 @@ def test_a_line_that_is_no_recording_is_told_and_counted(
         ("7.3-rc7", "v7.3"),
         ("v7.3.4", "v7.3"),
         ("7.3.4-ubuntu1", "v7.3"),
-        ("6.12.110", "v6.12.117"),
-        ("6.12.3", "v6.12"),
-        ("6.7.2", "v6.6"),
-        ("5.17.9", "v5.17"),
+        ("6.12.110", "v6.12.110"),
+        ("6.7.2", "v6.7.2"),
+        ("6.6.0-generic", "v6.6"),
         ("8.0", "v7.3"),
     ],
 )

@@ -183,9 +183,11 @@ def test_a_value_is_written_as_its_kind_says(path: str, value: int, written: str
 
 
 def test_tokens_say_whose_contents_they_are() -> None:
-    assert [text(TOKEN, value) for value in (0, 3, 8 | 1, 16 | 7, 128 | 2)] == [
+    assert [text(TOKEN, value) for value in (0, 1, 2, 3, 8 | 1, 16 | 7, 128 | 2)] == [
         "init",
-        "kernel:3",
+        "kernel:1",
+        "zero",
+        "reserved",
         "t0:1",
         "t1:7",
         "v0:2",

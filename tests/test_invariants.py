@@ -28,6 +28,7 @@ from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
@@ -35,7 +36,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmXsave
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
@@ -424,6 +425,20 @@ known(
 )
 
 
+@mutant("get-fpu-is-true", program(CREATE, "t0 ioctl(v0, KVM_GET_FPU)"), of="v7.3-cured")
+class X87Zeroed(KvmXsave):
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        return ret, fpu._replace(x87=ZEROED)
+
+
+@mutant("get-fpu-has-mxcsr", program(CREATE, "t0 ioctl(v0, KVM_GET_FPU)"), of="v7.3-cured")
+class MxcsrNotSet(KvmXsave):
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        return ret, fpu._replace(mxcsr=ZEROED)
+
+
 @mutant("get-xsave-is-true", program(AMX_GUEST, TILES, LEAVE, "t0 ioctl(v0, KVM_GET_XSAVE2) = 0"))
 class CopiesTheOldSize(AmxV6):
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
@@ -686,7 +701,7 @@ t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = 0 {xstate_bv: xtile, xtilecfg: 
 
 @mutant("ptrace-reads-the-registers", program(HOST_TILES, TRACED, machine="cpus=2"))
 class PtraceShowsTheDefaults(Regset):
-    def xstateregs_get(self, nr: int) -> tuple[int, XsaveArea | None]:
+    def xstateregs_get(self, nr: int, count: int) -> tuple[int, XsaveArea | None]:
         fpstate = self.deref(self.tasks[nr].fpu.fpstate)
         return 0, self.copy_xstate_to_uabi_buf(fpstate, self.fpu_user_cfg.default_features, 0, 4096)
 

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.cli import main
 from xfdfuzz.engines.live import agent, danger, guest, images, ioctls, tasks
 from xfdfuzz.engines.live.facts import Facts, NoHost, look
@@ -35,13 +36,12 @@ from xfdfuzz.native.agreement import same
 from xfdfuzz.native.contents import SAMPLES, tokens
 from xfdfuzz.native.control import control_of
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.fields import UserImage
+from xfdfuzz.program.fields import RESERVED, UserImage
 from xfdfuzz.program.ops import OPS, run
 from xfdfuzz.program.ops.base import GuestOp, VcpuRunOp
 from xfdfuzz.program.step import Image, Result
 from xfdfuzz.program.text import parse, parse_op
 from xfdfuzz.revisions import resolve
-from xfdfuzz.revisions.nearest import backported
 
 ROOT = Path(__file__).parent.parent
 HEADER = "# xfdfuzz program 1\nmachine cpus=1\n"
@@ -245,17 +245,29 @@ def test_an_image_is_read_as_it_was_made() -> None:
     for token in tokens():
         if token < 8:
             continue
-        data = images.made(UserImage(mask, 1), token)
-        assert images.read(data) == Image(mask, tuple((i, token) for i in xf.components_in(mask)))
+        data = images.made(UserImage(mask, 1, ((xf.MXCSR, 2),)), partial(same_token, token))
+        assert images.read(data) == Image(mask, tuple((i, token) for i in (*xf.components_in(mask), xf.MXCSR)))
         moved = guest._moved(data, XCOMP_BV_COMPACTED | mask, to_compacted=True)
         assert guest._moved(moved, XCOMP_BV_COMPACTED | mask, to_compacted=False)[576:] == data[576:]
 
 
+def same_token(token: int, number: int) -> int:
+    """Of whoever it is."""
+    return token
+
+
+def nine(number: int) -> int:
+    """An owner's content."""
+    return 9
+
+
 def test_what_an_image_has_as_initial_is_initial() -> None:
     mask = xf.MASK_FPSSE | xf.MASK_YMM
-    read = images.read(images.made(UserImage(mask, 1, init=mask), 9))
+    read = images.read(images.made(UserImage(mask), nine))
     assert read.tokens == ((xf.X87, 0), (xf.SSE, 0), (xf.YMM, 0))
-    strange = bytearray(images.made(UserImage(mask, 1), 9))
+    read = images.read(images.made(UserImage(mask, 1, ((xf.SSE, 0), (xf.MXCSR, RESERVED))), nine))
+    assert read.tokens == ((xf.X87, 9), (xf.SSE, 0), (xf.YMM, 9), (xf.MXCSR, MXCSR_RESERVED))
+    strange = bytearray(images.made(UserImage(mask, 1), nine))
     strange[576 + 15 * 16] ^= 1
     assert dict(images.read(bytes(strange)).tokens)[xf.YMM] == images.UNKNOWN
 
@@ -340,13 +352,6 @@ def test_another_architecture_is_no_host(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(NoHost, match="riscv64"):
         look()
-
-
-def test_a_stable_kernel_has_what_was_backported() -> None:
-    """44eeff9bc467 came back to 6.18.y, b45f72177594 to 6.12.117; 6.18 itself has neither."""
-    assert backported("6.18.0") == ()
-    assert {"44eeff9bc467", "b45f72177594"} <= {*backported("6.18.44-fc-v769")}
-    assert backported("6.12.117") == backported("7.3.4") == ()
 
 
 # -- danger ------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,12 @@ COMMANDS = {
     "explore": Command(("explore", "--depth", "7"), 25),
     "matrix": Command(("matrix", "programs", "--revision", "amx-v1"), 14),
 }
+#: What answers a question: its answer to the key of JSON that has the states which were met.
+ASKING = {
+    "field": ("field", "v.guest_fpu.realloc_request", "--time", "60"),
+    "warnings": ("warnings", "amx-v1", "--time", "60"),
+    "review": ("review", "amx-v1", "--time", "60", "--seed", "1", "--save", "saved"),
+}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 #: How the last event begins.
 ENDED = b'{"event": "Ended"'
@@ -60,7 +66,9 @@ BREAKS = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XC
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each moment."""
+    """A test for each moment, or for some."""
+    if "some" in metafunc.fixturenames:
+        metafunc.parametrize("some", range(-(-metafunc.config.getoption("moments") // 3)))
     if "nr" in metafunc.fixturenames:
         moments: int = metafunc.config.getoption("moments")
         metafunc.parametrize("nr", range(moments))
@@ -181,6 +189,26 @@ def test_nothing_is_lost(
     if code < 0:
         assert run("fuzz", "--revision", "v7.3-cured", "--examples", "1", "--save", "saved", *reports())[0] == 0
     assert not [*Path().glob("**/.*")]
+
+
+@pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
+@pytest.mark.parametrize("name", ASKING)
+def test_an_answer_is_given_with_what_is_known(
+    live: Callable[[list[str]], Life], name: str, number: signal.Signals, some: int
+) -> None:
+    """While the first scope is explored, and later."""
+    chance = random.Random(f"{name} {number.name} {some}")
+    life = live([*ASKING[name], "--format", "json"])
+    assert life.until(lambda: b"exploring tiny" in Path("err").read_bytes())
+    time.sleep(chance.uniform(0.1, 0.6) * (1 + some))
+    assert life.end(number) == 3
+    out, err = Path("out").read_text(), Path("err").read_text()
+    assert not life.family()
+    assert "Traceback" not in out + err
+    told = json.loads(out)
+    assert told["interrupted"]
+    looked = told if name == "field" else told["warnings"] if name == "review" else told
+    assert looked["states"] if name == "field" else looked["checked"][0]["count"]
 
 
 def options(name: str, nr: int, chance: random.Random) -> list[str]:

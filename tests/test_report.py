@@ -664,6 +664,7 @@ def test_json_of_a_replay() -> None:
         "violations": [],
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
+        "hindrances": {},
         "differs": None,
         "because": [],
     }

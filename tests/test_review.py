@@ -24,7 +24,7 @@ from xfdfuzz.engines.review.mining import Mined, Table, mined
 from xfdfuzz.engines.review.relations import Form, Relation
 from xfdfuzz.engines.review.space import Space, explored
 from xfdfuzz.engines.review.subjects import UnknownFieldError, every, subject
-from xfdfuzz.engines.review.survival import Survival, fuzzed, in_scope
+from xfdfuzz.engines.review.survival import Break, Survival, fuzzed, in_scope
 from xfdfuzz.engines.review.warnings import Warnings, warnings
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel import state as st
@@ -35,9 +35,11 @@ from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.kvm import KvmSetMsrs
 from xfdfuzz.program.ops.run import KvmRun
 from xfdfuzz.program.program import Program
+from xfdfuzz.program.text import parse
 from xfdfuzz.report import biography as report
 from xfdfuzz.report import warnings as warnings_report
 from xfdfuzz.report.console import console
+from xfdfuzz.report.hiding import hide
 from xfdfuzz.revisions import Revision, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -341,19 +343,6 @@ def test_a_request_that_is_kept_may_be_kept_for_ever(planted: Space) -> None:
     assert ends(entered.program, planted.revision)[1]
 
 
-def test_the_stale_request_of_the_review_is_a_relation_less() -> None:
-    """There it is another field, which nothing clears."""
-    space, asked = explored(resolve("amx-review-a"), "tiny"), subject("v.xfd_realloc_request")
-    table = Table(space, "v")
-    apart = f"{asked.path} & v.guest_fpu.xfeatures == 0"
-    assert apart not in [str(one.relation.general) for one in mined(table, asked)]
-    assert who(accesses(space, asked), Action.CLEARS) == set()
-    found = life(space, table, asked)
-    assert found.shortest == 0
-    assert found.loop
-    assert not found.loop.without_memory
-
-
 # -- warnings ----------------------------------------------------------------------------------------------------------
 
 
@@ -443,6 +432,23 @@ def test_warnings_on_the_command_line(run: Run, warned: Warnings) -> None:
     assert "fires WARN_ON(enter_guest) in fpu_guest_realloc_fpstate(), arch/x86/kernel/fpu/core.c\n" in out
     assert re.search(r"cannot fire in tiny \(8,828 states\)", out)
     assert undocumented(warnings_report.as_object(warned), "warnings") == []
+
+
+def test_a_program_that_is_not_for_everybody_is_left_out(warned: Warnings, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is broken on the newest kernel stands for what the fuzzer has found; the rest is shown as it is."""
+    severe = parse((ROOT / "corpus" / "open" / "set-xsave-then-set-msrs-xfd.xfd").read_text())
+    first, *rest = (one for one in warned.verdicts if one.fires)
+    verdicts = (replace(first, fires=Break("fuzz", severe, "worse@there")), *rest)
+    current = replace(warned, revision=resolve("mainline"), verdicts=verdicts)
+    shown = hide(current, (current.revision,))
+    warnings_report.terminal(console(sys.stdout), shown)
+    out = capsys.readouterr().out
+    assert "not shown here" in out
+    assert "worse@there" not in out
+    told = json.dumps(warnings_report.as_object(shown))
+    assert "KVM_SET_XSAVE" not in out + told
+    assert "KVM_SET_XSAVE" in json.dumps(warnings_report.as_object(current))
+    assert [one.fires for one in shown.verdicts[1:]] == [one.fires for one in rest]
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def test_an_interrupted_review_has_what_there_is(file: Path) -> None:
     found = review(here, resolve("v5.16"), SOME, tell=told)
     assert found.interrupted
     assert found.outcomes
-    assert found.warnings is None
+    assert found.warnings
+    assert [one.where for one in found.warnings.checked] == ["tiny"], "what was explored; nothing was searched for it"
     assert "interrupted" in texts(parts.silent(found))
     assert "nothing was looked at" in mail.text(found, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
@@ -10,6 +12,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import FpuStatePerm
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import PATCHES, RevisionError, names, resolve, selects
+from xfdfuzz.revisions.left_out import LEFT_OUT
 from xfdfuzz.revisions.queue import DECLARED, Patch, compose
 
 OVERWRITE = """# xfdfuzz program 1
@@ -79,6 +82,56 @@ def test_a_stable_version_has_its_backports_and_not_what_came_between() -> None:
     assert "b45f72177594" in commits
     assert "55cd57b596e8" not in commits
     assert "b45f72177594" not in {p.commit for p in resolve("v6.17.13").patches}
+
+
+@pytest.mark.parametrize(
+    ("commit", "line", "first"),
+    [
+        ("b45f72177594", "v6.6", 122),
+        ("b45f72177594", "v6.12", 67),
+        ("10e4b5166df9", "v6.8", 3),
+        ("10e4b5166df9", "v6.1", 84),
+        ("388eff894d6b", "v6.17", 8),
+    ],
+)
+def test_a_stable_line_has_a_backport_from_its_first_version_with_it_on(commit: str, line: str, first: int) -> None:
+    """CVE-2026-23005, CVE-2024-35801 and CVE-2025-68171, as the kernel's list of them has it."""
+    having = [commit in {p.commit for p in resolve(f"{line}.{number}").patches} for number in (first - 1, first)]
+    assert having == [False, True]
+
+
+def test_what_is_left_out_is_a_commit_once_and_not_in_the_queue() -> None:
+    commits = [one.commit for one in LEFT_OUT]
+    assert all(re.fullmatch("[0-9a-f]{12}", commit) for commit in commits)
+    assert len({*commits}) == len(commits)
+    assert not PATCHES.keys() & {*commits}
+    for one in LEFT_OUT:
+        assert (5, 16) < tuple(map(int, one.version[1:].split("."))) <= (7, 3)
+        assert one.title
+        assert all(commit in PATCHES for commit in re.findall(r"\b[0-9a-f]{12}\b", one.reason)), one
+
+
+def test_what_is_left_out_is_refused_with_the_reason() -> None:
+    whole = "dc7507ddce593cbd9c93330024a5658db6f8ef73"
+    for name, apply, revert in (("v7.3", [whole], []), ("v7.3", [], ["dc7507"]), (whole, [], [])):
+        with pytest.raises(RevisionError, match=r"dc7507ddce59 .* is not in the queue: .*IA32_PASID"):
+            resolve(name, apply, revert)
+
+
+@pytest.mark.parametrize("release", ["v5.16", "v5.19", "v6.0", "v6.5", "v6.19", "v7.2"])
+def test_a_release_is_mainline_up_to_its_version(release: str) -> None:
+    wanted = tuple(map(int, release[1:].split(".")))
+    newer = [p for p in PATCHES.values() if tuple(map(int, p.version[1:].split("."))) > wanted]
+    assert not {p.commit for p in newer} & {p.commit for p in resolve(release).patches}
+    assert len(resolve(release).patches) + len(newer) == len(PATCHES)
+
+
+def test_a_version_may_have_patches_added_and_left_out() -> None:
+    assert resolve("6.8+b45f72177594").label == "v6.8+b45f72177594"
+    assert resolve("v6.8.12-10e4b5166df9").reverted == ("10e4b5166df9",)
+    assert resolve("6.8.12-ubuntu").label == "v6.8.12"
+    with pytest.raises(RevisionError, match="unknown commit 063"):
+        resolve("v6.8+063")
 
 
 @pytest.mark.parametrize(

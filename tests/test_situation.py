@@ -57,9 +57,14 @@ def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pyte
         do(rules, op)
 
     monkeypatch.setattr(Rules, "do", checked)
-    searched = walk(revision, 600)
+    searched = walk(revision, 800)
     assert begun == set(MACHINES)
     assert {op for op, _ in searched.stats.seen} == set(OPS.values())
+
+
+def test_whether_an_op_can_happen_is_declared_by_what_hinders_it() -> None:
+    """So that none is left out without a word of why."""
+    assert [name for name, cls in OPS.items() if cls.enabled is not Op.enabled] == []
 
 
 def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

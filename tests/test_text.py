@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,12 +15,24 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import (
+    RESERVED,
+    TOKENS,
+    FpuImage,
+    IovLen,
+    Msrs,
+    Sregs,
+    Switch,
+    SwReserved,
+    Undefined,
+    UserImage,
+)
 from xfdfuzz.program.ops import OPS, Op
 from xfdfuzz.program.ops.guest import GuestWrmsr
 from xfdfuzz.program.ops.host import FailAlloc
@@ -69,6 +82,15 @@ HEAD = "# xfdfuzz program 1\nmachine cpus=1\n\n"
 U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda bit: 1 << bit), st.integers(0, 1 << 21))
 MSRS = st.sampled_from([MSR_IA32_XFD, MSR_IA32_XFD_ERR])
 TOKEN = st.integers(1, TOKENS)
+
+
+def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
+    """Contents by component, as a program names them; reserved bits are MXCSR's alone."""
+    of_all = st.dictionaries(st.sampled_from(parts), st.integers(0, TOKENS))
+    reserved = st.booleans().map(lambda it: {xf.MXCSR: RESERVED} if it else {})
+    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, reserved)
+
+
 MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
 BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "xfeatures": U64,
@@ -82,13 +104,19 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "pkru": st.integers(0, TOKENS),
     "contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
-    FpuImage: st.builds(FpuImage, TOKEN, U64),
+    FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
-    UserImage: st.builds(UserImage, U64, TOKEN, U64, U64, st.booleans(), st.booleans()),
+    UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
+    "mxcsr": st.integers(0, RESERVED),
     CpuidEntries: st.builds(
         CpuidEntries, *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255), st.booleans(), st.booleans())
     ),
     UserBuffer: st.one_of(st.just(UserBuffer()), st.builds(UserBuffer, st.integers(0, 2**32 - 1), st.booleans())),
+    IovLen: st.builds(IovLen, st.none() | st.integers(0, 2**32 - 1)),
+    SwReserved: st.builds(
+        SwReserved,
+        *(st.none() | st.integers(0, last) for last in (1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1)),
+    ),
     Sregs: st.builds(Sregs, st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
@@ -306,9 +334,9 @@ def error_of(text: str) -> str:
             4,
             "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, ... sigreturn, "
             "... sigreturn(gone), arch_prctl(...), clone(...), "
-            "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldtilecfg(...), movups(...), "
-            "ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn(...), suspend, "
-            "tileload(...), "
+            "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
+            "movups(...), ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn(...), "
+            "stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
@@ -377,7 +405,20 @@ def error_of(text: str) -> str:
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd, xfd})", 45, "xfd only once"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd: 1})", 45, "no value after xfd"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, data: 8})", 50, "a token from 1 to 7"),
-        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0})", 29, "{xstate_bv: ..., data: ..., reserved, mxcsr}"),
+        (
+            "t0 ioctl(v0, KVM_SET_XSAVE, {data: 1})",
+            29,
+            "{xstate_bv: ..., data: ..., <component>: ..., mxcsr: ..., xcomp_bv: ..., reserved}",
+        ),
+        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "0, or a token up to 7"),
+        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 1, avx: 1})", 52, "avx only once"),
+        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, mxcsr})", 44, "mxcsr: 0, a token up to 7, or reserved"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {avx: 1})", 28, "data, x87, sse or mxcsr"),
+        (
+            "v0 xrstor(avx, avx, 1, 7)",
+            24,
+            "mxcsr=N, where N is 0, a token up to 7, or reserved or xcomp_bv=N, where N is a 64-bit number",
+        ),
         ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, f"{{MSR: value, ...}}, where MSR is {MSRS_KNOWN}"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD})", 29, "IA32_XFD: value"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFF: 0})", 29, MSRS_KNOWN),
@@ -446,13 +487,13 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
             "vcpus=1",
             9,
             "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
-            "debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
+            "exact-sse, debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
             "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
-            "debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
+            "exact-sse, debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

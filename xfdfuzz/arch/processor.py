@@ -16,8 +16,9 @@ class Processor:
     ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
     ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
     is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
-    what gaps hide; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE
-    (Sapphire Rapids' SPR4).
+    what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX is in use, as it is after
+    an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an
+    XSAVE (Sapphire Rapids' SPR4).
     """
 
     xsave: bool = True
@@ -32,6 +33,7 @@ class Processor:
     amx_ignores_ts: bool = False
     spr4_erratum: bool = False
     dense: bool = False
+    exact_sse: bool = False
 
     @property
     def cpuid(self) -> CpuidTable:

@@ -1,7 +1,8 @@
 """One logical processor's XSAVE-managed registers, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR.
 
 Register contents are tokens: 0 is the initial configuration, anything else says whose data it is and which.  XINUSE is
-exact: a component is in use when its token is not 0 (a real processor may report more, SDM vol. 1, 13.6).
+exact: a component is in use when its token is not 0 (a real processor may report more, SDM vol. 1, 13.6).  MXCSR, which
+is no component, has a place beside them: XINUSE[1] does not speak of it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class DeviceNotAvailable(Fault):
 
 @struct(data=xf.COMPONENTS + 3)
 class CpuRegs(Struct):
-    """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0."""
+    """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0.
+
+    ``data[MXCSR]`` is MXCSR's.
+    """
 
     __slots__ = ()
     xcr0: Annotated[Xfeatures, "XCR0"]
@@ -76,8 +80,10 @@ class CpuRegs(Struct):
 
 
 def load_component(regs: CpuRegs, component: int, token: int) -> None:
-    """Set component ``component`` to ``token`` (0: its initial configuration)."""
+    """Set component ``component``, or MXCSR, to ``token`` (0: its initial configuration)."""
     regs.data[component] = token
+    if component == xf.MXCSR:
+        return
     if token:
         regs.xinuse |= 1 << component
     else:
@@ -136,10 +142,12 @@ def check_xfd(regs: CpuRegs, components: int) -> None:
         raise DeviceNotAvailable(xfd=True)
 
 
-#: The component that each modelled data instruction writes, or reads (tilestore), by the name that programs use for it.
+#: The component, or MXCSR, that each modelled data instruction writes, or reads (tilestore), by the name that programs
+#: use for it.
 INSTRUCTIONS: dict[str, int] = {
     "fld": xf.X87,
     "movups": xf.SSE,
+    "ldmxcsr": xf.MXCSR,
     "vmovups": xf.YMM,
     "ldtilecfg": xf.XTILE_CFG,
     "tileload": xf.XTILE_DATA,
@@ -171,14 +179,15 @@ def check_tile_access(regs: CpuRegs, processor: Processor, component: int, cr0_t
 
 
 #: Those of them that need neither CR4.OSXSAVE nor XCR0 (x87 and SSE, as before XSAVE).
-LEGACY = frozenset({"fld", "movups"})
+LEGACY = frozenset({"fld", "movups", "ldmxcsr"})
 
 
 def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: bool) -> None:
     """Execute one data instruction: load ``token`` into the component it writes.
 
-    ``fld`` stands for x87, ``movups`` for SSE, ``vmovups`` for AVX (CR0.TS makes them #NM), ``ldtilecfg``,
-    ``tileload`` and ``tilerelease`` for AMX, and ``dyn2load`` for the synthetic component; ``tilestore`` only reads.
+    ``fld`` stands for x87, ``movups`` for SSE, ``ldmxcsr`` for MXCSR, ``vmovups`` for AVX (CR0.TS makes them #NM),
+    ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and ``dyn2load`` for the synthetic component;
+    ``tilestore`` only reads.
     LDTILECFG and TILERELEASE initialise TILEDATA.
     """
     component = INSTRUCTIONS[insn]

@@ -14,6 +14,9 @@ XTILE_CFG, XTILE_DATA, APX = 17, 18, 19
 DYN2 = 20
 #: One more than the highest component number that the model knows.
 COMPONENTS = 21
+#: Where MXCSR stands beside the contents of the components.  It is none: it goes with SSE, and in the standard format
+#: with AVX as well (SDM vol. 1, 13.5.2 and 13.5.3).
+MXCSR = 21
 
 NAMES: dict[int, str] = {
     X87: "x87",
@@ -33,6 +36,10 @@ NAMES: dict[int, str] = {
     APX: "apx",
     DYN2: "dyn2",
 }
+#: What everything that holds contents is called.
+CONTENTS: dict[int, str] = NAMES | {MXCSR: "mxcsr"}
+#: What the legacy region of an image holds, all of which FXSAVE stores.
+LEGACY = (X87, SSE, MXCSR)
 
 
 def mask_of(*components: int) -> int:
@@ -44,6 +51,9 @@ MASK_X87 = mask_of(X87)
 MASK_SSE = mask_of(SSE)
 MASK_YMM = mask_of(YMM)
 MASK_FPSSE = mask_of(X87, SSE)
+#: What the standard format loads and stores MXCSR with.
+MASK_WITH_MXCSR = mask_of(SSE, YMM)
+MASK_MXCSR = mask_of(MXCSR)
 MASK_MPX = mask_of(BNDREGS, BNDCSR)
 MASK_AVX512 = mask_of(OPMASK, ZMM_HI256, HI16_ZMM)
 MASK_PKRU = mask_of(PKRU)

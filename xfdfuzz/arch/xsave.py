@@ -16,20 +16,23 @@ from xfdfuzz.memory.cstruct import Array, Struct, struct
 
 XCOMP_BV_COMPACTED = 1 << 63
 
+#: What MXCSR of an image holds where reserved bits of it are set: no register does.
+MXCSR_RESERVED = 3
+
 
 @struct(data=xf.COMPONENTS + 3)
 class XsaveArea(Struct):
-    """An XSAVE image: the header and one token per component.
+    """An XSAVE image: the header, one token per component and one for MXCSR.
 
-    ``data[i]`` counts only while ``xstate_bv`` holds bit i; for x87 and SSE it stands for the legacy region.
-    ``reserved``: reserved bytes of the header are not 0; ``mxcsr``: reserved bits of MXCSR are set.
+    ``data[i]`` counts only while ``xstate_bv`` holds bit i; for x87 and SSE it stands for the legacy region.  When
+    ``data[MXCSR]`` counts depends on the format: in the compacted one with SSE, in the standard one always.
+    ``reserved``: reserved bytes of the header are not 0.
     """
 
     __slots__ = ()
     xstate_bv: Xfeatures
     xcomp_bv: Xfeatures
     reserved: Annotated[Flag, "header.reserved"]
-    mxcsr: Annotated[Flag, "mxcsr (reserved bits)"]
     data: Annotated[Array[Token], ""]
 
 
@@ -50,45 +53,62 @@ def _store(regs: CpuRegs, area: XsaveArea, components: int) -> None:
 
 
 def xsave(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
-    """XSAVE: standard format; writes every component of RFBM, disabled ones as initial."""
+    """XSAVE: standard format; writes every component of RFBM, disabled ones as initial, and MXCSR with SSE or AVX."""
     rfbm = mask & regs.xcr0
     live = rfbm & effective_xinuse(regs)
     for i in xf.components_in(rfbm & ~live):
         area.data[i] = 0
     _store(regs, area, live)
+    if rfbm & xf.MASK_WITH_MXCSR:
+        area.data[xf.MXCSR] = regs.data[xf.MXCSR]
     area.xstate_bv = area.xstate_bv & ~rfbm | live
 
 
-def xsavec(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
-    """XSAVEC: compacted format, user components; writes only what is in use.  XFD does not affect XCOMP_BV."""
-    _save_compacted(regs, area, mask & regs.xcr0)
+def xsavec(regs: CpuRegs, area: XsaveArea, mask: int, exact_sse: bool = False) -> None:
+    """XSAVEC: compacted format, user components; writes only what is in use.  XFD does not affect XCOMP_BV.
+
+    ``exact_sse``: SSE may be initial while AVX is in use, and MXCSR is not written then.  Otherwise AVX in use means
+    that SSE is, as VEX-encoded instructions write both, although the tokens here are apart.
+    """
+    _save_compacted(regs, area, mask & regs.xcr0, exact_sse)
 
 
-def xsaves(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+def xsaves(regs: CpuRegs, area: XsaveArea, mask: int, exact_sse: bool = False) -> None:
     """XSAVES: as XSAVEC with the supervisor components.  The modified optimisation is not modelled (it is invisible
     unless software edits the area between XRSTORS and XSAVES)."""
-    _save_compacted(regs, area, mask & enabled(regs))
+    _save_compacted(regs, area, mask & enabled(regs), exact_sse)
 
 
-def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
+def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int, exact_sse: bool) -> None:
+    """The init optimization does not apply to SSE while MXCSR is not initial (SDM vol. 1, 13.10 and 13.11)."""
     live = rfbm & effective_xinuse(regs)
+    mxcsr = regs.data[xf.MXCSR]
+    if mxcsr:
+        live |= rfbm & xf.MASK_SSE
     _store(regs, area, live)
+    if live & (xf.MASK_SSE if exact_sse else xf.MASK_WITH_MXCSR):
+        area.data[xf.MXCSR] = mxcsr
     area.xstate_bv = live
     area.xcomp_bv = rfbm | XCOMP_BV_COMPACTED
 
 
 def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
-    """XRSTOR of an image in the standard format (XCOMP_BV = 0) or the compacted one (SDM vol. 1, 13.8)."""
+    """XRSTOR of an image in the standard format (XCOMP_BV = 0) or the compacted one (SDM vol. 1, 13.8).
+
+    The standard form loads MXCSR with SSE or AVX, whatever XSTATE_BV says.
+    """
     rfbm = mask & regs.xcr0
     if area.xcomp_bv & XCOMP_BV_COMPACTED:
-        _check_compacted(area, regs.xcr0, rfbm)
-        _restore(regs, area, rfbm)
+        _restore_compacted(regs, area, regs.xcr0, rfbm)
         return
     if area.xcomp_bv or area.reserved or area.xstate_bv & ~regs.xcr0:
         raise GeneralProtection
-    if area.mxcsr and rfbm & (xf.MASK_SSE | xf.MASK_YMM):
+    mxcsr = area.data[xf.MXCSR]
+    if rfbm & xf.MASK_WITH_MXCSR and mxcsr == MXCSR_RESERVED:
         raise GeneralProtection
     _restore(regs, area, rfbm)
+    if rfbm & xf.MASK_WITH_MXCSR:
+        regs.data[xf.MXCSR] = mxcsr
 
 
 def xrstor_page_fault(regs: CpuRegs, area: XsaveArea, mask: int, done: int) -> None:
@@ -106,18 +126,23 @@ def xrstor_page_fault(regs: CpuRegs, area: XsaveArea, mask: int, done: int) -> N
 def xrstors(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
     """XRSTORS: compacted format; #GP unless XSTATE_BV is within XCOMP_BV and that within XCR0 | IA32_XSS.
 
-    MXCSR is a part of SSE's component here; in the standard format AVX needs it too.
+    MXCSR is a part of SSE's component here.
     """
-    rfbm = mask & enabled(regs)
-    _check_compacted(area, enabled(regs), rfbm)
+    _restore_compacted(regs, area, enabled(regs), mask & enabled(regs))
+
+
+def _restore_compacted(regs: CpuRegs, area: XsaveArea, possible: int, rfbm: int) -> None:
+    _check_compacted(area, possible, rfbm)
     _restore(regs, area, rfbm)
+    if rfbm & xf.MASK_SSE:
+        regs.data[xf.MXCSR] = area.data[xf.MXCSR] if area.xstate_bv & xf.MASK_SSE else 0
 
 
 def _check_compacted(area: XsaveArea, possible: int, rfbm: int) -> None:
     layout = area.xcomp_bv & ~XCOMP_BV_COMPACTED
     if not area.xcomp_bv & XCOMP_BV_COMPACTED or layout & ~possible or area.xstate_bv & ~layout or area.reserved:
         raise GeneralProtection
-    if area.mxcsr and rfbm & area.xstate_bv & xf.MASK_SSE:
+    if rfbm & area.xstate_bv & xf.MASK_SSE and area.data[xf.MXCSR] == MXCSR_RESERVED:
         raise GeneralProtection
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xfdfuzz.cli.arguments import Commands, add_command
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, BadInput, complain
-from xfdfuzz.cli.inputs import load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.inputs import load_invariants, read_program, resolve_names, revision_names
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +26,8 @@ def _bisect(args: argparse.Namespace) -> int:
     from xfdfuzz.report import bisection
     from xfdfuzz.report.console import console, write
 
-    resolve_revisions([args.first, args.last], [], [])
+    args.first, args.last = revision_names([args.first, args.last])
+    resolve_names([args.first, args.last], [], [])
     load_invariants(args.invariants)
     if args.invariant and args.invariant not in INVARIANTS:
         raise BadInput(f"unknown invariant {args.invariant}: see xfdfuzz list invariants")

@@ -18,6 +18,7 @@ from xfdfuzz.cli.inputs import (
     load_invariants,
     read_baseline,
     read_program,
+    resolve_names,
     resolve_revisions,
     revision_names,
 )
@@ -47,7 +48,7 @@ def _conform(args: argparse.Namespace) -> int:
 
     load_invariants(args.invariants)
     args.revision = revision_names(args.revision)
-    resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
+    resolve_names(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     files = find_files(args.paths, ".jsonl")
     if not files:
         return complain(f"no *.jsonl file below {', '.join(map(str, args.paths))}", NOT_JUDGED)

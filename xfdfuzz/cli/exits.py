@@ -15,8 +15,9 @@ MEANINGS: Mapping[int, str] = {
     VIOLATION: "something is wrong with what was looked at",
     BAD_INPUT: "usage or bad input: an unknown revision, commit, scope, invariant or profile, a broken or "
     "contradictory program, an unreadable file or directory, a directory that cannot be saved to, a file that "
-    "cannot be written, a file that new would overwrite, a name that explain or field does not know, a missing extra, "
-    "a broken file or package of invariants or of a series, a broken recording or frontier",
+    "cannot be written, a file that new or field would overwrite, a relation that is no promise, a name that explain "
+    "or field does not know, a missing extra, a broken file or package of invariants or of a series, a broken "
+    "recording or frontier",
     NOT_JUDGED: "could not judge: interrupted (with findings, too), workers that do nothing but die, a cluster that "
     "cannot be used, nothing executed or compared, the output could not be written, internal error",
     SKIPPED: "skipped: the mail on standard input (--revision -) belongs to no series that is modelled, user space "

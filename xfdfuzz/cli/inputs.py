@@ -82,11 +82,16 @@ def _check_text(file: Path) -> None:
 
 
 def resolve_revisions(wanted: Sequence[str], apply: Sequence[str], revert: Sequence[str]) -> list[Revision]:
-    """The revisions asked for, each once."""
+    """The revisions asked for, each once; what there is to know about their names is said."""
+    return resolve_names(revision_names(wanted), apply, revert)
+
+
+def resolve_names(names: Sequence[str], apply: Sequence[str], revert: Sequence[str]) -> list[Revision]:
+    """The revisions with names that :func:`revision_names` gave, each once."""
     from xfdfuzz.revisions import RevisionError, resolve
 
     try:
-        found = [resolve(name, apply, revert) for name in revision_names(wanted)]
+        found = [resolve(name, apply, revert) for name in names]
     except RevisionError as error:
         raise BadInput(str(error)) from None
     return list({revision.label: revision for revision in found}.values())
@@ -101,14 +106,14 @@ def revision_names(wanted: Sequence[str]) -> list[str]:
 
 
 def _meant(name: str) -> str:
-    """The name itself; of an alias, which is said, the revision that it stands for."""
-    from xfdfuzz.revisions import ALIASES
+    """The name itself; of an alias or a version, the revision that it stands for.  What there is to know is said."""
+    from xfdfuzz.revisions import stands_for
 
-    if name not in ALIASES:
-        return name
-    with suppress(OSError):
-        print(f"{name}: modelled as {ALIASES[name]}", file=sys.stderr, flush=True)
-    return ALIASES[name]
+    model, note = stands_for(name)
+    if note:
+        with suppress(OSError):
+            print(note, file=sys.stderr, flush=True)
+    return model
 
 
 def _mailed() -> str:

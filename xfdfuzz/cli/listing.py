@@ -30,6 +30,9 @@ def add(commands: Commands) -> None:
         help="what this revision has, and of the patches what it has not, or writes, of fields; all else is the same "
         "on all",
     )
+    command.add_argument(
+        "--left-out", action="store_true", help="of patches, those that the model leaves out on purpose, and why"
+    )
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -38,6 +41,8 @@ def _list(args: argparse.Namespace) -> int:
     from xfdfuzz.report.explanation import EXPLAINED
     from xfdfuzz.revisions import load_entries
 
+    if args.left_out:
+        return _left_out(args)
     load_entries()
     only = resolve_revisions([args.revision], [], [])[0] if args.revision else None
     load_invariants(args.invariants)
@@ -50,6 +55,24 @@ def _list(args: argparse.Namespace) -> int:
             raise BadInput(f"unknown {args.kind.removesuffix('s')} {args.name}: see xfdfuzz list {args.kind}")
     if args.format == "rich":
         listing.terminal(console(sys.stdout), args.kind, rows)
+        return CLEAN
+    for row in rows:
+        write(listing.as_object(row), sys.stdout)
+    return CLEAN
+
+
+def _left_out(args: argparse.Namespace) -> int:
+    from xfdfuzz.report import listing
+    from xfdfuzz.report.console import console, write
+    from xfdfuzz.revisions.commits import is_meant
+
+    if args.kind != "patches" or args.revision:
+        raise BadInput("--left-out: expected xfdfuzz list patches --left-out")
+    rows = [row for row in listing.left_out() if not args.name or is_meant(str(row["commit"]), args.name)]
+    if not rows:
+        raise BadInput(f"unknown patch {args.name}: see xfdfuzz list patches --left-out")
+    if args.format == "rich":
+        listing.terminal(console(sys.stdout), "left out", rows)
         return CLEAN
     for row in rows:
         write(listing.as_object(row), sys.stdout)

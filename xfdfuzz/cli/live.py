@@ -91,12 +91,14 @@ def _live(args: argparse.Namespace) -> int:
 def _session(args: argparse.Namespace, release: str) -> Session:
     from xfdfuzz.engines.live.facts import NoHost
     from xfdfuzz.engines.live.session import Session
-    from xfdfuzz.revisions.nearest import backported, nearest
+    from xfdfuzz.revisions.releases import release_of
+    from xfdfuzz.revisions.table import model_of
 
-    name = args.revision or nearest(release)
+    known = release_of(release)
+    name = args.revision or (model_of(known) if known else None)
     if name is None:
-        raise NoHost(f"no revision is near Linux {release}")
-    (revision,) = resolve_revisions([name], () if args.revision else backported(release), [])
+        raise NoHost(f"Linux {release} is older than anything modelled")
+    (revision,) = resolve_revisions([name], [], [])
     return Session.on(args.device, revision, reckless=args.i_own_this_machine)
 
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import keyword
-import os
-import re
 import sys
-from contextlib import ExitStack
-from importlib import resources
 from pathlib import Path
-from string import Template
 
-from xfdfuzz.cli.arguments import Commands, add_command, directory
+from xfdfuzz.cli.arguments import Commands, add_command
 from xfdfuzz.cli.exits import CLEAN, BadInput
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
-
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+from xfdfuzz.cli.skeleton import Place, add_places, check_invariant
 
 
 def add(commands: Commands) -> None:
@@ -25,29 +18,20 @@ def add(commands: Commands) -> None:
     command.add_argument("kind", choices=("revision", "invariant"))
     command.add_argument("name", metavar="NAME", help="lower-case words joined by -, such as my-series-v2")
     command.add_argument("--from", dest="base", metavar="R", help="what a series stands on (mainline)")
-    command.add_argument(
-        "--directory", type=directory, default=Path(), metavar="DIR", help="where it goes (default: here)"
-    )
-    command.add_argument("--tests", type=directory, metavar="DIR", help="where the test goes (default: beside it)")
+    add_places(command)
 
 
 def _new(args: argparse.Namespace) -> int:
     from xfdfuzz.report.console import write
 
     load_invariants(args.invariants)
-    if not _NAME.fullmatch(args.name) or keyword.iskeyword(args.name):
-        raise BadInput(f"{args.name}: expected lower-case words joined by -, such as my-series-v2")
-    function = args.name.replace("-", "_")
-    file = args.directory / f"{function}.py"
-    test = (args.tests or args.directory) / f"test_{function}.py"
-    words = {"name": args.name, "function": function, "file": os.path.relpath(file, test.parent)}
-    words |= {"base": _base(args)} if args.kind == "revision" else _check_invariant(args)
-    _write({file: f"{args.kind}.py.template", test: f"test_{args.kind}.py.template"}, words)
+    place = Place.of(args, args.name)
+    words = {"base": _base(args)} if args.kind == "revision" else _check_invariant(args)
+    place.write(args.kind, words)
     if args.format == "json":
-        write({"file": str(file), "test": str(test)}, sys.stdout)
+        write({"file": str(place.file), "test": str(place.test)}, sys.stdout)
     else:
-        print(f"wrote {file} and {test}\nnow: python -m pytest {test}")
-        print(*_next(args.kind, file, words), sep="\n")
+        print(place.told(), *_next(args.kind, place.file, words), sep="\n")
     return CLEAN
 
 
@@ -62,32 +46,10 @@ def _base(args: argparse.Namespace) -> str:
 
 
 def _check_invariant(args: argparse.Namespace) -> dict[str, str]:
-    from xfdfuzz.invariants.vocabulary import INVARIANTS
-
     if args.base:
         raise BadInput("--from is for a revision: an invariant says itself where it applies")
-    if args.name in INVARIANTS:
-        raise BadInput(f"invariant {args.name} exists already: see xfdfuzz list invariants")
+    check_invariant(args.name)
     return {}
-
-
-def _write(templates: dict[Path, str], words: dict[str, str]) -> None:
-    """Write all of them or, if one exists already, none."""
-    for path in templates:
-        if path.exists():
-            raise BadInput(f"{path}: exists already")
-    skeletons = resources.files("xfdfuzz.cli") / "skeletons"
-    with ExitStack() as undo:
-        for path, template in templates.items():
-            text = Template((skeletons / template).read_text(encoding="utf-8")).substitute(words)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("x", encoding="utf-8") as file:
-                    undo.callback(path.unlink)
-                    file.write(text)
-            except OSError as error:
-                raise BadInput(f"{path}: {error.strerror}") from None
-        undo.pop_all()
 
 
 def _next(kind: str, file: Path, words: dict[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_detail, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import STDIN, find_programs, load_invariants, read_program, resolve_revisions, revision_names
+from xfdfuzz.cli.inputs import STDIN, find_programs, load_invariants, read_program, resolve_names, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, is_public, text_stream
 from xfdfuzz.cli.stepping import step
 
@@ -31,14 +31,16 @@ def add(commands: Commands) -> None:
         nargs="+",
         type=Path,
         metavar="FILE|DIR",
-        help="a program, every *.xfd below DIR, or - for a program or mail on standard input",
+        help="a program, every *.xfd below DIR, or - for standard input",
     )
-    add_revisions(command, "default: those that the program's expect: lines name, else amx-v1")
+    add_revisions(command, "default: those that the program's expect: lines name, else the newest mainline")
     command.add_argument(
         "--sources", action="store_true", help="say where the kernel functions of call traces stand: file and commit"
     )
     command.add_argument("--step", action="store_true", help="walk through one program in the terminal (extra tui)")
-    command.add_argument("--full", action="store_true", help="unfold traces: every step with all that it changed")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--full", action="store_true", help="unfold traces: every step with all that it changed")
+    length.add_argument("--results", action="store_true", help="no states: a line for each op, with its result")
     add_detail(
         command, "no traces, and of several programs what fails only", "all traces: of several programs, of what fails"
     )
@@ -49,7 +51,7 @@ def _replay(args: argparse.Namespace) -> int:
     if STDIN in args.paths and "-" in args.revision:
         raise BadInput("standard input cannot be both the program and the mail that names a revision")
     args.revision = revision_names(args.revision)
-    resolve_revisions(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
+    resolve_names(args.revision, args.apply, args.revert)  # tells about an unknown one once, not once a file
     load_invariants(args.invariants)
     if args.step:
         return step(args)
@@ -81,6 +83,7 @@ class _Told:
 
     def program(self, file: str, program: Program, verdicts: Sequence[Verdict]) -> None:
         """What it came to on each revision."""
+        from xfdfuzz.engines.judge.verdict import named_by
         from xfdfuzz.report import verdict
         from xfdfuzz.report.console import console
 
@@ -89,7 +92,7 @@ class _Told:
         out = console(text_stream(self._args))
         many = self._files > FEW
         good = all(one.ok for one in verdicts)
-        if good and many and len(verdicts) > 1 and not (self._args.quiet or self._args.verbose):
+        if good and many and len(verdicts) > 1 and not (self._args.quiet or self._args.verbose or self._args.results):
             verdict.in_a_line(out, file, verdicts)
             return
         for nr, one in enumerate(verdicts):
@@ -97,19 +100,27 @@ class _Told:
                 self._failed.append((file, one))
             if not (one.ok and self._args.quiet and self._files > 1):
                 traced = self._traced(one, nr)
-                self._any_trace |= traced
+                self._any_trace |= traced and not self._args.results
                 verdict.terminal(out, file, program, one, self._notes(one) if traced else None)
         if not many and not self._args.quiet:
             verdict.where(out, program, verdicts)
+            if not (self._args.revision or named_by(program)):
+                verdict.unnamed(out, file, verdicts)
 
     def _notes(self, one: Verdict) -> Notes:
         from xfdfuzz.report.sources import UNASKED
         from xfdfuzz.report.trace import Notes
         from xfdfuzz.revisions.sources import Sources
 
-        return Notes(sources=Sources(one.revision) if self._args.sources else UNASKED, full=self._args.full)
+        return Notes(
+            sources=Sources(one.revision) if self._args.sources else UNASKED,
+            full=self._args.full,
+            results=self._args.results,
+        )
 
     def _traced(self, one: Verdict, nr: int) -> bool:
+        if self._args.results:
+            return True
         if self._args.quiet or self._files > FEW:
             return bool(self._args.verbose and not one.ok)
         return bool(not one.ok or self._args.verbose or self._args.revision or nr == 0)

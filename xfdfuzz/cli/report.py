@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain, reason
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions, revision_names
+from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_names, revision_names
 from xfdfuzz.cli.saving import check_output
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _report(args: argparse.Namespace) -> int:
     from xfdfuzz.revisions import names
 
     args.revision = revision_names(args.revision) or names()
-    resolve_revisions(args.revision, args.apply, args.revert)
+    resolve_names(args.revision, args.apply, args.revert)
     load_invariants(args.invariants)
     programs = find_programs(args.paths)
     if not programs:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from xfdfuzz.cli.arguments import Commands, add_command
-from xfdfuzz.cli.exits import CLEAN
+from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, complain
 from xfdfuzz.cli.field import add_trial, scopes, telling, trial
 from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
 
@@ -24,14 +24,17 @@ def _warnings(args: argparse.Namespace) -> int:
     from xfdfuzz.engines.review.warnings import warnings
     from xfdfuzz.report import warnings as report
     from xfdfuzz.report.console import console, write
+    from xfdfuzz.report.hiding import hide
 
     (revision,) = resolve_revisions([args.revision], [], [])
     load_invariants(args.invariants)
     first, elsewhere = scopes(args)
     with users_errors_named():
         found = warnings(revision, trial(args), first, elsewhere=elsewhere, tell=telling(args))
+    if args.private:
+        found = hide(found, (revision,))
     if args.format == "json":
         write(report.as_object(found), sys.stdout)
     else:
         report.terminal(console(sys.stdout), found)
-    return CLEAN
+    return complain("interrupted", NOT_JUDGED) if found.interrupted else CLEAN

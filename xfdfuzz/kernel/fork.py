@@ -7,7 +7,7 @@ from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.exit import Exit
 from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
-from xfdfuzz.kernel.state import NO_MM, USER_TASKS
+from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS
 from xfdfuzz.memory.cstruct import assign
 
 
@@ -21,6 +21,7 @@ class Fork(Exit):
             return -EAGAIN, 0
         mm = self.current.mm if flags & CLONE_VM else self.free_mm()
         self.boot_task(child)
+        self.arch_dup_task_struct(child)
         task = self.tasks[child]
         task.mm = mm
         task.vm_fds = self.current.vm_fds
@@ -32,6 +33,14 @@ class Fork(Exit):
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         self.fpu_clone(child, flags)
         return 0, child
+
+    def arch_dup_task_struct(self, child: int) -> None:
+        """The child's embedded fpstate begins as a copy of the parent's (arch/x86/kernel/process.c).
+
+        Of it, fpu_clone() leaves what its XSAVES does not write; only MXCSR can be seen of that.
+        """
+        source, target = self.fpstates[FIRST_EMBEDDED + self.current_nr], self.fpstates[FIRST_EMBEDDED + child]
+        target.regs.data[xf.MXCSR] = source.regs.data[xf.MXCSR]
 
     @seam
     def free_mm(self) -> int:

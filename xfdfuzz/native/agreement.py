@@ -5,12 +5,16 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.native.values import Value, value_of
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.step import Image, Result
+from xfdfuzz.program.step import Content, FpuState, Image, Result
 
 
 def same(op: Op, model: Result, real: Result) -> bool:
     """Whether both say the same of an op."""
     return plain(op, model) == plain(op, real)
+
+
+def _components(held: tuple[tuple[int, int], ...]) -> int:
+    return xf.mask_of(*(i for i, _ in held if i != xf.MXCSR))
 
 
 def plain(op: Op, result: Result) -> Result:
@@ -21,10 +25,10 @@ def plain(op: Op, result: Result) -> Result:
     """
     match value_of(op):
         case None:
-            return Result(result.ret)
+            return result if isinstance(result.out, FpuState | Content) else Result(result.ret)
         case Value.IN_USE if isinstance(result.out, int):
             return Result(result.ret, result.out & xf.MASK_XTILE)
         case Value.IMAGE if isinstance(result.out, Image):
             held = tuple((i, token) for i, token in result.out.tokens if token)
-            return Result(result.ret, Image(xf.mask_of(*(i for i, _ in held)), held, result.out.xcomp_bv))
+            return Result(result.ret, result.out._replace(xstate_bv=_components(held), tokens=held))
     return result

@@ -66,6 +66,8 @@ PLAIN: dict[str, Code] = {
         ("tilezero", _code("c4e27b49c8", "tilezero %tmm1")),
         ("tileloadd", _code("c4e27b4b0437", "tileloadd (%rdi,%rsi,1),%tmm0")),
         ("tilestored", _code("c4e27a4b0437", "tilestored %tmm0,(%rdi,%rsi,1)")),
+        ("ldmxcsr", _code("0fae17", "ldmxcsr (%rdi)")),
+        ("stmxcsr", _code("0fae1f", "stmxcsr (%rdi)")),
         ("fxsave64", _code("480fae07", "fxsave64 (%rdi)")),
         ("xsave64", _code("480fae27", "xsave64 (%rdi)")),
         ("xsavec64", _code("480fc727", "xsavec64 (%rdi)")),

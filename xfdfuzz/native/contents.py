@@ -7,8 +7,9 @@ A component is seen through a *sample*: one register of it, or so much of it as 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import MXCSR_RESERVED
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.ghost import content, task_token, vcpu_token
 
@@ -31,6 +32,21 @@ SAMPLES: dict[int, tuple[int, int]] = {
     xf.XTILE_DATA: (0, 1024),
 }
 TILES, TILE_ROWS, TILE_BYTES = 8, 16, 64
+
+
+def mxcsr(token: int) -> int:
+    """A MXCSR that no other token has, with every exception masked: by its flags and how it rounds; initial for 0.
+
+    The kernel's own are a MXCSR without a bit, and one with reserved ones.
+    """
+    if token in (ZEROED, MXCSR_RESERVED):
+        return 0 if token == ZEROED else 0xFFFFFFFF
+    return 0x1F80 | token & 0x3F | token >> 6 << 13
+
+
+def mxcsr_token(value: int) -> int | None:
+    """The token of a MXCSR, None for one of nobody's."""
+    return next((token for token in (0, ZEROED, *tokens()) if mxcsr(token) == value), None)
 
 
 def word(component: int, token: int) -> bytes:

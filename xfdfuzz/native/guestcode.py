@@ -12,7 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.native import assembler as asm
 from xfdfuzz.native import layout
 from xfdfuzz.native.assembler import PLAIN, Code
-from xfdfuzz.native.contents import pattern
+from xfdfuzz.native.contents import mxcsr, pattern
 from xfdfuzz.program.ghost import vcpu_token
 from xfdfuzz.program.ops import Op, guest
 
@@ -143,6 +143,11 @@ class Stream:
             return (self._content(component, vcpu_token(self.vcpu, token)) if token else None), None
         if type(op) in _STORES:
             return self._room(), _STORES[type(op)]
+        if isinstance(op, guest.GuestLdmxcsr):
+            token = vcpu_token(self.vcpu, op.contents) if op.contents else 0
+            return self._room(mxcsr(token).to_bytes(4, "little")), None
+        if isinstance(op, guest.GuestStmxcsr):
+            return self._room(), xf.MXCSR
         if isinstance(op, guest.GuestFxsave) or type(op) in _SAVES:
             return self._image(None), None
         if isinstance(op, guest.GuestXrstor):
@@ -197,6 +202,8 @@ def _body(op: Op) -> list[Code]:
         guest.GuestTilerelease: "tilerelease",
         guest.GuestTilezero: "tilezero",
         guest.GuestFxsave: "fxsave64",
+        guest.GuestLdmxcsr: "ldmxcsr",
+        guest.GuestStmxcsr: "stmxcsr",
         guest.GuestClts: "clts",
         guest.GuestHlt: "hlt",
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.native import assembler as asm
 from xfdfuzz.native.assembler import PLAIN, Code
-from xfdfuzz.native.contents import SAMPLES, pattern
+from xfdfuzz.native.contents import SAMPLES, mxcsr, pattern
 from xfdfuzz.program.ghost import task_token
 from xfdfuzz.program.ops import Op, tasks
 
@@ -48,6 +48,11 @@ def user_insn(op: Op) -> UserInsn | None:
     match op:
         case tasks.UserTilestore():
             return UserInsn(tuple(asm.STORES[xf.XTILE_DATA]), room=SAMPLES[xf.XTILE_DATA][1])
+        case tasks.UserLdmxcsr():
+            token = task_token(op.task, op.contents) if op.contents else 0
+            return UserInsn((PLAIN["ldmxcsr"],), mxcsr(token).to_bytes(4, "little"))
+        case tasks.UserStmxcsr():
+            return UserInsn((PLAIN["stmxcsr"],), room=4)
         case tasks.UserTilerelease():
             return UserInsn((PLAIN["tilerelease"],))
         case tasks.UserXsave():

@@ -19,7 +19,18 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
-from xfdfuzz.program.fields import TOKENS, FpuImage, Msrs, Sregs, Switch, Undefined, UserImage
+from xfdfuzz.program.fields import (
+    RESERVED,
+    TOKENS,
+    FpuImage,
+    IovLen,
+    Msrs,
+    Sregs,
+    Switch,
+    SwReserved,
+    Undefined,
+    UserImage,
+)
 from xfdfuzz.program.syntax import Argument, Dict, Entry, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 T = TypeVar("T")
@@ -37,11 +48,12 @@ class Codec(Generic[T]):
     """Writes and reads one type of field.  ``expected`` names its values in messages.
 
     A field that may be left out says in ``optional`` how it is written; it is left out, with the comma before it, where
-    ``write`` gives an empty text.
+    ``write`` gives an empty text.  One that is written ``name=value`` has its names in ``options``.
     """
 
     expected: str
     optional: str = ""
+    options: tuple[str, ...] = ()
 
     def write(self, value: T) -> str:
         """The argument's text."""
@@ -175,11 +187,105 @@ class Record(Codec[T]):
         return True
 
 
+class ImageCodec(Codec[T]):
+    """An image: first its header's ``mask``, if it has one, then contents, then what else the header has.
+
+    ``data`` is what all components hold that ``components`` does not name one by one; 0 is left out.
+    """
+
+    def __init__(self, make: Callable[..., T], components: Mapping[int, str], header: bool) -> None:
+        self.make = make
+        self.components = {name: i for i, name in components.items()}
+        self.header = header
+        more = ", xcomp_bv: ..., reserved" if header else ""
+        self.expected = f"{{{'xstate_bv: ..., ' if header else ''}data: ..., <component>: ..., mxcsr: ...{more}}}"
+
+    def write(self, value: Any) -> str:
+        names = {i: name for name, i in self.components.items()}
+        entries = [f"xstate_bv: {XFEATURES.write(value.xstate_bv)}"] if self.header else []
+        entries += [f"data: {value.data}"] * bool(value.data)
+        entries += [f"{names[i]}: {_of(i).write(held)}" for i, held in value.contents]
+        if self.header and value.xcomp_bv:
+            entries.append(f"xcomp_bv: {XFEATURES.write(value.xcomp_bv)}")
+        entries += ["reserved"] * (self.header and value.reserved)
+        return f"{{{', '.join(entries)}}}"
+
+    def read(self, argument: Argument) -> T:
+        if not isinstance(argument, Dict):
+            raise Unreadable(argument.column, self.expected)
+        found: dict[str, Any] = {}
+        contents: dict[int, int] = {}
+        for entry in argument.entries:
+            key = entry.key.text
+            if key in found or self.components.get(key, -1) in contents:
+                raise Unreadable(entry.key.column, f"{key} only once")
+            if key in self.components:
+                contents[self.components[key]] = self._value(entry, _of(self.components[key]))
+            else:
+                found[key] = self._field(entry)
+        if self.header and "xstate_bv" not in found:
+            raise Unreadable(argument.column, self.expected)
+        return self.make(**found, contents=tuple(sorted(contents.items())))
+
+    def _field(self, entry: Entry) -> int:
+        """What an entry says that names no component."""
+        key = entry.key.text
+        values = {"data": TOKEN} | ({"xstate_bv": XFEATURES, "xcomp_bv": XFEATURES} if self.header else {})
+        if key in values:
+            return self._value(entry, values[key])
+        if key != "reserved" or not self.header:
+            known = [*values, *self.components, *["reserved"] * self.header]
+            raise Unreadable(entry.key.column, any_of(known) + did_you_mean(key, known))
+        if entry.value is not None:
+            raise Unreadable(entry.value.column, f"no value after {key}")
+        return True
+
+    def _value(self, entry: Entry, codec: Codec[int]) -> int:
+        if entry.value is None:
+            raise Unreadable(entry.key.column, f"{entry.key.text}: {codec.expected}")
+        return codec.read(entry.value)
+
+
+def _of(i: int) -> Scalar:
+    """What writes and reads the contents of a component, or of MXCSR."""
+    return MXCSR if i == xf.MXCSR else CONTENTS
+
+
+class SwReservedCodec(Codec[SwReserved]):
+    """``{magic1: 0, magic2: 512}``: what is not there stays as it is."""
+
+    def __init__(self) -> None:
+        size = Scalar("a number from 0 to 4294967295", range(1 << 32))
+        self.values: dict[str, Codec[int]] = dict.fromkeys(SwReserved._fields, size)
+        self.values |= {"magic1": Scalar("0 or 1", range(2)), "xfeatures": XFEATURES}
+        self.expected = f"{{{', '.join(f'{name}: ...' for name in self.values)}}}"
+
+    def write(self, value: SwReserved) -> str:
+        held = value._asdict().items()
+        return f"{{{', '.join(f'{name}: {self.values[name].write(it)}' for name, it in held if it is not None)}}}"
+
+    def read(self, argument: Argument) -> SwReserved:
+        if not isinstance(argument, Dict):
+            raise Unreadable(argument.column, self.expected)
+        found: dict[str, int] = {}
+        for entry in argument.entries:
+            key = entry.key.text
+            if key not in self.values:
+                raise Unreadable(entry.key.column, any_of([*self.values]) + did_you_mean(key, [*self.values]))
+            if key in found:
+                raise Unreadable(entry.key.column, f"{key} only once")
+            if entry.value is None:
+                raise Unreadable(entry.key.column, f"{key}: {self.values[key].expected}")
+            found[key] = self.values[key].read(entry.value)
+        return SwReserved(**found)
+
+
 class UndefinedCodec(Codec[Undefined]):
     """``undefined=7``; left out when it is 0.  The variable that it stands for is a C int."""
 
     expected = "undefined=N, where N is a 32-bit signed number"
     optional = "undefined=<n>"
+    options = ("undefined",)
     value = Scalar(expected, range(-1 << 31, 1 << 31))
 
     def write(self, value: Undefined) -> str:
@@ -196,6 +302,7 @@ class XcompBvCodec(Codec[int]):
 
     expected = "xcomp_bv=N, where N is a 64-bit number"
     optional = "xcomp_bv=<value>"
+    options = ("xcomp_bv",)
 
     def write(self, value: int) -> str:
         return f"xcomp_bv={HEX.write(value)}" if value else ""
@@ -206,11 +313,28 @@ class XcompBvCodec(Codec[int]):
         return HEX.read_word(argument.value)
 
 
+class MxcsrCodec(Codec[int]):
+    """``mxcsr=3``, ``mxcsr=reserved``; left out when it is initial."""
+
+    expected = f"mxcsr=N, where N is 0, a token up to {TOKENS}, or reserved"
+    optional = "mxcsr=<contents>"
+    options = ("mxcsr",)
+
+    def write(self, value: int) -> str:
+        return f"mxcsr={MXCSR.write(value)}" if value else ""
+
+    def read(self, argument: Argument) -> int:
+        if not isinstance(argument, Option) or argument.name.text != "mxcsr":
+            raise Unreadable(argument.column, self.expected)
+        return MXCSR.read_word(argument.value)
+
+
 class BufferCodec(Codec[UserBuffer]):
     """``buffer=4096`` or ``mapped=4096``; left out when the caller's memory is large enough for everything."""
 
     expected = "buffer=N or mapped=N, where N is a number of bytes from 0 to 4294967295"
     optional = "buffer=<n>"
+    options = ("buffer", "mapped")
     value = Scalar(expected, range(1 << 32))
 
     def write(self, value: UserBuffer) -> str:
@@ -222,6 +346,23 @@ class BufferCodec(Codec[UserBuffer]):
         if not isinstance(argument, Option) or argument.name.text not in ("buffer", "mapped"):
             raise Unreadable(argument.column, self.expected)
         return UserBuffer(self.value.read_word(argument.value), argument.name.text == "mapped")
+
+
+class IovLenCodec(Codec[IovLen]):
+    """``iov_len=4096``; left out when it is as large as can be."""
+
+    expected = "iov_len=N, where N is a number of bytes from 0 to 4294967295"
+    optional = "iov_len=<n>"
+    options = ("iov_len",)
+    value = Scalar(expected, range(1 << 32))
+
+    def write(self, value: IovLen) -> str:
+        return "" if value.size is None else f"iov_len={value.size}"
+
+    def read(self, argument: Argument) -> IovLen:
+        if not isinstance(argument, Option) or argument.name.text != "iov_len":
+            raise Unreadable(argument.column, self.expected)
+        return IovLen(self.value.read_word(argument.value))
 
 
 class SwitchCodec(Codec[bool]):
@@ -249,6 +390,8 @@ MSR_NAMES = {
 }
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
+CONTENTS = Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1))
+MXCSR = Scalar(f"0, a token up to {TOKENS}, or reserved", range(TOKENS + 1), names={RESERVED: "reserved"})
 XFEATURES = XfeaturesCodec()
 SMALL = Scalar("a number from 0 to 255", range(1 << 8))
 
@@ -267,15 +410,11 @@ CODECS: dict[object, Codec[Any]] = {
     "msr": MSR,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
-    "contents": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
+    "contents": CONTENTS,
     "xcomp_bv": XcompBvCodec(),
+    "mxcsr": MxcsrCodec(),
     Msrs: MsrsCodec(),
-    UserImage: Record(
-        UserImage,
-        {"xstate_bv": XFEATURES, "data": TOKEN, "init": XFEATURES, "xcomp_bv": XFEATURES},
-        ("reserved", "mxcsr"),
-        zero=("init", "xcomp_bv"),
-    ),
+    UserImage: ImageCodec(UserImage, xf.CONTENTS, header=True),
     CpuidEntries: Record(
         CpuidEntries,
         {
@@ -287,10 +426,12 @@ CODECS: dict[object, Codec[Any]] = {
         ("xfd", "amx", "no_xsave", "no_xsaves"),
         ("xss", "leaves", "other"),
     ),
-    FpuImage: Record(FpuImage, {"data": TOKEN, "init": XFEATURES}, zero=("init",)),
+    FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
+    SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
+    IovLen: IovLenCodec(),
 }
 
 

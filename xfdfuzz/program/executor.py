@@ -11,7 +11,7 @@ from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops import guest, host, run, signals
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
+from xfdfuzz.program.step import DEAD, NOT_ENABLED, PANIC, Result, Step
 
 
 class Executor:
@@ -29,7 +29,8 @@ class Executor:
         system = self.kernel.system
         if system.dead or not op.enabled(self.kernel):
             self.count += 1
-            return Step(self.count, op, self.kernel.state, system, Result(NOT_ENABLED), ())
+            why = DEAD if system.dead else op.hindrance(self.kernel)
+            return Step(self.count, op, self.kernel.state, system, Result(NOT_ENABLED), (), why)
         return self.perform(op)
 
     def perform(self, op: Op) -> Step:

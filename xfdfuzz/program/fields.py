@@ -20,6 +20,8 @@ DATA = "data"
 MsrData = Annotated[int, "hex", DATA]
 #: A decimal number of 32 bits: bytes of an alternate signal stack, a group of KVM's attributes, one of them.
 StackSize = Annotated[int, "count", "stack size"]
+#: How many bytes of a signal frame's image are copied.
+FrameSize = Annotated[int, "count", "frame size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
 #: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail, at
@@ -44,6 +46,8 @@ Pkru = Annotated[int, "pkru"]
 Contents = Annotated[int, "contents"]
 #: The format of an image to restore: XCOMP_BV.
 XcompBv = Annotated[int, "xcomp_bv"]
+#: What an image to restore has for MXCSR: contents, or :data:`RESERVED`.
+Mxcsr = Annotated[int, "mxcsr"]
 
 
 class Switch(NamedTuple):
@@ -71,26 +75,67 @@ class Msrs(NamedTuple):
     entries: tuple[tuple[int, int], ...]
 
 
-class UserImage(NamedTuple):
-    """``{xstate_bv: avx|xtile, data: 3}``: an image for KVM_SET_XSAVE; every component in it holds token ``data``.
+#: What stands for a MXCSR with reserved bits, beside the tokens.
+RESERVED = TOKENS + 1
 
-    Those in ``init`` hold their initial values instead, although XSTATE_BV has them.  ``xcomp_bv`` is the header's, 0
-    in the standard format.  ``reserved``: reserved bytes of the header are not 0; ``mxcsr``: MXCSR has reserved bits.
+#: What contents an argument names, by component or :data:`~xfdfuzz.arch.xfeatures.MXCSR`, in their order: tokens, 0 for
+#: the initial configuration, of MXCSR also :data:`RESERVED`.
+Named = tuple[tuple[int, int], ...]
+
+
+class UserImage(NamedTuple):
+    """``{xstate_bv: avx|xtile, data: 3, xtilecfg: 0, mxcsr: 2}``: an image in the caller's memory.
+
+    Every component in XSTATE_BV holds token ``data``, but for those that ``contents`` names; these hold what it says,
+    also where XSTATE_BV lacks them.  MXCSR is initial if it is not named.  ``xcomp_bv`` is the header's, 0 in the
+    standard format.  ``reserved``: reserved bytes of the header are not 0.
     """
 
     xstate_bv: int
-    data: int
-    init: int = 0
+    data: int = 0
+    contents: Named = ()
     xcomp_bv: int = 0
     reserved: bool = False
-    mxcsr: bool = False
+
+    @property
+    def filled(self) -> int:
+        """The components in XSTATE_BV whose contents are not initial."""
+        named = dict(self.contents)
+        return sum(1 << i for i in range(64) if self.xstate_bv >> i & 1 and named.get(i, self.data))
+
+
+class IovLen(NamedTuple):
+    """``iov_len=4096``: how many bytes a tracer says that its buffer has; None: as many as there can be."""
+
+    size: int | None = None
+
+    def bytes_of(self, whole: int) -> int:
+        """How many they are for a register set of so many."""
+        return whole if self.size is None else self.size
 
 
 class FpuImage(NamedTuple):
-    """``{data: 3}``: what KVM_SET_FPU gives x87 and SSE; those in ``init`` get their initial values instead."""
+    """``{data: 3, x87: 0, mxcsr: 2}``: what KVM_SET_FPU gets.
 
-    data: int
-    init: int = 0
+    x87 and SSE hold token ``data`` unless ``contents`` says otherwise; MXCSR is initial if it is not named.
+    """
+
+    data: int = 0
+    contents: Named = ()
+
+
+class SwReserved(NamedTuple):
+    """``{magic1: 0, xstate_size: 576}``: what a handler writes around the image in its frame; None: it stays.
+
+    ``magic1`` is 1 for FP_XSTATE_MAGIC1 and 0 for anything else; ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes
+    from the image's start, or 0 where it stands nowhere.  The others are as in struct _fpx_sw_bytes.
+    """
+
+    magic1: int | None = None
+    extended_size: int | None = None
+    xfeatures: int | None = None
+    xstate_size: int | None = None
+    magic2: int | None = None
 
 
 class Sregs(NamedTuple):

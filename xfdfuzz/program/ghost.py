@@ -6,11 +6,15 @@ task t0's never meet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import GhostRegs, GhostVcpu, SigFrame, Vcpu
 from xfdfuzz.program.fields import TOKENS
@@ -18,6 +22,8 @@ from xfdfuzz.program.fields import TOKENS
 #: Tokens are ``owner << OWNER_SHIFT | token``.
 OWNER_SHIFT = 3
 _FIRST_VCPU_OWNER = 16
+#: What contents are called that have no owner.
+_SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
 
 
 def task_token(task: int, token: int) -> int:
@@ -36,9 +42,10 @@ def owner(token: int) -> int:
 
 
 def content(token: int) -> str:
-    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, or ``kernel:1``."""
-    if not token:
-        return "init"
+    """A content as everybody writes it: ``init``, ``v0:3`` (vCPU 0's content 3), ``t1:2``, ``kernel:1``, or ``zero``
+    where x87 or MXCSR has no bit set, not even those of its initial value."""
+    if token in _SPECIAL:
+        return _SPECIAL[token]
     owners = {owner(vcpu_token(nr, 0)): f"v{nr}" for nr in range(st.NR_VCPUS)}
     owners |= {owner(task_token(nr, 0)): task_name(nr) for nr in range(st.NR_TASKS)}
     return f"{owners.get(owner(token), 'kernel')}:{token & (1 << OWNER_SHIFT) - 1}"
@@ -64,8 +71,22 @@ def define(regs: GhostRegs, component: int, token: int) -> None:
 
 def initialise(k: Kernel, task: int) -> None:
     """The task's user components are in their initial configuration."""
-    for i in xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE):
+    for i in (*xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR):
         define(k.system.ghost.tasks[task], i, 0)
+
+
+def load(regs: GhostRegs, area: XsaveArea) -> None:
+    """The components that an image in the standard format has in XSTATE_BV are loaded, and MXCSR with SSE or AVX."""
+    for i in xf.components_in(area.xstate_bv):
+        define(regs, i, area.data[i])
+    if area.xstate_bv & xf.MASK_WITH_MXCSR:
+        define(regs, xf.MXCSR, area.data[xf.MXCSR])
+
+
+def set_legacy(regs: GhostRegs, values: Iterable[int]) -> None:
+    """x87, SSE and MXCSR hold these."""
+    for i, token in zip(xf.LEGACY, values, strict=True):
+        define(regs, i, token)
 
 
 def default_pkru(k: Kernel, task: int) -> None:
@@ -74,12 +95,25 @@ def default_pkru(k: Kernel, task: int) -> None:
         define(k.system.ghost.tasks[task], xf.PKRU, PKRU_DEFAULT)
 
 
-def of_sigframe(k: Kernel, frame: SigFrame) -> dict[int, int]:
-    """The components that a sigreturn loads: those that the frame says it has, or x87 and SSE without its magic."""
+def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
+    """What a sigreturn loads, and what nobody promises of it.
+
+    A frame has extended state if sw_reserved says so and the second magic stands where the image ends
+    (arch/x86/include/uapi/asm/sigcontext.h): then what it has of the features that it names is loaded, else what
+    FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
+    than any that this machine makes.
+    """
     area = frame.area
-    if not (k.use_xsave and frame.magic1):
-        return {i: area.data[i] for i in (xf.X87, xf.SSE)}
-    return {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
+    whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
+    if not (k.use_xsave and frame.magic1 and whole):
+        return {i: area.data[i] for i in xf.LEGACY}, 0
+    loaded = {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
+    if frame.xfeatures & xf.MASK_SSE:
+        loaded[xf.MXCSR] = area.data[xf.MXCSR]
+    unsaid = 0 if frame.xfeatures & xf.MASK_SSE else xf.MASK_MXCSR
+    if frame.xstate_size > k.fpu_user_cfg.max_size:
+        unsaid |= k.machine.user_xfeatures | xf.MASK_MXCSR
+    return loaded, unsaid
 
 
 def set_xfd(vcpu: GhostVcpu, value: int) -> None:
@@ -117,12 +151,19 @@ def read_msr(ghost: GhostVcpu, index: int) -> int:
     return {MSR_IA32_XFD: ghost.xfd, MSR_IA32_XFD_ERR: ghost.xfd_err, MSR_IA32_XSS: ghost.xss}[index]
 
 
-def set_xsave(vcpu: GhostVcpu, bv: int, token: int, components: int) -> None:
-    """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594)."""
-    for i in xf.components_in(components):
-        define(vcpu.regs, i, token if bv >> i & 1 else 0)
-        if vcpu.xfd >> i & 1 and bv >> i & 1:
-            vcpu.regs.undefined |= 1 << i
+def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
+    """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594).
+
+    PKRU stays where XSTATE_BV lacks it: "KVM's odd ABI is to leave PKRU untouched in this case"
+    (fpu_copy_uabi_to_guest_fpstate()).  Without XSAVE the legacy region is all there is, whatever the header says.
+    """
+    if not k.use_xsave:
+        set_legacy(vcpu.regs, (area.data[i] for i in xf.LEGACY))
+        return
+    for i in (*xf.components_in(k.machine.user_xfeatures & (~xf.MASK_PKRU | area.xstate_bv)), xf.MXCSR):
+        define(vcpu.regs, i, 0)
+    load(vcpu.regs, area)
+    vcpu.regs.undefined |= xf.mask_of(*(i for i in xf.components_in(vcpu.xfd & area.xstate_bv) if area.data[i]))
 
 
 def init(vcpu: Vcpu, ideal: GhostVcpu) -> None:

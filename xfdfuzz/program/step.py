@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The op cannot happen in this state (a vCPU that is not in the guest executes nothing); it was left out.
 NOT_ENABLED = "not-enabled"
+#: Why nothing can happen any more.
+DEAD = "the host is dead"
 #: The host kernel died in this op.
 PANIC = "panic"
 
@@ -30,21 +32,34 @@ class Content(int):
 
 
 class Image(NamedTuple):
-    """An XSAVE image as user space or the guest sees it: its header, and the tokens of the components in it.
+    """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
+    where it is not initial.
 
-    ``xcomp_bv`` is 0 in the standard format.
+    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer, if it said how
+    many it takes.
     """
 
     xstate_bv: int
     tokens: tuple[tuple[int, int], ...] = ()
     xcomp_bv: int = 0
+    iov_len: int | None = None
 
     def __str__(self) -> str:
         parts = [f"xstate_bv: {xf.format_mask(self.xstate_bv)}"]
         if self.xcomp_bv:
             parts.append(f"xcomp_bv: {xf.format_mask(self.xcomp_bv)}")
-        parts += [f"{xf.NAMES[i]}: {content(token)}" for i, token in self.tokens]
+        parts += [f"{xf.CONTENTS[i]}: {content(token)}" for i, token in self.tokens]
+        parts += [] if self.iov_len is None else [f"iov_len: {self.iov_len}"]
         return f"{{{', '.join(parts)}}}"
+
+
+class FpuState(NamedTuple):
+    """What KVM_GET_FPU or a tracer's NT_PRFPREG gives: the tokens of x87, SSE and MXCSR, as far as they were copied."""
+
+    tokens: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        return f"{{{', '.join(f'{xf.CONTENTS[i]}: {content(token)}' for i, token in self.tokens)}}}"
 
 
 class SwBytes(NamedTuple):
@@ -62,7 +77,9 @@ class SwBytes(NamedTuple):
 
 def image_of(area: XsaveArea) -> Image:
     """What the reader of a stored image sees."""
-    return Image(area.xstate_bv, tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv)), area.xcomp_bv)
+    tokens = tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv))
+    mxcsr = area.data[xf.MXCSR]
+    return Image(area.xstate_bv, (*tokens, (xf.MXCSR, mxcsr)) if mxcsr else tokens, area.xcomp_bv)
 
 
 class Result(NamedTuple):
@@ -73,7 +90,7 @@ class Result(NamedTuple):
     """
 
     ret: int | str
-    out: int | Image | SwBytes | None = None
+    out: int | Image | FpuState | SwBytes | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)
@@ -101,6 +118,8 @@ def result_class(ret: int | str) -> str:
 class Step:
     """One executed op: the system before, the op, its result, what the kernel reported, the system after.
 
+    ``hindrance`` says why it could not happen, if it could not.
+
     ``state`` is the system before, as its bytes.  ``after`` is the live system of the run: copy it if it is to outlive
     the next step.  Nobody changes a step; a frozen dataclass would take as long to make as a plain op to execute.
     """
@@ -111,6 +130,7 @@ class Step:
     after: System
     result: Result
     events: tuple[Event, ...]
+    hindrance: str = ""
     _before: System | None = None
 
     @property
@@ -122,7 +142,7 @@ class Step:
 
     def kept(self) -> Step:
         """The same, with a copy of its own of the system after it, to outlive the next step."""
-        return Step(self.number, self.op, self.state, copy_of(self.after), self.result, self.events)
+        return Step(self.number, self.op, self.state, copy_of(self.after), self.result, self.events, self.hindrance)
 
     def changed(self, where: Regions | None = None) -> bool:
         """Whether anything is not what it was before, or anything there."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from xfdfuzz.program.codecs import NUMBERED, Codec, codec_of
 from xfdfuzz.program.ops import OPS, Op
-from xfdfuzz.program.syntax import Argument, Line, Names, Unreadable, Word, any_of, did_you_mean
+from xfdfuzz.program.syntax import Argument, Line, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 _FIELD = re.compile(r"(, )?\{(\w+)\}")
 _FIELD_NAME = re.compile(r"\{(\w+)\}")
@@ -133,6 +133,7 @@ class _Node:
     literals: dict[str, _Node] = field(default_factory=dict)
     numbered: dict[str, _Node] = field(default_factory=dict)
     argument: tuple[Codec[Any], _Node] | None = None
+    options: dict[str, tuple[Codec[Any], _Node]] = field(default_factory=dict)
     ops: list[type[Op]] = field(default_factory=list)
     op: type[Op] | None = None
     fields: tuple[str, ...] = ()
@@ -169,6 +170,10 @@ def _follow(node: _Node, slot: _Slot) -> _Node:
         return node.numbered.setdefault(slot.prefix, _Node())
     if slot.codec is None:
         return node.literals.setdefault(slot.literal, _Node())
+    if slot.codec.options:
+        behind = next((there for codec, there in node.options.values() if codec is slot.codec), _Node())
+        node.options.update(dict.fromkeys(slot.codec.options, (slot.codec, behind)))
+        return behind
     if node.argument is None:
         node.argument = (slot.codec, _Node())
     if node.argument[0] is not slot.codec:
@@ -185,10 +190,14 @@ def _step(node: _Node, item: Word | Argument, values: list[Any]) -> _Node:
     if prefix in node.numbered:
         values.append(_number_of(item, prefix))
         return node.numbered[prefix]
-    if node.argument is not None and not isinstance(item, Word):
-        codec, behind = node.argument
+    option = node.options.get(item.name.text) if isinstance(item, Option) else None
+    argument = option or node.argument
+    if argument is not None and not isinstance(item, Word):
+        codec, behind = argument
         values.append(_read(codec, node, item))
         return behind
+    if node.options and not isinstance(item, Word):
+        raise Unreadable(item.column, any_of([*dict.fromkeys(codec.expected for codec, _ in node.options.values())]))
     raise Unreadable(item.column, _expected(node, text or ""))
 
 

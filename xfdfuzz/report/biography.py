@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -104,12 +104,12 @@ def _how_often(times: int, of: int) -> str:
 # -- relations ---------------------------------------------------------------------------------------------------------
 
 
-def relation_text(one: Mined, field: Kind) -> str:
+def relation_text(one: Mined, field: Kind, few: int = _FEW) -> str:
     """``v.guest_fpu.realloc_request != 0 => v.complete_userspace_io == COMPLETE_SKIP_INSN``; of the ops after which it
     holds the first few."""
     text, points = one.relation.text(_writes(field), _writes(one.other.kind) if one.other else str), one.relation.points
-    more = f" and {len(points) - _FEW} more" if len(points) > _FEW else ""
-    return f"{text} after {', '.join(points[:_FEW])}{more}" if points else text
+    more = f" and {len(points) - few} more" if len(points) > few else ""
+    return f"{text} after {', '.join(points[:few])}{more}" if points else text
 
 
 def _writes(kind: Kind) -> Callable[[int], str]:
@@ -122,12 +122,13 @@ def _relations(out: Console, found: Biography) -> None:
         _relation(out, number, one, found)
     if found.more:
         line(out, f"  {found.more} more: --all")
+    if found.interrupted:
+        line(out, "  interrupted: they were not tried to the end")
 
 
 def _relation(out: Console, number: int, one: Known, found: Biography) -> None:
     line(out, (f"{number:4}  ", "dim"), (relation_text(one.mined, found.subject.column.kind), "bold"))
-    held = (Checked(found.scope, found.states, found.exhausted), *one.checked)
-    line(out, _DEEP, (f"holds in {checked.text(held)}", "dim"))
+    line(out, _DEEP, (f"holds in {checked.text(found.held(one))}", "dim"))
     if one.broken:
         where = "by the fuzzer" if one.broken.where == "fuzz" else f"in {one.broken.where}"
         behind = f", behind {one.broken.behind}" if one.broken.behind else ""
@@ -155,8 +156,10 @@ def comparison(out: Console, found: Comparison) -> None:
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-def as_object(found: Biography, against: Comparison | None) -> dict[str, Any]:
-    """One object; the keys are documented in docs/cli.md."""
+def as_object(
+    found: Biography, against: Comparison | None = None, emitted: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """One object; the keys are documented in docs/cli.md.  ``emitted``: the files that a relation was written to."""
     field = found.subject.column.field
     return {
         "field": found.subject.path,
@@ -172,7 +175,9 @@ def as_object(found: Biography, against: Comparison | None) -> dict[str, Any]:
         "relations": [_relation_object(one.mined, field.kind) | _fate(one) for one in found.relations],
         "more": found.more,
         "seconds": round(found.seconds, 3),
+        "interrupted": found.interrupted,
         "against": None if against is None else _against_object(against),
+        "emitted": emitted,
     }
 
 

@@ -53,7 +53,7 @@ TASK = _shown(
 FPSTATE = _shown(
     Fpstate,
     *("alloc_size", "size", "user_size", "xfeatures", "user_xfeatures", "xfd", "in_use", "is_confidential"),
-    *("regs.xstate_bv", "regs.reserved", "regs.mxcsr"),
+    *("regs.xstate_bv", "regs.reserved"),
 )
 VM = _shown(st.Vm, "exists", "vm_bugged")
 VCPU = _shown(
@@ -118,16 +118,18 @@ def _objects(
 
 
 def _tokens(path: str, before: Array[int], after: Array[int], held_before: int, held_after: int) -> Iterator[Change]:
-    """Register contents.  A component that is not held is in its initial configuration, whatever the array says."""
-    old = {i: before[i] if held_before >> i & 1 else 0 for i in range(xf.COMPONENTS)}
-    new = {i: after[i] if held_after >> i & 1 else 0 for i in range(xf.COMPONENTS)}
+    """Register contents.  A component that is not held is in its initial configuration, whatever the array says; of
+    MXCSR nothing says that."""
+    held_before, held_after = held_before | xf.MASK_MXCSR, held_after | xf.MASK_MXCSR
+    old = {i: before[i] if held_before >> i & 1 else 0 for i in (*range(xf.COMPONENTS), xf.MXCSR)}
+    new = {i: after[i] if held_after >> i & 1 else 0 for i in (*range(xf.COMPONENTS), xf.MXCSR)}
     differing = [i for i in old if old[i] != new[i]]
     if differing:
         yield Change(path, _contents(old, differing), _contents(new, differing))
 
 
 def _contents(tokens: dict[int, int], components: Sequence[int]) -> str:
-    return f"{{{', '.join(f'{xf.NAMES.get(i, i)}: {text(TOKEN, tokens[i])}' for i in components)}}}"
+    return f"{{{', '.join(f'{xf.CONTENTS.get(i, i)}: {text(TOKEN, tokens[i])}' for i in components)}}}"
 
 
 def _followed(before: System, after: System) -> Iterator[tuple[str, Fpstate, Fpstate]]:

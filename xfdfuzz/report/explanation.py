@@ -19,6 +19,8 @@ from xfdfuzz.report import listing
 from xfdfuzz.report.console import line, prose
 from xfdfuzz.report.listing import Row
 from xfdfuzz.revisions import ALIASES, PATCHES, names, resolve
+from xfdfuzz.revisions.commits import is_meant
+from xfdfuzz.revisions.left_out import left_out
 from xfdfuzz.revisions.table import named
 
 #: How many of several things are shown, so that all of it fits a screen.
@@ -47,14 +49,14 @@ def explain(name: str, programs: Callable[[str], list[str]]) -> list[Explanation
     invariant = next((e for e in found if e.kind == "invariant"), None)
     if invariant:
         found[found.index(invariant)] = _with(invariant, "broken by", programs(invariant.name))
-    return [*found, *_revision(name)]
+    return [*found, *_left_out(name), *_revision(name)]
 
 
 def _is(row: Row, name: str) -> bool:
     """Whether it has that name, as it is, as that of a bucket's invariant, or as a commit of six digits or more."""
     if "commit" in row:
         commit = str(row["commit"])
-        return commit == name or (re.fullmatch(r"[0-9a-f]{6,40}", name) is not None and _one_begins(commit, name))
+        return commit == name or (re.fullmatch(r"[0-9a-f]{6,40}", name) is not None and is_meant(commit, name))
     if "line" in row and name in _words(row):
         return True
     return row["name"] == name or (row["name"] == name.partition("@")[0] and "severity" in row)
@@ -68,10 +70,6 @@ def _words(row: Row) -> set[str]:
 
 def _of_line(row: Row) -> set[str]:
     return set(re.findall(r"\w+", re.sub(r"<\w+>", "", str(row["line"]))))
-
-
-def _one_begins(commit: str, name: str) -> bool:
-    return commit.startswith(name) or (re.fullmatch("[0-9a-f]+", commit) is not None and name.startswith(commit))
 
 
 def known_names() -> list[str]:
@@ -128,6 +126,12 @@ def _patch(row: Row) -> Explanation:
         "in": having,
     }
     return Explanation("patch", commit, str(row["title"]), str(row["doc"]), facts)
+
+
+def _left_out(name: str) -> Iterator[Explanation]:
+    """A commit of mainline that is not in the queue on purpose."""
+    if one := left_out(name):
+        yield Explanation("patch", one.commit, one.title, f"Not in the queue: {one.reason}.", {"since": one.version})
 
 
 #: By the kind of a list, what a row of it says.

@@ -12,8 +12,9 @@ from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.text import format_op, synopsis
-from xfdfuzz.report.console import table
+from xfdfuzz.report.console import hanging, line, table
 from xfdfuzz.revisions import ALIASES, Revision, in_order, names, resolve
+from xfdfuzz.revisions.left_out import LEFT_OUT
 from xfdfuzz.strategies.scopes import SCOPES
 
 #: A row of a list: column -> text, or several texts.
@@ -50,6 +51,13 @@ def patches(only: Revision | None) -> list[Row]:
             "doc": inspect.cleandoc(p.doc),
         }
         for p in in_order(only.patches if only else ())
+    ]
+
+
+def left_out() -> list[Row]:
+    """Commits of mainline that are not in the queue on purpose."""
+    return [
+        {"commit": one.commit, "version": one.version, "title": one.title, "reason": one.reason} for one in LEFT_OUT
     ]
 
 
@@ -155,6 +163,7 @@ KINDS: Mapping[str, Callable[[Revision | None], list[Row]]] = {
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "revisions": ("name", "title"),
     "patches": ("in", "commit", "version", "title"),
+    "left out": ("commit", "version", "title", "reason"),
     "ops": ("name", "line"),
     "invariants": ("name", "severity", "doc"),
     "goals": ("name", "area", "doc"),
@@ -165,10 +174,25 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: What is told below a list.
+BELOW: Mapping[str, Sequence[str]] = {
+    "ops": (
+        "A program begins with two processes, each of one thread: t0 executes user code on cpu0, t1 is on no CPU.",
+        "Other CPUs run their kernel threads; /dev/kvm is open, no VM or vCPU exists, and all registers are initial.",
+        "Numbers are given in order: the first VM is vm0, the first vCPU v0, the first task that clone() makes t2.",
+        "All of it: docs/program-format.md.",
+    )
+}
+
+
 def terminal(out: Console, kind: str, rows: Sequence[Row]) -> None:
     """The columns that fit a terminal."""
     columns = [column for column in COLUMNS[kind] if rows and column in rows[0]]
     table(out, columns, [tuple(_cell(row, column) for column in columns) for row in rows])
+    for nr, text in enumerate(BELOW.get(kind, ())):
+        if nr == 0:
+            line(out)
+        hanging(out, 2, (text, "dim"))
 
 
 def _cell(row: Row, column: str) -> str:

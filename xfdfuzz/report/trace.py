@@ -13,6 +13,7 @@ from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
@@ -36,12 +37,14 @@ class Notes(NamedTuple):
     """What is said of a trace beside what happened: what its violations follow from, where kernel functions stand.
 
     ``about`` is the bucket of the finding that the trace is shown for, if it is for one.  ``stories`` are told of what
-    no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen.
+    no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen; with
+    ``results`` :func:`results` is meant instead.
     """
 
     because: Mapping[Violation, Reasons] = because.UNEXPLAINED
     sources: Mapping[str, Source] = UNASKED
     full: bool = True
+    results: bool = False
     about: str = ""
     stories: Mapping[Violation, str] = MappingProxyType({})
 
@@ -67,7 +70,16 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
         elif item.step is not None and item.step.number in folding.runs:
             _folded(out, folding.runs[item.step.number])
         elif item.step is not None and item.step.number not in folding.hidden:
-            _step(out, item, item.step, marks.of(item.step.number), notes, folding)
+            _step(out, program.machine, item, item.step, marks.of(item.step.number), notes, folding)
+
+
+def results(out: Console, judged: Sequence[Judged]) -> None:
+    """An op a line with its result, and the invariants that it breaks; no states."""
+    for item in judged:
+        broken = "".join(f"  ! {violation.invariant}" for violation in item.violations)
+        text = f"{item.step.number:4}  {format_op(item.step.op)} = {result(item.step)}" if item.step else f"  {AT_END}"
+        if item.step or broken:
+            hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
 
 
 class _Marks:
@@ -97,10 +109,12 @@ def _folded(out: Console, steps: Sequence[Step]) -> None:
     hanging(out, len(_INDENT), (f"{f'{first}-{last}':>4}  ", "dim"), f"{short} ", ("(--full)", "dim"))
 
 
-def _step(out: Console, item: Judged, step: Step, mark: str, notes: Notes, folding: Folding) -> None:
+def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, notes: Notes, folding: Folding) -> None:
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
+    for idle in step.op.without_effect(machine):
+        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{idle}", "yellow"))
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -112,10 +126,12 @@ def _step(out: Console, item: Judged, step: Step, mark: str, notes: Notes, foldi
 
 
 def result(step: Step) -> str:
-    """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success."""
+    """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success, and
+    ``not-enabled (t1 is on no CPU)``."""
     asked = len(step.op.msrs.entries) if isinstance(step.op, KvmSetMsrs) else int(isinstance(step.op, KvmGetMsrs))
     few = 0 <= step.result.ret < asked if isinstance(step.result.ret, int) else False
-    return f"{step.result} (of {asked})" if few else str(step.result)
+    more = step.hindrance or (f"of {asked}" if few else "")
+    return f"{step.result} ({more})" if more else str(step.result)
 
 
 def untold(step: Step, violations: Sequence[Violation]) -> list[str]:

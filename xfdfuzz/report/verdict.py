@@ -20,8 +20,10 @@ from xfdfuzz.revisions.sources import Sources
 
 
 def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes: trace.Notes | None) -> None:
-    """One of them in a line; with ``notes`` the annotated trace above it."""
-    if notes is not None:
+    """One of them in a line; with ``notes`` the annotated trace above it, or just the results."""
+    if notes is not None and notes.results:
+        trace.results(out, verdict.trace)
+    elif notes is not None:
         line(out)
         hanging(out, 2, (program.title or file, "bold"), f" on {verdict.revision.label}")
         meaning(out, verdict.revision)
@@ -48,6 +50,12 @@ def where(out: Console, program: Program, verdicts: Sequence[Verdict]) -> None:
 
 def _outcome(verdict: Verdict) -> headline.Outcome:
     return headline.Outcome(verdict.revision.name, verdict.buckets, not verdict.left_out)
+
+
+def unnamed(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:
+    """On what a program was judged that names no revision, as the user did not."""
+    labels = ", ".join(one.revision.label for one in verdicts)
+    hanging(out, 2, (f"no expect: line and no --revision, so judged on {labels}; on all: xfdfuzz matrix {file}", "dim"))
 
 
 def in_a_line(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:
@@ -99,6 +107,9 @@ def as_object(file: str, program: Program, verdicts: Iterable[Verdict], with_sou
 
 def _verdict(program: Program, verdict: Verdict, with_sources: bool) -> dict[str, Any]:
     value = {"violations": list(verdict.broken), "results": list(verdict.results), "expected": verdict.ok}
+    value["hindrances"] = {
+        str(one.step.number): one.step.hindrance for one in verdict.trace if one.step and one.step.hindrance
+    }
     value["differs"] = verdict.differs or None
     value["because"] = because.as_objects(program, verdict)
     if with_sources:

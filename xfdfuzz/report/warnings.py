@@ -44,7 +44,8 @@ def statement(found: Warnings) -> str:
     exhausted = [one for one in found.checked if one.exhausted and one.where != "fuzz"]
     rest = [one for one in found.checked if one not in exhausted]
     cannot = f"What did not fire cannot fire in {checked.text(exhausted)}" if exhausted else "No scope was exhausted"
-    return f"{cannot}; it was not seen in {checked.text(rest)}." if rest else f"{cannot}."
+    sentence = f"{cannot}; it was not seen in {checked.text(rest)}." if rest else f"{cannot}."
+    return f"{sentence} Then it was interrupted." if found.interrupted else sentence
 
 
 def _fires(out: Console, one: Verdict) -> None:
@@ -88,6 +89,7 @@ def as_object(found: Warnings) -> dict[str, Any]:
         "warnings": [_verdict(one) for one in found.verdicts],
         "checked": checked.as_object(found.checked),
         "seconds": round(found.seconds, 3),
+        "interrupted": found.interrupted,
     }
 
 

@@ -1,6 +1,6 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches."""
 
-from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, with_stack
+from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, stands_for, with_stack
 from xfdfuzz.revisions.outside import load_entries, series_files
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, in_order
 from xfdfuzz.revisions.ranges import concerns, lines, posted_between, queue_between, selects
@@ -28,5 +28,6 @@ __all__ = [
     "resolve",
     "selects",
     "series_files",
+    "stands_for",
     "with_stack",
 ]

@@ -7,12 +7,14 @@ kernel developer might write; the docstring names the finding, the function and 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.power import Power
-from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame
+from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -164,6 +166,100 @@ class LargerSigframe(FpuSignal):
     def sigframe_max_xstate_size(self) -> int:
         """(fpu/signal.c)."""
         return self.fpu_user_cfg.max_size
+
+
+@propose("open-11-set-fpu-marks", "KVM: x86: Mark x87 and SSE as in use in KVM_SET_FPU")
+class SetFpuMarks(KvmXsave):
+    """Finding 11: the next XRSTORS goes by XSTATE_BV, which KVM_SET_FPU leaves alone.
+
+    kvm_arch_vcpu_ioctl_set_fpu(), as xfpregs_set() does for ptrace: ``if (use_xsave()) xsave->header.xfeatures |=
+    XFEATURE_MASK_FPSSE``.  What becomes of MXCSR then is what lies in memory, so before that ``if (!(xfeatures &
+    XFEATURE_MASK_SSE)) fxsave->mxcsr = MXCSR_DEFAULT``.
+    """
+
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
+        """(x86.c)."""
+        ret = super().kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        if not ret and self.use_xsave:
+            if not regs.xstate_bv & xf.MASK_SSE:
+                regs.data[xf.MXCSR] = 0
+            regs.xstate_bv |= xf.MASK_FPSSE
+        return ret
+
+
+@propose("open-12-get-fpu-initial", "KVM: x86: Show x87 and SSE in KVM_GET_FPU as initial where XSTATE_BV lacks them")
+class GetFpuInitial(KvmXsave):
+    """Finding 12: what XSTATE_BV lacks the guest does not have, whatever lies there in memory.
+
+    kvm_arch_vcpu_ioctl_get_fpu(): copy from init_fpstate then, as copy_xstate_to_uabi_buf(XSTATE_COPY_FX) does.
+    """
+
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        """(x86.c)."""
+        ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        if self.use_xsave:
+            held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
+            fpu = fpu._replace(
+                x87=fpu.x87 if held & xf.MASK_X87 else 0,
+                sse=fpu.sse if held & xf.MASK_SSE else 0,
+            )
+        return ret, fpu
+
+
+@propose("open-13-mxcsr-in-kvm-fpu", "KVM: x86: Give and take MXCSR in KVM_GET_FPU and KVM_SET_FPU")
+class MxcsrInKvmFpu(KvmXsave):
+    """Finding 13: struct kvm_fpu has a mxcsr, which neither ioctl looks at.
+
+    kvm_arch_vcpu_ioctl_set_fpu(): -EINVAL for reserved bits, else ``fxsave->mxcsr = fpu->mxcsr``; _get_fpu() the other
+    way, MXCSR_DEFAULT where XSTATE_BV lacks SSE.  Who gives back what an older kernel gave would set it to 0, which
+    unmasks all exceptions, so a capability has to ask for it.
+    """
+
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        """(x86.c)."""
+        ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        held = not self.use_xsave or regs.xstate_bv & xf.MASK_SSE
+        return ret, fpu._replace(mxcsr=regs.data[xf.MXCSR] if held else 0)
+
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
+        """(x86.c)."""
+        if fpu.mxcsr == MXCSR_RESERVED:
+            return -EINVAL
+        ret = super().kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.MXCSR] = fpu.mxcsr
+        return ret
+
+
+@propose("open-14-mxcsr-by-sse", "x86/fpu: Copy MXCSR to user space only where XSAVES has stored it")
+class MxcsrBySse(Xstate):
+    """Finding 14: in the compacted format MXCSR is a part of SSE, and AVX says nothing of it.
+
+    __copy_xstate_to_uabi_buf(): with XSAVES, ``copy_feature(header.xfeatures & XFEATURE_MASK_SSE, ...)`` for MXCSR.
+    """
+
+    def uabi_has_mxcsr(self, header: int) -> bool:
+        """(fpu/xstate.c)."""
+        return bool(header & xf.MASK_SSE)
+
+
+@propose("open-15-mxcsr-without-sse", "x86/fpu: Load the MXCSR of an image that has AVX and not SSE")
+class MxcsrWithoutSse(Xstate):
+    """Finding 15: "SSE and YMM require MXCSR", but XRSTORS loads it with SSE alone.
+
+    copy_uabi_to_xstate(), at its end: if the image has AVX and not SSE, and MXCSR is not MXCSR_DEFAULT, zero the XMM
+    registers and add XFEATURE_MASK_SSE to the header.
+    """
+
+    def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
+        """(fpu/xstate.c)."""
+        ret = super().copy_uabi_to_xstate(fpstate, image, size)
+        regs = fpstate.regs
+        if not ret and image.xstate_bv & xf.MASK_WITH_MXCSR == xf.MASK_YMM and regs.data[xf.MXCSR]:
+            regs.data[xf.SSE] = 0
+            regs.xstate_bv |= xf.MASK_SSE
+        return ret
 
 
 #: The cures of what the AMX series brought, of which v5.16 has nothing.

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions.outside import Outside, load_entries, load_file
-from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order
-from xfdfuzz.revisions.table import ALIASES, NAMED, SERIES, is_known, named, names
+from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order, why_unknown
+from xfdfuzz.revisions.releases import release_of, told
+from xfdfuzz.revisions.table import ALIASES, NAMED, SERIES, is_known, model_of, named, names
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,27 @@ def canonical(name: str) -> str:
     if not is_known(name):
         load_entries()
     if not is_known(name):
+        if reason := why_unknown(name):
+            raise RevisionError(reason)
         known = [*names(), *ALIASES]
         near = _nearest(name, known)
         expected = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}, or a file *.py"
         raise RevisionError(f"unknown revision {name}: {expected}")
     return name
+
+
+def stands_for(name: str) -> tuple[str, str]:
+    """The revision that a user's name for a kernel stands for, and what there is to know about that; often nothing.
+
+    ``v6.8.12`` may have patches of which nobody knows.  What is neither an alias nor a version stands for itself.
+    """
+    if name in ALIASES:
+        return ALIASES[name], f"{name}: modelled as {ALIASES[name]}"
+    release = release_of(name)
+    if release is None or name in NAMED or _split_label(name)[1]:
+        return name, ""
+    model = model_of(release)
+    return (model, told(name, release, model)) if model else (name, "")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -75,6 +92,9 @@ def resolve(name: str, apply: Sequence[str] = (), revert: Sequence[str] = ()) ->
     name, suffix = _split_label(name)
     if name.endswith(".py"):
         name = load_file(Path(name))
+    release = release_of(name)
+    if release and not is_known(name) and is_known(release.name):
+        name = release.name
     name = canonical(name)
     about = named(name)
     chosen = about.stack
@@ -132,12 +152,20 @@ def find(commit: str) -> Patch:
     return find_patch(commit, [p for about in NAMED.values() for p in about.patches])
 
 
+#: What is added and left out, as far as it cannot be a builder's own words behind a version.
+_COMMITS = re.compile(r"(\+[0-9a-f]+|-[0-9a-f]{6,}|[+-](open|kvm)-[0-9a-z-]+)*")
+
+
 def _split_label(label: str) -> tuple[str, str]:
     """A label's name, or file, and what is added to and left out of it: ``+commit-commit``."""
     file = re.match(r"(.+?\.py)(?=[+-]|$)", label)
     known = [
         name for name in (*names(), *ALIASES, *PATCHES) if label == name or label.startswith((f"{name}+", f"{name}-"))
     ]
+    version = re.match(r"v?\d+\.\d+(\.(\d+|y))?(-rc\d+)?", label)
+    if version and len(version[0]) >= max(map(len, known), default=0):
+        # a builder's own words belong to a version
+        return (version[0], label[version.end() :]) if _COMMITS.fullmatch(label, version.end()) else (label, "")
     name = file[1] if file else max(known, key=len, default=label)
     return name, label.removeprefix(name)
 

@@ -6,13 +6,14 @@ do nothing.  The stack is composed as an MRO, last patch first, as quilt would; 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from xfdfuzz.kernel.base import KernelBase
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.revisions.commits import is_meant
+from xfdfuzz.revisions.left_out import left_out
 
 
 class RevisionError(Exception):
@@ -93,16 +94,16 @@ def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
     """
     queue = in_order(own)
     found = [p for p in queue if p.commit == commit]
-    if not found and len(commit) >= 6:
-        found = [p for p in queue if p.commit.startswith(commit) or _abbreviates(p.commit, commit)]
+    found = found or [p for p in queue if is_meant(p.commit, commit)]
     if len(found) != 1:
-        raise RevisionError(f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
+        raise RevisionError(why_unknown(commit) or f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
     return found[0]
 
 
-def _abbreviates(known: str, commit: str) -> bool:
-    """Whether ``known``, a commit as it is cited, with 12 digits, can be that of a commit with more of them."""
-    return bool(re.fullmatch(r"[0-9a-f]{12}", known) and re.fullmatch(rf"{known}[0-9a-f]{{,28}}", commit))
+def why_unknown(commit: str) -> str:
+    """Why a commit of mainline is not in the queue, if it is left out on purpose; else nothing."""
+    known = left_out(commit)
+    return f"{known.commit} ({known.title}) is not in the queue: {known.reason}" if known else ""
 
 
 def in_order(own: Sequence[Patch] = ()) -> list[Patch]:

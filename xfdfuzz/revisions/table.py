@@ -1,7 +1,8 @@
 """The table of named kernels.
 
 v5.16 and what was posted, a module each; mainline after the series, a prefix of the queue in mainline/ on its last
-posting; a stable version, its base's prefix plus the backports that it is known to carry.  Two are the project's own:
+posting; a stable version, its base's prefix plus the backports that it is known to carry (releases.py).  Any other
+version has no entry here, but is known by its number.  Two are the project's own:
 v7.3 and v5.16 with the cures that it proposes for the open findings (cured.py).  What is outside the tree is added when
 it is loaded (outside.py).
 """
@@ -25,6 +26,7 @@ from xfdfuzz.revisions.amx_v4 import AmxV4
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.cured import CURES, CURES_OF_V5_16
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch
+from xfdfuzz.revisions.releases import Release, numbers, release_of, unknown
 
 
 class Named(ABC):
@@ -71,19 +73,15 @@ class Point(Named):
             return queue[: queue.index(PATCHES[self.upto]) + 1]
         if not self.upto:
             return []
-        limit = _version(self.upto)
+        limit = numbers(self.upto)
         return [
             *(
                 p
                 for p in queue
-                if (_version(p.version) <= limit or p.commit in self.backports) and p.commit not in self.without
+                if (numbers(p.version) <= limit or p.commit in self.backports) and p.commit not in self.without
             ),
             *(PROPOSED[name] for name in self.proposed),
         ]
-
-
-def _version(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.removeprefix("v").split("."))
 
 
 SERIES = {
@@ -114,40 +112,24 @@ MAINLINE = {
     "v6.18": Point(AmxV6, "mainline", "mainline", "v6.18"),
     "v7.3": Point(AmxV6, "mainline, the newest modelled", "mainline", "v7.3"),
 }
+
+
+def _release(name: str, title: str, source: str) -> Point:
+    """A version of mainline or of a stable line, held to what the release before it is held to that has a name."""
+    release = release_of(name)
+    assert release
+    base = Kernel if release.line == numbers("v5.16") else AmxV6
+    before = [other for other in MAINLINE if numbers(other) <= release.line]
+    whole = "; ".join(filter(None, (title, unknown(release))))
+    return Point(base, whole, source, release.mainline, release.backports, on=before[-1])
+
+
 _STABLE = {
-    "v6.1.192": Point(
-        AmxV6,
-        "stable",
-        "Debian linux-source-6.1",
-        "v6.1",
-        (
-            "4a804c4f8356",
-            "b15888840207",
-            "1f69383b203e",
-            "8647c52e9504",
-            "10e4b5166df9",
-            "1937e18cc3cf",
-            "dda366083e5f",
-            "388eff894d6b",
-            "b45f72177594",
-        ),
-    ),
-    "v6.12.117": Point(
-        AmxV6,
-        "stable",
-        "Debian linux-source-6.12",
-        "v6.12",
-        (
-            "ae6012d72fa6",
-            "1937e18cc3cf",
-            "dda366083e5f",
-            "d1e420772cd1",
-            "184bd464bdb6",
-            "388eff894d6b",
-            "b45f72177594",
-        ),
-    ),
-    "v6.17.13": Point(AmxV6, "stable", "traces of a recorded kernel", "v6.17", ("388eff894d6b",)),
+    "v6.1.192": _release("v6.1.192", "stable", "Debian linux-source-6.1"),
+    "v6.6.122": _release("v6.6.122", "stable", "lists of fixed versions"),
+    "v6.12.117": _release("v6.12.117", "stable", "Debian linux-source-6.12"),
+    "v6.17.13": _release("v6.17.13", "stable", "traces of a recorded kernel"),
+    "v6.18.7": _release("v6.18.7", "stable", "lists of fixed versions"),
 }
 #: Posted against mainline, not merged.
 _UNMERGED = {
@@ -207,8 +189,20 @@ def names() -> list[str]:
 
 
 def named(name: str) -> Named:
-    """The kernel of that name; a patch's commit names mainline as of that patch."""
-    return NAMED.get(name) or Point(AmxV6, f"mainline as of {PATCHES[name].title}", "mainline", upto=name)
+    """The kernel of that name; a patch's commit names mainline as of that patch, a version what is known of it."""
+    if name in NAMED:
+        return NAMED[name]
+    if name in PATCHES:
+        return Point(AmxV6, f"mainline as of {PATCHES[name].title}", "mainline", upto=name)
+    return _release(name, family(name), "the queue, and lists of fixed versions")
+
+
+def model_of(release: Release) -> str | None:
+    """The name of the revision that models a version: its own, or the newest one's; None for what is older than all."""
+    if release.line < numbers(next(iter(MAINLINE))):
+        return None
+    newest = [*MAINLINE][-1]
+    return ALIASES.get(release.name) or (newest if release.line >= numbers(newest) else release.name)
 
 
 def family(name: str) -> str:
@@ -216,9 +210,12 @@ def family(name: str) -> str:
     families = {"posted": SERIES | _UNMERGED, "mainline": MAINLINE, "stable": _STABLE, "cured": _CURED}
     if name in PATCHES:
         return "mainline"
-    return next((family for family, kernels in families.items() if name in kernels), "outside")
+    release = release_of(name)
+    other = "outside" if release is None else "stable" if release.number else "mainline"
+    return next((family for family, kernels in families.items() if name in kernels), other)
 
 
 def is_known(name: str) -> bool:
     """Whether :func:`named` knows the name."""
-    return name in NAMED or name in PATCHES
+    release = release_of(name)
+    return name in NAMED or name in PATCHES or bool(release and model_of(release) == name)

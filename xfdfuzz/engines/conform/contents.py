@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Mapping
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.engines.conform.fields import Stopped
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, X87_ZEROED
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.program.fields import TOKENS
 
-#: Bytes of each component; x87 is FCW to the data pointer (24) and ST0-7 (128), SSE XMM0-15 (256) and MXCSR.
-SIZES: dict[int, int] = {xf.X87: 152, xf.SSE: 260} | {i: c.size for i, c in SAPPHIRE_RAPIDS.components.items()}
-#: Where MXCSR stands in SSE's bytes.
-MXCSR = 256
+#: Bytes of each component and of MXCSR; x87 is FCW to the data pointer (24) and ST0-7 (128), SSE XMM0-15.
+SIZES: dict[int, int] = {xf.X87: 152, xf.SSE: 256, xf.MXCSR: 4} | {
+    i: c.size for i, c in SAPPHIRE_RAPIDS.components.items()
+}
 INITIAL_MXCSR = struct.pack("<I", 0x1F80)
 #: FNINIT's x87 state.
 INITIAL_X87 = struct.pack("<H", 0x37F) + bytes(150)
@@ -29,10 +29,8 @@ TILE_CONFIGURATION = bytes([1]) + bytes(15) + struct.pack("<8H", *[64] * 8) + by
 
 
 def initial(component: int) -> bytes:
-    """The component's initial configuration."""
-    if component == xf.SSE:
-        return bytes(MXCSR) + INITIAL_MXCSR
-    return INITIAL_X87 if component == xf.X87 else bytes(SIZES[component])
+    """The initial configuration of a component, or of MXCSR."""
+    return {xf.X87: INITIAL_X87, xf.MXCSR: INITIAL_MXCSR}.get(component) or bytes(SIZES[component])
 
 
 class Contents:
@@ -71,6 +69,6 @@ class Contents:
         """What a register or a component of an image with that (distinct) token holds."""
         if component == xf.PKRU and token == PKRU_DEFAULT:
             return KERNEL_PKRU
-        if component == xf.X87 and token == X87_ZEROED:
-            return bytes(SIZES[xf.X87])
+        if component in (xf.X87, xf.MXCSR) and token == ZEROED:
+            return bytes(SIZES[component])
         return self._known[token, component] if token else initial(component)

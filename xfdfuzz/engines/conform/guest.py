@@ -14,8 +14,6 @@ from xfdfuzz.kernel.errno import EINTR, EIO
 from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import guest, kvm, run
 
-_LEFT_TO_USER = "KVM_EXIT_IO"
-
 
 @translates("setup_guest")
 def setup_guest(s: Session, o: Operation) -> Iterator[Field]:
@@ -147,14 +145,7 @@ class _Running:
             yield Field("KVM_RUN", recorded, started.ret)
             return
         yield from self._earlier()
-        interrupted = yield from self._code()
-        ended: int | str
-        if interrupted:
-            ended = self.s.do(run.KvmRunReturns(self.s.now.task)).ret
-        elif self.program.at < len(self.program.tokens):
-            ended = _LEFT_TO_USER
-        else:
-            ended = self._halt()
+        ended = yield from self._code()
         if self.recorded:
             yield from self._end(ended)
 
@@ -163,8 +154,8 @@ class _Running:
         for place, outcome in enumerate(self.program.outcomes[: self.begun]):
             yield from self._compare(place, outcome)
 
-    def _code(self) -> Generator[Field, None, bool]:
-        """The tokens from where the program was left; gives whether a signal ended KVM_RUN."""
+    def _code(self) -> Generator[Field, None, int | str]:
+        """The tokens from where the program was left; gives what KVM_RUN came to."""
         program, guest_ = self.program, self.guest
         if self._enter_first() != "ok":
             raise Stopped("an exception that no instruction caused")
@@ -174,18 +165,17 @@ class _Running:
             check(token)
             if self._ends_here():
                 yield from self._interrupt(token)
-                return True
+                return self._returns()
             if where in (_EVERYWHERE, program.at):
-                self._begin_anew()
+                yield from self._begin_anew()
             port = self._port(token)
             if port is not None:
                 self.ports.append(port)
                 if self._stops():
-                    yield from self._left()
-                    return False
+                    return (yield from self._left())
             outcome = guest_.execute(token)
             yield from self._done(outcome)
-        return False
+        return self._halt()
 
     def _enter_first(self) -> int | str:
         """VM entry; an OUT that user space has served is completed by it."""
@@ -211,20 +201,23 @@ class _Running:
         """Whether the harness does not go on after an exit for I/O."""
         return self.op == "run_stop" or self.recorded.get("exit") == "IO"
 
-    def _left(self) -> Iterator[Field]:
+    def _left(self) -> Generator[Field, None, int | str]:
         """OUT exits to user space, which leaves the guest there: what follows has not been reached."""
         nr = self.guest.vcpu
         self.s.do(guest.GuestOut(nr))
         self.s.do(run.HandleExit(nr))
-        self.s.do(run.KvmRunReturns(self.s.now.task))
         self.program.left_in_out = True
         for place in range(self.program.at + 1, len(self.program.tokens)):
             yield from self._compare(place, Outcome(NOT_REACHED))
+        return self._returns()
 
     def _halt(self) -> int | str:
         nr = self.guest.vcpu
         self.s.do(guest.GuestHlt(nr))
         self.s.do(run.HandleExit(nr))
+        return self._returns()
+
+    def _returns(self) -> int | str:
         return self.s.do(run.KvmRunReturns(self.s.now.task)).ret
 
     def _end(self, ended: int | str) -> Iterator[Field]:
@@ -263,11 +256,11 @@ class _Running:
         taken = self.s.choices.choose("a signal interrupted KVM_RUN", *answers)
         return (-1, _EVERYWHERE)[taken] if taken < 2 else left[taken - 2]
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self) -> Iterator[Field]:
         """KVM_RUN returns with EINTR, and the harness calls it again."""
         nr = self.guest.vcpu
         self.s.do(guest.GuestInterrupt(nr))
-        self.s.do(run.KvmRunReturns(self.s.now.task))
+        yield Field("interrupted", -EINTR, self._returns())
         self.s.do(run.KvmRun(self.s.now.task, nr))
         enter(self.s, nr)
 

@@ -139,7 +139,16 @@ def end_block(s: Session, o: Operation) -> Iterator[Field]:
     s.forget_closed()
     s.schedule(s.now.task)
     if "wait_status" in o.result:
-        yield Field("wait_status", number(o.result["wait_status"]), 0)
+        yield Field("wait_status", number(o.result["wait_status"]), ended.status << 8)
+
+
+@translates("exit")
+def leave(s: Session, o: Operation) -> Iterator[Field]:
+    """_exit(): the process ends here; what was to follow in its block has no results."""
+    if s.now.kind == "thread":
+        raise Stopped("exit, with which a thread ends its process")
+    s.now.status = o.number(0) & 0xFF
+    yield from ()
 
 
 @translates("exec")

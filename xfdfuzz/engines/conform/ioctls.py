@@ -8,23 +8,23 @@ from functools import partial
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
-from xfdfuzz.engines.conform.contents import INITIAL_MXCSR, INITIAL_X87, MXCSR, SIZES, TILE_CONFIGURATION, initial
+from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
 from xfdfuzz.engines.conform.memory import TILE_SIZE
 from xfdfuzz.engines.conform.recording import Fields, Malformed, Operation, number
 from xfdfuzz.engines.conform.session import Session
 from xfdfuzz.engines.conform.translator import translates
-from xfdfuzz.kernel.errno import EMFILE, ENOMEM
-from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.errno import EEXIST, EINVAL, EMFILE, ENOMEM
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.main import KVM_MAX_VCPU_IDS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import FpuImage, Msrs, UserImage
+from xfdfuzz.program.fields import RESERVED, FpuImage, Msrs, Named, UserImage
 from xfdfuzz.program.ops import kvm, xsave
-from xfdfuzz.program.step import Image
+from xfdfuzz.program.step import FpuState, Image
 
 KVM_CAP_XSAVE2 = 208
 #: The kernel's KVM_MAX_VCPU_IDS (arch/x86/include/asm/kvm_host.h).
@@ -83,7 +83,7 @@ def get_msr_index_list(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("supported_cpuid")
 def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_SUPPORTED_CPUID: of leaf 0xD the masks and sizes, of leaf 7 AMX_TILE, of its own leaves that they are."""
+    """KVM_GET_SUPPORTED_CPUID, one entry."""
     recorded = _result(o)
     refused = s.open_kvm()
     if refused or "errno" in recorded:
@@ -91,22 +91,30 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
         return
     offered = s.do(kvm.KvmGetSupportedCpuid(s.now.task)).out
     assert isinstance(offered, int)
-    leaf, index = o.number(0), o.number(1)
-    if (leaf, index) == (0xD, 0):
-        yield Field("edx:eax", number(recorded["edx"]) << 32 | number(recorded["eax"]), offered)
+    if (o.number(0), o.number(1)) == (0xD, 0):
+        yield Field("edx:eax", _edx_eax(recorded), offered)
         yield Field("ecx", number(recorded["ecx"]), SAPPHIRE_RAPIDS.standard_size(offered))
-    elif leaf == 0xD and index in SAPPHIRE_RAPIDS.components:
-        yield Field("absent", bool(recorded.get("absent")), not offered >> index & 1)
-    elif (leaf, index) == (7, 0):
-        yield Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), s.kernel.kvm_cpu_cap_has_amx())
-    elif leaf in (0x1D, 0x1E):
-        registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
-        if index or registers:
-            yield Field("tile palettes", registers, s.kernel.kvm_cpu_cap_has_amx())
-        else:
-            raise NotCompared(o.text)
     else:
-        raise NotCompared(o.text)
+        yield _entry(o, s.kernel.kvm_dev_ioctl_get_cpuid())
+
+
+def _edx_eax(recorded: Fields) -> int:
+    return number(recorded["edx"]) << 32 | number(recorded["eax"])
+
+
+def _entry(o: Operation, array: CpuidEntries) -> Field:
+    """What the model has of an entry of a CPUID array, but for 0xD.0; raises :class:`NotCompared` if it has nothing."""
+    recorded, leaf, index = _result(o), o.number(0), o.number(1)
+    if (leaf, index) == (0xD, 1):
+        return Field("XFD", bool(number(recorded.get("eax", 0)) >> 4 & 1), array.xfd)
+    if leaf == 0xD and index in SAPPHIRE_RAPIDS.components:
+        return Field("absent", bool(recorded.get("absent")), not array.whole.leaves >> index & 1)
+    if (leaf, index) == (7, 0):
+        return Field("AMX_TILE", bool(number(recorded["edx"]) >> 24 & 1), array.amx)
+    registers = any(number(recorded.get(name, 0)) for name in ("eax", "ebx", "ecx", "edx"))
+    if leaf in (0x1D, 0x1E) and (index or registers):
+        return Field("tile palettes", registers, array.amx)
+    raise NotCompared(o.text)
 
 
 # -- VMs and vCPUs -----------------------------------------------------------------------------------------------------
@@ -166,10 +174,12 @@ def _created(names: dict[int, int], o: Operation) -> int:
 
 @translates("create_irqchip")
 def create_irqchip(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_CREATE_IRQCHIP; a guest's HLT waits from then on."""
-    s.irqchips.add(s.vm)
-    raise NotCompared("an in-kernel interrupt controller")
-    yield
+    """KVM_CREATE_IRQCHIP: once, and before there are vCPUs (kvm_arch_vm_ioctl()); a guest's HLT waits from then on."""
+    has_vcpus = any(vcpu.vm == s.vm for vcpu in s.vcpus.values())
+    ret = -EEXIST if s.vm in s.irqchips else -EINVAL if has_vcpus else 0
+    if not ret:
+        s.irqchips.add(s.vm)
+    yield Field("ret", returned(_result(o)), ret)
 
 
 @translates("sel_vm")
@@ -248,13 +258,17 @@ def _edited(offered: CpuidEntries, edits: dict[str, int]) -> CpuidEntries:
 
 @translates("get_cpuid2")
 def get_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_CPUID2, leaf 0xD.0."""
+    """KVM_GET_CPUID2, one entry."""
     recorded, vcpu = _result(o), s.vcpu
-    if [number(word) for word in o.args] != [0xD, 0]:
-        raise NotCompared(o.text)
     result = s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
-    yield Field("edx:eax", number(recorded["edx"]) << 32 | number(recorded["eax"]), result.out)
-    yield Field("ebx", number(recorded["ebx"]), s.kernel.vcpus[vcpu].arch.cpuid_0xd_0_ebx)
+    arch = s.kernel.vcpus[vcpu].arch
+    if (o.number(0), o.number(1)) != (0xD, 0):
+        yield _entry(o, stored_entries(arch))
+    elif arch.cpuid_no_xsave or not arch.cpuid_set:
+        yield Field("absent", bool(recorded.get("absent")), True)
+    else:
+        yield Field("edx:eax", _edx_eax(recorded), result.out)
+        yield Field("ebx", number(recorded["ebx"]), arch.cpuid_0xd_0_ebx)
 
 
 @translates("set_msr", "set_msrs")
@@ -303,26 +317,35 @@ def get_xcr0(s: Session, o: Operation) -> Iterator[Field]:
 
 
 def _image(s: Session, vcpu: int, held: dict[int, bytes], xcomp_bv: int = 0, extra: int = 0) -> UserImage:
-    """An image with these components, and the bits ``extra`` that name none."""
+    """An image with these components and MXCSR, and the bits ``extra`` that name none."""
+    token, contents = _contents(s, vcpu, held)
+    return UserImage(xf.mask_of(*held) & ~xf.MASK_MXCSR | extra, token, contents, xcomp_bv)
+
+
+def _contents(s: Session, vcpu: int, held: dict[int, bytes]) -> tuple[int, Named]:
+    """A number for all of these contents, and those for which another stands."""
     # tile data that were loaded are in use even if they are all 0
-    init = xf.mask_of(*(i for i, data in held.items() if i != xf.XTILE_DATA and data == initial(i)))
-    distinct = {i: data for i, data in held.items() if not init >> i & 1}
+    init = {i: 0 for i, data in held.items() if i != xf.XTILE_DATA and data == initial(i)}
+    if held.get(xf.MXCSR, bytes(4))[2:] != bytes(2):
+        init[xf.MXCSR] = RESERVED
+    distinct = {i: data for i, data in held.items() if i not in init}
     token = s.token(partial(ghost.vcpu_token, vcpu), distinct)
-    return UserImage(xf.mask_of(*held) | extra, token, init, xcomp_bv)
+    own = {xf.MXCSR: token} if xf.MXCSR in distinct else {}
+    return token, tuple(sorted((init | own).items()))
 
 
 def _given(edits: dict[str, int]) -> dict[int, bytes]:
-    """What set_xsave puts into its image for the components of bv."""
+    """What set_xsave puts into its image for the components of bv, and for MXCSR."""
     configuration = _low(edits.get("pal", 1), 1) + TILE_CONFIGURATION[1:]
     data = {
         xf.X87: _low(edits.get("fcw", 0x37F), 2) + INITIAL_X87[2:24] + bytes([edits.get("x87", 0) & 0xFF]) * 128,
-        xf.SSE: bytes([edits.get("sse", 0) & 0xFF]) * MXCSR + _low(edits.get("mxcsr", 0x1F80), 4),
+        xf.MXCSR: _low(edits.get("mxcsr", 0x1F80), 4),
         xf.PKRU: _low(edits.get("pkru", 0), 8),
         xf.XTILE_CFG: configuration if edits.get("cfg", 1) else bytes(64),
     }
-    names = {xf.YMM: "avx", xf.OPMASK: "opmask", xf.ZMM_HI256: "zmm", xf.HI16_ZMM: "zmm"}
+    names = {xf.SSE: "sse", xf.YMM: "avx", xf.OPMASK: "opmask", xf.ZMM_HI256: "zmm", xf.HI16_ZMM: "zmm"}
     names[xf.XTILE_DATA] = "tile"
-    bv = edits.get("bv", 0)
+    bv = edits.get("bv", 0) | xf.MASK_MXCSR
     filled = {i: bytes([edits.get(names.get(i, ""), 0) & 0xFF]) * size for i, size in SIZES.items()}
     return {i: data.get(i, filled[i]) for i in SIZES if bv >> i & 1}
 
@@ -336,9 +359,7 @@ def _set_xsave(s: Session, o: Operation, buffer: UserBuffer) -> Iterator[Field]:
     recorded, vcpu, edits = _result(o), s.vcpu, o.settings
     held = _given(edits)
     image = _image(s, vcpu, held, edits.get("xcomp", 0), edits.get("bv", 0) & ~xf.mask_of(*held))
-    image = image._replace(reserved=bool(edits.get("rsv")), mxcsr=bool(edits.get("mxcsr", 0) >> 16))
-    if not edits.get("bv", 0) & xf.MASK_SSE and _low(edits.get("mxcsr", 0x1F80), 4) != INITIAL_MXCSR:
-        s.vcpus[vcpu].mxcsr_without_sse = True
+    image = image._replace(reserved=bool(edits.get("rsv")))
     yield Field("ret", returned(recorded), s.do(xsave.KvmSetXsave(s.now.task, vcpu, image, buffer)).ret)
 
 
@@ -370,7 +391,7 @@ def get_xsave(s: Session, o: Operation) -> Iterator[Field]:
     size = s.do(xsave.KvmVmCheckXsave2(s.now.task, s.vcpus[vcpu].vm)).ret if "size" in recorded else None
     ret, held, xstate_bv = _read(s)
     if o.op == "save_xsave" and not ret:
-        s.slots[o.number(0)] = {i: data for i, data in held.items() if xstate_bv >> i & 1}
+        s.slots[o.number(0)] = {i: data for i, data in held.items() if (xstate_bv | xf.MASK_MXCSR) >> i & 1}
     yield Field("ret", returned(recorded), ret)
     if recorded["ret"] or ret:
         return
@@ -380,8 +401,8 @@ def get_xsave(s: Session, o: Operation) -> Iterator[Field]:
     for name, value in shown.items():
         if o.op != "save_xsave" or name in recorded:
             yield Field(name, number(recorded[name]), value)
-    if "mxcsr" in recorded and (xstate_bv & xf.MASK_SSE or not s.vcpus[vcpu].mxcsr_without_sse):
-        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.SSE][MXCSR:], "little"))
+    if "mxcsr" in recorded:
+        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.MXCSR], "little"))
     yield from _samples(recorded, held)
     yield from _tiles(s, vcpu, recorded, held)
 
@@ -435,28 +456,23 @@ def load_xsave(s: Session, o: Operation) -> Iterator[Field]:
 
 @translates("set_fpu")
 def set_fpu(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_SET_FPU, which has no MXCSR to give: KVM does not look at it."""
+    """KVM_SET_FPU."""
     recorded, vcpu, edits = _result(o), s.vcpu, o.settings
-    given = _given({**edits, "bv": xf.MASK_FPSSE})
-    memory = s.kernel.deref(s.kernel.vcpus[vcpu].arch.guest_fpu.fpstate).regs
-    given[xf.SSE] = given[xf.SSE][:MXCSR] + s.contents.bytes_of(xf.SSE, memory.data[xf.SSE])[MXCSR:]
-    init = xf.mask_of(*(i for i, data in given.items() if data == initial(i)))
-    token = s.token(partial(ghost.vcpu_token, vcpu), {i: data for i, data in given.items() if not init >> i & 1})
-    yield Field("ret", returned(recorded), s.do(xsave.KvmSetFpu(s.now.task, vcpu, FpuImage(token, init))).ret)
+    image = FpuImage(*_contents(s, vcpu, _given({**edits, "bv": xf.MASK_FPSSE})))
+    yield Field("ret", returned(recorded), s.do(xsave.KvmSetFpu(s.now.task, vcpu, image)).ret)
 
 
 @translates("get_fpu", "get_fpu_x")
 def get_fpu(s: Session, o: Operation) -> Iterator[Field]:
-    """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says, and no MXCSR."""
+    """KVM_GET_FPU."""
     recorded, vcpu = _result(o), s.vcpu
-    ret = s.do(xsave.KvmGetFpu(s.now.task, vcpu)).ret
-    yield Field("ret", returned(recorded), ret)
-    if recorded["ret"] or ret:
+    result = s.do(xsave.KvmGetFpu(s.now.task, vcpu))
+    yield Field("ret", returned(recorded), result.ret)
+    if recorded["ret"] or not isinstance(result.out, FpuState):
         return
-    memory = s.kernel.deref(s.kernel.vcpus[vcpu].arch.guest_fpu.fpstate).regs
-    held = {i: s.contents.bytes_of(i, memory.data[i]) for i in (xf.X87, xf.SSE)}
+    held = {i: s.contents.bytes_of(i, token) for i, token in result.out.tokens}
     if "fcw" in recorded:
         yield Field("fcw", number(recorded["fcw"]), int.from_bytes(held[xf.X87][:2], "little"))
     if "mxcsr" in recorded:
-        yield Field("mxcsr", number(recorded["mxcsr"]), 0)
+        yield Field("mxcsr", number(recorded["mxcsr"]), int.from_bytes(held[xf.MXCSR], "little"))
     yield from _samples(recorded, held)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END, SAPPHIRE_RAPIDS
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.engines.conform.contents import INITIAL_MXCSR, MXCSR, SIZES
+from xfdfuzz.engines.conform.contents import SIZES
 
 TILES = 8
 TILE_SIZE = 1024
@@ -31,18 +31,20 @@ class GuestMemory:
             self.area[0:24], self.area[32:160] = data[:24], data[24:]
             return
         if component == xf.SSE:
-            self.area[160:416] = data[:MXCSR]
+            self.area[160:416] = data
             return
         offset = _offset(component, xcomp_bv)
         self.area[offset : offset + len(data)] = data
 
     def load(self, component: int, xcomp_bv: int) -> bytes:
-        """What XRSTOR reads for one component, in the standard format (``xcomp_bv`` = 0) or the compacted one."""
+        """What XRSTOR reads for one component, in the standard format (``xcomp_bv`` = 0) or the compacted one.
+
+        MXCSR is initial: the harness puts that there before.
+        """
         if component == xf.X87:
             return bytes(self.area[0:24] + self.area[32:160])
         if component == xf.SSE:
-            # the harness puts the initial MXCSR there before
-            return bytes(self.area[160:416]) + INITIAL_MXCSR
+            return bytes(self.area[160:416])
         offset = _offset(component, xcomp_bv)
         return bytes(self.area[offset : offset + SIZES[component]])
 

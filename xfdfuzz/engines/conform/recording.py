@@ -18,7 +18,6 @@ from xfdfuzz.program.text import ProgramError, parse
 #: What a file with explanations is called; it lies beside the recordings or one folder above.
 EXPLANATIONS = "explained.toml"
 _VERSION = re.compile(r"v?\d+(\.\d+)+([-+~][\w.+~-]+)?")
-_LABEL = re.compile(r"v\d+(\.\d+)+([+-][\w-]+)*")
 _SITE = re.compile(r"; at (\w+);")
 
 
@@ -83,7 +82,6 @@ class Recording:
     ``panic`` is the index of the operation in which the host died, with ``panic_site``, the function; None if it lived.
     ``by_output``: operations are listed as their results appeared, not in source order.  ``timing_dependent``: results
     depend on when a signal or a thread's turn came.  ``machine`` is what it ran on, None for that of the harness.
-    ``revision`` is what models the kernel better than what its version says, if that is known.
     """
 
     file: str
@@ -96,7 +94,6 @@ class Recording:
     by_output: bool = False
     timing_dependent: bool = False
     machine: Machine | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +183,7 @@ def _recording(place: _Place, text: bytes) -> Recording:
     by_output = value.get("order") == "output"
     timed = bool(value.get("timing_dependent"))
     machine = _machine(place, value.get("machine"))
-    revision = value.get("revision")
-    if revision is not None and not (isinstance(revision, str) and _LABEL.fullmatch(revision)):
-        raise place.expected("revision, a name or label such as v6.18+44eeff9bc467")
-    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output, timed, machine, revision)
+    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output, timed, machine)
 
 
 def _machine(place: _Place, value: object) -> Machine | None:

@@ -28,8 +28,9 @@ from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.ops.tasks import ReturnToUser
 from xfdfuzz.program.program import Program
-from xfdfuzz.revisions import Revision, RevisionError, resolve
-from xfdfuzz.revisions.nearest import nearest
+from xfdfuzz.revisions import Revision
+from xfdfuzz.revisions.releases import release_of
+from xfdfuzz.revisions.table import model_of as model_of_release
 
 #: What Python says to a recording whose parts contradict each other, or that is more than the model can hold.
 _DOES_NOT_FIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
@@ -154,16 +155,11 @@ class Score:
 
 def model_of(recording: Recording) -> str:
     """The name of the revision that models the recorded kernel best; raises :class:`BadRecording`."""
-    found = recording.revision or nearest(recording.kernel)
+    release = release_of(recording.kernel)
+    found = model_of_release(release) if release else None
     if found is None:
         known = "kernel, a version from 5.16 on: what is older is not modelled"
         raise BadRecording(f"{recording.file}:{recording.line}: expected {known}")
-    try:
-        resolve(found)
-    except RevisionError as error:
-        raise BadRecording(
-            f"{recording.file}:{recording.line}: expected revision, one that there is: {error}"
-        ) from None
     return found
 
 

@@ -18,7 +18,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ops import host, kvm
+from xfdfuzz.program.ops import host, kvm, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, Result, Step
@@ -33,6 +33,8 @@ class HostDied(Exception):
     """The modelled host died in the op that was executed last."""
 
 
+#: A task that is no part of the harness.
+_ANOTHER = 1
 #: CR0 and CR4 as the harness sets a guest up, and the bits of them that the model has.
 _CR0, CR0_TS = 0x80000031, 1 << 3
 _CR4, CR4_OSXSAVE = 0x620, 1 << 18
@@ -42,15 +44,13 @@ _CR4, CR4_OSXSAVE = 0x620, 1 << 18
 class HarnessVcpu:
     """What the harness knows of a vCPU: its VM, and whether it has set it up for its first run.
 
-    ``cr0`` and ``cr4`` are the guest's.  ``mxcsr_without_sse``: an image had a MXCSR that is not initial, but no SSE;
-    what becomes of it the model does not know.
+    ``cr0`` and ``cr4`` are the guest's.
     """
 
     vm: int
     set_up: bool = False
     cr0: int = _CR0
     cr4: int = _CR4
-    mxcsr_without_sse: bool = False
 
     def reset_control_registers(self, osxsave: bool) -> None:
         """KVM_SET_SREGS has set them."""
@@ -101,7 +101,7 @@ class HarnessProcess:
     """A process or thread of the harness, the task that it is, and the VM and vCPU that it has selected.
 
     ``kind`` is what its block is called; ``descriptors`` whether RLIMIT_NOFILE lets it open any; ``background`` whether
-    its parent goes on meanwhile.
+    its parent goes on meanwhile; ``status`` what it exits with.
     """
 
     kind: str = "main"
@@ -112,6 +112,7 @@ class HarnessProcess:
     vcpu: int | None = None
     descriptors: bool = True
     background: bool = False
+    status: int = 0
 
 
 class Session:
@@ -181,6 +182,16 @@ class Session:
         """Let the task run, if it does not already."""
         if not self.kernel.tasks[task].on_cpu:
             self.do(host.Schedule(0, task))
+
+    def may_be_preempted(self, where: str, stop: Callable[[], object] = lambda: None) -> bool:
+        """Let another task have its turn, if results depend on that and it is chosen; ``stop`` is done before."""
+        if not self.timing_dependent or not self.choices.choose(f"a preemption {where}", "none", "another task runs"):
+            return False
+        stop()
+        self.do(host.Schedule(0, _ANOTHER))
+        self.do(tasks.ReturnToUser(_ANOTHER))
+        self.schedule(self.now.task)
+        return True
 
     def program(self, title: str) -> Program:
         """What was executed so far, with what came of it."""

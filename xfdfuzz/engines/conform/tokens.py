@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.engines.conform.contents import MXCSR, SIZES, TILE_CONFIGURATION, initial
+from xfdfuzz.engines.conform.contents import SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Stopped
 from xfdfuzz.engines.conform.memory import TILE_SIZE, GuestMemory, tdpbssd, tile_of, with_tile
 from xfdfuzz.engines.conform.recording import Malformed, number
@@ -19,9 +19,12 @@ from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import guest, run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Image, Result
+from xfdfuzz.program.text import format_op
 
 #: What a token came to before it was executed.
 NOT_REACHED = "not_reached"
+#: The exit to user space that the harness serves, to run the guest again.
+SERVED = "KVM_EXIT_IO"
 
 
 class Outcome(NamedTuple):
@@ -91,17 +94,34 @@ class Guest(NamedTuple):
         return False
 
     def step(self, op: Op) -> Result:
-        """Execute an instruction; if it exits, until the guest goes on: with ``ok`` or what is injected."""
+        """Execute an instruction; if it exits, until the guest goes on: with ``ok`` or what is injected.
+
+        User space serves an exit for I/O.  After another one it goes on, too, but that is what the instruction came to.
+        """
         result = self.s.do(op)
         if result.ret != "exit":
             return result
+        written = op.value if isinstance(op, guest.GuestWrmsr) and op.msr == MSR_IA32_XFD else 0
+        if self.may_lose(written):
+            self.s.may_be_preempted(f"between the exit of {format_op(op)} and its emulation")
         handled = self.s.do(run.HandleExit(self.vcpu))
         if handled.ret == "exit":
-            self.s.do(run.KvmRunReturns(self.s.now.task))
+            left = self.s.do(run.KvmRunReturns(self.s.now.task))
             self.s.do(run.KvmRun(self.s.now.task, self.vcpu))
+            if left.ret != SERVED:
+                enter(self.s, self.vcpu)
+                return left
         elif handled.ret != "resume":
             return handled
         return Result(enter(self.s, self.vcpu), result.out if handled.out is None else handled.out)
+
+    def may_lose(self, disabled: int = 0) -> bool:
+        """Whether it holds what XFD, or these bits of a new one, disables: a preemption saves none of that.
+
+        Where it does not, a preemption makes no difference to what a guest and its VMM are told.
+        """
+        regs = self.s.kernel.regs
+        return bool((regs.xfd | disabled) & regs.xinuse)
 
     def token(self, held: dict[int, bytes]) -> int:
         """A number for these contents."""
@@ -127,8 +147,16 @@ def _token(*names: str, numbers: int = 0) -> Callable[[_Token], _Token]:
     return register
 
 
-@_token("nop", "spin")
-def _nothing(g: Guest, words: list[int]) -> Outcome:
+@_token("nop")
+def _nop(g: Guest, words: list[int]) -> Outcome:
+    return Outcome("ok")
+
+
+@_token("spin", numbers=1)
+def _spin(g: Guest, words: list[int]) -> Outcome:
+    """A loop, long enough for a preemption."""
+    if g.may_lose() and g.s.may_be_preempted(f"in spin:{words[0]}", lambda: g.s.do(guest.GuestInterrupt(g.vcpu))):
+        return Outcome(enter(g.s, g.vcpu))
     return Outcome("ok")
 
 
@@ -317,8 +345,10 @@ def _rdxmm(g: Guest, words: list[int]) -> Outcome:
 
 @_token("stmxcsr")
 def _stmxcsr(g: Guest, words: list[int]) -> Outcome:
-    status, data = _legacy(g, xf.SSE)
-    return Outcome(status, int.from_bytes(data[MXCSR:], "little"))
+    result = g.step(guest.GuestStmxcsr(g.vcpu))
+    if result.ret != "ok" or not isinstance(result.out, int):
+        return Outcome(result.ret)
+    return Outcome(result.ret, int.from_bytes(g.s.contents.bytes_of(xf.MXCSR, result.out), "little"))
 
 
 @_token("fnstcw")

@@ -190,4 +190,4 @@ def _what_differs_in(one: Image, other: Image) -> str:
         return f"xstate_bv of the image, {xf.NAMES.get(lowest, lowest)}"
     if one.xcomp_bv != other.xcomp_bv:
         return "xcomp_bv of the image"
-    return f"content of the image, {xf.NAMES[min(set(one.tokens) ^ set(other.tokens))[0]]}"
+    return f"content of the image, {xf.CONTENTS[min(set(one.tokens) ^ set(other.tokens))[0]]}"

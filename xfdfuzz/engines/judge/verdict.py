@@ -15,14 +15,14 @@ from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import NOT_ENABLED, Content, Image, Result, Step, format_ret
+from xfdfuzz.program.step import DEAD, NOT_ENABLED, Content, Image, Result, Step, format_ret
 from xfdfuzz.program.text import parse
-from xfdfuzz.revisions import Revision, find, names, resolve, selects
+from xfdfuzz.revisions import Revision, find, lines, names, resolve, selects
 
 _COMPONENT = re.compile(rf"\b({'|'.join(xf.NAMES.values())}): (\d+)\b(?!:)")
 
-#: What a program without an `expect:` line is judged on.
-DEFAULT_REVISION = "amx-v1"
+#: What a program without an `expect:` line is judged on: the newest mainline.
+DEFAULT_REVISION = lines()[1][-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def judge(program: str | Program, revision: str | Path | Revision, *, expectatio
         return verdict
     selected = [e for e in program.expect if selects(e.revisions, revision.name)]
     different = [*_different_results(program, verdict, selected)]
-    judged = bool(selected) or any(result is not None for result in program.results)
+    judged = bool(selected or different) or any(result is not None for result in program.results)
     failures = [*_broken_expectations(verdict, selected)]
     if not selected and any(e.kind != "result" for e in program.expect):
         return Verdict(revision, trace, judged, tuple(failures), next(iter(different), ""))
@@ -146,13 +146,20 @@ def _different_results(program: Program, verdict: Verdict, selected: Sequence[Ex
         if e.kind == "result":
             special.setdefault(e.op, []).append(e.result)
     inline = {n: [text] for n, text in enumerate(program.results, 1) if text is not None}
+    stopped = False
     for judged in verdict.trace:
         if judged.step is None:
             continue
-        result = judged.step.result
-        for text in (inline | special).get(judged.step.number, ()):
+        number, result, why = judged.step.number, judged.step.result, judged.step.hindrance
+        texts = (inline | special).get(number, ())
+        for text in texts:
             if not gives(result, text):
-                yield f"op {judged.step.number}: expected {text}, got {result}"
+                yield f"op {number}: expected {text}, got {result}" + (f" ({why})" if why else "")
+        # what a dead host cannot do any more is told by its death; what comes behind the first may follow from it
+        if result.ret == NOT_ENABLED:
+            if not (texts or stopped or why == DEAD):
+                yield f"op {number} could not happen: {why}"
+            stopped = True
 
 
 def gives(result: Result, text: str) -> bool:
@@ -195,8 +202,13 @@ def revisions_for(
     Each gets the program's own `apply:` patches where it does not have them, and loses its `revert:` patches where it
     has them.  Raises RevisionError.
     """
-    chosen = list(wanted) or [n for n in names() if any(selects(e.revisions, n) for e in program.expect)]
-    return [_with_patches(program, name, apply, revert) for name in chosen or [DEFAULT_REVISION]]
+    chosen = list(wanted) or named_by(program) or [DEFAULT_REVISION]
+    return [_with_patches(program, name, apply, revert) for name in chosen]
+
+
+def named_by(program: Program) -> list[str]:
+    """The revisions that the `expect:` lines select; raises RevisionError."""
+    return [name for name in names() if any(selects(e.revisions, name) for e in program.expect)]
 
 
 def _with_patches(program: Program, name: str, apply: Sequence[str], revert: Sequence[str]) -> Revision:

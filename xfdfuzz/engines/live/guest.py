@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
@@ -161,6 +162,8 @@ class Machine:
         return Result("ok", self._value(vcpu, insn, insn.op, value))
 
     def _value(self, vcpu: Vcpu, insn: Insn, op: Op, value: int) -> int | Image | None:
+        if isinstance(op, guest.GuestStmxcsr) and insn.operand is not None:
+            return Content(images.mxcsr_in(self.get(vcpu, insn.operand.address, 4)))
         kind = value_of(op)
         if kind in (Value.NUMBER, Value.IN_USE):
             return value
@@ -177,8 +180,8 @@ class Machine:
 
 def _image(op: guest.GuestXrstor) -> bytes:
     """What XRSTOR reads."""
-    wanted = UserImage(op.xstate_bv, op.token, xcomp_bv=op.xcomp_bv)
-    image = images.made(wanted, ghost.vcpu_token(op.vcpu, op.token))
+    wanted = UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv)
+    image = images.made(wanted, partial(ghost.vcpu_token, op.vcpu))
     if not op.xcomp_bv & XCOMP_BV_COMPACTED:
         return image
     return image[: images.HEADER.stop] + _moved(image, op.xcomp_bv, to_compacted=True)[images.HEADER.stop :]

@@ -6,20 +6,21 @@ Contents are the samples of :mod:`xfdfuzz.native.contents`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.kernel.fpu.init import X87_ZEROED
-from xfdfuzz.native.contents import SAMPLES, pattern, token_of
-from xfdfuzz.program.fields import UserImage
-from xfdfuzz.program.step import Image
+from xfdfuzz.arch.xsave import MXCSR_RESERVED
+from xfdfuzz.kernel.fpu.init import ZEROED
+from xfdfuzz.native.contents import SAMPLES, mxcsr, mxcsr_token, pattern, token_of
+from xfdfuzz.program.fields import RESERVED, FpuImage, UserImage
+from xfdfuzz.program.step import FpuState, Image
 
 #: The token of bytes that nobody has written.
 UNKNOWN = 255
 #: All that there can be in an image, in bytes, and its header.
 SIZE, HEADER = SAPPHIRE_RAPIDS.standard_size(xf.U64_MAX), slice(512, 576)
 MXCSR = slice(24, 28)
-INITIAL_MXCSR = struct.pack("<I", 0x1F80)
 #: Of x87 the control words and the registers, of SSE the registers.
 _X87, _ST, _XMM = slice(0, 24), slice(32, 160), slice(160, 416)
 
@@ -36,25 +37,66 @@ def sse(token: int) -> bytes:
     return (bytes(place) + pattern(xf.SSE, token)).ljust(256, b"\0")
 
 
-def made(wanted: UserImage, token: int) -> bytes:
-    """The standard-format image that a program describes, with ``token`` in its components."""
-    held = {i: 0 if wanted.init >> i & 1 else token for i in xf.components_in(wanted.xstate_bv)}
+def held(wanted: UserImage, owner: Callable[[int], int]) -> dict[int, int]:
+    """What a program's image says of each component, and of MXCSR, as tokens of the ``owner``'s."""
+    numbers = dict.fromkeys(xf.components_in(wanted.xstate_bv), wanted.data) | {xf.MXCSR: 0} | dict(wanted.contents)
+    return {i: _token_of(number, owner) for i, number in numbers.items()}
+
+
+def _token_of(number: int, owner: Callable[[int], int]) -> int:
+    if number == RESERVED:
+        return MXCSR_RESERVED
+    return owner(number) if number else 0
+
+
+def made(wanted: UserImage, owner: Callable[[int], int]) -> bytes:
+    """The standard-format image that a program describes."""
+    tokens = held(wanted, owner)
     data = bytearray(SIZE)
-    data[_X87], data[_ST] = x87(held.get(xf.X87, 0))
-    data[_XMM] = sse(held.get(xf.SSE, 0))
-    data[MXCSR] = b"\xff" * 4 if wanted.mxcsr else INITIAL_MXCSR
+    data[_X87], data[_ST] = x87(tokens.get(xf.X87, 0))
+    data[_XMM] = sse(tokens.get(xf.SSE, 0))
+    data[MXCSR] = mxcsr(tokens[xf.MXCSR]).to_bytes(4, "little")
     struct.pack_into("<QQQ", data, HEADER.start, wanted.xstate_bv, wanted.xcomp_bv, 1 if wanted.reserved else 0)
-    for i, content in held.items():
+    for i, content in tokens.items():
         if i in SAMPLES and i > xf.SSE:
             place = SAPPHIRE_RAPIDS.components[i].offset + SAMPLES[i][0]
             data[place : place + SAMPLES[i][1]] = pattern(i, content)
     return bytes(data)
 
 
+def fpu(wanted: FpuImage, owner: Callable[[int], int]) -> dict[int, int]:
+    """What a program gives the legacy region, as tokens."""
+    numbers = {xf.X87: wanted.data, xf.SSE: wanted.data, xf.MXCSR: 0} | dict(wanted.contents)
+    return {i: _token_of(number, owner) for i, number in numbers.items()}
+
+
+def legacy(tokens: dict[int, int]) -> bytes:
+    """The 512 bytes that FXSAVE stores."""
+    data = bytearray(512)
+    data[_X87], data[_ST] = x87(tokens[xf.X87])
+    data[_XMM] = sse(tokens[xf.SSE])
+    data[MXCSR] = mxcsr(tokens[xf.MXCSR]).to_bytes(4, "little")
+    return bytes(data)
+
+
 def read(data: bytes) -> Image:
     """What a standard-format image holds."""
     xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, HEADER.start)
-    return Image(xstate_bv, tuple((i, _token(data, i)) for i in xf.components_in(xstate_bv)), xcomp_bv)
+    tokens = tuple((i, _token(data, i)) for i in xf.components_in(xstate_bv))
+    control = mxcsr_in(data[MXCSR])
+    return Image(xstate_bv, (*tokens, (xf.MXCSR, control)) if control else tokens, xcomp_bv)
+
+
+def read_legacy(data: bytes) -> FpuState:
+    """What the legacy region holds."""
+    tokens = {xf.X87: _token(data, xf.X87), xf.SSE: _token(data, xf.SSE), xf.MXCSR: mxcsr_in(data[MXCSR])}
+    return FpuState(tuple(tokens.items()))
+
+
+def mxcsr_in(data: bytes) -> int:
+    """The token of MXCSR."""
+    found = mxcsr_token(int.from_bytes(data, "little"))
+    return UNKNOWN if found is None else found
 
 
 def _token(data: bytes, i: int) -> int:
@@ -82,7 +124,7 @@ def x87_token(control: bytes, registers: bytes) -> int:
         return token_in(xf.X87, registers[: SAMPLES[xf.X87][1]])
     if fcw == 0x37F:
         return 0
-    return X87_ZEROED if not any(control) else UNKNOWN
+    return ZEROED if not any(control) else UNKNOWN
 
 
 def sse_token(registers: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
@@ -15,10 +16,10 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.main import KVM_MAX_VCPU_IDS
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.native import layout
+from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import FpuImage
 from xfdfuzz.program.ops import kvm, xsave
-from xfdfuzz.program.step import Image, Result
+from xfdfuzz.program.step import FpuState, Image, Result
 
 #: For a bad pointer.
 _NOWHERE = 8
@@ -287,7 +288,7 @@ class _Buffer:
 @carries(xsave.KvmSetXsave)
 def _set_xsave(host: Host, op: xsave.KvmSetXsave, expected: Result) -> Result:
     task = host.task(op.task)
-    image = images.made(op.image, ghost.vcpu_token(op.vcpu, op.image.data))
+    image = images.made(op.image, partial(ghost.vcpu_token, op.vcpu))
     buffer = _Buffer(host, task, op.buffer, image)
     ret = host.ioctl(task, task.files.vcpu(op.vcpu), abi.KVM_SET_XSAVE, buffer.place)
     # nobody sees how far the kernel has read
@@ -315,16 +316,16 @@ def _get_image(host: Host, op: xsave.KvmGetXsave | xsave.KvmGetXsave2, request: 
     return Result("overrun" if buffer.overrun(ret) else ret, image)
 
 
-def _fpu(image: FpuImage, token: int) -> bytes:
+def _fpu(tokens: dict[int, int]) -> bytes:
     """struct kvm_fpu."""
-    control, registers = images.x87(0 if image.init >> xf.X87 & 1 else token)
-    return registers + control + images.sse(0 if image.init >> xf.SSE & 1 else token) + images.INITIAL_MXCSR + bytes(4)
+    control, registers = images.x87(tokens[xf.X87])
+    return registers + control + images.sse(tokens[xf.SSE]) + mxcsr(tokens[xf.MXCSR]).to_bytes(4, "little") + bytes(4)
 
 
 @carries(xsave.KvmSetFpu)
 def _set_fpu(host: Host, op: xsave.KvmSetFpu, expected: Result) -> Result:
     task = host.task(op.task)
-    data = _fpu(op.image, ghost.vcpu_token(op.vcpu, op.image.data))
+    data = _fpu(images.fpu(op.image, partial(ghost.vcpu_token, op.vcpu)))
     return Result(host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_SET_FPU, data)[0])
 
 
@@ -332,4 +333,11 @@ def _set_fpu(host: Host, op: xsave.KvmSetFpu, expected: Result) -> Result:
 def _get_fpu(host: Host, op: xsave.KvmGetFpu, expected: Result) -> Result:
     task = host.task(op.task)
     ret, data = host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_GET_FPU, bytes(abi.KVM_SIZE_FPU))
-    return Result(ret, None if ret else images.x87_token(data[128:152], data[:128]))
+    if ret:
+        return Result(ret)
+    tokens = {
+        xf.X87: images.x87_token(data[128:152], data[:128]),
+        xf.SSE: images.sse_token(data[152:408]),
+        xf.MXCSR: images.mxcsr_in(data[408:412]),
+    }
+    return Result(ret, FpuState(tuple(tokens.items())))

@@ -30,7 +30,6 @@ def recorded(session: Session, outcome: Outcome) -> dict[str, Any]:
     return {
         "program": Path(outcome.name).stem,
         "kernel": version[0] if version else session.facts.release,
-        "revision": session.revision.label,
         "machine": " ".join(session.machine_for(outcome.program).words()),
         "quirks": [quirk.name for quirk in session.quirks],
         "ops": [_operation(one) for one in _told(session, outcome)],

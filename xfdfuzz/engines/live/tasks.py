@@ -68,7 +68,7 @@ class Files:
 class Task:
     """One of them: its process, its files, and the frame that it handles a signal on, 0 for none.
 
-    ``given`` is how much of its room for code is used.
+    ``magic2`` is where the end of that frame's image is marked; ``given`` how much of its room for code is used.
     """
 
     nr: int
@@ -78,6 +78,7 @@ class Task:
     files: Files
     frame: int = 0
     ucontext: int = 0
+    magic2: int = 0
     stack: int = 0
     given: int = 0
 
@@ -265,7 +266,7 @@ class Crew:
         child.stack = stack or parent.stack
         struct.pack_into("<Q", self.arena, nr * agent.SLOT + agent.STACK, child.stack)
         if not flags & CLONE_VM:
-            child.frame, child.ucontext = parent.frame, parent.ucontext
+            child.frame, child.ucontext, child.magic2 = parent.frame, parent.ucontext, parent.magic2
         return 0
 
     def execve(self, task: Task) -> int:

@@ -9,8 +9,11 @@ import signal
 import struct
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.engines.live import agent, images
 from xfdfuzz.engines.live.host import Host, carries
 from xfdfuzz.engines.live.ioctls import (
@@ -35,18 +38,23 @@ from xfdfuzz.engines.live.tasks import (
     Task,
 )
 from xfdfuzz.kernel.fpu import xstate
+from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import IovLen
+from xfdfuzz.program.images import lost
 from xfdfuzz.program.ops import host as around
 from xfdfuzz.program.ops import processes, ptrace, signals, tasks
 from xfdfuzz.program.ops.base import OK, OPS, TaskOp
-from xfdfuzz.program.step import Content, Result, SwBytes
+from xfdfuzz.program.step import Content, FpuState, Result, SwBytes
 
 _MAGIC1, _MAGIC2 = 0x46505853, 0x46505845
 #: Where the frame's image is told of, and where in it software's bytes begin.
 _FPSTATE, _SW_RESERVED = 0xE0, 464
-_NT_X86_XSTATE = 0x202
+_NT_X86_XSTATE, _NT_PRFPREG = 0x202, 2
+#: More than any frame has, and less than what is mapped behind it.
+_LARGEST_FRAME = 0x4000
 _PTRACE_GETREGSET, _PTRACE_SETREGSET = 0x4204, 0x4205
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH = 0x4206, 0x4207, 17
 _WALL = 0x40000000
@@ -109,12 +117,17 @@ def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
     """An instruction with its operand, as machine code: ``ok`` with what it read, or the signal that it ends in."""
     task, insn = host.task(op.task), user_insn(op)
     assert insn is not None
-    here = host.crew.image(task, insn.data or bytes(insn.room))
+    room = bytearray(insn.room)
+    if isinstance(op, tasks.UserXsave):
+        room[images.MXCSR] = mxcsr(0).to_bytes(4, "little")  # it may not be stored, and nobody has changed it then
+    here = host.crew.image(task, insn.data or bytes(room))
     value = host.crew.execute(task, insn.bytes, here)
     ended = host.crew.signal_of(task)
     if ended:
         return Result(ended)
     stored = host.crew.bytes_at(here, insn.room)
+    if isinstance(op, tasks.UserStmxcsr):
+        return Result("ok", Content(images.mxcsr_in(stored)))
     match value_of(op):
         case Value.CONTENT:
             return Result("ok", Content(images.token_in(STORED[type(op)], stored)))
@@ -180,6 +193,7 @@ def _signal(host: Host, op: signals.Signal, expected: Result) -> Result:
     came = host.crew.interrupt(task)
     if came != "ok":
         return Result(came)
+    task.magic2 = _software(host, task, _fpstate(host, task))[3]
     return Result("ok", images.read(_frame(host, task)))
 
 
@@ -206,30 +220,60 @@ def _delivered(host: Host, op: signals.SignalDelivered, expected: Result) -> Res
 def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Result:
     task = host.task(op.task)
     address = _fpstate(host, task)
-    software = host.crew.fetch(task, address + _SW_RESERVED, 20)
-    magic1, _, xfeatures, size = struct.unpack("<IIQI", software)
-    magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0]
+    magic1, _, xfeatures, size = _software(host, task, address)
+    magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0] if size < BEHIND else 0
     return Result("ok", SwBytes(magic1 == _MAGIC1, xfeatures, size, magic2 == _MAGIC2))
+
+
+def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]:
+    """struct _fpx_sw_bytes: magic1, extended_size, xfeatures, xstate_size."""
+    found: tuple[int, int, int, int] = struct.unpack("<IIQI", host.crew.fetch(task, address + _SW_RESERVED, 20))
+    return found
 
 
 @carries(signals.SigframeWrite)
 def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Result:
     task = host.task(op.task)
     address = _fpstate(host, task)
-    size = struct.unpack("<I", host.crew.fetch(task, address + _SW_RESERVED + 16, 4))[0]
-    image = images.made(op.image, ghost.task_token(op.task, op.image.data))
+    image = images.made(op.image, partial(ghost.task_token, op.task))
+    size = max(_software(host, task, address)[3], images.HEADER.stop)
     frame = bytearray(host.crew.fetch(task, address, size))
-    for place in (images.MXCSR, images.HEADER, *images.places(op.image.xstate_bv)):
+    written = op.image.xstate_bv | xf.mask_of(*(i for i, _ in op.image.contents if i != xf.MXCSR))
+    for place in (images.MXCSR, images.HEADER, *images.places(written)):
         if place.stop <= size:
             frame[place] = image[place]
     host.crew.store(task, address, bytes(frame))
     return OK
 
 
-@carries(signals.SigframeFxOnly)
-def _destroy_magic(host: Host, op: signals.SigframeFxOnly, expected: Result) -> Result:
+@carries(signals.SigframeSwReserved)
+def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result) -> Result:
+    task, sw = host.task(op.task), op.sw
+    address = _fpstate(host, task)
+    magic1, extended, xfeatures, size = _software(host, task, address)
+    if sw.magic1 is not None:
+        magic1 = _MAGIC1 if sw.magic1 else 0
+    extended = extended if sw.extended_size is None else sw.extended_size
+    xfeatures = xfeatures if sw.xfeatures is None else sw.xfeatures
+    new_size = size if sw.xstate_size is None else sw.xstate_size
+    if sw.magic2 is not None:
+        host.crew.store(task, address + task.magic2, bytes(4))
+        task.magic2 = sw.magic2
+        if sw.magic2:
+            host.crew.store(task, address + sw.magic2, struct.pack("<I", _MAGIC2))
+    software = struct.pack("<IIQI", magic1, extended, xfeatures, new_size)
+    host.crew.store(task, address + _SW_RESERVED, software)
+    return OK
+
+
+@carries(signals.SigframeCopy)
+def _copy_frame(host: Host, op: signals.SigframeCopy, expected: Result) -> Result:
+    """The context points to the copy; what is behind the image on the stack is copied, too, if that much is wanted."""
     task = host.task(op.task)
-    host.crew.store(task, _fpstate(host, task) + _SW_RESERVED, bytes(4))
+    copy = host.crew.allocate(task, 2 * BEHIND)
+    if op.size:
+        host.crew.call(task, "copy", copy, _fpstate(host, task), min(op.size, _LARGEST_FRAME))
+    host.crew.store(task, task.ucontext + _FPSTATE, struct.pack("<Q", copy))
     return OK
 
 
@@ -275,10 +319,10 @@ class _Traced:
         if _ptrace(request, self.tid, 0, 0):
             raise OSError(ctypes.get_errno(), f"ptrace of {self.tid}")
 
-    def registers(self, request: int, data: ctypes.Array[ctypes.c_char]) -> tuple[int, int]:
-        """PTRACE_GETREGSET or PTRACE_SETREGSET of NT_X86_XSTATE: 0 or a negative errno, and how many bytes."""
-        vector = _IoVec(ctypes.addressof(data), len(data))
-        ret = _ptrace(request, self.tid, _NT_X86_XSTATE, ctypes.addressof(vector))
+    def registers(self, request: int, kind: int, data: ctypes.Array[ctypes.c_char], size: int) -> tuple[int, int]:
+        """PTRACE_GETREGSET or PTRACE_SETREGSET with a buffer: 0 or a negative errno, and how many bytes."""
+        vector = _IoVec(ctypes.addressof(data), size)
+        ret = _ptrace(request, self.tid, kind, ctypes.addressof(vector))
         return (-ctypes.get_errno() if ret else 0), vector.len
 
 
@@ -288,24 +332,53 @@ def _ptrace(request: int, tid: int, address: int, data: int) -> int:
     return ret
 
 
+def _get(host: Host, task: int, tracee: int, kind: int, wanted: IovLen) -> tuple[int, bytes]:
+    """0 or a negative errno, and what a tracer got."""
+    host.crew.syscall(host.task(task), SYS_GETPID)
+    data = ctypes.create_string_buffer(_LARGEST_FRAME)
+    with _Traced(host.task(tracee)) as traced:
+        ret, size = traced.registers(_PTRACE_GETREGSET, kind, data, wanted.bytes_of(_LARGEST_FRAME))
+    return ret, data.raw[:size]
+
+
+def _set(host: Host, task: int, tracee: int, kind: int, image: bytes, wanted: IovLen) -> Result:
+    """Of an image as large as the kernel has it, or so much of it as the program says."""
+    host.crew.syscall(host.task(task), SYS_GETPID)
+    data = ctypes.create_string_buffer(image.ljust(_LARGEST_FRAME, b"\0"), _LARGEST_FRAME)
+    with _Traced(host.task(tracee)) as traced:
+        _, size = traced.registers(_PTRACE_GETREGSET, kind, ctypes.create_string_buffer(_LARGEST_FRAME), _LARGEST_FRAME)
+        return Result(traced.registers(_PTRACE_SETREGSET, kind, data, wanted.bytes_of(size))[0])
+
+
 @carries(ptrace.PtraceGetXstate)
 def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Result:
-    host.crew.syscall(host.task(op.task), SYS_GETPID)
-    data = ctypes.create_string_buffer(0x4000)
-    with _Traced(host.task(op.tracee)) as traced:
-        ret, size = traced.registers(_PTRACE_GETREGSET, data)
-    return Result(ret, None if ret else images.read(data.raw[:size]))
+    ret, data = _get(host, op.task, op.tracee, _NT_X86_XSTATE, op.iov_len)
+    if ret:
+        return Result(ret)
+    image, behind = images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), SAPPHIRE_RAPIDS)
+    tokens = tuple((i, token) for i, token in image.tokens if not behind >> i & 1)
+    return Result(ret, image._replace(tokens=tokens, iov_len=None if op.iov_len.size is None else len(data)))
 
 
 @carries(ptrace.PtraceSetXstate)
 def _set_xstate(host: Host, op: ptrace.PtraceSetXstate, expected: Result) -> Result:
-    host.crew.syscall(host.task(op.task), SYS_GETPID)
-    image = images.made(op.image, ghost.task_token(op.tracee, op.image.data))
-    with _Traced(host.task(op.tracee)) as traced:
-        # as large as the kernel has it, or it is refused
-        _, size = traced.registers(_PTRACE_GETREGSET, ctypes.create_string_buffer(0x4000))
-        ret, _ = traced.registers(_PTRACE_SETREGSET, ctypes.create_string_buffer(image.ljust(size, b"\0")[:size], size))
-    return Result(ret)
+    image = images.made(op.image, partial(ghost.task_token, op.tracee))
+    return _set(host, op.task, op.tracee, _NT_X86_XSTATE, image, op.iov_len)
+
+
+@carries(ptrace.PtraceGetFpregs)
+def _get_fpregs(host: Host, op: ptrace.PtraceGetFpregs, expected: Result) -> Result:
+    ret, data = _get(host, op.task, op.tracee, _NT_PRFPREG, op.iov_len)
+    if ret:
+        return Result(ret)
+    behind, state = lost(len(data), SAPPHIRE_RAPIDS), images.read_legacy(data.ljust(512, b"\0"))
+    return Result(ret, FpuState(tuple((i, token) for i, token in state.tokens if not behind >> i & 1)))
+
+
+@carries(ptrace.PtraceSetFpregs)
+def _set_fpregs(host: Host, op: ptrace.PtraceSetFpregs, expected: Result) -> Result:
+    image = images.legacy(images.fpu(op.image, partial(ghost.task_token, op.tracee)))
+    return _set(host, op.task, op.tracee, _NT_PRFPREG, image, op.iov_len)
 
 
 # -- scheduling -------------------------------------------------------------------------------------------------------

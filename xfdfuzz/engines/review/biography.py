@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from xfdfuzz.engines.processes.interrupt import PatientInterrupt
 from xfdfuzz.engines.review.accesses import Access, accesses
 from xfdfuzz.engines.review.life import Life, life
 from xfdfuzz.engines.review.mining import Mined, Table, mined
@@ -41,7 +42,7 @@ class Written:
 @dataclass(frozen=True)
 class Biography:
     """All of it, from all ``states`` of a scope, or from those that there was time for; ``more`` relations were not
-    tried."""
+    tried, and the others not to the end if that was ``interrupted``."""
 
     subject: Subject
     revision: Revision
@@ -54,6 +55,11 @@ class Biography:
     relations: tuple[Known, ...]
     more: int
     seconds: float
+    interrupted: bool
+
+    def held(self, known: Known) -> tuple[Checked, ...]:
+        """All that a relation was held against."""
+        return Checked(self.scope, self.states, self.exhausted), *known.checked
 
 
 def biography(
@@ -68,41 +74,48 @@ def biography(
     """Write it from what was explored.
 
     Relations are then tried ``elsewhere``, in all other scopes if none is named, for half of the plan's time, and by
-    the fuzzer in the other half.  ``tell`` is told what comes next.
+    the fuzzer in the other half.  ``tell`` is told what comes next.  Ctrl-C ends the trial, and if it has ended
+    the exploration there is none.
     """
     began = time.monotonic()
-    revision, scope = space.revision, space.scope.name
-    table = Table(space, subject.of)
     tell("looking for relations")
-    relations = mined(table, subject)
+    with PatientInterrupt(everywhere=True) as ctrl_c:
+        table = Table(space, subject.of)
+        relations = mined(table, subject)
+        seen, lives = accesses(space, subject), life(space, table, subject)
     chosen = relations[:shown]
-    survival = tried(chosen, subject, revision, others(scope, elsewhere), plan, tell)
-    seen = accesses(space, subject)
+    survival = Survival([one.relation for one in chosen])
+    interrupted = space.interrupted or ctrl_c.pressed
+    try:
+        if not interrupted:
+            tried(survival, subject, space.revision, others(space.scope.name, elsewhere), plan, tell)
+    except KeyboardInterrupt:
+        interrupted = True
     return Biography(
         subject,
-        revision,
-        scope,
+        space.revision,
+        space.scope.name,
         len(space.states),
         space.exhausted,
         tuple(Written(one, space.program_to(one.state, one.op)) for one in seen if one.action.writes),
         tuple(one for one in seen if not one.action.writes),
-        life(space, table, subject),
+        lives,
         tuple(_known(one, survival) for one in chosen),
         len(relations) - len(chosen),
         time.monotonic() - began,
+        interrupted,
     )
 
 
 def tried(
-    relations: Sequence[Mined],
+    survival: Survival,
     subject: Subject,
     revision: Revision,
     scopes: Sequence[str],
     plan: Plan,
     tell: Callable[[str], None],
-) -> Survival:
-    """Hold relations against other scopes and the fuzzer."""
-    survival = Survival([one.relation for one in relations])
+) -> None:
+    """Hold relations against other scopes and the fuzzer; raises KeyboardInterrupt, when what is known is noted."""
     half = replace(plan, seconds=plan.seconds and plan.seconds / 2)
     chosen = [name for name in scopes if has_objects(SCOPES[name], subject.of)]
     for name, share in in_shares(chosen, half.seconds):
@@ -112,7 +125,6 @@ def tried(
     if survival.left():
         tell(f"looking for programs that break {len(survival.left())} relations")
         fuzzed(survival, revision, subject.of, half)
-    return survival
 
 
 def _known(one: Mined, survival: Survival) -> Known:

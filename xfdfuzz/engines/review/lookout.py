@@ -107,14 +107,22 @@ class LookoutRun(Run):
         self.go_back(saved.ops)
 
 
+class Looked(NamedTuple):
+    """What became of a search."""
+
+    stats: Stats
+    interrupted: bool
+
+    def end_if_interrupted(self) -> None:
+        """Raise the KeyboardInterrupt that ended it, now that what it has seen is noted."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+
 def look_out(
     kernel: type[Kernel], look: Look, plan: Plan, on_sight: Callable[[Shrunk[Sight]], None] = lambda shrunk: None
-) -> Stats:
-    """Search as planned; ``on_sight`` is given each new thing with its minimal program at once.
-
-    Raises KeyboardInterrupt.
-    """
+) -> Looked:
+    """Search as planned, or until Ctrl-C; ``on_sight`` is given each new thing with its minimal program at once."""
     campaign = Lookout(kernel=kernel, look=look)
-    if hunt(campaign, plan, lambda: None, on_sight):
-        raise KeyboardInterrupt
-    return campaign.stats
+    interrupted = hunt(campaign, plan, lambda: None, on_sight)
+    return Looked(campaign.stats, interrupted)

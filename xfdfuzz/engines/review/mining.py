@@ -192,9 +192,9 @@ class _Miner:
 
     def _weighed(self, relation: Relation, other: Column | None, pairs: Pairs) -> Mined:
         theirs = {there for _, there in pairs}
-        could = [pair for pair in product(self._values, theirs) if _says(relation, *pair)]
+        could = [pair for pair in product(self._values, theirs) if says(relation, *pair)]
         chance = sum(relation.holds(*pair) for pair in could) / len(could)
-        support = sum(count for pair, count in pairs.items() if _says(relation, *pair))
+        support = sum(count for pair, count in pairs.items() if says(relation, *pair))
         return Mined(relation, other, chance, support, _distance(self._column, other) + 4 * chance + _cost(relation))
 
     def _tells(self, other: Column) -> bool:
@@ -204,7 +204,7 @@ class _Miner:
         return len(self._table.values(other.path)) > 1
 
 
-def _says(relation: Relation, here: Value, there: Value) -> bool:
+def says(relation: Relation, here: Value, there: Value) -> bool:
     """Whether the relation says anything of these two: of an empty mask it is no news that it is part of another."""
     if relation.form in (Form.WITHIN, Form.APART):
         return bool(here) and (relation.form is Form.WITHIN or bool(there))
@@ -246,7 +246,7 @@ def comparable(one: Kind, other: Kind) -> bool:
 def _relations(here: Column, there: Column, pairs: Pairs) -> Iterator[Relation]:
     """The relations of two fields that hold of all pairs, and that one of their values at least could break."""
     for relation in _candidates(here, there, pairs):
-        if all(relation.holds(*pair) for pair in pairs) and any(_says(relation, *pair) for pair in pairs):
+        if all(relation.holds(*pair) for pair in pairs) and any(says(relation, *pair) for pair in pairs):
             yield relation
 
 

@@ -20,7 +20,7 @@ from xfdfuzz.engines.review.outcomes import Outcome, Outcomes, clearing, outcome
 from xfdfuzz.engines.review.sites import Site, sites
 from xfdfuzz.engines.review.space import Space, explored
 from xfdfuzz.engines.review.subjects import Subject
-from xfdfuzz.engines.review.warnings import Verdict, Warnings, warnings
+from xfdfuzz.engines.review.warnings import Verdict, Warnings, warnings, warnings_met
 from xfdfuzz.engines.search import reach
 from xfdfuzz.engines.search.differences import diff
 from xfdfuzz.engines.search.plan import Plan
@@ -125,7 +125,7 @@ def review(
         for part in reviewer.parts():
             part()
     except KeyboardInterrupt:
-        reviewer.note(interrupted=True)
+        reviewer.interrupted()
     return reviewer.result()
 
 
@@ -154,6 +154,12 @@ class _Reviewer:
     def note(self, **parts: Any) -> None:
         """Parts of the review that are known now."""
         self._known |= parts
+
+    def interrupted(self) -> None:
+        """What is known without any more searching."""
+        self.note(interrupted=True)
+        if self._space is not None and "warnings" not in self._known:
+            self.note(warnings=warnings_met(self._space))
 
     def result(self) -> Review:
         """The review."""
@@ -186,7 +192,12 @@ class _Reviewer:
 
     def _explore(self) -> None:
         self._space = self._explored(self.revision, _EXPLORE)
-        self.note(outcomes=outcomes(self._explored(self.base, _BASE), self._space))
+        if self._space.interrupted:
+            raise _Interrupted
+        base = self._explored(self.base, _BASE)
+        self.note(outcomes=outcomes(base, self._space))
+        if base.interrupted:
+            raise _Interrupted
 
     def _explored(self, revision: Revision, share: float) -> Space:
         self.say(f"exploring {SCOPE} on {revision.label}")
@@ -225,7 +236,10 @@ class _Reviewer:
         self.say("looking at each WARN")
         plan = replace(self._for(_WARN, self._left), engine="scout")
         elsewhere = () if plan.seconds is None else None
-        self.note(warnings=warnings(self.revision, plan, self._space, elsewhere=elsewhere, tell=self.say))
+        found = warnings(self.revision, plan, self._space, elsewhere=elsewhere, tell=self.say)
+        self.note(warnings=found)
+        if found.interrupted:
+            raise _Interrupted
 
     def _describe(self) -> None:
         assert self._space is not None
@@ -240,6 +254,8 @@ class _Reviewer:
             lives.append(self._life(left.pop(0), replace(plan, engine="scout")))
             needed = max(needed, time.monotonic() - began - (plan.seconds or 0))
             self.note(lives=tuple(lives), untold=tuple(left))
+            if lives[-1].biography.interrupted:
+                raise _Interrupted
 
     def _life(self, subject: Subject, plan: Plan) -> Life:
         assert self._space is not None

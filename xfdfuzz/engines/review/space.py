@@ -98,6 +98,11 @@ class Space:
         """Whether these are all states."""
         return self.search.exhausted
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C is why they are not."""
+        return self.search.stopped == INTERRUPTED
+
     def op(self, number: int) -> Op:
         """The op with a number."""
         return self.scope.ops[number]
@@ -117,7 +122,7 @@ def explored(
     seconds: float | None = None,
     on_progress: Callable[[Search], None] = lambda search: None,
 ) -> Space:
-    """Explore a scope and keep it."""
+    """Explore a scope and keep it; Ctrl-C ends it with what there is."""
     search = begin(revision, scope, graph=True)
     space = Space(search, revision)
     walk(search, space, seconds, on_progress)
@@ -145,10 +150,15 @@ def walk(
     seconds: float | None,
     on_progress: Callable[[Search], None] = lambda search: None,
 ) -> None:
-    """Search in this process, with a witness, until nothing is left or the time is up; raises KeyboardInterrupt."""
+    """Search in this process, with a witness, until nothing is left or the time is up, or until Ctrl-C, which the
+    search remembers (:func:`end_if_interrupted`)."""
     search.witness = witness
     with workers(1, here_if_one=True) as pool:
         search.run(pool, Limits(seconds=seconds), on_progress)
+
+
+def end_if_interrupted(search: Search) -> None:
+    """Raise the KeyboardInterrupt that ended a search, now that what it has met is noted."""
     if search.stopped == INTERRUPTED:
         raise KeyboardInterrupt
 

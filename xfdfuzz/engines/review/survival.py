@@ -14,13 +14,13 @@ from xfdfuzz.engines.review.lookout import Sight, look_out
 from xfdfuzz.engines.review.mining import is_point
 from xfdfuzz.engines.review.relations import Relation
 from xfdfuzz.engines.review.rows import Row, Rows, Value
-from xfdfuzz.engines.review.space import Space, walk, way
+from xfdfuzz.engines.review.space import Space, end_if_interrupted, walk, way
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import MAX_CPUS
+from xfdfuzz.program.about import about
 from xfdfuzz.program.ops.kvm import KvmCreateVcpu
-from xfdfuzz.program.ops.run import KvmRunReturns
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.revisions import Revision
@@ -138,11 +138,12 @@ def has_objects(scope: Scope, of: str) -> bool:
 
 
 def in_scope(survival: Survival, revision: Revision, of: str, name: str, seconds: float | None) -> None:
-    """Hold what is left against one scope."""
+    """Hold what is left against one scope; raises KeyboardInterrupt, when it is noted what was held against what."""
     search = begin(revision, name, graph=True)
     watch = _Watch(search, survival.left(), of)
     walk(search, watch, seconds)
     _settle(survival, watch, search, revision)
+    end_if_interrupted(search)
 
 
 def in_space(survival: Survival, space: Space, of: str) -> None:
@@ -167,15 +168,16 @@ def _settle(survival: Survival, watch: _Watch, search: Search, revision: Revisio
 
 
 def fuzzed(survival: Survival, revision: Revision, of: str, plan: Plan) -> None:
-    """Hold what is left against programs that the fuzzer makes."""
+    """Hold what is left against programs that the fuzzer makes; raises KeyboardInterrupt as above."""
     asked = survival.left()
     by_name = {str(relation): relation for relation in asked}
 
     def seen(shrunk: Shrunk[Sight]) -> None:
         survival.broken[by_name[shrunk.discovery.bucket]] = broken_by("fuzz", shrunk.program, revision)
 
-    stats = look_out(revision.kernel, sights(asked, of), plan, seen)
-    survival.passed(Checked("fuzz", stats.steps), asked)
+    looked = look_out(revision.kernel, sights(asked, of), plan, seen)
+    survival.passed(Checked("fuzz", looked.stats.steps), asked)
+    looked.end_if_interrupted()
 
 
 def sights(relations: Sequence[Relation], of: str) -> Callable[[Kernel, Step], Iterator[Sight]]:
@@ -185,22 +187,10 @@ def sights(relations: Sequence[Relation], of: str) -> Callable[[Kernel, Step], I
     def look(kernel: Kernel, step: Step) -> Iterator[Sight]:
         for nr, number, row in checkers[kernel.machine.cpus].broken(kernel.state):
             relation = relations[number]
-            if not relation.points or (type(step.op).__name__ in relation.points and _about(step, of) in (nr, None)):
+            if not relation.points or (type(step.op).__name__ in relation.points and about(step, of) in (nr, None)):
                 yield Sight(str(relation), f"{relation} does not hold of {of}{nr}: {row[:1]}")
 
     return look
-
-
-def _about(step: Step, of: str) -> int | None:
-    """The number of the object that an op is about, if it is about one.
-
-    Where KVM_RUN returns, that is the vCPU that the task was running.
-    """
-    named = {"v": "vcpu", "t": "task", "cpu": "cpu", "vm": "vm"}.get(of, "")
-    number: int | None = getattr(step.op, named, None)
-    if number is None and of == "v" and isinstance(step.op, KvmRunReturns):
-        return step.before.tasks[step.op.task].kvm_run - 1
-    return number
 
 
 def broken_by(where: str, program: Program, revision: Revision) -> Break:

@@ -12,7 +12,7 @@ from xfdfuzz.engines.explore.search import Search
 from xfdfuzz.engines.review.cases import Cases
 from xfdfuzz.engines.review.lookout import Sight, look_out
 from xfdfuzz.engines.review.sites import Sightings, Site, noting, sites, sources
-from xfdfuzz.engines.review.space import Space, in_shares, others, walk, way
+from xfdfuzz.engines.review.space import Space, end_if_interrupted, in_shares, others, walk, way
 from xfdfuzz.engines.review.survival import Break, Checked, broken_by
 from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
@@ -37,12 +37,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Warnings:
-    """All of them, and where was looked."""
+    """All of them, and where was looked until the end, or until an interrupt."""
 
     revision: Revision
     verdicts: tuple[Verdict, ...]
     checked: tuple[Checked, ...]
     seconds: float
+    interrupted: bool
 
 
 def warnings(
@@ -54,8 +55,32 @@ def warnings(
     tell: Callable[[str], None] = lambda what: None,
 ) -> Warnings:
     """Look for each: in the scope ``first`` whatever that takes, or in one that was explored, ``elsewhere`` in half of
-    the plan's time, in all other scopes if none is named, and by the fuzzer in the other half."""
+    the plan's time, in all other scopes if none is named, and by the fuzzer in the other half.
+
+    Ctrl-C ends it with what there is.
+    """
     inquiry = _Inquiry(revision)
+    try:
+        _look_everywhere(inquiry, plan, first, elsewhere, tell)
+    except KeyboardInterrupt:
+        return inquiry.result(interrupted=True)
+    return inquiry.result()
+
+
+def warnings_met(space: Space) -> Warnings:
+    """What the states show that were explored before an interrupt."""
+    inquiry = _Inquiry(space.revision)
+    inquiry.look(space)
+    return inquiry.result(interrupted=True)
+
+
+def _look_everywhere(
+    inquiry: _Inquiry,
+    plan: Plan,
+    first: str | Space,
+    elsewhere: Sequence[str] | None,
+    tell: Callable[[str], None],
+) -> None:
     half = replace(plan, seconds=plan.seconds and plan.seconds / 2)
     if isinstance(first, Space):
         inquiry.look(first)
@@ -68,7 +93,6 @@ def warnings(
         inquiry.explore(name, share)
     tell("looking for programs")
     inquiry.fuzz(half)
-    return inquiry.result()
 
 
 class _Inquiry:
@@ -87,6 +111,7 @@ class _Inquiry:
         watch = _Watch(search, self._kernel(search.expander.scope.machine), self._sightings)
         walk(search, watch, seconds)
         self._note(watch, search)
+        end_if_interrupted(search)
 
     def look(self, space: Space) -> None:
         """Everything that was explored of a scope."""
@@ -117,17 +142,19 @@ class _Inquiry:
             self._fires[site] = broken_by("fuzz", shrunk.program, self._revision)
 
         self._sightings.fired.clear()
-        stats = look_out(self._kernel, look, plan, seen)
-        self._checked.append(Checked("fuzz", stats.steps))
+        looked = look_out(self._kernel, look, plan, seen)
+        self._checked.append(Checked("fuzz", looked.stats.steps))
+        looked.end_if_interrupted()
 
-    def result(self) -> Warnings:
+    def result(self, *, interrupted: bool = False) -> Warnings:
         """What is known in the end."""
         where, reached = sources(self._revision, self._sightings.sites), self._sightings.reached
         verdicts = [
             Verdict(site, where.get(site), self._fires.get(site), site in reached if site.tells else None)
             for site in self._sightings.sites
         ]
-        return Warnings(self._revision, tuple(verdicts), tuple(self._checked), time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        return Warnings(self._revision, tuple(verdicts), tuple(self._checked), seconds, interrupted)
 
 
 class _Watch:

@@ -19,6 +19,8 @@ class GuestRules(Rules):
 
     guest_fld = one(guest.GuestFld, on="guests")
     guest_movups = one(guest.GuestMovups, on="guests")
+    guest_ldmxcsr = one(guest.GuestLdmxcsr, on="guests")
+    guest_stmxcsr = one(guest.GuestStmxcsr, on="guests")
     guest_vmovups = one(guest.GuestVmovups, on="guests")
     guest_ldtilecfg = one(guest.GuestLdtilecfg, on="guests")
     guest_tileload = one(guest.GuestTileload, on="guests")

@@ -11,3 +11,5 @@ class PtraceRules(Rules):
 
     ptrace_get_xstate = one(ptrace.PtraceGetXstate, on="traces")
     ptrace_set_xstate = one(ptrace.PtraceSetXstate, on="traces")
+    ptrace_get_fpregs = one(ptrace.PtraceGetFpregs, on="traces")
+    ptrace_set_fpregs = one(ptrace.PtraceSetFpregs, on="traces")

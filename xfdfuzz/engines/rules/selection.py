@@ -51,9 +51,11 @@ _SELDOM = {
     **dict.fromkeys(("kvm_get_device_attr", "kvm_has_device_attr", "kvm_get_msr_index_list", "kvm_set_sregs"), 1),
     **dict.fromkeys(("kvm_check_xsave2", "kvm_vm_check_xsave2", "kvm_get_fpu", "kvm_set_fpu", "host_rdmsr"), 1),
     **dict.fromkeys(("guest_fld", "guest_fxsave", "guest_mov_cr4", "guest_movups", "guest_vextractf128"), 1),
+    **dict.fromkeys(("guest_ldmxcsr", "guest_stmxcsr", "user_ldmxcsr", "user_stmxcsr"), 1),
+    **dict.fromkeys(("ptrace_get_fpregs", "ptrace_set_fpregs"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
-    **dict.fromkeys(("sigframe_fx_only", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
+    **dict.fromkeys(("sigframe_copy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM

@@ -20,6 +20,8 @@ class SyscallRules(Rules):
     return_to_user = one(tasks.ReturnToUser, on="tasks")
     user_fld = one(tasks.UserFld, on="tasks")
     user_movups = one(tasks.UserMovups, on="tasks")
+    user_ldmxcsr = one(tasks.UserLdmxcsr, on="tasks")
+    user_stmxcsr = one(tasks.UserStmxcsr, on="tasks")
     user_vmovups = one(tasks.UserVmovups, on="tasks")
     user_ldtilecfg = one(tasks.UserLdtilecfg, on="tasks")
     user_tileload = one(tasks.UserTileload, on="tasks")

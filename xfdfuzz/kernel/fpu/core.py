@@ -63,7 +63,7 @@ class FpuCore(FpuInit):
         # a task in exec has given its registers up
         if lost and fpstate is self.fpstates[self.current.fpu.fpstate] and not self.current.in_execve:
             self.report(LOST_STATE, lost)
-        xsave.xsaves(regs, fpstate.regs, mask)
+        xsave.xsaves(regs, fpstate.regs, mask, self.machine.exact_sse)
         if fpstate.size > fpstate.alloc_size or fpstate.xfeatures & self.XFEATURE_MASK_USER_DYNAMIC:
             end = self.machine.cpuid.compacted_end(mask & xsave.enabled(regs), live)
             if end > fpstate.alloc_size:
@@ -126,8 +126,8 @@ class FpuCore(FpuInit):
             self.fxsave(fpstate)
 
     def fxsave(self, fpstate: Fpstate) -> None:
-        """FXSAVE: x87 and SSE, no header (fpu/legacy.h)."""
-        for i in (xf.X87, xf.SSE):
+        """FXSAVE: x87, SSE and MXCSR, no header (fpu/legacy.h)."""
+        for i in xf.LEGACY:
             fpstate.regs.data[i] = self.regs.data[i]
         if fpstate.alloc_size < FXSAVE_SIZE:
             self.report(OVERRUN, FXSAVE_SIZE, fpstate.alloc_size)
@@ -141,7 +141,7 @@ class FpuCore(FpuInit):
             self.xfd_update_state(fpstate)
             self.os_xrstor(fpstate, self.fpu_kernel_cfg.max_features & mask)
         else:
-            for i in (xf.X87, xf.SSE):
+            for i in xf.LEGACY:
                 load_component(self.regs, i, fpstate.regs.data[i])
 
     def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
@@ -186,6 +186,7 @@ class FpuCore(FpuInit):
     def kernel_fpu_begin(self) -> None:
         """kernel_fpu_begin_mask(): the kernel wants the registers for itself, until kernel_fpu_end() (fpu/core.c).
 
+        With KFPU_MXCSR, which kernel_fpu_begin() has, MXCSR gets its default.
         Since d02198550423 (6.15) it is fpregs_lock(), where interrupts are on, that disables preemption.
         """
         self.preempt_disable()
@@ -197,6 +198,7 @@ class FpuCore(FpuInit):
             current.tif_need_fpu_load = 1
             self.save_fpregs_to_fpstate(current.fpu)
         self.cpu_invalidate_fpregs_state()
+        load_component(self.regs, xf.MXCSR, 0)
 
     def kernel_fpu_end(self) -> None:
         """The registers are anybody's again (fpu/core.c)."""
@@ -279,7 +281,7 @@ class FpuCore(FpuInit):
         init = self.fpstates[INIT_FPSTATE]
         self.fpregs_lock()
         self.fpu_reset_invalidate()
-        for i in (xf.X87, xf.SSE):
+        for i in xf.LEGACY:
             fpstate.regs.data[i] = init.regs.data[i]
         fpstate.regs.xstate_bv = init.regs.xstate_bv
         fpstate.regs.xcomp_bv = init.regs.xcomp_bv

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
-from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import OVERRUN
@@ -111,9 +111,9 @@ class GuestFpu(Regset):
         if not self.use_xsave:
             if size < HEADER_END:
                 self.report(OVERRUN, HEADER_END, size)
-            if image.xstate_bv & ~xf.MASK_FPSSE or image.mxcsr:
+            if image.xstate_bv & ~xf.MASK_FPSSE or image.data[xf.MXCSR] == MXCSR_RESERVED:
                 return -EINVAL, None
-            for i in (xf.X87, xf.SSE):
+            for i in xf.LEGACY:
                 kstate.regs.data[i] = image.data[i]
             return 0, None
         if image.xstate_bv & ~xcr0:

@@ -22,9 +22,9 @@ INIT_FPSTATE_SIZE = 4096
 
 #: The token of the default PKRU value (init_pkru_value); 0 is the hardware's initial value.
 PKRU_DEFAULT = 1
-#: What vzalloc() leaves where x87 lies in an image: FCW is 0 there, not 0x37f as in the initial configuration.  Who
-#: loads the image does not see it, since XSTATE_BV is 0 as well.
-X87_ZEROED = 2
+#: What vzalloc() leaves where x87 and MXCSR lie in an image: FCW and MXCSR are 0 there, not 0x37f and 0x1f80 as in the
+#: initial configuration.  Who loads the image does not see it, since XSTATE_BV is 0 as well.
+ZEROED = 2
 
 
 @dataclass(frozen=True, slots=True)

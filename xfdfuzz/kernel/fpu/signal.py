@@ -10,7 +10,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, PageFault, load_component
-from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
@@ -44,7 +44,7 @@ class FpuSignal(Xstate):
         fpstate = self.deref(self.current.fpu.fpstate)
         if self.use_xsave:
             self.might_fault()
-        frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = frame.area.mxcsr = 0
+        frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = 0
         self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
@@ -57,7 +57,7 @@ class FpuSignal(Xstate):
         if self.use_xsave:
             self.xsave_to_user_sigframe(frame, fpstate, pkru)
             return
-        for i in (xf.X87, xf.SSE):
+        for i in xf.LEGACY:
             frame.area.data[i] = self.regs.data[i]
 
     def xsave_to_user_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
@@ -118,7 +118,7 @@ class FpuSignal(Xstate):
         if self.use_xsave:
             self.os_xrstor(init, mask)
         else:
-            for i in (xf.X87, xf.SSE):
+            for i in xf.LEGACY:
                 load_component(self.regs, i, init.regs.data[i])
         self.pkru_write_default()
 
@@ -186,9 +186,9 @@ class FpuSignal(Xstate):
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
         """FXRSTOR; a bad MXCSR makes it fault (fpu/legacy.h)."""
-        if frame.area.mxcsr:
+        if frame.area.data[xf.MXCSR] == MXCSR_RESERVED:
             return False
-        for i in (xf.X87, xf.SSE):
+        for i in xf.LEGACY:
             load_component(self.regs, i, frame.area.data[i])
         return True
 

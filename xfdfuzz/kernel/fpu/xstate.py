@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
-from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import NULL_DEREF, OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
-from xfdfuzz.kernel.fpu.init import X87_ZEROED
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, FpuStatePerm
 from xfdfuzz.memory.cstruct import copy_of
 
@@ -158,12 +158,12 @@ class Xstate(FpuCore):
     def fpstate_realloc_new(self, ksize: int, usize: int) -> int:
         """The head of fpstate_realloc(): a zeroed fpstate of those sizes, in bytes; NULL without memory.
 
-        fpstate_init_user(), which would set FCW, is not called for it (fpu/xstate.c, fpstate_realloc()).
+        fpstate_init_user(), which would set FCW and MXCSR, is not called for it (fpu/xstate.c, fpstate_realloc()).
         """
         new = self.vzalloc(ksize)
         if new:
             newfps = self.fpstates[new]
-            newfps.regs.data[xf.X87] = X87_ZEROED
+            newfps.regs.data[xf.X87] = newfps.regs.data[xf.MXCSR] = ZEROED
             newfps.size = ksize
             newfps.user_size = usize
             newfps.is_valloc = 1
@@ -201,11 +201,18 @@ class Xstate(FpuCore):
         image.xstate_bv = self.uabi_xfeatures(fpstate) & fpstate.user_xfeatures & xfeatures
         for i in xf.components_in(image.xstate_bv):
             image.data[i] = pkru if i == xf.PKRU else fpstate.regs.data[i]
+        if self.uabi_has_mxcsr(image.xstate_bv):
+            image.data[xf.MXCSR] = fpstate.regs.data[xf.MXCSR]
         for i in xf.components_in(self.uabi_copied(fpstate, image.xstate_bv) & ~(xf.MASK_FPSSE | xf.MASK_PKRU)):
             component = self.machine.cpuid.components[i]
             room = min(component.size, size - component.offset)
             self.uabi_copy_component(fpstate, i, bool(image.xstate_bv >> i & 1), room)
         return image
+
+    @seam
+    def uabi_has_mxcsr(self, header: int) -> bool:
+        """ "Copy MXCSR when SSE or YMM are set in the feature mask": from the image, else from init_fpstate."""
+        return bool(header & xf.MASK_WITH_MXCSR)
 
     @seam
     def uabi_xfeatures(self, fpstate: Fpstate) -> int:
@@ -261,8 +268,8 @@ class Xstate(FpuCore):
     def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
         """Take over a standard-format image of ``size`` bytes (fpu/xstate.c, copy_uabi_to_xstate()).
 
-        Does not look at XCR0; at MXCSR only where a component in it needs that.  What lies beyond ``size`` is read all
-        the same.
+        Does not look at XCR0; at MXCSR only where a component in it needs that: "SSE and YMM require MXCSR even when FP
+        is not in use", and with x87's bytes it comes along.  What lies beyond ``size`` is read all the same.
         """
         if size < HEADER_END:
             self.report(OVERRUN, HEADER_END, size)
@@ -271,9 +278,9 @@ class Xstate(FpuCore):
             return ret
         area = fpstate.regs
         if image.xstate_bv & (xf.MASK_FPSSE | xf.MASK_YMM):
-            if image.mxcsr:
+            if image.data[xf.MXCSR] == MXCSR_RESERVED:
                 return -EINVAL
-            area.mxcsr = image.mxcsr
+            area.data[xf.MXCSR] = image.data[xf.MXCSR]
         for i in xf.components_in(image.xstate_bv):
             if i not in (xf.X87, xf.SSE):
                 self.touch_component(fpstate, self._raw_xsave_addr(fpstate, i), self.machine.cpuid.components[i].size)

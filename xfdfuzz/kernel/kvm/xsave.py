@@ -9,6 +9,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL
 from xfdfuzz.kernel.event import USER_COPY
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
 from xfdfuzz.kernel.state import Vcpu
 
@@ -28,6 +29,14 @@ class UserBuffer(NamedTuple):
     def overrun_by(self, size: int) -> bool:
         """Whether ``size`` bytes are more than there are."""
         return self.size is not None and size > self.size
+
+
+class KvmFpu(NamedTuple):
+    """struct kvm_fpu, by what its registers hold (arch/x86/include/uapi/asm/kvm.h)."""
+
+    x87: int
+    sse: int
+    mxcsr: int
 
 
 class KvmXsave(KvmCpuid):
@@ -115,12 +124,13 @@ class KvmXsave(KvmCpuid):
         """KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) on a VM, or with None on /dev/kvm; unknown before the series."""
         return 0
 
-    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, int]:
-        """KVM_GET_FPU: the legacy region as it lies in memory, whatever XSTATE_BV says; here x87's token."""
-        return 0, self.deref(vcpu.arch.guest_fpu.fpstate).regs.data[xf.X87]
+    def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
+        """KVM_GET_FPU: x87 and SSE as they lie in memory, whatever XSTATE_BV says; MXCSR is not set, so it is 0."""
+        data = self.deref(vcpu.arch.guest_fpu.fpstate).regs.data
+        return 0, KvmFpu(data[xf.X87], data[xf.SSE], ZEROED)
 
-    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, x87: int, sse: int) -> int:
-        """KVM_SET_FPU: writes the legacy region and not XSTATE_BV."""
+    def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
+        """KVM_SET_FPU: writes x87 and SSE in memory, and neither XSTATE_BV nor MXCSR."""
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-        regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
+        regs.data[xf.X87], regs.data[xf.SSE] = fpu.x87, fpu.sse
         return 0

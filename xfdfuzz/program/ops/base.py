@@ -6,12 +6,13 @@ type of the field says how it is written and read (:mod:`xfdfuzz.program.fields`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu, inside_call
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
 from xfdfuzz.program.step import Result
 
 #: Every op by its class name, in the order of definition.
@@ -41,16 +42,65 @@ class Op:
 
     def enabled(self, k: Kernel) -> bool:
         """Whether it can happen in this state."""
-        raise NotImplementedError
+        return not self.hindrance(k)
+
+    def hindrance(self, k: Kernel) -> str:
+        """Why it cannot happen in this state, ``t1 is on no CPU``; nothing where it can.
+
+        It reads no more of the state than it takes to find out: what is explored is remembered by what was read.
+        """
+        return ""
 
     def run(self, k: Kernel) -> Result:
         """Make it happen: call the kernel and write the ghost, before or after, as the hardware would."""
         raise NotImplementedError
 
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        """Which of its arguments have no effect on a machine, whatever happens before, and why; a text for each."""
+        yield from ()
+
 
 OK = Result("ok")
 EXIT = Result("exit")
 ZERO = Result(0)
+
+
+def busy(task: Task, nr: int) -> str:
+    """Why a task executes no user code and can make no system call; nothing where it can."""
+    if not task.on_cpu:
+        return f"t{nr} is on no CPU" if task.exists else f"there is no t{nr}"
+    return inside(task, nr)
+
+
+def inside(task: Task, nr: int) -> str:
+    """What a task is in the middle of, of all that takes several ops."""
+    if task.kvm_run:
+        return f"t{nr} is inside KVM_RUN"
+    if task.in_execve:
+        return f"t{nr} is inside execve()"
+    if task.in_sigreturn:
+        return f"t{nr} waits for a page of its signal frame"
+    return f"t{nr} is about to handle a signal" if task.in_signal else ""
+
+
+def not_open(k: Kernel, nr: int, vm: int) -> str:
+    """That a task does not have a VM open; nothing if it has."""
+    return "" if k.has_open(nr, vm) else f"t{nr} does not have vm{vm} open"
+
+
+def not_free(k: Kernel, nr: int, vcpu_nr: int) -> str:
+    """Why a vCPU can take no ioctl of a task's; nothing if it can."""
+    vcpu = k.vcpus[vcpu_nr]
+    if not vcpu.exists:
+        return f"there is no v{vcpu_nr}"
+    return not_open(k, nr, vcpu.vm) if vcpu.mode == VCPU_OUTSIDE else whereabouts(vcpu, vcpu_nr)
+
+
+def whereabouts(vcpu: Vcpu, nr: int) -> str:
+    """Where a vCPU is: in a program, what comes before or behind ``vmenter``."""
+    if vcpu.mode == VCPU_OUTSIDE:
+        return f"v{nr} is outside KVM_RUN" if vcpu.exists else f"there is no v{nr}"
+    return f"v{nr} is in the guest" if vcpu.mode == VCPU_IN_GUEST else f"v{nr} is inside KVM_RUN, not in the guest"
 
 
 class TaskOp(Op):
@@ -59,9 +109,8 @@ class TaskOp(Op):
     __slots__ = ()
     task: int
 
-    def enabled(self, k: Kernel) -> bool:
-        task = k.tasks[self.task]
-        return self.task < USER_TASKS and bool(task.on_cpu) and not inside_call(task)
+    def hindrance(self, k: Kernel) -> str:
+        return busy(k.tasks[self.task], self.task) if self.task < USER_TASKS else f"t{self.task} is a kernel thread"
 
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""
@@ -79,8 +128,8 @@ class VmIoctl(TaskOp):
     __slots__ = ()
     vm: int
 
-    def enabled(self, k: Kernel) -> bool:
-        return k.has_open(self.task, self.vm) and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        return not_open(k, self.task, self.vm) or TaskOp.hindrance(self, k)
 
 
 class VcpuIoctl(TaskOp):
@@ -89,10 +138,8 @@ class VcpuIoctl(TaskOp):
     __slots__ = ()
     vcpu: int
 
-    def enabled(self, k: Kernel) -> bool:
-        vcpu = k.vcpus[self.vcpu]
-        free = bool(vcpu.exists) and vcpu.mode == VCPU_OUTSIDE
-        return free and k.has_open(self.task, vcpu.vm) and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        return not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -111,9 +158,11 @@ class VcpuRunOp(Op):
     __slots__ = ()
     vcpu: int
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
-        return vcpu.mode == VCPU_EXITED and bool(k.tasks[vcpu.task - 1].on_cpu)
+        if vcpu.mode != VCPU_EXITED:
+            return whereabouts(vcpu, self.vcpu)
+        return "" if k.tasks[vcpu.task - 1].on_cpu else f"t{vcpu.task - 1}, which runs v{self.vcpu}, is on no CPU"
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that the vCPU's thread runs on."""
@@ -128,8 +177,9 @@ class GuestOp(Op):
     __slots__ = ()
     vcpu: int
 
-    def enabled(self, k: Kernel) -> bool:
-        return k.vcpus[self.vcpu].mode == VCPU_IN_GUEST
+    def hindrance(self, k: Kernel) -> str:
+        vcpu = k.vcpus[self.vcpu]
+        return "" if vcpu.mode == VCPU_IN_GUEST else whereabouts(vcpu, self.vcpu)
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that executes the guest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 
 from xfdfuzz.arch import registers as arch
@@ -13,18 +14,20 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
-from xfdfuzz.program import ghost
+from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     Bit,
     Contents,
     Drop,
     MsrData,
     MsrIndex,
+    Mxcsr,
     Nr,
     Sregs,
     Subleaf,
     Token,
     Torn,
+    UserImage,
     XcompBv,
     Xcr0,
     Xfeatures,
@@ -116,6 +119,30 @@ class GuestMovups(_DataInsn):
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "movups", self.contents)
+
+
+@op("v{vcpu} ldmxcsr({contents})")
+class GuestLdmxcsr(_DataInsn):
+    """LDMXCSR: MXCSR gets contents of its own, which are no component; #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+    contents: Contents = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "ldmxcsr", self.contents)
+
+
+@op("v{vcpu} stmxcsr")
+class GuestStmxcsr(_Insn):
+    """STMXCSR: the value is what MXCSR holds; #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        if vcpu.arch.cr0_ts:
+            return self.device_not_available(k, vcpu, False, 0)
+        return Result("ok", Content(k.regs.data[xf.MXCSR]))
 
 
 @op("v{vcpu} vmovups({token})")
@@ -223,7 +250,7 @@ class GuestVextractf128(_Insn):
 
 @op("v{vcpu} fxsave")
 class GuestFxsave(_Insn):
-    """FXSAVE: the value is x87 and SSE, which need no XCR0; #NM while CR0.TS is set."""
+    """FXSAVE: the value is x87, SSE and MXCSR, which need no XCR0; #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
 
@@ -233,7 +260,7 @@ class GuestFxsave(_Insn):
             return self.device_not_available(k, vcpu, False, 0)
         area = XsaveArea()
         area.xstate_bv = xf.MASK_FPSSE & k.regs.xinuse
-        for i in (xf.X87, xf.SSE):
+        for i in xf.LEGACY:
             area.data[i] = k.regs.data[i]
         return Result("ok", image_of(area))
 
@@ -243,9 +270,11 @@ class _Save(_Insn):
     mask: int
     torn: Torn
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         """A processor without the erratum finishes the instruction, or starts it again."""
-        return (k.machine.spr4_erratum or not self.torn) and _Insn.enabled(self, k)
+        if self.torn and not k.machine.spr4_erratum:
+            return "the machine has no spr4-erratum"
+        return _Insn.hindrance(self, k)
 
     def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
         vcpu = self.thread(k)
@@ -281,7 +310,7 @@ class GuestXsavec(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        return self.save(k, xsave.xsavec)
+        return self.save(k, partial(xsave.xsavec, exact_sse=k.machine.exact_sse))
 
 
 @op("v{vcpu} xsaves({mask}, {torn})")
@@ -295,7 +324,7 @@ class GuestXsaves(_Save):
     def run(self, k: Kernel) -> Result:
         if not k.guest_cpuid_has_xsaves(self.thread(k)):
             return Result("#UD")
-        return self.save(k, xsave.xsaves)
+        return self.save(k, partial(xsave.xsaves, exact_sse=k.machine.exact_sse))
 
 
 class _Restore(_Insn):
@@ -304,6 +333,7 @@ class _Restore(_Insn):
     xstate_bv: int
     token: int
     xcomp_bv: int
+    mxcsr: int
 
     def restore(
         self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None], possible: Callable[[CpuRegs], int]
@@ -314,11 +344,8 @@ class _Restore(_Insn):
             return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
-        token = ghost.vcpu_token(self.vcpu, self.token)
-        area = XsaveArea()
-        area.xstate_bv, area.xcomp_bv = self.xstate_bv, self.xcomp_bv
-        for i in xf.components_in(self.xstate_bv):
-            area.data[i] = token
+        image = UserImage(self.xstate_bv, self.token, ((xf.MXCSR, self.mxcsr),), self.xcomp_bv)
+        area = images.area_of(image, partial(ghost.vcpu_token, self.vcpu))
         rfbm = self.mask & possible(k.regs)
         try:
             insn(k.regs, area, self.mask)
@@ -328,26 +355,32 @@ class _Restore(_Insn):
             return self.device_not_available(k, vcpu, fault.xfd, rfbm & self.xstate_bv)
         ideal = k.system.ghost.vcpus[self.vcpu].regs
         for i in xf.components_in(rfbm):
-            ghost.define(ideal, i, token if self.xstate_bv >> i & 1 else 0)
+            ghost.define(ideal, i, area.data[i] if self.xstate_bv >> i & 1 else 0)
+        if self.xcomp_bv and rfbm & xf.MASK_SSE:
+            ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR] if self.xstate_bv & xf.MASK_SSE else 0)
+        elif not self.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
+            ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR])
         return OK
 
 
-@op("v{vcpu} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv})")
+@op("v{vcpu} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
 class GuestXrstor(_Restore):
     """XRSTOR of an image that holds ``token`` in the components of ``xstate_bv``; #NM while CR0.TS is
-    set, or if XFD disables one of them."""
+    set, or if XFD disables one of them.  The standard format loads MXCSR with SSE or AVX in the mask, the compacted
+    one as a part of SSE."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
     xstate_bv: Xfeatures = 0
     token: Token = 1
     xcomp_bv: XcompBv = 0
+    mxcsr: Mxcsr = 0
 
     def run(self, k: Kernel) -> Result:
         return self.restore(k, xsave.xrstor, attrgetter("xcr0"))
 
 
-@op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv})")
+@op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
 class GuestXrstors(_Restore):
     """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave it to the guest
     (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
@@ -357,6 +390,7 @@ class GuestXrstors(_Restore):
     xstate_bv: Xfeatures = 0
     token: Token = 1
     xcomp_bv: XcompBv = 0
+    mxcsr: Mxcsr = 0
 
     def run(self, k: Kernel) -> Result:
         if not k.guest_cpuid_has_xsaves(self.thread(k)):
@@ -480,8 +514,8 @@ class GuestMovCr4(_Insn):
     vcpu: Nr = 0
     sregs: Sregs = Sregs(True)
 
-    def enabled(self, k: Kernel) -> bool:
-        return _Insn.enabled(self, k) and not k.vcpus[self.vcpu].arch.guest_mode
+    def hindrance(self, k: Kernel) -> str:
+        return _Insn.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
@@ -490,12 +524,19 @@ class GuestMovCr4(_Insn):
         return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.sregs.osxsave)
 
 
+def in_l2(vcpu: Vcpu, nr: int) -> str:
+    """That a vCPU executes its L2; nothing if it does not."""
+    return f"v{nr} executes its L2" if vcpu.arch.guest_mode else ""
+
+
 class _Vmlaunch(_Insn):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        vcpu = k.vcpus[self.vcpu].arch
-        return _Insn.enabled(self, k) and not (vcpu.guest_mode or vcpu.init_pending)
+    def hindrance(self, k: Kernel) -> str:
+        vcpu = k.vcpus[self.vcpu]
+        if found := _Insn.hindrance(self, k) or in_l2(vcpu, self.vcpu):
+            return found
+        return f"an INIT of v{self.vcpu} is pending" if vcpu.arch.init_pending else ""
 
 
 @op("v{vcpu} vmlaunch")
@@ -566,9 +607,11 @@ class PendInit(Op):
 
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
-        return bool(vcpu.exists) and not vcpu.arch.guest_mode and vcpu.exit_pending != st.EXIT_VMLAUNCH
+        if not vcpu.exists:
+            return f"there is no v{self.vcpu}"
+        return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.init_pending = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import USER_TASKS, inside_call
+from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, op
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
 from xfdfuzz.program.step import Result
 
 
@@ -14,8 +14,11 @@ class _CpuOp(Op):
     __slots__ = ()
     cpu: int
 
-    def enabled(self, k: Kernel) -> bool:
-        return self.cpu < len(k.cpus) and not k.cpus[self.cpu].guest
+    def hindrance(self, k: Kernel) -> str:
+        if self.cpu >= len(k.cpus):
+            return f"there is no cpu{self.cpu}"
+        guest = k.cpus[self.cpu].guest
+        return f"cpu{self.cpu} executes the guest of v{guest - 1}" if guest else ""
 
 
 class _Schedule(_CpuOp):
@@ -25,9 +28,15 @@ class _Schedule(_CpuOp):
         """The task to switch to."""
         raise NotImplementedError
 
-    def enabled(self, k: Kernel) -> bool:
-        task = k.tasks[self.task_nr()]
-        return bool(task.exists) and not task.on_cpu and not task.exit_state and _CpuOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        nr = self.task_nr()
+        task = k.tasks[nr]
+        name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{self.cpu}"
+        if not task.exists:
+            return f"there is no {name}"
+        if task.on_cpu:
+            return f"{name} is on a CPU already"
+        return f"{name} has exited" if task.exit_state else _CpuOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -70,6 +79,11 @@ class SoftirqKernelFpu(_CpuOp):
         return OK
 
 
+def no_user_task(k: Kernel, cpu: int) -> str:
+    """That a CPU executes no user task; nothing if it does."""
+    return "" if k.cpus[cpu].current < USER_TASKS else f"cpu{cpu} has no user task"
+
+
 @op("cpu{cpu} preempt(t{task}, {points})")
 class Preempt(_CpuOp):
     """The task that runs on the CPU will be preempted inside the kernel, at the ``points``-th point from now at which
@@ -80,10 +94,13 @@ class Preempt(_CpuOp):
     task: Nr = 1
     points: Points = 1
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        there = self.task < USER_TASKS and bool(task.exists) and not task.on_cpu and not task.exit_state
-        return there and _CpuOp.enabled(self, k) and k.cpus[self.cpu].current < USER_TASKS
+        if self.task >= USER_TASKS or not task.exists or task.exit_state:
+            return f"there is no t{self.task}"
+        if task.on_cpu:
+            return f"t{self.task} is on a CPU already"
+        return _CpuOp.hindrance(self, k) or no_user_task(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         cpu = k.cpus[self.cpu]
@@ -99,8 +116,8 @@ class HardirqKernelFpu(_CpuOp):
     cpu: Nr = 0
     points: Points = 1
 
-    def enabled(self, k: Kernel) -> bool:
-        return _CpuOp.enabled(self, k) and k.cpus[self.cpu].current < USER_TASKS
+    def hindrance(self, k: Kernel) -> str:
+        return _CpuOp.hindrance(self, k) or no_user_task(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         k.cpus[self.cpu].hardirq_points = self.points
@@ -113,8 +130,11 @@ class Idle(_CpuOp):
 
     cpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return _CpuOp.enabled(self, k) and bool(k.tasks[k.cpus[self.cpu].current].pf_kthread)
+    def hindrance(self, k: Kernel) -> str:
+        if found := _CpuOp.hindrance(self, k):
+            return found
+        current = k.cpus[self.cpu].current
+        return "" if k.tasks[current].pf_kthread else f"cpu{self.cpu} runs t{current}, not its kernel thread"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -128,8 +148,8 @@ class Hotplug(_CpuOp):
 
     cpu: Nr = 1
 
-    def enabled(self, k: Kernel) -> bool:
-        return self.cpu > 0 and _CpuOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        return _CpuOp.hindrance(self, k) if self.cpu else "cpu0 is the boot CPU"
 
     def run(self, k: Kernel) -> Result:
         k.cpu_down(self.cpu)
@@ -147,9 +167,12 @@ class Suspend(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        busy = any(map(inside_call, k.tasks))
-        return not busy and k.tasks[self.task].on_cpu == 1 and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        if found := next(filter(None, (inside(task, nr) for nr, task in enumerate(k.tasks))), ""):
+            return found
+        if found := TaskOp.hindrance(self, k):
+            return found
+        return "" if k.tasks[self.task].on_cpu == 1 else f"t{self.task} is not on the boot CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(0)
@@ -166,10 +189,10 @@ class HostRdmsr(_CpuOp):
     cpu: Nr = 0
     msr: HostMsrIndex = MSR_IA32_XFD_ERR
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         machine = k.machine
         there = {MSR_IA32_XFD: machine.has_xfd, MSR_IA32_XFD_ERR: machine.has_xfd, MSR_IA32_XSS: machine.xsave}
-        return there.get(self.msr, machine.cet) and _CpuOp.enabled(self, k)
+        return _CpuOp.hindrance(self, k) if there.get(self.msr, machine.cet) else "the processor has no such MSR"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -181,9 +204,6 @@ class FailAlloc(Op):
     """The next ``count`` allocations of an fpstate fail."""
 
     count: Failures = 1
-
-    def enabled(self, k: Kernel) -> bool:
-        return True
 
     def run(self, k: Kernel) -> Result:
         k.system.alloc_failures = self.count

@@ -104,9 +104,10 @@ class CloseVm(VmIoctl):
     task: Nr = 0
     vm: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        running = any(v.exists and v.vm == self.vm and v.task for v in k.vcpus)
-        return not running and VmIoctl.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        running = (nr for nr, v in enumerate(k.vcpus) if v.exists and v.vm == self.vm and v.task)
+        found = next(running, None)
+        return VmIoctl.hindrance(self, k) if found is None else f"v{found} is inside KVM_RUN"
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

@@ -9,7 +9,7 @@ from xfdfuzz.kernel.state import GhostRegs
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
-from xfdfuzz.program.ops.base import OK, TaskOp, op
+from xfdfuzz.program.ops.base import OK, TaskOp, inside, op
 from xfdfuzz.program.step import Result
 
 
@@ -69,10 +69,12 @@ class Execve(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
+        if found := TaskOp.hindrance(self, k):
+            return found
         leader = k.tasks[self.task].group_leader
-        others = (task for task in k.tasks if task.exists and task.group_leader == leader)
-        return TaskOp.enabled(self, k) and not any(task.kvm_run or task.in_execve for task in others)
+        threads = ((nr, task) for nr, task in enumerate(k.tasks) if task.exists and task.group_leader == leader)
+        return next((inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve), "")
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -86,9 +88,11 @@ class ExecveReturns(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        return bool(task.on_cpu and task.in_execve)
+        if not task.in_execve:
+            return f"t{self.task} is not inside execve()"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)

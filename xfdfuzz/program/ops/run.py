@@ -6,7 +6,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
-from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, op
+from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, not_free, op, whereabouts
 from xfdfuzz.program.step import Result
 
 _EXIT_REASONS = {
@@ -24,10 +24,8 @@ class KvmRun(TaskOp):
     task: Nr = 0
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        vcpu = k.vcpus[self.vcpu]
-        free = bool(vcpu.exists) and vcpu.mode == st.VCPU_OUTSIDE
-        return free and k.has_open(self.task, vcpu.vm) and TaskOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        return not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
@@ -50,9 +48,14 @@ class VmEnter(VcpuRunOp):
 
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
-        return not vcpu.run_over and not vcpu.exit_pending and VcpuRunOp.enabled(self, k)
+        if vcpu.mode == st.VCPU_EXITED:
+            if vcpu.exit_pending:
+                return f"v{self.vcpu} has an exit to handle"
+            if vcpu.run_over:
+                return f"KVM_RUN of v{self.vcpu} is to return to user space"
+        return VcpuRunOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
@@ -75,8 +78,11 @@ class HandleExit(VcpuRunOp):
 
     vcpu: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return bool(k.vcpus[self.vcpu].exit_pending) and VcpuRunOp.enabled(self, k)
+    def hindrance(self, k: Kernel) -> str:
+        vcpu = k.vcpus[self.vcpu]
+        if vcpu.mode == st.VCPU_EXITED and not vcpu.exit_pending:
+            return f"v{self.vcpu} has no exit to handle"
+        return VcpuRunOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
@@ -101,12 +107,17 @@ class KvmRunReturns(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        if not (task.kvm_run and task.on_cpu):
-            return False
-        vcpu = k.vcpus[task.kvm_run - 1]
-        return vcpu.mode == st.VCPU_EXITED and not vcpu.exit_pending
+        if not task.kvm_run:
+            return f"t{self.task} is not inside KVM_RUN"
+        if not task.on_cpu:
+            return f"t{self.task} is on no CPU"
+        nr = task.kvm_run - 1
+        vcpu = k.vcpus[nr]
+        if vcpu.mode != st.VCPU_EXITED:
+            return whereabouts(vcpu, nr)
+        return f"v{nr} has an exit to handle" if vcpu.exit_pending else ""
 
     def run(self, k: Kernel) -> Result:
         task = k.tasks[self.task]

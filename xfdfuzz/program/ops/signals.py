@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import SigFrame
-from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Nr, UserImage, Xfeatures
+from xfdfuzz.program import ghost, images
+from xfdfuzz.program.fields import FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
 
@@ -21,8 +24,9 @@ class Signal(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and not k.system.sigframes[self.task].valid
+    def hindrance(self, k: Kernel) -> str:
+        in_handler = k.system.sigframes[self.task].valid
+        return TaskOp.hindrance(self, k) or (f"t{self.task} is in a signal handler already" if in_handler else "")
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -38,9 +42,11 @@ class SignalDelivered(TaskOp):
 
     task: Nr = 0
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        return bool(task.on_cpu and task.in_signal)
+        if not task.in_signal:
+            return f"t{self.task} is not about to handle a signal"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -50,11 +56,16 @@ class SignalDelivered(TaskOp):
         return OK
 
 
+def no_frame(k: Kernel, nr: int) -> str:
+    """That a task is in no signal handler; nothing if it is in one."""
+    return "" if k.system.sigframes[nr].valid else f"t{nr} is in no signal handler"
+
+
 class _HandlerOp(TaskOp):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
 
     def frame(self, k: Kernel) -> SigFrame:
         """The handler runs and looks at its frame."""
@@ -71,34 +82,46 @@ class SigframeRead(_HandlerOp):
 
     def run(self, k: Kernel) -> Result:
         frame = self.frame(k)
-        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, bool(frame.magic2)))
+        there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there))
 
 
 @op("t{task} sigframe({image})")
 class SigframeWrite(_HandlerOp):
-    """The handler writes the header of the image in its frame, and the components in XSTATE_BV."""
+    """The handler writes the header of the image in its frame, the components in XSTATE_BV and what is named."""
 
     task: Nr = 0
     image: UserImage = UserImage(xf.MASK_YMM, 1)
 
     def run(self, k: Kernel) -> Result:
-        area = self.frame(k).area
-        area.xstate_bv, area.xcomp_bv = self.image.xstate_bv, self.image.xcomp_bv
-        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
-        token = ghost.task_token(self.task, self.image.data)
-        for i in xf.components_in(self.image.xstate_bv):
-            area.data[i] = 0 if self.image.init >> i & 1 else token
+        images.write(self.frame(k).area, self.image, partial(ghost.task_token, self.task))
         return OK
 
 
-@op("t{task} sigframe(fx_only)")
-class SigframeFxOnly(_HandlerOp):
-    """The handler destroys FP_XSTATE_MAGIC1, so that only x87 and SSE count."""
+@op("t{task} sigframe(sw_reserved, {sw})")
+class SigframeSwReserved(_HandlerOp):
+    """The handler writes what surrounds the image in its frame: sw_reserved, and the second magic where it likes."""
 
     task: Nr = 0
+    sw: SwReserved = SwReserved(magic1=0)
 
     def run(self, k: Kernel) -> Result:
-        self.frame(k).magic1 = 0
+        frame = self.frame(k)
+        for name, value in self.sw._asdict().items():
+            if value is not None:
+                setattr(frame, name, value)
+        return OK
+
+
+@op("t{task} sigframe(copy, {size})")
+class SigframeCopy(_HandlerOp):
+    """The handler copies the first ``size`` bytes of the image to memory of zeros, and comes back by that frame."""
+
+    task: Nr = 0
+    size: FrameSize = FXSAVE_SIZE
+
+    def run(self, k: Kernel) -> Result:
+        images.cut(self.frame(k), self.size, k.machine.cpuid)
         return OK
 
 
@@ -118,16 +141,17 @@ class _Sigreturn(TaskOp):
 
     __slots__ = ()
 
-    def end(self, k: Kernel, expected: dict[int, int], success: bool) -> Result:
-        """The registers are those of the frame, ``expected`` by component, or initial."""
+    def end(self, k: Kernel, expected: tuple[dict[int, int], int], success: bool) -> Result:
+        """The registers are those of the frame, as ``expected`` before (ghost.of_sigframe()), or initial."""
         ghost.initialise(k, self.task)
         if not success:
             ghost.default_pkru(k, self.task)
             return Result("SIGSEGV")
         ideal = k.system.ghost.tasks[self.task]
-        for i, token in expected.items():
+        loaded, unsaid = expected
+        for i, token in loaded.items():
             ghost.define(ideal, i, token)
-        ideal.undefined |= xf.mask_of(*expected) & self.not_enabled(k)
+        ideal.undefined |= xf.mask_of(*loaded) & self.not_enabled(k) | unsaid
         return OK
 
     def not_enabled(self, k: Kernel) -> int:
@@ -141,8 +165,8 @@ class _Sigreturn(TaskOp):
 class _SigreturnBegins(_Sigreturn):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
-        return TaskOp.enabled(self, k) and bool(k.system.sigframes[self.task].valid)
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
 
     def sigreturn(self, k: Kernel) -> Result:
         """A task that was preempted before is taken to have been inside the system call already."""
@@ -186,9 +210,11 @@ class SigreturnFaults(_SigreturnBegins):
 class _SigreturnEnds(_Sigreturn):
     __slots__ = ()
 
-    def enabled(self, k: Kernel) -> bool:
+    def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        return bool(task.on_cpu and task.in_sigreturn)
+        if not task.in_sigreturn:
+            return f"t{self.task} waits for no page of a signal frame"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
     def fault_in(self, k: Kernel, present: bool) -> Result:
         """The page fault is over."""

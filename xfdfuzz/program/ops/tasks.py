@@ -141,6 +141,29 @@ class UserMovups(_UserInsn):
         return self.insn(k, "movups", self.contents)
 
 
+@op("t{task} ldmxcsr({contents})")
+class UserLdmxcsr(_UserInsn):
+    """LDMXCSR in user mode: MXCSR gets contents of its own, which are no component."""
+
+    task: Nr = 0
+    contents: Contents = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "ldmxcsr", self.contents)
+
+
+@op("t{task} stmxcsr")
+class UserStmxcsr(TaskOp):
+    """STMXCSR in user mode: the value is what MXCSR holds."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return Result("ok", Content(k.regs.data[xf.MXCSR]))
+
+
 @op("t{task} vmovups({token})")
 class UserVmovups(_UserInsn):
     """An AVX instruction in user mode."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import Vcpu
-from xfdfuzz.program import ghost
+from xfdfuzz.memory.cstruct import copy_of
+from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import FpuImage, Nr, UserImage
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
-from xfdfuzz.program.step import Result, image_of
+from xfdfuzz.program.step import FpuState, Result, image_of
 
 
 @op("t{task} ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)")
@@ -59,22 +64,16 @@ class KvmSetXsave(_XsaveIoctl):
     buffer: UserBuffer = UserBuffer()
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        area = XsaveArea()
-        area.xstate_bv = self.image.xstate_bv
-        area.xcomp_bv = self.image.xcomp_bv
-        area.reserved, area.mxcsr = self.image.reserved, self.image.mxcsr
-        token = ghost.vcpu_token(self.vcpu, self.image.data)
-        for i in xf.components_in(self.image.xstate_bv & ~self.image.init):
-            area.data[i] = token
-        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, area, self.buffer)
+        area = images.area_of(self.image, partial(ghost.vcpu_token, self.vcpu))
+        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(area), self.buffer)
         if not ret:
-            user = k.machine.user_xfeatures or xf.MASK_FPSSE
-            # "KVM's odd ABI is to leave PKRU untouched in this case" (fpu_copy_uabi_to_guest_fpstate())
-            user &= ~xf.MASK_PKRU | self.image.xstate_bv
             ideal = k.system.ghost.vcpus[self.vcpu]
-            ghost.set_xsave(ideal, self.image.xstate_bv & ~self.image.init, token, user)
+            ghost.set_xsave(k, ideal, area)
             ideal.regs.undefined |= self.beyond(k)
         return self.result(k, ret)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle(self.image, machine)
 
     def beyond(self, k: Kernel) -> int:
         """The components that lie beyond the caller's buffer: the guest gets what is in memory there."""
@@ -108,32 +107,28 @@ class KvmGetXsave2(_XsaveIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_FPU, {image})")
 class KvmSetFpu(VcpuIoctl):
-    """Write x87 and SSE through the old interface.
-
-    KVM does not touch XSTATE_BV there, so whether the guest sees them depends on what it held: the ghost
-    takes them as undefined.
-    """
+    """Write x87, SSE and MXCSR through the old interface."""
 
     task: Nr = 0
     vcpu: Nr = 0
     image: FpuImage = FpuImage(1)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        token = ghost.vcpu_token(self.vcpu, self.image.data)
-        x87, sse = (0 if self.image.init >> i & 1 else token for i in (xf.X87, xf.SSE))
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, x87, sse)
-        regs = k.system.ghost.vcpus[self.vcpu].regs
-        regs.data[xf.X87], regs.data[xf.SSE] = x87, sse
-        regs.undefined |= xf.MASK_FPSSE
+        fpu = images.fpu_of(self.image, partial(ghost.vcpu_token, self.vcpu))
+        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        if not ret:
+            ghost.set_legacy(k.system.ghost.vcpus[self.vcpu].regs, fpu)
         return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_FPU)")
 class KvmGetFpu(VcpuIoctl):
-    """Read x87 through the old interface; the value is 2 where all of its bytes in memory are 0, FCW too."""
+    """Read x87, SSE and MXCSR through the old interface; `zero` is what has no bit set, not even those that its initial
+    value has."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(*k.kvm_arch_vcpu_ioctl_get_fpu(vcpu))
+        ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+        return Result(ret, FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))

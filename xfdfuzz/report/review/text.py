@@ -115,4 +115,4 @@ def _warnings(review: Review) -> dict[str, Any]:
 
 
 def _life(one: Life) -> dict[str, Any]:
-    return biography.as_object(one.biography, None) | {"cleared": [_outcome(each) for each in one.cleared]}
+    return biography.as_object(one.biography) | {"cleared": [_outcome(each) for each in one.cleared]}

@@ -18,6 +18,7 @@ from xfdfuzz.revisions.queue import patch
     "x86/fpu: KVM: Set the base guest FPU uABI size to sizeof(struct kvm_xsave)",
     version="v5.19",
     fixes=("be50b2065dfa", "c60427dd50ba"),
+    stable=("v5.17.13", "v5.18.2"),
 )
 class UabiSize(AmxV6):
     """KVM's XSAVE ioctls copy at least struct kvm_xsave, whatever the host's own default is (CVE-2022-49557)."""
@@ -34,6 +35,7 @@ class UabiSize(AmxV6):
     "x86/fpu: Fix guest FPU state buffer allocation size",
     version="v6.15",
     fixes=("69f6ed1d14c6",),
+    stable=("..v6.1.192", "..v6.12.117"),
 )
 class GuestAllocSize(GuestFpu):
     """A guest's buffer is allocated by the kernel's size, not by that of the user image."""
@@ -48,6 +50,7 @@ class GuestAllocSize(GuestFpu):
     "x86/fpu/xstate: Fix inconsistencies in guest FPU xfeatures",
     version="v6.15",
     fixes=("36487e6228c4",),
+    stable=("..v6.1.192", "..v6.12.117"),
     neutral="gfpu->xfeatures is looked at for dynamic features only",
 )
 class GuestXfeatures(AmxSeries):
@@ -109,7 +112,7 @@ class GuestDefault(AmxSeries):
     "x86/fpu: Clear XSTATE_BV[i] in guest XSAVE state whenever XFD[i]=1",
     version="v6.19",
     fixes=("820a6ee944e7",),
-    stable=("v6.1.192", "v6.6.y", "v6.12.117", "v6.18.y"),
+    stable=("..v6.1.192", "v6.6.122", "v6.12.67", "v6.18.7"),
 )
 class ClearXstateBv(AmxV6):
     """State that XFD disables does not stay in the saved image, where XRSTOR would fault on it (CVE-2026-23005)."""

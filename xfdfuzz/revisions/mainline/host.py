@@ -90,7 +90,7 @@ class PermsInheritedUnlocked(FpuCore):
     "x86/fpu: Invalidate FPU state correctly on exec()",
     version="v6.6",
     fixes=("33344368cb08",),
-    stable=("v6.1.192",),
+    stable=("..v6.1.192",),
 )
 class ExecInvalidatesTask(FpuCore):
     """exec drops the task's registers wherever they are, not just those of the CPU that it runs on."""
@@ -105,7 +105,7 @@ class ExecInvalidatesTask(FpuCore):
     "x86/fpu: Keep xfd_state in sync with MSR_IA32_XFD",
     version="v6.9",
     fixes=("672365477ae8",),
-    stable=("v6.1.192", "v6.6.y"),
+    stable=("v6.1.84", "v6.6.24", "v6.7.12", "v6.8.3"),
 )
 class XfdStateInSync(Power):
     """CPU bring-up tells the per-CPU shadow what it writes to IA32_XFD (CVE-2024-35801)."""
@@ -121,7 +121,7 @@ class XfdStateInSync(Power):
     "x86/fpu: Ensure XFD state on signal delivery",
     version="v6.18",
     fixes=("672365477ae8",),
-    stable=("v6.1.192", "v6.6.y", "v6.12.117", "v6.17.13"),
+    stable=("v6.1.159", "v6.6.117", "v6.12.58", "v6.17.8"),
 )
 class XfdOnSignal(FpuSignal):
     """A handler starts under its task's XFD, whoever ran since the frame was set up (CVE-2025-68171)."""

@@ -142,7 +142,7 @@ class EexistFirst(KvmMain):
     "184bd464bdb6",
     "KVM: x86: Check EFER validity on KVM_SET_SREGS*",
     version="v7.3",
-    stable=("v6.12.117",),
+    stable=("..v6.12.117",),
     neutral="what user space may set, which no invariant speaks of",
 )
 class EferInSregs(KvmX86):

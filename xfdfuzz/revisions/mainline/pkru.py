@@ -17,14 +17,14 @@ from xfdfuzz.revisions.queue import patch
     "x86/fpu: Allow PKRU to be (once again) written by ptrace.",
     version="v6.2",
     fixes=("e84ba47e313d",),
-    stable=("v6.1.192",),
+    stable=("..v6.1.192",),
 )
 class PtraceWritesPkru(Regset):
     """PTRACE_SETREGSET writes PKRU, and initialises it if XSTATE_BV lacks it (the latter d7e5aceace51)."""
 
-    def xstateregs_set(self, nr: int, image: XsaveArea) -> int:
+    def xstateregs_set(self, nr: int, image: XsaveArea, count: int) -> int:
         """copy_uabi_to_xstate() gets a pointer to thread.pkru (fpu/regset.c, fpu/xstate.c)."""
-        ret = super().xstateregs_set(nr, image)
+        ret = super().xstateregs_set(nr, image, count)
         if not ret and self.ospke:
             self.tasks[nr].pkru = image.data[xf.PKRU] if image.xstate_bv & xf.MASK_PKRU else 0
         return ret
@@ -59,7 +59,7 @@ class AllPkeysForFrame(Signals):
     "x86/pkeys: Ensure updated PKRU value is XRSTOR'd",
     version="v6.13",
     fixes=("70044df250d0",),
-    stable=("v6.12.117",),
+    stable=("..v6.12.117",),
 )
 class SigframeHasPkru(FpuSignal):
     """XSTATE_BV says that PKRU is in the frame, or XRSTOR would initialise it; the rest of it is made from XINUSE."""
@@ -75,7 +75,7 @@ class SigframeHasPkru(FpuSignal):
     "d1e420772cd1",
     "x86/pkeys: Simplify PKRU update in signal frame",
     version="v6.16",
-    stable=("v6.12.117",),
+    stable=("..v6.12.117",),
     neutral="a clean-up: on these processors XGETBV(1) says what XSAVE has written",
 )
 class SigframePkruAdded(FpuSignal):

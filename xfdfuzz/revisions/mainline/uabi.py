@@ -52,7 +52,7 @@ class InitStatesZeroed(Xstate):
     "x86/fpu/xstate: Prevent false-positive warning in __copy_xstate_uabi_buf()",
     version="v6.3",
     fixes=("471f0aa7fa64",),
-    stable=("v6.1.192",),
+    stable=("..v6.1.192",),
 )
 class NoAddressInInitFpstate(Xstate):
     """Nothing but x87 and SSE is read from init_fpstate, whose other states are zeros."""

@@ -70,7 +70,7 @@ class AlwaysFpSse(KvmCpuid):
     "KVM: x86: Constrain guest-supported xfeatures only at KVM_GET_XSAVE{2}",
     version="v6.6",
     fixes=("ad856280ddea",),
-    stable=("v6.1.192",),
+    stable=("..v6.1.192",),
 )
 class GetXsaveLimited(KvmXsave):
     """KVM_SET_XSAVE takes whatever the host supports again; with 18164f66e6c5, which it uses."""

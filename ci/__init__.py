@@ -1,0 +1,1 @@
+"""What the jobs to copy and `make dist` ask."""

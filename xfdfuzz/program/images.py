@@ -1,0 +1,97 @@
+"""Images in the caller's memory, as programs write them: their bytes, and what of them nobody looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, ZEROED
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
+from xfdfuzz.kernel.kvm.xsave import KvmFpu
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.program.fields import RESERVED, FpuImage, Named, UserImage
+
+#: An owner's content by its number.
+Owner = Callable[[int], int]
+
+
+def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
+    """Write the image over what is there; where it says nothing of a component, that stays."""
+    area.xstate_bv, area.xcomp_bv, area.reserved = image.xstate_bv, image.xcomp_bv, image.reserved
+    for i in xf.components_in(image.xstate_bv):
+        area.data[i] = _content(image.data, owner)
+    for i, content in ((xf.MXCSR, 0), *image.contents):
+        area.data[i] = _content(content, owner)
+
+
+def area_of(image: UserImage, owner: Owner) -> XsaveArea:
+    """The image in memory of its own."""
+    area = XsaveArea()
+    write(area, image, owner)
+    return area
+
+
+def fpu_of(image: FpuImage, owner: Owner) -> KvmFpu:
+    """The struct kvm_fpu that KVM_SET_FPU gets."""
+    held = {xf.X87: image.data, xf.SSE: image.data, xf.MXCSR: 0} | dict(image.contents)
+    return KvmFpu(*(_content(held[i], owner) for i in xf.LEGACY))
+
+
+def _content(number: int, owner: Owner) -> int:
+    if number == RESERVED:
+        return MXCSR_RESERVED
+    return owner(number) if number else 0
+
+
+#: Where x87 and SSE end in the legacy region, in bytes, and where MXCSR does.
+_LEGACY_ENDS = {xf.X87: 160, xf.SSE: 416, xf.MXCSR: 28}
+
+
+def lost(size: int, cpuid: CpuidTable) -> int:
+    """The components, and MXCSR, that a copy of the first ``size`` bytes of an image lacks, or has a part of only."""
+    ends = {i: component.offset + component.size for i, component in cpuid.components.items()} | _LEGACY_ENDS
+    return xf.mask_of(*(i for i, end in ends.items() if end > size))
+
+
+def cut_area(area: XsaveArea, size: int, cpuid: CpuidTable) -> None:
+    """Leave the first ``size`` bytes of an image and zeros behind; what is cut in two counts as lost."""
+    behind = lost(size, cpuid)
+    for i in xf.CONTENTS:
+        if behind >> i & 1:
+            area.data[i] = ZEROED if i in (xf.X87, xf.MXCSR) else 0
+    if size < HEADER_END:
+        area.xstate_bv = area.xcomp_bv = area.reserved = 0
+
+
+def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
+    """The same of a signal frame."""
+    cut_area(frame.area, size, cpuid)
+    if size < FXSAVE_SIZE:
+        frame.magic1 = frame.extended_size = frame.xfeatures = frame.xstate_size = 0
+    if size < frame.magic2 + FP_XSTATE_MAGIC2_SIZE:
+        frame.magic2 = 0
+
+
+def has_reserved_mxcsr(contents: Named) -> bool:
+    """Whether reserved bits of MXCSR are set."""
+    return (xf.MXCSR, RESERVED) in contents
+
+
+def idle(image: UserImage, machine: Machine) -> Iterator[str]:
+    """What of an image has no effect where the kernel takes it over, and why."""
+    named = xf.mask_of(*(i for i, _ in image.contents))
+    read = image.xstate_bv if machine.xsave else xf.MASK_FPSSE
+    if image.data and not image.xstate_bv & read & ~named:
+        lacks = "XSTATE_BV has no component" if not image.xstate_bv else "all that it could fill is named or not read"
+        yield f"data: has no effect: {lacks}"
+    for i, content in image.contents:
+        if i == xf.MXCSR:
+            needed = xf.MASK_WITH_MXCSR | (xf.MASK_X87 if content == RESERVED else 0)
+            if machine.xsave and not image.xstate_bv & needed:
+                yield "mxcsr: has no effect: XSTATE_BV has neither sse nor avx"
+        elif not read >> i & 1:
+            why = "XSTATE_BV lacks it" if machine.xsave else "a kernel without XSAVE reads the legacy region"
+            yield f"{xf.NAMES[i]}: has no effect: {why}"
