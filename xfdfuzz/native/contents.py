@@ -46,7 +46,7 @@ def mxcsr(token: int) -> int:
 
 def mxcsr_token(value: int) -> int | None:
     """The token of a MXCSR, None for one of nobody's."""
-    return next((token for token in (0, ZEROED, *tokens()) if mxcsr(token) == value), None)
+    return next((token for token in (0, ZEROED, MXCSR_RESERVED, *tokens()) if mxcsr(token) == value), None)
 
 
 def word(component: int, token: int) -> bytes:
