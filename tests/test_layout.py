@@ -122,6 +122,7 @@ def test_the_wheel_holds_everything_and_no_generic_name(wheel: Path) -> None:
     expected |= {f"xfdfuzz/{path.relative_to(ROOT)}" for path in (ROOT / "corpus").rglob("*.xfd")}
     expected |= {"xfdfuzz/program/grammar.lark", "xfdfuzz/cli/profiles.toml", "xfdfuzz/py.typed"}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "xfdfuzz" / "cli" / "skeletons").iterdir()}
+    expected |= {f"xfdfuzz/report/export/{name}.c" for name in ("harness", "main")}
     page = ROOT / "xfdfuzz" / "report" / "page"
     expected |= {str(path.relative_to(ROOT)) for kind in ("html", "css", "js") for path in page.glob(f"*.{kind}")}
     assert expected <= held

@@ -53,7 +53,7 @@ def _export(args: argparse.Namespace) -> int:
         return CLEAN
     out = args.out or Path(f"{_plain(args.file)}.c")
     _save(out, text)
-    _tell(args, out, subject.revision.label, subject.good and subject.good.label, subject.dangers)
+    _tell(args, out, subject.revision.label, subject.good.label if subject.good else None, subject.dangers)
     return CLEAN
 
 

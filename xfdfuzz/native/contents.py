@@ -15,9 +15,9 @@ from xfdfuzz.program.ghost import content, task_token, vcpu_token
 
 #: PKRU as Linux starts a program with: every key but 0 denies access (arch/x86/mm/pkeys.c, init_pkru_value).
 LINUX_PKRU = 0x55555554
-#: Where the sample of a component lies from the component's start in an XSAVE image, and its bytes: of several registers
-#: the last one, which compilers and libraries use least.  x87 (ST(0)) and SSE lie in the legacy region; of tiles it is the
-#: whole configuration, and tile 0.
+#: Where the sample of a component lies from the component's start in an XSAVE image, and its bytes: of several
+#: registers the last one, which compilers and libraries use least.  x87 (ST(0)) and SSE lie in the legacy region; of
+#: tiles it is the whole configuration, and tile 0.
 SAMPLES: dict[int, tuple[int, int]] = {
     xf.X87: (32, 10),
     xf.SSE: (160 + 15 * 16, 16),

@@ -90,8 +90,8 @@ def _operands(stream: Stream) -> Iterator[str]:
             fields = f".bv = {op.xstate_bv:#x}, .token = {held}{xcomp}"
             yield f"fill_image({where}, {operand.size:#x}, &(struct image){{ {fields} }});"
         elif operand.data:
-            component, held = _contents(operand.data)
-            yield f"put_sample({where}, {component}, {token(held)});"
+            component, value = _contents(operand.data)
+            yield f"put_sample({where}, {component}, {token(value)});"
 
 
 def _contents(data: bytes) -> tuple[str, int]:

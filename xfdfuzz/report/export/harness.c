@@ -1357,11 +1357,13 @@ static pid_t start_mover(int task, int cpus)
 {
 	pid_t pid = fork();
 
-	for (int i = 0; !pid; i++) {
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (int i = 0;; i++) {
 		pin(task, i % cpus);
 		pause_at_random();
 	}
-	return pid;
 }
 
 //@

@@ -29,13 +29,14 @@ static void one_round(void)
 			begin(task);
 			_exit(0);
 		}
+		sh->tid[task] = pid;
 		group = group < 0 ? pid : group;
 		setpgid(pid, group);
 	}
 	while ((pid = waitpid(-1, &status, WNOHANG)) >= 0) {
 		if (pid)
 			continue;
-		if (ms++ == 20000)
+		if (ms++ == 20000 || sh->skip[0])
 			kill(-group, SIGKILL);
 		usleep(1000);
 	}

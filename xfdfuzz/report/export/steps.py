@@ -227,27 +227,29 @@ class Steps:
                 yield f"ret = try_user(tilestore, {room});"
                 yield from self._signal(step, "ret")
                 if step.wanted is not None and isinstance(step.wanted.out, int):
-                    yield f"if (!ret)\n\tcheck_content({step.number}, XTILEDATA, {room}, {token(step.wanted.out)});"
+                    yield "if (!ret)"
+                    yield f"\tcheck_content({step.number}, XTILEDATA, {room}, {token(step.wanted.out)});"
             case tasks.UserTilerelease():
                 yield from self._signal(step, "try_user(tilerelease, NULL)")
             case _:
                 yield from self._load(op, step)
 
     def _load(self, op: Op, step: Expected) -> Iterator[str]:
-        insn, component, number = {
+        known: dict[type[Op], tuple[str, str, str]] = {
             tasks.UserFld: ("fld", "X87", "contents"),
             tasks.UserMovups: ("movups", "SSE", "contents"),
             tasks.UserVmovups: ("vinsertf128", "AVX", "token"),
             tasks.UserLdtilecfg: ("ldtilecfg", "XTILECFG", "token"),
             tasks.UserTileload: ("tileload", "XTILEDATA", "token"),
             tasks.UserWrpkru: ("wrpkru", "PKRU", "pkru"),
-        }[type(op)]
+        }
+        insn, component, number = known[type(op)]
         value = getattr(op, number)
         held = token(ghost.task_token(op.task, value)) if value else "INIT"  # type: ignore[attr-defined]
         if insn == "fld" and not value:
             yield from self._signal(step, "try_user(fninit, NULL)")
             return
-        name = f"{component.lower()}_{held.translate(str.maketrans('(', '_', '), '))}".lower()
+        name = f"{component.lower()}_t{op.task}_{value}"  # type: ignore[attr-defined]
         self._declare(f"static unsigned char {name}[1024];")
         statement = f"put_sample({name}, {component}, {held});"
         if statement not in self.prepared:

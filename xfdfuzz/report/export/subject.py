@@ -1,4 +1,4 @@
-"""Which kernels a reproducer speaks of: the one that it was written on, one that is right, and those that it endangers."""
+"""Which kernels a reproducer speaks of: one that is asked for, one that is right, and those that it endangers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DANGEROUS = ("panic", "corruption")
 
 @dataclass(frozen=True)
 class Subject:
-    """``revision``: whose results stand in the comments; ``good``: a kernel on which nothing is broken, None without one.
+    """``revision``: whose results stand in comments; ``good``: a kernel on which nothing is broken, None without one.
 
-    ``broken`` are the buckets that show on ``revision``; ``dangers`` says in a line each on which kernel the program may
-    do what to the host.
+    ``broken`` are the buckets that show on ``revision``; ``dangers`` says in a line each on which kernels the program
+    may do what to the host.
     """
 
     program: Program
@@ -33,8 +33,8 @@ _CANDIDATES = ("v7.3", "v7.3-cured", "v5.16-cured")
 
 
 def subject_of(program: Program, revision: Revision | None) -> Subject:
-    """What ``program`` is about, on ``revision``; by default on the newest mainline kernel on which it breaks something,
-    else on the newest one.
+    """What ``program`` is about, on ``revision``; by default on the newest mainline kernel on which it breaks
+    something, else on the newest one.
 
     Kernels that ran somewhere, mainline's and stable ones, are asked for dangers, with the program's own patches and
     without.  Raises RevisionError for patches that do not fit.

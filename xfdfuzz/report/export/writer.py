@@ -14,8 +14,7 @@ from xfdfuzz.native.control import EXACT
 from xfdfuzz.native.script import Action, Expected
 from xfdfuzz.native.values import known_features
 from xfdfuzz.native.watching import watched
-from xfdfuzz.program.ops import Op, guest, host, kvm, processes, run, signals, tasks, xsave
-from xfdfuzz.program.ops.base import GuestOp
+from xfdfuzz.program.ops import Op, guest, host, kvm, processes, signals, tasks
 from xfdfuzz.program.step import NOT_ENABLED, PANIC
 from xfdfuzz.report.export import guests
 from xfdfuzz.report.export.parts import Part, chosen, needed, parts_of
@@ -152,7 +151,7 @@ class _Writer:
             if step.control.how:
                 how[step.control.word] = None
         lines += [f"({word})" for word in how]
-        if len(lines) == 1:
+        if len(lines) == 1 and len(lines[0]) <= _WIDTH:
             yield f"/* {_plain(lines[0])} */"
             return
         yield "/*"
@@ -184,7 +183,8 @@ class _Writer:
 
     def _rival(self, action: Action, task: int) -> Iterator[str]:
         yield "\tpause_at_random();"
-        once, often = [], []
+        once: list[str] = []
+        often: list[str] = []
         for rival in action.rivals:
             if rival.task != task or isinstance(rival.op, host.Schedule | host.ScheduleKthread | host.SoftirqKernelFpu):
                 continue
@@ -240,7 +240,7 @@ class _Writer:
             yield "\tplay();"
             yield "\t_exit(0);"
             yield "}"
-        yield "for (int i = 1; i < argc; i++) {"
+        yield "for (int i = 1; i < argc; i++)" + (" {" if self.subject.dangers or self.overlaps else "")
         words = []
         if self.subject.dangers:
             words.append(('!strcmp(argv[i], "--i-own-this-machine")', "mine = true;"))
@@ -256,7 +256,7 @@ class _Writer:
         yield "\telse" if words else f"\t{refuse}"
         if words:
             yield f"\t\t{refuse}"
-        yield "}"
+            yield "}"
 
     def _requires(self) -> Iterator[str]:
         """What the machine has to have: else the test is skipped."""
@@ -314,9 +314,14 @@ class _Writer:
         yield "\t\tcontinue;"
         yield '\tksft_test_result(seen && !wrong, "%d. %s\\n", i, ops[i]);'
         yield "\tif (wrong)"
-        yield '\t\tksft_print_msg("got %s; wrong %u of %u times\\n", sh->check[i].got, wrong, seen);'
+        seen = "; wrong %u of %u times", ", wrong, seen"
+        text, values = seen if self.overlaps else ("", "")
+        yield f'\t\tksft_print_msg("got %s{text}\\n", sh->check[i].got{values});'
         yield "\telse if (!seen)"
         yield '\t\tksft_print_msg("not reached\\n");'
+        if self.overlaps:
+            yield "\telse"
+            yield '\t\tksft_print_msg("right all %u times\\n", seen);'
         yield "}"
         if any(b for b in self.subject.broken):
             yield 'ksft_print_msg("WARN and BUG are in the kernel\'s log only: look at dmesg\\n");'
@@ -352,8 +357,8 @@ class _Writer:
             yield f"On {subject.revision.label} it breaks nothing."
         if self.overlaps:
             yield (
-                "User space cannot force what meets what here. Tasks share a CPU, timers wake them at random, and all of it "
-                "is repeated: that nothing is seen does not say that nothing is wrong."
+                "User space cannot force what meets what here. Tasks share a CPU, timers wake them at random, and all "
+                "of it is repeated: that nothing is seen does not say that nothing is wrong."
             )
 
 
@@ -369,8 +374,21 @@ def _function(head: str, inside: Sequence[str]) -> Iterator[str]:
     while inside and not inside[-1]:
         inside = inside[:-1]
     for line in text.rstrip("\n").split("\n"):
-        yield f"\t{line}" if line else ""
+        yield from _wrapped(f"\t{line}") if line else [""]
     yield "}"
+
+
+def _wrapped(line: str) -> Iterator[str]:
+    """A statement in lines that are short enough, if that is possible without breaking a text."""
+    indent = line[: len(line) - len(line.lstrip("\t"))]
+    while len(line.expandtabs(8)) > 100 and '"' not in line and not line.lstrip().startswith(("/*", "*")):
+        room = 100 - len(line.expandtabs(8)) + len(line)
+        at = line.rfind(", ", len(indent) + 10, room)
+        if at < 0:
+            break
+        yield line[: at + 1]
+        line = f"{indent}\t{line[at + 2 :]}"
+    yield line
 
 
 def _statements(text: str) -> str:
