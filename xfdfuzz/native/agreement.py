@@ -5,7 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.native.values import Value, value_of
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.step import Content, FpuState, Image, Result
+from xfdfuzz.program.step import Image, Result
 
 
 def same(op: Op, model: Result, real: Result) -> bool:
@@ -25,7 +25,7 @@ def plain(op: Op, result: Result) -> Result:
     """
     match value_of(op):
         case None:
-            return result if isinstance(result.out, FpuState | Content) else Result(result.ret)
+            return Result(result.ret)
         case Value.IN_USE if isinstance(result.out, int):
             return Result(result.ret, result.out & xf.MASK_XTILE)
         case Value.IMAGE if isinstance(result.out, Image):

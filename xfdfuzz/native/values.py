@@ -7,7 +7,7 @@ from enum import Enum
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops import Op, guest, host, kvm, run, signals, tasks, xsave
-from xfdfuzz.program.ops.ptrace import PtraceGetXstate
+from xfdfuzz.program.ops.ptrace import PtraceGetFpregs, PtraceGetXstate
 
 
 class Value(Enum):
@@ -24,7 +24,7 @@ class Value(Enum):
     #: XSTATE_BV says only which components are not initial; one that is absent has its initial contents.
     IMAGE = "the same contents in each component that both machines have"
     FRAME = "both magics, the features as above; a size that is large enough"
-    X87 = "the sample of x87, or 2 where even FCW is 0"
+    X87 = "the same contents of x87, SSE and MXCSR, as far as they were copied"
 
 
 #: The kinds, by op; of other ops no value is looked at.
@@ -34,10 +34,12 @@ VALUES: dict[type[Op], Value] = {
     tasks.GetXcompGuestPerm: Value.FEATURES,
     tasks.UserXgetbv: Value.FEATURES,
     tasks.UserTilestore: Value.CONTENT,
+    tasks.UserStmxcsr: Value.CONTENT,
     tasks.UserXsave: Value.IMAGE,
     signals.Signal: Value.IMAGE,
     signals.SigframeRead: Value.FRAME,
     PtraceGetXstate: Value.IMAGE,
+    PtraceGetFpregs: Value.X87,
     kvm.KvmGetSupportedCpuid: Value.FEATURES,
     kvm.KvmGetDeviceAttr: Value.FEATURES,
     kvm.KvmGetMsrIndexList: Value.NUMBER,
@@ -55,6 +57,7 @@ VALUES: dict[type[Op], Value] = {
     guest.GuestSttilecfg: Value.CONTENT,
     guest.GuestTilestore: Value.CONTENT,
     guest.GuestVextractf128: Value.CONTENT,
+    guest.GuestStmxcsr: Value.CONTENT,
     guest.GuestFxsave: Value.IMAGE,
     guest.GuestXsave: Value.IMAGE,
     guest.GuestXsavec: Value.IMAGE,
@@ -64,6 +67,8 @@ VALUES: dict[type[Op], Value] = {
 #: The component whose contents an op with Value.CONTENT stores.
 STORED: dict[type[Op], int] = {
     tasks.UserTilestore: xf.XTILE_DATA,
+    tasks.UserStmxcsr: xf.MXCSR,
+    guest.GuestStmxcsr: xf.MXCSR,
     guest.GuestSttilecfg: xf.XTILE_CFG,
     guest.GuestTilestore: xf.XTILE_DATA,
     guest.GuestVextractf128: xf.YMM,
