@@ -20,7 +20,10 @@ import pytest
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.cli import main
+from xfdfuzz.engines.judge.lockstep import Difference
 from xfdfuzz.engines.live import agent, danger, guest, images, ioctls, tasks
+from xfdfuzz.engines.live import fuzz as fuzz_module
+from xfdfuzz.engines.live import session as session_module
 from xfdfuzz.engines.live.facts import Facts, NoHost, look
 from xfdfuzz.engines.live.fuzz import LiveCampaign, fuzz
 from xfdfuzz.engines.live.host import CARRIED
@@ -29,8 +32,10 @@ from xfdfuzz.engines.live.quirks import QUIRKS, modelled, quirks_of
 from xfdfuzz.engines.live.record import recorded
 from xfdfuzz.engines.live.session import Outcome, Session
 from xfdfuzz.engines.live.tasks import Crew, Hung, TaskDied
+from xfdfuzz.engines.search.hunt import Shrunk
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.errno import ENOMEM
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.native.agreement import same
 from xfdfuzz.native.contents import SAMPLES, tokens
@@ -552,6 +557,37 @@ def test_a_search_says_what_it_did(host: Facts, run_cli: Run) -> None:
     told = json.loads(out)
     assert (code, told["examples"], told["differences"], told["not_seen_again"]) == (0, 2, [], [])
     assert told["kernel"] == host.release
+
+
+def test_where_they_part_both_are_told(host: Facts, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*args: Any) -> type[Kernel]:
+        class Mutant(modelled(*args)):  # type: ignore[misc]
+            def sigaltstack(self, size: int) -> int:
+                return -ENOMEM
+
+        return Mutant
+
+    monkeypatch.setattr(session_module, "modelled", wrong)
+    Path("p.xfd").write_text(HEADER + "t0 user\nt0 sigaltstack(0)\nt0 user\n")
+    code, out, _ = run_cli("live", "p.xfd", "--revision", "v6.18", "-q")
+    assert code == 1
+    assert "p.xfd: 1 op equal, 1 not reached" in out
+    assert "t0 sigaltstack(0) = 0\n      the model says -ENOMEM\n" in out
+
+
+def test_what_a_search_finds_is_saved_and_told(host: Facts, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(session: Session, plan: Plan, on_progress: object, on_found: Callable[[Any], None]) -> Any:
+        difference = Difference("Sigaltstack", "gives 0 | -EPERM", "0", "-EPERM", 1)
+        program = replace(parse(HEADER + "t0 sigaltstack(0)\n"), results=("0",))
+        on_found(Shrunk(difference, program, "hypothesis"))
+        return LiveCampaign(session=session), False
+
+    monkeypatch.setattr(fuzz_module, "fuzz", found)
+    code, out, _ = run_cli("live", "--fuzz", "-q")
+    (file,) = Path("live").glob("*.xfd")
+    assert code == 1
+    assert f"Sigaltstack: gives 0 | -EPERM; saved {file}" in out
+    assert parse(file.read_text()).results == ("0",)
 
 
 def test_json_keys_are_documented(host: Facts, run_cli: Run) -> None:
