@@ -310,6 +310,7 @@ def test_facts_make_a_machine() -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("ptrace-refused", {"ptrace": False}),
         ("kvm-offers-less", {"kvm_xcr0": 0xE7}),
         ("kvm-without-xfd", {"kvm_xfd": False}),
         ("kvm-without-xsaves", {"kvm_xsaves": False}),

@@ -17,6 +17,7 @@ from xfdfuzz.engines.live.guest import Machine as Guests
 from xfdfuzz.engines.live.host import Host
 from xfdfuzz.engines.live.kvm import edited, msr_indices, supported, user_components
 from xfdfuzz.engines.live.tasks import Crew, Task
+from xfdfuzz.engines.live.user import Traced
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
@@ -41,7 +42,7 @@ class Facts:
 
     ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``xcr0`` the register, ``supervisor`` what CPUID has
     for IA32_XSS, ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid, ``xfd`` CPUID's flag,
-    ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model.
+    ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model, ``ptrace`` whether it works.
     ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
     ``xsave2`` KVM_CAP_XSAVE2 without any, ``kvm_xss`` whether it lists IA32_XSS.  ``cpuid_kept``: KVM_SET_CPUID2
     stores what it is given; ``cpuid_again``: it takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction
@@ -57,6 +58,7 @@ class Facts:
     layout: bool
     mxcsr_mask: int
     cpus: int
+    ptrace: bool = True
     kvm_xcr0: int = 0
     kvm_xfd: bool = False
     kvm_amx: bool = False
@@ -146,7 +148,17 @@ def _of_processor(host: Host) -> Facts:
         layout=layout,
         mxcsr_mask=_mxcsr_mask(crew, task),
         cpus=len(host.cpus),
+        ptrace=_traces(task),
     )
+
+
+def _traces(task: Task) -> bool:
+    """Whether ptrace() is allowed."""
+    try:
+        with Traced(task):
+            return True
+    except OSError:
+        return False
 
 
 def _mxcsr_mask(crew: Crew, task: Task) -> int:

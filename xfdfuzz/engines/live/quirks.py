@@ -14,7 +14,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XSS
 from xfdfuzz.engines.live.facts import Facts
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
-from xfdfuzz.program.ops import guest, kvm
+from xfdfuzz.program.ops import guest, kvm, ptrace
 from xfdfuzz.program.ops.base import GuestOp, Op
 from xfdfuzz.revisions import Revision
 
@@ -79,6 +79,7 @@ def _rewrites_cpuid(facts: Facts) -> type[Any]:
     return RewritesCpuid
 
 
+_TRACING = (ptrace.PtraceGetXstate, ptrace.PtraceSetXstate, ptrace.PtraceGetFpregs, ptrace.PtraceSetFpregs)
 #: Guest instructions that every emulator of guest code has.
 _EMULATED = (
     guest.GuestOut,
@@ -107,6 +108,12 @@ def _again(op: Op, kernel: Kernel) -> bool:
 
 
 QUIRKS: tuple[Quirk, ...] = (
+    Quirk(
+        "ptrace-refused",
+        "ptrace() is not allowed here, so it is not compared",
+        lambda facts, kernel: not facts.ptrace,
+        masks=lambda op, kernel: isinstance(op, _TRACING),
+    ),
     Quirk(
         "kvm-offers-less",
         "KVM offers guests fewer components than the host has",

@@ -23,7 +23,7 @@ TASKS = 5
 #: Where a slot has room for what ioctls read and write, and for an image, in bytes from its beginning.
 SCRATCH, IMAGE, IMAGE_SIZE = 0x400, 0x1000, 0xF000
 #: Seconds that one order may take.
-PATIENCE = 10.0
+PATIENCE = 30.0
 #: Descriptors of ours begin here, so that those that tasks get by number are free.
 _OURS = 300
 _EXECVEAT, _AT_EMPTY_PATH = 322, 0x1000

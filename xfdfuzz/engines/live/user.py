@@ -300,13 +300,13 @@ class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
 
-class _Traced:
+class Traced:
     """A task that is stopped by us for a while; the tracer of the program makes a system call meanwhile."""
 
     def __init__(self, task: Task) -> None:
         self.tid = task.tid
 
-    def __enter__(self) -> _Traced:
+    def __enter__(self) -> Traced:
         self._check(_PTRACE_SEIZE)
         self._check(_PTRACE_INTERRUPT)
         os.waitpid(self.tid, _WALL)
@@ -336,7 +336,7 @@ def _get(host: Host, task: int, tracee: int, kind: int, wanted: IovLen) -> tuple
     """0 or a negative errno, and what a tracer got."""
     host.crew.syscall(host.task(task), SYS_GETPID)
     data = ctypes.create_string_buffer(_LARGEST_FRAME)
-    with _Traced(host.task(tracee)) as traced:
+    with Traced(host.task(tracee)) as traced:
         ret, size = traced.registers(_PTRACE_GETREGSET, kind, data, wanted.bytes_of(_LARGEST_FRAME))
     return ret, data.raw[:size]
 
@@ -345,7 +345,7 @@ def _set(host: Host, task: int, tracee: int, kind: int, image: bytes, wanted: Io
     """Of an image as large as the kernel has it, or so much of it as the program says."""
     host.crew.syscall(host.task(task), SYS_GETPID)
     data = ctypes.create_string_buffer(image.ljust(_LARGEST_FRAME, b"\0"), _LARGEST_FRAME)
-    with _Traced(host.task(tracee)) as traced:
+    with Traced(host.task(tracee)) as traced:
         _, size = traced.registers(_PTRACE_GETREGSET, kind, ctypes.create_string_buffer(_LARGEST_FRAME), _LARGEST_FRAME)
         return Result(traced.registers(_PTRACE_SETREGSET, kind, data, wanted.bytes_of(size))[0])
 
