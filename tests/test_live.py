@@ -54,7 +54,6 @@ HEADER = "# xfdfuzz program 1\nmachine cpus=1\n"
 SERVER = Facts(
     release="6.18.0",
     supported=0x602E7,
-    xcr0=0x602E7,
     supervisor=0,
     xfeatures_end=20,
     xfd=True,
@@ -352,6 +351,15 @@ def test_quirks_are_documented() -> None:
 def test_without_a_device_there_is_no_host(device: str, says: str) -> None:
     with pytest.raises(NoHost, match=says):
         look(device)
+
+
+def test_without_permission_there_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.open", refused)
+    with pytest.raises(NoHost, match="/dev/kvm: Permission denied"):
+        look()
 
 
 def test_another_architecture_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:

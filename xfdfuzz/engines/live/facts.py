@@ -11,23 +11,21 @@ from fcntl import ioctl
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.arch.registers import MSR_IA32_XSS
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.guest import Machine as Guests
 from xfdfuzz.engines.live.host import Host
-from xfdfuzz.engines.live.kvm import edited, msr_indices, supported, user_components
+from xfdfuzz.engines.live.kvm import edited, supported, user_components
 from xfdfuzz.engines.live.tasks import Crew, Task
 from xfdfuzz.engines.live.user import Traced
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.native.assembler import JOIN, PLAIN, mov32
+from xfdfuzz.native.assembler import PLAIN
 from xfdfuzz.program.ops import guest
 
 _API = 12
 #: MOV EAX, leaf; MOV ECX, sub-leaf; XCHG RBX, R12; CPUID; XCHG RBX, R12, and the four registers to RDI.
 _CPUID = "b8{leaf} b9{subleaf} 4987dc 0fa2 4987dc 8907 44896704 894f08 89570c"
-_XGETBV = (mov32("ecx", 0), PLAIN["xgetbv"], *JOIN)
 #: An x87 instruction, XGETBV: what an emulator of guest code does not have.
 _FPU_INSN, _XGETBV_INSN = guest.GuestFld(0, 1), guest.GuestXgetbv(0, 0)
 
@@ -40,18 +38,17 @@ class NoHost(Exception):
 class Facts:
     """What was found.
 
-    ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``xcr0`` the register, ``supervisor`` what CPUID has
-    for IA32_XSS, ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid, ``xfd`` CPUID's flag,
+    ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``supervisor`` what CPUID has for IA32_XSS,
+    ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid, ``xfd`` CPUID's flag,
     ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model, ``ptrace`` whether it works.
     ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
-    ``xsave2`` KVM_CAP_XSAVE2 without any, ``kvm_xss`` whether it lists IA32_XSS.  ``cpuid_kept``: KVM_SET_CPUID2
-    stores what it is given; ``cpuid_again``: it takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction
-    in ring 0 is executed; ``guest_xcr0``: a guest's XGETBV gives its XCR0.
+    ``xsave2`` KVM_CAP_XSAVE2 without any.  ``cpuid_kept``: KVM_SET_CPUID2 stores what it is given; ``cpuid_again``: it
+    takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction in ring 0 is executed; ``guest_xcr0``: a
+    guest's XGETBV gives its XCR0.
     """
 
     release: str
     supported: int
-    xcr0: int
     supervisor: int
     xfeatures_end: int
     xfd: bool
@@ -63,7 +60,6 @@ class Facts:
     kvm_xfd: bool = False
     kvm_amx: bool = False
     kvm_xsaves: bool = False
-    kvm_xss: bool = False
     xsave2: int = 0
     cpuid_kept: bool = True
     cpuid_again: bool = True
@@ -72,7 +68,7 @@ class Facts:
 
     @property
     def machine(self) -> Machine:
-        """The model's machine that is most like it; CPUID says nothing of PASID in user mode that counts here."""
+        """The model's machine that is most like it; nobody sees which of its supervisor states the kernel uses."""
         has = self.supported
         return Machine(
             cpus=max(1, min(self.cpus, MAX_CPUS)),
@@ -141,7 +137,6 @@ def _of_processor(host: Host) -> Facts:
     return Facts(
         release=platform.release(),
         supported=supported_,
-        xcr0=crew.execute(task, b"".join(code.data for code in _XGETBV)) & xf.U64_MAX,
         supervisor=edx << 32 | ecx,
         xfeatures_end=_first_invalid(crew, host.task(1)),
         xfd=bool(eax & 1 << 4),
@@ -192,7 +187,6 @@ def _of_kvm(host: Host, facts: Facts) -> Facts:
         kvm_xfd=bool(features and features.eax & 1 << 4),
         kvm_xsaves=bool(features and features.eax & 1 << 3),
         kvm_amx=bool(seven and seven.edx & 1 << 24),
-        kvm_xss=MSR_IA32_XSS in msr_indices(host, task),
     )
 
 
