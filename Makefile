@@ -16,8 +16,9 @@ ARGS ?=
 fuzz: $(VENV)/.installed
 	$(BIN)/xfdfuzz fuzz $(ARGS) $(if $(strip $(ARGS)),,|| test $$? -eq 1)
 
+# worksteal gives tests of a file to one process, which shares what they have in common
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -rs -n auto $(ARGS)
+	$(BIN)/python -m pytest -q -rs -n auto --dist worksteal $(ARGS)
 
 replay: $(VENV)/.installed
 	$(BIN)/xfdfuzz replay corpus $(ARGS)

@@ -29,6 +29,9 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xfd": False},
     {"xfd": False, "cet": True},
     {"xsave": False},
+    {"xsaves": False},
+    {"xsaves": False, "xsavec": False},
+    {"avx": False, "mpx": True},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
 )

@@ -34,7 +34,7 @@ class Same(Xstate):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What test_moments.py takes."""
     parser.addoption(
-        "--moments", type=int, default=3, metavar="N", help="moments at which each signal ends each command (3)"
+        "--moments", type=int, default=2, metavar="N", help="moments at which each signal ends each command (2)"
     )
 
 

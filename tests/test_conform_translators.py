@@ -105,6 +105,26 @@ EQUAL: dict[str, list[Op]] = {
         run(fault("fnop", "#NM"), ok("cr0andn:0x8", 0x80000031), ok("fnop")),
         image(1),
     ],
+    # the emulated processor lets XFD object first, and is_xfd_nm_fault() takes every #NM under CR0.TS for one of CR0.TS
+    "CR0.TS and XFD": [
+        *vcpu(),
+        run(
+            ok("ldtilecfg"),
+            ok("wrmsr:0x1c4:0x40000"),
+            ok("cr0or:0x8", 0x80000039),
+            fault("tilezero:0", "#NM"),
+            ok("rdmsr:0x1c5", 0x40000),
+            fault("fnop", "#NM"),
+        ),
+    ],
+    "MSRs": [
+        *vcpu(),
+        op("set_msr", "0xda0", "0", ret=1, of=1),
+        op("get_msr", "0xda0", ret=1, val="0x0"),
+        op("set_msrs", "0x1c4", "0x40000", "0xda0", "0x100", ret=1, of=2),
+        op("get_msr", "0x1c4", ret=1, val="0x40000"),
+        op("host_rdmsr", "0xda0", val="0x1800"),
+    ],
     "KVM_SET_SREGS clears CR0.TS": [*vcpu(), run(ok("cr0or:0x8", 0x80000039)), op("setup_guest"), run(ok("fnop"))],
     "x87": [
         *vcpu(),
@@ -319,6 +339,17 @@ def test_another_answer_is_noticed(
     code, score = judge(ops)
     assert (index, field) in [(d["op"], d["field"]) for d in score["differences"]]
     assert code == 1
+
+
+def test_what_the_model_does_not_have_ends_nothing(judge: Judge) -> None:
+    others = [
+        op("set_msr", "0x10", "1", ret=1),
+        op("get_msr", "0x10", ret=1, val="0x5"),
+        op("host_rdmsr", "0x10", val="0x5"),
+    ]
+    code, score = judge([*vcpu(), *others, *XMM])
+    assert (code, sum(score["not_compared"].values())) == (0, len(others))
+    assert score["equal"] == len(vcpu()) + len(XMM)
 
 
 def test_the_leaves_of_a_cpuid_count_once_the_guest_has_run(judge: Judge) -> None:

@@ -36,21 +36,16 @@ def revisions(name: str) -> tuple[Revision, ...]:
     return tuple(revisions_for(program(name)))
 
 
-def expected() -> Iterator[tuple[str, str]]:
-    for name in NAMES:
-        for revision in revisions(name):
-            yield name, revision.name
-
-
 # -- every expectation ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "revision"), list(expected()))
-def test_does_what_it_says(name: str, revision: str) -> None:
-    (resolved,) = revisions_for(program(name), [revision])
-    verdict = judge(program(name), resolved)
-    assert verdict.judged
-    assert not verdict.failures
+@pytest.mark.parametrize("name", NAMES)
+def test_does_what_it_says(name: str) -> None:
+    """On every revision of which it says anything: one test a file, for there are thousands of pairs."""
+    verdicts = [judge(program(name), revision) for revision in revisions(name)]
+    assert verdicts
+    assert [one.revision.name for one in verdicts if not one.judged] == []
+    assert {one.revision.name: one.failures for one in verdicts if one.failures} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,6 +50,12 @@ VIEWS = {
     "open-13-mxcsr-in-kvm-fpu": ("get-fpu-lacks-mxcsr", "set-fpu-ignores-mxcsr"),
     "open-14-mxcsr-by-sse": ("stale-mxcsr-",),
     "open-15-mxcsr-without-sse": ("mxcsr-with-avx-alone",),
+    "open-16-mxcsr-of-standard-format": (
+        "mxcsr-without-xsavec-by-ptrace",
+        "mxcsr-without-xsavec-by-get-xsave",
+        "mxcsr-without-xsavec-by-set-xsave",
+    ),
+    "open-17-init-keeps-mxcsr": ("sigreturn-initialises-mxcsr",),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

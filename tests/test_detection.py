@@ -107,16 +107,16 @@ def test_the_command_prints_markdown(capsys: pytest.CaptureFixture[str], corpus:
     assert "| overwrite | v5.17 | 1 of 1 |" in out
 
 
-def test_a_bug_that_is_not_found_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_that_is_not_found_is_exit_code_1(capsys: pytest.CaptureFixture[str], corpus: Sequence[str]) -> None:
     # the slowest one to find takes thousands of examples; the search ends with its first
-    code, out, _ = bench(capsys, "--only", "44eeff9bc467", "--time", "0.001")
+    code, out, _ = bench(capsys, *corpus, "--only", "44eeff9bc467", "--time", "0.001")
     assert code == 1
     assert "0 of 1 found" in out
 
 
-def test_it_runs_as_a_program_of_its_own() -> None:
+def test_it_runs_as_a_program_of_its_own(corpus: Sequence[str]) -> None:
     command = [sys.executable, "-m", "bench.detection", "--only", "063452fd94d1", "--seeds", "1", "--control", "0"]
-    done = subprocess.run([*command, "--workers", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *corpus, "--workers", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "1 of 1 found" in done.stdout) == (0, True), done.stderr
 
 

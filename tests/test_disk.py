@@ -65,8 +65,8 @@ def test_a_full_disk_is_told_before_the_search(run: Run, small: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "key"),
     [
-        (("fuzz", "--revision", "v5.17", "--seed", "1", "--examples", "300"), "findings"),
-        (("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "300"), "differences"),
+        (("fuzz", "--revision", "v5.17", "--seed", "1", "--examples", "120"), "findings"),
+        (("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "120"), "differences"),
         (("explore", "--depth", "8"), "findings"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -86,6 +86,15 @@ def test_a_label_says_what_was_added_and_left_out(run: Run, same: Callable[[str,
     assert (meaning["name"], meaning["facts"]["stands on"]) == ("my-series", "v7.3")
 
 
+def test_a_reporters_kernel_says_what_it_is_modelled_as(run: Run) -> None:
+    for name, title in (
+        ("v6.8.12", "v6.8.12  revision: stable; nobody has looked whether it has "),
+        ("6.5", "v6.5  revision: "),
+    ):
+        code, out, _ = run("explain", name)
+        assert (code, out.startswith(title)) == (0, True)
+
+
 def test_an_op_is_known_by_what_it_is_called_in_a_program(run: Run) -> None:
     assert [meaning["name"] for meaning in explained(run, "KVM_SET_XSAVE")] == ["KvmSetXsave"]
     assert {meaning["name"] for meaning in explained(run, "tileload")} == {"GuestTileload", "UserTileload"}

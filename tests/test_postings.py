@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from xfdfuzz.engines.review.accesses import Access, Action, accesses
+from xfdfuzz.engines.review.change import Change
 from xfdfuzz.engines.review.life import Life, life
 from xfdfuzz.engines.review.mining import Table, mined
 from xfdfuzz.engines.review.outcomes import Outcome, Outcomes, clearing, outcomes
@@ -21,7 +22,7 @@ from xfdfuzz.kernel.state import KVM_EXIT_FPU_REALLOC, Vcpu
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.kvm import KvmSetMsrs
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import Step
+from xfdfuzz.program.step import Step, format_ret
 from xfdfuzz.revisions import resolve
 
 #: Where the request stands.
@@ -99,7 +100,13 @@ def test_the_first_posting_clears_what_was_not_served() -> None:
     assert found.life.loop is None
     new = gives(against_base("amx-v1").only_revision)
     assert REALLOC in new, "user space has another exit to handle"
-    assert not {one for one in gives(against_base("amx-v1").only_base) if one[0] == "KvmRunReturns"}
+    assert ("KvmGetXsave2", "-EINVAL") in gives(against_base("amx-v1").only_base)
+    for one in against_base("amx-v1").only_revision:
+        assert format_ret(last_step(one.program, "amx-v1").result.ret).startswith(one.result)
+    change = Change(resolve("v5.16"), resolve("amx-v1"))
+    assert change.written().anew[0] == FIRST
+    functions = {name for names in change.replaced().values() for name in names}
+    assert {"kvm_set_msr_common", "fpu_guest_realloc_fpstate"} <= functions
 
 
 def test_the_first_posting_writes_to_the_exit_reason_in_an_ioctl() -> None:

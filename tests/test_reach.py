@@ -217,6 +217,18 @@ def test_a_campaign_of_a_series_says_which_of_its_lines_never_ran() -> None:
     assert reach
     assert (reach.base, reach.calls, reach.idle) == ("v7.3", {"fpu_clone": 1}, ())
     assert texts(reach.unexecuted) == ["self.fpregs_restore_userregs()", "self.fpregs_lock()"]
+    assert reach.left_out == ()
+
+
+def test_a_campaign_of_a_series_names_the_lines_that_it_only_leaves_out() -> None:
+    """It cannot have executed them; the difference of two kernels tells whether they matter."""
+    Path("fork.py").write_text("".join(FORK.splitlines(keepends=True)[:-2]))
+    reach = ViolationCampaign(revision=resolve("fork.py")).reach([])
+    assert reach
+    assert texts(reach.left_out) == [LEFT_OUT]
+    compared = DifferenceCampaign(pair=Pair(resolve("v7.3"), resolve("fork.py"))).reach([])
+    assert compared
+    assert compared.left_out == ()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -259,6 +271,9 @@ def test_the_lines_that_fuzz_and_diff_print() -> None:
     assert len(others) == 6
     assert last == "made no difference: 2 more lines, all of them with --format json"
     assert printed(Reach("v7.3", {}, ())) == []
+    assert printed(Reach("v7.3", {"fpu_clone": 1}, (), (), tuple(lines[1:2])))[1:] == [
+        "left out of v7.3, which only diff can judge: fork.py:11 in fpu_clone(): self.fpregs_lock()"
+    ]
 
 
 def test_a_series_that_changes_nothing_is_seen_from_the_command_line() -> None:

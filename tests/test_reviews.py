@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +14,21 @@ import pytest
 
 from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.engines.review.change import Change
-from xfdfuzz.engines.review.outcomes import Outcome, clearing, outcomes
 from xfdfuzz.engines.review.review import Review, review
-from xfdfuzz.engines.review.space import explored
-from xfdfuzz.engines.review.subjects import subject
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.engines.stream.events import Found, Listener
+from xfdfuzz.kernel.event import WARN
 from xfdfuzz.program.mail import WIDTH, cut
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import Step
 from xfdfuzz.program.text import parse
-from xfdfuzz.report.review import mail, parts
+from xfdfuzz.report.console import console
+from xfdfuzz.report.review import mail, parts, text
 from xfdfuzz.report.review.parts import Part
 from xfdfuzz.revisions import Revision, resolve
 
 ROOT = Path(__file__).parent.parent
-REQUEST = subject("v.guest_fpu.realloc_request")
+PAGE = ROOT / "docs" / "review.md"
 #: No clock decides what is found.
 SOME = Plan(seed=1, examples=60)
 #: A series with a WARN that always fires where KVM_SET_XCRS sets what is set, a field of its own that it leaves set,
@@ -107,33 +106,6 @@ def steps(program: Program, revision: Revision) -> list[Step]:
     return [item.step.kept() for item in trace if item.step]
 
 
-def gives(those: Iterable[Outcome]) -> set[tuple[str, str]]:
-    return {(one.op, one.result) for one in those}
-
-
-def test_a_posting_is_held_against_its_base_in_a_whole_scope() -> None:
-    """amx-v1: a new exit for user space, and a request that is cleared although nobody has served it."""
-    base, space = (explored(resolve(name), "tiny") for name in ("v5.16", "amx-v1"))
-    found = outcomes(base, space)
-    assert found.exhausted
-    assert ("KvmRunReturns", "KVM_EXIT_FPU_REALLOC") in gives(found.only_revision)
-    assert ("KvmGetXsave2", "-EINVAL") in gives(found.only_base)
-    for one in found.only_revision:
-        assert str(judge(one.program, space.revision, expectations=False).results[-1]).startswith(one.result)
-    (failing,) = (one for one in clearing(space, REQUEST) if one.result.startswith("-"))
-    assert failing.op == "KvmRunReturns"
-    last = steps(failing.program, space.revision)[-1]
-    before, after = (system.vcpus[0].arch.guest_fpu for system in (last.before, last.after))
-    assert before.realloc_request
-    assert not after.realloc_request
-    assert not after.xfeatures & before.realloc_request
-    change = Change(base.revision, space.revision)
-    assert change.written().anew[0] == REQUEST
-    assert {"kvm_set_msr_common", "fpu_guest_realloc_fpstate"} <= {
-        name for names in change.replaced().values() for name in names
-    }
-
-
 # -- 2. and 3. what is broken, and what warns --------------------------------------------------------------------------
 
 
@@ -182,18 +154,45 @@ def test_what_never_ran_and_was_not_looked_at_is_said(planted: Review) -> None:
 
 
 def test_the_mail_is_ascii_in_72_columns_with_a_program_that_replays(warned: Review) -> None:
-    text = mail.text(warned, "xfdfuzz review planted.py --seed 1")
-    assert text.isascii()
-    assert max(map(len, text.splitlines())) <= WIDTH
-    assert "\x1b" not in text
-    assert re.search(r"^Reported-by: xfdfuzz \S+, seed 1$", text, re.MULTILINE)
-    assert "xfdfuzz review planted.py --seed 1" in text
-    program = cut(text)
+    told = mail.text(warned, "xfdfuzz review planted.py --seed 1")
+    assert told.isascii()
+    assert max(map(len, told.splitlines())) <= WIDTH
+    assert "\x1b" not in told
+    assert re.search(r"^Reported-by: xfdfuzz \S+, seed 1$", told, re.MULTILINE)
+    assert "xfdfuzz review planted.py --seed 1" in told
+    program = cut(told)
     assert program
     first = judge(parse(program), warned.revision)
     assert first.broken == ("no-warning",)
-    assert "To see it again" in text
-    assert "Call trace:\n     warn in kvm_vcpu_ioctl_x86_set_xcrs" in text
+    assert "To see it again" in told
+    assert "Call trace:\n     warn in kvm_vcpu_ioctl_x86_set_xcrs" in told
+
+
+def test_the_mail_of_the_page_is_one(warned: Review) -> None:
+    """That of docs/review.md: the sections that a mail has, its width, and a program that shows what it says."""
+    (shown,) = re.findall(r"```\n\$ xfdfuzz review .*? --format mail\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert shown.isascii()
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    titles = re.compile(r"^(\d\. [A-Z].*)\n=+$", re.MULTILINE)
+    assert titles.findall(shown) == titles.findall(mail.text(warned, ""))
+    program = cut(shown)
+    assert program
+    verdict = judge(parse(program), resolve("amx-v1"))
+    assert "no-warning@kvm_set_msr_common" in verdict.buckets
+    assert not verdict.failures
+
+
+def test_the_terminals_page_has_what_a_review_has(planted: Review, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its sections, and its programs: each one that FIRES does."""
+    (shown,) = re.findall(r"```\n\$ xfdfuzz review amx-v1 [^\n]* --seed 1\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    text.terminal(console(sys.stdout), planted, "", [])
+    titles = re.compile(r"^\d\. [A-Z].*$", re.MULTILINE)
+    assert titles.findall(shown) == titles.findall(capsys.readouterr().out)
+    (fires,) = re.findall(r"FIRES: WARN_ON\(enter_guest\).*\n((?: +(?:machine|\d+ ) .*\n)+)", shown)
+    lines = [re.sub(r"^ +(?:\d+  )?", "", line) for line in fires.splitlines()]
+    program = parse("\n".join(["# xfdfuzz program 1", lines[0], "", *lines[1:]]) + "\n")
+    last = steps(program, resolve("amx-v1"))[-1]
+    assert [event.site for event in last.events if event.kind == WARN] == ["fpu_guest_realloc_fpstate"]
 
 
 def test_what_may_be_a_vulnerability_is_not_in_the_mail(planted: Review) -> None:
@@ -205,10 +204,10 @@ def test_what_may_be_a_vulnerability_is_not_in_the_mail(planted: Review) -> None
     severe = next(one for one in broken if one.severity in ("panic", "corruption", "leak"))
     found = Finding(severe, program, current)
     private = replace(planted, revision=current, findings=replace(planted.findings, found=(found,), roots={}))
-    text = mail.text(private, "")
-    assert severe.bucket not in text
-    assert "IA32_XFD: 0" not in text
-    assert "SECURITY.md" in text
+    told = mail.text(private, "")
+    assert severe.bucket not in told
+    assert "IA32_XFD: 0" not in told
+    assert "SECURITY.md" in told
     assert severe.bucket in mail.text(private, "", reported=True)
 
 

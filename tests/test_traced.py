@@ -129,7 +129,7 @@ def test_watching_changes_nothing_of_what_is_noted() -> None:
         *(place(f"fpstates[{nr}].in_use") for nr in range(20)),
     ]
     told: list[Place] = []
-    for program in draw.sample([parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))], 40):
+    for program in draw.sample([parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))], 60):
         executor = Executor(resolve("amx-v1").kernel, program.machine)
         kernel, footprint = on_footprint("amx-v1", program.machine)
         watching = Watched(SIZE, places, lambda where, new: told.append(where))

@@ -13,15 +13,19 @@ from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, CpuidTable
 class Processor:
     """A processor's features.  The default is Sapphire-Rapids-like.
 
-    ``avx512`` stands for components 5, 6 and 7; ``dyn2`` adds the synthetic second XFD-capable component 20;
-    ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM
-    is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout without gaps, which shows
-    what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX is in use, as it is after
-    an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit interrupts an
-    XSAVE (Sapphire Rapids' SPR4).
+    ``xsaves`` and ``xsavec`` are the instructions, which a kernel gives up for an erratum (AMD's 1386) or a hypervisor
+    hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; ``dyn2`` adds the synthetic second
+    XFD-capable component 20; ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both
+    CR0.TS and XFD the XFD #NM is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout
+    without gaps, which shows what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX
+    is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA
+    when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
     """
 
     xsave: bool = True
+    xsaves: bool = True
+    xsavec: bool = True
+    avx: bool = True
     avx512: bool = True
     pku: bool = True
     mpx: bool = False
@@ -42,16 +46,22 @@ class Processor:
 
     @property
     def has_xfd(self) -> bool:
-        """CPUID.0xD.1:EAX[4]: IA32_XFD and IA32_XFD_ERR exist."""
-        return self.xsave and self.xfd
+        """CPUID.0xD.1:EAX[4]: IA32_XFD and IA32_XFD_ERR exist.  A processor without XSAVES does not have them."""
+        return self.has_xsaves and self.xfd
+
+    @property
+    def has_xsaves(self) -> bool:
+        """CPUID.0xD.1:EAX[3]: XSAVES, XRSTORS and IA32_XSS exist."""
+        return self.xsave and self.xsaves
 
     @cached_property
     def user_xfeatures(self) -> int:
         """CPUID.0xD.0:EDX:EAX, the components that may be set in XCR0."""
         if not self.xsave:
             return 0
-        mask = xf.MASK_FPSSE | xf.MASK_YMM
-        mask |= xf.MASK_AVX512 if self.avx512 else 0
+        mask = xf.MASK_FPSSE
+        mask |= xf.MASK_YMM if self.avx else 0
+        mask |= xf.MASK_AVX512 if self.avx and self.avx512 else 0
         mask |= xf.MASK_PKRU if self.pku else 0
         mask |= xf.MASK_MPX if self.mpx else 0
         mask |= xf.MASK_XTILE if self.amx else 0
@@ -61,7 +71,7 @@ class Processor:
     @cached_property
     def supervisor_xfeatures(self) -> int:
         """CPUID.0xD.1:EDX:ECX, the components that may be set in IA32_XSS."""
-        if not self.xsave:
+        if not self.has_xsaves:
             return 0
         return (xf.MASK_PASID if self.pasid else 0) | (xf.MASK_CET_USER | xf.MASK_CET_KERNEL if self.cet else 0)
 

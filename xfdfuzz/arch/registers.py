@@ -98,7 +98,7 @@ def wrmsr(regs: CpuRegs, processor: Processor, index: int, value: int) -> None:
         load_component(regs, XSTATE_MSRS[index], value)
         return
     if index == MSR_IA32_XSS:
-        if not processor.xsave or value & ~processor.supervisor_xfeatures:
+        if not processor.has_xsaves or value & ~processor.supervisor_xfeatures:
             raise GeneralProtection
         regs.xss = value
         return
@@ -117,7 +117,7 @@ def rdmsr(regs: CpuRegs, processor: Processor, index: int) -> int:
             raise GeneralProtection
         return regs.data[XSTATE_MSRS[index]]
     if index == MSR_IA32_XSS:
-        if not processor.xsave:
+        if not processor.has_xsaves:
             raise GeneralProtection
         return regs.xss
     if not processor.has_xfd:

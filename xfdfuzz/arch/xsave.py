@@ -64,6 +64,16 @@ def xsave(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
     area.xstate_bv = area.xstate_bv & ~rfbm | live
 
 
+def xsaveopt(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XSAVEOPT: as XSAVE, but what is initial is not written.  The modified optimisation is not modelled."""
+    rfbm = mask & regs.xcr0
+    live = rfbm & effective_xinuse(regs)
+    _store(regs, area, live)
+    if rfbm & xf.MASK_WITH_MXCSR:
+        area.data[xf.MXCSR] = regs.data[xf.MXCSR]
+    area.xstate_bv = area.xstate_bv & ~rfbm | live
+
+
 def xsavec(regs: CpuRegs, area: XsaveArea, mask: int, exact_sse: bool = False) -> None:
     """XSAVEC: compacted format, user components; writes only what is in use.  XFD does not affect XCOMP_BV.
 

@@ -35,8 +35,8 @@ class Image(NamedTuple):
     """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
     where it is not initial.
 
-    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer, if it said how
-    many it takes.
+    ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer that said
+    how many it takes.
     """
 
     xstate_bv: int

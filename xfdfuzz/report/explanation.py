@@ -21,7 +21,8 @@ from xfdfuzz.report.listing import Row
 from xfdfuzz.revisions import ALIASES, PATCHES, names, resolve
 from xfdfuzz.revisions.commits import is_meant
 from xfdfuzz.revisions.left_out import left_out
-from xfdfuzz.revisions.table import named
+from xfdfuzz.revisions.releases import release_of
+from xfdfuzz.revisions.table import is_known, named
 
 #: How many of several things are shown, so that all of it fits a screen.
 _MOST = 6
@@ -149,7 +150,9 @@ EXPLAINED = ("revisions", *_FROM_ROW)
 def _revision(name: str) -> Iterator[Explanation]:
     """A revision, an alias or a label; a commit alone is a patch's name."""
     labelled = [f"{known}{sign}" for known in (*names(), *ALIASES, *PATCHES) for sign in "+-"]
-    if not (name in (*names(), *ALIASES) or name.startswith(tuple(labelled)) or re.search(r"\.py\b", name)):
+    release = release_of(name)
+    known = name in (*names(), *ALIASES) or (release is not None and is_known(release.name))
+    if not (known or name.startswith(tuple(labelled)) or re.search(r"\.py\b", name)):
         return
     revision = resolve(name)
     about = named(revision.name)

@@ -34,6 +34,7 @@ def lines(reach: Reach) -> Iterator[str]:
     yield f"the {what} from {reach.base} {ran}{rest}"
     yield from _lines("never executed", [one for one in reach.unexecuted if one.function not in never])
     yield from _lines("made no difference", reach.idle)
+    yield from _lines(f"left out of {reach.base}, which only diff can judge", reach.left_out)
 
 
 def _lines(what: str, those: Sequence[Line]) -> Iterator[str]:
@@ -66,6 +67,7 @@ def as_object(reach: Reach | None) -> dict[str, Any] | None:
         "functions": dict(reach.calls),
         "never_executed": [*map(_line, reach.unexecuted)],
         "no_difference": [*map(_line, reach.idle)],
+        "left_out": [*map(_line, reach.left_out)],
     }
 
 

@@ -10,6 +10,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
+from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
@@ -220,7 +221,7 @@ class MxcsrInKvmFpu(KvmXsave):
         """(x86.c)."""
         ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-        held = not self.use_xsave or regs.xstate_bv & xf.MASK_SSE
+        held = not self.compacted or regs.xstate_bv & xf.MASK_SSE
         return ret, fpu._replace(mxcsr=regs.data[xf.MXCSR] if held else 0)
 
     def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
@@ -236,12 +237,13 @@ class MxcsrInKvmFpu(KvmXsave):
 class MxcsrBySse(Xstate):
     """Finding 14: in the compacted format MXCSR is a part of SSE, and AVX says nothing of it.
 
-    __copy_xstate_to_uabi_buf(): with XSAVES, ``copy_feature(header.xfeatures & XFEATURE_MASK_SSE, ...)`` for MXCSR.
+    __copy_xstate_to_uabi_buf(): with XSAVES or XSAVEC, ``copy_feature(header.xfeatures & XFEATURE_MASK_SSE, ...)`` for
+    MXCSR.
     """
 
     def uabi_has_mxcsr(self, header: int) -> bool:
         """(fpu/xstate.c)."""
-        return bool(header & xf.MASK_SSE)
+        return bool(header & xf.MASK_SSE) if self.compacted else super().uabi_has_mxcsr(header)
 
 
 @propose("open-15-mxcsr-without-sse", "x86/fpu: Load the MXCSR of an image that has AVX and not SSE")
@@ -260,6 +262,59 @@ class MxcsrWithoutSse(Xstate):
             regs.data[xf.SSE] = 0
             regs.xstate_bv |= xf.MASK_SSE
         return ret
+
+
+@propose(
+    "open-16-mxcsr-of-standard-format", "x86/fpu: Copy MXCSR whatever XSTATE_BV says where images are not compacted"
+)
+class MxcsrOfStandardFormat(Regset):
+    """Finding 16: in the standard format MXCSR counts even where XSTATE_BV has neither SSE nor AVX.
+
+    Without X86_FEATURE_XCOMPACTED: __copy_xstate_to_uabi_buf() says that SSE is there, with XMM registers of zeros,
+    where MXCSR is not MXCSR_DEFAULT, as XSAVEC would; copy_uabi_to_xstate() sets it to MXCSR_DEFAULT where the image
+    has neither.
+    """
+
+    def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int, size: int) -> XsaveArea:
+        """(fpu/xstate.c)."""
+        image = super().copy_xstate_to_uabi_buf(fpstate, xfeatures, pkru, size)
+        mxcsr = fpstate.regs.data[xf.MXCSR]
+        if mxcsr and not self.compacted and xfeatures & xf.MASK_SSE:
+            if not image.xstate_bv & xf.MASK_SSE:
+                image.data[xf.SSE] = 0
+            image.xstate_bv |= xf.MASK_SSE
+            image.data[xf.MXCSR] = mxcsr
+        return image
+
+    def xfpregs_get(self, nr: int) -> XsaveArea:
+        """(fpu/regset.c, by __copy_xstate_to_uabi_buf())."""
+        copy = super().xfpregs_get(nr)
+        if not self.compacted:
+            copy.data[xf.MXCSR] = self.deref(self.tasks[nr].fpu.fpstate).regs.data[xf.MXCSR]
+        return copy
+
+    def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
+        """(fpu/xstate.c)."""
+        ret = super().copy_uabi_to_xstate(fpstate, image, size)
+        if not ret and not self.compacted and not image.xstate_bv & xf.MASK_WITH_MXCSR:
+            fpstate.regs.data[xf.MXCSR] = 0
+        return ret
+
+
+@propose("open-17-init-keeps-mxcsr", "x86/fpu: Keep the MXCSR of a signal frame when the rest is initialised")
+class InitKeepsMxcsr(FpuSignal):
+    """Finding 17: XRSTOR of the standard format loads MXCSR with AVX, from init_fpstate too.
+
+    __restore_fpregs_from_user(): call os_xrstor(&init_fpstate, init_bv) before the frame is restored.  Here MXCSR is
+    put back behind it, which comes to the same.
+    """
+
+    def initialise_others(self, init_bv: int) -> None:
+        """(fpu/signal.c)."""
+        mxcsr = self.regs.data[xf.MXCSR]
+        super().initialise_others(init_bv)
+        if not self.compacted:
+            self.regs.data[xf.MXCSR] = mxcsr
 
 
 #: The cures of what the AMX series brought, of which v5.16 has nothing.

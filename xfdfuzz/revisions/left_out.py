@@ -41,12 +41,19 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("2c87767c35ee", "v6.2", "x86/fpu: Add a pkru argument to copy_uabi_to_xstate()"),
         ("6be3ae45f567", "v6.4", "KVM: x86: Add a helper to handle filtering of unpermitted XCR0 features"),
         ("fe60e8f65f79", "v6.6", 'KVM: x86: Use KVM-governed feature framework to track "XSAVES enabled"'),
+        ("af813acf8c06", "v6.10", "x86/fpu: Update fpu_swap_kvm_fpu() uses in comments as well"),
         ("24cf2bc982ff", "v6.12", "x86/pkeys: Add PKRU as a parameter in signal handling functions"),
+        ("8c01290bda1a", "v6.14", "KVM: x86: Swap incoming guest CPUID into vCPU before massaging in KVM_SET_CPUID2"),
+        ("7ea34578aea7", "v6.14", 'KVM: x86: Replace guts of "governed" features with comprehensive cpu_caps'),
+        ("cbdeea032bfe", "v6.14", "KVM: x86: Drop superfluous host XSAVE check when adjusting guest XSAVES caps"),
+        ("2883b4c2169a", "v6.15", "x86/fpu: Use XSAVE{,OPT,C,S} and XRSTOR{,S} mnemonics in xstate.h"),
+        ("ccb7735a1ea2", "v6.15", "x86/fpu: Fully optimize out WARN_ON_FPU()"),
         ("64e54461ab6e", "v6.16", "x86/fpu: Refactor xfeature bitmask update code for sigframe XSAVE"),
         ("70fe4a0266ef", "v6.16", "x86/fpu: Remove export of mxcsr_feature_mask"),
         ("de8304c319bc", "v6.16", "x86/fpu: Rename fpu_reset_fpregs() to fpu_reset_fpstate_regs()"),
         ("730faa15a069", "v6.16", "x86/fpu: Simplify the switch_fpu_prepare() + switch_fpu_finish() logic"),
         ("392bbe11c7cf", "v6.16", "x86/fpu: Remove x86_init_fpu"),
+        ("99850a1c93fe", "v6.16", "x86/fpu: Remove unused trace events"),
         ("8e269c030eca", "v6.16", "x86/fpu: Remove DEFINE_EVENT(x86_fpu, x86_fpu_copy_src)"),
         (
             "46c158e3ad0f",
@@ -55,6 +62,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         ("32d5fa804dc9", "v6.16", "x86/fpu: Drop @perm from guest pseudo FPU container"),
         ("fafb29e18db2", "v6.17", "x86/fpu: Remove xfd argument from __fpstate_reset()"),
+    ),
+    "the model has it as a part of c6617c61e8fe": (
+        ("ee3a5f9e3d9b", "v5.17", "KVM: x86: Do runtime CPUID update before updating vcpu->arch.cpuid_entries"),
     ),
     "the model has it as a part of a401f45e3875": (
         ("c32d7cab57e3", "v6.1", "x86/fpu: Configure init_fpstate attributes orderly"),
@@ -98,6 +108,11 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("ec2227e03a46", "v6.16", "x86/fpu: Push 'fpu' pointer calculation into the fpu__drop() call"),
         ("8b2a7a7294b3", "v6.16", "x86/fpu: Use 'fpstate' variable names consistently"),
         ("e3a52b67f54a", "v6.16", "x86/fpu: Clarify FPU context cacheline alignment"),
+        (
+            "960bc2bcba59",
+            "v6.16",
+            "x86/fpu: Restore fpu_thread_struct_whitelist() to fix CONFIG_HARDENED_USERCOPY=y crash",
+        ),
         ("2d299e3d773d", "v6.16", "x86/fpu: Always use memcpy_and_pad() in arch_dup_task_struct()"),
     ),
     _MEMORY_ORDER: (
@@ -128,13 +143,14 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     _BOOT: (
         ("d3e021adac7c", "v6.1", "x86/fpu: Fix the init_fpstate size check with the actual size"),
         ("48280042f2c6", "v6.2", "x86/fpu/xstate: Fix XSTATE_WARN_ON() to emit relevant diagnostics"),
+        ("2c66ca3949dc", "v6.6", "x86/fpu: Set X86_FEATURE_OSXSAVE feature after enabling OSXSAVE in CR4"),
+        ("69a2fdf44604", "v6.15", "x86/fpu/xstate: Simplify print_xstate_features()"),
         ("39cd7fad39ce", "v6.16", "x86/fpu: Log XSAVE disablement consistently"),
     ),
     "there is one type of VM, and KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
     ),
-    "irq_fpu_usable() is not modelled: who uses the FPU in an interrupt does so between two ops": (
-        ("59f5ede3bc0f", "v5.18", "x86/fpu: Prevent FPU state corruption"),
+    "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
         (
             "d02198550423",
             "v6.15",
@@ -145,12 +161,24 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("dc7507ddce59", "v5.18", "x86/fpu: Clear PASID when copying fpstate"),
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
     ),
-    "memory of user space is there, or not, for the whole of a signal frame": (
+    "of a signal frame one page may be absent, the one behind the header of its image, and it has no protection key": (
         ("d877550eaf2d", "v6.8", "x86/fpu: Stop relying on userspace for info to fault in xsave buffer"),
         ("d10b554919d4", "v6.12", "x86/pkeys: Restore altstack access in sigreturn()"),
     ),
     "it is about the address that a warning names": (
         ("1cec9ac2d071", "v6.17", "x86/fpu: Delay instruction pointer fixup until after warning"),
+    ),
+    "the register set of shadow stacks is not modelled": (
+        ("a9d9c33132d4", "v6.13", 'x86/fpu: Ensure shadow stack is active before "getting" registers'),
+    ),
+    "the number that tells the model's CPUIDs apart stands for all of their leaves": (
+        ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
+    ),
+    "FRED is not modelled": (("d62c02af7a96", "v6.15", "KVM: VMX: Pass XFD_ERR as pseudo-payload when injecting #NM"),),
+    "the processor has all of AMX's instructions, or none": (
+        ("af2872f62254", "v6.2", "x86: KVM: Advertise AMX-FP16 CPUID to user space"),
+        ("99b668545356", "v6.6", "KVM: x86: Advertise AMX-COMPLEX CPUID to userspace"),
+        ("e37aa1211fbf", "v6.16", "x86/cpuid: Add AMX and SPEC_CTRL dependencies"),
     ),
     "core files are not modelled": (
         ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),

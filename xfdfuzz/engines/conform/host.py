@@ -9,6 +9,7 @@ from functools import partial
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.conform.contents import TILE_CONFIGURATION
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
+from xfdfuzz.engines.conform.ioctls import MSRS
 from xfdfuzz.engines.conform.memory import TILE_SIZE, TILES, with_tile
 from xfdfuzz.engines.conform.nesting import SWITCH
 from xfdfuzz.engines.conform.recording import Fields, Operation, number
@@ -297,5 +298,7 @@ def host_xgetbv(s: Session, o: Operation) -> Iterator[Field]:
 def host_rdmsr(s: Session, o: Operation) -> Iterator[Field]:
     """The msr driver reads an MSR of the CPU, in a system call of this thread."""
     assert o.result is not None
+    if o.number(0) not in MSRS:
+        raise NotCompared(o.text)
     s.do(tasks.ReturnToUser(s.now.task))
     yield Field("val", number(o.result["val"]), s.do(host.HostRdmsr(0, o.number(0))).out)

@@ -7,7 +7,7 @@ from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
 from xfdfuzz.engines.conform.memory import TILE_SIZE
@@ -27,6 +27,8 @@ from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import FpuState, Image
 
 KVM_CAP_XSAVE2 = 208
+#: Those whose values recordings and the model can have in common.
+MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS)
 #: The kernel's KVM_MAX_VCPU_IDS (arch/x86/include/asm/kvm_host.h).
 _HIGHEST_VCPU_IDS = 4096
 #: What get_xsave fills its buffer with.
@@ -279,8 +281,11 @@ def set_msrs(s: Session, o: Operation) -> Iterator[Field]:
     if not words or len(words) % 2:
         raise Malformed("MSRs with their values")
     entries = tuple(zip(words[::2], words[1::2], strict=True))
-    if any(index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) for index, _ in entries):
-        raise Stopped("KVM_SET_MSRS of another MSR")
+    modelled = [index in MSRS for index, _ in entries]
+    if not any(modelled):
+        raise NotCompared(o.op)
+    if not all(modelled):
+        raise Stopped("KVM_SET_MSRS of another MSR beside one that the model has")
     yield Field("ret", returned(recorded), s.do(kvm.KvmSetMsrs(s.now.task, vcpu, Msrs(entries))).ret)
 
 
@@ -288,7 +293,7 @@ def set_msrs(s: Session, o: Operation) -> Iterator[Field]:
 def get_msr(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_MSRS."""
     recorded, vcpu, index = _result(o), s.vcpu, o.number(0)
-    if index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR):
+    if index not in MSRS:
         raise NotCompared(o.text)
     result = s.do(kvm.KvmGetMsrs(s.now.task, vcpu, index))
     yield Field("ret", returned(recorded), result.ret)

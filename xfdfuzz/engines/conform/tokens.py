@@ -7,10 +7,11 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
+from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.engines.conform.contents import SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Stopped
+from xfdfuzz.engines.conform.ioctls import MSRS
 from xfdfuzz.engines.conform.memory import TILE_SIZE, GuestMemory, tdpbssd, tile_of, with_tile
 from xfdfuzz.engines.conform.recording import Malformed, number
 from xfdfuzz.engines.conform.session import CR0_TS, CR4_OSXSAVE, Session
@@ -172,7 +173,7 @@ def _out(g: Guest, words: list[int]) -> Outcome:
 
 
 def _check_msr(index: int) -> int:
-    if index not in (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS):
+    if index not in MSRS:
         raise Stopped(f"guest code: MSR {index:#x}")
     return index
 

@@ -49,8 +49,18 @@ def _of_another_kind(cls: type[Op]) -> Iterator[type[Op]]:
 
 
 def _of_its_kind(cls: type[Op]) -> list[type[Op]]:
-    """Those that take less, or as much and are defined before it."""
-    found = [other for other in OPS.values() if (other.__module__, other.__base__) == (cls.__module__, cls.__base__)]
+    """Those that take less, or as much and are defined before it, and nothing of another type by the same name."""
+    found = [
+        other
+        for other in OPS.values()
+        if (other.__module__, other.__base__) == (cls.__module__, cls.__base__) and _alike(other, cls)
+    ]
     # last what does not mean the same on every revision
     found.sort(key=lambda other: (other is KvmSetCpuid2Supported, len(fields(other))))  # type: ignore[arg-type]
     return found[: found.index(cls)]
+
+
+def _alike(one: type[Op], other: type[Op]) -> bool:
+    """Whether the fields that they share by name are of the same types."""
+    types = {f.name: f.type for f in fields(one)}  # type: ignore[arg-type]
+    return all(types.get(f.name, f.type) == f.type for f in fields(other))  # type: ignore[arg-type]

@@ -24,12 +24,17 @@ class Line(NamedTuple):
 @dataclass(frozen=True)
 class Reach:
     """``calls`` is how often each function ran that differs from the kernel ``base``, ``unexecuted`` which of their
-    lines never did, ``idle`` which were executed by no program that shows a difference."""
+    lines never did, ``idle`` which were executed by no program that shows a difference.
+
+    ``left_out`` are lines of the base that the second kernel lacks, with none in their place: where that one alone is
+    executed, nobody can tell whether they would have mattered.
+    """
 
     base: str
     calls: Mapping[str, int]
     unexecuted: tuple[Line, ...]
     idle: tuple[Line, ...] = ()
+    left_out: tuple[Line, ...] = ()
 
     @property
     def never(self) -> list[str]:
@@ -68,7 +73,9 @@ class Change:
         lines = [line for one in self.functions if one.name in calls for line in self._lines(one)]
         executed = [line for line in lines if line.statement.place in stats.lines]
         idle = [line for line in executed if self.compared and line.statement.place not in different]
-        return Reach(self.first.revision, calls, tuple(one for one in lines if one not in executed), tuple(idle))
+        unexecuted = tuple(line for line in lines if line not in executed)
+        left_out = () if self.compared else tuple(line for one in self.functions for line in self._left_out(one))
+        return Reach(self.first.revision, calls, unexecuted, tuple(idle), left_out)
 
     def _called(self, one: Differing) -> Sequence[FunctionType]:
         """What a call executes first."""
@@ -76,11 +83,22 @@ class Change:
 
     def _lines(self, one: Differing) -> Iterator[Line]:
         """The lines of the second kernel's own definitions; where both are executed, those that differ."""
-        removed, added = ([line for each in part for line in statements(each)] for part in (one.removed, one.added))
         if not self.compared:
-            yield from (Line(one.name, line) for line in added)
+            yield from (Line(one.name, line) for each in one.added for line in statements(each))
             return
-        matcher = difflib.SequenceMatcher(None, [line.text for line in removed], [line.text for line in added], False)
-        for tag, begin, end, start, stop in matcher.get_opcodes():
-            if tag != "equal":
-                yield from (Line(one.name, line) for line in (*removed[begin:end], *added[start:stop]))
+        for _, removed, added in _changes(one):
+            yield from (Line(one.name, line) for line in (*removed, *added))
+
+    def _left_out(self, one: Differing) -> Iterator[Line]:
+        for tag, removed, _ in _changes(one):
+            if tag == "delete" and one.added:
+                yield from (Line(one.name, line) for line in removed)
+
+
+def _changes(one: Differing) -> Iterator[tuple[str, Sequence[Statement], Sequence[Statement]]]:
+    """What was done to a function's statements: the word of difflib, those that are gone and those that are new."""
+    removed, added = ([line for each in part for line in statements(each)] for part in (one.removed, one.added))
+    matcher = difflib.SequenceMatcher(None, [line.text for line in removed], [line.text for line in added], False)
+    for tag, begin, end, start, stop in matcher.get_opcodes():
+        if tag != "equal":
+            yield tag, removed[begin:end], added[start:stop]

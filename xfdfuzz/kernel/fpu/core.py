@@ -63,11 +63,29 @@ class FpuCore(FpuInit):
         # a task in exec has given its registers up
         if lost and fpstate is self.fpstates[self.current.fpu.fpstate] and not self.current.in_execve:
             self.report(LOST_STATE, lost)
-        xsave.xsaves(regs, fpstate.regs, mask, self.machine.exact_sse)
+        self.xstate_xsave(fpstate, mask)
         if fpstate.size > fpstate.alloc_size or fpstate.xfeatures & self.XFEATURE_MASK_USER_DYNAMIC:
             end = self.machine.cpuid.compacted_end(mask & xsave.enabled(regs), live)
-            if end > fpstate.alloc_size:
+            if self.compacted and end > fpstate.alloc_size:
                 self.report(OVERRUN, end, fpstate.alloc_size)
+
+    @seam
+    def xstate_xsave(self, fpstate: Fpstate, mask: int) -> None:
+        """XSTATE_XSAVE(): XSAVES, else XSAVEC where the kernel's images are compacted, else XSAVEOPT (fpu/xstate.h)."""
+        if self.machine.has_xsaves:
+            xsave.xsaves(self.regs, fpstate.regs, mask, self.machine.exact_sse)
+        elif self.compacted:
+            xsave.xsavec(self.regs, fpstate.regs, mask, self.machine.exact_sse)
+        else:
+            xsave.xsaveopt(self.regs, fpstate.regs, mask)
+
+    @seam
+    def xstate_xrstor(self, fpstate: Fpstate, mask: int) -> None:
+        """The instruction of XSTATE_XRESTORE(): XRSTORS, else XRSTOR (fpu/xstate.h)."""
+        if self.machine.has_xsaves:
+            xsave.xrstors(self.regs, fpstate.regs, mask)
+        else:
+            xsave.xrstor(self.regs, fpstate.regs, mask)
 
     def os_xrstor(self, fpstate: Fpstate, mask: int) -> None:
         """XRSTORS of a buffer under the XFD that fits it (fpu/xstate.h)."""
@@ -89,7 +107,7 @@ class FpuCore(FpuInit):
             if end > fpstate.alloc_size:
                 self.report(OVERRUN, end, fpstate.alloc_size)
         try:
-            xsave.xrstors(self.regs, fpstate.regs, mask)
+            self.xstate_xrstor(fpstate, mask)
         except DeviceNotAvailable:
             self.exc_device_not_available_in_kernel()
         except GeneralProtection:
@@ -113,7 +131,7 @@ class FpuCore(FpuInit):
         self.report(XRSTOR_FAULT)
         init = self.fpstates[INIT_FPSTATE]
         self.xfd_update_state(init)
-        xsave.xrstors(self.regs, init.regs, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
+        self.xstate_xrstor(init, self.fpu_kernel_cfg.max_features & self.xfeature_mask_fpstate)
 
     # -- core.c --------------------------------------------------------------------------------------------------
 

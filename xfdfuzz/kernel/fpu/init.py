@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import load_component
@@ -83,12 +84,14 @@ class FpuInit(Vmalloc):
         supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC
         self.use_xsave = machine.xsave
+        self.compacted = self.xstate_compacted()
         #: X86_FEATURE_OSPKE: CR4.PKE is set; protection keys depend on XSAVE (cpuid-deps.c).
         self.ospke = machine.xsave and machine.pku
         self.fpu_user_cfg = self._config(user, user & ~dynamic, machine.cpuid.standard_size)
         most = user | supervisor
         default = most & ~dynamic & ~self.XFEATURE_MASK_GUEST_SUPERVISOR
-        self.fpu_kernel_cfg = self._config(most, default, machine.cpuid.compacted_size)
+        kernel_size = partial(self.xstate_calculate_size, compacted=self.compacted)
+        self.fpu_kernel_cfg = self._config(most, default, kernel_size)
         self.init_xfd = user & dynamic
         #: The static key __fpu_state_size_dynamic.
         self.fpu_state_size_dynamic = self.init_xfd != 0
@@ -100,6 +103,11 @@ class FpuInit(Vmalloc):
         if not self.use_xsave:
             return FpuStateConfig(FXSAVE_SIZE, FXSAVE_SIZE, 0, 0)
         return FpuStateConfig(size_of(most), size_of(default), most, default)
+
+    @seam
+    def xstate_compacted(self) -> bool:
+        """Whether the kernel's own images are compacted: where it has XSAVES, until 8ad7e8f69695 (5.19)."""
+        return self.machine.has_xsaves
 
     def xfeatures_mask_supervisor(self) -> int:
         """Supervisor states in use (arch/x86/kernel/fpu/xstate.h)."""
@@ -190,7 +198,7 @@ class FpuInit(Vmalloc):
 
     def xstate_init_xcomp_bv(self, fpstate: Fpstate, mask: int) -> None:
         """Format the image as compacted, or XRSTORS would raise #GP (arch/x86/kernel/fpu/xstate.h)."""
-        if self.use_xsave:
+        if self.compacted:
             fpstate.regs.xcomp_bv = mask | XCOMP_BV_COMPACTED
 
     def fpstate_init_user(self, fpstate: Fpstate) -> None:

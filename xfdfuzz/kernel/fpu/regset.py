@@ -1,4 +1,4 @@
-"""The FPU's register sets for ptrace (arch/x86/kernel/fpu/regset.c, kernel/ptrace.c, v5.16)."""
+"""The FPU's register sets for ptrace (arch/x86/kernel/fpu/regset.c, v5.16)."""
 
 from __future__ import annotations
 

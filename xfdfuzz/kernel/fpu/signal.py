@@ -181,8 +181,13 @@ class FpuSignal(Xstate):
         loaded = self.fxrstor_from_user_sigframe(frame) if fx_only else self.xrstor_from_user_sigframe(frame, xrestore)
         init_bv = ufeatures & ~xrestore
         if loaded and init_bv:
-            self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
+            self.initialise_others(init_bv)
         return loaded
+
+    @seam
+    def initialise_others(self, init_bv: int) -> None:
+        """os_xrstor(&init_fpstate, init_bv), the end of __restore_fpregs_from_user()."""
+        self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
         """FXRSTOR; a bad MXCSR makes it fault (fpu/legacy.h)."""

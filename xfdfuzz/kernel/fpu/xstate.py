@@ -97,7 +97,7 @@ class Xstate(FpuCore):
         if permitted & requested == requested:
             return 0
         mask = permitted | requested
-        ksize = self.xstate_calculate_size(self.xstate_perm_kernel_mask(mask, guest), compacted=True)
+        ksize = self.xstate_calculate_size(self.xstate_perm_kernel_mask(mask, guest), compacted=self.compacted)
         usize = self.xstate_calculate_size(mask & self.user_supported, compacted=False)
         if not guest:
             ret = self.validate_sigaltstack(usize)
@@ -257,7 +257,13 @@ class Xstate(FpuCore):
         if not self.fpu_kernel_cfg.max_features >> i & 1:
             self.warn_on(self.config.debug_fpu)
             return NULL
-        return self.machine.cpuid.compacted_offset(self.fpu_kernel_cfg.max_features, i)
+        return self.xfeature_get_offset(self.fpu_kernel_cfg.max_features, i)
+
+    def xfeature_get_offset(self, layout: int, i: int) -> int:
+        """Where component ``i`` lies among those of ``layout``, which only a compacted image has a choice of
+        (fpu/xstate.c)."""
+        cpuid = self.machine.cpuid
+        return cpuid.compacted_offset(layout, i) if self.compacted else cpuid.components[i].offset
 
     def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
         """EINVAL for unknown components, a compacted image or reserved bytes that are not 0 (fpu/xstate.c)."""

@@ -380,7 +380,8 @@ class KvmX86(KvmMsrs):
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
         """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE."""
         arch = vcpu.arch
-        return bool(arch.cr4_osxsave and arch.cpuid_xcr0 and not (arch.cpuid_no_xsave or arch.cpuid_no_xsaves))
+        given = arch.cpuid_xcr0 and not (arch.cpuid_no_xsave or arch.cpuid_no_xsaves)
+        return bool(self.machine.has_xsaves and arch.cr4_osxsave and given)
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""

@@ -303,13 +303,15 @@ class GuestXsave(_Save):
 
 @op("v{vcpu} xsavec({mask}, {torn})")
 class GuestXsavec(_Save):
-    """XSAVEC, likewise."""
+    """XSAVEC, likewise; #UD where the processor does not have it."""
 
     vcpu: Nr = 0
     mask: Xfeatures = xf.MASK_X87
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
+        if not k.machine.xsavec:
+            return Result("#UD")
         return self.save(k, partial(xsave.xsavec, exact_sse=k.machine.exact_sse))
 
 
@@ -322,7 +324,7 @@ class GuestXsaves(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        if not k.guest_cpuid_has_xsaves(self.thread(k)):
+        if not (k.machine.has_xsaves and k.guest_cpuid_has_xsaves(self.thread(k))):
             return Result("#UD")
         return self.save(k, partial(xsave.xsaves, exact_sse=k.machine.exact_sse))
 
@@ -393,7 +395,7 @@ class GuestXrstors(_Restore):
     mxcsr: Mxcsr = 0
 
     def run(self, k: Kernel) -> Result:
-        if not k.guest_cpuid_has_xsaves(self.thread(k)):
+        if not (k.machine.has_xsaves and k.guest_cpuid_has_xsaves(self.thread(k))):
             return Result("#UD")
         return self.restore(k, xsave.xrstors, xsave.enabled)
 

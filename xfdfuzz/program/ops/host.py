@@ -191,7 +191,7 @@ class HostRdmsr(_CpuOp):
 
     def hindrance(self, k: Kernel) -> str:
         machine = k.machine
-        there = {MSR_IA32_XFD: machine.has_xfd, MSR_IA32_XFD_ERR: machine.has_xfd, MSR_IA32_XSS: machine.xsave}
+        there = {MSR_IA32_XFD: machine.has_xfd, MSR_IA32_XFD_ERR: machine.has_xfd, MSR_IA32_XSS: machine.has_xsaves}
         return _CpuOp.hindrance(self, k) if there.get(self.msr, machine.cet) else "the processor has no such MSR"
 
     def run(self, k: Kernel) -> Result:

@@ -15,7 +15,7 @@ from xfdfuzz.revisions.mainline.cpuid import (
     SameCpuidAfterRun,
     SystemAttribute,
 )
-from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd
+from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd, XsavecInKernel
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.host import (
     ExecInvalidatesTask,
@@ -59,6 +59,7 @@ SERIES = (
     IrqFpuNotInLockedRegion,
     OffsetsByXcompBv,
     PermSizeSupervisor,
+    XsavecInKernel,
     UabiSize,
     SupportedXcr0Again,
     AlwaysFpSse,

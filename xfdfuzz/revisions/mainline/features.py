@@ -16,6 +16,15 @@ class Enqcmd(FpuInit):
         return super().supervisor_xfeatures() | xf.MASK_PASID
 
 
+@patch("8ad7e8f69695", "x86/fpu/xsave: Support XSAVEC in the kernel", version="v5.19", neutral="a feature")
+class XsavecInKernel(FpuInit):
+    """Without XSAVES the kernel saves with XSAVEC, and its images are compacted all the same."""
+
+    def xstate_compacted(self) -> bool:
+        """X86_FEATURE_XCOMPACTED (fpu/xstate.c, fpu__init_system_xstate())."""
+        return super().xstate_compacted() or (self.machine.xsave and self.machine.xsavec)
+
+
 @patch(
     "8970ef027b21",
     "x86/fpu/xstate: Introduce CET MSR and XSAVES supervisor states",

@@ -83,7 +83,7 @@ class GuestDefault(AmxSeries):
         """guest_default_cfg.size, in bytes (fpu/xstate.c)."""
         if not self.use_xsave:
             return self.fpu_kernel_cfg.default_size
-        return self.xstate_calculate_size(self.guest_default_features(), compacted=True)
+        return self.xstate_calculate_size(self.guest_default_features(), compacted=self.compacted)
 
     def guest_fpstate_alloc_size(self) -> int:
         """(fpu/core.c, fpu_alloc_guest_fpstate())."""

@@ -25,9 +25,9 @@ class OffsetsByXcompBv(Xstate):
         if self.warn_on(not self.fpu_kernel_cfg.max_features >> i & 1):
             return NULL
         xcomp_bv = fpstate.regs.xcomp_bv
-        if self.warn_on(not xcomp_bv >> i & 1):
+        if self.compacted and self.warn_on(not xcomp_bv >> i & 1):
             return NULL
-        return self.machine.cpuid.compacted_offset(xcomp_bv, i)
+        return self.xfeature_get_offset(xcomp_bv, i)
 
 
 @patch(
