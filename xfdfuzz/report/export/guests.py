@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import MXCSR_RESERVED
+from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.native import assembler, layout
 from xfdfuzz.native.assembler import Code
-from xfdfuzz.native.contents import SAMPLES, pattern
+from xfdfuzz.native.contents import SAMPLES, mxcsr, pattern
 from xfdfuzz.native.guestcode import Insn, Stream
 from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import RESERVED, Named, UserImage
 from xfdfuzz.program.text import format_op
 
 _COLUMN = 40
+#: Components as C names them; the others go by their numbers.
+COMPONENTS = {0: "X87", 1: "SSE", 2: "AVX", 9: "PKRU", 17: "XTILECFG", 18: "XTILEDATA", xf.MXCSR: "MXCSR"}
+#: Tokens that are nobody's.
+_SPECIAL = {PKRU_DEFAULT: "LINUX_PKRU_TOKEN", ZEROED: "ZERO", MXCSR_RESERVED: "RESERVED"}
 
 
 def number_of(stream: Stream, insn: Insn) -> int:
@@ -25,7 +34,7 @@ def token(value: int) -> str:
         return "INIT"
     owner, number = ghost.owner(value), value & 7
     if not owner:
-        return "LINUX_PKRU_TOKEN"
+        return _SPECIAL[value]
     first = ghost.owner(ghost.vcpu_token(0, 0))
     return f"V({owner - first}, {number})" if owner >= first else f"T({owner - 1}, {number})"
 
@@ -85,10 +94,9 @@ def _operands(stream: Stream) -> Iterator[str]:
         where = f"guest_memory({stream.vcpu}, {operand.address:#x})"
         if operand.restored is not None:
             op = operand.restored
-            held = token(ghost.vcpu_token(stream.vcpu, op.token))
-            xcomp = f", .xcomp_bv = {op.xcomp_bv:#x}" if op.xcomp_bv else ""
-            fields = f".bv = {op.xstate_bv:#x}, .token = {held}{xcomp}"
-            yield f"fill_image({where}, {operand.size:#x}, &(struct image){{ {fields} }});"
+            named = ((xf.MXCSR, op.mxcsr),) if op.mxcsr else ()
+            held = image(UserImage(op.xstate_bv, op.token, named, op.xcomp_bv), partial(ghost.vcpu_token, stream.vcpu))
+            yield f"fill_image({where}, {operand.size:#x}, {held});"
         elif operand.data:
             component, value = _contents(operand.data)
             yield f"put_sample({where}, {component}, {token(value)});"
@@ -96,11 +104,12 @@ def _operands(stream: Stream) -> Iterator[str]:
 
 def _contents(data: bytes) -> tuple[str, int]:
     """Which component and token these bytes are."""
-    names = {0: "X87", 1: "SSE", 2: "AVX", 9: "PKRU", 17: "XTILECFG", 18: "XTILEDATA"}
+    if len(data) == 4:
+        return "MXCSR", next(t for t in (0, *_tokens()) if mxcsr(t) == int.from_bytes(data, "little"))
     return next(
-        (names[component], value)
-        for component in names
-        if SAMPLES[component][1] == len(data)
+        (name, value)
+        for component, name in COMPONENTS.items()
+        if component in SAMPLES and SAMPLES[component][1] == len(data)
         for value in _tokens()
         if pattern(component, value) == data
     )
@@ -108,3 +117,30 @@ def _contents(data: bytes) -> tuple[str, int]:
 
 def _tokens() -> list[int]:
     return [ghost.vcpu_token(nr, number) for nr in range(3) for number in range(1, 8)]
+
+
+def image(held: UserImage, owner: Callable[[int], int]) -> str:
+    """An image as C has it: the content number n of its owner's is ``owner(n)``."""
+    fields = [f".bv = {held.xstate_bv:#x}"]
+    fields += [f".token = {token(owner(held.data))}"] if held.data else []
+    fields += [f".named = {_named(held.contents, owner)}"] if held.contents else []
+    fields += [f".xcomp_bv = {held.xcomp_bv:#x}"] if held.xcomp_bv else []
+    fields += [".reserved = true"] * held.reserved
+    return f"&(struct image){{ {', '.join(fields)} }}"
+
+
+def _named(named: Named, owner: Callable[[int], int]) -> str:
+    return content_list((i, content_of(number, owner)) for i, number in named)
+
+
+def content_of(number: int, owner: Callable[[int], int]) -> int:
+    """The token of a content's number."""
+    if number == RESERVED:
+        return MXCSR_RESERVED
+    return owner(number) if number else 0
+
+
+def content_list(held: Iterable[tuple[int, int]]) -> str:
+    """Components with their tokens."""
+    rows = [f"{{ {COMPONENTS.get(i, i)}, {token(value)} }}, " for i, value in held]
+    return f"(struct content[]){{ {''.join(rows)}{{ -1, 0 }} }}"

@@ -27,7 +27,6 @@
 //@ include_ptrace ptrace
 #include <sys/ptrace.h>
 #include <sys/uio.h>
-#include <linux/elf.h>
 
 //@ include_pthread pthread_t
 #include <pthread.h>
@@ -45,10 +44,8 @@
 #define KVM_GET_XSAVE2 _IOR(KVMIO, 0xcf, struct kvm_xsave)
 #endif
 
-//@ NT_X86_XSTATE
-#ifndef NT_X86_XSTATE
-#define NT_X86_XSTATE 0x202
-#endif
+//@ NT_X86_XSTATE NT_PRFPREG
+enum { NT_PRFPREG = 2, NT_X86_XSTATE = 0x202 };
 
 //@ ksft_print_header
 /*@ if plain */
@@ -74,9 +71,9 @@ static int ksft_count, ksft_failed;
 //@ always defines
 /*@ defines @*/
 
-//@ X87 SSE AVX PKRU XTILECFG XTILEDATA
-/* State components, and the bits of XCR0. */
-enum { X87, SSE, AVX, PKRU = 9, XTILECFG = 17, XTILEDATA = 18 };
+//@ X87 SSE AVX PKRU XTILECFG XTILEDATA MXCSR
+/* State components, and the bits of XCR0; MXCSR, which is none, goes with them. */
+enum { X87, SSE, AVX, PKRU = 9, XTILECFG = 17, XTILEDATA = 18, MXCSR = 21 };
 /*@ if kvm */
 #undef BIT
 /*@ end */
@@ -107,6 +104,8 @@ enum { X87, SSE, AVX, PKRU = 9, XTILECFG = 17, XTILEDATA = 18 };
 #define V(vcpu, n) ((16 + (vcpu)) << 3 | (n))
 #define INIT 0			/* the initial configuration */
 #define LINUX_PKRU_TOKEN 1	/* the PKRU that Linux starts programs with */
+#define ZERO 2			/* x87 or MXCSR without a bit, even of those that are set initially */
+#define RESERVED 3		/* MXCSR with reserved bits */
 
 //@ sample_offset
 /* Of each component a sample is looked at: of registers the last one, ST(0), tile 0. */
@@ -117,7 +116,7 @@ static int sample_size(int component)
 	case SSE: case AVX: case 3: return 16;
 	case 4: case 5: return 8;
 	case 6: return 32;
-	case PKRU: return 4;
+	case PKRU: case MXCSR: return 4;
 	case XTILEDATA: return 1024;
 	default: return 64;
 	}
@@ -127,10 +126,15 @@ static void put_sample(unsigned char *to, int component, int token)
 {
 	unsigned char word[8] = { token, component, 0x58, 0x46, 0x44, 0x7a, ~token, 0x80 | component };
 	uint32_t pkru = token == LINUX_PKRU_TOKEN ? 0x55555554 : (uint32_t)token << 2;
+	uint32_t mxcsr = token == RESERVED ? 0xffffffff : 0x1f80U | (token & 0x3f) | (uint32_t)token >> 6 << 13;
 
 	memset(to, 0, sample_size(component));
 	if (component == PKRU) {
 		memcpy(to, &pkru, 4);
+	} else if (component == MXCSR && token != ZERO) {
+		memcpy(to, &mxcsr, 4);
+	} else if (token == ZERO) {
+		return;
 	} else if (token && component == XTILECFG) {
 		to[0] = 1;		/* palette 1: eight tiles of 16 rows of 64 bytes */
 		for (int i = 0; i < 8; i++) {
@@ -165,7 +169,7 @@ static const char *describe(char *to, size_t size, int token)
 	if (token <= 0)
 		snprintf(to, size, "%s", token ? "bytes of nobody's" : "the initial configuration");
 	else if (token < 8)
-		snprintf(to, size, "the kernel's own");
+		snprintf(to, size, "%s", token == ZERO ? "zeros" : "none of a task's or guest's");
 	else
 		snprintf(to, size, "%s%d's %d", token < 128 ? "task " : "vCPU ",
 			 token < 128 ? token / 8 - 1 : token / 8 - 16, token % 8);
@@ -277,13 +281,20 @@ static bool check_signal(int n, long got, int signal)
 //@
 static bool check_content(int n, int component, const void *sample, int token)
 {
-	char text[64];
-	int got = find_token(sample, component);
+	unsigned char want[1024];
+	char text[64] = "";
+	bool good;
 
-	verdict(n, got == token, "component %d holds %s", component, describe(text, sizeof(text), got));
-	return got == token;
+	put_sample(want, component, token);
+	good = !memcmp(sample, want, sample_size(component));
+	if (!good)
+		describe(text, sizeof(text), find_token(sample, component));
+	verdict(n, good, "component %d holds %s", component, text);
+	return good;
 }
 
+//@ content
+struct content { int component, token; };
 //@
 /* Where the sample of a component lies in an image. */
 static unsigned int offset_in(const unsigned char *image, int component)
@@ -298,6 +309,8 @@ static unsigned int offset_in(const unsigned char *image, int component)
 
 	(void)image;
 /*@ end */
+	if (component == MXCSR)
+		return 24;
 	if (component < 2)
 		return component ? 160 + 15 * 16 : 32;
 /*@ if compacted */
@@ -317,8 +330,6 @@ static unsigned int offset_in(const unsigned char *image, int component)
 }
 
 //@
-struct content { int component, token; };
-
 /*
  * Contents of an image, of the components in BIT()s of mask: those in the list, up to
  * one of component -1, and the initial configuration in all others, which an image
@@ -342,32 +353,37 @@ static void check_image(int n, const unsigned char *image, unsigned long long ma
 				   found->component < 0 ? INIT : found->token))
 			return;
 	}
+	for (found = list; found->component >= 0; found++)
+		if (found->component == MXCSR)
+			check_content(n, MXCSR, image + 24, found->token);
 }
 
 //@
 static unsigned char image_room[0x10000] __attribute__((aligned(64)));
 //@
 struct image {
-	unsigned long long bv, init, xcomp_bv;
+	unsigned long long bv, xcomp_bv;
 	int token;
-	bool reserved, bad_mxcsr;
+	const struct content *named;	/* up to one of component -1 */
+	bool reserved;
 };
 
-/* An image of which every component in bv holds the token, those in init their initial values. */
+/* An image of which every component in bv holds the token, but for those that are named. */
 static void fill_image(unsigned char *to, size_t size, const struct image *want)
 {
 	static unsigned char at[0x10000];
-	uint32_t mxcsr = want->bad_mxcsr ? 0xffff0000 : 0x1f80;
 
 	memset(at, 0, sizeof(at));
 	memcpy(at, "\x7f\x03", 2);			/* FCW */
-	memcpy(at + 24, &mxcsr, 4);
+	put_sample(at + 24, MXCSR, INIT);
 	memcpy(at + 512, &want->bv, 8);
 	memcpy(at + 520, &want->xcomp_bv, 8);
 	at[528] = want->reserved;
 	for (int i = 0; i <= XTILEDATA; i++)
 		if (want->bv & BIT(i) & ~BIT(10) & ~BIT(11) & ~BIT(12))
-			put_sample(at + offset_in(at, i), i, want->init & BIT(i) ? INIT : want->token);
+			put_sample(at + offset_in(at, i), i, want->token);
+	for (const struct content *one = want->named; one && one->component >= 0; one++)
+		put_sample(at + offset_in(at, one->component), one->component, one->token);
 	memcpy(to, at, size);
 }
 
@@ -462,6 +478,16 @@ static void fninit(void *p)		/* fninit */
 	USER_INSN("0xdb, 0xe3", "D"(p));
 }
 
+//@
+static void ldmxcsr(void *p)		/* ldmxcsr (%rdi) */
+{
+	USER_INSN("0x0f, 0xae, 0x17", "D"(p));
+}
+//@
+static void stmxcsr(void *p)		/* stmxcsr (%rdi) */
+{
+	USER_INSN("0x0f, 0xae, 0x1f", "D"(p));
+}
 //@
 static void movups(void *p)		/* movups (%rdi),%xmm15 */
 {
@@ -570,6 +596,8 @@ static void play(void)
 }
 
 //@
+static __thread void **frame_pointer;		/* where sigreturn finds the frame's image */
+//@
 /* A signal: its handler plays on, until the program leaves it. */
 static __thread unsigned char *frame;		/* the XSAVE image in the handler's frame */
 static __thread unsigned int raised_by;
@@ -580,6 +608,9 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 	(void)signal;
 	(void)info;
 	frame = (unsigned char *)uc->uc_mcontext.fpregs;
+/*@ if copies */
+	frame_pointer = (void **)&uc->uc_mcontext.fpregs;
+/*@ end */
 	look_at_frame(raised_by);
 	pass_turn(raised_by);
 	play();
@@ -605,22 +636,21 @@ static int raise_signal(unsigned int now)
 }
 
 //@
-/* What the kernel says around the image: both magics, the features, a size that is large enough. */
-static void check_frame(int n, unsigned long long features, bool magic1)
+/* What stands around the image: FP_XSTATE_MAGIC1 and 2, and the features. */
+static void check_frame(int n, unsigned long long features, bool magic1, bool magic2)
 {
-	uint32_t sw[4], magic2 = 0;
+	uint32_t first, second = 0, size;
 	unsigned long long got;
 
-	memcpy(sw, frame + 464, sizeof(sw));
+	memcpy(&first, frame + 464, 4);
 	memcpy(&got, frame + 472, 8);
-	memcpy(&sw[3], frame + 480, 4);
-	if (sw[0] == 0x46505853)
-		memcpy(&magic2, frame + sw[3], 4);
-	verdict(n, (sw[0] == 0x46505853) == magic1 && (!magic1 || magic2 == 0x46505845) &&
+	memcpy(&size, frame + 480, 4);
+	if (first == 0x46505853)
+		memcpy(&second, frame + size, 4);
+	verdict(n, (first == 0x46505853) == magic1 && (second == 0x46505845) == magic2 &&
 		!((got ^ features) & FEATURES & host_features()),
-		"magics %#x %#x, features %#llx", sw[0], magic2, got);
+		"magics %#x %#x, features %#llx", first, second, got);
 }
-
 //@
 static long fork_task(int task)
 {
@@ -726,34 +756,39 @@ static bool stop_task(int task)
 	       waitpid(tid, &status, __WALL) == tid;
 }
 
-static long regset(int request, int task, unsigned char *image, size_t size)
+static long regset(int request, int task, long type, unsigned char *image, size_t size)
 {
 	struct iovec io = { image, size };
 	long ret;
 
 	if (!stop_task(task))
 		skip_test("cannot trace task %d: %s", task, strerror(errno));
-	ret = ptrace(request, sh->tid[task], (void *)NT_X86_XSTATE, &io) ? -errno : 0;
+	ret = ptrace(request, sh->tid[task], (void *)type, &io) ? -errno : 0;
 	ptrace(PTRACE_DETACH, sh->tid[task], 0, 0);
 	return ret;
 }
-
 //@
-static long get_regset(int task, unsigned char *image)
+static long get_regset(int task, long type, unsigned char *image, size_t size)
 {
-	return regset(PTRACE_GETREGSET, task, image, 0x10000);
+	return regset(PTRACE_GETREGSET, task, type, image, size);
 }
-
 //@
-static long write_regset(int task, const struct image *want)
+static long write_regset(int task, const struct image *want, size_t size)
 {
 	unsigned int eax, ebx, ecx, edx;
 
 	__cpuid_count(0xd, 0, eax, ebx, ecx, edx);
 	fill_image(image_room, sizeof(image_room), want);
-	return regset(PTRACE_SETREGSET, task, image_room, ebx);
+	return regset(PTRACE_SETREGSET, task, NT_X86_XSTATE, image_room, size ? size : ebx);
 }
+//@
+static long write_fpregs(int task, int x87, int sse, int mxcsr, size_t size)
+{
+	struct content named[] = { { X87, x87 }, { SSE, sse }, { MXCSR, mxcsr }, { -1, 0 } };
 
+	fill_image(image_room, sizeof(image_room), &(struct image){ .named = named });
+	return regset(PTRACE_SETREGSET, task, NT_PRFPREG, image_room, size);
+}
 //@
 /* As the msr driver reads it; -1 without one. */
 static int host_msr(int cpu, unsigned int index, unsigned long long *value)
@@ -1107,12 +1142,13 @@ static long get_xsave(int vcpu, unsigned long command)
 }
 
 //@
-static long set_fpu(int vcpu, int x87, int sse)
+static long set_fpu(int vcpu, int x87, int sse, int mxcsr)
 {
-	struct kvm_fpu fpu = { .fcw = 0x37f, .mxcsr = 0x1f80 };
+	struct kvm_fpu fpu = { .fcw = 0x37f };
 
 	put_sample(fpu.fpr[0], X87, x87);
 	put_sample(fpu.xmm[15], SSE, sse);
+	put_sample((unsigned char *)&fpu.mxcsr, MXCSR, mxcsr);
 	return do_ioctl(vcpus[vcpu].fd, KVM_SET_FPU, &fpu);
 }
 
@@ -1326,11 +1362,17 @@ static void write_frame(const struct image *want)
 
 	memcpy(&size, frame + 480, 4);		/* xstate_size */
 	fill_image(image_room, sizeof(image_room), want);
-	memcpy(frame + 24, image_room + 24, 4);
 	memcpy(frame + 512, image_room + 512, 64);
-	for (int i = 0; i <= XTILEDATA; i++)
-		if (want->bv & BIT(i) && offset_in(image_room, i) + sample_size(i) <= size)
-			memcpy(frame + offset_in(image_room, i), image_room + offset_in(image_room, i), sample_size(i));
+	memcpy(frame + 24, image_room + 24, 4);		/* MXCSR */
+	for (int i = 0; i <= XTILEDATA; i++) {
+		const struct content *one = want->named;
+		unsigned int at = offset_in(image_room, i);
+
+		while (one && one->component >= 0 && one->component != i)
+			one++;
+		if ((want->bv & BIT(i) || (one && one->component == i)) && at + sample_size(i) <= size)
+			memcpy(frame + at, image_room + at, sample_size(i));
+	}
 }
 
 //@
@@ -1345,10 +1387,10 @@ static void restart(int vcpu, unsigned long rip, int first, int last)
 
 //@
 /* The legacy region of FXSAVE, which has no header. */
-static void check_legacy(int n, const unsigned char *image, int x87, int sse)
+static void check_legacy(int n, const unsigned char *image, int x87, int sse, int mxcsr)
 {
-	if (check_content(n, X87, image + 32, x87))
-		check_content(n, SSE, image + 160 + 15 * 16, sse);
+	if (check_content(n, X87, image + 32, x87) && check_content(n, SSE, image + 160 + 15 * 16, sse))
+		check_content(n, MXCSR, image + 24, mxcsr);
 }
 
 //@
@@ -1373,4 +1415,31 @@ static double clock_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return time.tv_sec + time.tv_nsec / 1e9;
+}
+//@
+/* Memory of zeros with the first bytes of the image, by which the handler comes back. */
+static void copy_frame(size_t size)
+{
+	static unsigned char copy[0x10000] __attribute__((aligned(64)));
+
+	for (size_t i = 0; i < size; i++)
+		copy[i] = frame[i];
+	frame = copy;
+	*frame_pointer = copy;
+}
+//@
+/* What surrounds the image in a frame (asm/sigcontext.h, struct _fpx_sw_bytes). */
+struct sw_bytes { uint32_t magic1, extended_size; uint64_t xfeatures; uint32_t xstate_size; };
+
+static struct sw_bytes *sw_reserved(void)
+{
+	return (struct sw_bytes *)(frame + 464);
+}
+//@
+/* FP_XSTATE_MAGIC2 stands elsewhere, or with 0 nowhere. */
+static void move_magic2(uint32_t to)
+{
+	memset(frame + sw_reserved()->xstate_size, 0, 4);
+	if (to)
+		memcpy(frame + to, "\x45\x58\x50\x46", 4);
 }

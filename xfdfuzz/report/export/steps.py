@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel import errno
@@ -11,13 +12,12 @@ from xfdfuzz.native import script as sc
 from xfdfuzz.native.script import Action, Expected, Guest
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import UserImage
+from xfdfuzz.program.fields import FpuImage, IovLen
 from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp
-from xfdfuzz.program.step import NOT_ENABLED, PANIC, Image, Result
-from xfdfuzz.report.export.guests import number_of, token
+from xfdfuzz.program.step import NOT_ENABLED, PANIC, FpuState, Image, Result, SwBytes
+from xfdfuzz.report.export.guests import COMPONENTS, content_list, content_of, image, number_of, token
 
-_NAMES = {0: "X87", 1: "SSE", 2: "AVX", 9: "PKRU", 17: "XTILECFG", 18: "XTILEDATA"}
 _VECTORS = {"#UD": 6, "#NM": 7, "#DF": 8, "#GP": 13}
 _EXITS = {"KVM_EXIT_IO": "EXIT_OUT", "KVM_EXIT_HLT": "EXIT_HLT"}
 _MSRS = {0x1C4: "MSR_IA32_XFD", 0x1C5: "MSR_IA32_XFD_ERR", 0xDA0: "MSR_IA32_XSS"}
@@ -83,8 +83,8 @@ class Steps:
         wanted = step.wanted
         if wanted is None or not isinstance(wanted.out, Image):
             return
-        held = [f"{{ {_NAMES.get(i, i)}, {token(value)} }}, " for i, value in wanted.out.tokens if i <= xf.XTILE_DATA]
-        contents = f"(struct content[]){{ {''.join(held)}{{ -1, 0 }} }}"
+        held = [(i, value) for i, value in wanted.out.tokens if i <= xf.XTILE_DATA or i == xf.MXCSR]
+        contents = content_list(held)
         yield f"check_image({self.check(step)}, {at}, {mask & xf.mask_of(*range(19)):#x}, {contents});"
 
     def watched(self, step: Expected) -> int:
@@ -108,9 +108,9 @@ class Steps:
                 yield from self._flow(action)
             case processes.CloneThread() | processes.CloneVm() | processes.Fork() | processes.Exit():
                 yield from self._process(op, step)
-            case ptrace.PtraceGetXstate() | ptrace.PtraceSetXstate():
+            case _ if type(op).__module__ == ptrace.__name__:
                 yield from self._ptrace(op, step)
-            case signals.SigframeRead() | signals.SigframeWrite() | signals.SigframeFxOnly():
+            case _ if type(op).__name__.startswith("Sigframe"):
                 yield from self._frame(op, step)
             case _ if type(op).__module__.endswith(".tasks"):
                 yield from self._task(op, step)
@@ -165,11 +165,33 @@ class Steps:
         match op:
             case ptrace.PtraceGetXstate():
                 room = self._room(step.number)
-                yield self.ret(step, f"get_regset({op.tracee}, {room})")
-                yield from self.image(step, room, _watched(step))
+                yield self.ret(step, f"get_regset({op.tracee}, NT_X86_XSTATE, {room}, {_iov_len(op.iov_len)})")
+                yield from self.image(step, room, self.watched(step))
             case ptrace.PtraceSetXstate():
-                held = _image(op.image, ghost.task_token(op.tracee, op.image.data))
-                yield self.ret(step, f"write_regset({op.tracee}, {held})")
+                held = image(op.image, partial(ghost.task_token, op.tracee))
+                yield self.ret(step, f"write_regset({op.tracee}, {held}, {_iov_len(op.iov_len, 0)})")
+            case ptrace.PtraceGetFpregs():
+                room = self._room(step.number)
+                size = _iov_len(op.iov_len, 512)
+                yield self.ret(step, f"get_regset({op.tracee}, NT_PRFPREG, {room}, {size})")
+                yield from self._legacy(
+                    step, {xf.X87: f"{room} + 32", xf.SSE: f"{room} + 400", xf.MXCSR: f"{room} + 24"}
+                )
+            case ptrace.PtraceSetFpregs():
+                held = self._fpu(op.image, partial(ghost.task_token, op.tracee))
+                yield self.ret(step, f"write_fpregs({op.tracee}, {held}, {_iov_len(op.iov_len, 512)})")
+
+    def _fpu(self, held: FpuImage, owner: Callable[[int], int]) -> str:
+        """x87, SSE and MXCSR as arguments."""
+        numbers = {xf.X87: held.data, xf.SSE: held.data, xf.MXCSR: 0} | dict(held.contents)
+        return ", ".join(token(content_of(numbers[i], owner)) for i in xf.LEGACY)
+
+    def _legacy(self, step: Expected, at: dict[int, str]) -> Iterator[str]:
+        """Check x87, SSE and MXCSR, as far as there are any."""
+        if step.wanted is None or not isinstance(step.wanted.out, FpuState):
+            return
+        for i, value in step.wanted.out.tokens:
+            yield f"check_content({self.check(step)}, {COMPONENTS[i]}, {at[i]}, {token(value)});"
 
     def _room(self, number: int) -> str:
         self._declare(f"static unsigned char room{number}[0x10000] __attribute__((aligned(64)));")
@@ -179,14 +201,16 @@ class Steps:
         match op:
             case signals.SigframeRead():
                 wanted = step.wanted
-                if wanted is not None and wanted.out is not None and not isinstance(wanted.out, int | Image):
-                    magic = str(wanted.out.magic1).lower()
-                    yield f"check_frame({self.check(step)}, {wanted.out.xfeatures:#x}, {magic});"
-            case signals.SigframeFxOnly():
-                yield "memset(frame + 464, 0, 4);\t/* FP_XSTATE_MAGIC1 */"
+                if wanted is not None and isinstance(wanted.out, SwBytes):
+                    out = wanted.out
+                    first, second = str(out.magic1).lower(), str(out.magic1 and out.magic2).lower()
+                    yield f"check_frame({self.check(step)}, {out.xfeatures:#x}, {first}, {second});"
+            case signals.SigframeSwReserved():
+                yield from _sw_reserved(op)
+            case signals.SigframeCopy():
+                yield f"copy_frame({op.size});"
             case signals.SigframeWrite():
-                held = _image(op.image, ghost.task_token(op.task, op.image.data))
-                yield f"write_frame({held});"
+                yield f"write_frame({image(op.image, partial(ghost.task_token, op.task))});"
 
     def _task(self, op: Op, step: Expected) -> Iterator[str]:
         match op:
@@ -229,6 +253,11 @@ class Steps:
                 if step.wanted is not None and isinstance(step.wanted.out, int):
                     yield "if (!ret)"
                     yield f"\tcheck_content({step.number}, XTILEDATA, {room}, {token(step.wanted.out)});"
+            case tasks.UserStmxcsr():
+                room = self._room(step.number)
+                yield f"try_user(stmxcsr, {room});"
+                if step.wanted is not None and isinstance(step.wanted.out, int):
+                    yield f"check_content({self.check(step)}, MXCSR, {room}, {token(step.wanted.out)});"
             case tasks.UserTilerelease():
                 yield from self._signal(step, "try_user(tilerelease, NULL)")
             case _:
@@ -242,6 +271,7 @@ class Steps:
             tasks.UserLdtilecfg: ("ldtilecfg", "XTILECFG", "token"),
             tasks.UserTileload: ("tileload", "XTILEDATA", "token"),
             tasks.UserWrpkru: ("wrpkru", "PKRU", "pkru"),
+            tasks.UserLdmxcsr: ("ldmxcsr", "MXCSR", "contents"),
         }
         insn, component, number = known[type(op)]
         value = getattr(op, number)
@@ -325,7 +355,7 @@ class Steps:
     def _xsave(self, op: Op, step: Expected, vcpu: int) -> Iterator[str]:
         match op:
             case xsave.KvmSetXsave():
-                held = _image(op.image, ghost.vcpu_token(vcpu, op.image.data))
+                held = image(op.image, partial(ghost.vcpu_token, vcpu))
                 size = op.buffer.size
                 room = f"buffer_of({size}, {str(op.buffer.guarded).lower()}), {size}"
                 call = f"set_xsave({vcpu}, {held})" if size is None else f"set_xsave_from({vcpu}, {room}, {held})"
@@ -333,14 +363,12 @@ class Steps:
             case xsave.KvmGetXsave() | xsave.KvmGetXsave2():
                 yield from self._get_xsave(op, step, vcpu)
             case xsave.KvmSetFpu():
-                x87, sse = (0 if op.image.init >> i & 1 else ghost.vcpu_token(vcpu, op.image.data) for i in (0, 1))
-                yield self.ret(step, f"set_fpu({vcpu}, {token(x87)}, {token(sse)})")
+                yield self.ret(step, f"set_fpu({vcpu}, {self._fpu(op.image, partial(ghost.vcpu_token, vcpu))})")
             case xsave.KvmGetFpu():
                 self._declare("static struct kvm_fpu fpu;")
                 yield self.ret(step, f"get_fpu({vcpu}, &fpu)")
-                wanted = step.wanted
-                if wanted is not None and isinstance(wanted.out, int) and wanted.out not in (1, 2):
-                    yield f"check_content({self.check(step)}, X87, fpu.fpr[0], {token(wanted.out)});"
+                at = {xf.X87: "fpu.fpr[0]", xf.SSE: "fpu.xmm[15]", xf.MXCSR: "&fpu.mxcsr"}
+                yield from self._legacy(step, at)
 
     def _get_xsave(self, op: xsave.KvmGetXsave | xsave.KvmGetXsave2, step: Expected, vcpu: int) -> Iterator[str]:
         command = "KVM_GET_XSAVE" if isinstance(op, xsave.KvmGetXsave) else "KVM_GET_XSAVE2"
@@ -418,7 +446,7 @@ class Steps:
             case Value.IN_USE if isinstance(wanted.out, int):
                 yield f"check_read_in_use({number}, {vcpu}, {nr}, {wanted.out:#x});"
             case Value.CONTENT if isinstance(wanted.out, int):
-                component = _NAMES[STORED[type(step.op)]]
+                component = COMPONENTS[STORED[type(step.op)]]
                 yield f"if ({done})"
                 yield f"\tcheck_content({number}, {component}, {at}, {token(wanted.out)});"
             case Value.IMAGE if isinstance(step.op, guest.GuestFxsave):
@@ -434,7 +462,8 @@ class Steps:
     def _fxsave(self, step: Expected, at: str) -> Iterator[str]:
         out = step.wanted.out if step.wanted is not None else None
         held = dict(out.tokens) if isinstance(out, Image) else {}
-        yield f"check_legacy({step.number}, {at}, {token(held.get(0, 0))}, {token(held.get(1, 0))});"
+        tokens = ", ".join(token(held.get(i, 0)) for i in xf.LEGACY)
+        yield f"check_legacy({step.number}, {at}, {tokens});"
 
 
 def is_kvm(op: Op) -> bool:
@@ -498,21 +527,32 @@ def _watched(step: Expected, asked: int = 0) -> int:
 
 
 def _facility(number: int) -> str:
-    return _NAMES[number] if number in (17, 18) else f"{number:#x}ULL" if number > 0xFFFF else str(number)
+    return COMPONENTS[number] if number in (17, 18) else f"{number:#x}ULL" if number > 0xFFFF else str(number)
 
 
 def _msr(index: int) -> str:
     return _MSRS.get(index, f"{index:#x}")
 
 
-def _image(image: UserImage, held: int) -> str:
-    fields = [f".bv = {image.xstate_bv:#x}", f".token = {token(held)}"]
-    if image.init:
-        fields.append(f".init = {image.init:#x}")
-    if image.xcomp_bv:
-        fields.append(f".xcomp_bv = {image.xcomp_bv:#x}")
-    fields += [".reserved = true"] * image.reserved + [".bad_mxcsr = true"] * image.mxcsr
-    return f"&(struct image){{ {', '.join(fields)} }}"
+def _iov_len(asked: IovLen, whole: int = 0x10000) -> int:
+    """The bytes of a tracer's buffer."""
+    return asked.bytes_of(whole)
+
+
+def _sw_reserved(op: signals.SigframeSwReserved) -> Iterator[str]:
+    """struct _fpx_sw_bytes in C, and the second magic."""
+    sw = op.sw
+    if sw.magic2 is not None:
+        yield f"move_magic2({sw.magic2});"
+    values = {
+        "magic1": None if sw.magic1 is None else 0x46505853 if sw.magic1 else 0,
+        "extended_size": sw.extended_size,
+        "xfeatures": sw.xfeatures,
+        "xstate_size": sw.xstate_size,
+    }
+    for name, value in values.items():
+        if value is not None:
+            yield f"sw_reserved()->{name} = {value:#x};"
 
 
 def _entries(op: kvm.KvmSetCpuid2) -> str:

@@ -84,6 +84,7 @@ class _Writer:
             isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops
         )
         found |= {"compacted"} if compacted else set()
+        found |= {"copies"} if any(isinstance(op, signals.SigframeCopy) for op in ops) else set()
         return found | ({"other"} if any(e != type(e)(e.xcr0, e.xfd, e.amx) for e in entries) else set())
 
     def _forward(self, known: str) -> Iterator[str]:
