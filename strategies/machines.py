@@ -31,7 +31,8 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xsave": False},
     {"xsaves": False},
     {"xsaves": False, "xsavec": False},
-    {"avx": False, "mpx": True},
+    {"avx": False, "mpx": True, "mpx_in_use": True},
+    {"pkru_in_use": True},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
 )

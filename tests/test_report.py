@@ -104,7 +104,10 @@ TOOLS = {
     "files",
     "directory",
     "mail",
+    "hiding",
     "privacy",
+    "promise",
+    "python",
     "progress",
 }
 #: Of these `--format json` has nothing.
@@ -183,7 +186,15 @@ def test_an_object_that_is_gone_is_named_and_not_described() -> None:
 
 #: What the op and its result say anyway, identity, and contents that are shown as a whole (``cpu0.regs``).
 LEFT_OUT = {
-    st.Cpu: {"guest", "preempt_count", "resched_points", "resched_task", "hardirq_points", "regs.data"},
+    st.Cpu: {
+        "guest",
+        "preempt_count",
+        "resched_points",
+        "resched_task",
+        "hardirq_points",
+        "regs.data",
+        "regs.always_in_use",
+    },
     st.Task: {
         *("pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "in_signal", "vm_fds"),
         *("in_sigreturn", "rcu_read_lock_nesting"),

@@ -19,7 +19,8 @@ class Processor:
     CR0.TS and XFD the XFD #NM is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout
     without gaps, which shows what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX
     is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA
-    when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
+    when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).  ``mpx_in_use`` and ``pkru_in_use``: see
+    :attr:`always_in_use`.
     """
 
     xsave: bool = True
@@ -36,6 +37,8 @@ class Processor:
     cet: bool = False
     amx_ignores_ts: bool = False
     spr4_erratum: bool = False
+    mpx_in_use: bool = False
+    pkru_in_use: bool = False
     dense: bool = False
     exact_sse: bool = False
 
@@ -74,6 +77,12 @@ class Processor:
         if not self.has_xsaves:
             return 0
         return (xf.MASK_PASID if self.pasid else 0) | (xf.MASK_CET_USER | xf.MASK_CET_KERNEL if self.cet else 0)
+
+    @cached_property
+    def always_in_use(self) -> int:
+        """The components whose XINUSE is 1 even while they are initial, as the SDM allows (vol. 1, 13.6)."""
+        mask = (xf.MASK_MPX if self.mpx_in_use else 0) | (xf.MASK_PKRU if self.pkru_in_use else 0)
+        return mask & self.user_xfeatures
 
     @cached_property
     def xfd_xfeatures(self) -> int:

@@ -1,8 +1,8 @@
 """One logical processor's XSAVE-managed registers, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR.
 
-Register contents are tokens: 0 is the initial configuration, anything else says whose data it is and which.  XINUSE is
-exact: a component is in use when its token is not 0 (a real processor may report more, SDM vol. 1, 13.6).  MXCSR, which
-is no component, has a place beside them: XINUSE[1] does not speak of it.
+Register contents are tokens: 0 is the initial configuration, anything else says whose data it is and which.  A
+component is in use when its token is not 0; a processor may report more (SDM vol. 1, 13.6), which ``always_in_use`` is
+for.  MXCSR, which is no component, has a place beside them: XINUSE[1] does not speak of it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class DeviceNotAvailable(Fault):
 class CpuRegs(Struct):
     """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0.
 
-    ``data[MXCSR]`` is MXCSR's.
+    ``data[MXCSR]`` is MXCSR's.  ``always_in_use``, which never changes, has the components that XINUSE holds even while
+    they are 0.
     """
 
     __slots__ = ()
@@ -76,6 +77,7 @@ class CpuRegs(Struct):
     xfd: Annotated[Xfd, "MSR_IA32_XFD"]
     xfd_err: Annotated[Xfd, "MSR_IA32_XFD_ERR"]
     xinuse: Xfeatures
+    always_in_use: Xfeatures
     data: Annotated[Array[Token], "regs"]
 
 

@@ -41,9 +41,14 @@ def enabled(regs: CpuRegs) -> int:
     return regs.xcr0 | regs.xss
 
 
+def in_use(regs: CpuRegs) -> int:
+    """XINUSE: what is not initial, and what this processor always calls in use (SDM vol. 1, 13.6)."""
+    return regs.xinuse | regs.always_in_use & regs.xcr0
+
+
 def effective_xinuse(regs: CpuRegs) -> int:
     """XINUSE as the save family sees it: without the components that XFD disables."""
-    return regs.xinuse & ~(regs.xcr0 & regs.xfd)
+    return in_use(regs) & ~(regs.xcr0 & regs.xfd)
 
 
 def _store(regs: CpuRegs, area: XsaveArea, components: int) -> None:

@@ -185,6 +185,7 @@ class FpuInit(Vmalloc):
         regs.xcr0 = self.fpu_user_cfg.max_features
         regs.xss = self.xfeatures_mask_supervisor()
         regs.xfd = self.this_cpu.xfd_state = self.init_xfd
+        regs.always_in_use = self.machine.always_in_use
         first = nr == 0
         self.set_current(0 if first else USER_TASKS + nr)
         self.current.on_cpu = nr + 1

@@ -83,7 +83,7 @@ class FpuSignal(Xstate):
         XFEATURE_MASK_SIGFRAME_INITOPT is XFEATURE_MASK_XTILE; the synthetic component is taken to be like it.
         """
         optimisable = xf.MASK_XTILE | xf.MASK_DYN2
-        return self.regs.xcr0 & self.regs.xinuse | self.user_supported & ~optimisable
+        return self.regs.xcr0 & xsave.in_use(self.regs) | self.user_supported & ~optimisable
 
     def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
         """sw_reserved and the second magic; XSTATE_BV always has x87 and SSE."""

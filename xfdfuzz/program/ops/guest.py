@@ -472,7 +472,7 @@ class GuestXgetbv(_Insn):
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
-        return Result("ok", k.regs.xcr0 & k.regs.xinuse if self.index else k.regs.xcr0)
+        return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
 
 
 @op("v{vcpu} cpuid(0xd, {subleaf})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.regset import Regset
@@ -68,7 +69,7 @@ class SigframeHasPkru(FpuSignal):
         """update_pkru_in_sigframe() (fpu/xstate.h)."""
         super().sigframe_pkru(frame, mask, pkru)
         if self.ospke:
-            frame.area.xstate_bv = mask & self.regs.xcr0 & self.regs.xinuse | xf.MASK_PKRU
+            frame.area.xstate_bv = mask & self.regs.xcr0 & xsave.in_use(self.regs) | xf.MASK_PKRU
 
 
 @patch(
