@@ -194,7 +194,8 @@ def _fuzz(args: argparse.Namespace, session: Session) -> int:
         repeat = command("live", "--fuzz", *limit, "--seed", str(args.seed), "--steps", str(args.steps))
         live.searched(out, session, campaign, len(differences), repeat)
     code = VIOLATION if differences else CLEAN
-    return NOT_JUDGED if interrupted or any(file == "nowhere" for _, file in differences) else code
+    doubtful = interrupted or campaign.tally.flaky or any(file == "nowhere" for _, file in differences)
+    return NOT_JUDGED if doubtful else code
 
 
 def _progress(campaign: LiveCampaign) -> Progressed:

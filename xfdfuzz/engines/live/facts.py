@@ -16,7 +16,7 @@ from xfdfuzz.engines.live.guest import Machine as Guests
 from xfdfuzz.engines.live.host import Host
 from xfdfuzz.engines.live.kvm import edited, supported, user_components
 from xfdfuzz.engines.live.tasks import Crew, Task
-from xfdfuzz.engines.live.user import Traced
+from xfdfuzz.engines.live.user import stop
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
@@ -150,10 +150,10 @@ def _of_processor(host: Host) -> Facts:
 def _traces(task: Task) -> bool:
     """Whether ptrace() is allowed."""
     try:
-        with Traced(task):
-            return True
+        stop(task)
     except OSError:
         return False
+    return True
 
 
 def _mxcsr_mask(crew: Crew, task: Task) -> int:

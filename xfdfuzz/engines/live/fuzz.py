@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from hypothesis.errors import Flaky
+
 from xfdfuzz.engines.judge.finding import NotReproducibleError
 from xfdfuzz.engines.judge.lockstep import Difference
 from xfdfuzz.engines.judge.minimise import reduce
 from xfdfuzz.engines.live.lockstep import Compared, Lockstep, Refused, Verdict
 from xfdfuzz.engines.live.session import Session
-from xfdfuzz.engines.search.campaign import Campaign, Run
+from xfdfuzz.engines.search.campaign import Campaign, Discovered, Run
 from xfdfuzz.engines.search.hunt import Shrunk, hunt
 from xfdfuzz.engines.search.plan import Plan
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -139,6 +141,14 @@ def _kind(result: Result) -> str:
     return result.ret.rstrip("0123456789")
 
 
+def _first_line(error: Exception) -> str:
+    """What did not show again; Hypothesis tells of several runs of one example in a group of errors."""
+    for one in getattr(error, "exceptions", ()):
+        if isinstance(one, Discovered):
+            return str(one)
+    return str(error).partition("\n")[0]
+
+
 def fuzz(
     session: Session,
     plan: Plan,
@@ -152,7 +162,7 @@ def fuzz(
         rest = replace(plan, seed=plan.seed + len(campaign.tally.flaky), seconds=budget.rest)
         try:
             return campaign, hunt(campaign, rest, lambda: on_progress(campaign), on_found)
-        except NotReproducibleError as error:
-            campaign.tally.flaky.append(str(error))
+        except (NotReproducibleError, Flaky) as error:
+            campaign.tally.flaky.append(_first_line(error))
             if not budget.in_time():
                 return campaign, False

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -69,6 +70,7 @@ class Task:
     """One of them: its process, its files, and the frame that it handles a signal on, 0 for none.
 
     ``magic2`` is where the end of that frame's image is marked; ``given`` how much of its room for code is used.
+    ``release``, if it was stopped, lets it go on.
     """
 
     nr: int
@@ -81,6 +83,7 @@ class Task:
     magic2: int = 0
     stack: int = 0
     given: int = 0
+    release: Callable[[], None] | None = None
 
 
 class Crew:
@@ -149,7 +152,10 @@ class Crew:
         return self.answer(task)
 
     def order(self, task: Task, function: int, *arguments: int, rax: int = 0) -> None:
-        """Begin the function at an address, and do not wait."""
+        """Begin the function at an address, and do not wait; a task that is stopped goes on."""
+        if task.release is not None:
+            task.release()
+            task.release = None
         values = (function, rax, *arguments, *(0,) * (6 - len(arguments)))
         base = task.nr * agent.SLOT
         struct.pack_into("<8Q", self.arena, base, *(value & (1 << 64) - 1 for value in values))

@@ -300,30 +300,29 @@ class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
 
-class Traced:
-    """A task that is stopped by us for a while; the tracer of the program makes a system call meanwhile."""
+def stop(task: Task) -> None:
+    """Trace and stop a task until it is told something: else it would be in user mode between two looks at it.
 
-    def __init__(self, task: Task) -> None:
-        self.tid = task.tid
+    Raises OSError where ptrace() is not allowed.
+    """
+    if task.release is not None:
+        return
+    _check(_PTRACE_SEIZE, task.tid)
+    _check(_PTRACE_INTERRUPT, task.tid)
+    os.waitpid(task.tid, _WALL)
+    task.release = partial(_check, _PTRACE_DETACH, task.tid)
 
-    def __enter__(self) -> Traced:
-        self._check(_PTRACE_SEIZE)
-        self._check(_PTRACE_INTERRUPT)
-        os.waitpid(self.tid, _WALL)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._check(_PTRACE_DETACH)
+def _check(request: int, tid: int) -> None:
+    if _ptrace(request, tid, 0, 0):
+        raise OSError(ctypes.get_errno(), f"ptrace of {tid}")
 
-    def _check(self, request: int) -> None:
-        if _ptrace(request, self.tid, 0, 0):
-            raise OSError(ctypes.get_errno(), f"ptrace of {self.tid}")
 
-    def registers(self, request: int, kind: int, data: ctypes.Array[ctypes.c_char], size: int) -> tuple[int, int]:
-        """PTRACE_GETREGSET or PTRACE_SETREGSET with a buffer: 0 or a negative errno, and how many bytes."""
-        vector = _IoVec(ctypes.addressof(data), size)
-        ret = _ptrace(request, self.tid, kind, ctypes.addressof(vector))
-        return (-ctypes.get_errno() if ret else 0), vector.len
+def _registers(task: Task, request: int, kind: int, data: ctypes.Array[ctypes.c_char], size: int) -> tuple[int, int]:
+    """PTRACE_GETREGSET or PTRACE_SETREGSET with a buffer: 0 or a negative errno, and how many bytes."""
+    vector = _IoVec(ctypes.addressof(data), size)
+    ret = _ptrace(request, task.tid, kind, ctypes.addressof(vector))
+    return (-ctypes.get_errno() if ret else 0), vector.len
 
 
 def _ptrace(request: int, tid: int, address: int, data: int) -> int:
@@ -336,8 +335,9 @@ def _get(host: Host, task: int, tracee: int, kind: int, wanted: IovLen) -> tuple
     """0 or a negative errno, and what a tracer got."""
     host.crew.syscall(host.task(task), SYS_GETPID)
     data = ctypes.create_string_buffer(_LARGEST_FRAME)
-    with Traced(host.task(tracee)) as traced:
-        ret, size = traced.registers(_PTRACE_GETREGSET, kind, data, wanted.bytes_of(_LARGEST_FRAME))
+    stop(host.task(tracee))
+    whole = wanted.bytes_of(_LARGEST_FRAME)
+    ret, size = _registers(host.task(tracee), _PTRACE_GETREGSET, kind, data, whole)
     return ret, data.raw[:size]
 
 
@@ -345,9 +345,10 @@ def _set(host: Host, task: int, tracee: int, kind: int, image: bytes, wanted: Io
     """Of an image as large as the kernel has it, or so much of it as the program says."""
     host.crew.syscall(host.task(task), SYS_GETPID)
     data = ctypes.create_string_buffer(image.ljust(_LARGEST_FRAME, b"\0"), _LARGEST_FRAME)
-    with Traced(host.task(tracee)) as traced:
-        _, size = traced.registers(_PTRACE_GETREGSET, kind, ctypes.create_string_buffer(_LARGEST_FRAME), _LARGEST_FRAME)
-        return Result(traced.registers(_PTRACE_SETREGSET, kind, data, wanted.bytes_of(size))[0])
+    stop(host.task(tracee))
+    room = ctypes.create_string_buffer(_LARGEST_FRAME)
+    _, size = _registers(host.task(tracee), _PTRACE_GETREGSET, kind, room, _LARGEST_FRAME)
+    return Result(_registers(host.task(tracee), _PTRACE_SETREGSET, kind, data, wanted.bytes_of(size))[0])
 
 
 @carries(ptrace.PtraceGetXstate)
