@@ -58,7 +58,7 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
     "live": {
         CLEAN: "host and model agree in all that was compared",
         VIOLATION: "they differ",
-        NOT_JUDGED: "a program that is refused; a difference that could not be saved, or is not seen again",
+        NOT_JUDGED: "a program that is refused; a difference not saved, or not seen again",
     },
     "corpus": {
         CLEAN: "added, all checks hold",
