@@ -33,6 +33,7 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xsaves": False, "xsavec": False},
     {"avx": False, "mpx": True, "mpx_in_use": True},
     {"pkru_in_use": True},
+    {"apx": True},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
 )

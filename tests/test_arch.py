@@ -108,7 +108,9 @@ def test_components_that_are_not_written_count_in_the_layout_but_not_in_what_is_
 
 
 def test_standard_components_do_not_overlap() -> None:
-    places = sorted((c.offset, c.offset + c.size) for c in SAPPHIRE_RAPIDS.components.values() if not c.supervisor)
+    """But for APX, which lies where MPX did: no processor has both."""
+    user = (c for i, c in SAPPHIRE_RAPIDS.components.items() if not c.supervisor and i != xf.APX)
+    places = sorted((c.offset, c.offset + c.size) for c in user)
     assert all(end <= start for (_, end), (start, _) in pairwise(places))
 
 

@@ -335,7 +335,8 @@ def error_of(text: str) -> str:
             "an op of t (did you mean tileload?): ... execve, ... KVM_RUN, ... signal, ... sigreturn, "
             "... sigreturn(gone), arch_prctl(...), clone(...), "
             "close(...), dyn2load(...), execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "movups(...), ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., sigreturn(...), "
+            "mov_egpr(...), movups(...), ptrace(...), sigaltstack(...), sigframe(...), siglongjmp, signal ..., "
+            "sigreturn(...), "
             "stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
@@ -486,14 +487,16 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
-            "exact-sse, debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, apx, amx-ignores-ts, "
+            "spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
+            "a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, amx-ignores-ts, spr4-erratum, dense, "
-            "exact-sse, debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, apx, amx-ignores-ts, "
+            "spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
+            "a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

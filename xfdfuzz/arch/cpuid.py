@@ -101,8 +101,8 @@ class CpuidTable:
         return Leaf(component.size, component.offset, flags, 0)
 
 
-#: Sapphire Rapids' layout.  Offsets below 2688 are those of earlier processors with MPX; CET is there from later ones;
-#: 20 is synthetic and stands behind TILEDATA.
+#: Sapphire Rapids' layout.  Offsets below 2688 are those of earlier processors with MPX; CET is there from later ones,
+#: and APX, which took the place of MPX; 20 is synthetic and stands behind TILEDATA.
 SAPPHIRE_RAPIDS = CpuidTable(
     {
         xf.YMM: Component(256, 576),
@@ -117,6 +117,7 @@ SAPPHIRE_RAPIDS = CpuidTable(
         xf.CET_KERNEL: Component(24, 0, supervisor=True),
         xf.XTILE_CFG: Component(64, 2752, aligned=True),
         xf.XTILE_DATA: Component(8192, 2816, aligned=True, xfd=True),
+        xf.APX: Component(128, 960),
         xf.DYN2: Component(4096, 11008, aligned=True, xfd=True),
     }
 )
@@ -126,11 +127,11 @@ def without_gaps(table: CpuidTable) -> CpuidTable:
     """The same components with no gap in the standard format, TILECFG and PKRU unaligned.
 
     The gaps of a real layout, and alignment, make the user image larger than the kernel's and so hide buffers that are
-    allocated by the wrong one of the two sizes.
+    allocated by the wrong one of the two sizes.  APX, which few machines have, comes last, or it were such a gap.
     """
     offset = HEADER_END
     packed = {}
-    for i, component in sorted(table.components.items()):
+    for i, component in sorted(table.components.items(), key=lambda item: (item[0] == xf.APX, item)):
         packed[i] = replace(component, offset=0 if component.supervisor else offset, aligned=False)
         offset += 0 if component.supervisor else component.size
     return CpuidTable(packed)

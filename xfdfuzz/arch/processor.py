@@ -35,6 +35,7 @@ class Processor:
     dyn2: bool = False
     pasid: bool = True
     cet: bool = False
+    apx: bool = False
     amx_ignores_ts: bool = False
     spr4_erratum: bool = False
     mpx_in_use: bool = False
@@ -68,6 +69,7 @@ class Processor:
         mask |= xf.MASK_PKRU if self.pku else 0
         mask |= xf.MASK_MPX if self.mpx else 0
         mask |= xf.MASK_XTILE if self.amx else 0
+        mask |= xf.MASK_APX if self.apx else 0
         mask |= xf.MASK_DYN2 if self.dyn2 else 0
         return mask
 

@@ -155,6 +155,7 @@ INSTRUCTIONS: dict[str, int] = {
     "tileload": xf.XTILE_DATA,
     "tilestore": xf.XTILE_DATA,
     "tilerelease": xf.XTILE_CFG,
+    "mov_egpr": xf.APX,
     "dyn2load": xf.DYN2,
 }
 
@@ -188,9 +189,8 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
     """Execute one data instruction: load ``token`` into the component it writes.
 
     ``fld`` stands for x87, ``movups`` for SSE, ``ldmxcsr`` for MXCSR, ``vmovups`` for AVX (CR0.TS makes them #NM),
-    ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, and ``dyn2load`` for the synthetic component;
-    ``tilestore`` only reads.
-    LDTILECFG and TILERELEASE initialise TILEDATA.
+    ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, ``mov_egpr`` for APX, ``dyn2load`` for the synthetic
+    component; ``tilestore`` only reads. LDTILECFG and TILERELEASE initialise TILEDATA.
     """
     component = INSTRUCTIONS[insn]
     if component in (xf.XTILE_CFG, xf.XTILE_DATA):
@@ -199,7 +199,7 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
         if cr0_ts:
             raise DeviceNotAvailable(xfd=False)
     else:
-        needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.DYN2: xf.MASK_DYN2}[component]
+        needs = {xf.YMM: xf.MASK_YMM | xf.MASK_SSE, xf.APX: xf.MASK_APX, xf.DYN2: xf.MASK_DYN2}[component]
         _check_enabled(regs, processor, needs)
         if cr0_ts and (component == xf.YMM or not processor.amx_ignores_ts):
             raise DeviceNotAvailable(xfd=False)

@@ -64,6 +64,7 @@ MASK_CET = MASK_CET_USER | MASK_CET_KERNEL
 MASK_XTILE_CFG = mask_of(XTILE_CFG)
 MASK_XTILE_DATA = mask_of(XTILE_DATA)
 MASK_XTILE = mask_of(XTILE_CFG, XTILE_DATA)
+MASK_APX = mask_of(APX)
 MASK_DYN2 = mask_of(DYN2)
 
 #: Names of component sets, as the text format writes them (longest first).
@@ -90,7 +91,7 @@ def legal_xcr0(value: int) -> bool:
         return False
     if value & MASK_AVX512 and (value & MASK_AVX512 != MASK_AVX512 or not value & MASK_YMM):
         return False
-    if value & MASK_MPX not in (0, MASK_MPX):
+    if value & MASK_MPX not in (0, MASK_MPX) or (value & MASK_MPX and value & MASK_APX):
         return False
     return value & MASK_XTILE in (0, MASK_XTILE)
 

@@ -44,7 +44,7 @@ class Situation:
     pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
     in two, with the op that goes on with it.
 
-    ``dyn2_*``, ``cet_*`` and ``xfd_*`` are on a machine with that feature only.
+    ``dyn2_*``, ``apx_*``, ``cet_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -63,6 +63,7 @@ class Situation:
     stopped: list[int]
     suspenders: list[int]
     dyn2_tasks: list[int]
+    apx_tasks: list[int]
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
@@ -254,6 +255,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
+        "apx_tasks": calling if machine.apx else [],
         "dyn2_guests": guests if machine.dyn2 else [],
         "cet_guests": guests if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],

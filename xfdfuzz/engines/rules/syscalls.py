@@ -30,4 +30,5 @@ class SyscallRules(Rules):
     user_xgetbv = one(tasks.UserXgetbv, on="tasks")
     user_tilerelease = one(tasks.UserTilerelease, on="tasks")
     user_dyn2load = one(tasks.UserDyn2load, on="dyn2_tasks")
+    user_mov_egpr = one(tasks.UserMovEgpr, on="apx_tasks")
     user_xsave = one(tasks.UserXsave, on="tasks")

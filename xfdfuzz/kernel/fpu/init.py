@@ -48,13 +48,18 @@ class FpuInit(Vmalloc):
     )
 
     def __init__(self, machine: Machine) -> None:
-        super().__init__(machine)
+        super().__init__(self.usable(machine))
         if machine.dyn2:
             self.XFEATURE_MAX = xf.DYN2 + 1
         self.XFEATURE_MASK_SUPERVISOR_SUPPORTED = self.supervisor_xfeatures()
         self.XFEATURE_MASK_GUEST_SUPERVISOR = self.guest_supervisor_xfeatures()
         self.XFEATURE_MASK_USER_DYNAMIC = xf.MASK_XTILE_DATA | (xf.MASK_DYN2 if machine.dyn2 else 0)
         self.fpu__init_system_xstate()
+
+    @seam
+    def usable(self, machine: Machine) -> Machine:
+        """What the kernel uses of a machine: all, but where fpu__init_disable_system_xstate() gives up XSAVE."""
+        return machine
 
     @seam
     def supervisor_xfeatures(self) -> int:

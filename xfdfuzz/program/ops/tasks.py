@@ -251,6 +251,17 @@ class UserTilerelease(_UserInsn):
         return self.insn(k, "tilerelease", 0)
 
 
+@op("t{task} mov_egpr({token})")
+class UserMovEgpr(_UserInsn):
+    """An instruction that writes an extended general-purpose register of APX, in user mode."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        return self.insn(k, "mov_egpr", self.token)
+
+
 @op("t{task} dyn2load({token})")
 class UserDyn2load(_UserInsn):
     """An instruction of the synthetic dynamic feature in user mode."""

@@ -15,7 +15,15 @@ from xfdfuzz.revisions.mainline.cpuid import (
     SameCpuidAfterRun,
     SystemAttribute,
 )
-from xfdfuzz.revisions.mainline.features import Apx, CetKernelGuestOnly, CetUser, Enqcmd, XsavecInKernel
+from xfdfuzz.revisions.mainline.features import (
+    Apx,
+    ApxEnabled,
+    ApxWithoutMpx,
+    CetKernelGuestOnly,
+    CetUser,
+    Enqcmd,
+    XsavecInKernel,
+)
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.host import (
     ExecInvalidatesTask,
@@ -86,6 +94,8 @@ SERIES = (
     PermKeepsSupervisor,
     SigframePkruAdded,
     Apx,
+    ApxWithoutMpx,
+    ApxEnabled,
     GuestDefault,
     CetKernelGuestOnly,
     CetXss,

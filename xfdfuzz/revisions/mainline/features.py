@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.revisions.queue import patch
 
 
@@ -44,6 +47,25 @@ class Apx(FpuInit):
     """One more component number, so index 19 is known to arch_prctl() though no facility has it."""
 
     XFEATURE_MAX = 20
+
+
+@patch(
+    "ea68e39190cf", "x86/fpu/apx: Disallow conflicting MPX presence", version="v6.16", neutral="no processor has both"
+)
+class ApxWithoutMpx(FpuInit):
+    """A processor that enumerates APX and MPX, which lie at one place, is used without XSAVE."""
+
+    def usable(self, machine: Machine) -> Machine:
+        """(fpu/xstate.c, fpu__init_system_xstate())."""
+        usable = super().usable(machine)
+        return replace(usable, xsave=False) if machine.apx and machine.mpx else usable
+
+
+@patch("50c5b071e283", "x86/fpu/apx: Enable APX state support", version="v6.16", neutral="a feature")
+class ApxEnabled(FpuInit):
+    """The registers of APX are a user feature."""
+
+    XFEATURE_MASK_USER_SUPPORTED = FpuInit.XFEATURE_MASK_USER_SUPPORTED | xf.MASK_APX
 
 
 @patch(
