@@ -203,6 +203,8 @@ def test_a_dangerous_program_asks_first(tmp_path: Path) -> None:
     assert subject.revision.name == "v7.3"
     text = source(subject, "p.xfd")
     assert " * DANGER: the host may die (model: " in text
+    assert subject.private
+    assert "\n * PRIVATE: " in text
     assert "BUG: v7.3 panics here" in text
     assert not build(text, tmp_path / "p.c")
     done = run(tmp_path / "p")
@@ -251,7 +253,7 @@ def test_parts_bring_what_they_need() -> None:
     two = "static void two(void)\n{ one(); }\n"
     parts = parts_of(f"//@ always\nint a;\n//@\nstatic int one(void);\n//@\n{two}//@ X\n#x\n")
     assert needed(parts, "") == "int a;\n"
-    assert needed(parts, "two();") == f"int a;\nstatic int one(void);\n{two}"
+    assert needed(parts, "two();") == f"int a;\nstatic int one(void);\n\n{two}"
     assert needed(parts, '/* two */ "one" X') == "int a;\n#x\n"
     assert chosen("a\n/*@ if b */\nc\n/*@ else */\nd\n/*@ end */\n", {"b"}) == "a\nc\n"
     assert chosen("a\n/*@ if b */\nc\n/*@ else */\nd\n/*@ end */\n", ()) == "a\nd\n"
@@ -286,7 +288,8 @@ def test_export_writes_a_file_and_says_what_next(
     assert main(["export", str(file), "-o", "x.c", "--format", "json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row == {"file": str(file), "out": "x.c", "revision": "v7.3", "good": "v7.3", "dangers": []} | {
-        "revision": row["revision"]
+        "revision": row["revision"],
+        "private": False,
     }
     assert main(["export", str(file), "-o", "-"]) == 0
     assert capsys.readouterr().out.startswith("// SPDX")

@@ -249,6 +249,14 @@ t1 user
     assert [action.task for action in found.actions[-2:]] == [1, 1]
 
 
+def test_a_sigreturn_meets_what_ran_while_its_task_was_away() -> None:
+    text = "t0 signal ...\nt0 ... signal\ncpu0 schedule(t1)\nt1 vmovups(2)\ncpu0 schedule(t0)\nt0 sigreturn\n"
+    *_, last = scripted(text).actions
+    assert ([rival.last.line for rival in last.rivals], last.control) == (["t1 vmovups(2)"], control.OVERLAP)
+    *_, last = scripted("t0 signal ...\nt0 ... signal\nt0 vmovups(2)\nt0 sigreturn\n").actions
+    assert (last.rivals, last.control) == ((), control.EXACT)
+
+
 def test_an_instruction_that_one_kernel_faults_has_both_results() -> None:
     """What stands behind it in the program cannot happen on the good kernel, and says nothing there."""
     text = (Path(__file__).parent.parent / "corpus/open/wrmsr-xfd-lost-then-tiles-lost.xfd").read_text()

@@ -7,11 +7,15 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command
 from xfdfuzz.cli.exits import CLEAN, SKIPPED, complain
 from xfdfuzz.cli.inputs import STDIN, load_invariants, read_program, resolve_revisions
 from xfdfuzz.cli.saving import check_output
+
+if TYPE_CHECKING:
+    from xfdfuzz.report.export.subject import Subject
 
 
 def add(commands: Commands) -> None:
@@ -53,7 +57,7 @@ def _export(args: argparse.Namespace) -> int:
         return CLEAN
     out = args.out or Path(f"{_plain(args.file)}.c")
     _save(out, text)
-    _tell(args, out, subject.revision.label, subject.good.label if subject.good else None, subject.dangers)
+    _tell(args, out, subject)
     return CLEAN
 
 
@@ -69,15 +73,18 @@ def _save(out: Path, text: str) -> None:
     save_bytes(out.name, lambda stream: stream.write(text.encode()), out.parent)
 
 
-def _tell(args: argparse.Namespace, out: Path, revision: str, good: str | None, dangers: tuple[str, ...]) -> None:
+def _tell(args: argparse.Namespace, out: Path, subject: Subject) -> None:
     from xfdfuzz.report.console import write
 
+    revision, good = subject.revision.label, subject.good.label if subject.good else None
     if args.format == "json":
-        row = {"file": str(args.file), "out": str(out), "revision": revision, "good": good, "dangers": [*dangers]}
-        write(row, sys.stdout)
+        row = {"file": str(args.file), "out": str(out), "revision": revision, "good": good}
+        write(row | {"dangers": [*subject.dangers], "private": subject.private}, sys.stdout)
         return
     print(f"wrote {out}: results of {revision}" + (f", held against {good}" if good else ""))
-    for danger in dangers:
+    if subject.private:
+        print("private: it may be a vulnerability of a current kernel (SECURITY.md)")
+    for danger in subject.dangers:
         print(f"careful: {danger}")
     if not args.kselftest:
         binary = shlex.quote(str(Path("./" if out.parent == Path() else "") / out.with_suffix("")))

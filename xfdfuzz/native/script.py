@@ -181,11 +181,29 @@ class _Reader:
                 return self._span(index, task, signals.SignalDelivered)
             case host.Schedule(task=task):
                 self.turn = task
+            case signals.Sigreturn(task=task):
+                self.turn = task
+                rivals = self._while_away(index, task)
+                return Action(task, (step,), rivals, control=OVERLAP if rivals else EXACT)
             case _ if isinstance(step.op, run.VmEnter | run.HandleExit | run.KvmRunReturns | GuestOp):
                 return None  # it has no KVM_RUN, so it cannot happen
             case _:
                 self.turn = getattr(step.op, "task", self.turn)
         return Action(self.turn, (step,), control=step.control)
+
+    def _while_away(self, index: int, task: int) -> tuple[Action, ...]:
+        """Instructions of other tasks since the last op of this one.
+
+        In programs a task that was preempted before its sigreturn is taken to have been inside that system call.
+        """
+        found: list[Action] = []
+        for step in reversed(self.steps[:index]):
+            actor = getattr(step.op, "task", None)
+            if actor == task and not isinstance(step.op, host.Schedule):
+                break
+            if type(step.op).__name__.startswith("User"):
+                found.insert(0, Action(actor or 0, (step,)))
+        return tuple(found)
 
     def _span(self, index: int, task: int, closes: type[Op]) -> Action:
         """An op in two halves, with what others do between them."""

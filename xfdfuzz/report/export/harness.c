@@ -289,7 +289,7 @@ static bool check_content(int n, int component, const void *sample, int token)
 	good = !memcmp(sample, want, sample_size(component));
 	if (!good)
 		describe(text, sizeof(text), find_token(sample, component));
-	verdict(n, good, "component %d holds %s", component, text);
+	verdict(n, good, component == MXCSR ? "MXCSR (%d) holds %s" : "component %d holds %s", component, text);
 	return good;
 }
 

@@ -50,9 +50,18 @@ def needed(parts: Iterable[Part], text: str) -> str:
     while True:
         more = {nr for nr, part in enumerate(parts) if nr not in taken and part.names & words}
         if not more:
-            return "".join(parts[nr].text for nr in sorted(taken))
+            return _joined(parts[nr].text for nr in sorted(taken))
         taken |= more
         words.update(word for nr in more for word in _WORD.findall(_code(parts[nr].text)))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """One behind the other, with a blank line before and behind those of several lines."""
+    found = ""
+    for text in texts:
+        gap = "\n" if found and ("\n" in text.strip("\n") or found.endswith("}\n")) else ""
+        found += gap + text.strip("\n") + "\n"
+    return found
 
 
 def _code(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
 from xfdfuzz.program.program import Program
+from xfdfuzz.report.privacy import for_everybody
 from xfdfuzz.revisions import Revision, family, names, resolve
 
 #: What a program can do to a host that its owner has to agree to.
@@ -18,7 +19,7 @@ class Subject:
     """``revision``: whose results stand in comments; ``good``: a kernel on which nothing is broken, None without one.
 
     ``broken`` are the buckets that show on ``revision``; ``dangers`` says in a line each on which kernels the program
-    may do what to the host.
+    may do what to the host.  ``private``: it may be a vulnerability of a current kernel (SECURITY.md).
     """
 
     program: Program
@@ -26,6 +27,7 @@ class Subject:
     good: Revision | None
     broken: tuple[str, ...]
     dangers: tuple[str, ...]
+    private: bool = False
 
 
 #: Kernels that may be right, in the order in which they are tried.
@@ -46,7 +48,8 @@ def subject_of(program: Program, revision: Revision | None) -> Subject:
         revision = verdicts[(broken or mainline)[-1]].revision
     shown = judge(program, revision, expectations=False)
     good = next((r for r in map(resolve, _CANDIDATES) if _clean(program, r)), None)
-    return Subject(program, revision, good, shown.buckets, tuple(_dangers({**verdicts, "": shown})))
+    dangers = tuple(_dangers({**verdicts, "": shown}))
+    return Subject(program, revision, good, shown.buckets, dangers, not for_everybody(program, [revision]))
 
 
 def _verdicts(program: Program) -> Iterator[tuple[str, Verdict]]:

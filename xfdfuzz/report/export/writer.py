@@ -116,7 +116,9 @@ class _Writer:
         for nr, action in enumerate(self.script.actions):
             lines = [*self._action(action)]
             comments = [line for line in lines if line.startswith(("/*", " *"))]
-            cases += [*comments, f"case {nr}:", *(f"\t{line}" for line in lines[len(comments) :]), "\treturn STAY;", ""]
+            inside = [f"\t{line}" for line in lines[len(comments) :]]
+            leaves = bool(inside) and inside[-1].startswith("\treturn ")
+            cases += [*comments, f"case {nr}:", *inside, *([] if leaves else ["\treturn STAY;"]), ""]
         yield from _function("static int step(unsigned int now)", ["switch (now) {", *cases[:-1], "}", "return STAY;"])
         yield ""
         if self.overlaps:
@@ -339,6 +341,9 @@ class _Writer:
             if nr:
                 yield " *"
             yield from (f" * {line}" for line in textwrap.wrap(_plain(paragraph), _WIDTH - 3, break_on_hyphens=False))
+        if subject.private:
+            yield " *"
+            yield " * PRIVATE: it may be a vulnerability of a current kernel, whose maintainers come first."
         for danger in subject.dangers:
             yield " *"
             yield from (f" * {line}" for line in textwrap.wrap(f"DANGER: {danger}", _WIDTH - 3))
@@ -384,7 +389,9 @@ def _wrapped(line: str) -> Iterator[str]:
     indent = line[: len(line) - len(line.lstrip("\t"))]
     while len(line.expandtabs(8)) > 100 and '"' not in line and not line.lstrip().startswith(("/*", "*")):
         room = 100 - len(line.expandtabs(8)) + len(line)
-        at = line.rfind(", ", len(indent) + 10, room)
+        start = len(indent) + 10
+        at = max(line.rfind(mark, start, room) for mark in (", {", ", (struct", ", &(", ", (void"))
+        at = at if at >= 0 else line.rfind(", ", start, room)
         if at < 0:
             break
         yield line[: at + 1]
