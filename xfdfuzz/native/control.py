@@ -182,6 +182,7 @@ TABLE: dict[type[Op], Rule] = {
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
         _no("which components are loaded before the fault is the processor's choice"),
     ),
+    tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }
 

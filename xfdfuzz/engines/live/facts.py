@@ -39,12 +39,12 @@ class Facts:
     """What was found.
 
     ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``supervisor`` what CPUID has for IA32_XSS,
-    ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid, ``xfd`` CPUID's flag,
-    ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model, ``ptrace`` whether it works.
-    ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
-    ``xsave2`` KVM_CAP_XSAVE2 without any.  ``cpuid_kept``: KVM_SET_CPUID2 stores what it is given; ``cpuid_again``: it
-    takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction in ring 0 is executed; ``guest_xcr0``: a
-    guest's XGETBV gives its XCR0.
+    ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid; ``xfd``, ``xsaves`` and ``xsavec`` are
+    CPUID's flags, ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model, ``ptrace`` whether
+    it works.  ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every
+    permission, ``xsave2`` KVM_CAP_XSAVE2 without any.  ``cpuid_kept``: KVM_SET_CPUID2 stores what it is given;
+    ``cpuid_again``: it takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction in ring 0 is executed;
+    ``guest_xcr0``: a guest's XGETBV gives its XCR0.
     """
 
     release: str
@@ -55,6 +55,8 @@ class Facts:
     layout: bool
     mxcsr_mask: int
     cpus: int
+    xsaves: bool = True
+    xsavec: bool = True
     ptrace: bool = True
     kvm_xcr0: int = 0
     kvm_xfd: bool = False
@@ -72,10 +74,13 @@ class Facts:
         has = self.supported
         return Machine(
             cpus=max(1, min(self.cpus, MAX_CPUS)),
-            xsave=bool(has & xf.MASK_YMM),
+            xsaves=self.xsaves,
+            xsavec=self.xsavec,
+            avx=bool(has & xf.MASK_YMM),
             avx512=has & xf.MASK_AVX512 == xf.MASK_AVX512,
             pku=bool(has & xf.MASK_PKRU),
             mpx=has & xf.MASK_MPX == xf.MASK_MPX,
+            apx=bool(has & xf.MASK_APX),
             xfd=self.xfd,
             amx=has & xf.MASK_XTILE == xf.MASK_XTILE,
             pasid=bool(self.supervisor & xf.MASK_PASID),
@@ -140,6 +145,8 @@ def _of_processor(host: Host) -> Facts:
         supervisor=edx << 32 | ecx,
         xfeatures_end=_first_invalid(crew, host.task(1)),
         xfd=bool(eax & 1 << 4),
+        xsaves=bool(eax & 1 << 3),
+        xsavec=bool(eax & 1 << 1),
         layout=layout,
         mxcsr_mask=_mxcsr_mask(crew, task),
         cpus=len(host.cpus),
