@@ -21,7 +21,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.cli import main
 from xfdfuzz.engines.judge.lockstep import Difference
-from xfdfuzz.engines.live import agent, danger, guest, images, ioctls, tasks
+from xfdfuzz.engines.live import agent, danger, guest, images, ioctls, tasks, user
 from xfdfuzz.engines.live import fuzz as fuzz_module
 from xfdfuzz.engines.live import session as session_module
 from xfdfuzz.engines.live.facts import Facts, NoHost, look
@@ -208,6 +208,17 @@ def _fields(path: Path) -> list[str]:
         return path.read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+@with_tasks
+def test_exec_does_not_wait_for_a_thread_that_is_traced(crew: Crew) -> None:
+    crew.clone(crew.tasks[0], 2, user.THREAD)
+    try:
+        user.stop(crew.tasks[2])
+        user.stop(crew.tasks[1])
+    except OSError as error:
+        pytest.skip(str(error))
+    assert crew.execve(crew.tasks[0]) == 0
 
 
 @with_tasks

@@ -34,6 +34,8 @@ _FAULTS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE)
 _MMAP, _MMAP_FLAGS = 9, 0x4022  # MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
 _CLONE, _GETTID, _TGKILL, _GETPID = 56, 186, 234, 39
 _STACK_SIZE = 0x4_0000
+#: Threads that are traced, too.
+_WALL = 0x4000_0000
 #: What is mapped behind a stack: the kernel looks for the end of a frame where it would be if it were larger.
 BEHIND = 0x1_0000
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND = 0x100, 0x200, 0x400, 0x800
@@ -123,7 +125,7 @@ class Crew:
                 os.killpg(group, signal.SIGKILL)
             with suppress(ChildProcessError):
                 while True:
-                    os.waitpid(-group, 0)
+                    os.waitpid(-group, _WALL)
         while self.tasks:
             os.close(self.tasks.popitem()[1].pidfd)
         for one in (*self._sockets, *self._theirs):
@@ -153,14 +155,17 @@ class Crew:
 
     def order(self, task: Task, function: int, *arguments: int, rax: int = 0) -> None:
         """Begin the function at an address, and do not wait; a task that is stopped goes on."""
-        if task.release is not None:
-            task.release()
-            task.release = None
+        self._release(task)
         values = (function, rax, *arguments, *(0,) * (6 - len(arguments)))
         base = task.nr * agent.SLOT
         struct.pack_into("<8Q", self.arena, base, *(value & (1 << 64) - 1 for value in values))
         struct.pack_into("<Q", self.arena, base + agent.SIGNAL, 0)
         self._sockets[task.nr].send(b"!")
+
+    def _release(self, task: Task) -> None:
+        if task.release is not None:
+            task.release()
+            task.release = None
 
     def answer(self, task: Task) -> int:
         """Wait until it is done."""
@@ -277,6 +282,9 @@ class Crew:
 
     def execve(self, task: Task) -> int:
         """execve() of the program itself; 0 or a negative errno."""
+        for other in self.tasks.values():
+            if other.pid == task.pid:  # it would wait for ever for a thread that is killed, but traced
+                self._release(other)
         empty = self.scratch(task, b"\0" * 8)
         digit = self.scratch(task, str(task.nr).encode() + b"\0", 16)
         argv = self.scratch(task, struct.pack("<QQQ", digit, 0, 0), 32)

@@ -58,7 +58,7 @@ _LARGEST_FRAME = 0x4000
 _PTRACE_GETREGSET, _PTRACE_SETREGSET = 0x4204, 0x4205
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH = 0x4206, 0x4207, 17
 _WALL = 0x40000000
-_THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
 #: Nobody's memory.
 _BAD_POINTER = 8
 
@@ -147,7 +147,7 @@ def _clone(host: Host, op: processes.CloneThread | processes.CloneVm | processes
     nr = int(expected.ret.removeprefix("t"))
     # a process that is no thread becomes our child, as those are that it comes from
     flags = {
-        processes.CloneThread: _THREAD,
+        processes.CloneThread: THREAD,
         processes.CloneVm: CLONE_VM | CLONE_FILES | CLONE_PARENT | signal.SIGCHLD,
         processes.Fork: CLONE_PARENT | signal.SIGCHLD,
     }[type(op)]
