@@ -222,7 +222,7 @@ def test_each_op_has_its_line_with_the_result_and_the_bug() -> None:
     assert "/* 2. t0 ioctl(kvm, KVM_CREATE_VM) = vm0 */" in text
     assert " * 14. v0 rdmsr(IA32_XFD) = ok [0x40000]\n" in text
     assert " *    BUG: v6.12 gives ok [0x0]\n" in text
-    assert "(approximated by running both at the same time on the same CPU, in many rounds)" in text
+    assert "(approximated by moving the task from CPU to CPU at random, in many rounds)" in text
     assert re.search(r"0x0f, 0x30,\s+/\* wrmsr \*/", text)
     assert "start_mover(0, 2)" in text
 

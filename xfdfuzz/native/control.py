@@ -198,6 +198,8 @@ MISSING: dict[str, str] = {
 }
 #: A span that others act in is approximated: they run at the same time, in rounds.
 OVERLAP = _approximated("running both at the same time on the same CPU, in many rounds")
+#: What its own moves are to meet.
+MOVED = _approximated("moving the task from CPU to CPU at random, in many rounds")
 
 
 def control_of(op: Op) -> Control:

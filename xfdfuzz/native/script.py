@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.native.control import EXACT, OVERLAP, Control, control_of
+from xfdfuzz.native.control import EXACT, MOVED, OVERLAP, Control, control_of
 from xfdfuzz.native.guestcode import Insn, Stream
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import Op, guest, host, processes, run, signals
@@ -229,7 +229,7 @@ class _Reader:
         self.turn = op.task
         expected = (self.steps[index], *(self.steps[i] for i in own))
         kinds = {self.steps[i].control for i in own} - {EXACT}
-        control = OVERLAP if rivals else min(kinds) if kinds else EXACT
+        control = _met(rivals) if rivals else min(kinds) if kinds else EXACT
         return Action(op.task, expected, rivals, chunk, control)
 
     def _closed(self, index: int, task: int, closes: type[Op]) -> int | None:
@@ -279,6 +279,12 @@ class _Reader:
         model = _settled(step.model, [(s.op, s.model) for s in later])
         good = None if step.good is None else _settled(step.good, [(s.op, s.good) for s in later])
         return Guest(stream.add(step.op), step._replace(model=model, good=good))
+
+
+def _met(rivals: tuple[Action, ...]) -> Control:
+    """How it is tried that an action meets these."""
+    moves = all(isinstance(rival.op, host.Schedule | host.ScheduleKthread) for rival in rivals)
+    return MOVED if moves else OVERLAP
 
 
 def _waits(step: Expected) -> bool:

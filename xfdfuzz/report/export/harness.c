@@ -576,7 +576,7 @@ static void play(void)
 		if (actor[now] != me()) {
 			struct timespec second = { 1, 0 };
 
-/*@ if overlaps */
+/*@ if meets */
 			if (meet(now))
 				continue;
 /*@ end */

@@ -47,6 +47,7 @@ class _Writer:
         self.kselftest = kselftest
         self.steps = Steps(script)
         self.overlaps = any(action.rivals for action in script.flat())
+        self.meets = any(rival.task != action.task for action in script.flat() for rival in action.rivals)
         self.kvm = any(is_kvm(step.op) for action in script.flat() for step in action.expected)
         self.alone = script.tasks in ((), (0,)) and not self.overlaps
         self.alone = self.alone and not any(isinstance(action.op, _FLOW) for action in script.flat())
@@ -79,7 +80,7 @@ class _Writer:
         entries = [op.entries for op in ops if isinstance(op, kvm.KvmSetCpuid2)]
         found = {"alone" if self.alone else "tasks"}
         found |= {"plain" if not self.kselftest else "kvm" if self.kvm else "x86"}
-        found |= {"overlaps"} if self.overlaps else set()
+        found |= {"meets"} if self.meets else set()
         compacted = any(
             isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops
         )
@@ -95,7 +96,7 @@ class _Writer:
             yield f"#define STEPS {len(self.script.actions)}"
             yield "static int step(unsigned int now);"
             yield "static const unsigned char actor[STEPS];"
-        if self.overlaps:
+        if self.meets:
             yield "static bool meet(unsigned int now);"
         if "look_at_frame(" in known:
             yield "static void look_at_frame(unsigned int now);"
@@ -121,11 +122,14 @@ class _Writer:
             cases += [*comments, f"case {nr}:", *inside, *([] if leaves else ["\treturn STAY;"]), ""]
         yield from _function("static int step(unsigned int now)", ["switch (now) {", *cases[:-1], "}", "return STAY;"])
         yield ""
-        if self.overlaps:
+        if self.meets:
             yield from self._meet()
         if any(isinstance(action.op, signals.Signal) for action in self.script.flat()):
             yield from self._frames()
-        yield from _function("static void begin(int task)", ["am(task);", "pin(-1, 0);", *self._begins(), "play();"])
+        random = ["srand(getpid());"] if self.overlaps else []
+        yield from _function(
+            "static void begin(int task)", ["am(task);", "pin(-1, 0);", *random, *self._begins(), "play();"]
+        )
 
     def _begins(self) -> list[str]:
         faults = any(_faults(action.op) for action in self.script.flat())
