@@ -20,14 +20,13 @@ def _components(held: tuple[tuple[int, int], ...]) -> int:
 def plain(op: Op, result: Result) -> Result:
     """A result without what may differ on another machine.
 
-    XSTATE_BV may have components that are initial, and XGETBV(1) what a processor only says is in use; of the latter
-    the tiles are left, for a kernel that looks at them relies on that.
+    XSTATE_BV may have components that are initial; what XGETBV(1) calls in use also depends on who else ran.
     """
     match value_of(op):
         case None:
             return Result(result.ret)
         case Value.IN_USE if isinstance(result.out, int):
-            return Result(result.ret, result.out & xf.MASK_XTILE)
+            return Result(result.ret)
         case Value.IMAGE if isinstance(result.out, Image):
             held = tuple((i, token) for i, token in result.out.tokens if token)
             return Result(result.ret, result.out._replace(xstate_bv=_components(held), tokens=held))

@@ -124,7 +124,8 @@ def x87_token(control: bytes, registers: bytes) -> int:
         return token_in(xf.X87, registers[: SAMPLES[xf.X87][1]])
     if fcw == 0x37F:
         return 0
-    return ZEROED if not any(control) else UNKNOWN
+    # a bit of FCW is always set (SDM vol. 1, 8.1.5): 0 is read back as 0x40
+    return ZEROED if fcw in (0, 0x40) and not any(control[2:]) else UNKNOWN
 
 
 def sse_token(registers: bytes) -> int:

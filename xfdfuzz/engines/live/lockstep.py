@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.live import kvm as _kvm  # noqa: F401  (what carries ops out)
 from xfdfuzz.engines.live import user as _user  # noqa: F401
 from xfdfuzz.engines.live.danger import Danger, Lookout
@@ -22,7 +23,7 @@ from xfdfuzz.native.agreement import same
 from xfdfuzz.native.control import control_of
 from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ops import guest, host, kvm, processes, run, xsave
+from xfdfuzz.program.ops import guest, host, kvm, processes, run, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, VcpuIoctl, VmIoctl
 from xfdfuzz.program.step import NOT_ENABLED, Result
 
@@ -158,9 +159,14 @@ class Lockstep:
             return f"the host has {len(self.host.cpus)} CPUs"
         if not op.enabled(self.kernel):
             return "it cannot happen here"
+        if isinstance(op, tasks.UserTileload | tasks.UserTilestore) and not self._has_tiles(op.task):
+            return "without a tile configuration processors differ: #UD or #NM comes first"
         if isinstance(op, xsave.KvmSetFpu | xsave.KvmGetFpu) and self.kernel.vcpus[op.vcpu].last_vmentry_cpu != -1:
             return "it depends on what the processor called in use when the guest ran"
         return "" if self._has_open(op) else "a descriptor that was opened after the fork is not there"
+
+    def _has_tiles(self, nr: int) -> bool:
+        return bool(self.kernel.system.ghost.tasks[nr].data[xf.XTILE_CFG])
 
     def _has_open(self, op: Op) -> bool:
         """The model asks for the VM alone."""
