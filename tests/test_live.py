@@ -632,9 +632,9 @@ def test_what_may_hurt_is_not_done_in_a_search(session: Session) -> None:
         pytest.skip("no AMX for host tasks")
     campaign = LiveCampaign(session=session)
     run_ = campaign.begin(session.machine)
-    for line in ("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)", "t0 tileload(1)", "t0 execve ..."):
+    for line in ("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)", "t0 ldtilecfg(1)", "t0 tileload(1)", "t0 execve ..."):
         run_.execute(parse_op(line))
     assert campaign.tally.refused == 1
-    assert len(run_.ops) == 2
+    assert len(run_.ops) == 3
     assert not run_.kernel.tasks[0].in_execve
     run_.finish()
