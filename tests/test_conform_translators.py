@@ -475,6 +475,7 @@ ARGUMENTS = {
     **dict.fromkeys(("supported_cpuid", "get_cpuid2"), ("0xd", "0")),
     **dict.fromkeys(("set_msr", "set_msrs"), ("0x1c4", "0")),
     **dict.fromkeys(("run_guest", "run_imm", "run_sig", "run_stop"), ("nop",)),
+    "xfd": ("t0 sigaltstack(0)",),
 }
 
 

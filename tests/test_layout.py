@@ -27,7 +27,11 @@ ORDER = [
 ]
 #: The rooms of the engines: those that stand on nothing of the others, those that stand on them alone, and those that
 #: put engines together.
-GROUND, UPPER, TOP = {"stream", "judge", "rules", "processes"}, {"search", "explore", "compare", "conform"}, {"review"}
+GROUND, UPPER, TOP = (
+    {"stream", "judge", "rules", "processes"},
+    {"search", "explore", "compare", "conform"},
+    {"review", "live"},
+)
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 

@@ -21,6 +21,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     ),
     "diff": ("xfdfuzz diff amx-v4 amx-v5", "xfdfuzz diff v6.12 v6.12+b45f72177594 --time 2m"),
     "conform": ("xfdfuzz conform recordings", "xfdfuzz conform host.jsonl --revision v6.12"),
+    "live": ("xfdfuzz live corpus/conformance", "xfdfuzz live --fuzz --time 10m"),
     "corpus": ("xfdfuzz corpus add findings", "xfdfuzz corpus check corpus"),
     "baseline": ("xfdfuzz baseline update known.toml findings", "xfdfuzz baseline check known.toml"),
     "field": ("xfdfuzz field v0.xcr0", "xfdfuzz field v0.guest_fpu.fpstate.xfd --revision v7.3"),

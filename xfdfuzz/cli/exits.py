@@ -20,8 +20,8 @@ MEANINGS: Mapping[int, str] = {
     "recording or frontier",
     NOT_JUDGED: "could not judge: interrupted (with findings, too), workers that do nothing but die, a cluster that "
     "cannot be used, nothing executed or compared, the output could not be written, internal error",
-    SKIPPED: "skipped: the mail on standard input (--revision -) belongs to no series that is modelled, or user space "
-    "does not control what happens in a program (export)",
+    SKIPPED: "skipped: the mail on standard input (--revision -) belongs to no series that is modelled, user space "
+    "does not control what happens in a program (export), or there is no host that programs can be run on (live)",
 }
 _FOUND = "a violation that is not known, or a known one that has expired"
 _UNSAVED = "a finding that could not be saved or that a fresh process does not confirm"
@@ -54,6 +54,11 @@ OF_COMMANDS: Mapping[str, Mapping[int, str]] = {
     "conform": {
         CLEAN: "nothing different, no violation that is not known",
         VIOLATION: "a difference that is not explained, or a violation that is not known",
+    },
+    "live": {
+        CLEAN: "host and model agree in all that was compared",
+        VIOLATION: "they differ",
+        NOT_JUDGED: "a program that is refused; a difference not saved, or not seen again",
     },
     "corpus": {
         CLEAN: "added, all checks hold",

@@ -146,8 +146,12 @@ class Process(GuestFpu):
     def sigaltstack(self, size: int) -> int:
         """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack()).
 
-        Under siglock, which serialises it with a request for permission (sigaltstack_lock()).
+        EPERM from a handler that runs on it.  The rest is under siglock, which serialises it with a request for
+        permission (sigaltstack_lock()).
         """
+        frame = self.system.sigframes[self.current_nr]
+        if frame.valid and frame.on_altstack:
+            return -EPERM
         self.spin_lock_irq()
         valid = not size or (size >= MINSIGSTKSZ and self.sigaltstack_size_valid(size))
         if valid:

@@ -34,6 +34,7 @@ class Signals(Shstk):
             return False
         frame = self.system.sigframes[self.current_nr]
         frame.valid = 1
+        frame.on_altstack = bool(size)
         self.get_sigframe_save(frame)
         return True
 

@@ -241,12 +241,14 @@ class SigFrame(Struct):
 
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
     whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
+    ``on_altstack``: it lies on the alternate stack, and so does the stack pointer while it is ``valid``.
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
     """
 
     __slots__ = ()
     valid: Flag
+    on_altstack: Flag
     absent: Flag
     loadable: Xfeatures
     magic1: Flag

@@ -25,7 +25,8 @@ SAMPLES: dict[int, tuple[int, int]] = {
     xf.BNDREGS: (0, 16),
     xf.BNDCSR: (0, 8),
     xf.OPMASK: (7 * 8, 8),
-    xf.ZMM_HI256: (15 * 32, 32),
+    # VEX instructions on register 15 clear what of it is here
+    xf.ZMM_HI256: (14 * 32, 32),
     xf.HI16_ZMM: (15 * 64, 64),
     xf.PKRU: (0, 4),
     xf.XTILE_CFG: (0, 64),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops import Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, xsave
+from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.program import Program
 
 
@@ -203,6 +203,10 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
         (protected.KvmCreateVmOfType, protected.KvmSevEsInit, protected.KvmSevLaunchUpdateVmsa),
         _no("it takes a host with SEV-ES or TDX"),
+    ),
+    **dict.fromkeys(
+        (cls for cls in OPS.values() if cls.__module__ == vmm.__name__),
+        _no("what a VMM keeps of a guest, and means by it, is not written here"),
     ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }

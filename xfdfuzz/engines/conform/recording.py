@@ -12,6 +12,8 @@ from typing import Any
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.extensions import read_file, read_lines
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.text import ProgramError, parse
 
 #: What a file with explanations is called; it lies beside the recordings or one folder above.
 EXPLANATIONS = "explained.toml"
@@ -79,7 +81,7 @@ class Recording:
 
     ``panic`` is the index of the operation in which the host died, with ``panic_site``, the function; None if it lived.
     ``by_output``: operations are listed as their results appeared, not in source order.  ``timing_dependent``: results
-    depend on when a signal or a thread's turn came.
+    depend on when a signal or a thread's turn came.  ``machine`` is what it ran on, None for that of the harness.
     """
 
     file: str
@@ -91,6 +93,7 @@ class Recording:
     panic_site: str = ""
     by_output: bool = False
     timing_dependent: bool = False
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,18 @@ def _recording(place: _Place, text: bytes) -> Recording:
     at, site = _panic(place, panic, len(operations))
     by_output = value.get("order") == "output"
     timed = bool(value.get("timing_dependent"))
-    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output, timed)
+    machine = _machine(place, value.get("machine"))
+    return Recording(place.file, place.line, program, kernel, operations, at, site, by_output, timed, machine)
+
+
+def _machine(place: _Place, value: object) -> Machine | None:
+    """What a program's machine line says behind its first word."""
+    if value is None:
+        return None
+    try:
+        return parse(f"# xfdfuzz program 1\nmachine {value}\n").machine
+    except ProgramError:
+        raise place.expected("machine, the words of a program's machine line") from None
 
 
 def _operation(place: _Place, index: int, value: object) -> Operation:

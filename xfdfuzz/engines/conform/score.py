@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.engines.conform import guest, host, ioctls  # noqa: F401 - they register their translators
+from xfdfuzz.engines.conform import guest, host, ioctls, lines  # noqa: F401 - they register their translators
 from xfdfuzz.engines.conform.choices import LIMIT, Choices
 from xfdfuzz.engines.conform.fields import Field, NotCompared, NothingSelected, Stopped
 from xfdfuzz.engines.conform.nesting import SWITCH, in_order
@@ -20,7 +20,7 @@ from xfdfuzz.engines.conform.recording import (
     Operation,
     Recording,
 )
-from xfdfuzz.engines.conform.session import HostDied, Session
+from xfdfuzz.engines.conform.session import MACHINE, HostDied, Session
 from xfdfuzz.engines.conform.translator import TRANSLATORS
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
@@ -208,7 +208,8 @@ class _Judge:
         self.recording = recording
         self.revision = revision
         self.known = known
-        self.session = Session(revision, choices, recording.timing_dependent)
+        machine = recording.machine or MACHINE
+        self.session = Session(revision, choices, recording.timing_dependent, machine)
         self.reasons = {
             (e.op, e.field): e.reason
             for e in explanations

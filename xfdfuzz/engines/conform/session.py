@@ -118,12 +118,15 @@ class HarnessProcess:
 class Session:
     """Executes ops for the harness, asks the invariants about each, and keeps them as a program."""
 
-    def __init__(self, revision: Revision, choices: Choices, timing_dependent: bool = False) -> None:
+    def __init__(
+        self, revision: Revision, choices: Choices, timing_dependent: bool = False, machine: Machine = MACHINE
+    ) -> None:
         self.choices = choices
+        self.machine = machine
         self.timing_dependent = timing_dependent
         #: Tasks that have been joined and are still to exit.
         self.exiting: list[int] = []
-        self.executor = Executor(revision.kernel, MACHINE)
+        self.executor = Executor(revision.kernel, machine)
         self.kernel = self.executor.kernel
         self.checker = Checker(self.kernel, revision.name)
         self.contents = Contents()
@@ -192,7 +195,7 @@ class Session:
 
     def program(self, title: str) -> Program:
         """What was executed so far, with what came of it."""
-        return Program(MACHINE, tuple(self._ops), tuple(self._results), title=title, notes=tuple(self._notes))
+        return Program(self.machine, tuple(self._ops), tuple(self._results), title=title, notes=tuple(self._notes))
 
     def drain(self) -> None:
         """Let everything that is pending come to its end, for the invariants that look there; no op of the program."""

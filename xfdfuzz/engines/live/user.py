@@ -1,0 +1,400 @@
+"""Ops of user threads on the host: system calls, instructions, processes, signals, ptrace, scheduling."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import struct
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+from xfdfuzz.engines.live import agent, images
+from xfdfuzz.engines.live.host import Host, carries
+from xfdfuzz.engines.live.ioctls import (
+    SS_DISABLE,
+    SYS_ARCH_PRCTL,
+    SYS_EXIT,
+    SYS_GETPID,
+    SYS_SCHED_SETAFFINITY,
+    SYS_SIGALTSTACK,
+)
+from xfdfuzz.engines.live.tasks import (
+    BEHIND,
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_PARENT,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VM,
+    PATIENCE,
+    Hung,
+    Task,
+)
+from xfdfuzz.kernel.fpu import xstate
+from xfdfuzz.native.contents import mxcsr
+from xfdfuzz.native.usercode import user_insn
+from xfdfuzz.native.values import STORED, Value, value_of
+from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import IovLen
+from xfdfuzz.program.images import lost
+from xfdfuzz.program.ops import host as around
+from xfdfuzz.program.ops import processes, ptrace, signals, tasks
+from xfdfuzz.program.ops.base import OK, OPS, TaskOp
+from xfdfuzz.program.step import Content, FpuState, Result, SwBytes
+
+_MAGIC1, _MAGIC2 = 0x46505853, 0x46505845
+#: Where the frame's image is told of, and where in it software's bytes begin.
+_FPSTATE, _SW_RESERVED = 0xE0, 464
+_NT_X86_XSTATE, _NT_PRFPREG = 0x202, 2
+#: More than any frame has, and less than what is mapped behind it.
+_LARGEST_FRAME = 0x4000
+_PTRACE_GETREGSET, _PTRACE_SETREGSET = 0x4204, 0x4205
+_PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH = 0x4206, 0x4207, 17
+_WALL = 0x40000000
+THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+#: Nobody's memory.
+_BAD_POINTER = 8
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+# -- arch_prctl() -----------------------------------------------------------------------------------------------------
+
+_READS: dict[type[tasks.GetXcompSupp | tasks.GetXcompPerm | tasks.GetXcompGuestPerm], int] = {
+    tasks.GetXcompSupp: xstate.ARCH_GET_XCOMP_SUPP,
+    tasks.GetXcompPerm: xstate.ARCH_GET_XCOMP_PERM,
+    tasks.GetXcompGuestPerm: xstate.ARCH_GET_XCOMP_GUEST_PERM,
+}
+
+
+@carries(*_READS)
+def _get_permissions(
+    host: Host, op: tasks.GetXcompSupp | tasks.GetXcompPerm | tasks.GetXcompGuestPerm, expected: Result
+) -> Result:
+    task = host.task(op.task)
+    here = host.crew.scratch(task, bytes(8))
+    ret = host.crew.syscall(task, SYS_ARCH_PRCTL, _READS[type(op)], _BAD_POINTER if op.pointer else here)
+    return Result(ret, None if ret else struct.unpack("<Q", host.crew.bytes_at(here, 8))[0])
+
+
+@carries(tasks.ReqXcompPerm)
+def _request(host: Host, op: tasks.ReqXcompPerm, expected: Result) -> Result:
+    return Result(host.crew.syscall(host.task(op.task), SYS_ARCH_PRCTL, xstate.ARCH_REQ_XCOMP_PERM, op.facility))
+
+
+@carries(tasks.ReqXcompGuestPerm)
+def _request_for_guests(host: Host, op: tasks.ReqXcompGuestPerm, expected: Result) -> Result:
+    return Result(host.crew.syscall(host.task(op.task), SYS_ARCH_PRCTL, xstate.ARCH_REQ_XCOMP_GUEST_PERM, op.facility))
+
+
+@carries(tasks.Sigaltstack)
+def _sigaltstack(host: Host, op: tasks.Sigaltstack, expected: Result) -> Result:
+    task = host.task(op.task)
+    place = host.crew.allocate(task, op.size + BEHIND) if op.size else 0
+    # its end is aligned, as the model takes it to be
+    place += -(place + op.size) & 63
+    stack = struct.pack("<QixxxxQ", place, 0 if op.size else SS_DISABLE, op.size)
+    return Result(host.crew.syscall(task, SYS_SIGALTSTACK, host.crew.scratch(task, stack), 0))
+
+
+@carries(tasks.ReturnToUser)
+def _user(host: Host, op: tasks.ReturnToUser, expected: Result) -> Result:
+    host.crew.syscall(host.task(op.task), SYS_GETPID)
+    return OK
+
+
+# -- instructions ----------------------------------------------------------------------------------------------------
+
+
+@carries(*(op for op in OPS.values() if user_insn(op()) is not None))
+def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
+    """An instruction with its operand, as machine code: ``ok`` with what it read, or the signal that it ends in."""
+    task, insn = host.task(op.task), user_insn(op)
+    assert insn is not None
+    room = bytearray(insn.room)
+    if isinstance(op, tasks.UserXsave):
+        room[images.MXCSR] = mxcsr(0).to_bytes(4, "little")  # it may not be stored, and nobody has changed it then
+    here = host.crew.image(task, insn.data or bytes(room))
+    value = host.crew.execute(task, insn.bytes, here)
+    ended = host.crew.signal_of(task)
+    if ended:
+        return Result(ended)
+    stored = host.crew.bytes_at(here, insn.room)
+    if isinstance(op, tasks.UserStmxcsr):
+        return Result("ok", Content(images.mxcsr_in(stored)))
+    match value_of(op):
+        case Value.CONTENT:
+            return Result("ok", Content(images.token_in(STORED[type(op)], stored)))
+        case Value.IMAGE:
+            return Result("ok", images.read(stored))
+        case Value.FEATURES | Value.IN_USE:
+            return Result("ok", value)
+    return OK
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+@carries(processes.CloneThread, processes.CloneVm, processes.Fork)
+def _clone(host: Host, op: processes.CloneThread | processes.CloneVm | processes.Fork, expected: Result) -> Result:
+    assert isinstance(expected.ret, str)
+    nr = int(expected.ret.removeprefix("t"))
+    # a process that is no thread becomes our child, as those are that it comes from
+    flags = {
+        processes.CloneThread: THREAD,
+        processes.CloneVm: CLONE_VM | CLONE_FILES | CLONE_PARENT | signal.SIGCHLD,
+        processes.Fork: CLONE_PARENT | signal.SIGCHLD,
+    }[type(op)]
+    return Result(host.crew.clone(host.task(op.task), nr, flags) or f"t{nr}")
+
+
+@carries(processes.Execve)
+def _execve(host: Host, op: processes.Execve, expected: Result) -> Result:
+    host.executed[op.task] = host.crew.execve(host.task(op.task))
+    return OK
+
+
+@carries(processes.ExecveReturns)
+def _execve_returns(host: Host, op: processes.ExecveReturns, expected: Result) -> Result:
+    return Result(host.executed.pop(op.task))
+
+
+@carries(processes.Exit)
+def _exit(host: Host, op: processes.Exit, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.order(task, agent.address("syscall"), 0, rax=SYS_EXIT)
+    deadline = time.monotonic() + PATIENCE
+    while _runs(task):
+        if time.monotonic() > deadline:
+            raise Hung(f"t{op.task} does not exit")
+        select.select([task.pidfd], [], [], 0.0002)
+    return OK
+
+
+def _runs(task: Task) -> bool:
+    with suppress(OSError):
+        status = Path(f"/proc/{task.pid}/task/{task.tid}/stat").read_bytes()
+        return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    return False
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@carries(signals.Signal)
+def _signal(host: Host, op: signals.Signal, expected: Result) -> Result:
+    task = host.task(op.task)
+    came = host.crew.interrupt(task)
+    if came != "ok":
+        return Result(came)
+    task.magic2 = _software(host, task, _fpstate(host, task))[3]
+    return Result("ok", images.read(_frame(host, task)))
+
+
+def _fpstate(host: Host, task: Task) -> int:
+    """Where the image of the frame lies."""
+    address: int = struct.unpack("<Q", host.crew.fetch(task, task.ucontext + _FPSTATE, 8))[0]
+    return address
+
+
+def _frame(host: Host, task: Task) -> bytes:
+    """The image, and the magic behind it."""
+    address = _fpstate(host, task)
+    legacy = host.crew.fetch(task, address, 512)
+    magic1, extended_size = struct.unpack_from("<II", legacy, _SW_RESERVED)
+    return host.crew.fetch(task, address, extended_size) if magic1 == _MAGIC1 else legacy + bytes(64)
+
+
+@carries(signals.SignalDelivered)
+def _delivered(host: Host, op: signals.SignalDelivered, expected: Result) -> Result:
+    return OK
+
+
+@carries(signals.SigframeRead)
+def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Result:
+    task = host.task(op.task)
+    address = _fpstate(host, task)
+    magic1, _, xfeatures, size = _software(host, task, address)
+    magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0] if size < BEHIND else 0
+    return Result("ok", SwBytes(magic1 == _MAGIC1, xfeatures, size, magic2 == _MAGIC2))
+
+
+def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]:
+    """struct _fpx_sw_bytes: magic1, extended_size, xfeatures, xstate_size."""
+    found: tuple[int, int, int, int] = struct.unpack("<IIQI", host.crew.fetch(task, address + _SW_RESERVED, 20))
+    return found
+
+
+@carries(signals.SigframeWrite)
+def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Result:
+    task = host.task(op.task)
+    address = _fpstate(host, task)
+    image = images.made(op.image, partial(ghost.task_token, op.task))
+    size = max(_software(host, task, address)[3], images.HEADER.stop)
+    frame = bytearray(host.crew.fetch(task, address, size))
+    written = op.image.xstate_bv | xf.mask_of(*(i for i, _ in op.image.contents if i != xf.MXCSR))
+    for place in (images.MXCSR, images.HEADER, *images.places(written)):
+        if place.stop <= size:
+            frame[place] = image[place]
+    host.crew.store(task, address, bytes(frame))
+    return OK
+
+
+@carries(signals.SigframeSwReserved)
+def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result) -> Result:
+    task, sw = host.task(op.task), op.sw
+    address = _fpstate(host, task)
+    magic1, extended, xfeatures, size = _software(host, task, address)
+    if sw.magic1 is not None:
+        magic1 = _MAGIC1 if sw.magic1 else 0
+    extended = extended if sw.extended_size is None else sw.extended_size
+    xfeatures = xfeatures if sw.xfeatures is None else sw.xfeatures
+    new_size = size if sw.xstate_size is None else sw.xstate_size
+    if sw.magic2 is not None:
+        host.crew.store(task, address + task.magic2, bytes(4))
+        task.magic2 = sw.magic2
+        if sw.magic2:
+            host.crew.store(task, address + sw.magic2, struct.pack("<I", _MAGIC2))
+    software = struct.pack("<IIQI", magic1, extended, xfeatures, new_size)
+    host.crew.store(task, address + _SW_RESERVED, software)
+    return OK
+
+
+@carries(signals.SigframeCopy)
+def _copy_frame(host: Host, op: signals.SigframeCopy, expected: Result) -> Result:
+    """The context points to the copy; what is behind the image on the stack is copied, too, if that much is wanted."""
+    task = host.task(op.task)
+    copy = host.crew.allocate(task, 2 * BEHIND)
+    if op.size:
+        host.crew.call(task, "copy", copy, _fpstate(host, task), min(op.size, _LARGEST_FRAME))
+    host.crew.store(task, task.ucontext + _FPSTATE, struct.pack("<Q", copy))
+    return OK
+
+
+@carries(signals.Siglongjmp)
+def _siglongjmp(host: Host, op: signals.Siglongjmp, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.call(task, "longjmp")
+    task.frame = 0
+    return OK
+
+
+@carries(signals.Sigreturn)
+def _sigreturn(host: Host, op: signals.Sigreturn, expected: Result) -> Result:
+    task = host.task(op.task)
+    host.crew.call(task, "sigreturn", task.frame, task.ucontext)
+    task.frame = 0
+    return Result(host.crew.signal_of(task) or "ok")
+
+
+# -- ptrace -----------------------------------------------------------------------------------------------------------
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
+
+
+def stop(task: Task) -> None:
+    """Trace and stop a task until it is told something: else it would be in user mode between two looks at it.
+
+    Raises OSError where ptrace() is not allowed.
+    """
+    if task.release is not None:
+        return
+    _check(_PTRACE_SEIZE, task.tid)
+    _check(_PTRACE_INTERRUPT, task.tid)
+    os.waitpid(task.tid, _WALL)
+    task.release = partial(_check, _PTRACE_DETACH, task.tid)
+
+
+def _check(request: int, tid: int) -> None:
+    if _ptrace(request, tid, 0, 0):
+        raise OSError(ctypes.get_errno(), f"ptrace of {tid}")
+
+
+def _registers(task: Task, request: int, kind: int, data: ctypes.Array[ctypes.c_char], size: int) -> tuple[int, int]:
+    """PTRACE_GETREGSET or PTRACE_SETREGSET with a buffer: 0 or a negative errno, and how many bytes."""
+    vector = _IoVec(ctypes.addressof(data), size)
+    ret = _ptrace(request, task.tid, kind, ctypes.addressof(vector))
+    return (-ctypes.get_errno() if ret else 0), vector.len
+
+
+def _ptrace(request: int, tid: int, address: int, data: int) -> int:
+    arguments = [ctypes.c_long(request), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data)]
+    ret: int = _LIBC.ptrace(*arguments)
+    return ret
+
+
+def _get(host: Host, task: int, tracee: int, kind: int, wanted: IovLen) -> tuple[int, bytes]:
+    """0 or a negative errno, and what a tracer got."""
+    host.crew.syscall(host.task(task), SYS_GETPID)
+    data = ctypes.create_string_buffer(_LARGEST_FRAME)
+    stop(host.task(tracee))
+    whole = wanted.bytes_of(_LARGEST_FRAME)
+    ret, size = _registers(host.task(tracee), _PTRACE_GETREGSET, kind, data, whole)
+    return ret, data.raw[:size]
+
+
+def _set(host: Host, task: int, tracee: int, kind: int, image: bytes, wanted: IovLen) -> Result:
+    """Of an image as large as the kernel has it, or so much of it as the program says."""
+    host.crew.syscall(host.task(task), SYS_GETPID)
+    data = ctypes.create_string_buffer(image.ljust(_LARGEST_FRAME, b"\0"), _LARGEST_FRAME)
+    stop(host.task(tracee))
+    room = ctypes.create_string_buffer(_LARGEST_FRAME)
+    _, size = _registers(host.task(tracee), _PTRACE_GETREGSET, kind, room, _LARGEST_FRAME)
+    return Result(_registers(host.task(tracee), _PTRACE_SETREGSET, kind, data, wanted.bytes_of(size))[0])
+
+
+@carries(ptrace.PtraceGetXstate)
+def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Result:
+    ret, data = _get(host, op.task, op.tracee, _NT_X86_XSTATE, op.iov_len)
+    if ret:
+        return Result(ret)
+    image, behind = images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), SAPPHIRE_RAPIDS)
+    tokens = tuple((i, token) for i, token in image.tokens if not behind >> i & 1)
+    return Result(ret, image._replace(tokens=tokens, iov_len=None if op.iov_len.size is None else len(data)))
+
+
+@carries(ptrace.PtraceSetXstate)
+def _set_xstate(host: Host, op: ptrace.PtraceSetXstate, expected: Result) -> Result:
+    image = images.made(op.image, partial(ghost.task_token, op.tracee))
+    return _set(host, op.task, op.tracee, _NT_X86_XSTATE, image, op.iov_len)
+
+
+@carries(ptrace.PtraceGetFpregs)
+def _get_fpregs(host: Host, op: ptrace.PtraceGetFpregs, expected: Result) -> Result:
+    ret, data = _get(host, op.task, op.tracee, _NT_PRFPREG, op.iov_len)
+    if ret:
+        return Result(ret)
+    behind, state = lost(len(data), SAPPHIRE_RAPIDS), images.read_legacy(data.ljust(512, b"\0"))
+    return Result(ret, FpuState(tuple((i, token) for i, token in state.tokens if not behind >> i & 1)))
+
+
+@carries(ptrace.PtraceSetFpregs)
+def _set_fpregs(host: Host, op: ptrace.PtraceSetFpregs, expected: Result) -> Result:
+    image = images.legacy(images.fpu(op.image, partial(ghost.task_token, op.tracee)))
+    return _set(host, op.task, op.tracee, _NT_PRFPREG, image, op.iov_len)
+
+
+# -- scheduling -------------------------------------------------------------------------------------------------------
+
+
+@carries(around.Schedule)
+def _schedule(host: Host, op: around.Schedule, expected: Result) -> Result:
+    """The task moves to the CPU, and is the next one to be told something."""
+    task = host.task(op.task)
+    mask = host.crew.scratch(task, struct.pack("<128s", (1 << host.cpus[op.cpu]).to_bytes(128, "little")))
+    ret = host.crew.syscall(task, SYS_SCHED_SETAFFINITY, 0, 128, mask)
+    return Result(ret or "ok")
+
+
+@carries(around.ScheduleKthread)
+def _schedule_kthread(host: Host, op: around.ScheduleKthread, expected: Result) -> Result:
+    """Every task sleeps until it is told something."""
+    return OK
