@@ -116,7 +116,7 @@ def _in_kvm_run() -> Iterator[bytes]:
         system = st.System()
         system.tasks[task].on_cpu = 1
         vcpu = system.vcpus[nr]
-        vcpu.exists, vcpu.mode, vcpu.task = 1, mode, task + 1
+        vcpu.exists, vcpu.mode, vcpu.task, vcpu.vm = 1, mode, task + 1, nr % st.NR_VMS
         yield bytes(system)
     for nr in range(st.NR_VCPUS):  # and its VMM seldom keeps anything
         system = st.System()

@@ -128,7 +128,7 @@ def _run(args: argparse.Namespace, session: Session, programs: list[tuple[Path, 
     if args.format == "json":
         write(live.as_object(session, outcomes), sys.stdout)
     else:
-        live.total(console(sys.stdout), outcomes)
+        live.terminal(console(sys.stdout), outcomes)
     return _code(outcomes)
 
 

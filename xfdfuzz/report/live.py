@@ -63,7 +63,7 @@ def _op(out: Console, one: Compared) -> None:
         line(out, f"      the model says {one.model}")
 
 
-def total(out: Console, outcomes: Sequence[Outcome]) -> None:
+def terminal(out: Console, outcomes: Sequence[Outcome]) -> None:
     """The sum."""
     numbers = _numbers(outcomes)
     style = "bold red" if numbers["different"] else "bold green"

@@ -39,6 +39,7 @@ class Situation:
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
 
+    ``vmm_calls`` are those of them whose state the VMM can see, each once;
     ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
     another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
@@ -82,6 +83,7 @@ class Situation:
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
+    vmm_calls: list[tuple[int, int]]
     run_calls: list[tuple[int, int]]
     old_vcpus: list[int]
     twins: list[tuple[int, int, int]]
@@ -239,7 +241,8 @@ def look_at_vcpus(system: st.System) -> Look:
     guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
-    outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE]
+    plain = [nr for nr, vcpu in vcpus if system.vms[vcpu.vm].type == st.VM_DEFAULT and nr not in sealed]
+    outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE and nr in plain]
     vmms = system.ghost.vmms
     old = [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS]
     lists: Lists = {
@@ -255,6 +258,7 @@ def look_at_vcpus(system: st.System) -> Look:
     more: Lists = {
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
         "able": [nr for nr, vcpu in vcpus if nr in sealed or system.vms[vcpu.vm].type == st.VM_DEFAULT],
+        "plain": plain,
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
         "intents": [
@@ -263,7 +267,7 @@ def look_at_vcpus(system: st.System) -> Look:
             *(vmm.VmmReset(nr) for nr in old),
             *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
         ],
-        "kept": [(nr, load) for nr, one in enumerate(vmms) if one.kept for load in _loads(system, nr)],
+        "kept": [(nr, load) for nr in plain if vmms[nr].kept for load in _loads(system, nr)],
     }
     return Look(lists, more)
 
@@ -326,7 +330,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     calling, vm_calls, guests = tasks.lists["tasks"], tasks.lists["vm_calls"], vcpus.lists["guests"]
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
-    each = [*dict.fromkeys(calls)]
+    each = [*dict.fromkeys(pair for pair in calls if pair[1] in vcpus.more["plain"])]
     loads = [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
@@ -340,6 +344,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
+        "vmm_calls": each,
         "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
         "loads": loads,
         "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],

@@ -73,19 +73,19 @@ class VmmRules(Rules):
         yield from self._loads((task, nr, source), image, order, without)
         yield from self._enter(task, nr)
 
-    @on("vcpu_calls", n=targets, image=_image, order=picks, without=_without)
+    @on("vmm_calls", n=targets, image=_image, order=picks, without=_without)
     def look_at_vcpu(self, n: int, image: int, order: int, without: int) -> Iterator[Op]:
         """A VMM reads a vCPU and writes what it has read, which is not to be seen."""
-        task, nr = self.choice("vcpu_calls", n)
+        task, nr = self.choice("vmm_calls", n)
         yield vmm.VmmInvisible(nr)
         yield from keeping(task, nr, self._msrs(), image)
         yield from self._loads((task, nr, nr), image, order, without)
         yield vmm.VmmVisible(nr)
 
-    @on("vcpu_calls", n=targets, order=Range(0, len(_RESETS) - 1), without=_without)
+    @on("vmm_calls", n=targets, order=Range(0, len(_RESETS) - 1), without=_without)
     def next_tenant(self, n: int, order: int, without: int) -> Iterator[Op]:
         """A VMM resets a vCPU for another guest, in an order of its own; it may forget a call."""
-        task, nr = self.choice("vcpu_calls", n)
+        task, nr = self.choice("vmm_calls", n)
         if nr not in self.now.old_vcpus:
             return
         yield vmm.VmmReset(nr)
@@ -105,6 +105,7 @@ class VmmRules(Rules):
                 yield load
 
     def _enter(self, task: int, nr: int) -> Iterator[Op]:
-        yield run.KvmRun(task, nr)
+        if (task, nr) in self.now.run_calls:
+            yield run.KvmRun(task, nr)
         if nr in self.now.ready:
             yield run.VmEnter(nr)

@@ -46,7 +46,12 @@ def _user_components(k: Kernel) -> int:
 def not_stopped(k: Kernel, nr: int) -> str:
     """Why a vCPU is not its VMM's now; nothing if it is."""
     vcpu = k.vcpus[nr]
-    return "" if vcpu.exists and vcpu.mode == st.VCPU_OUTSIDE else whereabouts(vcpu, nr)
+    return whereabouts(vcpu, nr) if not vcpu.exists or vcpu.mode != st.VCPU_OUTSIDE else hidden(k, nr)
+
+
+def hidden(k: Kernel, nr: int) -> str:
+    """That a vCPU's state is not its VMM's to see; nothing if it is."""
+    return "" if k.vms[k.vcpus[nr].vm].type == st.VM_DEFAULT else f"v{nr} is of a protected guest"
 
 
 # -- what a VMM means to do --------------------------------------------------------------------------------------------
@@ -136,6 +141,9 @@ class VmmReset(_Intent):
 
 class _Keep(VcpuIoctl):
     __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        return VcpuIoctl.hindrance(self, k) or hidden(k, self.vcpu)
 
     def vmm(self, k: Kernel) -> GhostVmm:
         """Who reads."""
@@ -250,7 +258,7 @@ class _Load(VcpuIoctl):
     source: int
 
     def hindrance(self, k: Kernel) -> str:
-        return self.missing(k) or VcpuIoctl.hindrance(self, k)
+        return self.missing(k) or VcpuIoctl.hindrance(self, k) or hidden(k, self.vcpu)
 
     def missing(self, k: Kernel) -> str:
         """Why the VMM does not have what it would write; nothing where it has."""
