@@ -8,7 +8,7 @@ from xfdfuzz.invariants.sometimes import sometimes
 from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.state import System, Task
-from xfdfuzz.program.ops import guest, host, kvm, processes, ptrace, run, signals, tasks, vmm, xsave
+from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp
 from xfdfuzz.program.step import Image
 
@@ -358,3 +358,19 @@ def new_tenant_is_entered(view: View) -> bool:
     """A guest runs in a vCPU that was another one's."""
     before = view.before.ghost.vmms[view.step.op.vcpu]  # type: ignore[attr-defined]
     return bool(before.pending) and before.intent == st.INTENT_RESET
+
+
+@sometimes(
+    "sealed-guest-had-registers-set", "protected", ops=(protected.KvmSevLaunchUpdateVmsa,), needs=(xsave.KvmSetXsave,)
+)
+def sealed_guest_had_registers_set(view: View) -> bool:
+    """A guest is sealed whose VMM has given it registers that are not initial."""
+    regs = [view.before.fpstates[vcpu.arch.guest_fpu.fpstate].regs for vcpu in view.before.vcpus if vcpu.exists]
+    return view.step.result.ret == 0 and any(area.xstate_bv & ~xf.MASK_PKRU for area in regs)
+
+
+@sometimes("softirq-hits-a-protected-guests-exit", "protected", ops=(host.SoftirqKernelFpu,), needs=(run.VmEnter,))
+def softirq_hits_a_protected_guests_exit(view: View) -> bool:
+    """The kernel uses the FPU while a guest is loaded that it cannot save."""
+    current = view.before.tasks[view.before.cpus[view.step.op.cpu].current]  # type: ignore[attr-defined]
+    return bool(current.kvm_run and view.before.vcpus[current.kvm_run - 1].arch.guest_state_protected)

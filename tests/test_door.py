@@ -59,13 +59,14 @@ def test_the_wheel_is_what_is_imported(python: Path) -> None:
 
 def test_programs_are_tests_of_pytest_which_costs_others_nothing(python: Path) -> None:
     Path("p.xfd").write_text(
-        "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n"
+        "# xfdfuzz program 1\n# expect: amx-v1 clean\nmachine cpus=1\n\n"
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n"
     )
     loaded = "sorted(name for name in sys.modules if name.startswith('xfdfuzz'))"
     Path("test_others.py").write_text(f"import sys\n\ndef test_it():\n    assert {loaded} == {PLUGIN}\n")
     assert output(python, "-m", "pytest", "-q", "test_others.py").endswith("\nexit code 0")
     printed = output(python, "-m", "pytest", "-q")
-    assert re.search(r"^FAILED p\.xfd::amx-v1 - expected no violation, breaks permission", printed, re.MULTILINE)
+    assert re.search(r"^FAILED p\.xfd::amx-v1 - expected clean, breaks permission", printed, re.MULTILINE)
     assert printed.endswith("exit code 1")
 
 

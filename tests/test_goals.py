@@ -68,6 +68,18 @@ PROGRAMS = {
         t0 ioctl(v0, KVM_RUN) ...
         v0 vmenter
         """,
+    "sealed-guest-had-registers-set": """
+        t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM)
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+        t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx, data: 1})
+        t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA)
+        """,
+    "softirq-hits-a-protected-guests-exit": """
+        t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_TDX_VM)
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 0)
+        t0 ioctl(v0, KVM_RUN) ...
+        cpu0 softirq kernel_fpu_begin
+        """,
     "guest-has-room-for-tiles": f"""
         {_AMX_VM}
         t0 ioctl(v0, KVM_RUN) ...

@@ -22,28 +22,25 @@ from xfdfuzz.report.console import console
 from xfdfuzz.revisions import resolve
 from xfdfuzz.revisions.differing import differing
 
-#: fork() without the line of dc7507ddce59, and with one that no program comes to.
-FORK = """\
+#: The way back to user mode without a check that is not compiled in, and with a line that no program comes to.
+RETURN = """\
 from xfdfuzz import Series
-from xfdfuzz.kernel.fork import Fork
+from xfdfuzz.kernel.process import Process
 
-series = Series("keeps-pasid", base="v7.3", title="fork copies the PASID")
+series = Series("unchecked", base="v7.3", title="no check on the way back")
 
 
-@series.patch("keeps-pasid-1", "x86/fpu: leave out a line")
-class KeepsPasid(Fork):
-    def fpu_clone(self, child, flags):
-        dst = self.tasks[child].fpu
-        self.fpregs_lock()
+@series.patch("unchecked-1", "x86/fpu: leave out a line")
+class Unchecked(Process):
+    def exit_to_user_mode(self):
         if self.current.tif_need_fpu_load:
-            self.fpregs_restore_userregs()
-        self.save_fpregs_to_fpstate(dst)
-        self.fpu_clone_perms(child, flags)
-        if child > 1000:
+            self.switch_fpu_return()
+        self.current.user_mode = 1
+        if self.cpu > 1000:
             self.fpregs_lock()
 """
-LEFT_OUT = "self.fpstates[dst.fpstate].regs.xstate_bv &= ~xf.MASK_PASID"
-CLONED = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 clone(CLONE_VM)\n"
+LEFT_OUT = "self.fpregs_assert_state_consistent()"
+RETURNED = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 user\n"
 #: A base class, and one on top of it, with everything that a function may contain.
 CLASSES = '''\
 class Base:
@@ -172,8 +169,8 @@ def test_a_function_differs_where_a_patch_has_a_part_of_it() -> None:
 
 
 def test_a_line_that_is_left_out_is_named_whether_it_ran_or_not() -> None:
-    Path("fork.py").write_text(FORK)
-    campaign = DifferenceCampaign(pair=Pair(resolve("v7.3"), resolve("fork.py")))
+    Path("return.py").write_text(RETURN)
+    campaign = DifferenceCampaign(pair=Pair(resolve("v7.3"), resolve("return.py")))
 
     def reach() -> Reach:
         found = campaign.reach([])
@@ -183,19 +180,19 @@ def test_a_line_that_is_left_out_is_named_whether_it_ran_or_not() -> None:
     never = reach()
     assert never.calls == {}
     with campaign.watched():
-        campaign.replay(parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 user\n"))
+        campaign.replay(parse("# xfdfuzz program 1\nmachine cpus=1\n\nhost fail_alloc(0)\n"))
     never = reach()
-    assert never.never == ["fpu_clone"]
+    assert never.never == ["exit_to_user_mode"]
     assert LEFT_OUT in texts(never.unexecuted)
     assert never.idle == ()
     with campaign.watched():
-        campaign.replay(parse(CLONED))
+        campaign.replay(parse(RETURNED))
     ran = reach()
-    assert ran.calls == {"fpu_clone": 1}
+    assert ran.calls == {"exit_to_user_mode": 1}
     assert texts(ran.unexecuted) == ["self.fpregs_lock()"]
-    assert texts(ran.idle) == [LEFT_OUT, "if child > 1000:"]
-    assert Path(ran.idle[0].statement.place.file).name == "core.py"
-    assert FORK.splitlines()[ran.idle[1].statement.place.line - 1].strip() == "if child > 1000:"
+    assert texts(ran.idle) == [LEFT_OUT, "if self.cpu > 1000:"]
+    assert Path(ran.idle[0].statement.place.file).name == "process.py"
+    assert RETURN.splitlines()[ran.idle[1].statement.place.line - 1].strip() == "if self.cpu > 1000:"
 
 
 def test_what_a_difference_executes_made_one() -> None:
@@ -209,35 +206,35 @@ def test_what_a_difference_executes_made_one() -> None:
 
 
 def test_a_campaign_of_a_series_says_which_of_its_lines_never_ran() -> None:
-    Path("fork.py").write_text(FORK)
-    campaign = ViolationCampaign(revision=resolve("fork.py"))
+    Path("return.py").write_text(RETURN)
+    campaign = ViolationCampaign(revision=resolve("return.py"))
     with campaign.watched():
-        campaign.replay(parse(CLONED))
+        campaign.replay(parse(RETURNED))
     reach = campaign.reach([])
     assert reach
-    assert (reach.base, reach.calls, reach.idle) == ("v7.3", {"fpu_clone": 1}, ())
-    assert texts(reach.unexecuted) == ["self.fpregs_restore_userregs()", "self.fpregs_lock()"]
-    assert reach.left_out == ()
+    assert (reach.base, reach.calls, reach.idle) == ("v7.3", {"exit_to_user_mode": 1}, ())
+    assert texts(reach.unexecuted) == ["self.switch_fpu_return()", "self.fpregs_lock()"]
+    assert texts(reach.left_out) == [LEFT_OUT]
 
 
 def test_a_campaign_of_a_series_names_the_lines_that_it_only_leaves_out() -> None:
     """It cannot have executed them; the difference of two kernels tells whether they matter."""
-    Path("fork.py").write_text("".join(FORK.splitlines(keepends=True)[:-2]))
-    reach = ViolationCampaign(revision=resolve("fork.py")).reach([])
+    Path("return.py").write_text("".join(RETURN.splitlines(keepends=True)[:-2]))
+    reach = ViolationCampaign(revision=resolve("return.py")).reach([])
     assert reach
     assert texts(reach.left_out) == [LEFT_OUT]
-    compared = DifferenceCampaign(pair=Pair(resolve("v7.3"), resolve("fork.py"))).reach([])
+    compared = DifferenceCampaign(pair=Pair(resolve("v7.3"), resolve("return.py"))).reach([])
     assert compared
     assert compared.left_out == ()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_count_as_one_process_does(workers: int) -> None:
-    Path("fork.py").write_text(FORK)
-    reach = fuzz("fork.py", Plan(seed=1, engine="scout", examples=200, workers=workers)).reach
+    Path("return.py").write_text(RETURN)
+    reach = fuzz("return.py", Plan(seed=1, engine="scout", examples=200, workers=workers)).reach
     assert reach
-    assert reach.calls["fpu_clone"] > 0
-    assert "self.save_fpregs_to_fpstate(dst)" not in texts(reach.unexecuted)
+    assert reach.calls["exit_to_user_mode"] > 0
+    assert "self.current.user_mode = 1" not in texts(reach.unexecuted)
     assert texts(reach.unexecuted)[-1:] == ["self.fpregs_lock()"]
 
 
@@ -257,28 +254,28 @@ def printed(reach: Reach) -> list[str]:
 
 
 def test_the_lines_that_fuzz_and_diff_print() -> None:
-    Path("fork.py").write_text(FORK)
-    (function,) = differing(resolve("v7.3").kernel, resolve("fork.py").kernel)
-    lines = [Line("fpu_clone", one) for one in statements(function.second[0])]
-    reach = Reach("v7.3", {"fpu_clone": 7, "fpu_free": 0}, (*lines[1:2], Line("fpu_free", lines[0].statement)))
+    Path("return.py").write_text(RETURN)
+    (function,) = differing(resolve("v7.3").kernel, resolve("return.py").kernel)
+    lines = [Line("exit_to_user_mode", one) for own in (function.second, function.first) for one in statements(own[0])]
+    reach = Reach("v7.3", {"exit_to_user_mode": 7, "fpu_free": 0}, (*lines[1:2], Line("fpu_free", lines[0].statement)))
     assert printed(reach) == [
         "the 2 functions that differ from v7.3 ran 7 times; 1 never did: fpu_free",
-        "never executed: fork.py:11 in fpu_clone(): self.fpregs_lock()",
+        "never executed: return.py:11 in exit_to_user_mode(): self.switch_fpu_return()",
     ]
-    first, *others, last = printed(Reach("v7.3", {"fpu_clone": 1}, (), tuple(lines)))
+    first, *others, last = printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), tuple(lines)))
     assert first == "the 1 function that differs from v7.3 ran 1 time"
-    assert others[0] == "made no difference: fork.py:10 in fpu_clone(): dst = self.tasks[child].fpu"
+    assert others[0] == "made no difference: return.py:10 in exit_to_user_mode(): if self.current.tif_need_fpu_load:"
     assert len(others) == 6
-    assert last == "made no difference: 2 more lines, all of them with --format json"
+    assert last == "made no difference: 3 more lines, all of them with --format json"
     assert printed(Reach("v7.3", {}, ())) == []
-    assert printed(Reach("v7.3", {"fpu_clone": 1}, (), (), tuple(lines[1:2])))[1:] == [
-        "left out of v7.3, which only diff can judge: fork.py:11 in fpu_clone(): self.fpregs_lock()"
+    assert printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), (), tuple(lines[1:2])))[1:] == [
+        "left out of v7.3, which only diff can judge: return.py:11 in exit_to_user_mode(): self.switch_fpu_return()"
     ]
 
 
 def test_a_series_that_changes_nothing_is_seen_from_the_command_line() -> None:
-    Path("fork.py").write_text(FORK)
-    command = [sys.executable, "-m", "xfdfuzz", "diff", "v7.3", "fork.py", "--seed", "1", "--examples", "20"]
+    Path("return.py").write_text(RETURN)
+    command = [sys.executable, "-m", "xfdfuzz", "diff", "v7.3", "return.py", "--seed", "1", "--examples", "20"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "the 1 function that differs from v7.3 ran " in result.stdout
     assert LEFT_OUT in result.stdout

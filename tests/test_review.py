@@ -226,6 +226,7 @@ def read(system: System, path: str) -> int | None:
         ("guest_fpu.fpstate", system.fpstates[vcpu.arch.guest_fpu.fpstate] if vcpu.arch.guest_fpu.fpstate else None),
         ("cpu", system.cpus[vcpu.cpu - 1] if vcpu.cpu else None),
         ("task", system.tasks[vcpu.task - 1] if vcpu.task else None),
+        ("preempt_notifier", system.tasks[vcpu.preempt_notifier - 1] if vcpu.preempt_notifier else None),
         ("vm", system.vms[vcpu.vm]),
     ):
         if path.startswith(f"v.{pointer}."):

@@ -60,8 +60,9 @@ class FpuCore(FpuInit):
         regs = self.regs
         live = xsave.effective_xinuse(regs)
         lost = live & ~mask & regs.xcr0
-        # a task in exec has given its registers up
-        if lost and fpstate is self.fpstates[self.current.fpu.fpstate] and not self.current.in_execve:
+        # a task in exec has given its registers up, and a protected guest's are not there
+        given_up = self.current.in_execve or fpstate.is_confidential
+        if lost and fpstate is self.fpstates[self.current.fpu.fpstate] and not given_up:
             self.report(LOST_STATE, lost)
         self.xstate_xsave(fpstate, mask)
         if fpstate.size > fpstate.alloc_size or fpstate.xfeatures & self.XFEATURE_MASK_USER_DYNAMIC:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import load_component
+from xfdfuzz.arch.registers import CpuRegs, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
@@ -56,7 +56,7 @@ class KvmProtected(KvmMain):
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
         """XCR0, IA32_XSS and PKRU are KVM's; what the FPU has is initial (arch/x86/kvm/svm/sev.c)."""
-        assign(vcpu.vmsa, type(vcpu.vmsa)(xcr0=vcpu.arch.xcr0, xss=vcpu.arch.ia32_xss))
+        assign(vcpu.vmsa, CpuRegs(xcr0=vcpu.arch.xcr0, xss=vcpu.arch.ia32_xss))
         self.vmsa_component(vcpu, xf.PKRU, vcpu.arch.pkru)
 
     @seam
