@@ -34,6 +34,7 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"avx": False, "mpx": True, "mpx_in_use": True},
     {"pkru_in_use": True},
     {"apx": True},
+    {"amx_ud_first": True},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
 )

@@ -323,6 +323,17 @@ def test_where_amx_ignores_cr0_ts_the_xfd_nm_is_reported() -> None:
     assert regs.xfd_err == TILEDATA
 
 
+@pytest.mark.parametrize("insn", ["tileload", "tilestore"])
+def test_without_a_tile_configuration_a_processor_may_report_ud_first(insn: str) -> None:
+    regs = processor(xfd=TILEDATA)
+    with pytest.raises(InvalidOpcode):
+        execute(regs, Processor(amx_ud_first=True), insn, 1, cr0_ts=False)
+    assert regs.xfd_err == 0
+    regs = processor(xfd=TILEDATA, xtilecfg=1)
+    with pytest.raises(DeviceNotAvailable):
+        execute(regs, Processor(amx_ud_first=True), insn, 1, cr0_ts=False)
+
+
 @pytest.mark.parametrize("insn", ["ldtilecfg", "tilerelease"])
 def test_ldtilecfg_and_tilerelease_run_under_xfd_and_clear_the_tiles(insn: str) -> None:
     regs = processor(xfd=TILEDATA, xtilecfg=1, xtiledata=2)

@@ -16,11 +16,11 @@ class Processor:
     ``xsaves`` and ``xsavec`` are the instructions, which a kernel gives up for an erratum (AMD's 1386) or a hypervisor
     hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; ``dyn2`` adds the synthetic second
     XFD-capable component 20; ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both
-    CR0.TS and XFD the XFD #NM is reported (it is not settled which one is, docs/fidelity.md); ``dense`` takes a layout
-    without gaps, which shows what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX
-    is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA
-    when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).  ``mpx_in_use`` and ``pkru_in_use``: see
-    :attr:`always_in_use`.
+    CR0.TS and XFD the XFD #NM is reported (it is not settled which one is, docs/fidelity.md), ``amx_ud_first`` that
+    without a tile configuration they are #UD even while XFD disables TILEDATA; ``dense`` takes a layout without gaps,
+    which shows what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX is in use, as
+    it is after an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit
+    interrupts an XSAVE (Sapphire Rapids' SPR4).  ``mpx_in_use`` and ``pkru_in_use``: see :attr:`always_in_use`.
     """
 
     xsave: bool = True
@@ -37,6 +37,7 @@ class Processor:
     cet: bool = False
     apx: bool = False
     amx_ignores_ts: bool = False
+    amx_ud_first: bool = False
     spr4_erratum: bool = False
     mpx_in_use: bool = False
     pkru_in_use: bool = False

@@ -182,15 +182,18 @@ def check_tile_access(regs: CpuRegs, processor: Processor, component: int, cr0_t
     """Raise the fault of an AMX instruction that reads or writes TILECFG or TILEDATA.
 
     LDTILECFG, STTILECFG and TILERELEASE, which access TILECFG, never raise the XFD #NM; the others do, before they look
-    at the configuration.  With CR0.TS = 1 all of them are #NM, which leaves IA32_XFD_ERR alone (SDM vol. 1, 13.14),
-    unless the processor says that AMX instructions ignore CR0.TS.
+    at the configuration, or, with ``amx_ud_first``, behind that.  With CR0.TS = 1 all of them are #NM, which leaves
+    IA32_XFD_ERR alone (SDM vol. 1, 13.14), unless the processor says that AMX instructions ignore CR0.TS.
     """
     _check_enabled(regs, processor, xf.MASK_XTILE)
     if cr0_ts and not processor.amx_ignores_ts:
         raise DeviceNotAvailable(xfd=False)
     if component == xf.XTILE_DATA:
+        unconfigured = not regs.data[xf.XTILE_CFG]
+        if unconfigured and processor.amx_ud_first:
+            raise InvalidOpcode
         check_xfd(regs, xf.MASK_XTILE)
-        if not regs.data[xf.XTILE_CFG]:
+        if unconfigured:
             raise InvalidOpcode
 
 
