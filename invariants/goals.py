@@ -369,7 +369,12 @@ def sealed_guest_had_registers_set(view: View) -> bool:
     return view.step.result.ret == 0 and any(area.xstate_bv & ~xf.MASK_PKRU for area in regs)
 
 
-@sometimes("softirq-hits-a-protected-guests-exit", "protected", ops=(host.SoftirqKernelFpu,), needs=(run.VmEnter,))
+@sometimes(
+    "softirq-hits-a-protected-guests-exit",
+    "protected",
+    ops=(host.SoftirqKernelFpu,),
+    needs=(protected.KvmCreateVmOfType,),
+)
 def softirq_hits_a_protected_guests_exit(view: View) -> bool:
     """The kernel uses the FPU while a guest is loaded that it cannot save."""
     current = view.before.tasks[view.before.cpus[view.step.op.cpu].current]  # type: ignore[attr-defined]
