@@ -191,7 +191,9 @@ class Record(Codec[T]):
 class ImageCodec(Codec[T]):
     """An image: first its header's ``mask``, if it has one, then contents, then what else the header has.
 
-    ``data`` is what all components hold that ``components`` does not name one by one; 0 is left out.
+    ``data`` is what all components hold that ``components`` does not name one by one; 0 is left out.  Programs of
+    before are read as well: ``init: <mask>`` for components that hold 0, ``mxcsr`` for one with reserved bits, and of
+    an image without a header its ``data`` alone.
     """
 
     def __init__(self, make: Callable[..., T], components: Mapping[int, str], header: bool) -> None:
@@ -213,11 +215,15 @@ class ImageCodec(Codec[T]):
 
     def read(self, argument: Argument) -> T:
         if not isinstance(argument, Dict):
-            raise Unreadable(argument.column, self.expected)
+            return self._alone(argument)
         found: dict[str, Any] = {}
         contents: dict[int, int] = {}
         for entry in argument.entries:
             key = entry.key.text
+            if key == "init":
+                initial = xf.components_in(self._value(entry, XFEATURES))
+                contents |= dict.fromkeys((i for i in initial if i in self.components.values()), 0)
+                continue
             if key in found or self.components.get(key, -1) in contents:
                 raise Unreadable(entry.key.column, f"{key} only once")
             if key in self.components:
@@ -227,6 +233,15 @@ class ImageCodec(Codec[T]):
         if self.header and "xstate_bv" not in found:
             raise Unreadable(argument.column, self.expected)
         return self.make(**found, contents=tuple(sorted(contents.items())))
+
+    def _alone(self, argument: Argument) -> T:
+        try:
+            data = 0 if self.header else TOKEN.read(argument)
+        except Unreadable:
+            data = 0
+        if not data:
+            raise Unreadable(argument.column, self.expected)
+        return self.make(data=data)
 
     def _field(self, entry: Entry) -> int:
         """What an entry says that names no component."""
@@ -242,6 +257,8 @@ class ImageCodec(Codec[T]):
         return True
 
     def _value(self, entry: Entry, codec: Codec[int]) -> int:
+        if entry.value is None and codec is MXCSR:
+            return RESERVED
         if entry.value is None:
             raise Unreadable(entry.key.column, f"{entry.key.text}: {codec.expected}")
         return codec.read(entry.value)

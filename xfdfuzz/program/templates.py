@@ -13,7 +13,9 @@ from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
 from xfdfuzz.program.codecs import NUMBERED, Codec, codec_of
+from xfdfuzz.program.fields import SwReserved
 from xfdfuzz.program.ops import OPS, Op
+from xfdfuzz.program.ops.signals import SigframeSwReserved
 from xfdfuzz.program.syntax import Argument, Line, Names, Option, Unreadable, Word, any_of, did_you_mean
 
 _FIELD = re.compile(r"(, )?\{(\w+)\}")
@@ -42,7 +44,7 @@ def recognise(line: Line) -> Op:
     for item in line.items:
         node = _step(node, item, values)
     assert node.op is not None  # only the empty word at the end of a line leads to a leaf
-    return node.op(**dict(zip(node.fields, values, strict=True)))
+    return node.op(**dict(zip(node.fields, values, strict=True)), **node.given)
 
 
 # -- compiling ---------------------------------------------------------------------------------------------------------
@@ -131,12 +133,14 @@ class _Node:
 
     actor: str = ""
     literals: dict[str, _Node] = field(default_factory=dict)
+    old: dict[str, _Node] = field(default_factory=dict)
     numbered: dict[str, _Node] = field(default_factory=dict)
     argument: tuple[Codec[Any], _Node] | None = None
     options: dict[str, tuple[Codec[Any], _Node]] = field(default_factory=dict)
     ops: list[type[Op]] = field(default_factory=list)
     op: type[Op] | None = None
     fields: tuple[str, ...] = ()
+    given: dict[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -146,7 +150,25 @@ def _tree() -> _Node:
         _insert(root, cls, template.slots, ())
         actor = template.slots[0]
         _follow(root, actor).actor = actor.prefix or actor.literal
+    for (verb, word), (cls, given) in _OF_BEFORE.items():
+        _say_too(root, cls, verb, word, given)
     return root
+
+
+#: Lines that programs of before have, and nobody writes any more: verb and argument, the op and what they stand for.
+_OF_BEFORE: dict[tuple[str, str], tuple[type[Op], dict[str, Any]]] = {
+    ("sigframe", "fx_only"): (SigframeSwReserved, {"sw": SwReserved(magic1=0)}),
+}
+
+
+def _say_too(root: _Node, cls: type[Op], verb: str, word: str, given: dict[str, Any]) -> None:
+    """Read ``verb(word)`` of the actor of an op, too; no message offers it."""
+    actor, *_ = _templates()[cls].slots
+    behind = _follow(root, actor).literals[verb].literals["("]
+    behind.old[word] = node = _Node()
+    for literal in (")", ""):
+        node.literals[literal] = node = _Node()
+    node.op, node.fields, node.given = cls, (actor.field,), given
 
 
 def _insert(node: _Node, cls: type[Op], slots: list[_Slot], names: tuple[str, ...]) -> None:
@@ -184,8 +206,8 @@ def _follow(node: _Node, slot: _Slot) -> _Node:
 def _step(node: _Node, item: Word | Argument, values: list[Any]) -> _Node:
     """Go from ``node`` along one item of a line; what it stands for is appended to ``values``."""
     text = _single_word(item)
-    if text is not None and text in node.literals:
-        return node.literals[text]
+    if text is not None and (known := node.literals.get(text) or node.old.get(text)):
+        return known
     prefix = (text or "").rstrip("0123456789")
     if prefix in node.numbered:
         values.append(_number_of(item, prefix))
