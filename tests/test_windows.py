@@ -82,3 +82,22 @@ def test_a_context_switch_calls_a_preemption_off() -> None:
     for _ in executor.run(parse("# xfdfuzz program 1\n" + text).ops):
         pass
     assert executor.kernel.tasks[2].fpu.last_cpu == -1, "t2 never had registers"
+
+
+#: The worker has a lower number than its VMM.
+WORKER = """# xfdfuzz program 1
+machine cpus=1
+t0 clone(CLONE_THREAD)
+cpu0 schedule(t2)
+t2 execve ...
+t2 ... execve
+t2 create_io_thread
+t2 ioctl(kvm, KVM_CREATE_VM)
+t2 ioctl(vm0, KVM_CREATE_VCPU, 0)
+t2 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|avx512|pkru})
+"""
+
+
+def test_a_worker_does_not_stand_for_its_vmm() -> None:
+    """Who enters a guest to see what it finds has to be a task that makes system calls."""
+    assert not broken(WORKER, resolve("v7.3-cured"))

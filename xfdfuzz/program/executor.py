@@ -104,9 +104,10 @@ def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:
 
 
 def _task_of(k: Kernel, vm: int) -> int | None:
-    """A task in whose address space the VM was made, and which still has it open."""
+    """A task in whose address space the VM was made, which still has it open, and which can make system calls."""
     mm = k.vms[vm].mm
-    return next((nr for nr in range(st.USER_TASKS) if k.tasks[nr].mm == mm and k.has_open(nr, vm)), None)
+    calls = (nr for nr in range(st.USER_TASKS) if not k.tasks[nr].pf_user_worker)
+    return next((nr for nr in calls if k.tasks[nr].mm == mm and k.has_open(nr, vm)), None)
 
 
 def _switch_to(k: Kernel, task: int) -> Iterator[Op]:
