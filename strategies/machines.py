@@ -35,6 +35,7 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"pkru_in_use": True},
     {"apx": True},
     {"amx_ud_first": True},
+    {"cet": True, "cet_kernel": False},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
 )

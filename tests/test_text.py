@@ -492,17 +492,15 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, apx, amx-ignores-ts, "
-            "amx-ud-first, "
-            "spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
+            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
             "a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, apx, amx-ignores-ts, "
-            "amx-ud-first, "
-            "spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
+            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
             "a switch with no- (did you mean no-amx?)",
         ),
     ],

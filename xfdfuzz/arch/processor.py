@@ -14,13 +14,14 @@ class Processor:
     """A processor's features.  The default is Sapphire-Rapids-like.
 
     ``xsaves`` and ``xsavec`` are the instructions, which a kernel gives up for an erratum (AMD's 1386) or a hypervisor
-    hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; ``dyn2`` adds the synthetic second
-    XFD-capable component 20; ``amx_ignores_ts`` says that AMX instructions do not look at CR0.TS, so that under both
-    CR0.TS and XFD the XFD #NM is reported (it is not settled which one is, docs/fidelity.md), ``amx_ud_first`` that
-    without a tile configuration they are #UD even while XFD disables TILEDATA; ``dense`` takes a layout without gaps,
-    which shows what gaps hide; ``exact_sse`` says that SSE can be in its initial configuration while AVX is in use, as
-    it is after an XRSTOR of AVX alone; ``spr4_erratum`` is a processor that stores zeros for TILEDATA when a VM exit
-    interrupts an XSAVE (Sapphire Rapids' SPR4).  ``mpx_in_use`` and ``pkru_in_use``: see :attr:`always_in_use`.
+    hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; of ``cet`` a hypervisor may hide component
+    12, ``cet_kernel``; ``dyn2`` adds the synthetic second XFD-capable component 20; ``amx_ignores_ts`` says that AMX
+    instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is reported (it is not settled
+    which one is, docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
+    disables TILEDATA; ``dense`` takes a layout without gaps, which shows what gaps hide; ``exact_sse`` says that SSE
+    can be in its initial configuration while AVX is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is
+    a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
+    ``mpx_in_use`` and ``pkru_in_use``: see :attr:`always_in_use`.
     """
 
     xsave: bool = True
@@ -35,6 +36,7 @@ class Processor:
     dyn2: bool = False
     pasid: bool = True
     cet: bool = False
+    cet_kernel: bool = True
     apx: bool = False
     amx_ignores_ts: bool = False
     amx_ud_first: bool = False
@@ -79,7 +81,9 @@ class Processor:
         """CPUID.0xD.1:EDX:ECX, the components that may be set in IA32_XSS."""
         if not self.has_xsaves:
             return 0
-        return (xf.MASK_PASID if self.pasid else 0) | (xf.MASK_CET_USER | xf.MASK_CET_KERNEL if self.cet else 0)
+        mask = xf.MASK_PASID if self.pasid else 0
+        mask |= xf.MASK_CET_USER if self.cet else 0
+        return mask | (xf.MASK_CET_KERNEL if self.cet and self.cet_kernel else 0)
 
     @cached_property
     def always_in_use(self) -> int:
