@@ -69,6 +69,15 @@ def test_a_panic_follows_from_what_the_step_found() -> None:
     ]
 
 
+def test_mxcsr_goes_by_its_name() -> None:
+    """It is no component, but stands among them."""
+    file = CORPUS / "open" / "mxcsr-without-xsavec-by-set-xsave.xfd"
+    assert told(explained(file, "v7.3")["guest-registers-preserved"], 6)[:2] == [
+        "v0 should have mxcsr init since step 4",
+        "cpu0.regs.mxcsr v0:1 left by step 5",
+    ]
+
+
 def test_what_no_step_wrote_is_named_where_it_contradicts() -> None:
     reasons = explained(CORPUS / "bugs" / "px25-bring-up-trusts-shadow.xfd", "amx-px25")["xfd-shadow-matches-msr"]
     assert told(reasons, 1) == ["cpu1.xfd_state 0x40000 since the boot", "cpu1.MSR_IA32_XFD 0x0 by this step"]

@@ -104,7 +104,7 @@ def path(leaf: Leaf) -> str:
     """What reports call it: ``cpu0.MSR_IA32_XFD``, ``fpstate#12.regs.xtiledata``, ``ghost.v0.xfd``."""
     if leaf.component is None:
         return leaf.field.path
-    return f"{leaf.field.path.removesuffix('.data')}.{xf.NAMES.get(leaf.component, leaf.component)}"
+    return f"{leaf.field.path.removesuffix('.data')}.{xf.CONTENTS.get(leaf.component, leaf.component)}"
 
 
 def field(leaf: Leaf) -> str:
