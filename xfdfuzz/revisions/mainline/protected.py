@@ -26,10 +26,12 @@ class FpuIntoVmsa(KvmX86):
         super().sev_es_sync_vmsa(vcpu)
         if self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM:
             regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+            # without XSAVE an image has no header
+            held = regs.xstate_bv if self.use_xsave else xf.MASK_FPSSE
             for i in (xf.X87, xf.SSE, xf.YMM):
-                if regs.xstate_bv >> i & 1:
+                if held >> i & 1:
                     self.vmsa_component(vcpu, i, regs.data[i])
-            if regs.xstate_bv & xf.MASK_WITH_MXCSR:
+            if held & xf.MASK_WITH_MXCSR:
                 self.vmsa_component(vcpu, xf.MXCSR, regs.data[xf.MXCSR])
 
     def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
