@@ -84,6 +84,17 @@ def test_a_context_switch_calls_a_preemption_off() -> None:
     assert executor.kernel.tasks[2].fpu.last_cpu == -1, "t2 never had registers"
 
 
+def test_a_worker_that_preempts_a_call_stays_in_the_kernel() -> None:
+    """It has no user mode to go to (create_io_thread(), kernel/fork.c), so its registers stay where they are."""
+    executor = Executor(V7_3.kernel, Machine())
+    text = "machine cpus=1\nt0 create_io_thread\ncpu0 preempt(t2, 1)\nt0 signal ...\n"
+    for _ in executor.run(parse("# xfdfuzz program 1\n" + text).ops):
+        pass
+    worker = executor.kernel.tasks[2]
+    assert worker.pf_user_worker, "t2 is the worker"
+    assert worker.fpu.last_cpu == -1, "its registers were loaded"
+
+
 #: The worker has a lower number than its VMM.
 WORKER = """# xfdfuzz program 1
 machine cpus=1

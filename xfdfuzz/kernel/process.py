@@ -48,14 +48,14 @@ class Process(GuestFpu):
         self.preempt_enable()
 
     def preempt_schedule(self, nr: int) -> None:
-        """The task in the kernel is preempted (kernel/sched/core.c): task ``nr`` computes for a while, if it is not
-        inside a call, and the task goes on where it was."""
+        """The task in the kernel is preempted (kernel/sched/core.c): task ``nr`` computes for a while, if it has a user
+        mode and is not inside a call, and the task goes on where it was."""
         me, task = self.current_nr, self.tasks[nr]
         self.this_cpu.resched_task = NULL
         if task.on_cpu or task.exit_state or not task.exists:
             return
         self.schedule(nr)
-        if not (inside_call(task) or task.pf_kthread):
+        if not (inside_call(task) or task.pf_kthread or task.pf_user_worker):
             self.exit_to_user_mode()
         self.schedule(me)
 
