@@ -13,6 +13,7 @@ from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
+from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame, Vcpu
@@ -319,9 +320,31 @@ class InitKeepsMxcsr(FpuSignal):
             self.regs.data[xf.MXCSR] = mxcsr
 
 
-#: The cures of what the AMX series brought, of which v5.16 has nothing.
-_OF_THE_SERIES = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies)
+@propose(
+    "open-18-vmsa-by-xstate-bv",
+    "KVM: SEV: Seal x87 and SSE as initial where XSTATE_BV lacks them",
+    fixes=("eb4441864e03",),
+)
+class VmsaByXstateBv(KvmX86):
+    """Finding 18: what XSTATE_BV lacks the guest does not have, whatever lies there in memory, as for AVX.
+
+    sev_es_sync_vmsa(): copy x87 and the XMM registers from init_fpstate then, and MXCSR, which XRSTORS has with SSE.
+    """
+
+    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
+        """(svm/sev.c)."""
+        super().sev_es_sync_vmsa(vcpu)
+        held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
+        for i in (xf.X87, xf.SSE):
+            if self.use_xsave and not held >> i & 1:
+                self.vmsa_component(vcpu, i, 0)
+        if self.compacted and not held & xf.MASK_SSE:
+            self.vmsa_component(vcpu, xf.MXCSR, 0)
+
+
+#: The cures of what the AMX series brought, or what came after it, of which v5.16 has nothing.
+_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv)
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)
-CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _OF_THE_SERIES)
+CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _LATER)

@@ -22,17 +22,14 @@ class FpuIntoVmsa(KvmX86):
         """Nothing (arch/x86/kvm/svm/svm.c, svm_vcpu_create())."""
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """x87, SSE, MXCSR and AVX, of the types that are not the default one (arch/x86/kvm/svm/sev.c)."""
+        """The legacy region as it lies in memory, and AVX if XSTATE_BV has it; not of the default type (svm/sev.c)."""
         super().sev_es_sync_vmsa(vcpu)
         if self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM:
             regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-            # without XSAVE an image has no header
-            held = regs.xstate_bv if self.use_xsave else xf.MASK_FPSSE
-            for i in (xf.X87, xf.SSE, xf.YMM):
-                if held >> i & 1:
-                    self.vmsa_component(vcpu, i, regs.data[i])
-            if held & xf.MASK_WITH_MXCSR:
-                self.vmsa_component(vcpu, xf.MXCSR, regs.data[xf.MXCSR])
+            for i in (xf.X87, xf.SSE, xf.MXCSR):
+                self.vmsa_component(vcpu, i, regs.data[i])
+            if regs.xstate_bv & xf.MASK_YMM:
+                self.vmsa_component(vcpu, xf.YMM, regs.data[xf.YMM])
 
     def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
         """(arch/x86/kvm/svm/sev.c)."""
