@@ -58,6 +58,9 @@ static int ksft_count, ksft_failed;
 #define ksft_test_result(good, ...) \
 	(ksft_failed += !(good), \
 	 printf((good) ? "ok %d " : "not ok %d ", ++ksft_count), printf(__VA_ARGS__))
+/*@ if images */
+#define ksft_test_result_skip(...) (printf("ok %d # SKIP ", ++ksft_count), printf(__VA_ARGS__))
+/*@ end */
 #define ksft_exit_skip(...) (printf("1..0 # SKIP "), printf(__VA_ARGS__), exit(4))
 #define ksft_exit_fail_msg(...) (printf("Bail out! "), printf(__VA_ARGS__), exit(1))
 #define ksft_finished() exit(ksft_failed ? 1 : 0)
@@ -184,6 +187,9 @@ static struct shared {
 	int tid[8];			/* of the tasks */
 /*@ end */
 	char skip[128];
+/*@ if images */
+	bool lacking[CHECKS];		/* the machine has nothing of what the check is about */
+/*@ end */
 	struct { unsigned int seen, wrong; char got[96]; } check[CHECKS];
 } *sh;
 
@@ -356,6 +362,7 @@ static void check_image(int n, const unsigned char *image, unsigned long long ma
 	for (found = list; found->component >= 0; found++)
 		if (found->component == MXCSR)
 			check_content(n, MXCSR, image + 24, found->token);
+	sh->lacking[n] = !sh->check[n].seen;
 }
 
 //@

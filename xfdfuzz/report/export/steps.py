@@ -34,6 +34,7 @@ class Steps:
     script: sc.Script
     #: Number of a checked op to its line with what it should come to.
     checked: dict[int, str] = field(default_factory=dict)
+    looks_at_images: bool = False
     #: C definitions, and statements that prepare operands before the first action.
     declared: list[str] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Steps:
             return
         held = [(i, value) for i, value in wanted.out.tokens if i <= xf.XTILE_DATA or i == xf.MXCSR]
         contents = content_list(held)
+        self.looks_at_images = True
         yield f"check_image({self.check(step)}, {at}, {mask & xf.mask_of(*range(19)):#x}, {contents});"
 
     def watched(self, step: Expected) -> int:

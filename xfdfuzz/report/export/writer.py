@@ -85,6 +85,7 @@ class _Writer:
             isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops
         )
         found |= {"compacted"} if compacted else set()
+        found |= {"images"} if self.steps.looks_at_images else set()
         found |= {"copies"} if any(isinstance(op, signals.SigframeCopy) for op in ops) else set()
         return found | ({"other"} if any(e != type(e)(e.xcr0, e.xfd, e.amx) for e in entries) else set())
 
@@ -319,6 +320,11 @@ class _Writer:
         yield ""
         yield "\tif (!ops[i])"
         yield "\t\tcontinue;"
+        if self.steps.looks_at_images:
+            yield "\tif (sh->lacking[i]) {"
+            yield '\t\tksft_test_result_skip("%d. %s: nothing of that is in this CPU or kernel\\n", i, ops[i]);'
+            yield "\t\tcontinue;"
+            yield "\t}"
         yield '\tksft_test_result(seen && !wrong, "%d. %s\\n", i, ops[i]);'
         yield "\tif (wrong)"
         seen = "; wrong %u of %u times", ", wrong, seen"
