@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, directory, positive
 from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.inputs import find_programs, load_invariants, read_program, resolve_names, revision_names
 
 if TYPE_CHECKING:
     from xfdfuzz.engines.compare.collection import Kept
@@ -40,7 +40,8 @@ def add(commands: Commands) -> None:
 def _corpus(args: argparse.Namespace) -> int:
     if args.to and args.action != "add":
         raise BadInput(f"--to is for add, not for {args.action}")
-    resolve_revisions(args.revision, [], [])  # a series from outside has to be known before a program names it
+    # a series from outside has to be known before a program names it
+    resolve_names(revision_names(args.revision), [], [])
     load_invariants(args.invariants)
     files = find_programs(args.paths)
     if not files:
@@ -51,7 +52,7 @@ def _corpus(args: argparse.Namespace) -> int:
 def _revisions(args: argparse.Namespace) -> list[Revision]:
     from xfdfuzz.revisions import names
 
-    return resolve_revisions(args.revision or names(), [], [])
+    return resolve_names(revision_names(args.revision) or names(), [], [])
 
 
 def _collected(args: argparse.Namespace, programs: Sequence[Named], revisions: Sequence[Revision]) -> list[Kept]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
 from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
-from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program, resolve_revisions
+from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program, resolve_names, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, text_stream
 
 
@@ -34,7 +34,7 @@ def _matrix(args: argparse.Namespace) -> int:
     from xfdfuzz.report.progress import Progress, of_matrix
     from xfdfuzz.revisions import names
 
-    revisions = resolve_revisions(args.revision or names(), args.apply, args.revert)
+    revisions = resolve_names(revision_names(args.revision) or names(), args.apply, args.revert)
     load_invariants(args.invariants)
     paths = [*args.paths, *([CORPUS] if args.corpus else [])]
     if not paths:

@@ -7,7 +7,7 @@ import sys
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, directory
 from xfdfuzz.cli.exits import CLEAN
-from xfdfuzz.cli.inputs import load_invariants, resolve_revisions
+from xfdfuzz.cli.inputs import load_invariants, resolve_names, revision_names
 
 
 def add(commands: Commands) -> None:
@@ -26,8 +26,8 @@ def _vmm(args: argparse.Namespace) -> int:
     from xfdfuzz.report.files import check_directory
     from xfdfuzz.revisions import family, names
 
-    wanted = args.revision or [name for name in names() if family(name) in ("mainline", "stable")]
-    revisions = resolve_revisions(wanted, args.apply, args.revert)
+    wanted = revision_names(args.revision) or [name for name in names() if family(name) in ("mainline", "stable")]
+    revisions = resolve_names(wanted, args.apply, args.revert)
     load_invariants(args.invariants)
     if args.save is not None:
         check_directory(args.save)

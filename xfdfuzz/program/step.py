@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import Leaf
+from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import Event
@@ -30,6 +31,11 @@ class Content(int):
 
     def __str__(self) -> str:
         return content(self)
+
+
+def msr_value(index: int, value: int) -> int:
+    """What an MSR holds, as a register content if it is one."""
+    return Content(value) if index in XSTATE_MSRS else value
 
 
 class Image(NamedTuple):

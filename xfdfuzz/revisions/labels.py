@@ -12,7 +12,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions.outside import Outside, load_entries, load_file
 from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order, why_unknown
 from xfdfuzz.revisions.releases import release_of, told
-from xfdfuzz.revisions.table import ALIASES, NAMED, SERIES, is_known, model_of, named, names
+from xfdfuzz.revisions.table import ALIASES, MAINLINE, NAMED, SERIES, is_known, model_of, named, names
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ def canonical(name: str) -> str:
     if not is_known(name):
         if reason := why_unknown(name):
             raise RevisionError(reason)
+        release = release_of(name)
+        if release and not model_of(release):
+            raise RevisionError(
+                f"unknown revision {name}: older than {next(iter(MAINLINE))}, the oldest that is modelled"
+            )
         known = [*names(), *ALIASES]
         near = _nearest(name, known)
         expected = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}, or a file *.py"
@@ -65,8 +70,10 @@ def stands_for(name: str) -> tuple[str, str]:
     if name in ALIASES:
         return ALIASES[name], f"{name}: modelled as {ALIASES[name]}"
     release = release_of(name)
-    if release is None or name in NAMED or _split_label(name)[1]:
+    if release is None or _split_label(name)[1]:
         return name, ""
+    if name in NAMED:
+        return name, "" if release.built else told(name, release, name)
     model = model_of(release)
     return (model, told(name, release, model)) if model else (name, "")
 

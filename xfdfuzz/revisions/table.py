@@ -129,7 +129,7 @@ _STABLE = {
     "v6.6.122": _release("v6.6.122", "stable", "lists of fixed versions"),
     "v6.12.117": _release("v6.12.117", "stable", "Debian linux-source-6.12"),
     "v6.17.13": _release("v6.17.13", "stable", "traces of a recorded kernel"),
-    "v6.18.7": _release("v6.18.7", "stable", "lists of fixed versions"),
+    "v6.18.35": _release("v6.18.35", "stable", "lists of fixed versions"),
 }
 #: Posted against mainline, not merged.
 _UNMERGED = {
@@ -180,7 +180,7 @@ _CURED = {
 }
 #: Every named kernel: what was posted, in that order, then mainline, stable, cured, and what was loaded.
 NAMED: dict[str, Named] = {**SERIES, **_UNMERGED, **MAINLINE, **_STABLE, **_CURED}
-ALIASES = {"mainline": "v7.3", "v7.2.13": "v7.3", "v7.3.4": "v7.3"}
+ALIASES = dict.fromkeys(("mainline", "next", "linux-next", "v7.2.13", "v7.3.4"), "v7.3")
 
 
 def names() -> list[str]:

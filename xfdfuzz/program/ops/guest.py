@@ -35,7 +35,7 @@ from xfdfuzz.program.fields import (
     Xfeatures,
 )
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
-from xfdfuzz.program.step import Content, Result, image_of
+from xfdfuzz.program.step import Content, Result, image_of, msr_value
 
 
 def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Result:
@@ -257,7 +257,7 @@ class GuestVextractf128(_Insn):
             return Result("#UD")
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
-        return Result("ok", k.regs.data[xf.YMM])
+        return Result("ok", Content(k.regs.data[xf.YMM]))
 
 
 @op("v{vcpu} fxsave")
@@ -458,7 +458,7 @@ class GuestRdmsr(_Insn):
         if k.msr_intercepted(vcpu, self.msr, write=False):
             return self.insn_exit(k, vcpu, st.EXIT_MSR_READ, self.msr)
         try:
-            return Result("ok", arch.rdmsr(k.regs, k.machine, self.msr))
+            return Result("ok", msr_value(self.msr, arch.rdmsr(k.regs, k.machine, self.msr)))
         except arch.GeneralProtection:
             return Result("#GP")
 

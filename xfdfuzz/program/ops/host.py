@@ -7,7 +7,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
 from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Result, msr_value
 
 
 class _CpuOp(Op):
@@ -196,7 +196,7 @@ class HostRdmsr(_CpuOp):
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
-        return Result("ok", k.rdmsrl(self.msr))
+        return Result("ok", msr_value(self.msr, k.rdmsrl(self.msr)))
 
 
 @op("host fail_alloc({count})")

@@ -24,7 +24,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
 )
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Result, msr_value
 
 #: Index and value of MSRs.
 _Entries = tuple[tuple[int, int], ...]
@@ -300,7 +300,7 @@ class KvmGetMsrs(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         count, value = k.kvm_get_msrs(vcpu, self.msr)
-        return Result(count, value if count > 0 else None)
+        return Result(count, msr_value(self.msr, value) if count > 0 else None)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, not_free, op, whereabouts
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Result, msr_value
 
 _EXIT_REASONS = {
     st.KVM_EXIT_UNKNOWN: "KVM_EXIT_UNKNOWN",
@@ -114,7 +114,7 @@ def _read_by(kind: int, vcpu: Vcpu) -> int | Leaf | None:
     if kind == st.EXIT_CPUID:
         (edx, eax), (ecx, ebx) = divmod(vcpu.exit_value, 1 << 32), divmod(vcpu.exit_value2, 1 << 32)
         return Leaf(eax, ebx, ecx, edx)
-    return vcpu.exit_value if kind == st.EXIT_MSR_READ else None
+    return msr_value(vcpu.exit_msr, vcpu.exit_value) if kind == st.EXIT_MSR_READ else None
 
 
 @op("t{task} ... KVM_RUN")

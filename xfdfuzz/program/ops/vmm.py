@@ -26,7 +26,7 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import MsrIndex, Nr
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
 from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_xcrs
-from xfdfuzz.program.step import FpuState, Result, image_of
+from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
 
 #: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
 _MSRS = {
@@ -247,7 +247,7 @@ class KeepMsr(_Keep):
         else:
             setattr(vmm.honest, name, honest)
         vmm.kept |= bit
-        return Result(count, value)
+        return Result(count, msr_value(self.msr, value))
 
 
 # -- what it writes of that --------------------------------------------------------------------------------------------

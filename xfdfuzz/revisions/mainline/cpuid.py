@@ -40,7 +40,7 @@ class SystemAttribute(KvmCpuid):
     "KVM: x86: Partially allow KVM_SET_CPUID{,2} after KVM_RUN",
     version="v5.17",
     fixes=("feb627e8d6f6",),
-    stable=("v5.16.y",),
+    stable=("v5.16.3",),
 )
 class SameCpuidAfterRun(KvmCpuid):
     """The CPUID that the vCPU has already may be set again once it has run."""
@@ -151,7 +151,7 @@ class DeferredCpuid(AmxV6):
     "KVM: x86: Apply runtime updates to current CPUID during KVM_SET_CPUID{,2}",
     version="v6.19",
     fixes=("93da6af3ae56",),
-    stable=("v6.18.y",),
+    stable=("v6.18.3",),
 )
 class CpuidUpdatedFirst(KvmCpuid):
     """KVM_SET_CPUID2 brings the old entries up to date before anything else."""

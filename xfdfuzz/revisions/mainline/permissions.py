@@ -12,7 +12,7 @@ from xfdfuzz.revisions.queue import patch
     "x86/fpu/xstate: Fix the ARCH_REQ_XCOMP_PERM implementation",
     version="v5.18",
     fixes=("db8268df0983",),
-    stable=("v5.16.y", "v5.17.y"),
+    stable=("v5.16.20", "v5.17.2"),
 )
 class PermAdds(Xstate):
     """A permission request adds to the permission word instead of overwriting it."""

@@ -29,7 +29,7 @@ class Magic2AtUserSize(FpuSignal):
     'Revert "x86/fpu: Refine and simplify the magic number check during signal return"',
     version="v7.1",
     fixes=("dc8aa31a7ac2",),
-    stable=("v6.18.y", "..v7.0.12"),
+    stable=("v6.18.35", "..v7.0.12"),
 )
 class Magic2AtXstateSize(FpuSignal):
     """The frame says where it ends again: one smaller than the task's fpstate has extended state too.
