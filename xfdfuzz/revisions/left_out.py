@@ -1,6 +1,7 @@
 """Commits about FPU or KVM xstate since v5.16 that the model leaves out on purpose, and why.
 
 Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails of tip-bot2, `Fixes:` lines.
+The sources of 6.1.192, 6.12.117, 7.2.13 and 7.3.4 were held against each other for it, function by function.
 """
 
 from __future__ import annotations
@@ -62,6 +63,30 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         ("32d5fa804dc9", "v6.16", "x86/fpu: Drop @perm from guest pseudo FPU container"),
         ("fafb29e18db2", "v6.17", "x86/fpu: Remove xfd argument from __fpstate_reset()"),
+        ("b91c0922bf1e", "v5.19", "x86/fpu: Cleanup variable shadowing"),
+        ("55228db2697c", "v6.2", "x86/fpu: Use _Alignof to avoid undefined behavior in TYPE_ALIGN"),
+        ("aa81cb9d9723", "v6.3", "x86/fpu: Replace zero-length array in struct xregs_state with flexible-array member"),
+        ("821ad23d0eaf", "v6.3", "cpuidle, intel_idle: Fix CPUIDLE_FLAG_INIT_XSTATE"),
+        ("a03c376ebaf3", "v6.4", "x86/arch_prctl: Add AMX feature numbers as ABI constants"),
+        ("1f34bb2a2464", "v6.5", "x86/fpu: Remove cpuinfo argument from init functions"),
+        ("1703db2b90c9", "v6.5", "x86/fpu: Mark init functions __init"),
+        ("1143c0b85c07", "v6.6", 'KVM: VMX: Recompute "XSAVES enabled" only after CPUID update'),
+        ("0497d2ac9b26", "v6.6", "KVM: VMX: Check KVM CPU caps, not just VMX MSR support, for XSAVE enabling"),
+        ("662f6815786e", "v6.6", 'KVM: VMX: Rename XSAVES control to follow KVM\'s preferred "ENABLE_XYZ"'),
+        ("24b8a23638cb", "v6.9", "x86/fpu: Clean up FPU switching in the middle of task switching"),
+        ("546d714b0880", "v6.10", "KVM: introduce new vendor op for KVM_GET_DEVICE_ATTR"),
+        ("7974c0643ee3", "v6.11", "KVM: x86: Add a struct to consolidate host values, e.g. EFER, XCR0, etc..."),
+        ("1201f226c863", "v6.13", "KVM: x86: Cache CPUID.0xD XSTATE offsets+sizes during module init"),
+        ("ec3d4440b2c8", "v6.14", 'KVM: x86: Explicitly do runtime CPUID updates "after" initial setup'),
+        ("1f66590d7ff0", "v6.14", "KVM: x86: Update OS{XSAVE,PKE} bits in guest CPUID irrespective of host support"),
+        ("4c20cd4cee92", "v6.14", "KVM: x86: Avoid double RDPKRU when loading host/guest PKRU"),
+        ("4348e9177813", "v6.15", 'x86/fpu: Clarify the "xa" symbolic name used in the XSTATE* macros'),
+        ("aa93b6f96f64", "v6.15", "KVM: x86: Use for-loop to iterate over XSTATE size entries"),
+        ("d2dcf25a4cf2", "v6.18", "KVM: x86: Rename kvm_{g,s}et_msr()* to show that they emulate guest accesses"),
+        ("db07f3d0eb19", "v6.18", "KVM: x86: Use double-underscore read/write MSR helpers as appropriate"),
+        ("c2aa58b226ab", "v6.18", "KVM: x86: Add kvm_msr_{read,write}() helpers"),
+        ("0b28f21ad462", "v6.19", "KVM: x86: Add a helper to dedup loading guest/host XCR0 and XSS"),
+        ("c862dcd19975", "v5.17", "x86/fpu: Fix inline prefix warnings"),
     ),
     "the model has it as a part of c6617c61e8fe": (
         ("ee3a5f9e3d9b", "v5.17", "KVM: x86: Do runtime CPUID update before updating vcpu->arch.cpuid_entries"),
@@ -92,6 +117,8 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("8b59d0275c96", "v6.18", "KVM: VMX: Emulate read and write to CET MSRs"),
         ("25f3840483e6", "v6.18", "KVM: VMX: Set up interception for CET MSRs"),
         ("e140467bbdaf", "v6.18", "KVM: x86: Enable CET virtualization for VMX and advertise to userspace"),
+        ("41f6710f99f4", "v6.18", "KVM: x86: Manually clear MPX state only on INIT"),
+        ("c26675447faf", "v6.18", "KVM: x86: Zero XSTATE components on INIT by iterating over supported features"),
     ),
     _XSS_ZERO: (
         ("be4f3b3f8227", "v5.17", "KVM: x86: Keep MSR_IA32_XSS unchanged for INIT"),
@@ -114,6 +141,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
             "x86/fpu: Restore fpu_thread_struct_whitelist() to fix CONFIG_HARDENED_USERCOPY=y crash",
         ),
         ("2d299e3d773d", "v6.16", "x86/fpu: Always use memcpy_and_pad() in arch_dup_task_struct()"),
+        ("5d3b81d4d852", "v6.15", "x86/fpu: Avoid copying dynamic FP state from init_task in arch_dup_task_struct()"),
     ),
     _MEMORY_ORDER: (
         ("031b33ef1a6a", "v6.16", "x86/fpu/xstate: Remove xstate offset check"),
@@ -140,9 +168,11 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("2c66ca3949dc", "v6.6", "x86/fpu: Set X86_FEATURE_OSXSAVE feature after enabling OSXSAVE in CR4"),
         ("69a2fdf44604", "v6.15", "x86/fpu/xstate: Simplify print_xstate_features()"),
         ("39cd7fad39ce", "v6.16", "x86/fpu: Log XSAVE disablement consistently"),
+        ("b81fac906a8f", "v6.5", "x86/fpu: Move FPU initialization into arch_cpu_finalize_init()"),
     ),
     "KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
+        ("f8ade833b733", "v6.19", "KVM: x86: Explicitly configure supported XSS from {svm,vmx}_set_cpu_caps()"),
     ),
     "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
         (
@@ -163,9 +193,11 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "the register set of shadow stacks is not modelled": (
         ("a9d9c33132d4", "v6.13", 'x86/fpu: Ensure shadow stack is active before "getting" registers'),
+        ("2fab02b25ae7", "v6.6", "x86: Add PTRACE interface for shadow stack"),
     ),
     "the number that tells the model's CPUIDs apart stands for all of their leaves": (
         ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
+        ("e3bcfda012ed", "v5.17", "KVM: x86: Report deprecated x87 features in supported CPUID"),
     ),
     "FRED is not modelled": (("d62c02af7a96", "v6.15", "KVM: VMX: Pass XFD_ERR as pseudo-payload when injecting #NM"),),
     "the processor has all of AMX's instructions, or none": (
@@ -175,12 +207,94 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "core files are not modelled": (
         ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
+        ("c8161e5304ab", "v6.19", "x86/fpu: Fix FPU state core dump truncation on CPUs with no extended xfeatures"),
     ),
     "component 15 (LBR) is not modelled": (
         ("2848ff28d180", "v6.11", "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported"),
     ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),
+    ),
+    "a patch of the series that v5.17 came with, which the model has as a whole, as amx-v6": (
+        ("b0237dad2d7f", "v5.17", "x86/fpu: Make XFD initialization in __fpstate_reset() a function argument"),
+        ("c270ce393dfd", "v5.17", "x86/fpu: Add guest support to xfd_enable_feature()"),
+        ("0781d60f658e", "v5.17", "x86/fpu: Provide fpu_enable_guest_xfd_features() for KVM"),
+        ("5ab2f45bba48", "v5.17", "kvm: x86: Enable dynamic xfeatures at KVM_SET_CPUID2"),
+        ("8eb9a48ac1e8", "v5.17", "x86/fpu: Provide fpu_update_guest_xfd() for IA32_XFD emulation"),
+        ("820a6ee944e7", "v5.17", "kvm: x86: Add emulation for IA32_XFD"),
+        ("1df4fd834e8e", "v5.17", "x86/fpu: Prepare xfd_err in struct fpu_guest"),
+        ("ec5be88ab29f", "v5.17", "kvm: x86: Intercept #NM for saving IA32_XFD_ERR"),
+        ("548e83650a51", "v5.17", "kvm: x86: Emulate IA32_XFD_ERR for guest"),
+        ("61f208134a87", "v5.17", "kvm: x86: Disable RDMSR interception of IA32_XFD_ERR"),
+        ("86aff7a47992", "v5.17", "kvm: x86: Add XCR0 support for Intel AMX"),
+        ("690a757d610e", "v5.17", "kvm: x86: Add CPUID support for Intel AMX"),
+        ("c60427dd50ba", "v5.17", "x86/fpu: Add uabi_size to guest_fpu"),
+        ("be50b2065dfa", "v5.17", "kvm: x86: Add support for getting/setting expanded xstate buffer"),
+        ("980fe2fddcff", "v5.17", "x86/fpu: Extend fpu_xstate_prctl() with guest permissions"),
+        ("36487e6228c4", "v5.17", "x86/fpu: Prepare guest FPU for dynamically enabled FPU features"),
+        ("5429cead0119", "v5.17", "x86/fpu: Provide fpu_sync_guest_vmexit_xfd_state()"),
+        ("b5274b1b7ba8", "v5.17", "kvm: x86: Disable interception for IA32_XFD on demand"),
+    ),
+    "of /proc/PID/arch_status the model has whether there is a line, not the time in it": (
+        ("0fe4ff885f8a", "v5.17", "x86/fpu: Correct AVX512 state tracking"),
+    ),
+    "nobody asks whether a guest's CPUID array is freed": (
+        ("811f95ff9527", "v5.17", "KVM: x86: Free kvm_cpuid_entry2 array on post-KVM_RUN KVM_SET_CPUID{,2}"),
+    ),
+    "KVM has no MSR filter": (
+        ("8a056ece45d2", "v6.17", "KVM: VMX: Manually recalc all MSR intercepts on userspace MSR filter change"),
+    ),
+    "SGX is not modelled": (
+        ("ad45413d22e6", "v6.4", "KVM: VMX: Don't rely _only_ on CPUID to enforce XCR0 restrictions for ECREATE"),
+        ("275a87244ec8", "v6.4", "KVM: x86: Don't adjust guest's CPUID.0x12.1 (allowed SGX enclave XFRM)"),
+    ),
+    "no machine is booted with a feature disabled on its command line": (
+        ("18032b47adf1", "v6.6", "x86/fpu/xstate: Fix PKRU covert channel"),
+    ),
+    "the model has it as a part of 2d39a6add422": (
+        ("6ee836687a3f", "v6.6", "x86/fpu: Add helper for modifying xstate"),
+        ("98cfa4630912", "v6.6", "x86: Introduce userspace API for shadow stack"),
+        ("b2926a36b97a", "v6.6", "x86/shstk: Handle thread shadow stack"),
+    ),
+    "a thread's shadow stack is one content: no address in it, no frame on it": (
+        ("9874b2917b9f", "v7.1", "x86/shstk: Prevent deadlock during shstk sigreturn"),
+        ("31255e072b2e", "v6.7", "x86/shstk: Delay signal entry SSP write until after user accesses"),
+    ),
+    "the model has it as a part of 4f5defae7089": (
+        ("517987e3fb19", "v6.10", "KVM: x86: add fields to struct kvm_arch for CoCo features"),
+    ),
+    "the model has it as a part of ae6012d72fa6": (
+        ("6a1853bdf178", "v6.13", "x86/pkeys: Change caller of update_pkru_in_sigframe()"),
+    ),
+    "nothing uses the FPU on a CPU that is being brought up": (
+        ("2297554f01df", "v6.16", "x86/fpu: Fix irq_fpu_usable() to return false during CPU onlining"),
+    ),
+    "a guest's MSR bitmap is looked at where it runs, and made before that": (
+        ("5a1a726e68ff", "v6.18", "KVM: x86: Use KVM_REQ_RECALC_INTERCEPTS to react to CPUID updates"),
+    ),
+    "a guest's WRMSR and RDMSR have one form, and KVM no fast path for them": (
+        ("885df2d2109a", "v6.18", "KVM: x86: Add support for RDMSR/WRMSRNS w/ immediate on Intel"),
+    ),
+    "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing else happens": (
+        ("6e640bb5caab", "v6.19", "KVM: SVM: Handle #MCs in guest outside of fastpath"),
+        ("8934c592bcbf", "v6.19", "KVM: VMX: Handle #MCs on VM-Enter/TD-Enter outside of the fastpath"),
+        ("3377a9233d30", "v6.19", "KVM: x86: Load guest/host XCR0 and XSS outside of the fastpath run loop"),
+        ("7df3021b622f", "v6.19", "KVM: x86: Load guest/host PKRU outside of the fastpath run loop"),
+    ),
+    "KVM emulates no instruction that uses registers of the FPU": (
+        ("f106797f81d6", "v6.19", "KVM: x86: Add x86_emulate_ops.get_xcr() callback"),
+        ("4cb21be4c3b0", "v6.19", "KVM: x86: Add AVX support to the emulator's register fetch and writeback"),
+    ),
+    "KVM_SET_NESTED_STATE is not modelled, without which no L2 is active in a vCPU that has not run": (
+        ("b47b93c15b12", "v7.0", "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active"),
+    ),
+    "the processor has no sub-leaf 1 of leaf 0x1E": (
+        ("58cbaf64e653", "v7.0", "KVM: x86: Advertise AMX CPUIDs in subleaf 0x1E.0x1 to userspace"),
+    ),
+    "the model has it as a part of c5866d42f711": (
+        ("97d65b544f48", "v7.3", "KVM: Check for duplicate vcpu_id as early as possible"),
+        ("6418b715d5a2", "v7.3", "KVM: Protect all of kvm_vm_ioctl_create_vcpu() with kvm->lock"),
+        ("700f8d24436c", "v7.3", 'Revert "KVM: Check for duplicate vcpu_id as early as possible"'),
     ),
     _AMD: (
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
@@ -190,6 +304,11 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
         ("b5fa221f7b08", "v6.18", "KVM: SEV: Synchronize MSR_IA32_XSS from the GHCB when it's valid"),
         ("8db428fd5229", "v6.18", "KVM: SVM: Enable shadow stack virtualization for SVM"),
+        ("5d31174f3c8c", "v6.10", "x86/fpu: Fix AMD X86_BUG_FXSAVE_LEAK fixup"),
+        ("a26b7cd22546", "v6.10", "KVM: SEV: Do not intercept accesses to MSR_IA32_XSS for SEV-ES guests"),
+        ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
+        ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
+        ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),
     ),
     _CET: (
         ("06f2969c6a12", "v6.18", "KVM: x86: Introduce KVM_{G,S}ET_ONE_REG uAPIs support"),
@@ -206,6 +325,16 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("625884996bff", "v6.18", "KVM: nVMX: Prepare for enabling CET support for nested guest"),
         ("62f7533a6b3a", "v6.18", "KVM: nVMX: Add consistency checks for CET states"),
         ("d292035fb5d2", "v6.18", "KVM: VMX: Make CR4.CET a guest owned bit"),
+        ("82c0ec028258", "v6.18", "KVM: x86: Don't emulate task switches when IBT or SHSTK is enabled"),
+        ("d4c03f63957c", "v6.18", "KVM: x86: Emulate SSP[63:32]!=0 #GP(0) for FAR JMP to 32-bit mode"),
+        ("296599346c67", "v6.18", "KVM: x86/mmu: WARN on attempt to check permissions for Shadow Stack #PF"),
+        ("843af0f2e461", "v6.18", "KVM: x86/mmu: Pretty print PK, SS, and SGX flags in MMU tracepoints"),
+        ("f705de12a22c", "v6.18", "KVM: x86: Initialize allow_smaller_maxphyaddr earlier in setup"),
+        ("f7336d47be53", "v6.18", "KVM: VMX: Configure nested capabilities after CPU capabilities"),
+        ("033cc166f029", "v6.18", "KVM: nVMX: Virtualize NO_HW_ERROR_CODE_CC for L1 event injection to L2"),
+        ("8060b2bd2dd0", "v6.18", "KVM: nVMX: Add consistency checks for CR0.WP and CR4.CET"),
+        ("42ae6448531b", "v6.18", "KVM: nVMX: Advertise new VM-Entry/Exit control bits for CET state"),
+        ("f2f5519aa4e3", "v6.18", "KVM: x86: Define Control Protection Exception (#CP) vector"),
     ),
 }
 
