@@ -193,7 +193,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "the register set of shadow stacks is not modelled": (
         ("a9d9c33132d4", "v6.13", 'x86/fpu: Ensure shadow stack is active before "getting" registers'),
-        ("2fab02b25ae7", "v6.6", "x86: Add PTRACE interface for shadow stack"),
     ),
     "the number that tells the model's CPUIDs apart stands for all of their leaves": (
         ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
