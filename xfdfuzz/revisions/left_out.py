@@ -1,7 +1,8 @@
 """Commits about FPU or KVM xstate since v5.16 that the model leaves out on purpose, and why.
 
 Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails of tip-bot2, `Fixes:` lines.
-The sources of 6.1.192, 6.12.117, 7.2.13 and 7.3.4 were held against each other for it, function by function.
+The sources of 6.1.192, 6.12.117, 7.2.13 and 7.3.4 were held against each other for it, function by function; those of
+5.17 against 6.1 in fpu/core.c, fpu/xstate.c, and where KVM has to do with XCR0, IA32_XSS, XFD, PKRU and CPUID.
 """
 
 from __future__ import annotations
@@ -36,12 +37,17 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("a9f84fb7158f", "v5.18", "x86/fpu: Remove redundant XCOMP_BV initialization"),
         ("d47f71f6de79", "v5.18", "x86/fpu: Remove unused supervisor only offsets"),
         ("35a77d4503d9", "v5.18", "x86/fpu/xsave: Initialize offset/size cache early"),
+        ("6afbb58cc225", "v5.18", "x86/fpu: Cache xfeature flags from CPUID"),
         ("d6d6d50f1e80", "v5.18", "x86/fpu/xstate: Consolidate size calculations"),
+        ("f5c0b4f30416", "v5.19", "x86/prctl: Remove pointless task argument"),
+        ("945024d764a1", "v5.19", "KVM: x86: optimize PKU branching in kvm_load_{guest|host}_xsave_state"),
+        ("938c8745bcf2", "v6.0", 'KVM: x86: Introduce "struct kvm_caps" to track misc caps/settings'),
         ("6a877d2450ac", "v6.2", "x86/fpu: Take task_struct* in copy_sigframe_from_user_to_xstate()"),
         ("1c813ce03055", "v6.2", "x86/fpu: Add a pkru argument to copy_uabi_from_kernel_to_xstate()."),
         ("2c87767c35ee", "v6.2", "x86/fpu: Add a pkru argument to copy_uabi_to_xstate()"),
         ("6be3ae45f567", "v6.4", "KVM: x86: Add a helper to handle filtering of unpermitted XCR0 features"),
         ("fe60e8f65f79", "v6.6", 'KVM: x86: Use KVM-governed feature framework to track "XSAVES enabled"'),
+        ("90879f5dfcf6", "v6.7", "x86/fpu/xstate: Address kernel-doc warning"),
         ("af813acf8c06", "v6.10", "x86/fpu: Update fpu_swap_kvm_fpu() uses in comments as well"),
         ("24cf2bc982ff", "v6.12", "x86/pkeys: Add PKRU as a parameter in signal handling functions"),
         ("8c01290bda1a", "v6.14", "KVM: x86: Swap incoming guest CPUID into vCPU before massaging in KVM_SET_CPUID2"),
@@ -107,6 +113,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("7bc4ed75f2d6", "v6.17", "x86/fpu/xstate: Differentiate default features for host and guest FPUs"),
         ("7c2c89364d92", "v6.17", "x86/fpu: Initialize guest FPU permissions from guest defaults"),
     ),
+    "the model has it as a part of 50c5b071e283": (("b02dc185ee86", "v6.16", "x86/cpufeatures: Add X86_FEATURE_APX"),),
     "the model has it as a part of 8b05b3c98816": (
         ("151bf232494d", "v6.17", 'x86/fpu/xstate: Introduce "guest-only" supervisor xfeature set'),
     ),
@@ -150,7 +157,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("cbe8e4dab16c", "v6.16", "x86/fpu/xstate: Adjust xstate copying logic for user ABI"),
     ),
     _WORKERS: (
+        ("5bd2e97c868a", "v5.19", "fork: Generalize PF_IO_WORKER handling"),
         ("cb3ea4b7671b", "v6.3", "x86/fpu: Don't set TIF_NEED_FPU_LOAD for PF_IO_WORKER threads"),
+        ("54e6842d0775", "v6.4", "fork/vm: Move common PF_IO_WORKER behavior to new flag"),
         (
             "c360bdc593b8",
             "v6.16",
@@ -240,10 +249,17 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "nobody asks whether a guest's CPUID array is freed": (
         ("811f95ff9527", "v5.17", "KVM: x86: Free kvm_cpuid_entry2 array on post-KVM_RUN KVM_SET_CPUID{,2}"),
     ),
+    "no host has a component with XFD without having XFD": (
+        ("e9737468829c", "v5.17", "KVM: x86/cpuid: Clear XFD for component i if the base feature is missing"),
+    ),
+    "a VMM gives a leaf a sub-leaf where the processor has one, and nowhere else": (
+        ("277ad7d58611", "v6.0", "KVM: x86: Add dedicated helper to get CPUID entry with significant index"),
+    ),
     "KVM has no MSR filter": (
         ("8a056ece45d2", "v6.17", "KVM: VMX: Manually recalc all MSR intercepts on userspace MSR filter change"),
     ),
     "SGX is not modelled": (
+        ("5c89be1dd5cf", "v5.17", "KVM: x86: Move CPUID.(EAX=0x12,ECX=1) mangling to __kvm_update_cpuid_runtime()"),
         ("ad45413d22e6", "v6.4", "KVM: VMX: Don't rely _only_ on CPUID to enforce XCR0 restrictions for ECREATE"),
         ("275a87244ec8", "v6.4", "KVM: x86: Don't adjust guest's CPUID.0x12.1 (allowed SGX enclave XFRM)"),
     ),
