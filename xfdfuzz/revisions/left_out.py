@@ -1,6 +1,6 @@
 """Commits about FPU or KVM xstate since v5.16 that the model leaves out on purpose, and why.
 
-Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails of tip-bot2, `Fixes:` lines.
+Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails, `Fixes:` lines.
 The sources of 6.1.192, 6.12.117, 7.2.13 and 7.3.4 were held against each other for it, function by function; those of
 5.17 against 6.1 in fpu/core.c, fpu/xstate.c, and where KVM has to do with XCR0, IA32_XSS, XFD, PKRU and CPUID.
 """
@@ -257,6 +257,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "KVM has no MSR filter": (
         ("8a056ece45d2", "v6.17", "KVM: VMX: Manually recalc all MSR intercepts on userspace MSR filter change"),
+        ("6057497336bb", "v6.18", "KVM: x86: Rework KVM_REQ_MSR_FILTER_CHANGED into a generic RECALC_INTERCEPTS"),
     ),
     "SGX is not modelled": (
         ("5c89be1dd5cf", "v5.17", "KVM: x86: Move CPUID.(EAX=0x12,ECX=1) mangling to __kvm_update_cpuid_runtime()"),
@@ -289,6 +290,8 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "a guest's WRMSR and RDMSR have one form, and KVM no fast path for them": (
         ("885df2d2109a", "v6.18", "KVM: x86: Add support for RDMSR/WRMSRNS w/ immediate on Intel"),
+        ("ec93675a3251", "v6.18", "KVM: VMX: Support the immediate form of WRMSRNS in the VM-Exit fastpath"),
+        ("d90ebf5a06ec", "v6.18", "KVM: x86: Advertise support for the immediate form of MSR instructions"),
     ),
     "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing else happens": (
         ("6e640bb5caab", "v6.19", "KVM: SVM: Handle #MCs in guest outside of fastpath"),
@@ -297,8 +300,11 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("7df3021b622f", "v6.19", "KVM: x86: Load guest/host PKRU outside of the fastpath run loop"),
     ),
     "KVM emulates no instruction that uses registers of the FPU": (
+        ("c57d9bafbd0b", "v6.19", "KVM: x86: Add support for emulating MOVNTDQA"),
         ("f106797f81d6", "v6.19", "KVM: x86: Add x86_emulate_ops.get_xcr() callback"),
         ("4cb21be4c3b0", "v6.19", "KVM: x86: Add AVX support to the emulator's register fetch and writeback"),
+        ("f0585a714a75", "v6.19", "KVM: x86: Add emulator support for decoding VEX prefixes"),
+        ("ebec25438f3d", "v6.19", "KVM: x86: Enable support for emulating AVX MOV instructions"),
     ),
     "KVM_SET_NESTED_STATE is not modelled, without which no L2 is active in a vCPU that has not run": (
         ("b47b93c15b12", "v7.0", "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active"),
@@ -312,6 +318,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("700f8d24436c", "v7.3", 'Revert "KVM: Check for duplicate vcpu_id as early as possible"'),
     ),
     _AMD: (
+        ("4135a9a8ccba", "v6.18", "KVM: SEV: Validate XCR0 provided by guest in GHCB"),
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
         ("d52734d00b8e", "v6.8", "KVM: x86: Give a hint when Win2016 might fail to boot due to XSAVES erratum"),
         ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
