@@ -85,7 +85,7 @@ def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
         (["fuzz", "--revision", "v7.3", "--revert", "b45f72177594", "--revert", "b45f72"], "594 is reverted twice"),
         (["fuzz", "--apply", "063452fd94d1x"], "unknown commit 063452fd94d1x"),
         (["fuzz", "--apply", "063452fd94d1" + 29 * "0"], "unknown commit 063452fd94d1"),
-        (["fuzz", "--apply", "kvm-eexist-first-too"], "unknown commit kvm-eexist-first-too"),
+        (["fuzz", "--apply", "open-1-clear-unloaded-too"], "unknown commit open-1-clear-unloaded-too"),
         (["fuzz", "--steps", "0"], "from 1 on"),
         (["fuzz", "--time", "3", "--examples", "3"], "not allowed with"),
         (["fuzz", "--revision", "amx-v9"], "unknown revision amx-v9"),

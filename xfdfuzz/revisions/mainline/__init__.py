@@ -1,7 +1,7 @@
 """Mainline from v5.17 to v7.3 as a queue of patches; :data:`SERIES` is its order, as in quilt's file of that name.
 
 Only what changes the behaviour of the modelled functions is here; the rest of the history comes with its revisions.
-Each class names what the commit changed.  Commit ids were looked up, but for kvm-eexist-first.
+Each class names what the commit changed.  Commit ids were looked up.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
-from xfdfuzz.revisions.mainline.protected import FpuIntoVmsa, SevEsType, TdxRestoresHost, TdxType
+from xfdfuzz.revisions.mainline.protected import (
+    FpuIntoVmsa,
+    SevEsType,
+    TdxRestoresHost,
+    TdxType,
+    VmsaSyncedOnce,
+)
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
@@ -118,6 +124,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    VmsaSyncedOnce,
     Magic2AtXstateSize,
     EferInSregs,
     EexistFirst,

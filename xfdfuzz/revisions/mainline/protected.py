@@ -1,10 +1,11 @@
-"""Protected guests: SEV-ES VMs of a type of their own, and TDX."""
+"""Protected guests: SEV-ES VMs, of a type of their own too, and TDX."""
 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.queue import patch
@@ -31,10 +32,12 @@ class FpuIntoVmsa(KvmX86):
             if regs.xstate_bv & xf.MASK_YMM:
                 self.vmsa_component(vcpu, xf.YMM, regs.data[xf.YMM])
 
-    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
+    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
         """(arch/x86/kvm/svm/sev.c)."""
-        super()._sev_launch_update_vmsa(vcpu)
-        self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+        ret = super()._sev_launch_update_vmsa(vcpu)
+        if not ret:
+            self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+        return ret
 
 
 @patch("4f5defae7089", "KVM: SEV: introduce KVM_SEV_INIT2 operation", version="v6.10", neutral="a feature")
@@ -90,3 +93,18 @@ class TdxRestoresHost(KvmX86):
             self.xsetbv(self.host_xcr0)
         if self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, self.host_xss)
+
+
+@patch(
+    "9b9f7962e3e8",
+    "KVM: SEV: Reject attempts to sync VMSA of an already-launched/encrypted vCPU",
+    version="v7.1",
+    stable=("..v6.12.117",),
+    neutral="what a second KVM_SEV_LAUNCH_UPDATE_VMSA returns, which no invariant speaks of",
+)
+class VmsaSyncedOnce(KvmX86):
+    """KVM does not touch a VMSA that is encrypted; with SEV-SNP that would be the end of the host."""
+
+    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
+        """EINVAL of sev_es_sync_vmsa() (arch/x86/kvm/svm/sev.c)."""
+        return -EINVAL if vcpu.arch.guest_state_protected else super()._sev_launch_update_vmsa(vcpu)
