@@ -23,7 +23,7 @@ class FpuIntoVmsa(KvmX86):
         """Nothing (arch/x86/kvm/svm/svm.c, svm_vcpu_create())."""
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """The legacy region as it lies in memory, and AVX if XSTATE_BV has it; not of the default type (svm/sev.c)."""
+        """Legacy region as it lies in memory, AVX by XSTATE_BV; not of the default type (arch/x86/kvm/svm/sev.c)."""
         super().sev_es_sync_vmsa(vcpu)
         if self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM:
             regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
