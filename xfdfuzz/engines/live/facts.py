@@ -165,7 +165,7 @@ def layout_of(found: dict[int, tuple[int, int]]) -> CpuidTable:
     for table in (SAPPHIRE_RAPIDS, ZEN4):
         if found.items() <= {i: (one.size, one.offset) for i, one in table.components.items()}.items():
             return table
-    places = ", ".join(f"{xf.NAMES[i]} {size} bytes at {offset}" for i, (size, offset) in found.items())
+    places = ", ".join(f"{xf.format_mask(1 << i)} {size} bytes at {offset}" for i, (size, offset) in found.items())
     raise NoHost(f"the model has no processor that lays out its XSAVE image so: {places}")
 
 
