@@ -38,6 +38,7 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"cet": True, "cet_kernel": False},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
+    {"amd": True, "cet": True},
 )
 _PLAIN = (Machine(), Machine(cpus=2), Machine(dyn2=True), Machine(cpus=2), Machine(cpus=2, dyn2=True), Machine(cpus=2))
 

@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.processor import NOT_AMD
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
@@ -148,8 +149,10 @@ NAME = st.sampled_from(["no-realloc-on-enter", "host-xrstor-never-faults", "xfd2
 
 
 def machines() -> st.SearchStrategy[Machine]:
-    switches = {f.name: st.booleans() for f in fields(Machine) if f.name != "cpus"}
-    return st.builds(Machine, cpus=st.integers(1, MAX_CPUS), **switches)
+    switches = {f.name: st.booleans() for f in fields(Machine) if f.name not in ("cpus", "amd")}
+    amd = {name: switch for name, switch in switches.items() if name not in NOT_AMD}
+    cpus = st.integers(1, MAX_CPUS)
+    return st.builds(Machine, cpus=cpus, **switches) | st.builds(Machine, cpus=cpus, amd=st.just(True), **amd)
 
 
 @st.composite
@@ -498,19 +501,21 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         ("amx cpus=two", 13, "cpus=1 to cpus=4"),
         ("xfd amx no-xfd", 17, "xfd only once"),
         ("debug-fpu debug-fpu", 19, "debug-fpu only once"),
+        ("amd amx", 13, "no-amx beside amd: no processor of AMD's has it"),
+        ("mpx-in-use cpus=1 amd", 27, "no-mpx-in-use beside amd: no processor of AMD's has it"),
         (
             "vcpus=1",
             9,
             "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
-            "a switch with no- (did you mean cpus=N?)",
+            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, amd, debug-fpu, "
+            "rt, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
             "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
-            "a switch with no- (did you mean no-amx?)",
+            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, amd, debug-fpu, "
+            "rt, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

@@ -6,7 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, CpuidTable
+from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, ZEN4, CpuidTable
+
+#: The switches that are on by default and that AMD's processors are without.
+AMD_LACKS = ("xfd", "amx", "pasid")
+#: Those that nobody can turn on there.
+NOT_AMD = (
+    *AMD_LACKS,
+    "mpx",
+    "dyn2",
+    "apx",
+    "amx_ignores_ts",
+    "amx_ud_first",
+    "spr4_erratum",
+    "mpx_in_use",
+    "dense",
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,9 @@ class Processor:
     can be in its initial configuration while AVX is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is
     a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
     ``mpx_in_use`` and ``pkru_in_use``: see :attr:`always_in_use`.
+
+    ``amd`` is a processor of AMD's, Zen-4-like: with that layout, and without what :data:`AMD_LACKS` names, whatever
+    was said of it.  ValueError for one that has what no such processor has.
     """
 
     xsave: bool = True
@@ -45,10 +63,22 @@ class Processor:
     pkru_in_use: bool = False
     dense: bool = False
     exact_sse: bool = False
+    amd: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.amd:
+            return
+        for name in AMD_LACKS:
+            object.__setattr__(self, name, False)
+        wrong = next((name for name in NOT_AMD if getattr(self, name)), None)
+        if wrong:
+            raise ValueError(f"{wrong}: not with amd")
 
     @property
     def cpuid(self) -> CpuidTable:
         """The layout that CPUID enumerates."""
+        if self.amd:
+            return ZEN4
         return DENSE if self.dense else SAPPHIRE_RAPIDS
 
     @property

@@ -56,7 +56,8 @@ class Fork(Exit):
         return 0, child
 
     def arch_dup_task_struct(self, child: int) -> None:
-        """The child's embedded fpstate begins as a copy of the parent's (arch/x86/kernel/process.c).
+        """The child's embedded fpstate begins as a copy of the parent's, until 2d299e3d773d (6.16)
+        (arch/x86/kernel/process.c).
 
         Of it, fpu_clone() leaves what its XSAVES does not write; only MXCSR can be seen of that.
         """

@@ -211,10 +211,12 @@ TABLE: dict[type[Op], Rule] = {
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }
 
-#: Switches of the machine that a real one cannot have, whatever it is; by their name in :class:`Machine`.
+#: Switches of the machine that a real one cannot have, or few of those that run such files; by their name in
+#: :class:`Machine`.
 IMPOSSIBLE: dict[str, str] = {
     "dyn2": "no processor has a second dynamic component",
     "dense": "no processor lays out its components without gaps",
+    "amd": "its sizes and places are those of AMD's processors",
 }
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {

@@ -147,7 +147,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
             "v6.16",
             "x86/fpu: Restore fpu_thread_struct_whitelist() to fix CONFIG_HARDENED_USERCOPY=y crash",
         ),
-        ("2d299e3d773d", "v6.16", "x86/fpu: Always use memcpy_and_pad() in arch_dup_task_struct()"),
         ("5d3b81d4d852", "v6.15", "x86/fpu: Avoid copying dynamic FP state from init_task in arch_dup_task_struct()"),
     ),
     _MEMORY_ORDER: (

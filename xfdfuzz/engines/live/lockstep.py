@@ -92,7 +92,7 @@ class Lockstep:
         self._running: dict[int, _Running] = {}
 
     def __enter__(self) -> Lockstep:
-        self.host = Host(self._crew.__enter__(), self._device)
+        self.host = Host(self._crew.__enter__(), self._device, self.kernel.machine.cpuid)
         self.guests = Guests(self.host)
         return self
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.engines.live import agent, images
 from xfdfuzz.engines.live.host import Host, carries
 from xfdfuzz.engines.live.ioctls import (
@@ -132,7 +131,7 @@ def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
         case Value.CONTENT:
             return Result("ok", Content(images.token_in(STORED[type(op)], stored)))
         case Value.IMAGE:
-            return Result("ok", images.read(stored))
+            return Result("ok", host.images.read(stored))
         case Value.FEATURES | Value.IN_USE:
             return Result("ok", value)
     return OK
@@ -194,7 +193,7 @@ def _signal(host: Host, op: signals.Signal, expected: Result) -> Result:
     if came != "ok":
         return Result(came)
     task.magic2 = _software(host, task, _fpstate(host, task))[3]
-    return Result("ok", images.read(_frame(host, task)))
+    return Result("ok", host.images.read(_frame(host, task)))
 
 
 def _fpstate(host: Host, task: Task) -> int:
@@ -235,11 +234,11 @@ def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]
 def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Result:
     task = host.task(op.task)
     address = _fpstate(host, task)
-    image = images.made(op.image, partial(ghost.task_token, op.task))
+    image = host.images.made(op.image, partial(ghost.task_token, op.task))
     size = max(_software(host, task, address)[3], images.HEADER.stop)
     frame = bytearray(host.crew.fetch(task, address, size))
     written = op.image.xstate_bv | xf.mask_of(*(i for i, _ in op.image.contents if i != xf.MXCSR))
-    for place in (images.MXCSR, images.HEADER, *images.places(written)):
+    for place in (images.MXCSR, images.HEADER, *host.images.places(written)):
         if place.stop <= size:
             frame[place] = image[place]
     host.crew.store(task, address, bytes(frame))
@@ -356,14 +355,14 @@ def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Res
     ret, data = _get(host, op.task, op.tracee, _NT_X86_XSTATE, op.iov_len)
     if ret:
         return Result(ret)
-    image, behind = images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), SAPPHIRE_RAPIDS)
+    image, behind = host.images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), host.cpuid)
     tokens = tuple((i, token) for i, token in image.tokens if not behind >> i & 1)
     return Result(ret, image._replace(tokens=tokens, iov_len=None if op.iov_len.size is None else len(data)))
 
 
 @carries(ptrace.PtraceSetXstate)
 def _set_xstate(host: Host, op: ptrace.PtraceSetXstate, expected: Result) -> Result:
-    image = images.made(op.image, partial(ghost.task_token, op.tracee))
+    image = host.images.made(op.image, partial(ghost.task_token, op.tracee))
     return _set(host, op.task, op.tracee, _NT_X86_XSTATE, image, op.iov_len)
 
 
@@ -372,7 +371,7 @@ def _get_fpregs(host: Host, op: ptrace.PtraceGetFpregs, expected: Result) -> Res
     ret, data = _get(host, op.task, op.tracee, _NT_PRFPREG, op.iov_len)
     if ret:
         return Result(ret)
-    behind, state = lost(len(data), SAPPHIRE_RAPIDS), images.read_legacy(data.ljust(512, b"\0"))
+    behind, state = lost(len(data), host.cpuid), images.read_legacy(data.ljust(512, b"\0"))
     return Result(ret, FpuState(tuple((i, token) for i, token in state.tokens if not behind >> i & 1)))
 
 

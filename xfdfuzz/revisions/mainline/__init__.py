@@ -27,6 +27,7 @@ from xfdfuzz.revisions.mainline.features import (
 )
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.host import (
+    ChildBeginsWithZeros,
     ExecInvalidatesTask,
     IdleReleasesTiles,
     InitFpstateStatic,
@@ -114,6 +115,7 @@ SERIES = (
     TdxRestoresHost,
     TdxType,
     KthreadsHaveNoFpu,
+    ChildBeginsWithZeros,
     GuestDefault,
     CetKernelGuestOnly,
     NoStatusOfKthreads,
