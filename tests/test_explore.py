@@ -14,7 +14,7 @@ import pytest
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.explore import frontier, transitions, visited
-from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
+from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, clear_stale, groups
 from xfdfuzz.engines.explore.expand import Expander, Question
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
 from xfdfuzz.engines.explore.packing import ScopeError
@@ -329,6 +329,8 @@ def compare_with_what_happens(revision: str, chosen: Scope, levels: int = 9) -> 
                 continue
             for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: chosen.vcpus]:
                 clear_dead(vcpu, ideal)
+            for nr in chosen.sigframes if chosen.returns_inside_out else ():
+                clear_stale(k.system.sigframes[nr])
             after = outcome.delta(packed)
             assert after == packing.pack(k.state)
             inside = packing.unpack(after) == k.state

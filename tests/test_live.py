@@ -189,7 +189,7 @@ def test_a_handler_is_another_place_to_wait_for_orders(crew: Crew) -> None:
     task = crew.tasks[0]
     assert crew.interrupt(task) == "ok"
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
-    crew.call(task, "sigreturn", task.frame, task.ucontext)
+    crew.sigreturn(task, task.frames[0])
     assert crew.signal_of(task) is None
     assert crew.interrupt(task) == "ok"
     crew.call(task, "longjmp")

@@ -97,6 +97,7 @@ TABLE: dict[type[Op], Rule] = {
             signals.SigframeWrite,
             signals.SigframeSwReserved,
             signals.SigframeCopy,
+            signals.SigframeCopyOf,
             signals.Siglongjmp,
             signals.Sigreturn,
             ptrace.PtraceGetXstate,
