@@ -219,8 +219,9 @@ def _frame(host: Host, task: Task, number: int) -> Frame:
 
 
 def _place_to_write(host: Host, task: Task, frame: Frame) -> int:
-    """Where the image of a frame lies that is to be changed: where what goes beyond its end hits no other frame."""
-    if len(task.frames) > 1 and not frame.elsewhere:
+    """Where the image of a frame lies that is to be changed: where what goes beyond its end hits no other frame, nor
+    anything else hits it."""
+    if (len(task.frames) > 1 or frame.left) and not frame.elsewhere:
         _copied(host, task, frame, frame, _LARGEST_FRAME)
     return _fpstate(host, task, frame)
 
@@ -285,7 +286,8 @@ def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result
     xfeatures = xfeatures if sw.xfeatures is None else sw.xfeatures
     new_size = size if sw.xstate_size is None else sw.xstate_size
     if sw.magic2 is not None:
-        host.crew.store(task, address + frame.magic2, bytes(4))
+        if frame.magic2:
+            host.crew.store(task, address + frame.magic2, bytes(4))
         frame.magic2 = sw.magic2
         if sw.magic2:
             host.crew.store(task, address + sw.magic2, struct.pack("<I", _MAGIC2))
