@@ -63,7 +63,7 @@ class Signals(Shstk):
         frame.ss_size, frame.ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
 
     def fpu_alloc_mathframe(self, sp: int) -> int:
-        """fpu__alloc_mathframe(): where the image begins that ends below ``sp`` (fpu/signal.c)."""
+        """fpu__alloc_mathframe(): where the image begins that ends below ``sp`` (arch/x86/kernel/fpu/signal.c)."""
         return sp - self.xstate_sigframe_size(self.deref(self.current.fpu.fpstate)) & -64
 
     def align_sigframe(self, sp: int) -> int:
