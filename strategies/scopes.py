@@ -48,7 +48,8 @@ class Scope:
     @property
     def returns_inside_out(self) -> bool:
         """Whether nobody looks at a frame whose handler has ended."""
-        return all(getattr(op, "frame", INNERMOST) == INNERMOST for op in self.ops)
+        copies = any(isinstance(op, signals.SigframeCopyOf) for op in self.ops)
+        return not copies and all(getattr(op, "frame", INNERMOST) == INNERMOST for op in self.ops)
 
     def first_alike(self, op: Op) -> Op:
         """Of the ops that differ in the number of something interchangeable only, the one with the lowest."""
