@@ -174,6 +174,10 @@ class SigframeCopyOf(_FrameOp):
         images.copy(frame_of(k, self.task, self.source), self.in_user_mode(k))
         return OK
 
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        if self.source == self.frame:
+            yield f"frame{self.source}: has no effect: it is the frame itself"
+
 
 @op("t{task} siglongjmp {frame}")
 class Siglongjmp(_FrameOp):
