@@ -190,12 +190,42 @@ def test_a_handler_is_another_place_to_wait_for_orders(crew: Crew) -> None:
     task = crew.tasks[0]
     assert crew.interrupt(task) == "ok"
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
-    crew.call(task, "sigreturn", task.frame, task.ucontext)
+    crew.sigreturn(task, task.frames[0])
     assert crew.signal_of(task) is None
     assert crew.interrupt(task) == "ok"
     crew.call(task, "longjmp")
     assert crew.execve(task) == 0
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
+
+
+@with_tasks
+def test_handlers_nest_and_are_returned_from_by_any_frame(crew: Crew) -> None:
+    task = crew.tasks[0]
+    movq = {
+        value: bytes.fromhex("48b8") + value.to_bytes(8, "little") + bytes.fromhex("66480f6ec0") for value in range(4)
+    }
+    for value in (1, 2, 3):
+        crew.execute(task, movq[value])  # mov rax, value; movq xmm0, rax
+        assert crew.interrupt(task) == "ok"
+    outer, middle, inner = task.frames
+    assert inner.address < middle.address < outer.address
+
+    def register() -> int:
+        return crew.execute(task, bytes.fromhex("66480f7ec0"))  # movq rax, xmm0
+
+    crew.sigreturn(task, outer)
+    assert (register(), task.handlers) == (1, 0)
+    crew.execute(task, bytes.fromhex("0f0b"))  # what handles it overwrites all three
+    crew.sigreturn(task, inner)
+    assert (register(), task.handlers) == (3, 2)
+    crew.jump(task, 1)
+    assert (register(), task.handlers) == (3, 1)
+    crew.sigreturn(task, middle)
+    assert (register(), task.handlers) == (2, 1)
+    assert crew.interrupt(task) == "ok"
+    assert task.frames[0] is outer
+    assert task.frames[1].address == middle.address
+    assert len(task.frames) == 2
 
 
 def alive(group: int) -> bool:

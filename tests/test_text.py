@@ -21,8 +21,9 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import (
+    INNERMOST,
     RESERVED,
     TOKENS,
     FpuImage,
@@ -112,6 +113,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.integers(0, RESERVED),
+    "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
     CpuidEntries: st.builds(
         CpuidEntries,
         *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),
@@ -353,8 +355,8 @@ def error_of(text: str) -> str:
             "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
             "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
             "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
-            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
+            "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
@@ -372,6 +374,9 @@ def error_of(text: str) -> str:
         ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
+        ("t0 sigreturn frame3", 14, "frame0 to frame2"),
+        ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
+        ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
         ("t0 sigaltstack(1, 2)", 19, "t<task> sigaltstack(<size>)"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),

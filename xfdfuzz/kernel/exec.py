@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel.base import phase_of
 from xfdfuzz.kernel.fork import Fork
-from xfdfuzz.kernel.state import USER_TASKS, SigFrame
-from xfdfuzz.memory.cstruct import assign
+from xfdfuzz.kernel.state import USER_TASKS
 
 
 class Exec(Fork):
@@ -22,7 +21,7 @@ class Exec(Fork):
         self.current.mm = self.free_mm()
         self.close_unused_vms()
         self.current.in_execve = 1
-        assign(self.system.sigframes[self.current_nr], SigFrame())
+        self.forget_sigframes(self.current_nr)
         self.fpu_flush_thread()
 
     def de_thread(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.signal import Signals
-from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, SigFrame, Task
+from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, Task
 from xfdfuzz.memory.cstruct import assign
 
 
@@ -66,7 +66,7 @@ class Exit(Signals):
         if self.fpu_state_size_dynamic and self.tasks[nr].fpu.fpstate >= FIRST_VALLOC:
             self.vfree(self.tasks[nr].fpu.fpstate)
         assign(self.tasks[nr], Task())
-        assign(self.system.sigframes[nr], SigFrame())
+        self.forget_sigframes(nr)
 
     def close_unused_vms(self) -> None:
         """Descriptors of VMs were closed: KVM destroys those that nobody has open any more (virt/kvm/kvm_main.c)."""

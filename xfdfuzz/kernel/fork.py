@@ -8,7 +8,6 @@ from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.exit import Exit
 from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS
-from xfdfuzz.memory.cstruct import assign
 
 
 class Fork(Exit):
@@ -27,9 +26,10 @@ class Fork(Exit):
         task.vm_fds = self.current.vm_fds
         if flags & CLONE_THREAD:
             task.group_leader = self.current.group_leader
+        task.sas_ss_disable = 1  # sas_ss_reset()
         if not flags & CLONE_VM:
-            task.sas_ss_size = self.current.sas_ss_size
-            assign(self.system.sigframes[child], self.system.sigframes[self.current_nr])
+            task.sas_ss_size, task.sas_ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
+            self.copy_sigframes(child)
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.shstk = self.current.shstk
         ssp = self.shstk_alloc_thread_stack(child, flags)

@@ -16,13 +16,10 @@ from xfdfuzz.arch.registers import (
     load_component,
 )
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
+from xfdfuzz.kernel.errno import EFAULT, EPERM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.guest import GuestFpu
 from xfdfuzz.kernel.state import NULL, inside_call
-
-#: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
-MINSIGSTKSZ = 2048
 
 
 class Process(GuestFpu):
@@ -140,21 +137,3 @@ class Process(GuestFpu):
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)
         err = self.xfd_enable_feature(xfd_err)
         return {-EPERM: "SIGILL", -EFAULT: "SIGSEGV"}.get(err, "")
-
-    # -- system calls --------------------------------------------------------------------------------------------
-
-    def sigaltstack(self, size: int) -> int:
-        """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack()).
-
-        EPERM from a handler that runs on it.  The rest is under siglock, which serialises it with a request for
-        permission (sigaltstack_lock()).
-        """
-        frame = self.system.sigframes[self.current_nr]
-        if frame.valid and frame.on_altstack:
-            return -EPERM
-        self.spin_lock_irq()
-        valid = not size or (size >= MINSIGSTKSZ and self.sigaltstack_size_valid(size))
-        if valid:
-            self.current.sas_ss_size = size
-        self.spin_unlock_irq()
-        return 0 if valid else -ENOMEM

@@ -48,6 +48,8 @@ USER_TASKS = 5
 #: User tasks, then one kernel thread per CPU (its idle loop; ``kthread`` in programs).
 NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
+#: So many signal frames a task's stack has at most: so deep handlers nest.
+NR_SIGFRAMES = 3
 #: Address spaces that can exist: one for each task, or kept by a VM.
 NR_MMS = NR_TASKS + NR_VMS
 #: Those of them that are a process's, or were.
@@ -225,6 +227,7 @@ class Task(Struct):
     user_mode: Flag
     tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]
     sas_ss_size: Size
+    sas_ss_disable: Annotated[Flag, "sas_ss_flags.SS_DISABLE"]
     pkru: Token
     rcu_read_lock_nesting: Count
     fpu: Fpu
@@ -239,17 +242,24 @@ def inside_call(task: Task) -> bool:
 class SigFrame(Struct):
     """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
 
+    ``stale``: it is in that no more, and the frame still stands where the stack was, below the stack pointer.
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
     whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
-    ``on_altstack``: it lies on the alternate stack, and so does the stack pointer while it is ``valid``.
+    ``on_altstack``: it lies on the alternate stack, ``altstack_sp`` bytes from its lowest address, and so does the
+    stack pointer while it is the innermost that is ``valid``.  ``ss_size`` and ``ss_disable`` are uc.uc_stack, the
+    alternate stack that its sigreturn brings back; of its flags nobody sets another one than SS_DISABLE.
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
     """
 
     __slots__ = ()
     valid: Flag
+    stale: Flag
     on_altstack: Flag
     absent: Flag
+    altstack_sp: Size
+    ss_size: Annotated[Size, "uc_stack.ss_size"]
+    ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]
     loadable: Xfeatures
     magic1: Flag
     magic2: Size
@@ -502,9 +512,15 @@ class Ghost(Struct):
     vmms: Array[GhostVmm]
 
 
-@struct(cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS)
+@struct(
+    cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=NR_SIGFRAMES * USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS
+)
 class System(Struct):
-    """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died."""
+    """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died.
+
+    Of ``sigframes`` the first are each user task's outermost, then come those of handlers that interrupted the first
+    ones, and so on (:func:`sigframes_of`).
+    """
 
     __slots__ = ()
     dead: Flag
@@ -516,3 +532,13 @@ class System(Struct):
     vms: Array[Vm]
     vcpus: Array[Vcpu]
     ghost: Ghost
+
+
+def sigframes_of(system: System, task: int) -> list[SigFrame]:
+    """A user task's signal frames, the outermost first, whether there is anything in them or not."""
+    return [system.sigframes[depth * USER_TASKS + task] for depth in range(NR_SIGFRAMES)]
+
+
+def handlers_of(system: System, task: int) -> int:
+    """In how many signal handlers a user task is, each of which interrupted the one before."""
+    return sum([frame.valid for frame in sigframes_of(system, task)])

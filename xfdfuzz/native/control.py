@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.fields import INNERMOST
 from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.program import Program
 
@@ -97,6 +98,7 @@ TABLE: dict[type[Op], Rule] = {
             signals.SigframeWrite,
             signals.SigframeSwReserved,
             signals.SigframeCopy,
+            signals.SigframeCopyOf,
             signals.Siglongjmp,
             signals.Sigreturn,
             ptrace.PtraceGetXstate,
@@ -239,7 +241,7 @@ def control_of(op: Op) -> Control:
 
 
 def unfit(program: Program) -> str:
-    """Why a program cannot be run on a real machine, in one line; "" if it can."""
+    """Why a program cannot be run on a real machine by a file in C, in one line; "" if it can."""
     reason = _machine(program.machine)
     if reason:
         return reason
@@ -247,6 +249,8 @@ def unfit(program: Program) -> str:
         control = control_of(op)
         if control.no:
             return f"op {number} ({type(op).__name__}): {control.no}"
+        if isinstance(op, signals.SigframeCopyOf) or getattr(op, "frame", INNERMOST) != INNERMOST:
+            return f"op {number} ({type(op).__name__}): a handler in C comes back by its own frame"
         if _mentions_dyn2(op):
             return f"op {number} ({type(op).__name__}): {IMPOSSIBLE['dyn2']}"
     return ""

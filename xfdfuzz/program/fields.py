@@ -10,6 +10,9 @@ from typing import Annotated, NamedTuple
 
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
 Nr = Annotated[int, "nr"]
+#: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's.
+FrameNr = Annotated[int, "frame"]
+INNERMOST = -1
 #: A set of state components: ``x87|sse|avx``.
 Xfeatures = Annotated[int, "xfeatures"]
 #: The same, for XCR0.

@@ -194,7 +194,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "of a signal frame one page may be absent, the one behind the header of its image, and it has no protection key": (
         ("d877550eaf2d", "v6.8", "x86/fpu: Stop relying on userspace for info to fault in xsave buffer"),
-        ("d10b554919d4", "v6.12", "x86/pkeys: Restore altstack access in sigreturn()"),
     ),
     "it is about the address that a warning names": (
         ("1cec9ac2d071", "v6.17", "x86/fpu: Delay instruction pointer fixup until after warning"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from xfdfuzz.engines.rules.base import Rules, one
+from collections.abc import Iterator
+
+from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.program.ops import signals
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.strategies.values import targets
 
 
 class SignalRules(Rules):
@@ -22,3 +26,29 @@ class SignalRules(Rules):
     sigreturn_faults = one(signals.SigreturnFaults, on="handlers")
     sigreturn_fault_in = one(signals.SigreturnFaultIn, on="faulting")
     sigreturn_gone = one(signals.SigreturnGone, on="faulting")
+
+    @on("nesting", n=targets)
+    def signal_in_handler(self, n: int) -> Iterator[Op]:
+        """A signal interrupts a handler, and its own begins."""
+        task = self.choice("nesting", n)
+        yield signals.Signal(task)
+        if task in self.now.signalled:
+            yield signals.SignalDelivered(task)
+
+    @on("left_frames", n=targets)
+    def siglongjmp_outwards(self, n: int) -> Iterator[Op]:
+        """Leave several handlers at once."""
+        task, frame = self.choice("left_frames", n)
+        yield signals.Siglongjmp(task, frame)
+
+    @on("copies", n=targets)
+    def sigframe_copy_of(self, n: int) -> Iterator[Op]:
+        """Come back by what another frame has."""
+        task, frame = self.choice("copies", n)
+        yield signals.SigframeCopyOf(task, frame)
+
+    @on("frames", n=targets)
+    def sigreturn_of_frame(self, n: int) -> Iterator[Op]:
+        """Come back by another frame than the innermost: an outer one, or one that was used before."""
+        task, frame = self.choice("frames", n)
+        yield signals.Sigreturn(task, frame)

@@ -29,10 +29,13 @@ class Situation:
 
     ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
     inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
-    ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be, ``faulting`` are on
-    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees, ``computing`` those
-    of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU)
-    pairs.  ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
+    ``handlers`` are in a signal handler, ``signalable`` tasks have room for one more, ``nesting`` ones both;
+    ``signalled`` are about to be in one, ``faulting`` are on their way out, in a page fault.  ``frames`` are (task,
+    frame) pairs of all that is on their stacks but for the innermost handler's, ``left_frames`` those of other handlers
+    that they are in, ``copies`` those of tasks that are in a handler.
+    ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees, ``computing`` those of them that leave the kernel
+    when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU) pairs.
+    ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
@@ -68,6 +71,10 @@ class Situation:
     signalable: list[int]
     signalled: list[int]
     handlers: list[int]
+    nesting: list[int]
+    frames: list[tuple[int, int]]
+    left_frames: list[tuple[int, int]]
+    copies: list[tuple[int, int]]
     faulting: list[int]
     traces: list[tuple[int, int]]
     stopped: list[int]
@@ -166,7 +173,13 @@ def look_at_tasks(system: st.System) -> Look:
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
     calling = [(nr, task) for nr, task in at_work if not (st.inside_call(task) or task.pf_user_worker)]
     free = [nr for nr, _ in calling]
-    in_handler = [nr for nr in free if system.sigframes[nr].valid]
+    depths = {nr: st.handlers_of(system, nr) for nr in free}
+    frames = [
+        (nr, number)
+        for nr, depth in depths.items()
+        for number, frame in enumerate(st.sigframes_of(system, nr))
+        if (frame.valid or frame.stale) and number != depth - 1 and not system.tasks[nr].shstk
+    ]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
@@ -183,8 +196,12 @@ def look_at_tasks(system: st.System) -> Look:
         "exec_ready": [nr for nr in leaving if system.tasks[nr].group_leader not in in_call],
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
-        "handlers": in_handler,
-        "signalable": [nr for nr in free if nr not in in_handler],
+        "handlers": [nr for nr in free if depths[nr]],
+        "signalable": [nr for nr in free if depths[nr] < st.NR_SIGFRAMES],
+        "nesting": [nr for nr in free if 0 < depths[nr] < st.NR_SIGFRAMES],
+        "frames": frames,
+        "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
+        "copies": [(nr, number) for nr, number in frames if depths[nr]],
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
@@ -370,7 +387,7 @@ READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker"),
-    "sigframes[].valid",
+    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

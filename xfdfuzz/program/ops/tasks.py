@@ -86,14 +86,20 @@ class ReqXcompGuestPerm(_Prctl):
 
 @op("t{task} sigaltstack({size})")
 class Sigaltstack(TaskOp):
-    """Install an alternate signal stack of ``size`` bytes; 0 removes it."""
+    """Install an alternate signal stack of ``size`` bytes; 0 removes it.
+
+    What was left on the one before is lost: its memory is used for something else.
+    """
 
     task: Nr = 0
     size: StackSize = 8192
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        return Result(k.sigaltstack(self.size))
+        ret = k.sigaltstack(self.size)
+        if not ret:
+            k.forget_altstack(self.task)
+        return Result(ret)
 
 
 @op("t{task} user")

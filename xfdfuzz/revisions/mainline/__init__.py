@@ -57,7 +57,7 @@ from xfdfuzz.revisions.mainline.protected import (
     TdxType,
     VmsaSyncedOnce,
 )
-from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
+from xfdfuzz.revisions.mainline.sigframe import AltstackFirst, Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
@@ -99,6 +99,7 @@ SERIES = (
     FpuIntoVmsa,
     SevEsType,
     AllPkeysForFrame,
+    AltstackFirst,
     SigframeHasPkru,
     CpuidProcessedAtCreation,
     GuestCpuCaps,
