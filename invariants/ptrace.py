@@ -7,12 +7,20 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
-from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
-from xfdfuzz.kernel.fpu.regset import REGSET_UNIT
+from xfdfuzz.kernel.errno import EINVAL, ENODEV
+from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_X86_SHSTK, NT_X86_XSTATE
+from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.images import has_reserved_mxcsr, lost
-from xfdfuzz.program.ops.ptrace import PtraceGetFpregs, PtraceGetXstate, PtraceSetFpregs, PtraceSetXstate
-from xfdfuzz.program.step import FpuState, Image
+from xfdfuzz.program.ops.ptrace import (
+    PtraceGetFpregs,
+    PtraceGetSsp,
+    PtraceGetXstate,
+    PtraceSetFpregs,
+    PtraceSetSsp,
+    PtraceSetXstate,
+)
+from xfdfuzz.program.step import FpuState, Image, format_ret
 
 
 @invariant("ptrace-reads-the-registers", "corruption", ("HSTATE", "ABI"), ops=(PtraceGetXstate, PtraceGetFpregs))
@@ -43,8 +51,8 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     it has no room for would be written beyond its buffer.  So it does the whole of NT_PRFPREG."""
     op, ret = view.step.op, view.step.result.ret
     assert isinstance(op, PtraceSetXstate | PtraceSetFpregs)
-    whole = FXSAVE_SIZE if isinstance(op, PtraceSetFpregs) else view.k.xstateregs_size()
-    size = op.iov_len.bytes_of(whole)
+    regset = view.k.task_user_regset_view(op.tracee)[NT_PRFPREG if isinstance(op, PtraceSetFpregs) else NT_X86_XSTATE]
+    size = op.iov_len.bytes_of(regset.whole)
     if isinstance(op, PtraceSetXstate):
         if not view.k.use_xsave:
             return
@@ -55,5 +63,26 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     else:
         needs_mxcsr, good, given, there = 1, True, "x87 and SSE", "both"
     good &= not (needs_mxcsr and has_reserved_mxcsr(op.image.contents))
-    if (ret == 0) != (good and size >= whole and size % REGSET_UNIT == 0):
+    if (ret == 0) != (good and size >= regset.whole and size % regset.size == 0):
         yield Broken(f"{size} bytes with {given} give {view.step.result}, the tracee has {there}")
+
+
+@invariant("ptrace-sees-the-shadow-stack", "abi", ("HSTATE", "ABI"), ops=(PtraceGetSsp, PtraceSetSsp))
+def ptrace_sees_the_shadow_stack(view: View) -> Iterator[Broken]:
+    """PTRACE_GETREGSET of NT_X86_SHSTK gives the pointer to the tracee's shadow stack, PTRACE_SETREGSET takes one in
+    user space that is aligned, and both say ENODEV of a task that has no shadow stack."""
+    op, result = view.step.op, view.step.result
+    assert isinstance(op, PtraceGetSsp | PtraceSetSsp)
+    regset = view.k.task_user_regset_view(op.tracee).get(NT_X86_SHSTK)
+    if regset is None or op.iov_len.bytes_of(regset.whole) % regset.size:
+        wanted = -EINVAL
+    elif not view.before.ghost.tasks[op.tracee].data[xf.CET_USER]:
+        wanted = -ENODEV
+    else:
+        whole = op.iov_len.bytes_of(regset.whole) >= regset.whole
+        wanted = -EINVAL if isinstance(op, PtraceSetSsp) and (op.ssp > TOKENS or not whole) else 0
+    ssp = view.k.system.ghost.tasks[op.tracee].data[xf.CET_USER]
+    if result.ret != wanted:
+        yield Broken(f"it gives {result}, not {format_ret(wanted)}: t{op.tracee}'s shadow stack is {content(ssp)}")
+    elif result.out is not None and result.out != ssp:
+        yield Broken(f"t{op.tracee}: the shadow stack pointer reads {result.out}, it is {content(ssp)}")

@@ -30,7 +30,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
-from xfdfuzz.kernel.fpu.regset import Regset
+from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
@@ -786,6 +786,29 @@ class PtraceLeavesTheRegistersValid(Regset):
 )
 class PtraceTakesAnyImage(Regset):
     def validate_user_xstate_header(self, image: XsaveArea, fpstate: Fpstate) -> int:
+        return 0
+
+
+WITH_SHADOW_STACK = program(
+    "t0 clone(CLONE_THREAD) = t2",
+    "t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0",
+    "cpu0 schedule(t2) = ok",
+    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
+    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
+    "t2 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
+    machine="cpus=1 cet",
+)
+
+
+@mutant("ptrace-sees-the-shadow-stack", WITH_SHADOW_STACK)
+class ShadowStackIsSetNowhere(Regset):
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
+        return -EINVAL if ssp == SSP_UNALIGNED else 0
+
+
+@mutant("ptrace-sees-the-shadow-stack", WITH_SHADOW_STACK)
+class AnyShadowStackPointerIsTaken(Regset):
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
         return 0
 
 

@@ -22,6 +22,7 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import (
+    BEYOND,
     RESERVED,
     TOKENS,
     FpuImage,
@@ -111,6 +112,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.integers(0, RESERVED),
+    "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
         CpuidEntries,
         *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),

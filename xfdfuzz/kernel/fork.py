@@ -52,6 +52,7 @@ class Fork(Exit):
         task.mm = self.current.mm
         task.group_leader = self.current.group_leader
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        task.shstk = self.current.shstk
         self.fpu_clone_minimal(child)
         return 0, child
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
@@ -319,9 +320,26 @@ class InitKeepsMxcsr(FpuSignal):
             self.regs.data[xf.MXCSR] = mxcsr
 
 
-#: The cures of what the AMX series brought, of which v5.16 has nothing.
-_OF_THE_SERIES = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies)
+@propose("open-18-workers-without-shstk", "x86/shstk: Give a worker no shadow stack", fixes=("2fab02b25ae7",))
+class WorkersWithoutShstk(Fork):
+    """Finding 18: a thread that never leaves the kernel has no registers to hold a shadow stack pointer.
+
+    copy_thread(): where it now calls shstk_alloc_thread_stack(), for ``args->io_thread`` or ``p->flags &
+    PF_USER_WORKER`` clear p->thread.features and p->thread.shstk instead.  Posted in August 2025 as 4/5 of "x86/fpu:
+    don't abuse x86_task_fpu(PF_USER_WORKER) in .regset_get() paths" (20250822153603.GA27103@redhat.com).
+    """
+
+    def create_io_thread(self) -> tuple[int, int]:
+        """(arch/x86/kernel/process.c, copy_thread())."""
+        ret, child = super().create_io_thread()
+        if not ret:
+            self.tasks[child].shstk = 0
+        return ret, child
+
+
+#: The cures of what the AMX series and shadow stacks brought, of which v5.16 has nothing.
+_OF_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, WorkersWithoutShstk)
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)
-CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _OF_THE_SERIES)
+CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _OF_LATER)

@@ -15,3 +15,5 @@ class PtraceRules(Rules):
     ptrace_set_xstate = one(ptrace.PtraceSetXstate, on="traces")
     ptrace_get_fpregs = one(ptrace.PtraceGetFpregs, on="traces")
     ptrace_set_fpregs = one(ptrace.PtraceSetFpregs, on="traces")
+    ptrace_get_ssp = one(ptrace.PtraceGetSsp, on="cet_traces")
+    ptrace_set_ssp = one(ptrace.PtraceSetSsp, on="cet_traces")

@@ -52,7 +52,7 @@ _SELDOM = {
     **dict.fromkeys(("kvm_check_xsave2", "kvm_vm_check_xsave2", "kvm_get_fpu", "kvm_set_fpu", "host_rdmsr"), 1),
     **dict.fromkeys(("guest_fld", "guest_fxsave", "guest_mov_cr4", "guest_movups", "guest_vextractf128"), 1),
     **dict.fromkeys(("guest_ldmxcsr", "guest_stmxcsr", "user_ldmxcsr", "user_stmxcsr"), 1),
-    **dict.fromkeys(("ptrace_get_fpregs", "ptrace_set_fpregs"), 1),
+    **dict.fromkeys(("ptrace_get_fpregs", "ptrace_set_fpregs", "ptrace_get_ssp", "ptrace_set_ssp"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
     **dict.fromkeys(("kvm_create_vm_of_type", "kvm_sev_es_init", "kvm_sev_launch_update_vmsa"), 1),

@@ -98,6 +98,7 @@ class Situation:
     protected_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
+    cet_traces: list[tuple[int, int]]
     schedulable: list[tuple[int, int]]
     preemptible: list[tuple[int, int]]
     away: list[tuple[int, int]]
@@ -341,6 +342,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "dyn2_guests": guests if machine.dyn2 else [],
         "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
+        "cet_traces": tasks.lists["traces"] if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,

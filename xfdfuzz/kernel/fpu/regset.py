@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENODEV
@@ -9,8 +11,21 @@ from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.state import Fpu
 
-#: What both register sets are a number of, in bytes.
-REGSET_UNIT = 8
+#: core_note_type of the register sets (include/uapi/linux/elf.h).
+NT_PRFPREG = 2
+NT_X86_XSTATE = 0x202
+NT_X86_SHSTK = 0x204
+
+#: Shadow stack pointers that ptrace refuses, beside contents: one that is not aligned to 8 bytes, and one that is
+#: TASK_SIZE_MAX or more.
+SSP_UNALIGNED, SSP_BEYOND = 4, 5
+
+
+class UserRegset(NamedTuple):
+    """struct user_regset: what it is a number of, ``size``, and how much that is in all, in bytes."""
+
+    size: int
+    whole: int
 
 
 class Regset(FpuSignal):
@@ -20,9 +35,21 @@ class Regset(FpuSignal):
         """What is in any CPU's registers no longer counts: the task is to load what is written now (fpu/regset.c)."""
         fpu.last_cpu = -1
 
-    def ptrace_regset(self, iov_len: int, whole: int) -> int:
-        """How many bytes a tracer's ``iov_len`` is about in a register set of so many: EINVAL (kernel/ptrace.c)."""
-        return -EINVAL if iov_len % REGSET_UNIT else min(iov_len, whole)
+    def x86_64_regsets(self) -> dict[int, UserRegset]:
+        """x86_64_regsets[]: those of the FPU, by their types (arch/x86/kernel/ptrace.c)."""
+        return {NT_PRFPREG: UserRegset(8, FXSAVE_SIZE), NT_X86_XSTATE: UserRegset(8, self.xstateregs_size())}
+
+    def task_user_regset_view(self, nr: int) -> dict[int, UserRegset]:
+        """The register sets that a task has (arch/x86/kernel/ptrace.c)."""
+        return self.x86_64_regsets()
+
+    def ptrace_regset(self, nr: int, note_type: int, iov_len: int | None) -> int:
+        """How many bytes of a task's register set a tracer's ``iov_len`` is about, None for all of them: EINVAL
+        (kernel/ptrace.c)."""
+        regset = self.task_user_regset_view(nr).get(note_type)
+        if regset is None or (iov_len is not None and iov_len % regset.size):
+            return -EINVAL
+        return regset.whole if iov_len is None else min(iov_len, regset.whole)
 
     # -- NT_X86_XSTATE -----------------------------------------------------------------------------------------------
 
@@ -78,6 +105,25 @@ class Regset(FpuSignal):
         if self.use_xsave:
             regs.xstate_bv |= xf.MASK_FPSSE
         return 0
+
+    # -- NT_X86_SHSTK ------------------------------------------------------------------------------------------------
+
+    @property
+    def user_shstk(self) -> bool:
+        """cpu_feature_enabled(X86_FEATURE_USER_SHSTK): not known before 2d39a6add422 (arch/x86/kernel/cpu/common.c)."""
+        return False
+
+    def ssp_active(self, nr: int) -> bool:
+        """Whether the task has a shadow stack."""
+        return bool(self.tasks[nr].shstk)
+
+    def ssp_get(self, nr: int) -> tuple[int, int]:
+        """IA32_PL3_SSP of a stopped task; there is no such register set before 2fab02b25ae7 (6.6), so nobody asks."""
+        return -EINVAL, 0
+
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
+        """Take over ``count`` bytes for IA32_PL3_SSP of a stopped task, likewise."""
+        return -EINVAL
 
     # -- /proc -------------------------------------------------------------------------------------------------------
 

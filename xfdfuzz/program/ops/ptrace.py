@@ -7,14 +7,14 @@ from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
+from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_X86_SHSTK, NT_X86_XSTATE, SSP_BEYOND, SSP_UNALIGNED
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import FpuImage, IovLen, Nr, UserImage
+from xfdfuzz.program.fields import BEYOND, UNALIGNED, FpuImage, IovLen, Nr, Ssp, UserImage
 from xfdfuzz.program.ops.base import TaskOp, inside, op
-from xfdfuzz.program.step import FpuState, Result, image_of
+from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
 
 class _Ptrace(TaskOp):
@@ -44,8 +44,7 @@ class PtraceGetXstate(_Ptrace):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        whole = k.xstateregs_size()
-        size = k.ptrace_regset(self.iov_len.bytes_of(whole), whole)
+        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
         if size < 0:
             return Result(size)
         ret, area = k.xstateregs_get(self.tracee, size)
@@ -70,8 +69,7 @@ class PtraceSetXstate(_Ptrace):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         area = images.area_of(self.image, partial(ghost.task_token, self.tracee))
-        whole = k.xstateregs_size()
-        size = k.ptrace_regset(self.iov_len.bytes_of(whole), whole)
+        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
         ret = size if size < 0 else k.xstateregs_set(self.tracee, area, size)
         if not ret:
             ghost.initialise(k, self.tracee)
@@ -92,7 +90,7 @@ class PtraceGetFpregs(_Ptrace):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        size = k.ptrace_regset(self.iov_len.bytes_of(FXSAVE_SIZE), FXSAVE_SIZE)
+        size = k.ptrace_regset(self.tracee, NT_PRFPREG, self.iov_len.size)
         if size < 0:
             return Result(size)
         data, behind = k.xfpregs_get(self.tracee).data, images.lost(size, k.machine.cpuid)
@@ -114,10 +112,47 @@ class PtraceSetFpregs(_Ptrace):
         area = XsaveArea()
         for i, token in zip(xf.LEGACY, values, strict=True):
             area.data[i] = token
-        size = k.ptrace_regset(self.iov_len.bytes_of(FXSAVE_SIZE), FXSAVE_SIZE)
+        size = k.ptrace_regset(self.tracee, NT_PRFPREG, self.iov_len.size)
         ret = size if size < 0 else k.xfpregs_set(self.tracee, area, size)
         if not ret:
             ghost.set_legacy(k.system.ghost.tasks[self.tracee], values)
+        return Result(ret)
+
+
+@op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_SHSTK, {iov_len})")
+class PtraceGetSsp(_Ptrace):
+    """Read the shadow stack pointer of a stopped task: ENODEV if it has no shadow stack."""
+
+    task: Nr = 0
+    tracee: Nr = 1
+    iov_len: IovLen = IovLen()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        size = k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size)
+        if size < 0:
+            return Result(size)
+        ret, ssp = k.ssp_get(self.tracee)
+        return Result(ret, None if ret or not size else Content(ssp))
+
+
+@op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_SHSTK, {ssp}, {iov_len})")
+class PtraceSetSsp(_Ptrace):
+    """Write the shadow stack pointer of a stopped task: that of another of its shadow stacks, or what is refused."""
+
+    task: Nr = 0
+    tracee: Nr = 1
+    ssp: Ssp = 2
+    iov_len: IovLen = IovLen()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        refused = {UNALIGNED: SSP_UNALIGNED, BEYOND: SSP_BEYOND}
+        ssp = refused.get(self.ssp) or ghost.task_token(self.tracee, self.ssp)
+        size = k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size)
+        ret = size if size < 0 else k.ssp_set(self.tracee, ssp, size)
+        if not ret:
+            ghost.define(k.system.ghost.tasks[self.tracee], xf.CET_USER, ssp)
         return Result(ret)
 
 

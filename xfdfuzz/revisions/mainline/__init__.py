@@ -50,6 +50,7 @@ from xfdfuzz.revisions.mainline.kvm import (
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
 from xfdfuzz.revisions.mainline.protected import FpuIntoVmsa, SevEsType, TdxRestoresHost, TdxType
+from xfdfuzz.revisions.mainline.ptrace import ShstkRegset, SspGetIfActive
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
@@ -86,6 +87,7 @@ SERIES = (
     FilteredXcr0,
     CetUser,
     UserShadowStacks,
+    ShstkRegset,
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
@@ -93,6 +95,7 @@ SERIES = (
     SevEsType,
     AllPkeysForFrame,
     SigframeHasPkru,
+    SspGetIfActive,
     CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,

@@ -65,7 +65,7 @@ class UserShadowStacks(Shstk):
 
     @property
     def user_shstk(self) -> bool:
-        """cpu_feature_enabled(X86_FEATURE_USER_SHSTK) (arch/x86/kernel/cpu/common.c)."""
+        """(arch/x86/kernel/cpu/common.c)."""
         return self.machine.cet and self.machine.has_xsaves
 
     def shstk_prctl(self, enable: bool) -> int:
