@@ -18,4 +18,5 @@ class ProcessRules(Rules):
     worker_copy_from_user = one(processes.WorkerCopyFromUser, on="workers")
     execve = one(processes.Execve, on="exec_ready")
     execve_returns = one(processes.ExecveReturns, on="execs")
+    execve_returns_ia32 = one(processes.ExecveReturnsIa32, on="execs")
     exit_task = one(processes.Exit, on="leaving")

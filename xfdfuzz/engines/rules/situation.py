@@ -27,12 +27,14 @@ Lists = dict[str, list[Any]]
 class Situation:
     """Task, vCPU, VM and CPU numbers by what they can do; an op on one of a list can happen.
 
-    ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
-    inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
+    ``tasks`` can make a system call, ``long_mode`` those of them that are 64-bit programs, ``cloning`` are the same as
+    ``tasks`` while there is room for one more, ``execs`` are inside execve(); ``leaving`` may exit without taking a
+    vCPU along, ``exec_ready`` also execute something else.
     ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be, ``faulting`` are on
-    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees, ``computing`` those
-    of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU)
-    pairs.  ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
+    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a
+    32-bit program, ``stopped`` the tracees, ``computing`` those of them that leave the kernel when they run,
+    ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU) pairs.  ``workers`` are on a CPU, and in none
+    of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
@@ -69,6 +71,8 @@ class Situation:
     signalled: list[int]
     handlers: list[int]
     faulting: list[int]
+    long_mode: list[int]
+    ia32_traces: list[tuple[int, int]]
     traces: list[tuple[int, int]]
     stopped: list[int]
     computing: list[int]
@@ -176,8 +180,11 @@ def look_at_tasks(system: st.System) -> Look:
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
     in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve]
+    ia32 = {nr for nr, task in tasks if task.ia32}
     lists: Lists = {
         "tasks": free,
+        "long_mode": [nr for nr in free if nr not in ia32],
+        "ia32_traces": [(tracer, nr) for tracer in free for nr in stopped if tracer in ia32 or nr in ia32],
         "cloning": free if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
@@ -371,7 +378,7 @@ _WHO = f"tasks[:{st.USER_TASKS}]"
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker", f"{_WHO}.ia32"),
     "sigframes[].valid",
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
