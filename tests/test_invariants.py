@@ -818,6 +818,15 @@ class SignalLosesTheTiles(FpuSignal):
         return super().xfeatures_need_sigframe_write() & ~xf.MASK_XTILE_DATA
 
 
+@mutant(
+    "sigframe-is-true",
+    program("t0 execve ... = ok", "t0 ... execve(ia32) = 0", "t0 fld(1) = ok", "t0 signal ... = ok"),
+)
+class FrameHasAnInitialHeader(FpuSignal):
+    def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        frame.fsave = 0
+
+
 @mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))
 class FrameHasTheDefaultSize(FpuSignal):
     def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:

@@ -340,11 +340,11 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, ... signal, "
-            "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
-            "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
-            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
+            "... signal, ... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), "
+            "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
+            "ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), "
+            "sigframe(...), siglongjmp, signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.fpu.signal import FREGS_SIZE
 from xfdfuzz.kernel.shstk import Shstk
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
 RT_SIGFRAME_SIZE = 440
+#: sizeof(struct rt_sigframe_ia32), in bytes.
+RT_SIGFRAME_IA32_SIZE = 268
 
 
 class Signals(Shstk):
@@ -46,7 +49,11 @@ class Signals(Shstk):
         """
         fpstate = self.deref(self.current.fpu.fpstate)
         sp = size - self.xstate_sigframe_size(fpstate) & -64
-        sp = (sp - RT_SIGFRAME_SIZE & -16) - 8
+        if self.current.ia32:
+            sp -= FREGS_SIZE
+            sp = (sp - RT_SIGFRAME_IA32_SIZE + 4 & -16) - 4
+        else:
+            sp = (sp - RT_SIGFRAME_SIZE & -16) - 8
         return sp > 0
 
     @seam

@@ -246,6 +246,7 @@ class SigFrame(Struct):
     ``on_altstack``: it lies on the alternate stack, and so does the stack pointer while it is ``valid``.
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
+    ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     """
 
     __slots__ = ()
@@ -258,6 +259,7 @@ class SigFrame(Struct):
     extended_size: Size
     xstate_size: Size
     xfeatures: Xfeatures
+    fsave: Token
     area: XsaveArea
 
 

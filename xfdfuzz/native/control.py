@@ -186,7 +186,7 @@ TABLE: dict[type[Op], Rule] = {
     tasks.UserEnqcmd: _no("ENQCMD takes a device with a shared work queue"),
     **dict.fromkeys(
         (
-            processes.ExecveReturnsIa32,
+            *(processes.ExecveReturnsIa32, signals.SigframeFsave),
             *(ptrace.PtraceGetXfpregs, ptrace.PtraceSetXfpregs),
             *(ptrace.PtraceOldGetFpregs, ptrace.PtraceOldSetFpregs),
             *(ptrace.PtraceOldGetXfpregs, ptrace.PtraceOldSetXfpregs),

@@ -337,6 +337,21 @@ class WorkersWithoutShstk(Fork):
         return ret, child
 
 
+@propose("open-19-fsave-header-of-registers", "x86/fpu: Take the header of a 32-bit signal frame from the registers")
+class FsaveHeaderOfRegisters(FpuSignal):
+    """Finding 19: once the registers were saved, what is initial in them is not in the buffer.
+
+    save_fsave_header(), before it calls fxsave(): ``if (test_thread_flag(TIF_NEED_FPU_LOAD))
+    fpregs_restore_userregs();``, as copy_fpstate_to_sigframe() has it.
+    """
+
+    def fsave_header_regs(self, fpstate: Fpstate) -> None:
+        """(fpu/signal.c, save_fsave_header())."""
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        super().fsave_header_regs(fpstate)
+
+
 #: The cures of what the AMX series and shadow stacks brought, of which v5.16 has nothing.
 _OF_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, WorkersWithoutShstk)
 

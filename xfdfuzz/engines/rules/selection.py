@@ -53,7 +53,17 @@ _SELDOM = {
     **dict.fromkeys(("guest_fld", "guest_fxsave", "guest_mov_cr4", "guest_movups", "guest_vextractf128"), 1),
     **dict.fromkeys(("guest_ldmxcsr", "guest_stmxcsr", "user_ldmxcsr", "user_stmxcsr"), 1),
     **dict.fromkeys(("ptrace_get_fpregs", "ptrace_set_fpregs", "ptrace_get_ssp", "ptrace_set_ssp"), 1),
-    **dict.fromkeys(("ptrace_get_xfpregs", "ptrace_set_xfpregs", "execve_returns_ia32"), 1),
+    **dict.fromkeys(
+        (
+            "ptrace_get_xfpregs",
+            "ptrace_set_xfpregs",
+            "execve_returns_ia32",
+            "sigframe_fsave",
+            "begin_ia32",
+            "signal_preempted",
+        ),
+        1,
+    ),
     **dict.fromkeys(("ptrace_old_get_fpregs", "ptrace_old_set_fpregs"), 1),
     **dict.fromkeys(("ptrace_old_get_xfpregs", "ptrace_old_set_xfpregs"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),

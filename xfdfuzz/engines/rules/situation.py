@@ -30,7 +30,8 @@ class Situation:
     ``tasks`` can make a system call, ``long_mode`` those of them that are 64-bit programs, ``cloning`` are the same as
     ``tasks`` while there is room for one more, ``execs`` are inside execve(); ``leaving`` may exit without taking a
     vCPU along, ``exec_ready`` also execute something else.
-    ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be, ``faulting`` are on
+    ``signalable`` tasks are in no signal handler, ``handlers`` are (``long_mode_handlers`` and ``ia32_handlers`` those
+    of 64-bit and of 32-bit programs), ``signalled`` are about to be, ``faulting`` are on
     their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a
     32-bit program, ``stopped`` the tracees, ``computing`` those of them that leave the kernel when they run,
     ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU) pairs.  ``workers`` are on a CPU, and in none
@@ -72,6 +73,8 @@ class Situation:
     handlers: list[int]
     faulting: list[int]
     long_mode: list[int]
+    long_mode_handlers: list[int]
+    ia32_handlers: list[int]
     ia32_traces: list[tuple[int, int]]
     traces: list[tuple[int, int]]
     stopped: list[int]
@@ -192,6 +195,8 @@ def look_at_tasks(system: st.System) -> Look:
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
         "handlers": in_handler,
+        "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
+        "ia32_handlers": [nr for nr in in_handler if nr in ia32],
         "signalable": [nr for nr in free if nr not in in_handler],
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],

@@ -9,7 +9,7 @@ from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import FrameSize, Nr, SwReserved, UserImage, Xfeatures
+from xfdfuzz.program.fields import Contents, FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
 
@@ -83,7 +83,8 @@ class SigframeRead(_HandlerOp):
     def run(self, k: Kernel) -> Result:
         frame = self.frame(k)
         there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
-        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there))
+        fsave = frame.fsave if k.tasks[self.task].ia32 else None
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there, fsave))
 
 
 @op("t{task} sigframe({image})")
@@ -110,6 +111,22 @@ class SigframeSwReserved(_HandlerOp):
         for name, value in self.sw._asdict().items():
             if value is not None:
                 setattr(frame, name, value)
+        return OK
+
+
+@op("t{task} sigframe(fsave, {contents})")
+class SigframeFsave(_HandlerOp):
+    """The handler of a 32-bit program writes x87 in the header of its frame, where sigreturn takes it from."""
+
+    task: Nr = 0
+    contents: Contents = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        other = "" if k.tasks[self.task].ia32 else f"t{self.task}'s frame, a 64-bit one, has no such header"
+        return _HandlerOp.hindrance(self, k) or other
+
+    def run(self, k: Kernel) -> Result:
+        self.frame(k).fsave = ghost.task_token(self.task, self.contents) if self.contents else 0
         return OK
 
 
@@ -198,6 +215,10 @@ class SigreturnFaults(_SigreturnBegins):
 
     task: Nr = 0
     loadable: Xfeatures = xf.MASK_YMM
+
+    def hindrance(self, k: Kernel) -> str:
+        copied = f"t{self.task}'s frame, a 32-bit one, is read in before it is restored"
+        return _SigreturnBegins.hindrance(self, k) or (copied if k.tasks[self.task].ia32 else "")
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
