@@ -14,7 +14,7 @@ from xfdfuzz.program.ops.signals import Signal, frame_of
 @invariant("sigframe-is-true", "corruption", ("SIG", "HSTATE"), ops=(Signal,))
 def sigframe_is_true(view: View) -> Iterator[Broken]:
     """The image in a signal frame holds the registers that the signal interrupted, all of them, and those alone: the
-    handler looks at it, and sigreturn brings it back."""
+    handler looks at it, and sigreturn brings it back.  A 32-bit frame has x87 in its header as well."""
     op = view.step.op
     assert isinstance(op, Signal)
     if view.step.result.ret != "ok":
@@ -31,6 +31,9 @@ def sigframe_is_true(view: View) -> Iterator[Broken]:
                 f"t{op.task}'s frame has {content(found)} in {xf.CONTENTS[i]}, it was {content(ideal.data[i])}",
                 component_site(i),
             )
+    held = content(ideal.data[xf.X87])
+    if view.k.tasks[op.task].ia32 and frame.fsave != ideal.data[xf.X87] and not ideal.undefined & xf.MASK_X87:
+        yield Broken(f"t{op.task}'s frame has {content(frame.fsave)} in its header, x87 was {held}", "header")
 
 
 @invariant("sigframe-describes-itself", "abi", ("SIG",), ops=(Signal,))

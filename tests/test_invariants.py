@@ -30,7 +30,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
-from xfdfuzz.kernel.fpu.regset import Regset
+from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
@@ -789,10 +789,42 @@ class PtraceTakesAnyImage(Regset):
         return 0
 
 
+WITH_SHADOW_STACK = program(
+    "t0 clone(CLONE_THREAD) = t2",
+    "t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0",
+    "cpu0 schedule(t2) = ok",
+    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
+    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
+    "t2 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
+    machine="cpus=1 cet",
+)
+
+
+@mutant("ptrace-sees-the-shadow-stack", WITH_SHADOW_STACK)
+class ShadowStackIsSetNowhere(Regset):
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
+        return -EINVAL if ssp == SSP_UNALIGNED else 0
+
+
+@mutant("ptrace-sees-the-shadow-stack", WITH_SHADOW_STACK)
+class AnyShadowStackPointerIsTaken(Regset):
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
+        return 0
+
+
 @mutant("sigframe-is-true", program(HOST_TILES, "t0 signal ... = ok"))
 class SignalLosesTheTiles(FpuSignal):
     def xfeatures_need_sigframe_write(self) -> int:
         return super().xfeatures_need_sigframe_write() & ~xf.MASK_XTILE_DATA
+
+
+@mutant(
+    "sigframe-is-true",
+    program("t0 execve ... = ok", "t0 ... execve(ia32) = 0", "t0 fld(1) = ok", "t0 signal ... = ok"),
+)
+class FrameHasAnInitialHeader(FpuSignal):
+    def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        frame.fsave = 0
 
 
 @mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))

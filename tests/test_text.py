@@ -23,6 +23,7 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import (
+    BEYOND,
     INNERMOST,
     RESERVED,
     TOKENS,
@@ -114,6 +115,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.integers(0, RESERVED),
     "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
+    "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
         CpuidEntries,
         *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),
@@ -352,11 +354,11 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
-            "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
-            "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
-            "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
+            "... signal, ... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), "
+            "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
+            "ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), "
+            "sigframe(...), siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

@@ -34,10 +34,11 @@ class Exec(Fork):
                 self.kill(nr)
 
     @phase_of("begin_new_exec")
-    def begin_new_exec_flush(self) -> None:
-        """From the middle of fpu_flush_thread() on."""
+    def begin_new_exec_flush(self, ia32: bool) -> None:
+        """From the middle of fpu_flush_thread() on, to start_thread() or compat_start_thread()."""
         self.fpu_flush_thread_regs()
         self.pkru_write_default()
         self.reset_thread_features()
+        self.current.ia32 = ia32
         self.current.sas_ss_size = 0
         self.current.in_execve = 0

@@ -31,6 +31,7 @@ class Fork(Exit):
             task.sas_ss_size, task.sas_ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
             self.copy_sigframes(child)
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        task.ia32 = self.current.ia32
         task.shstk = self.current.shstk
         ssp = self.shstk_alloc_thread_stack(child, flags)
         self.fpu_clone(child, flags)
@@ -52,6 +53,8 @@ class Fork(Exit):
         task.mm = self.current.mm
         task.group_leader = self.current.group_leader
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        task.ia32 = self.current.ia32
+        task.shstk = self.current.shstk
         self.fpu_clone_minimal(child)
         return 0, child
 

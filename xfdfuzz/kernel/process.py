@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import (
+    LONG_MODE_ONLY,
     MSR_IA32_XFD_ERR,
     DeviceNotAvailable,
     GeneralProtection,
@@ -89,6 +90,8 @@ class Process(GuestFpu):
         """
         for _ in range(3):
             self.exit_to_user_mode()
+            if self.current.ia32 and insn in LONG_MODE_ONLY:
+                return "SIGILL"
             try:
                 execute(self.regs, self.machine, insn, token, cr0_ts=False)
                 return "ok"

@@ -10,16 +10,19 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import ENOMEM, EPERM
+from xfdfuzz.kernel.fpu.signal import FREGS_SIZE
 from xfdfuzz.kernel.shstk import Shstk
 from xfdfuzz.kernel.state import SigFrame, handlers_of, sigframes_of
 from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
 RT_SIGFRAME_SIZE = 440
-#: What get_sigframe() leaves alone below the stack pointer, and what a call pushes, in bytes.
+#: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
 REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
+#: sizeof(struct rt_sigframe_ia32), in bytes.
+RT_SIGFRAME_IA32_SIZE = 268
 
 
 class Signals(Shstk):
@@ -51,10 +54,13 @@ class Signals(Shstk):
 
         The handler gets the alternate stack (SA_ONSTACK), below what is there if the stack pointer is on it already.
         """
+        ia32_frame = self.current.ia32
         nested_altstack = self.on_sig_stack()
         entering_altstack = bool(self.current.sas_ss_size) and not nested_altstack
-        above = self.current.sas_ss_size if entering_altstack else self.user_stack_pointer() - REDZONE_SIZE
-        sp = self.align_sigframe(self.fpu_alloc_mathframe(above) - RT_SIGFRAME_SIZE)
+        below = self.user_stack_pointer() - (0 if ia32_frame else REDZONE_SIZE)
+        above = self.current.sas_ss_size if entering_altstack else below
+        frame_size = RT_SIGFRAME_IA32_SIZE if ia32_frame else RT_SIGFRAME_SIZE
+        sp = self.align_sigframe(self.fpu_alloc_mathframe(above) - frame_size)
         overflows = (nested_altstack or entering_altstack) and not 0 < sp <= self.current.sas_ss_size
         return None if overflows else sp
 
@@ -63,12 +69,14 @@ class Signals(Shstk):
         frame.ss_size, frame.ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
 
     def fpu_alloc_mathframe(self, sp: int) -> int:
-        """fpu__alloc_mathframe(): where the image begins that ends below ``sp`` (arch/x86/kernel/fpu/signal.c)."""
-        return sp - self.xstate_sigframe_size(self.deref(self.current.fpu.fpstate)) & -64
+        """fpu__alloc_mathframe(): where what the FPU needs below ``sp`` begins: the image, in front of it the header
+        of a 32-bit frame (arch/x86/kernel/fpu/signal.c)."""
+        buf_fx = sp - self.xstate_sigframe_size(self.deref(self.current.fpu.fpstate)) & -64
+        return buf_fx - FREGS_SIZE if self.current.ia32 else buf_fx
 
     def align_sigframe(self, sp: int) -> int:
         """Where a frame begins that has room from ``sp`` on: as if a function was called there."""
-        return (sp & -16) - 8
+        return (sp + 4 & -16) - 4 if self.current.ia32 else (sp & -16) - 8
 
     # -- the user's stack ----------------------------------------------------------------------------------------
 
@@ -90,7 +98,8 @@ class Signals(Shstk):
     @seam
     def user_stack_pointer(self) -> int:
         """current_user_stack_pointer(): on the alternate stack in bytes from its lowest address; 0 is far away."""
-        return self.innermost_frame().altstack_sp - RETURN_ADDRESS_SIZE if self.on_sig_stack() else 0
+        pushed = RETURN_ADDRESS_SIZE // 2 if self.current.ia32 else RETURN_ADDRESS_SIZE
+        return self.innermost_frame().altstack_sp - pushed if self.on_sig_stack() else 0
 
     def on_sig_stack(self) -> bool:
         """Whether the stack pointer is on the alternate stack (include/linux/sched/signal.h).

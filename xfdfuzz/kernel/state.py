@@ -204,6 +204,7 @@ class Task(Struct):
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
     that it is in that of rt_sigreturn().
     ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
+    ``ia32``: its program is a 32-bit one (user_64bit_mode() is false, in_ia32_syscall() true).
     ``pasid_activated``: it has its address space's PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.
@@ -221,6 +222,7 @@ class Task(Struct):
     kvm_run: VcpuPlus1
     pf_kthread: Flag
     pf_user_worker: Flag
+    ia32: Flag
     pasid_activated: Flag
     shstk: Annotated[Flag, "thread.features.shstk"]
     group_leader: TaskNr
@@ -250,6 +252,7 @@ class SigFrame(Struct):
     alternate stack that its sigreturn brings back; of its flags nobody sets another one than SS_DISABLE.
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
+    ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     """
 
     __slots__ = ()
@@ -266,6 +269,7 @@ class SigFrame(Struct):
     extended_size: Size
     xstate_size: Size
     xfeatures: Xfeatures
+    fsave: Token
     area: XsaveArea
 
 

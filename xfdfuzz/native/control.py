@@ -187,6 +187,19 @@ TABLE: dict[type[Op], Rule] = {
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
     tasks.UserEnqcmd: _no("ENQCMD takes a device with a shared work queue"),
     **dict.fromkeys(
+        (
+            *(processes.ExecveReturnsIa32, signals.SigframeFsave),
+            *(ptrace.PtraceGetXfpregs, ptrace.PtraceSetXfpregs),
+            *(ptrace.PtraceOldGetFpregs, ptrace.PtraceOldSetFpregs),
+            *(ptrace.PtraceOldGetXfpregs, ptrace.PtraceOldSetXfpregs),
+        ),
+        _no("its programs are 64-bit ones"),
+    ),
+    **dict.fromkeys(
+        (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp),
+        _no("its tasks have no shadow stacks, whose pointer a tracer could look at"),
+    ),
+    **dict.fromkeys(
         (tasks.ShstkEnable, tasks.ShstkDisable),
         _no("the rest of the program would have to run on the shadow stack, too"),
     ),

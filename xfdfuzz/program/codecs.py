@@ -22,9 +22,11 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
+    BEYOND,
     INNERMOST,
     RESERVED,
     TOKENS,
+    UNALIGNED,
     FpuImage,
     IovLen,
     Msrs,
@@ -468,6 +470,11 @@ CODECS: dict[object, Codec[Any]] = {
     "contents": CONTENTS,
     "xcomp_bv": XcompBvCodec(),
     "mxcsr": MxcsrCodec(),
+    "ssp": Scalar(
+        f"a token from 1 to {TOKENS}, unaligned or beyond",
+        range(1, TOKENS + 1),
+        names={UNALIGNED: "unaligned", BEYOND: "beyond"},
+    ),
     Msrs: MsrsCodec(),
     UserImage: ImageCodec(UserImage, xf.CONTENTS, header=True),
     CpuidEntries: Record(

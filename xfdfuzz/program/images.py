@@ -78,7 +78,7 @@ def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
 
 def copy(source: SigFrame, target: SigFrame) -> None:
     """Give a signal frame the image of another one, and what surrounds it."""
-    for name in ("magic1", "magic2", "extended_size", "xstate_size", "xfeatures"):
+    for name in ("magic1", "magic2", "extended_size", "xstate_size", "xfeatures", "fsave"):
         setattr(target, name, getattr(source, name))
     assign(target.area, source.area)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
@@ -342,8 +343,40 @@ class VmsaByXstateBv(KvmX86):
             self.vmsa_component(vcpu, xf.MXCSR, 0)
 
 
+@propose("open-19-workers-without-shstk", "x86/shstk: Give a worker no shadow stack", fixes=("2fab02b25ae7",))
+class WorkersWithoutShstk(Fork):
+    """Finding 19: a thread that never leaves the kernel has no registers to hold a shadow stack pointer.
+
+    copy_thread(): where it now calls shstk_alloc_thread_stack(), for ``args->io_thread`` or ``p->flags &
+    PF_USER_WORKER`` clear p->thread.features and p->thread.shstk instead.  Posted in August 2025 as 4/5 of "x86/fpu:
+    don't abuse x86_task_fpu(PF_USER_WORKER) in .regset_get() paths" (20250822153603.GA27103@redhat.com).
+    """
+
+    def create_io_thread(self) -> tuple[int, int]:
+        """(arch/x86/kernel/process.c, copy_thread())."""
+        ret, child = super().create_io_thread()
+        if not ret:
+            self.tasks[child].shstk = 0
+        return ret, child
+
+
+@propose("open-20-fsave-header-of-registers", "x86/fpu: Take the header of a 32-bit signal frame from the registers")
+class FsaveHeaderOfRegisters(FpuSignal):
+    """Finding 20: once the registers were saved, what is initial in them is not in the buffer.
+
+    save_fsave_header(), before it calls fxsave(): ``if (test_thread_flag(TIF_NEED_FPU_LOAD))
+    fpregs_restore_userregs();``, as copy_fpstate_to_sigframe() has it.
+    """
+
+    def fsave_header_regs(self, fpstate: Fpstate) -> None:
+        """(fpu/signal.c, save_fsave_header())."""
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        super().fsave_header_regs(fpstate)
+
+
 #: The cures of what the AMX series brought, or what came after it, of which v5.16 has nothing.
-_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv)
+_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk)
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)

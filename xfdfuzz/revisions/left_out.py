@@ -198,9 +198,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "it is about the address that a warning names": (
         ("1cec9ac2d071", "v6.17", "x86/fpu: Delay instruction pointer fixup until after warning"),
     ),
-    "the register set of shadow stacks is not modelled": (
-        ("a9d9c33132d4", "v6.13", 'x86/fpu: Ensure shadow stack is active before "getting" registers'),
-    ),
     "the number that tells the model's CPUIDs apart stands for all of their leaves": (
         ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
         ("e3bcfda012ed", "v5.17", "KVM: x86: Report deprecated x87 features in supported CPUID"),

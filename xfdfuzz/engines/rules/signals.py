@@ -21,9 +21,20 @@ class SignalRules(Rules):
     sigframe_write = one(signals.SigframeWrite, on="handlers")
     sigframe_sw_reserved = one(signals.SigframeSwReserved, on="handlers")
     sigframe_copy = one(signals.SigframeCopy, on="handlers")
+    sigframe_fsave = one(signals.SigframeFsave, on="ia32_handlers")
     siglongjmp = one(signals.Siglongjmp, on="handlers")
+
+    @on("signalable", n=targets)
+    def siglongjmp_at_once(self, n: int) -> Iterator[Op]:
+        """A handler is left as soon as it is entered: the registers are initial, and memory holds what they were."""
+        task = self.choice("signalable", n)
+        yield signals.Signal(task)
+        if task in self.now.signalled:
+            yield signals.SignalDelivered(task)
+            yield signals.Siglongjmp(task)
+
     sigreturn = one(signals.Sigreturn, on="handlers")
-    sigreturn_faults = one(signals.SigreturnFaults, on="handlers")
+    sigreturn_faults = one(signals.SigreturnFaults, on="long_mode_handlers")
     sigreturn_fault_in = one(signals.SigreturnFaultIn, on="faulting")
     sigreturn_gone = one(signals.SigreturnGone, on="faulting")
 

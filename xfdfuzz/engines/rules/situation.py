@@ -27,14 +27,17 @@ Lists = dict[str, list[Any]]
 class Situation:
     """Task, vCPU, VM and CPU numbers by what they can do; an op on one of a list can happen.
 
-    ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
-    inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
-    ``handlers`` are in a signal handler, ``signalable`` tasks have room for one more, ``nesting`` ones both;
-    ``signalled`` are about to be in one, ``faulting`` are on their way out, in a page fault.  ``frames`` are (task,
-    frame) pairs of all that is on their stacks but for the innermost handler's, ``left_frames`` those of other handlers
-    that they are in, ``copies`` those of tasks that are in a handler.
-    ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees, ``computing`` those of them that leave the kernel
-    when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU) pairs.
+    ``tasks`` can make a system call, ``long_mode`` those of them that are 64-bit programs, ``cloning`` are the same as
+    ``tasks`` while there is room for one more, ``execs`` are inside execve(); ``leaving`` may exit without taking a
+    vCPU along, ``exec_ready`` also execute something else.
+    ``handlers`` are in a signal handler (``long_mode_handlers`` and ``ia32_handlers`` those of 64-bit and of 32-bit
+    programs), ``signalable`` tasks have room for one more, ``nesting`` ones both; ``signalled`` are about to be in one,
+    ``faulting`` are on their way out, in a page fault.  ``frames`` are (task, frame) pairs of all that is on their
+    stacks but for the innermost handler's, ``left_frames`` those of other handlers that they are in, ``copies`` those
+    of tasks that are in a handler.
+    ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``stopped`` the
+    tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
+    ``kthread_lookups`` (reader, CPU) pairs.
     ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
 
@@ -76,6 +79,10 @@ class Situation:
     left_frames: list[tuple[int, int]]
     copies: list[tuple[int, int]]
     faulting: list[int]
+    long_mode: list[int]
+    long_mode_handlers: list[int]
+    ia32_handlers: list[int]
+    ia32_traces: list[tuple[int, int]]
     traces: list[tuple[int, int]]
     stopped: list[int]
     computing: list[int]
@@ -105,6 +112,7 @@ class Situation:
     protected_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
+    cet_traces: list[tuple[int, int]]
     schedulable: list[tuple[int, int]]
     preemptible: list[tuple[int, int]]
     away: list[tuple[int, int]]
@@ -180,6 +188,7 @@ def look_at_tasks(system: st.System) -> Look:
         for number, frame in enumerate(st.sigframes_of(system, nr))
         if (frame.valid or frame.stale) and number != depth - 1 and not system.tasks[nr].shstk
     ]
+    in_handler = [nr for nr in free if depths[nr]]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
@@ -188,15 +197,20 @@ def look_at_tasks(system: st.System) -> Look:
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
     in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve]
+    ia32 = {nr for nr, task in tasks if task.ia32}
     lists: Lists = {
         "tasks": free,
+        "long_mode": [nr for nr in free if nr not in ia32],
+        "ia32_traces": [(tracer, nr) for tracer in free for nr in stopped if tracer in ia32 or nr in ia32],
         "cloning": free if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
         "exec_ready": [nr for nr in leaving if system.tasks[nr].group_leader not in in_call],
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
-        "handlers": [nr for nr in free if depths[nr]],
+        "handlers": in_handler,
+        "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
+        "ia32_handlers": [nr for nr in in_handler if nr in ia32],
         "signalable": [nr for nr in free if depths[nr] < st.NR_SIGFRAMES],
         "nesting": [nr for nr in free if 0 < depths[nr] < st.NR_SIGFRAMES],
         "frames": frames,
@@ -358,6 +372,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "dyn2_guests": guests if machine.dyn2 else [],
         "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
+        "cet_traces": tasks.lists["traces"] if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
@@ -387,7 +402,7 @@ READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker"),
-    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk"),
+    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk", f"{_WHO}.ia32"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

@@ -34,4 +34,4 @@ class SyscallRules(Rules):
     user_enqcmd = one(tasks.UserEnqcmd, on="pasid_tasks")
     shstk_enable = one(tasks.ShstkEnable, on="cet_tasks")
     shstk_disable = one(tasks.ShstkDisable, on="cet_tasks")
-    user_xsave = one(tasks.UserXsave, on="tasks")
+    user_xsave = one(tasks.UserXsave, on="long_mode")

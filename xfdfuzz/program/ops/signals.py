@@ -11,7 +11,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import INNERMOST, FrameNr, FrameSize, Nr, SwReserved, UserImage, Xfeatures
+from xfdfuzz.program.fields import INNERMOST, Contents, FrameNr, FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Result, SwBytes, image_of
 
@@ -110,7 +110,8 @@ class SigframeRead(_FrameOp):
     def run(self, k: Kernel) -> Result:
         frame = self.in_user_mode(k)
         there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
-        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there))
+        fsave = frame.fsave if k.tasks[self.task].ia32 else None
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there, fsave))
 
 
 @op("t{task} sigframe({image}) {frame}")
@@ -144,6 +145,23 @@ class SigframeSwReserved(_FrameOp):
     def without_effect(self, machine: Machine) -> Iterator[str]:
         if self.sw == SwReserved():
             yield "{}: has no effect: it names nothing"
+
+
+@op("t{task} sigframe(fsave, {contents}) {frame}")
+class SigframeFsave(_FrameOp):
+    """The handler of a 32-bit program writes x87 in the header of its frame, where sigreturn takes it from."""
+
+    task: Nr = 0
+    contents: Contents = 1
+    frame: FrameNr = INNERMOST
+
+    def hindrance(self, k: Kernel) -> str:
+        other = "" if k.tasks[self.task].ia32 else f"t{self.task}'s frame, a 64-bit one, has no such header"
+        return _FrameOp.hindrance(self, k) or other
+
+    def run(self, k: Kernel) -> Result:
+        self.in_user_mode(k).fsave = ghost.task_token(self.task, self.contents) if self.contents else 0
+        return OK
 
 
 @op("t{task} sigframe(copy, {size}) {frame}")
@@ -268,7 +286,9 @@ class SigreturnFaults(_SigreturnBegins):
     loadable: Xfeatures = xf.MASK_YMM
 
     def hindrance(self, k: Kernel) -> str:
-        return TaskOp.hindrance(self, k) or not_there(k, self.task, INNERMOST)
+        copied = f"t{self.task}'s frame, a 32-bit one, is read in before it is restored"
+        hindrance = TaskOp.hindrance(self, k) or not_there(k, self.task, INNERMOST)
+        return hindrance or (copied if k.tasks[self.task].ia32 else "")
 
     def run(self, k: Kernel) -> Result:
         frame = frame_of(k, self.task, INNERMOST)

@@ -332,6 +332,10 @@ class UserXsave(TaskOp):
     task: Nr = 0
     mask: Xfeatures = xf.MASK_X87
 
+    def hindrance(self, k: Kernel) -> str:
+        partial = f"t{self.task} is a 32-bit program, and its XSAVE, which stores parts of components, is not modelled"
+        return TaskOp.hindrance(self, k) or (partial if k.tasks[self.task].ia32 else "")
+
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()

@@ -57,6 +57,7 @@ from xfdfuzz.revisions.mainline.protected import (
     TdxType,
     VmsaSyncedOnce,
 )
+from xfdfuzz.revisions.mainline.ptrace import ShstkRegset, SspGetIfActive
 from xfdfuzz.revisions.mainline.sigframe import AltstackFirst, Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
@@ -93,6 +94,7 @@ SERIES = (
     FilteredXcr0,
     CetUser,
     UserShadowStacks,
+    ShstkRegset,
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
@@ -101,6 +103,7 @@ SERIES = (
     AllPkeysForFrame,
     AltstackFirst,
     SigframeHasPkru,
+    SspGetIfActive,
     CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,

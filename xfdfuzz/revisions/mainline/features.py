@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_U_CET
-from xfdfuzz.kernel.errno import EOPNOTSUPP
+from xfdfuzz.kernel.errno import EINVAL, EOPNOTSUPP
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.process import Process
@@ -65,11 +65,16 @@ class UserShadowStacks(Shstk):
 
     @property
     def user_shstk(self) -> bool:
-        """cpu_feature_enabled(X86_FEATURE_USER_SHSTK) (arch/x86/kernel/cpu/common.c)."""
+        """(arch/x86/kernel/cpu/common.c)."""
         return self.machine.cet and self.machine.has_xsaves
 
     def shstk_prctl(self, enable: bool) -> int:
-        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c)."""
+        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c).
+
+        arch_prctl(2) of 32-bit programs does not know it (arch/x86/kernel/process_64.c, do_arch_prctl_common()).
+        """
+        if self.current.ia32:
+            return -EINVAL
         if not self.user_shstk:
             return -EOPNOTSUPP
         if bool(self.current.shstk) != enable:

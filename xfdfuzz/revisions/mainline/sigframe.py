@@ -16,15 +16,21 @@ from xfdfuzz.revisions.queue import patch
     neutral="an alternate stack that a protection key guards is not modelled",
 )
 class AltstackFirst(Signals):
-    """sigreturn restores the alternate stack before it looks at the registers in the frame, so for a bad one too."""
+    """sigreturn restores the alternate stack before it looks at the registers in the frame, so for a bad one too.
+
+    That of 32-bit frames goes on as before.
+    """
 
     def rt_sigreturn(self) -> bool:
         """restore_altstack() before restore_sigcontext() (arch/x86/kernel/signal_64.c)."""
-        self.restore_altstack(self.innermost_frame())
+        if not self.current.ia32:
+            self.restore_altstack(self.innermost_frame())
         return super().rt_sigreturn()
 
     def rt_sigreturn_altstack(self, frame: SigFrame) -> None:
-        """It is restored (arch/x86/kernel/signal_64.c)."""
+        """It is restored (arch/x86/kernel/signal_64.c), but for a 32-bit frame's (signal_32.c)."""
+        if self.current.ia32:
+            super().rt_sigreturn_altstack(frame)
 
 
 @patch(
