@@ -341,8 +341,8 @@ def error_of(text: str) -> str:
             "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
             "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
             "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
-            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "mov_egpr(...), movups(...), open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
+            "siglongjmp, signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

@@ -19,6 +19,7 @@ class Exit(Signals):
         nr, leader = self.current_nr, self.current.group_leader
         self.end_user_workers()
         self.current.mm = NO_MM
+        self.current.mm_pasid = 0
         self.current.vm_fds = 0
         self.close_unused_vms()
         self.exit_thread()

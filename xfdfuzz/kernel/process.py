@@ -16,10 +16,10 @@ from xfdfuzz.arch.registers import (
     load_component,
 )
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
+from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.guest import GuestFpu
-from xfdfuzz.kernel.state import NULL, inside_call
+from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
 
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
@@ -127,6 +127,18 @@ class Process(GuestFpu):
                 if not self.try_fixup_enqcmd_gp():
                     break
         return "SIGSEGV", 0
+
+    def iommu_sva_bind_device(self) -> int:
+        """Bind current's address space to a device, which gives it a PASID (drivers/iommu/iommu-sva.c).
+
+        It stays the address space's until that is freed (Documentation/arch/x86/sva.rst).
+        """
+        if not self.sva_supported():
+            return -EOPNOTSUPP
+        for task in self.tasks[:USER_TASKS]:
+            if task.exists and task.mm == self.current.mm:
+                task.mm_pasid = 1
+        return 0
 
     def try_fixup_enqcmd_gp(self) -> bool:
         """Whether the instruction can run again: never before fa6af69f38d3 (arch/x86/kernel/traps.c)."""

@@ -202,7 +202,8 @@ class Task(Struct):
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
     that it is in that of rt_sigreturn().
     ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
-    ``pasid_activated``: it has its address space's PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
+    ``mm_pasid`` is mm_valid_pasid() of its address space, the same for all that share it; ``pasid_activated``: it has
+    that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.
     """
@@ -219,6 +220,7 @@ class Task(Struct):
     kvm_run: VcpuPlus1
     pf_kthread: Flag
     pf_user_worker: Flag
+    mm_pasid: Annotated[Flag, "mm.iommu_mm"]
     pasid_activated: Flag
     shstk: Annotated[Flag, "thread.features.shstk"]
     group_leader: TaskNr

@@ -183,6 +183,7 @@ TABLE: dict[type[Op], Rule] = {
         _no("which components are loaded before the fault is the processor's choice"),
     ),
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
+    tasks.OpenDsa: _no("a device with a shared work queue is there on few machines"),
     tasks.UserEnqcmd: _no("ENQCMD takes a device with a shared work queue"),
     **dict.fromkeys(
         (tasks.ShstkEnable, tasks.ShstkDisable),

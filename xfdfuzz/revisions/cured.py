@@ -319,9 +319,22 @@ class InitKeepsMxcsr(FpuSignal):
             self.regs.data[xf.MXCSR] = mxcsr
 
 
-#: The cures of what the AMX series brought, of which v5.16 has nothing.
-_OF_THE_SERIES = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies)
+@propose("open-18-exec-forgets-pasid", "x86/fpu: Clear pasid_activated on exec, as IA32_PASID is", ("7c1ef59145f1",))
+class ExecForgetsPasid(FpuCore):
+    """Finding 18: the flag says of a thread of the new program that it has the PASID which the old one had.
+
+    fpu_flush_thread(): ``current->pasid_activated = 0``, under CONFIG_ARCH_HAS_CPU_PASID, as in dup_task_struct().
+    """
+
+    def fpu_flush_thread_regs(self) -> None:
+        """(fpu/core.c, fpu_flush_thread())."""
+        super().fpu_flush_thread_regs()
+        self.current.pasid_activated = 0
+
+
+#: The cures of what came after v5.16: the AMX series, and ENQCMD.
+_OF_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, ExecForgetsPasid)
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)
-CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _OF_THE_SERIES)
+CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _OF_LATER)

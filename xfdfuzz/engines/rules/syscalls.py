@@ -31,6 +31,7 @@ class SyscallRules(Rules):
     user_tilerelease = one(tasks.UserTilerelease, on="tasks")
     user_dyn2load = one(tasks.UserDyn2load, on="dyn2_tasks")
     user_mov_egpr = one(tasks.UserMovEgpr, on="apx_tasks")
+    open_dsa = one(tasks.OpenDsa, on="pasid_tasks")
     user_enqcmd = one(tasks.UserEnqcmd, on="pasid_tasks")
     shstk_enable = one(tasks.ShstkEnable, on="cet_tasks")
     shstk_disable = one(tasks.ShstkDisable, on="cet_tasks")

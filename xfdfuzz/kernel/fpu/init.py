@@ -75,6 +75,11 @@ class FpuInit(Vmalloc):
         """XFEATURE_MASK_GUEST_SUPERVISOR: what only guests use; none until 8b05b3c98816 (6.17)."""
         return 0
 
+    @seam
+    def sva_supported(self) -> bool:
+        """Whether an address space can be bound to a device, and so get a PASID (drivers/iommu/iommu-sva.c)."""
+        return True
+
     def fpu__init_system_xstate(self) -> None:
         """Choose the features (arch/x86/kernel/fpu/xstate.c, fpu__init_system_xstate(), v5.16).
 
@@ -131,7 +136,7 @@ class FpuInit(Vmalloc):
 
         Task 0 runs on CPU 0 in user mode with its registers loaded, task 1 waits, every other CPU idles.  MSR and
         shadow of XFD agree on every CPU, as they do once a user task has run there: until 10e4b5166df9 (6.9) CPU
-        bring-up wrote only the MSR.
+        bring-up wrote only the MSR.  Both tasks have opened a device that takes ENQCMD, if there is one.
         """
         assign(self.system, System())
         self._boot_init_fpstate()
@@ -140,6 +145,7 @@ class FpuInit(Vmalloc):
             if task.pf_kthread or nr < 2:
                 self.boot_task(nr)
                 self._boot_cloned(nr)
+                task.mm_pasid = self.machine.pasid and not task.pf_kthread and self.sva_supported()
         for cpu in range(self.machine.cpus):
             self._boot_cpu(cpu)
         self.on_cpu(0)

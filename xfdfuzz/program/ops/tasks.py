@@ -5,6 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.errno import ENOENT
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
@@ -215,10 +216,22 @@ class UserWrpkru(TaskOp):
         return Result(result)
 
 
+@op("t{task} open(dsa)")
+class OpenDsa(TaskOp):
+    """Open a shared work queue of a device that takes ENQCMD (/dev/dsa/wq0.0), which binds the address space to the
+    device and gives it a PASID, for good."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(k.iommu_sva_bind_device() if k.machine.pasid else -ENOENT)
+
+
 @op("t{task} enqcmd")
 class UserEnqcmd(TaskOp):
-    """ENQCMD in user mode, to a device that the address space is bound to: the value is IA32_PASID, ``mm0:1`` for that
-    of address space 0.  A thread's first one gives it its PASID by a #GP."""
+    """ENQCMD in user mode, to such a device: the value is IA32_PASID, ``mm0:1`` for that of address space 0.  A
+    thread's first one gives it its PASID by a #GP; without one it is SIGSEGV."""
 
     task: Nr = 0
 

@@ -22,6 +22,8 @@ from xfdfuzz.revisions.mainline.features import (
     CetKernelGuestOnly,
     CetUser,
     Enqcmd,
+    NoSva,
+    SvaAgain,
     UserShadowStacks,
     XsavecInKernel,
 )
@@ -115,6 +117,8 @@ SERIES = (
     LoadFpuForMsrs,
     MpStateWithoutFpu,
     XfdOnSignal,
+    NoSva,
+    SvaAgain,
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
