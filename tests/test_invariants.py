@@ -876,6 +876,19 @@ class ExecForgetsTheRegisters(FpuCore):
         pass
 
 
+@mutant(
+    "sampled-branches-are-the-threads",
+    program(
+        *("t0 perf_event_open(lbr) = 0", "t0 call(1) = ok", "cpu0 schedule(t1)", "t1 perf_event_open(lbr) = 0"),
+        *("t1 call(2) = ok", "cpu0 schedule(t0)", "cpu0 pmi"),
+        machine="cpus=1 lbr",
+    ),
+)
+class RestoresNoBranches(Process):
+    def _intel_pmu_lbr_restore(self, context: st.LbrContext) -> None:
+        pass
+
+
 @mutant("enqcmd-works-with-a-pasid", program("t0 enqcmd = ok"))
 class NeverFixesUpEnqcmd(Process):
     def try_fixup_enqcmd_gp(self) -> bool:

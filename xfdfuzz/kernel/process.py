@@ -18,14 +18,14 @@ from xfdfuzz.arch.registers import (
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.fpu.guest import GuestFpu
+from xfdfuzz.kernel.perf import Perf
 from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
 
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
 
 
-class Process(GuestFpu):
+class Process(Perf):
     """What tasks do with the FPU core."""
 
     # -- context switch ------------------------------------------------------------------------------------------
@@ -42,8 +42,10 @@ class Process(GuestFpu):
         prev.user_mode = 0
         self.this_cpu.resched_points = 0
         self.preempt_disable()
+        self.perf_event_task_sched_out()
         self.fire_sched_out_preempt_notifiers()
         self._switch_to(nr)
+        self.perf_event_task_sched_in()
         self.fire_sched_in_preempt_notifiers()
         self.preempt_enable()
 

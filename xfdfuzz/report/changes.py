@@ -41,6 +41,7 @@ HOST = _shown(st.System, "dead", "alloc_failures")
 CPU = _shown(
     st.Cpu,
     *("current", "fpu_fpregs_owner_ctx", "xfd_state"),
+    *("lbr_users", "last_task_ctx", "lbr_xsave.entries"),
     *("regs.xcr0", "regs.xss", "regs.xfd", "regs.xfd_err", "regs.xinuse"),
 )
 TASK = _shown(

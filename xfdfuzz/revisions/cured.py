@@ -15,7 +15,8 @@ from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.power import Power
-from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame, Vcpu
+from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -332,8 +333,25 @@ class ExecForgetsPasid(FpuCore):
         self.current.pasid_activated = 0
 
 
-#: The cures of what came after v5.16: the AMX series, and ENQCMD.
-_OF_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, ExecForgetsPasid)
+@propose(
+    "open-19-lbr-by-msr", "perf/x86/intel: Read the LBRs by MSRs where IA32_XSS lacks them", fixes=("11df586d774f",)
+)
+class LbrByMsr(Process):
+    """Finding 19: under the IA32_XSS of a guest XSAVES stores nothing of LBR, and says so in XCOMP_BV.
+
+    intel_pmu_arch_lbr_read_xsave(), behind xsaves(): ``if (!(xsave->xsave.header.xcomp_bv & XFEATURE_MASK_LBR))
+    intel_pmu_store_lbr(cpuc, NULL)``, which reads the MSRs, and return.
+    """
+
+    def intel_pmu_arch_lbr_read_xsave(self, buffer: LbrXsave) -> None:
+        """(arch/x86/events/intel/lbr.c)."""
+        super().intel_pmu_arch_lbr_read_xsave(buffer)
+        if not buffer.xcomp_bv:
+            self.intel_pmu_store_lbr(self.regs.data[xf.LBR])
+
+
+#: The cures of what came after v5.16: the AMX series, ENQCMD, and NMIs that are handled early.
+_OF_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, ExecForgetsPasid, LbrByMsr)
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)

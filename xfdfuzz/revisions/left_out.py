@@ -176,9 +176,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "core files are not modelled": (
         ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
     ),
-    "component 15 (LBR) is not modelled": (
-        ("2848ff28d180", "v6.11", "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported"),
-    ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),
     ),

@@ -123,6 +123,19 @@ class FpuInit(Vmalloc):
         """Supervisor states in use (arch/x86/kernel/fpu/xstate.h)."""
         return self.fpu_kernel_cfg.max_features & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
 
+    def xfeatures_mask_independent(self) -> int:
+        """Supervisor states that are in no fpstate (fpu/xstate.h).
+
+        LBR where the processor has LBRs, whether XSAVES manages them or not, until 2848ff28d180 (6.11).
+        """
+        return xf.MASK_LBR if self.machine.lbr else 0
+
+    @seam
+    def booted_xss(self) -> int:
+        """IA32_XSS after boot: a write that is a #GP leaves it 0 (fpu/xstate.c, fpu__init_cpu_xstate())."""
+        xss = self.xfeatures_mask_supervisor() | self.xfeatures_mask_independent()
+        return 0 if xss & ~self.machine.supervisor_xfeatures else xss
+
     def xstate_calculate_size(self, mask: int, *, compacted: bool) -> int:
         """Bytes that ``mask`` takes (arch/x86/kernel/fpu/xstate.c)."""
         table = self.machine.cpuid
@@ -194,7 +207,7 @@ class FpuInit(Vmalloc):
         self.on_cpu(nr)
         regs = self.regs
         regs.xcr0 = self.fpu_user_cfg.max_features
-        regs.xss = self.xfeatures_mask_supervisor()
+        regs.xss = self.booted_xss()
         regs.xfd = self.this_cpu.xfd_state = self.init_xfd
         regs.always_in_use = self.machine.always_in_use
         first = nr == 0

@@ -22,6 +22,7 @@ from xfdfuzz.revisions.mainline.features import (
     CetKernelGuestOnly,
     CetUser,
     Enqcmd,
+    LbrByXsave,
     NoSva,
     SvaAgain,
     UserShadowStacks,
@@ -47,6 +48,7 @@ from xfdfuzz.revisions.mainline.kvm import (
     EferInSregs,
     LoadFpuForMsrs,
     MpStateWithoutFpu,
+    NmiInNoinstr,
     XfdErrNotByTs,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
@@ -85,6 +87,7 @@ SERIES = (
     PermsInheritedUnlocked,
     PtraceWritesPkru,
     NoAddressInInitFpstate,
+    NmiInNoinstr,
     FilteredXcr0,
     CetUser,
     UserShadowStacks,
@@ -93,6 +96,7 @@ SERIES = (
     XfdStateInSync,
     FpuIntoVmsa,
     SevEsType,
+    LbrByXsave,
     AllPkeysForFrame,
     SigframeHasPkru,
     CpuidProcessedAtCreation,

@@ -68,6 +68,21 @@ class SvaAgain(FpuInit):
         return True
 
 
+@patch(
+    "2848ff28d180",
+    "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported",
+    version="v6.11",
+    fixes=("f0dccc9da4c0",),
+    stable=("..v6.1.192", "v6.6.y", "v6.10.y"),
+)
+class LbrByXsave(FpuInit):
+    """Where XSAVES does not have LBR, as under some hypervisors, IA32_XSS does not get it."""
+
+    def xfeatures_mask_independent(self) -> int:
+        """fpu_kernel_cfg.independent_features (fpu/xstate.h)."""
+        return super().xfeatures_mask_independent() & self.machine.supervisor_xfeatures
+
+
 @patch("8ad7e8f69695", "x86/fpu/xsave: Support XSAVEC in the kernel", version="v5.19", neutral="a feature")
 class XsavecInKernel(FpuInit):
     """Without XSAVES the kernel saves with XSAVEC, and its images are compacted all the same."""

@@ -151,3 +151,15 @@ class EferInSregs(KvmX86):
     def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
         """kvm_valid_efer() (regs.c)."""
         return super().kvm_is_valid_sregs(vcpu, osxsave) and bool(vcpu.arch.cpuid_set)
+
+
+@patch("11df586d774f", "KVM: VMX: Handle NMI VM-Exits in noinstr region", version="v6.3", neutral="a matter of tracing")
+class NmiInNoinstr(KvmX86):
+    """The handler of a NMI that took the CPU out of the guest runs before the host's XCR0 and IA32_XSS are back."""
+
+    def vmx_vcpu_enter_exit_nmi(self) -> None:
+        """vmx_do_nmi_irqoff() (vmx/vmx.c)."""
+        self.intel_pmu_handle_irq()
+
+    def handle_nmi_irqoff(self) -> None:
+        """It has been (vmx/vmx.c)."""
