@@ -34,8 +34,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
-from xfdfuzz.program.ops.host import sample
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op, sample
 from xfdfuzz.program.step import Content, Result, image_of
 
 

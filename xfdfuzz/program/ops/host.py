@@ -7,8 +7,8 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
-from xfdfuzz.program.step import Content, Result
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op, sample
+from xfdfuzz.program.step import Result
 
 
 class _CpuOp(Op):
@@ -91,11 +91,6 @@ class Pmi(_CpuOp):
         k.on_cpu(self.cpu)
         k.intel_pmu_handle_irq()
         return sample(k)
-
-
-def sample(k: Kernel) -> Result:
-    """What a PMI has sampled on this CPU; without an event nothing."""
-    return Result("ok", Content(k.this_cpu.lbr_entries)) if k.this_cpu.lbr_users else OK
 
 
 def no_user_task(k: Kernel, cpu: int) -> str:
