@@ -97,7 +97,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("be4f3b3f8227", "v5.17", "KVM: x86: Keep MSR_IA32_XSS unchanged for INIT"),
         ("4c282e51e445", "v5.17", "KVM: x86: Update vCPU's runtime CPUID on write to MSR_IA32_XSS"),
         ("05a9e065059e", "v5.17", "KVM: x86: Sync the states size with the XCR0/IA32_XSS at, any time"),
-        ("338543cbe033", "v6.18", "KVM: x86: Check XSS validity against guest CPUIDs"),
         ("9622e116d0d2", "v6.18", "KVM: x86: Refresh CPUID on write to guest MSR_IA32_XSS"),
     ),
     _MEMORY: (

@@ -50,6 +50,7 @@ from xfdfuzz.revisions.mainline.kvm import (
     MpStateWithoutFpu,
     NmiInNoinstr,
     XfdErrNotByTs,
+    XssOfGuestsWithXsaves,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
@@ -117,6 +118,7 @@ SERIES = (
     GuestDefault,
     CetKernelGuestOnly,
     NoStatusOfKthreads,
+    XssOfGuestsWithXsaves,
     CetXss,
     LoadFpuForMsrs,
     MpStateWithoutFpu,
