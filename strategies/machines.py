@@ -36,6 +36,8 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"apx": True},
     {"amx_ud_first": True},
     {"cet": True, "cet_kernel": False},
+    {"lbr": True},
+    {"lbr": True, "lbr_xsaves": False},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
     {"amd": True, "cet": True},

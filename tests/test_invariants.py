@@ -21,7 +21,7 @@ import pytest
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import Leaf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
+from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
 from xfdfuzz.invariants.loading import load
@@ -39,6 +39,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
+from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program.program import Program
@@ -905,6 +906,32 @@ class ExecKeepsThePermissions(FpuCore):
 class ExecForgetsTheRegisters(FpuCore):
     def fpu_flush_thread_regs(self) -> None:
         pass
+
+
+@mutant(
+    "sampled-branches-are-the-threads",
+    program(
+        *("t0 perf_event_open(lbr) = 0", "t0 call(1) = ok", "cpu0 schedule(t1)", "t1 perf_event_open(lbr) = 0"),
+        *("t1 call(2) = ok", "cpu0 schedule(t0)", "cpu0 pmi"),
+        machine="cpus=1 lbr",
+    ),
+)
+class RestoresNoBranches(Process):
+    def _intel_pmu_lbr_restore(self, context: st.LbrContext) -> None:
+        pass
+
+
+@mutant("enqcmd-works-with-a-pasid", program("t0 enqcmd = ok"))
+class NeverFixesUpEnqcmd(Process):
+    def try_fixup_enqcmd_gp(self) -> bool:
+        return False
+
+
+@mutant("enqcmd-works-with-a-pasid", program("t0 fork = t2", "cpu0 schedule(t2)", "t2 enqcmd"))
+class AsksNoAddressSpaceForItsPasid(Process):
+    def try_fixup_enqcmd_gp(self) -> bool:
+        self.wrmsrl(MSR_IA32_PASID, st.pasid_of(self.current.mm))
+        return True
 
 
 @mutant(

@@ -348,17 +348,18 @@ def error_of(text: str) -> str:
         (
             "cpu0",
             5,
-            "an op of cpu: hardirq(...), hotplug, idle, preempt(...), rdmsr(...), schedule(...), softirq "
+            "an op of cpu: hardirq(...), hotplug, idle, pmi, preempt(...), rdmsr(...), schedule(...), softirq "
             "kernel_fpu_begin",
         ),
         (
             "t0 tileloda(1)",
             4,
             "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
-            "... signal, ... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), "
+            "... signal, ... sigreturn, ... sigreturn(gone), arch_prctl(...), call(...), clone(...), close(...), "
             "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
-            "ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), "
-            "sigframe(...), siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), open(...), perf_event_open(...), ptrace(...), "
+            "read(...), sigaltstack(...), sigframe(...), siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, "
+            "suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
@@ -513,16 +514,16 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, amd, debug-fpu, "
-            "rt, or a switch with no- (did you mean cpus=N?)",
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
+            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
+            "amd, debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, amd, debug-fpu, "
-            "rt, or a switch with no- (did you mean no-amx?)",
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
+            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
+            "amd, debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

@@ -128,7 +128,8 @@ class CpuidTable:
 
 
 #: Sapphire Rapids' layout.  Offsets below 2688 are those of earlier processors with MPX; CET is there from later ones,
-#: and APX, which took the place of MPX; 20 is synthetic and stands behind TILEDATA.
+#: and APX, which took the place of MPX; of LBRs there are 32 (5 + 3 * 32 registers); 20 is
+#: synthetic and stands behind TILEDATA.
 SAPPHIRE_RAPIDS = CpuidTable(
     {
         xf.YMM: Component(256, 576),
@@ -141,6 +142,7 @@ SAPPHIRE_RAPIDS = CpuidTable(
         xf.PASID: Component(8, 0, supervisor=True),
         xf.CET_USER: Component(16, 0, supervisor=True),
         xf.CET_KERNEL: Component(24, 0, supervisor=True),
+        xf.LBR: Component(808, 0, supervisor=True),
         xf.XTILE_CFG: Component(64, 2752, aligned=True),
         xf.XTILE_DATA: Component(8192, 2816, aligned=True, xfd=True),
         xf.APX: Component(128, 960),

@@ -30,9 +30,10 @@ class Processor:
 
     ``xsaves`` and ``xsavec`` are the instructions, which a kernel gives up for an erratum (AMD's 1386) or a hypervisor
     hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; of ``cet`` a hypervisor may hide component
-    12, ``cet_kernel``; ``dyn2`` adds the synthetic second XFD-capable component 20; ``amx_ignores_ts`` says that AMX
-    instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is reported (it is not settled
-    which one is, docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
+    12, ``cet_kernel``, and of ``lbr``, architectural LBRs, component 15, ``lbr_xsaves``; ``dyn2`` adds the synthetic
+    second XFD-capable component 20; ``amx_ignores_ts`` says that AMX instructions do not
+    look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is reported (it is not settled which one is,
+    docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
     disables TILEDATA; ``dense`` takes a layout without gaps, which shows what gaps hide; ``exact_sse`` says that SSE
     can be in its initial configuration while AVX is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is
     a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
@@ -55,6 +56,8 @@ class Processor:
     pasid: bool = True
     cet: bool = False
     cet_kernel: bool = True
+    lbr: bool = False
+    lbr_xsaves: bool = True
     apx: bool = False
     amx_ignores_ts: bool = False
     amx_ud_first: bool = False
@@ -113,6 +116,7 @@ class Processor:
             return 0
         mask = xf.MASK_PASID if self.pasid else 0
         mask |= xf.MASK_CET_USER if self.cet else 0
+        mask |= xf.MASK_LBR if self.lbr and self.lbr_xsaves else 0
         return mask | (xf.MASK_CET_KERNEL if self.cet and self.cet_kernel else 0)
 
     @cached_property

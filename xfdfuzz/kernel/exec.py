@@ -13,12 +13,15 @@ class Exec(Fork):
     def begin_new_exec(self) -> None:
         """execve(2) past the point of no return, up to the middle of fpu_flush_thread() (fs/exec.c, flush_thread()).
 
-        The other threads die, descriptors are closed (KVM's are close-on-exec), the address space is new.  Between
+        The other threads die, descriptors are closed (KVM's are close-on-exec), the address space is new, without a
+        PASID.  Between
         fpstate_reset() and fpu_reset_fpregs() nothing keeps the task from being preempted and migrated.
         """
         self.de_thread()
         self.current.vm_fds = 0
+        self.close_perf_event(self.current_nr)
         self.current.mm = self.free_mm()
+        self.current.mm_pasid = 0
         self.close_unused_vms()
         self.current.in_execve = 1
         self.forget_sigframes(self.current_nr)

@@ -19,8 +19,10 @@ class Exit(Signals):
         nr, leader = self.current_nr, self.current.group_leader
         self.end_user_workers()
         self.current.mm = NO_MM
+        self.current.mm_pasid = 0
         self.current.vm_fds = 0
         self.close_unused_vms()
+        self.close_perf_event(nr)
         self.exit_thread()
         self.current.exit_state = 1
         self.schedule(USER_TASKS + self.cpu)
@@ -47,6 +49,7 @@ class Exit(Signals):
     def kill(self, nr: int) -> None:
         """Another task is gone, wherever it runs."""
         task, cpu = self.tasks[nr], self.cpu
+        self.close_perf_event(nr)
         if task.on_cpu:
             self.on_cpu(task.on_cpu - 1)
             self.exit_thread()

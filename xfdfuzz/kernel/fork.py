@@ -23,6 +23,7 @@ class Fork(Exit):
         self.arch_dup_task_struct(child)
         task = self.tasks[child]
         task.mm = mm
+        task.mm_pasid = self.current.mm_pasid if flags & CLONE_VM else 0
         task.vm_fds = self.current.vm_fds
         if flags & CLONE_THREAD:
             task.group_leader = self.current.group_leader
@@ -51,6 +52,7 @@ class Fork(Exit):
         task = self.tasks[child]
         task.pf_user_worker = 1
         task.mm = self.current.mm
+        task.mm_pasid = self.current.mm_pasid
         task.group_leader = self.current.group_leader
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.ia32 = self.current.ia32

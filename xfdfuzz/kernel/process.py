@@ -17,13 +17,13 @@ from xfdfuzz.arch.registers import (
     load_component,
 )
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EFAULT, EPERM
+from xfdfuzz.kernel.errno import EFAULT, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.fpu.guest import GuestFpu
-from xfdfuzz.kernel.state import NULL, inside_call
+from xfdfuzz.kernel.perf import Perf
+from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
 
 
-class Process(GuestFpu):
+class Process(Perf):
     """What tasks do with the FPU core."""
 
     # -- context switch ------------------------------------------------------------------------------------------
@@ -40,8 +40,10 @@ class Process(GuestFpu):
         prev.user_mode = 0
         self.this_cpu.resched_points = 0
         self.preempt_disable()
+        self.perf_event_task_sched_out()
         self.fire_sched_out_preempt_notifiers()
         self._switch_to(nr)
+        self.perf_event_task_sched_in()
         self.fire_sched_in_preempt_notifiers()
         self.preempt_enable()
 
@@ -127,6 +129,18 @@ class Process(GuestFpu):
                 if not self.try_fixup_enqcmd_gp():
                     break
         return "SIGSEGV", 0
+
+    def iommu_sva_bind_device(self) -> int:
+        """Bind current's address space to a device, which gives it a PASID (drivers/iommu/iommu-sva.c).
+
+        It stays the address space's until that is freed (Documentation/arch/x86/sva.rst).
+        """
+        if not self.sva_supported():
+            return -EOPNOTSUPP
+        for task in self.tasks[:USER_TASKS]:
+            if task.exists and task.mm == self.current.mm:
+                task.mm_pasid = 1
+        return 0
 
     def try_fixup_enqcmd_gp(self) -> bool:
         """Whether the instruction can run again: never before fa6af69f38d3 (arch/x86/kernel/traps.c)."""

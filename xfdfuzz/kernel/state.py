@@ -104,6 +104,9 @@ COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 # What a VM is: one of KVM_X86_DEFAULT_VM's type that KVM_SEV_ES_INIT made, or of its type from the start.
 VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
 
+# Whether a task's LBRs are in its context (lbr_stack_state).
+LBR_NONE, LBR_VALID = range(2)
+
 NM_VECTOR = 7
 DF_VECTOR = 8
 GP_VECTOR = 13
@@ -196,6 +199,29 @@ class Fpu(Struct):
 
 
 @struct()
+class LbrXsave(Struct):
+    """struct x86_perf_task_context_arch_lbr_xsave: of its header whether XSTATE_BV and XCOMP_BV have LBR, and whether
+    anything was saved to it."""
+
+    __slots__ = ()
+    xstate_bv: Annotated[Flag, "header.xfeatures.lbr"]
+    xcomp_bv: Annotated[Flag, "header.xcomp_bv.lbr"]
+    compacted: Annotated[Flag, "header.xcomp_bv.compacted"]
+    entries: Annotated[Token, "lbr.entries"]
+
+
+@struct()
+class LbrContext(Struct):
+    """A task's perf event with LBRs, if it has one, and its context."""
+
+    __slots__ = ()
+    event: Flag
+    lbr_callstack_users: Count
+    lbr_stack_state: Annotated[U8, Enumeration("LBR stack state", {LBR_NONE: "LBR_NONE", LBR_VALID: "LBR_VALID"})]
+    xsave: LbrXsave
+
+
+@struct()
 class Task(Struct):
     """struct task_struct and its thread_struct.
 
@@ -205,9 +231,11 @@ class Task(Struct):
     that it is in that of rt_sigreturn().
     ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
     ``ia32``: its program is a 32-bit one (user_64bit_mode() is false, in_ia32_syscall() true).
-    ``pasid_activated``: it has its address space's PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
+    ``mm_pasid`` is mm_valid_pasid() of its address space, the same for all that share it; ``pasid_activated``: it has
+    that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
-    ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.
+    ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
+    event's.
     """
 
     __slots__ = ()
@@ -223,6 +251,7 @@ class Task(Struct):
     pf_kthread: Flag
     pf_user_worker: Flag
     ia32: Flag
+    mm_pasid: Annotated[Flag, "mm.iommu_mm"]
     pasid_activated: Flag
     shstk: Annotated[Flag, "thread.features.shstk"]
     group_leader: TaskNr
@@ -232,6 +261,7 @@ class Task(Struct):
     sas_ss_disable: Annotated[Flag, "sas_ss_flags.SS_DISABLE"]
     pkru: Token
     rcu_read_lock_nesting: Count
+    lbr: LbrContext
     fpu: Fpu
 
 
@@ -281,6 +311,8 @@ class Cpu(Struct):
     it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, 1 while a guest runs: KVM enters
     it with preemption disabled.  ``resched_points`` counts down to the point at which the task in the kernel there is
     preempted by ``resched_task``, ``hardirq_points`` to that at which an interrupt hits whose handler wants the FPU.
+    ``lbr_users``, ``last_task_ctx`` (a task index plus 1, or NULL), ``lbr_xsave`` and ``lbr_entries``, the branches of
+    the last sample, are struct cpu_hw_events'.
     """
 
     __slots__ = ()
@@ -291,6 +323,10 @@ class Cpu(Struct):
     resched_points: Count
     resched_task: TaskPlus1
     hardirq_points: Count
+    lbr_users: Count
+    last_task_ctx: TaskPlus1
+    lbr_xsave: LbrXsave
+    lbr_entries: Token
     xfd_state: Xfd
     regs: Annotated[CpuRegs, ""]
 

@@ -173,6 +173,8 @@ TABLE: dict[type[Op], Rule] = {
     guest.PendInit: _no("an INIT takes a local APIC in the kernel, and another vCPU that sends it"),
     host.ScheduleKthread: _approximated("a pause in which nobody runs on the CPU"),
     host.SoftirqKernelFpu: _approximated("a pause; whether a softirq uses the FPU meanwhile is chance"),
+    host.Pmi: _no("LBRs are not read"),
+    guest.GuestPmi: _no("LBRs are not read"),
     host.Idle: _approximated("a pause, in which the CPU goes as deep as it likes"),
     host.Hotplug: _no("it takes a CPU of the whole machine offline"),
     host.Suspend: _no("it suspends the whole machine"),
@@ -185,6 +187,10 @@ TABLE: dict[type[Op], Rule] = {
         _no("which components are loaded before the fault is the processor's choice"),
     ),
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
+    tasks.PerfEventOpen: _no("LBRs are not read"),
+    tasks.PerfEventClose: _no("LBRs are not read"),
+    tasks.UserCall: _no("LBRs are not read"),
+    tasks.OpenDsa: _no("a device with a shared work queue is there on few machines"),
     tasks.UserEnqcmd: _no("ENQCMD takes a device with a shared work queue"),
     **dict.fromkeys(
         (

@@ -131,7 +131,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("be4f3b3f8227", "v5.17", "KVM: x86: Keep MSR_IA32_XSS unchanged for INIT"),
         ("4c282e51e445", "v5.17", "KVM: x86: Update vCPU's runtime CPUID on write to MSR_IA32_XSS"),
         ("05a9e065059e", "v5.17", "KVM: x86: Sync the states size with the XCR0/IA32_XSS at, any time"),
-        ("338543cbe033", "v6.18", "KVM: x86: Check XSS validity against guest CPUIDs"),
         ("9622e116d0d2", "v6.18", "KVM: x86: Refresh CPUID on write to guest MSR_IA32_XSS"),
     ),
     _MEMORY: (
@@ -211,9 +210,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "core files are not modelled": (
         ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
         ("c8161e5304ab", "v6.19", "x86/fpu: Fix FPU state core dump truncation on CPUs with no extended xfeatures"),
-    ),
-    "component 15 (LBR) is not modelled": (
-        ("2848ff28d180", "v6.11", "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported"),
     ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),

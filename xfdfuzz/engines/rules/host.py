@@ -27,6 +27,8 @@ class HostRules(Rules):
     hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
     preempt = one(host.Preempt, on="preemptible")
     pend_init = one(guest.PendInit, on="vcpus")
+    pmi = one(host.Pmi, on="lbr_cpus")
+    guest_pmi = one(guest.GuestPmi, on="lbr_guests")
     host_rdmsr = one(host.HostRdmsr, on="xfd_cpus")
 
     @on("alive", count=Range(0, 2))

@@ -60,7 +60,7 @@ class Situation:
     pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
     in two, with the op that goes on with it.
 
-    ``dyn2_*``, ``apx_*``, ``cet_*``, ``pasid_*`` and ``xfd_*`` are on a machine with that feature only.
+    ``dyn2_*``, ``apx_*``, ``cet_*``, ``pasid_*``, ``lbr_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -94,6 +94,9 @@ class Situation:
     apx_tasks: list[int]
     cet_tasks: list[int]
     pasid_tasks: list[int]
+    lbr_tasks: list[int]
+    lbr_guests: list[int]
+    lbr_cpus: list[int]
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
@@ -369,6 +372,9 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "apx_tasks": calling if machine.apx else [],
         "cet_tasks": calling if machine.cet else [],
         "pasid_tasks": calling if machine.pasid else [],
+        "lbr_tasks": calling if machine.lbr else [],
+        "lbr_guests": guests if machine.lbr else [],
+        "lbr_cpus": host if machine.lbr else [],
         "dyn2_guests": guests if machine.dyn2 else [],
         "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],

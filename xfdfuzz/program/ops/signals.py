@@ -13,16 +13,16 @@ from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import INNERMOST, Contents, FrameNr, FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
-from xfdfuzz.program.step import Result, SwBytes, image_of
+from xfdfuzz.program.step import FpuState, Result, SwBytes, image_of
 
 
 @op("t{task} signal ...")
 class Signal(TaskOp):
     """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
 
-    The task may be in a handler already, which is interrupted then.  The value is the image in the frame; SIGSEGV where
-    the alternate stack is too small.  Signals are delivered on the way to user mode, so what is pending there is not
-    finished first.
+    The task may be in a handler already, which is interrupted then.  The value is the image in the frame, or the
+    registers that FXSAVE stores; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
+    user mode, so what is pending there is not finished first.
     """
 
     task: Nr = 0
@@ -38,7 +38,9 @@ class Signal(TaskOp):
         k.current.user_mode = 0
         if not k.setup_rt_frame():
             return Result("SIGSEGV")
-        return Result("ok", image_of(k.innermost_frame().area))
+        area = k.innermost_frame().area
+        # FXSAVE writes no header
+        return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
 
 
 @op("t{task} ... signal")
