@@ -279,8 +279,8 @@ SIGNALS = Scope(
     summary="1 CPU, 2 processes that use AMX and handle signals, a kernel thread; no KVM",
     leaves_out=(
         "KVM, a second CPU, threads, fork, exec and exit, a second dynamic feature, signal frames that their handler "
-        "changed, other stacks than the default, ptrace, TILERELEASE, register contents beyond one value an owner, "
-        "failing allocations"
+        "changed, what comes of signals in handlers, other stacks than the default, ptrace, TILERELEASE, register "
+        "contents beyond one value an owner, failing allocations"
     ),
     machine=_MACHINE,
     ops=(*(op for task in (0, 1) for op in (*_host_amx(task)[:-1], *_signal(task))), *_cpu(0, 1)),
