@@ -332,15 +332,17 @@ def error_of(text: str) -> str:
         (
             "cpu0",
             5,
-            "an op of cpu: hardirq(...), hotplug, idle, preempt(...), rdmsr(...), schedule(...), softirq "
-            "kernel_fpu_begin",
+            "an op of cpu: ... hotplug, hardirq(...), hotplug, hotplug ..., idle, "
+            "kthread kernel_fpu_begin, preempt(...), rdmsr(...), schedule(...), softirq kernel_fpu_begin, "
+            "softirq kernel_fpu_begin unasked",
         ),
         (
             "t0 tileloda(1)",
             4,
             "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
-            "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
-            "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
+            "... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), clone(...), close(...), "
+            "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
+            "kernel_fpu_begin ..., ldmxcsr(...), ldtilecfg(...), "
             "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
             "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",

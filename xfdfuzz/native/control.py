@@ -172,11 +172,18 @@ TABLE: dict[type[Op], Rule] = {
     host.ScheduleKthread: _approximated("a pause in which nobody runs on the CPU"),
     host.SoftirqKernelFpu: _approximated("a pause; whether a softirq uses the FPU meanwhile is chance"),
     host.Idle: _approximated("a pause, in which the CPU goes as deep as it likes"),
-    host.Hotplug: _no("it takes a CPU of the whole machine offline"),
+    **dict.fromkeys(
+        (host.Hotplug, host.HotplugStarts, host.HotplugEnds),
+        _no("it takes a CPU of the whole machine offline"),
+    ),
     host.Suspend: _no("it suspends the whole machine"),
     **dict.fromkeys(
         (host.Preempt, host.HardirqKernelFpu),
         _no("nothing lets it fall at one point inside the kernel"),
+    ),
+    **dict.fromkeys(
+        (host.SoftirqUnasked, host.HardirqNow, host.KthreadKernelFpu, tasks.KernelFpuBegin, tasks.KernelFpuEnd),
+        _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),
     **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),

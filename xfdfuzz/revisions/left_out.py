@@ -144,13 +144,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
     ),
-    "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
-        (
-            "d02198550423",
-            "v6.15",
-            "x86/fpu: Improve crypto performance by making kernel-mode FPU reliably usable in softirqs",
-        ),
-    ),
     "the model has it as a part of 7c1ef59145f1, without which no thread gets a PASID": (
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
     ),
