@@ -89,9 +89,10 @@ def test_every_revision_is_a_column_without_the_option(run: Run) -> None:
         "state": "violates",
         "violations": ["permission-only-grows"],
         "left_out": 0,
+        "missed": [],
         "expected": True,
     }
-    assert verdicts["v6.1.192"] == {"state": "clean", "violations": [], "left_out": 0, "expected": None}
+    assert verdicts["v6.1.192"] == {"state": "clean", "violations": [], "left_out": 0, "missed": [], "expected": None}
 
 
 def test_of_several_programs_letters_stand_for_the_invariants(run: Run) -> None:
@@ -112,7 +113,7 @@ def test_of_several_programs_letters_stand_for_the_invariants(run: Run) -> None:
     assert lines[6:] == [
         "",
         "* `.` clean",
-        "* `~` clean as far as it went: some ops could not happen",
+        "* `~` clean as far as it went: some ops could not happen, or hit nothing",
         "* `*` the host dies",
         "* `-` no op could happen",
         "* `A` permission-only-grows",

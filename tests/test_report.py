@@ -676,6 +676,7 @@ def test_json_of_a_replay() -> None:
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
         "hindrances": {},
+        "windows": {},
         "differs": None,
         "because": [],
     }

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
 from xfdfuzz.engines.processes.pool import in_spite_of_deaths
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants, users_errors_named
@@ -23,8 +24,9 @@ CLEAN, VIOLATES, PANICS, IDLE, NOT_APPLICABLE = "clean", "violates", "panic", "n
 class Cell:
     """What one program does on one revision.
 
-    ``left_out`` counts the ops that could not happen there.  ``expected`` is whether the `expect:` lines that name this
-    revision hold, None where there is none.  ``reason`` says why a cell is not applicable.
+    ``left_out`` counts the ops that could not happen there; ``missed`` are those that asked for an interruption of a
+    call, which did not come.  ``expected`` is whether the `expect:` lines that name this revision hold, None where
+    there is none.  ``reason`` says why a cell is not applicable.
     """
 
     state: str
@@ -33,6 +35,7 @@ class Cell:
     expected: bool | None = None
     reason: str = ""
     buckets: tuple[str, ...] = ()
+    missed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def _cell(program: Program, address: str) -> Cell:
     spoken_of = not (plain.applied or plain.reverted) and any(selects(e.revisions, plain.name) for e in program.expect)
     verdict = judge(program, revision, expectations=spoken_of)
     expected = verdict.ok if spoken_of else None
-    return Cell(_state(verdict), verdict.broken, verdict.left_out, expected, buckets=verdict.buckets)
+    missed = tuple(windows.missed(verdict.trace))
+    return Cell(_state(verdict), verdict.broken, verdict.left_out, expected, buckets=verdict.buckets, missed=missed)
 
 
 def _state(verdict: Verdict) -> str:

@@ -9,7 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
+from xfdfuzz.kernel.event import HARDIRQ, IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.locking import HARDIRQ_OFFSET, SOFTIRQ_OFFSET
 from xfdfuzz.kernel.sched import CLONE_THREAD
@@ -310,7 +310,7 @@ class FpuCore(FpuInit):
         if self.this_cpu.hardirq_points and self.in_interrupt():
             self.this_cpu.hardirq_points -= 1
             if not self.this_cpu.hardirq_points:
-                self.hardirq_uses_fpu()
+                self.report(HARDIRQ, self.cpu, int(self.hardirq_uses_fpu() == "ok"))
 
     @seam
     def hardirq_uses_fpu(self) -> str:

@@ -297,7 +297,7 @@ class Suspend(TaskOp):
     def run(self, k: Kernel) -> Result:
         k.on_cpu(0)
         k.current.user_mode = 0
-        k.this_cpu.resched_points = 0  # everybody else is frozen
+        k.call_preemption_off()  # everybody else is frozen
         k.suspend()
         return Result(0)
 
