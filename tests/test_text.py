@@ -98,6 +98,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "hex": U64,
     "count": st.integers(0, 2**32 - 1),
     "small": st.integers(0, 255),
+    "points": st.integers(1, 255),
     "bit": st.integers(0, 1),
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
@@ -342,7 +343,7 @@ def error_of(text: str) -> str:
             "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
             "... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), clone(...), close(...), "
             "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
-            "kernel_fpu_begin ..., ldmxcsr(...), ldtilecfg(...), "
+            "kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), "
             "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
             "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",

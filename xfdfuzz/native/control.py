@@ -182,7 +182,10 @@ TABLE: dict[type[Op], Rule] = {
         _no("nothing lets it fall at one point inside the kernel"),
     ),
     **dict.fromkeys(
-        (host.SoftirqUnasked, host.HardirqNow, host.KthreadKernelFpu, tasks.KernelFpuBegin, tasks.KernelFpuEnd),
+        (
+            *(host.SoftirqUnasked, host.HardirqNow, host.KthreadKernelFpu),
+            *(tasks.KernelFpuBegin, tasks.KernelFpuEnd, tasks.KernelSimd),
+        ),
         _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),
     **dict.fromkeys(

@@ -6,7 +6,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu import xstate
-from xfdfuzz.kernel.fpu.core import SECTION_CONTENTS
+from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
 from xfdfuzz.program import ghost
@@ -130,6 +130,18 @@ class KernelFpuEnd(TaskOp):
         task.kernel_fpu = 0
         k.kernel_fpu_end()
         return Result("ok", found)
+
+
+@op("t{task} kernel_simd")
+class KernelSimd(TaskOp):
+    """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        k.kernel_fpu_compute(KERNEL_CONTENTS)
+        return OK
 
 
 @op("t{task} user")
