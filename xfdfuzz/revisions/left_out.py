@@ -188,7 +188,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
         ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
-        ("b5fa221f7b08", "v6.18", "KVM: SEV: Synchronize MSR_IA32_XSS from the GHCB when it's valid"),
         ("8db428fd5229", "v6.18", "KVM: SVM: Enable shadow stack virtualization for SVM"),
     ),
     _CET: (

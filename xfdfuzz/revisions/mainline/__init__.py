@@ -49,7 +49,16 @@ from xfdfuzz.revisions.mainline.kvm import (
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
-from xfdfuzz.revisions.mainline.protected import FpuIntoVmsa, SevEsType, TdxRestoresHost, TdxType
+from xfdfuzz.revisions.mainline.protected import (
+    FpuIntoVmsa,
+    GhcbXcr0Checked,
+    GhcbXss,
+    MsrsOfDefaultType,
+    MsrsOfVmsa,
+    SevEsType,
+    TdxRestoresHost,
+    TdxType,
+)
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
@@ -91,6 +100,8 @@ SERIES = (
     XfdStateInSync,
     FpuIntoVmsa,
     SevEsType,
+    MsrsOfVmsa,
+    MsrsOfDefaultType,
     AllPkeysForFrame,
     SigframeHasPkru,
     CpuidProcessedAtCreation,
@@ -111,8 +122,10 @@ SERIES = (
     GuestDefault,
     CetKernelGuestOnly,
     NoStatusOfKthreads,
+    GhcbXcr0Checked,
     CetXss,
     LoadFpuForMsrs,
+    GhcbXss,
     MpStateWithoutFpu,
     XfdOnSignal,
     BugOnImbalance,
