@@ -85,7 +85,7 @@ def process(*argv: str, **options: Any) -> subprocess.Popen[str]:
         (["fuzz", "--revision", "v7.3", "--revert", "b45f72177594", "--revert", "b45f72"], "594 is reverted twice"),
         (["fuzz", "--apply", "063452fd94d1x"], "unknown commit 063452fd94d1x"),
         (["fuzz", "--apply", "063452fd94d1" + 29 * "0"], "unknown commit 063452fd94d1"),
-        (["fuzz", "--apply", "kvm-eexist-first-too"], "unknown commit kvm-eexist-first-too"),
+        (["fuzz", "--apply", "open-1-clear-unloaded-too"], "unknown commit open-1-clear-unloaded-too"),
         (["fuzz", "--steps", "0"], "from 1 on"),
         (["fuzz", "--time", "3", "--examples", "3"], "not allowed with"),
         (["fuzz", "--revision", "amx-v9"], "unknown revision amx-v9"),
@@ -622,10 +622,24 @@ def test_results_alone(run: Run) -> None:
         code, out, _ = run("replay", write("p.xfd", PROGRAM), "--revision", "amx-v1", "--results", *quiet)
         assert code == 0
         assert out.splitlines()[:2] == [
-            "   1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0  ! permission-only-grows",
+            "   1  t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0  ! permission-only-grows@guest",
             "   2  t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
         ]
         assert out.splitlines()[2].startswith("ok    p.xfd  amx-v1  violates permission-only-grows")
+
+
+def test_what_has_no_effect_is_said_beside_the_result(run: Run) -> None:
+    ops = (
+        "t0 ptrace(PTRACE_SETREGSET, t1, {xstate_bv: x87, avx: 3})",
+        "t0 ptrace(PTRACE_SETREGSET, t1, NT_PRFPREG, {data: 2, x87: 3, sse: 3})",
+        "t0 ptrace(PTRACE_SETREGSET, t1, NT_PRFPREG, {data: 2, sse: 3})",
+    )
+    text = "\n".join(["# xfdfuzz program 1", "machine cpus=1", "", *ops, ""])
+    code, out, _ = run("replay", write("p.xfd", text), "--revision", "v7.3", "--results")
+    assert (code, [line.strip() for line in out.splitlines() if "no effect" in line]) == (
+        0,
+        ["avx: has no effect: XSTATE_BV lacks it", "data: has no effect: all that it could fill is named"],
+    )
 
 
 def test_the_header_can_leave_a_patch_out(run: Run) -> None:

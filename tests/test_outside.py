@@ -65,14 +65,14 @@ def test_its_patches_can_be_left_out_and_mainlines_too() -> None:
     without = resolve(write("my.py", OVERWRITES), revert=["my-series-1"])
     assert without.label == "my-series-my-series-1"
     assert judge(parse(BARE), without).violations == ()
-    assert resolve("my.py-kvm-eexist-first").reverted == ("kvm-eexist-first",)
+    assert resolve("my.py-c5866d42f711").reverted == ("c5866d42f711",)
     with pytest.raises(RevisionError, match="my-series-1, later in the queue, replaces write_state_perm"):
         resolve("my.py", revert=["d8414603b29f"])
 
 
 def test_its_address_finds_it_in_another_process() -> None:
-    revision = resolve(write("my.py", OVERWRITES), revert=["kvm-eexist-first"])
-    assert revision.address == f"{Path('my.py').resolve()}-kvm-eexist-first"
+    revision = resolve(write("my.py", OVERWRITES), revert=["c5866d42f711"])
+    assert revision.address == f"{Path('my.py').resolve()}-c5866d42f711"
     assert resolve(revision.address).label == revision.label
     with Confirmer(revision) as confirmer:
         confirmer.ask("permission-only-grows@guest", parse(BARE))

@@ -273,6 +273,15 @@ def test_results_of_a_run_replace_the_expected_ones() -> None:
             "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x1, IA32_XFD_ERR: 0x2, IA32_XFD: 0})",
         ),
         ("t0 ioctl(v0, KVM_SET_MSRS, {}) = 0", "t0 ioctl(v0, KVM_SET_MSRS, {}) = 0"),
+        (
+            "t0 ptrace(PTRACE_SETREGSET, t1, NT_X86_XSTATE, {xstate_bv: fp|xmm|ymm, data: 1}, iov_len=4096)",
+            "t0 ptrace(PTRACE_SETREGSET, t1, {xstate_bv: x87|sse|avx, data: 1}, iov_len=4096)",
+        ),
+        (
+            "v0 xrstor(amx, avx, 1, mxcsr=2, xcomp_bv=0x8000000000000000)",
+            "v0 xrstor(xtile, avx, 1, xcomp_bv=0x8000000000000000, mxcsr=2)",
+        ),
+        ("t0 sigframe(sw_reserved, {magic1: 0x46505853})", "t0 sigframe(sw_reserved, {magic1: 1})"),
     ],
 )
 def test_other_spellings_are_read(line: str, canonical: str) -> None:
@@ -423,7 +432,7 @@ def error_of(text: str) -> str:
         (
             "v0 xrstor(avx, avx, 1, 7)",
             24,
-            "mxcsr=N, where N is 0, a token up to 7, or reserved or xcomp_bv=N, where N is a 64-bit number",
+            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is 0, a token up to 7, or reserved",
         ),
         ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, f"{{MSR: value, ...}}, where MSR is {MSRS_KNOWN}"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD})", 29, "IA32_XFD: value"),

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
@@ -99,6 +100,8 @@ class XfeaturesCodec(Codec[int]):
     """``x87|sse|avx|0x4000000000000000``."""
 
     known: ClassVar[list[str]] = [*xf.NAMES.values(), *xf.GROUPS]
+    #: What others call them, which is read, too: the kernel (XFEATURE_FP, XFEATURE_YMM), manuals.
+    also: ClassVar[dict[str, str]] = {"fp": "x87", "xmm": "sse", "ymm": "avx", "amx": "xtile"}
     expected = f"state components joined by '|' ({', '.join(known)}), 0 or a 64-bit number"
 
     def write(self, value: int) -> str:
@@ -109,7 +112,7 @@ class XfeaturesCodec(Codec[int]):
             raise Unreadable(argument.column, self.expected)
         mask = 0
         for word in argument.words:
-            bits = xf.mask_by_name(word.text)
+            bits = xf.mask_by_name(self.also.get(word.text, word.text))
             if bits is None:
                 bits = number(word.text)
             if bits is None or bits not in _U64:
@@ -269,13 +272,20 @@ def _of(i: int) -> Scalar:
     return MXCSR if i == xf.MXCSR else CONTENTS
 
 
+class _Magic1(Scalar):
+    """Whether it is FP_XSTATE_MAGIC1, which is read as a number, too (arch/x86/include/uapi/asm/sigcontext.h)."""
+
+    def read_word(self, word: Word) -> int:
+        return 1 if number(word.text) == FP_XSTATE_MAGIC1 else super().read_word(word)
+
+
 class SwReservedCodec(Codec[SwReserved]):
     """``{magic1: 0, magic2: 512}``: what is not there stays as it is."""
 
     def __init__(self) -> None:
         size = Scalar("a number from 0 to 4294967295", range(1 << 32))
         self.values: dict[str, Codec[int]] = dict.fromkeys(SwReserved._fields, size)
-        self.values |= {"magic1": Scalar("0 or 1", range(2)), "xfeatures": XFEATURES}
+        self.values |= {"magic1": _Magic1("0 or 1", range(2)), "xfeatures": XFEATURES}
         self.expected = f"{{{', '.join(f'{name}: ...' for name in self.values)}}}"
 
     def write(self, value: SwReserved) -> str:

@@ -95,3 +95,15 @@ def idle(image: UserImage, machine: Machine) -> Iterator[str]:
         elif not read >> i & 1:
             why = "XSTATE_BV lacks it" if machine.xsave else "a kernel without XSAVE reads the legacy region"
             yield f"{xf.NAMES[i]}: has no effect: {why}"
+
+
+def idle_fpu(image: FpuImage) -> Iterator[str]:
+    """The same of struct kvm_fpu and struct user_fpregs."""
+    if image.data and {xf.X87, xf.SSE} <= dict(image.contents).keys():
+        yield "data: has no effect: all that it could fill is named"
+
+
+def idle_in_xrstor(mask: int, xstate_bv: int, token: int) -> Iterator[str]:
+    """The same where the processor takes an image over: it loads what both the mask and XSTATE_BV have."""
+    if token and not mask & xstate_bv:
+        yield f"{token}: has no effect: XSTATE_BV has nothing of what is asked for, which is initialised"

@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 from typing import Any, NamedTuple, get_type_hints
 
 from xfdfuzz.program.codecs import NUMBERED, Codec, codec_of
 from xfdfuzz.program.fields import SwReserved
 from xfdfuzz.program.ops import OPS, Op
+from xfdfuzz.program.ops.ptrace import PtraceSetXstate
 from xfdfuzz.program.ops.signals import SigframeSwReserved
 from xfdfuzz.program.syntax import Argument, Line, Names, Option, Unreadable, Word, any_of, did_you_mean
 
@@ -92,7 +94,7 @@ def _compile(cls: type[Op]) -> _Template:
         return f"[{comma}{optional}]" if optional else f"{comma}<{name}>"
 
     form = _FIELD.sub(place, cls.template)
-    return _Template(form, writers, _FIELD.sub(show, cls.template), _slots(cls, codecs))
+    return _Template(form, writers, _FIELD.sub(show, cls.template), _slots(cls.template, codecs))
 
 
 def _codecs(cls: type[Op]) -> dict[str, Codec[Any]]:
@@ -112,9 +114,9 @@ def _with_comma(codec: Codec[Any]) -> Callable[[Any], str]:
     return write
 
 
-def _slots(cls: type[Op], codecs: dict[str, Codec[Any]]) -> list[_Slot]:
+def _slots(template: str, codecs: dict[str, Codec[Any]]) -> list[_Slot]:
     slots: list[_Slot] = []
-    for piece in _PIECE.findall(cls.template):
+    for piece in _PIECE.findall(template):
         if numbered := _NUMBERED_FIELD.fullmatch(piece):
             slots.append(_Slot(prefix=numbered[1], field=numbered[2]))
         elif plain := _FIELD.fullmatch(piece):
@@ -150,9 +152,17 @@ def _tree() -> _Node:
         _insert(root, cls, template.slots, ())
         actor = template.slots[0]
         _follow(root, actor).actor = actor.prefix or actor.literal
+    for cls, line in _ALSO.items():
+        _insert(root, cls, _slots(line, _codecs(cls)), ())
     for (verb, word), (cls, given) in _OF_BEFORE.items():
         _say_too(root, cls, verb, word, given)
     return root
+
+
+#: Another line for an op, which is read and not written.
+_ALSO: dict[type[Op], str] = {
+    PtraceSetXstate: "t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_XSTATE, {image}, {iov_len})"
+}
 
 
 #: Lines that programs of before have, and nobody writes any more: verb and argument, the op and what they stand for.
@@ -172,7 +182,7 @@ def _say_too(root: _Node, cls: type[Op], verb: str, word: str, given: dict[str, 
 
 
 def _insert(node: _Node, cls: type[Op], slots: list[_Slot], names: tuple[str, ...]) -> None:
-    """Add a template, or what is left of it, below ``node``; once with and once without an optional argument."""
+    """Add a template, or what is left of it, below ``node``: with and without optional arguments, in any order."""
     if cls not in node.ops:
         node.ops.append(cls)
     if not slots:
@@ -180,9 +190,10 @@ def _insert(node: _Node, cls: type[Op], slots: list[_Slot], names: tuple[str, ..
             raise TypeError(f"{cls.__name__} and {node.op.__name__} share the line {synopsis(cls)}")
         node.op, node.fields = cls, names
         return
-    slot, *rest = slots
-    if slot.codec is not None and slot.codec.optional:
-        _insert(node, cls, rest, names)
+    optional = [*takewhile(lambda slot: slot.codec is not None and slot.codec.optional, slots)]
+    for nr, slot in enumerate(optional):
+        _insert(_follow(node, slot), cls, slots[:nr] + slots[nr + 1 :], (*names, slot.field))
+    slot, *rest = slots[len(optional) :]
     _insert(_follow(node, slot), cls, rest, (*names, slot.field) if slot.field else names)
 
 

@@ -80,6 +80,8 @@ def _sentence(row: Row, nr: int) -> Styled:
     text = words.get(cell.state) or (f"panic: {names}" if cell.state == PANICS else names)
     if cell.left_out and cell.state != IDLE:
         text += f"; {cell.left_out} of {len(row.program.ops)} ops could not happen"
+    if cell.differs and cell.state != IDLE:
+        text += f"; {cell.differs}"
     return text + (" (not what is expected)" if cell.expected is False else ""), _STYLES[cell.state]
 
 
@@ -158,6 +160,7 @@ def as_object(row: Row, revisions: Sequence[str]) -> dict[str, Any]:
             "state": cell.state,
             "violations": list(cell.violations),
             "left_out": cell.left_out,
+            "differs": cell.differs or None,
             "expected": cell.expected,
         }
         for label, cell in zip(revisions, row.cells, strict=True)

@@ -73,13 +73,15 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
             _step(out, program.machine, item, item.step, marks.of(item.step.number), notes, folding)
 
 
-def results(out: Console, judged: Sequence[Judged]) -> None:
-    """An op a line with its result, and the invariants that it breaks; no states."""
+def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
+    """An op a line with its result, what of it has no effect, and the buckets of what it breaks; no states."""
     for item in judged:
-        broken = "".join(f"  ! {violation.invariant}" for violation in item.violations)
+        broken = "".join(f"  ! {bucket}" for bucket in dict.fromkeys(v.bucket for v in item.violations))
         text = f"{item.step.number:4}  {format_op(item.step.op)} = {result(item.step)}" if item.step else f"  {AT_END}"
         if item.step or broken:
             hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
+        if item.step:
+            _idle(out, program.machine, item.step)
 
 
 class _Marks:
@@ -113,8 +115,7 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
-    for idle in step.op.without_effect(machine):
-        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{idle}", "yellow"))
+    _idle(out, machine, step)
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -123,6 +124,11 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{path}  ", "cyan"), (f"{before} -> {after}", "dim"))
     if left and not any(map(notes.because.get, item.violations)) and item.violations:
         line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
+
+
+def _idle(out: Console, machine: Machine, step: Step) -> None:
+    for idle in step.op.without_effect(machine):
+        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{idle}", "yellow"))
 
 
 def result(step: Step) -> str:

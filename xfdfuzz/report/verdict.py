@@ -22,7 +22,7 @@ from xfdfuzz.revisions.sources import Sources
 def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes: trace.Notes | None) -> None:
     """One of them in a line; with ``notes`` the annotated trace above it, or just the results."""
     if notes is not None and notes.results:
-        trace.results(out, verdict.trace)
+        trace.results(out, program, verdict.trace)
     elif notes is not None:
         line(out)
         hanging(out, 2, (program.title or file, "bold"), f" on {verdict.revision.label}")

@@ -332,7 +332,7 @@ class VmsaByXstateBv(KvmX86):
     """
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """(svm/sev.c)."""
+        """(arch/x86/kvm/svm/sev.c)."""
         super().sev_es_sync_vmsa(vcpu)
         held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
         for i in (xf.X87, xf.SSE):

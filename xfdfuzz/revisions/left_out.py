@@ -1,6 +1,8 @@
 """Commits about FPU or KVM xstate since v5.16 that the model leaves out on purpose, and why.
 
-Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails of tip-bot2, `Fixes:` lines.
+Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails, `Fixes:` lines.
+The sources of 6.1.192, 6.12.117, 7.2.13 and 7.3.4 were held against each other for it, function by function; those of
+5.17 against 6.1 in fpu/core.c, fpu/xstate.c, and where KVM has to do with XCR0, IA32_XSS, XFD, PKRU and CPUID.
 """
 
 from __future__ import annotations
@@ -35,12 +37,17 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("a9f84fb7158f", "v5.18", "x86/fpu: Remove redundant XCOMP_BV initialization"),
         ("d47f71f6de79", "v5.18", "x86/fpu: Remove unused supervisor only offsets"),
         ("35a77d4503d9", "v5.18", "x86/fpu/xsave: Initialize offset/size cache early"),
+        ("6afbb58cc225", "v5.18", "x86/fpu: Cache xfeature flags from CPUID"),
         ("d6d6d50f1e80", "v5.18", "x86/fpu/xstate: Consolidate size calculations"),
+        ("f5c0b4f30416", "v5.19", "x86/prctl: Remove pointless task argument"),
+        ("945024d764a1", "v5.19", "KVM: x86: optimize PKU branching in kvm_load_{guest|host}_xsave_state"),
+        ("938c8745bcf2", "v6.0", 'KVM: x86: Introduce "struct kvm_caps" to track misc caps/settings'),
         ("6a877d2450ac", "v6.2", "x86/fpu: Take task_struct* in copy_sigframe_from_user_to_xstate()"),
         ("1c813ce03055", "v6.2", "x86/fpu: Add a pkru argument to copy_uabi_from_kernel_to_xstate()."),
         ("2c87767c35ee", "v6.2", "x86/fpu: Add a pkru argument to copy_uabi_to_xstate()"),
         ("6be3ae45f567", "v6.4", "KVM: x86: Add a helper to handle filtering of unpermitted XCR0 features"),
         ("fe60e8f65f79", "v6.6", 'KVM: x86: Use KVM-governed feature framework to track "XSAVES enabled"'),
+        ("90879f5dfcf6", "v6.7", "x86/fpu/xstate: Address kernel-doc warning"),
         ("af813acf8c06", "v6.10", "x86/fpu: Update fpu_swap_kvm_fpu() uses in comments as well"),
         ("24cf2bc982ff", "v6.12", "x86/pkeys: Add PKRU as a parameter in signal handling functions"),
         ("8c01290bda1a", "v6.14", "KVM: x86: Swap incoming guest CPUID into vCPU before massaging in KVM_SET_CPUID2"),
@@ -62,6 +69,30 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         ("32d5fa804dc9", "v6.16", "x86/fpu: Drop @perm from guest pseudo FPU container"),
         ("fafb29e18db2", "v6.17", "x86/fpu: Remove xfd argument from __fpstate_reset()"),
+        ("b91c0922bf1e", "v5.19", "x86/fpu: Cleanup variable shadowing"),
+        ("55228db2697c", "v6.2", "x86/fpu: Use _Alignof to avoid undefined behavior in TYPE_ALIGN"),
+        ("aa81cb9d9723", "v6.3", "x86/fpu: Replace zero-length array in struct xregs_state with flexible-array member"),
+        ("821ad23d0eaf", "v6.3", "cpuidle, intel_idle: Fix CPUIDLE_FLAG_INIT_XSTATE"),
+        ("a03c376ebaf3", "v6.4", "x86/arch_prctl: Add AMX feature numbers as ABI constants"),
+        ("1f34bb2a2464", "v6.5", "x86/fpu: Remove cpuinfo argument from init functions"),
+        ("1703db2b90c9", "v6.5", "x86/fpu: Mark init functions __init"),
+        ("1143c0b85c07", "v6.6", 'KVM: VMX: Recompute "XSAVES enabled" only after CPUID update'),
+        ("0497d2ac9b26", "v6.6", "KVM: VMX: Check KVM CPU caps, not just VMX MSR support, for XSAVE enabling"),
+        ("662f6815786e", "v6.6", 'KVM: VMX: Rename XSAVES control to follow KVM\'s preferred "ENABLE_XYZ"'),
+        ("24b8a23638cb", "v6.9", "x86/fpu: Clean up FPU switching in the middle of task switching"),
+        ("546d714b0880", "v6.10", "KVM: introduce new vendor op for KVM_GET_DEVICE_ATTR"),
+        ("7974c0643ee3", "v6.11", "KVM: x86: Add a struct to consolidate host values, e.g. EFER, XCR0, etc..."),
+        ("1201f226c863", "v6.13", "KVM: x86: Cache CPUID.0xD XSTATE offsets+sizes during module init"),
+        ("ec3d4440b2c8", "v6.14", 'KVM: x86: Explicitly do runtime CPUID updates "after" initial setup'),
+        ("1f66590d7ff0", "v6.14", "KVM: x86: Update OS{XSAVE,PKE} bits in guest CPUID irrespective of host support"),
+        ("4c20cd4cee92", "v6.14", "KVM: x86: Avoid double RDPKRU when loading host/guest PKRU"),
+        ("4348e9177813", "v6.15", 'x86/fpu: Clarify the "xa" symbolic name used in the XSTATE* macros'),
+        ("aa93b6f96f64", "v6.15", "KVM: x86: Use for-loop to iterate over XSTATE size entries"),
+        ("d2dcf25a4cf2", "v6.18", "KVM: x86: Rename kvm_{g,s}et_msr()* to show that they emulate guest accesses"),
+        ("db07f3d0eb19", "v6.18", "KVM: x86: Use double-underscore read/write MSR helpers as appropriate"),
+        ("c2aa58b226ab", "v6.18", "KVM: x86: Add kvm_msr_{read,write}() helpers"),
+        ("0b28f21ad462", "v6.19", "KVM: x86: Add a helper to dedup loading guest/host XCR0 and XSS"),
+        ("c862dcd19975", "v5.17", "x86/fpu: Fix inline prefix warnings"),
     ),
     "the model has it as a part of c6617c61e8fe": (
         ("ee3a5f9e3d9b", "v5.17", "KVM: x86: Do runtime CPUID update before updating vcpu->arch.cpuid_entries"),
@@ -82,6 +113,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("7bc4ed75f2d6", "v6.17", "x86/fpu/xstate: Differentiate default features for host and guest FPUs"),
         ("7c2c89364d92", "v6.17", "x86/fpu: Initialize guest FPU permissions from guest defaults"),
     ),
+    "the model has it as a part of 50c5b071e283": (("b02dc185ee86", "v6.16", "x86/cpufeatures: Add X86_FEATURE_APX"),),
     "the model has it as a part of 8b05b3c98816": (
         ("151bf232494d", "v6.17", 'x86/fpu/xstate: Introduce "guest-only" supervisor xfeature set'),
     ),
@@ -92,6 +124,8 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("8b59d0275c96", "v6.18", "KVM: VMX: Emulate read and write to CET MSRs"),
         ("25f3840483e6", "v6.18", "KVM: VMX: Set up interception for CET MSRs"),
         ("e140467bbdaf", "v6.18", "KVM: x86: Enable CET virtualization for VMX and advertise to userspace"),
+        ("41f6710f99f4", "v6.18", "KVM: x86: Manually clear MPX state only on INIT"),
+        ("c26675447faf", "v6.18", "KVM: x86: Zero XSTATE components on INIT by iterating over supported features"),
     ),
     _XSS_ZERO: (
         ("be4f3b3f8227", "v5.17", "KVM: x86: Keep MSR_IA32_XSS unchanged for INIT"),
@@ -114,6 +148,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
             "x86/fpu: Restore fpu_thread_struct_whitelist() to fix CONFIG_HARDENED_USERCOPY=y crash",
         ),
         ("2d299e3d773d", "v6.16", "x86/fpu: Always use memcpy_and_pad() in arch_dup_task_struct()"),
+        ("5d3b81d4d852", "v6.15", "x86/fpu: Avoid copying dynamic FP state from init_task in arch_dup_task_struct()"),
     ),
     _MEMORY_ORDER: (
         ("031b33ef1a6a", "v6.16", "x86/fpu/xstate: Remove xstate offset check"),
@@ -122,7 +157,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("cbe8e4dab16c", "v6.16", "x86/fpu/xstate: Adjust xstate copying logic for user ABI"),
     ),
     _WORKERS: (
+        ("5bd2e97c868a", "v5.19", "fork: Generalize PF_IO_WORKER handling"),
         ("cb3ea4b7671b", "v6.3", "x86/fpu: Don't set TIF_NEED_FPU_LOAD for PF_IO_WORKER threads"),
+        ("54e6842d0775", "v6.4", "fork/vm: Move common PF_IO_WORKER behavior to new flag"),
         (
             "c360bdc593b8",
             "v6.16",
@@ -140,9 +177,11 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("2c66ca3949dc", "v6.6", "x86/fpu: Set X86_FEATURE_OSXSAVE feature after enabling OSXSAVE in CR4"),
         ("69a2fdf44604", "v6.15", "x86/fpu/xstate: Simplify print_xstate_features()"),
         ("39cd7fad39ce", "v6.16", "x86/fpu: Log XSAVE disablement consistently"),
+        ("b81fac906a8f", "v6.5", "x86/fpu: Move FPU initialization into arch_cpu_finalize_init()"),
     ),
     "KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
+        ("f8ade833b733", "v6.19", "KVM: x86: Explicitly configure supported XSS from {svm,vmx}_set_cpu_caps()"),
     ),
     "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
         (
@@ -166,6 +205,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "the number that tells the model's CPUIDs apart stands for all of their leaves": (
         ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
+        ("e3bcfda012ed", "v5.17", "KVM: x86: Report deprecated x87 features in supported CPUID"),
     ),
     "FRED is not modelled": (("d62c02af7a96", "v6.15", "KVM: VMX: Pass XFD_ERR as pseudo-payload when injecting #NM"),),
     "the processor has all of AMX's instructions, or none": (
@@ -175,12 +215,110 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "core files are not modelled": (
         ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
+        ("c8161e5304ab", "v6.19", "x86/fpu: Fix FPU state core dump truncation on CPUs with no extended xfeatures"),
     ),
     "component 15 (LBR) is not modelled": (
         ("2848ff28d180", "v6.11", "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported"),
     ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),
+    ),
+    "a patch of the series that v5.17 came with, which the model has as a whole, as amx-v6": (
+        ("b0237dad2d7f", "v5.17", "x86/fpu: Make XFD initialization in __fpstate_reset() a function argument"),
+        ("c270ce393dfd", "v5.17", "x86/fpu: Add guest support to xfd_enable_feature()"),
+        ("0781d60f658e", "v5.17", "x86/fpu: Provide fpu_enable_guest_xfd_features() for KVM"),
+        ("5ab2f45bba48", "v5.17", "kvm: x86: Enable dynamic xfeatures at KVM_SET_CPUID2"),
+        ("8eb9a48ac1e8", "v5.17", "x86/fpu: Provide fpu_update_guest_xfd() for IA32_XFD emulation"),
+        ("820a6ee944e7", "v5.17", "kvm: x86: Add emulation for IA32_XFD"),
+        ("1df4fd834e8e", "v5.17", "x86/fpu: Prepare xfd_err in struct fpu_guest"),
+        ("ec5be88ab29f", "v5.17", "kvm: x86: Intercept #NM for saving IA32_XFD_ERR"),
+        ("548e83650a51", "v5.17", "kvm: x86: Emulate IA32_XFD_ERR for guest"),
+        ("61f208134a87", "v5.17", "kvm: x86: Disable RDMSR interception of IA32_XFD_ERR"),
+        ("86aff7a47992", "v5.17", "kvm: x86: Add XCR0 support for Intel AMX"),
+        ("690a757d610e", "v5.17", "kvm: x86: Add CPUID support for Intel AMX"),
+        ("c60427dd50ba", "v5.17", "x86/fpu: Add uabi_size to guest_fpu"),
+        ("be50b2065dfa", "v5.17", "kvm: x86: Add support for getting/setting expanded xstate buffer"),
+        ("980fe2fddcff", "v5.17", "x86/fpu: Extend fpu_xstate_prctl() with guest permissions"),
+        ("36487e6228c4", "v5.17", "x86/fpu: Prepare guest FPU for dynamically enabled FPU features"),
+        ("5429cead0119", "v5.17", "x86/fpu: Provide fpu_sync_guest_vmexit_xfd_state()"),
+        ("b5274b1b7ba8", "v5.17", "kvm: x86: Disable interception for IA32_XFD on demand"),
+    ),
+    "of /proc/PID/arch_status the model has whether there is a line, not the time in it": (
+        ("0fe4ff885f8a", "v5.17", "x86/fpu: Correct AVX512 state tracking"),
+    ),
+    "nobody asks whether a guest's CPUID array is freed": (
+        ("811f95ff9527", "v5.17", "KVM: x86: Free kvm_cpuid_entry2 array on post-KVM_RUN KVM_SET_CPUID{,2}"),
+    ),
+    "no host has a component with XFD without having XFD": (
+        ("e9737468829c", "v5.17", "KVM: x86/cpuid: Clear XFD for component i if the base feature is missing"),
+    ),
+    "a VMM gives a leaf a sub-leaf where the processor has one, and nowhere else": (
+        ("277ad7d58611", "v6.0", "KVM: x86: Add dedicated helper to get CPUID entry with significant index"),
+    ),
+    "KVM has no MSR filter": (
+        ("8a056ece45d2", "v6.17", "KVM: VMX: Manually recalc all MSR intercepts on userspace MSR filter change"),
+        ("6057497336bb", "v6.18", "KVM: x86: Rework KVM_REQ_MSR_FILTER_CHANGED into a generic RECALC_INTERCEPTS"),
+    ),
+    "SGX is not modelled": (
+        ("5c89be1dd5cf", "v5.17", "KVM: x86: Move CPUID.(EAX=0x12,ECX=1) mangling to __kvm_update_cpuid_runtime()"),
+        ("ad45413d22e6", "v6.4", "KVM: VMX: Don't rely _only_ on CPUID to enforce XCR0 restrictions for ECREATE"),
+        ("275a87244ec8", "v6.4", "KVM: x86: Don't adjust guest's CPUID.0x12.1 (allowed SGX enclave XFRM)"),
+    ),
+    "no machine is booted with a feature disabled on its command line": (
+        ("18032b47adf1", "v6.6", "x86/fpu/xstate: Fix PKRU covert channel"),
+    ),
+    "the model has it as a part of 2d39a6add422": (
+        ("6ee836687a3f", "v6.6", "x86/fpu: Add helper for modifying xstate"),
+        ("98cfa4630912", "v6.6", "x86: Introduce userspace API for shadow stack"),
+        ("b2926a36b97a", "v6.6", "x86/shstk: Handle thread shadow stack"),
+    ),
+    "a thread's shadow stack is one content: no address in it, no frame on it": (
+        ("9874b2917b9f", "v7.1", "x86/shstk: Prevent deadlock during shstk sigreturn"),
+        ("31255e072b2e", "v6.7", "x86/shstk: Delay signal entry SSP write until after user accesses"),
+    ),
+    "the model has it as a part of 4f5defae7089": (
+        ("517987e3fb19", "v6.10", "KVM: x86: add fields to struct kvm_arch for CoCo features"),
+    ),
+    "the model has it as a part of ae6012d72fa6": (
+        ("6a1853bdf178", "v6.13", "x86/pkeys: Change caller of update_pkru_in_sigframe()"),
+    ),
+    "nothing uses the FPU on a CPU that is being brought up": (
+        ("2297554f01df", "v6.16", "x86/fpu: Fix irq_fpu_usable() to return false during CPU onlining"),
+    ),
+    "a guest's MSR bitmap is looked at where it runs, and made before that": (
+        ("5a1a726e68ff", "v6.18", "KVM: x86: Use KVM_REQ_RECALC_INTERCEPTS to react to CPUID updates"),
+    ),
+    "a guest's WRMSR and RDMSR have one form, and KVM no fast path for them": (
+        ("885df2d2109a", "v6.18", "KVM: x86: Add support for RDMSR/WRMSRNS w/ immediate on Intel"),
+        ("ec93675a3251", "v6.18", "KVM: VMX: Support the immediate form of WRMSRNS in the VM-Exit fastpath"),
+        ("d90ebf5a06ec", "v6.18", "KVM: x86: Advertise support for the immediate form of MSR instructions"),
+    ),
+    "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing else happens": (
+        ("6e640bb5caab", "v6.19", "KVM: SVM: Handle #MCs in guest outside of fastpath"),
+        ("8934c592bcbf", "v6.19", "KVM: VMX: Handle #MCs on VM-Enter/TD-Enter outside of the fastpath"),
+        ("3377a9233d30", "v6.19", "KVM: x86: Load guest/host XCR0 and XSS outside of the fastpath run loop"),
+        ("7df3021b622f", "v6.19", "KVM: x86: Load guest/host PKRU outside of the fastpath run loop"),
+    ),
+    "KVM emulates no instruction that uses registers of the FPU": (
+        ("c57d9bafbd0b", "v6.19", "KVM: x86: Add support for emulating MOVNTDQA"),
+        ("f106797f81d6", "v6.19", "KVM: x86: Add x86_emulate_ops.get_xcr() callback"),
+        ("4cb21be4c3b0", "v6.19", "KVM: x86: Add AVX support to the emulator's register fetch and writeback"),
+        ("f0585a714a75", "v6.19", "KVM: x86: Add emulator support for decoding VEX prefixes"),
+        ("ebec25438f3d", "v6.19", "KVM: x86: Enable support for emulating AVX MOV instructions"),
+    ),
+    "KVM_SET_NESTED_STATE is not modelled, without which no L2 is active in a vCPU that has not run": (
+        ("b47b93c15b12", "v7.0", "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active"),
+    ),
+    "the processor has no sub-leaf 1 of leaf 0x1E": (
+        ("58cbaf64e653", "v7.0", "KVM: x86: Advertise AMX CPUIDs in subleaf 0x1E.0x1 to userspace"),
+    ),
+    "the model has it as a part of 27bd5fdc24c0": (
+        ("a26b7cd22546", "v6.10", "KVM: SEV: Do not intercept accesses to MSR_IA32_XSS for SEV-ES guests"),
+    ),
+    "the model has it as a part of c5866d42f711": (
+        ("97d65b544f48", "v7.3", "KVM: Check for duplicate vcpu_id as early as possible"),
+        ("6418b715d5a2", "v7.3", "KVM: Protect all of kvm_vm_ioctl_create_vcpu() with kvm->lock"),
+        ("700f8d24436c", "v7.3", 'Revert "KVM: Check for duplicate vcpu_id as early as possible"'),
     ),
     _AMD: (
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
@@ -189,6 +327,10 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
         ("8db428fd5229", "v6.18", "KVM: SVM: Enable shadow stack virtualization for SVM"),
+        ("5d31174f3c8c", "v6.10", "x86/fpu: Fix AMD X86_BUG_FXSAVE_LEAK fixup"),
+        ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
+        ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
+        ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),
     ),
     _CET: (
         ("06f2969c6a12", "v6.18", "KVM: x86: Introduce KVM_{G,S}ET_ONE_REG uAPIs support"),
@@ -205,6 +347,16 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("625884996bff", "v6.18", "KVM: nVMX: Prepare for enabling CET support for nested guest"),
         ("62f7533a6b3a", "v6.18", "KVM: nVMX: Add consistency checks for CET states"),
         ("d292035fb5d2", "v6.18", "KVM: VMX: Make CR4.CET a guest owned bit"),
+        ("82c0ec028258", "v6.18", "KVM: x86: Don't emulate task switches when IBT or SHSTK is enabled"),
+        ("d4c03f63957c", "v6.18", "KVM: x86: Emulate SSP[63:32]!=0 #GP(0) for FAR JMP to 32-bit mode"),
+        ("296599346c67", "v6.18", "KVM: x86/mmu: WARN on attempt to check permissions for Shadow Stack #PF"),
+        ("843af0f2e461", "v6.18", "KVM: x86/mmu: Pretty print PK, SS, and SGX flags in MMU tracepoints"),
+        ("f705de12a22c", "v6.18", "KVM: x86: Initialize allow_smaller_maxphyaddr earlier in setup"),
+        ("f7336d47be53", "v6.18", "KVM: VMX: Configure nested capabilities after CPU capabilities"),
+        ("033cc166f029", "v6.18", "KVM: nVMX: Virtualize NO_HW_ERROR_CODE_CC for L1 event injection to L2"),
+        ("8060b2bd2dd0", "v6.18", "KVM: nVMX: Add consistency checks for CR0.WP and CR4.CET"),
+        ("42ae6448531b", "v6.18", "KVM: nVMX: Advertise new VM-Entry/Exit control bits for CET state"),
+        ("f2f5519aa4e3", "v6.18", "KVM: x86: Define Control Protection Exception (#CP) vector"),
     ),
 }
 

@@ -96,7 +96,8 @@ def find_patch(commit: str, own: Sequence[Patch] = ()) -> Patch:
     found = [p for p in queue if p.commit == commit]
     found = found or [p for p in queue if is_meant(p.commit, commit)]
     if len(found) != 1:
-        raise RevisionError(why_unknown(commit) or f"unknown commit {commit}: expected one of `xfdfuzz list patches`")
+        expected = "expected one of `xfdfuzz list patches`; a series can take out what v5.16 has (xfdfuzz new revision)"
+        raise RevisionError(why_unknown(commit) or f"unknown commit {commit}: {expected}")
     return found[0]
 
 

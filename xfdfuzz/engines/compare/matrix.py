@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-from xfdfuzz.engines.judge.verdict import Verdict, judge, revisions_for
+from xfdfuzz.engines.judge.verdict import Verdict, different_results, judge, revisions_for
 from xfdfuzz.engines.processes.pool import in_spite_of_deaths
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants, users_errors_named
 from xfdfuzz.program.program import Program
@@ -23,13 +23,15 @@ CLEAN, VIOLATES, PANICS, IDLE, NOT_APPLICABLE = "clean", "violates", "panic", "n
 class Cell:
     """What one program does on one revision.
 
-    ``left_out`` counts the ops that could not happen there.  ``expected`` is whether the `expect:` lines that name this
+    ``left_out`` counts the ops that could not happen there; ``differs`` says of the first op that could not, or did
+    something else than its line says, what it did and why.  ``expected`` is whether the `expect:` lines that name this
     revision hold, None where there is none.  ``reason`` says why a cell is not applicable.
     """
 
     state: str
     violations: tuple[str, ...] = ()
     left_out: int = 0
+    differs: str = ""
     expected: bool | None = None
     reason: str = ""
     buckets: tuple[str, ...] = ()
@@ -78,10 +80,12 @@ def _cell(program: Program, address: str) -> Cell:
         return Cell(NOT_APPLICABLE, reason=str(error))
     plain = resolve(address)
     # what is expected of a revision says nothing about one with other patches
-    spoken_of = not (plain.applied or plain.reverted) and any(selects(e.revisions, plain.name) for e in program.expect)
+    selected = [e for e in program.expect if selects(e.revisions, plain.name)]
+    spoken_of = bool(selected) and not (plain.applied or plain.reverted)
     verdict = judge(program, revision, expectations=spoken_of)
     expected = verdict.ok if spoken_of else None
-    return Cell(_state(verdict), verdict.broken, verdict.left_out, expected, buckets=verdict.buckets)
+    differs = next(different_results(program, verdict, selected), "")
+    return Cell(_state(verdict), verdict.broken, verdict.left_out, differs, expected, buckets=verdict.buckets)
 
 
 def _state(verdict: Verdict) -> str:

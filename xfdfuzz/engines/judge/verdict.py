@@ -118,7 +118,7 @@ def judge(program: str | Program, revision: str | Path | Revision, *, expectatio
     if not expectations:
         return verdict
     selected = [e for e in program.expect if selects(e.revisions, revision.name)]
-    different = [*_different_results(program, verdict, selected)]
+    different = [*different_results(program, verdict, selected)]
     judged = bool(selected or different) or any(result is not None for result in program.results)
     failures = [*_broken_expectations(verdict, selected)]
     if not selected and any(e.kind != "result" for e in program.expect):
@@ -141,7 +141,9 @@ def _broken_expectations(verdict: Verdict, selected: Sequence[Expectation]) -> I
             yield f"expected to break {', '.join(missing)}, breaks {', '.join(verdict.broken) or 'nothing'}"
 
 
-def _different_results(program: Program, verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:
+def different_results(program: Program, verdict: Verdict, selected: Sequence[Expectation]) -> Iterator[str]:
+    """Of each op that did something else than its line says, or one of ``selected``, and of the first one that could
+    not happen although nothing says so: what it did, and why."""
     special: dict[int, list[str]] = {}
     for e in selected:
         if e.kind == "result":

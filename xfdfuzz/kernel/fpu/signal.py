@@ -17,6 +17,8 @@ from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate, SigFrame
 
+#: What stands in front of extended state in a frame.
+FP_XSTATE_MAGIC1 = 0x46505853
 #: FP_XSTATE_MAGIC2_SIZE, in bytes.
 FP_XSTATE_MAGIC2_SIZE = 4
 

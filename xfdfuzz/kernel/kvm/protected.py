@@ -39,20 +39,25 @@ class KvmProtected(KvmMain):
         return 0
 
     def sev_launch_update_vmsa(self, vm_nr: int) -> int:
-        """KVM_SEV_LAUNCH_UPDATE_VMSA: ENOTTY, and EIO from the firmware the second time (arch/x86/kvm/svm/sev.c)."""
+        """KVM_SEV_LAUNCH_UPDATE_VMSA: ENOTTY, or what a vCPU gives (arch/x86/kvm/svm/sev.c)."""
         if self.vms[vm_nr].type not in _SEV_ES:
             return -ENOTTY
         for vcpu in self.vcpus:
-            if vcpu.exists and vcpu.vm == vm_nr:
-                if vcpu.arch.guest_state_protected:
-                    return -EIO
-                self._sev_launch_update_vmsa(vcpu)
+            if vcpu.exists and vcpu.vm == vm_nr and (ret := self._sev_launch_update_vmsa(vcpu)):
+                return ret
         return 0
 
-    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
-        """__sev_launch_update_vmsa(): from here on the vCPU's registers are encrypted (arch/x86/kvm/svm/sev.c)."""
+    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
+        """__sev_launch_update_vmsa(): from here on the vCPU's registers are encrypted; EIO (arch/x86/kvm/svm/sev.c).
+
+        Of a VMSA that is encrypted already the firmware wants to know nothing; what is written over it before that is
+        not modelled.
+        """
+        if vcpu.arch.guest_state_protected:
+            return -EIO
         self.sev_es_sync_vmsa(vcpu)
         vcpu.arch.guest_state_protected = 1
+        return 0
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
         """XCR0, IA32_XSS and PKRU are KVM's; what the FPU has is initial (arch/x86/kvm/svm/sev.c)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from operator import attrgetter
 
@@ -14,6 +14,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
@@ -376,6 +377,9 @@ class _Restore(_Insn):
         elif not self.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
             ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR])
         return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_in_xrstor(self.mask, self.xstate_bv, self.token)
 
 
 @op("v{vcpu} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")

@@ -120,6 +120,9 @@ class PtraceSetFpregs(_Ptrace):
             ghost.set_legacy(k.system.ghost.tasks[self.tracee], values)
         return Result(ret)
 
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_fpu(self.image)
+
 
 @op("t{task} read(arch_status, t{tracee})")
 class ReadArchStatus(TaskOp):

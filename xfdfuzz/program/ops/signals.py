@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import FrameSize, Nr, SwReserved, UserImage, Xfeatures
@@ -111,6 +113,10 @@ class SigframeSwReserved(_HandlerOp):
             if value is not None:
                 setattr(frame, name, value)
         return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        if self.sw == SwReserved():
+            yield "{}: has no effect: it names nothing"
 
 
 @op("t{task} sigframe(copy, {size})")

@@ -120,6 +120,9 @@ class KvmSetFpu(VcpuIoctl):
             ghost.set_legacy(ideal.regs, fpu)
         return Result(ret)
 
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_fpu(self.image)
+
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_FPU)")
 class KvmGetFpu(VcpuIoctl):

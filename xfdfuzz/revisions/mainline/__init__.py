@@ -1,7 +1,7 @@
 """Mainline from v5.17 to v7.3 as a queue of patches; :data:`SERIES` is its order, as in quilt's file of that name.
 
 Only what changes the behaviour of the modelled functions is here; the rest of the history comes with its revisions.
-Each class names what the commit changed.  Commit ids were looked up, but for kvm-eexist-first.
+Each class names what the commit changed.  Commit ids were looked up.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from xfdfuzz.revisions.mainline.protected import (
     SevEsType,
     TdxRestoresHost,
     TdxType,
+    VmsaSyncedOnce,
 )
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
@@ -131,6 +132,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    VmsaSyncedOnce,
     Magic2AtXstateSize,
     EferInSregs,
     EexistFirst,

@@ -125,13 +125,17 @@ class BugOnImbalance(KvmX86):
 
 
 @patch(
-    "kvm-eexist-first",
-    "KVM: look for an existing vCPU id before anything is created (in 7.3-rc7; commit not identified)",
+    "c5866d42f711",
+    "KVM: Move check for existing vCPU ID to the top of vCPU creation",
     version="v7.3",
     neutral="nobody says whether a KVM_CREATE_VCPU that fails locks permissions",
 )
 class EexistFirst(KvmMain):
-    """KVM_CREATE_VCPU with an id that exists fails before it allocates, and so before it locks permissions."""
+    """KVM_CREATE_VCPU with an id that exists fails before it allocates, and so before it locks permissions.
+
+    It stands on 6418b715d5a2, which takes kvm->lock for all of the creation. 97d65b544f48, of the same release, had
+    done the same in another way; 700f8d24436c took that back.
+    """
 
     def kvm_vcpu_id_precheck(self, vm_nr: int, vcpu_id: int) -> int:
         """EEXIST under kvm->lock, before kvm_arch_vcpu_precreate() (virt/kvm/kvm_main.c)."""

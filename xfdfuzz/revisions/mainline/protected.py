@@ -1,4 +1,4 @@
-"""Protected guests: SEV-ES VMs of a type of their own, what their VMM and KVM may know, and TDX."""
+"""Protected guests: SEV-ES VMs, of a type of their own too, what KVM and their VMM may know, and TDX."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FpuIntoVmsa(KvmX86):
         """Nothing (arch/x86/kvm/svm/svm.c, svm_vcpu_create())."""
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """The legacy region as it lies in memory, and AVX if XSTATE_BV has it; not of the default type (svm/sev.c)."""
+        """Legacy region as it lies in memory, AVX by XSTATE_BV; not of the default type (arch/x86/kvm/svm/sev.c)."""
         super().sev_es_sync_vmsa(vcpu)
         if self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM:
             regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
@@ -34,10 +34,12 @@ class FpuIntoVmsa(KvmX86):
             if regs.xstate_bv & xf.MASK_YMM:
                 self.vmsa_component(vcpu, xf.YMM, regs.data[xf.YMM])
 
-    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> None:
+    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
         """(arch/x86/kvm/svm/sev.c)."""
-        super()._sev_launch_update_vmsa(vcpu)
-        self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+        ret = super()._sev_launch_update_vmsa(vcpu)
+        if not ret:
+            self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+        return ret
 
 
 @patch("4f5defae7089", "KVM: SEV: introduce KVM_SEV_INIT2 operation", version="v6.10", neutral="a feature")
@@ -158,3 +160,18 @@ class GhcbXss(Kernel):
         super().sev_es_sync_from_ghcb(vcpu)
         if (vcpu.exit_value, vcpu.exit_msr) == (LEAF_XSTATE, 1) and self.guest_cpu_cap_has_shstk(vcpu):
             self.kvm_x86_set_msr(vcpu, MSR_IA32_XSS, vcpu.vmsa.xss, False)
+
+
+@patch(
+    "9b9f7962e3e8",
+    "KVM: SEV: Reject attempts to sync VMSA of an already-launched/encrypted vCPU",
+    version="v7.1",
+    stable=("..v6.12.117",),
+    neutral="what a second KVM_SEV_LAUNCH_UPDATE_VMSA returns, which no invariant speaks of",
+)
+class VmsaSyncedOnce(KvmX86):
+    """KVM does not touch a VMSA that is encrypted; with SEV-SNP that would be the end of the host."""
+
+    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
+        """EINVAL of sev_es_sync_vmsa() (arch/x86/kvm/svm/sev.c)."""
+        return -EINVAL if vcpu.arch.guest_state_protected else super()._sev_launch_update_vmsa(vcpu)
