@@ -212,7 +212,9 @@ def _settled(k: Kernel, vcpu: Vcpu) -> bool:
 def save(k: Kernel, vcpu: Vcpu) -> Saved:
     """Get everything, as a VMM does."""
     arch = vcpu.arch
-    read = [(index, *k.kvm_get_msrs(vcpu, index)) for index in _MSRS]
+    # IA32_XSS is 0 where KVM does not list it, and not to be written then (338543cbe033)
+    kept = (index for index in _MSRS if index != MSR_IA32_XSS or k.kvm_probe_msr_to_save(index))
+    read = [(index, *k.kvm_get_msrs(vcpu, index)) for index in kept]
     ret, image = k.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
     if ret:
         _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)

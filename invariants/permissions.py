@@ -11,7 +11,7 @@ from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm
 from xfdfuzz.memory.cstruct import Regions
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
-from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm
+from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm, UserEnqcmd
 
 #: What the vCPUs' buffers have room for, to see at once whether that has changed.
 _GUEST_FEATURES = Regions(System, "vcpus[].arch.guest_fpu.xfeatures")
@@ -114,6 +114,21 @@ def host_xfd_guards_unbacked_features(view: View) -> Iterator[Broken]:
     for nr, _, own in view.own_fpstates:
         if init_xfd & ~own.xfeatures & ~own.xfd and not own.is_guest:
             yield Broken(f"t{nr}'s fpstate->xfd is {own.xfd:#x}, it has no room for {init_xfd:#x}", key=nr)
+
+
+@invariant("enqcmd-works-with-a-pasid", "abi", ("PERM", "HSTATE"), ops=(UserEnqcmd,))
+def enqcmd_works_with_a_pasid(view: View) -> Iterator[Broken]:
+    """ENQCMD of a thread whose address space was bound to a device is executed, as soon as the #GP handler has given
+    the thread the PASID of that; in an address space that was not, fork()ed or exec()ed since, it is a #GP
+    (Documentation/arch/x86/sva.rst)."""
+    op, result = view.step.op, view.step.result.ret
+    assert isinstance(op, UserEnqcmd)
+    if not view.k.xfeatures_mask_supervisor() & xf.MASK_PASID:
+        return
+    if view.before.tasks[op.task].mm_pasid and result != "ok":
+        yield Broken(f"t{op.task}'s address space has a PASID, and its ENQCMD ends in {result}", "refused")
+    if not view.before.tasks[op.task].mm_pasid and result == "ok":
+        yield Broken(f"t{op.task}'s address space has no PASID, and its ENQCMD is executed", "executed")
 
 
 @invariant("permission-inherited-by-fork", "abi", ("INV-20", "PERM"), ops=(Fork,))

@@ -7,21 +7,32 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
-from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
-from xfdfuzz.kernel.fpu.regset import REGSET_UNIT
+from xfdfuzz.kernel.errno import EINVAL, ENODEV
+from xfdfuzz.kernel.fpu.regset import I387_IA32_SIZE
+from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.images import has_reserved_mxcsr, lost
-from xfdfuzz.program.ops.ptrace import PtraceGetFpregs, PtraceGetXstate, PtraceSetFpregs, PtraceSetXstate
-from xfdfuzz.program.step import FpuState, Image
+from xfdfuzz.program.ops import ptrace
+from xfdfuzz.program.ops.ptrace import PtraceGetSsp, PtraceGetXstate, PtraceSetSsp, PtraceSetXstate
+from xfdfuzz.program.step import FpuState, Image, format_ret
+
+_READS = (
+    *(PtraceGetXstate, ptrace.PtraceGetFpregs, ptrace.PtraceGetXfpregs),
+    *(ptrace.PtraceOldGetFpregs, ptrace.PtraceOldGetXfpregs),
+)
+_WRITES = (
+    *(PtraceSetXstate, ptrace.PtraceSetFpregs, ptrace.PtraceSetXfpregs),
+    *(ptrace.PtraceOldSetFpregs, ptrace.PtraceOldSetXfpregs),
+)
 
 
-@invariant("ptrace-reads-the-registers", "corruption", ("HSTATE", "ABI"), ops=(PtraceGetXstate, PtraceGetFpregs))
+@invariant("ptrace-reads-the-registers", "corruption", ("HSTATE", "ABI"), ops=_READS)
 def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
-    """PTRACE_GETREGSET of NT_X86_XSTATE and NT_PRFPREG gives what the tracee has in its registers, dynamic features
-    included, or what a tracer has written there; debuggers and checkpoints rely on it.  A small buffer gets its
-    beginning."""
+    """PTRACE_GETREGSET of NT_X86_XSTATE, NT_PRFPREG and NT_PRXFPREG gives what the tracee has in its registers, dynamic
+    features included, or what a tracer has written there; debuggers and checkpoints rely on it.  A small buffer gets
+    its beginning.  PTRACE_GETFPREGS and PTRACE_GETFPXREGS give the same."""
     op, read = view.step.op, view.step.result.out
-    assert isinstance(op, PtraceGetXstate | PtraceGetFpregs)
+    assert isinstance(op, _READS)
     if not isinstance(read, Image | FpuState):
         return
     ideal, tokens = view.k.system.ghost.tasks[op.tracee], dict(read.tokens)
@@ -37,14 +48,14 @@ def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
             yield Broken(found, component_site(i))
 
 
-@invariant("ptrace-write-is-taken", "abi", ("HSTATE", "ABI"), ops=(PtraceSetXstate, PtraceSetFpregs))
+@invariant("ptrace-write-is-taken", "abi", ("HSTATE", "ABI"), ops=_WRITES)
 def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     """PTRACE_SETREGSET takes a whole image of features that the tracee has, in the standard format, and no other: what
-    it has no room for would be written beyond its buffer.  So it does the whole of NT_PRFPREG."""
+    it has no room for would be written beyond its buffer.  So it does the whole of NT_PRFPREG and NT_PRXFPREG, and
+    PTRACE_SETFPREGS and PTRACE_SETFPXREGS do."""
     op, ret = view.step.op, view.step.result.ret
-    assert isinstance(op, PtraceSetXstate | PtraceSetFpregs)
-    whole = FXSAVE_SIZE if isinstance(op, PtraceSetFpregs) else view.k.xstateregs_size()
-    size = op.iov_len.bytes_of(whole)
+    assert isinstance(op, _WRITES)
+    regset, size = op.regset(view.k), op.given(view.k)
     if isinstance(op, PtraceSetXstate):
         if not view.k.use_xsave:
             return
@@ -53,7 +64,28 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
         good = not (op.image.xcomp_bv or op.image.reserved or op.image.xstate_bv & ~has)
         given, there = xf.format_mask(op.image.xstate_bv), xf.format_mask(has)
     else:
-        needs_mxcsr, good, given, there = 1, True, "x87 and SSE", "both"
+        needs_mxcsr, good, given, there = regset.whole > I387_IA32_SIZE, regset.whole > 0, "x87 and SSE", "both"
     good &= not (needs_mxcsr and has_reserved_mxcsr(op.image.contents))
-    if (ret == 0) != (good and size >= whole and size % REGSET_UNIT == 0):
+    if (ret == 0) != (good and size >= regset.whole and size % regset.size == 0):
         yield Broken(f"{size} bytes with {given} give {view.step.result}, the tracee has {there}")
+
+
+@invariant("ptrace-sees-the-shadow-stack", "abi", ("HSTATE", "ABI"), ops=(PtraceGetSsp, PtraceSetSsp))
+def ptrace_sees_the_shadow_stack(view: View) -> Iterator[Broken]:
+    """PTRACE_GETREGSET of NT_X86_SHSTK gives the pointer to the tracee's shadow stack, PTRACE_SETREGSET takes one in
+    user space that is aligned, and both say ENODEV of a task that has no shadow stack."""
+    op, result = view.step.op, view.step.result
+    assert isinstance(op, PtraceGetSsp | PtraceSetSsp)
+    regset, size = op.regset(view.k), op.given(view.k)
+    if not regset.whole or size % regset.size:
+        wanted = -EINVAL
+    elif not view.before.ghost.tasks[op.tracee].data[xf.CET_USER]:
+        wanted = -ENODEV
+    else:
+        refused = isinstance(op, PtraceSetSsp) and (op.ssp > TOKENS or size < regset.whole)
+        wanted = -EINVAL if refused else 0
+    ssp = view.k.system.ghost.tasks[op.tracee].data[xf.CET_USER]
+    if result.ret != wanted:
+        yield Broken(f"it gives {result}, not {format_ret(wanted)}: t{op.tracee}'s shadow stack is {content(ssp)}")
+    elif result.out is not None and result.out != ssp:
+        yield Broken(f"t{op.tracee}: the shadow stack pointer reads {result.out}, it is {content(ssp)}")

@@ -8,9 +8,12 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import LOST_STATE, OOPS, XRSTOR_FAULT
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import TaskOp
+from xfdfuzz.program.ops.guest import GuestPmi
+from xfdfuzz.program.ops.host import Pmi
 from xfdfuzz.program.ops.run import VmEnter
 
 #: Functions between the faulting instruction and the one that decided to restore.
@@ -54,14 +57,16 @@ def _guest(view: View) -> tuple[CpuRegs, GhostRegs, int, str]:
 
 
 def _hidden_from_guest(view: View) -> int:
-    """A guest without PKRU in XCR0, and with CR4.PKE clear, runs with the host's and cannot see it."""
+    """A guest without PKRU in XCR0, and with CR4.PKE clear, runs with the host's and cannot see it; nor the LBRs."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
-    return 0 if view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 & xf.MASK_PKRU else xf.MASK_PKRU
+    seen = view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 & xf.MASK_PKRU
+    return xf.MASK_LBR | (0 if seen else xf.MASK_PKRU)
 
 
 def _hidden(regs: CpuRegs) -> int:
-    """What XFD keeps a host thread from; it counts when the kernel clears XFD.  (A guest clears its own.)"""
-    return regs.xcr0 & regs.xfd
+    """What XFD keeps a host thread from; it counts when the kernel clears XFD.  (A guest clears its own.)  LBRs only
+    perf can read."""
+    return regs.xcr0 & regs.xfd | xf.MASK_LBR
 
 
 def _describe(who: str, i: int, found: int, expected: int) -> str:
@@ -101,6 +106,20 @@ def no_foreign_registers(view: View) -> Iterator[Broken]:
         for i, found, expected, foreign in _differences(regs, ideal, own, hidden):
             if foreign:
                 yield Broken(_describe(who, i, found, expected), component_site(i))
+
+
+@invariant("sampled-branches-are-the-threads", "leak", ("HSTATE",), ops=(Pmi, GuestPmi))
+def sampled_branches_are_the_threads(view: View) -> Iterator[Broken]:
+    """A sample of a perf event has the branches that its thread has taken (PERF_SAMPLE_BRANCH_STACK): those of another
+    tell where that has its code, older ones of its own are a false profile."""
+    nr = view.k.current_nr
+    if not view.k.this_cpu.lbr_users:
+        return
+    found, ideal = view.k.this_cpu.lbr_entries, view.k.system.ghost.tasks[nr]
+    if found != (ideal.data[xf.LBR] or ZEROED) and not ideal.undefined >> xf.LBR & 1:
+        whose = "own" if ghost.same_owner(found, ghost.task_token(nr, 0)) or not ghost.owner(found) else "foreign"
+        its = ghost.content(ideal.data[xf.LBR])
+        yield Broken(f"t{nr} samples {ghost.content(found)}, its branches are {its}", whose)
 
 
 @invariant("live-state-saved", "corruption", ("INV-15", "GSTATE", "HSTATE"), events=(LOST_STATE,))

@@ -64,8 +64,9 @@ def with_xcr0(machine: Machine) -> list[Op]:
 
 
 def in_guest(machine: Machine) -> list[Op]:
-    """The guest runs with XCR0 = 1."""
-    return [*with_cpuid(machine), run.KvmRun(0, 0), run.VmEnter(0)]
+    """The guest runs with XCR0 = 1; where there are LBRs its VMM is profiled."""
+    profiled: list[Op] = [tasks.PerfEventOpen(0), tasks.UserCall(0, 1)] if machine.lbr else []
+    return [*with_cpuid(machine), *profiled, run.KvmRun(0, 0), run.VmEnter(0)]
 
 
 def in_amx_guest(machine: Machine) -> list[Op]:

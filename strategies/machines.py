@@ -36,8 +36,11 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"apx": True},
     {"amx_ud_first": True},
     {"cet": True, "cet_kernel": False},
+    {"lbr": True},
+    {"lbr": True, "lbr_xsaves": False},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
+    {"amd": True, "cet": True},
 )
 _PLAIN = (Machine(), Machine(cpus=2), Machine(dyn2=True), Machine(cpus=2), Machine(cpus=2, dyn2=True), Machine(cpus=2))
 

@@ -12,7 +12,8 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import Msrs, UserImage
+from xfdfuzz.kernel.state import USER_TASKS
+from xfdfuzz.program.fields import INNERMOST, Msrs, UserImage
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import Op
 
@@ -22,9 +23,9 @@ class Scope:
     """A finite world.
 
     ``tasks`` user tasks and ``vcpus`` vCPUs of one VM exist at most, and ``slots`` allocated fpstates; what an op makes
-    beyond that is judged but not gone on from.  ``contents`` different values an owner may have in a register.
-    ``alike`` names what is interchangeable: renaming it leads from a reachable state to one that behaves the same,
-    because the ops come for all of them.
+    beyond that is judged but not gone on from, as is a signal in ``handlers`` handlers.  ``contents`` different values
+    an owner may have in a register.  ``alike`` names what is interchangeable: renaming it leads from a reachable state
+    to one that behaves the same, because the ops come for all of them.
     """
 
     name: str
@@ -36,7 +37,19 @@ class Scope:
     vcpus: int = 1
     slots: int = 4
     contents: int = 1
+    handlers: int = 1
     alike: frozenset[str] = frozenset()
+
+    @property
+    def sigframes(self) -> list[int]:
+        """Which of the system's signal frames there can be."""
+        return [depth * USER_TASKS + task for depth in range(self.handlers) for task in range(self.tasks)]
+
+    @property
+    def returns_inside_out(self) -> bool:
+        """Whether nobody looks at a frame whose handler has ended."""
+        copies = any(isinstance(op, signals.SigframeCopyOf) for op in self.ops)
+        return not copies and all(getattr(op, "frame", INNERMOST) == INNERMOST for op in self.ops)
 
     def first_alike(self, op: Op) -> Op:
         """Of the ops that differ in the number of something interchangeable only, the one with the lowest."""
@@ -266,8 +279,8 @@ SIGNALS = Scope(
     summary="1 CPU, 2 processes that use AMX and handle signals, a kernel thread; no KVM",
     leaves_out=(
         "KVM, a second CPU, threads, fork, exec and exit, a second dynamic feature, signal frames that their handler "
-        "changed, other stacks than the default, ptrace, TILERELEASE, register contents beyond one value an owner, "
-        "failing allocations"
+        "changed, what comes of signals in handlers, other stacks than the default, ptrace, TILERELEASE, register "
+        "contents beyond one value an owner, failing allocations"
     ),
     machine=_MACHINE,
     ops=(*(op for task in (0, 1) for op in (*_host_amx(task)[:-1], *_signal(task))), *_cpu(0, 1)),

@@ -24,8 +24,10 @@ from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
+    BEYOND,
     DATA,
     RESERVED,
+    UNALIGNED,
     FpuImage,
     IovLen,
     Msrs,
@@ -180,6 +182,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
         )
     ),
     "mxcsr": Domain((0, 0, 0, 1, 2, 0, 3, RESERVED)),
+    "ssp": Domain((2, 3, 1, UNALIGNED, BEYOND)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, Leaf
+from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, ZEN4, Leaf
 from xfdfuzz.arch.processor import Processor
 from xfdfuzz.arch.registers import (
     INSTRUCTIONS,
@@ -140,6 +140,47 @@ def test_the_dense_layout_has_no_gap() -> None:
     places = sorted((c.offset, c.offset + c.size) for c in DENSE.components.values() if not c.supervisor)
     assert all(end == start for (_, end), (start, _) in pairwise(places))
     assert DENSE.standard_size(AVX | xf.MASK_FPSSE) == DENSE.compacted_size(AVX | xf.MASK_FPSSE) == 832
+
+
+@pytest.mark.parametrize(
+    ("mask", "size"),
+    [(xf.MASK_FPSSE | AVX, 832), (0xE7, 2432), (0x2E7, 2440), (0x207, 2440)],
+    ids=["AVX", "AVX-512", "all", "Zen 3"],
+)
+def test_sizes_are_those_of_zen_4(mask: int, size: int) -> None:
+    """Protection keys lie behind AVX-512, whether a processor has that or not; compacted they follow AVX."""
+    assert ZEN4.standard_size(mask) == size
+    assert ZEN4.compacted_size(mask) == (840 if mask == 0x207 else size)
+    assert ZEN4.compacted_size(mask | xf.MASK_CET) == ZEN4.compacted_size(mask) + 16 + 24
+
+
+@pytest.mark.parametrize(
+    ("subleaf", "expected"),
+    [
+        (0, Leaf(0xE7, 2432, 2432, 0)),
+        (1, Leaf(0xF, 2472, 0x1800, 0)),
+        (2, Leaf(256, 576, 0, 0)),
+        (5, Leaf(64, 832, 0, 0)),
+        (6, Leaf(512, 896, 0, 0)),
+        (7, Leaf(1024, 1408, 0, 0)),
+        (9, Leaf(0, 0, 0, 0)),
+        (11, Leaf(16, 0, 1, 0)),
+        (12, Leaf(24, 0, 1, 0)),
+        (18, Leaf(0, 0, 0, 0)),
+    ],
+)
+def test_leaf_0xd_is_that_of_a_zen_4(subleaf: int, expected: Leaf) -> None:
+    """As one under Firecracker gives it to user space on Linux 6.18, with XCR0 = 0xe7 and IA32_XSS = 0x1800."""
+    zen4 = Processor(amd=True, cet=True, pku=False)
+    assert zen4.cpuid.leaf(subleaf, zen4.user_xfeatures, zen4.supervisor_xfeatures, 0xE7, 0x1800) == expected
+
+
+def test_a_processor_of_amd_has_no_more_than_they_have() -> None:
+    assert Processor(amd=True) == Processor(amd=True, amx=False, xfd=False, pasid=False)
+    assert not Processor(amd=True).has_xfd
+    for name in ("mpx", "apx", "dyn2", "dense", "amx_ud_first", "amx_ignores_ts", "spr4_erratum", "mpx_in_use"):
+        with pytest.raises(ValueError, match=f"^{name}: not with amd$"):
+            Processor(**{"amd": True, name: True})
 
 
 def test_processor_without_xsave_has_neither_components_nor_xfd() -> None:

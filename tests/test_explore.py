@@ -14,7 +14,7 @@ import pytest
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.explore import frontier, transitions, visited
-from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, groups
+from xfdfuzz.engines.explore.canonical import Canonical, Names, clear_dead, clear_stale, groups
 from xfdfuzz.engines.explore.expand import Expander, Question
 from xfdfuzz.engines.explore.exploration import Exploration, begin, explore, new_session
 from xfdfuzz.engines.explore.packing import ScopeError
@@ -28,7 +28,7 @@ from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.fields import UserImage
-from xfdfuzz.program.ops import guest, host, kvm, run, tasks, vmm, xsave
+from xfdfuzz.program.ops import guest, host, kvm, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.program.text import format_op, format_program, parse
 from xfdfuzz.revisions import resolve
@@ -329,12 +329,48 @@ def compare_with_what_happens(revision: str, chosen: Scope, levels: int = 9) -> 
                 continue
             for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: chosen.vcpus]:
                 clear_dead(vcpu, ideal)
+            for nr in chosen.sigframes if chosen.returns_inside_out else ():
+                clear_stale(k.system.sigframes[nr])
             after = outcome.delta(packed)
             assert after == packing.pack(k.state)
             inside = packing.unpack(after) == k.state
             broken = remembered.broken(after, number) if inside else outcome.outside
             assert (outcome.outside is None) == inside
             assert list(broken or ()) == selection.broken_in(View(k, step))
+
+
+def test_frames_of_nested_handlers_are_told_apart_as_long_as_somebody_can_name_them(
+    scope: Callable[[Scope], str],
+) -> None:
+    each = [op for nr in (0, 1) for op in (tasks.UserVmovups(nr, 1), signals.Signal(nr), signals.SignalDelivered(nr))]
+    ends = [op for nr in (0, 1) for op in (signals.Sigreturn(nr), signals.Siglongjmp(nr))]
+    turns = [host.Schedule(0, nr) for nr in (0, 1)]
+    inside_out = replace(SIGNALS, name="nested", handlers=2, ops=(*each, *ends, *turns))
+    named = [op for nr in (0, 1) for op in (signals.Sigreturn(nr, 0), signals.Sigreturn(nr, 1))]
+    by_name = replace(inside_out, name="named", ops=(*inside_out.ops, *named))
+    states = []
+    for chosen in (inside_out, by_name):
+        scope(chosen)
+        compare_with_what_happens("v7.3", chosen, levels=7)
+        whole, half = (explored("v7.3", chosen.name, Limits(depth=7), reduced=reduced) for reduced in (False, True))
+        assert half.states < whole.states
+        assert lengths(half) == lengths(whole)
+        states.append(half.states)
+    assert states[0] < states[1]
+
+
+def test_a_signal_in_more_handlers_than_a_scope_has_is_judged_and_not_gone_on_from(
+    scope: Callable[[Scope], str],
+) -> None:
+    ops = (tasks.UserVmovups(0, 1), signals.Signal(0), signals.SignalDelivered(0), signals.Sigreturn(0))
+    sizes = []
+    for handlers in (1, 2, 3):
+        name = scope(replace(SIGNALS, name=f"deep-{handlers}", tasks=1, alike=frozenset(), handlers=handlers, ops=ops))
+        whole = explored("v7.3-cured", name)
+        assert whole.exhausted
+        assert not whole.findings
+        sizes.append(whole.states)
+    assert sizes == sorted(set(sizes))
 
 
 # -- workers, early ends -----------------------------------------------------------------------------------------------

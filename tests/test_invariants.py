@@ -21,7 +21,7 @@ import pytest
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import Leaf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, load_component
+from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
 from xfdfuzz.invariants.loading import load
@@ -30,7 +30,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
-from xfdfuzz.kernel.fpu.regset import Regset
+from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
@@ -39,6 +39,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
+from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program.program import Program
@@ -798,10 +799,42 @@ class PtraceTakesAnyImage(Regset):
         return 0
 
 
+WITH_SHADOW_STACK = program(
+    "t0 clone(CLONE_THREAD) = t2",
+    "t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0",
+    "cpu0 schedule(t2) = ok",
+    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
+    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
+    "t2 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
+    machine="cpus=1 cet",
+)
+
+
+@mutant("ptrace-sees-the-shadow-stack", WITH_SHADOW_STACK)
+class ShadowStackIsSetNowhere(Regset):
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
+        return -EINVAL if ssp == SSP_UNALIGNED else 0
+
+
+@mutant("ptrace-sees-the-shadow-stack", WITH_SHADOW_STACK)
+class AnyShadowStackPointerIsTaken(Regset):
+    def ssp_set(self, nr: int, ssp: int, count: int) -> int:
+        return 0
+
+
 @mutant("sigframe-is-true", program(HOST_TILES, "t0 signal ... = ok"))
 class SignalLosesTheTiles(FpuSignal):
     def xfeatures_need_sigframe_write(self) -> int:
         return super().xfeatures_need_sigframe_write() & ~xf.MASK_XTILE_DATA
+
+
+@mutant(
+    "sigframe-is-true",
+    program("t0 execve ... = ok", "t0 ... execve(ia32) = 0", "t0 fld(1) = ok", "t0 signal ... = ok"),
+)
+class FrameHasAnInitialHeader(FpuSignal):
+    def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        frame.fsave = 0
 
 
 @mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))
@@ -882,6 +915,32 @@ class ExecKeepsThePermissions(FpuCore):
 class ExecForgetsTheRegisters(FpuCore):
     def fpu_flush_thread_regs(self) -> None:
         pass
+
+
+@mutant(
+    "sampled-branches-are-the-threads",
+    program(
+        *("t0 perf_event_open(lbr) = 0", "t0 call(1) = ok", "cpu0 schedule(t1)", "t1 perf_event_open(lbr) = 0"),
+        *("t1 call(2) = ok", "cpu0 schedule(t0)", "cpu0 pmi"),
+        machine="cpus=1 lbr",
+    ),
+)
+class RestoresNoBranches(Process):
+    def _intel_pmu_lbr_restore(self, context: st.LbrContext) -> None:
+        pass
+
+
+@mutant("enqcmd-works-with-a-pasid", program("t0 enqcmd = ok"))
+class NeverFixesUpEnqcmd(Process):
+    def try_fixup_enqcmd_gp(self) -> bool:
+        return False
+
+
+@mutant("enqcmd-works-with-a-pasid", program("t0 fork = t2", "cpu0 schedule(t2)", "t2 enqcmd"))
+class AsksNoAddressSpaceForItsPasid(Process):
+    def try_fixup_enqcmd_gp(self) -> bool:
+        self.wrmsrl(MSR_IA32_PASID, st.pasid_of(self.current.mm))
+        return True
 
 
 @mutant(

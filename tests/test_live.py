@@ -18,13 +18,15 @@ from typing import Any
 import pytest
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, ZEN4, CpuidTable
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.cli import main
 from xfdfuzz.engines.judge.lockstep import Difference
-from xfdfuzz.engines.live import agent, danger, guest, images, ioctls, tasks, user
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.engines.live import agent, danger, images, ioctls, tasks, user
 from xfdfuzz.engines.live import fuzz as fuzz_module
 from xfdfuzz.engines.live import session as session_module
-from xfdfuzz.engines.live.facts import Facts, NoHost, look
+from xfdfuzz.engines.live.facts import Facts, NoHost, layout_of, look
 from xfdfuzz.engines.live.fuzz import LiveCampaign, fuzz
 from xfdfuzz.engines.live.host import CARRIED
 from xfdfuzz.engines.live.lockstep import Compared, Verdict
@@ -57,7 +59,6 @@ SERVER = Facts(
     supervisor=0,
     xfeatures_end=20,
     xfd=True,
-    layout=True,
     mxcsr_mask=0xFFFF,
     cpus=2,
     kvm_xcr0=0x602E7,
@@ -189,12 +190,42 @@ def test_a_handler_is_another_place_to_wait_for_orders(crew: Crew) -> None:
     task = crew.tasks[0]
     assert crew.interrupt(task) == "ok"
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
-    crew.call(task, "sigreturn", task.frame, task.ucontext)
+    crew.sigreturn(task, task.frames[0])
     assert crew.signal_of(task) is None
     assert crew.interrupt(task) == "ok"
     crew.call(task, "longjmp")
     assert crew.execve(task) == 0
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
+
+
+@with_tasks
+def test_handlers_nest_and_are_returned_from_by_any_frame(crew: Crew) -> None:
+    task = crew.tasks[0]
+    movq = {
+        value: bytes.fromhex("48b8") + value.to_bytes(8, "little") + bytes.fromhex("66480f6ec0") for value in range(4)
+    }
+    for value in (1, 2, 3):
+        crew.execute(task, movq[value])  # mov rax, value; movq xmm0, rax
+        assert crew.interrupt(task) == "ok"
+    outer, middle, inner = task.frames
+    assert inner.address < middle.address < outer.address
+
+    def register() -> int:
+        return crew.execute(task, bytes.fromhex("66480f7ec0"))  # movq rax, xmm0
+
+    crew.sigreturn(task, outer)
+    assert (register(), task.handlers) == (1, 0)
+    crew.execute(task, bytes.fromhex("0f0b"))  # what handles it overwrites all three
+    crew.sigreturn(task, inner)
+    assert (register(), task.handlers) == (3, 2)
+    crew.jump(task, 1)
+    assert (register(), task.handlers) == (3, 1)
+    crew.sigreturn(task, middle)
+    assert (register(), task.handlers) == (2, 1)
+    assert crew.interrupt(task) == "ok"
+    assert task.frames[0] is outer
+    assert task.frames[1].address == middle.address
+    assert len(task.frames) == 2
 
 
 def alive(group: int) -> bool:
@@ -255,15 +286,26 @@ def test_tasks_end_with_the_one_that_tells_them_what_to_do() -> None:
 # -- images ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_is_read_as_it_was_made() -> None:
-    mask = xf.mask_of(*SAMPLES) & ~xf.MASK_MPX
+@pytest.mark.parametrize("cpuid", [SAPPHIRE_RAPIDS, ZEN4], ids=["Intel", "AMD"])
+def test_an_image_is_read_as_it_was_made(cpuid: CpuidTable) -> None:
+    mask = xf.mask_of(*(i for i in SAMPLES if i in (*xf.LEGACY, *cpuid.components))) & ~xf.MASK_MPX
+    those, compacted = images.Images(cpuid), XCOMP_BV_COMPACTED | mask
     for token in tokens():
         if token < 8:
             continue
-        data = images.made(UserImage(mask, 1, ((xf.MXCSR, 2),)), partial(same_token, token))
-        assert images.read(data) == Image(mask, tuple((i, token) for i in (*xf.components_in(mask), xf.MXCSR)))
-        moved = guest._moved(data, XCOMP_BV_COMPACTED | mask, to_compacted=True)
-        assert guest._moved(moved, XCOMP_BV_COMPACTED | mask, to_compacted=False)[576:] == data[576:]
+        data = those.made(UserImage(mask, 1, ((xf.MXCSR, 2),)), partial(same_token, token))
+        assert those.read(data) == Image(mask, tuple((i, token) for i in (*xf.components_in(mask), xf.MXCSR)))
+        moved = bytearray(those.compacted(data, compacted))
+        moved[images.XCOMP_BV] = compacted.to_bytes(8, "little")
+        assert those.standard(bytes(moved))[576:] == data[576:]
+
+
+def test_what_a_processor_does_not_have_is_not_in_an_image() -> None:
+    """AMD's has other components where Intel's has MPX and AMX; XSTATE_BV may name those all the same."""
+    mask = xf.MASK_YMM | xf.MASK_MPX | xf.MASK_XTILE
+    data = images.Images(ZEN4).made(UserImage(mask, 1), nine)
+    assert images.Images(ZEN4).read(data) == Image(mask, ((xf.YMM, 9), *((i, 0) for i in (3, 4, 17, 18))), 0)
+    assert not any(data[832:])
 
 
 def same_token(token: int, number: int) -> int:
@@ -278,13 +320,14 @@ def nine(number: int) -> int:
 
 def test_what_an_image_has_as_initial_is_initial() -> None:
     mask = xf.MASK_FPSSE | xf.MASK_YMM
-    read = images.read(images.made(UserImage(mask), nine))
+    those = images.Images(SAPPHIRE_RAPIDS)
+    read = those.read(those.made(UserImage(mask), nine))
     assert read.tokens == ((xf.X87, 0), (xf.SSE, 0), (xf.YMM, 0))
-    read = images.read(images.made(UserImage(mask, 1, ((xf.SSE, 0), (xf.MXCSR, RESERVED))), nine))
+    read = those.read(those.made(UserImage(mask, 1, ((xf.SSE, 0), (xf.MXCSR, RESERVED))), nine))
     assert read.tokens == ((xf.X87, 9), (xf.SSE, 0), (xf.YMM, 9), (xf.MXCSR, MXCSR_RESERVED))
-    strange = bytearray(images.made(UserImage(mask, 1), nine))
+    strange = bytearray(those.made(UserImage(mask, 1), nine))
     strange[576 + 15 * 16] ^= 1
-    assert dict(images.read(bytes(strange)).tokens)[xf.YMM] == images.UNKNOWN
+    assert dict(those.read(bytes(strange)).tokens)[xf.YMM] == images.UNKNOWN
 
 
 # -- what is carried out -----------------------------------------------------------------------------------------------
@@ -317,9 +360,29 @@ def test_facts_make_a_machine() -> None:
     assert replace(SERVER, supervisor=xf.MASK_CET | xf.MASK_PASID).machine == Machine(cpus=2, cet=True)
 
 
+def test_the_layout_tells_whose_processor_it_is() -> None:
+    """Sizes and offsets as CPUID leaf 0xD has them: of a Sapphire Rapids, and of a Zen 4 with protection keys."""
+    intel = {2: (256, 576), 5: (64, 1088), 6: (512, 1152), 7: (1024, 1664), 9: (8, 2688)}
+    zen4 = {2: (256, 576), 5: (64, 832), 6: (512, 896), 7: (1024, 1408), 9: (8, 2432)}
+    assert layout_of(intel) is SAPPHIRE_RAPIDS
+    assert layout_of(zen4) is ZEN4
+    amd = replace(SERVER, amd=True, supported=0x2E7, xfd=False)
+    assert amd.machine == Machine(cpus=2, amd=True)
+    assert (amd.machine.user_xfeatures, amd.machine.xfd_xfeatures) == (0x2E7, 0)
+
+
+@pytest.mark.parametrize(
+    "found", [{2: (256, 576), 9: (8, 832)}, {2: (256, 576), 5: (64, 832), 17: (64, 2752)}], ids=["PKRU", "both"]
+)
+def test_another_layout_is_no_host(found: dict[int, tuple[int, int]]) -> None:
+    with pytest.raises(NoHost, match=r"no processor that lays out its XSAVE image so: avx 256 bytes at 576, \w+ "):
+        layout_of(found)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("zeros-are-initial", {"zeros_are_initial": True}),
         ("ptrace-refused", {"ptrace": False}),
         ("kvm-offers-less", {"kvm_xcr0": 0xE7}),
         ("kvm-without-xfd", {"kvm_xfd": False}),
@@ -349,6 +412,23 @@ t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000})
 """
     results = [str(step.result) for step in Executor(kernel, odd.machine).run(parse(HEADER + text).ops)]
     assert results == ["vm0", "v0", "0", "0", "0 [0xe7]", "0"]
+
+
+def test_where_zeros_are_initial_a_copy_of_avx_alone_is_not_compared() -> None:
+    """A processor's choice, and when it is made depends on when registers are loaded: in it lies whether XSAVES stores
+    MXCSR."""
+    odd = replace(SERVER, zeros_are_initial=True)
+    (quirk,) = quirks_of(odd, resolve("v6.18"))
+    executor = Executor(resolve("v6.18").kernel, odd.machine)
+    reads = [parse_op(f"t0 ptrace(PTRACE_GETREGSET, t2, {what})") for what in ("NT_X86_XSTATE", "NT_PRFPREG")]
+    masked = []
+    for line in ("t0 clone(CLONE_THREAD)", "cpu0 schedule(t2)", "t2 vmovups(1)", "cpu0 schedule(t0)"):
+        executor.execute(parse_op(line))
+        masked.append([quirk.masks(read, executor.kernel) for read in reads])
+    assert masked == [[False] * 2, [False] * 2, [True] * 2, [True] * 2]
+    for line in ("cpu0 schedule(t2)", "t2 movups(1)"):
+        executor.execute(parse_op(line))
+    assert not any(quirk.masks(read, executor.kernel) for read in reads)
 
 
 def test_quirks_are_documented() -> None:
@@ -413,6 +493,17 @@ def test_what_a_neighbour_suffers_by_may_not_be_run_either() -> None:
     found = dangers(ROOT / "corpus" / "bugs" / "cve-2025-68171-signal-xfd.xfd")
     assert found is not None
     assert found.revision == "v6.12"
+
+
+def test_what_a_page_has_room_for_hurts_nobody() -> None:
+    """Until 1937e18cc3cf (6.15) a guest's fpstate is as large as an image for user space, which has no room for CET's
+    states on AMD's processors; vmalloc() leaves the rest of a page behind it."""
+    program = parse(
+        "# xfdfuzz program 1\nmachine cpus=1 cet amd\nt0 ioctl(kvm, KVM_CREATE_VM)\nt0 ioctl(vm0, KVM_CREATE_VCPU, 0)\n"
+    )
+    v6_12 = resolve("v6.12")
+    assert "fpstate-fits-its-features" in {v.invariant for v in judge(program, v6_12).violations}
+    assert danger.danger_of(program, (v6_12,), program.machine) is None
 
 
 def test_what_the_kernel_promises_may_be_run() -> None:
@@ -526,7 +617,9 @@ def test_programs_run_and_their_recording_conforms(host: Facts, run_cli: Run) ->
     assert run_cli("conform", "there", "--revision", "v6.18")[0] == 0
 
 
-def test_what_may_hurt_is_refused(host: Facts, run_cli: Run) -> None:
+def test_what_may_hurt_is_refused(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the model says of a machine with AMX, whatever this one is: nothing of it is run."""
+    monkeypatch.setattr("xfdfuzz.engines.live.facts.look", lambda device: SERVER)
     file = ROOT / "corpus" / "bugs" / "cve-2026-23005-set-xsave.xfd"
     code, out, err = run_cli("live", str(file), "--revision", "v6.18")
     assert code == 3
@@ -627,14 +720,21 @@ def test_who_owns_the_machine_is_refused_nothing() -> None:
 
 
 def test_what_may_hurt_is_not_done_in_a_search(session: Session) -> None:
-    """A rule's op that a neighbour of the kernel suffers by is left out, on both sides."""
-    if not session.machine.amx:
-        pytest.skip("no AMX for host tasks")
+    """A rule's op that the kernel or a neighbour suffers by is left out, on both sides: here finding 15, which any
+    machine with AVX has."""
+    if "ptrace-refused" in {quirk.name for quirk in session.quirks}:
+        pytest.skip("no ptrace() here")
     campaign = LiveCampaign(session=session)
     run_ = campaign.begin(session.machine)
-    for line in ("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)", "t0 ldtilecfg(1)", "t0 tileload(1)", "t0 execve ..."):
+    lines = (
+        "cpu0 schedule(t1)",
+        "t1 ptrace(PTRACE_SETREGSET, t0, {xstate_bv: avx, data: 1, mxcsr: 2})",
+        "cpu0 schedule(t0)",
+        "t0 user",
+    )
+    for line in lines:
         run_.execute(parse_op(line))
     assert campaign.tally.refused == 1
     assert len(run_.ops) == 3
-    assert not run_.kernel.tasks[0].in_execve
+    assert run_.kernel.tasks[0].tif_need_fpu_load
     run_.finish()

@@ -163,6 +163,8 @@ def test_every_op_is_in_the_table() -> None:
         ("t0 suspend", "op 1 (Suspend): it suspends the whole machine"),
         ("t0 user\ncpu1 hotplug", "op 2 (Hotplug): it takes a CPU of the whole machine offline"),
         ("host fail_alloc(1)", "op 1 (FailAlloc): user space cannot make one allocation of the kernel's fail"),
+        ("t0 sigreturn frame0", "op 1 (Sigreturn): a handler in C comes back by its own frame"),
+        ("t0 sigframe(copy, frame0)", "op 1 (SigframeCopyOf): a handler in C comes back by its own frame"),
         ("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)", ""),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_look_is_remembered_by_all_that_it_reads_and_nothing_else(monkeypatch:
 
     monkeypatch.setattr(Run, "situation", noting)
     walk("v7.3", 800)
-    for state in _in_kvm_run():  # the last vCPU and the last task seldom are
+    for state in (*_in_kvm_run(), *_with_frames()):  # the last vCPU and the last task seldom are
         note(state)
     assert {look: merged(places) for look, places in read.items()} == {look: r.places for look, r in looks.items()}
 
@@ -121,4 +121,12 @@ def _in_kvm_run() -> Iterator[bytes]:
     for nr in range(st.NR_VCPUS):  # and its VMM seldom keeps anything
         system = st.System()
         system.vcpus[nr].exists = system.ghost.vmms[nr].kept = 1
+        yield bytes(system)
+
+
+def _with_frames() -> Iterator[bytes]:
+    for task in range(st.USER_TASKS):
+        system = st.System()
+        system.tasks[task].exists = system.tasks[task].on_cpu = 1
+        st.sigframes_of(system, task)[0].stale = 1
         yield bytes(system)

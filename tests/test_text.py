@@ -16,12 +16,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.processor import NOT_AMD
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS
 from xfdfuzz.program.fields import (
+    BEYOND,
+    INNERMOST,
     RESERVED,
     TOKENS,
     FpuImage,
@@ -111,6 +114,8 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.integers(0, RESERVED),
+    "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
+    "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
         CpuidEntries,
         *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),
@@ -148,8 +153,10 @@ NAME = st.sampled_from(["no-realloc-on-enter", "host-xrstor-never-faults", "xfd2
 
 
 def machines() -> st.SearchStrategy[Machine]:
-    switches = {f.name: st.booleans() for f in fields(Machine) if f.name != "cpus"}
-    return st.builds(Machine, cpus=st.integers(1, MAX_CPUS), **switches)
+    switches = {f.name: st.booleans() for f in fields(Machine) if f.name not in ("cpus", "amd")}
+    amd = {name: switch for name, switch in switches.items() if name not in NOT_AMD}
+    cpus = st.integers(1, MAX_CPUS)
+    return st.builds(Machine, cpus=cpus, **switches) | st.builds(Machine, cpus=cpus, amd=st.just(True), **amd)
 
 
 @st.composite
@@ -341,17 +348,18 @@ def error_of(text: str) -> str:
         (
             "cpu0",
             5,
-            "an op of cpu: hardirq(...), hotplug, idle, preempt(...), rdmsr(...), schedule(...), softirq "
+            "an op of cpu: hardirq(...), hotplug, idle, pmi, preempt(...), rdmsr(...), schedule(...), softirq "
             "kernel_fpu_begin",
         ),
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... KVM_RUN, ... signal, "
-            "... sigreturn, ... sigreturn(gone), arch_prctl(...), clone(...), close(...), create_io_thread, "
-            "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
-            "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
-            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
+            "... signal, ... sigreturn, ... sigreturn(gone), arch_prctl(...), call(...), clone(...), close(...), "
+            "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
+            "ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), open(...), perf_event_open(...), ptrace(...), "
+            "read(...), sigaltstack(...), sigframe(...), siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, "
+            "suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op
@@ -369,6 +377,9 @@ def error_of(text: str) -> str:
         ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
+        ("t0 sigreturn frame3", 14, "frame0 to frame2"),
+        ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
+        ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
         ("t0 sigaltstack(1, 2)", 19, "t<task> sigaltstack(<size>)"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),
@@ -498,19 +509,21 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         ("amx cpus=two", 13, "cpus=1 to cpus=4"),
         ("xfd amx no-xfd", 17, "xfd only once"),
         ("debug-fpu debug-fpu", 19, "debug-fpu only once"),
+        ("amd amx", 13, "no-amx beside amd: no processor of AMD's has it"),
+        ("mpx-in-use cpus=1 amd", 27, "no-mpx-in-use beside amd: no processor of AMD's has it"),
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
-            "a switch with no- (did you mean cpus=N?)",
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
+            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
+            "amd, debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
-            "a switch with no- (did you mean no-amx?)",
+            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
+            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
+            "amd, debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

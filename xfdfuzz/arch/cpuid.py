@@ -1,6 +1,7 @@
 """CPUID leaf 0xD: sizes and offsets of the state components, standard and compacted; 0x1D and 0x1E: tiles and TMUL.
 
-Source: SDM vol. 1, 13.2 (enumeration), 13.4.2 (standard format), 13.4.3 (compacted format); vol. 2, CPUID.
+Source: SDM vol. 1, 13.2 (enumeration), 13.4.2 (standard format), 13.4.3 (compacted format); vol. 2, CPUID.  AMD's
+layout: APM vol. 2, 11.5 (XSAVE), vol. 3, appendix E (CPUID Fn0000_000D), and the leaf of a Zen 4.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ class CpuidTable:
 
 
 #: Sapphire Rapids' layout.  Offsets below 2688 are those of earlier processors with MPX; CET is there from later ones,
-#: and APX, which took the place of MPX; 20 is synthetic and stands behind TILEDATA.
+#: and APX, which took the place of MPX; of LBRs there are 32 (5 + 3 * 32 registers); 20 is
+#: synthetic and stands behind TILEDATA.
 SAPPHIRE_RAPIDS = CpuidTable(
     {
         xf.YMM: Component(256, 576),
@@ -140,10 +142,25 @@ SAPPHIRE_RAPIDS = CpuidTable(
         xf.PASID: Component(8, 0, supervisor=True),
         xf.CET_USER: Component(16, 0, supervisor=True),
         xf.CET_KERNEL: Component(24, 0, supervisor=True),
+        xf.LBR: Component(808, 0, supervisor=True),
         xf.XTILE_CFG: Component(64, 2752, aligned=True),
         xf.XTILE_DATA: Component(8192, 2816, aligned=True, xfd=True),
         xf.APX: Component(128, 960),
         xf.DYN2: Component(4096, 11008, aligned=True, xfd=True),
+    }
+)
+
+#: Zen 4's layout, where AVX-512 lies where MPX does on Intel's, and nothing is aligned; also that of the processors of
+#: AMD's before, which have a part of it (PKRU since Zen 3, CET since Zen 3).
+ZEN4 = CpuidTable(
+    {
+        xf.YMM: Component(256, 576),
+        xf.OPMASK: Component(64, 832),
+        xf.ZMM_HI256: Component(512, 896),
+        xf.HI16_ZMM: Component(1024, 1408),
+        xf.PKRU: Component(8, 2432),
+        xf.CET_USER: Component(16, 0, supervisor=True),
+        xf.CET_KERNEL: Component(24, 0, supervisor=True),
     }
 )
 

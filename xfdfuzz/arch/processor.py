@@ -6,7 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, CpuidTable
+from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, ZEN4, CpuidTable
+
+#: The switches that are on by default and that AMD's processors are without.
+AMD_LACKS = ("xfd", "amx", "pasid")
+#: Those that nobody can turn on there.
+NOT_AMD = (
+    *AMD_LACKS,
+    "mpx",
+    "dyn2",
+    "apx",
+    "amx_ignores_ts",
+    "amx_ud_first",
+    "spr4_erratum",
+    "mpx_in_use",
+    "dense",
+)
 
 
 @dataclass(frozen=True)
@@ -15,13 +30,17 @@ class Processor:
 
     ``xsaves`` and ``xsavec`` are the instructions, which a kernel gives up for an erratum (AMD's 1386) or a hypervisor
     hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; of ``cet`` a hypervisor may hide component
-    12, ``cet_kernel``; ``dyn2`` adds the synthetic second XFD-capable component 20; ``amx_ignores_ts`` says that AMX
-    instructions do not look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is reported (it is not settled
-    which one is, docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
+    12, ``cet_kernel``, and of ``lbr``, architectural LBRs, component 15, ``lbr_xsaves``; ``dyn2`` adds the synthetic
+    second XFD-capable component 20; ``amx_ignores_ts`` says that AMX instructions do not
+    look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is reported (it is not settled which one is,
+    docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
     disables TILEDATA; ``dense`` takes a layout without gaps, which shows what gaps hide; ``exact_sse`` says that SSE
     can be in its initial configuration while AVX is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is
     a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
     ``mpx_in_use`` and ``pkru_in_use``: see :attr:`always_in_use`.
+
+    ``amd`` is a processor of AMD's, Zen-4-like: with that layout, and without what :data:`AMD_LACKS` names, whatever
+    was said of it.  ValueError for one that has what no such processor has.
     """
 
     xsave: bool = True
@@ -37,6 +56,8 @@ class Processor:
     pasid: bool = True
     cet: bool = False
     cet_kernel: bool = True
+    lbr: bool = False
+    lbr_xsaves: bool = True
     apx: bool = False
     amx_ignores_ts: bool = False
     amx_ud_first: bool = False
@@ -45,10 +66,22 @@ class Processor:
     pkru_in_use: bool = False
     dense: bool = False
     exact_sse: bool = False
+    amd: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.amd:
+            return
+        for name in AMD_LACKS:
+            object.__setattr__(self, name, False)
+        wrong = next((name for name in NOT_AMD if getattr(self, name)), None)
+        if wrong:
+            raise ValueError(f"{wrong}: not with amd")
 
     @property
     def cpuid(self) -> CpuidTable:
         """The layout that CPUID enumerates."""
+        if self.amd:
+            return ZEN4
         return DENSE if self.dense else SAPPHIRE_RAPIDS
 
     @property
@@ -83,6 +116,7 @@ class Processor:
             return 0
         mask = xf.MASK_PASID if self.pasid else 0
         mask |= xf.MASK_CET_USER if self.cet else 0
+        mask |= xf.MASK_LBR if self.lbr and self.lbr_xsaves else 0
         return mask | (xf.MASK_CET_KERNEL if self.cet and self.cet_kernel else 0)
 
     @cached_property

@@ -24,12 +24,13 @@ def swap(regs: CpuRegs, vmsa: CpuRegs) -> None:
 def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
     """VM exit: the guest's registers are kept, and those that XSAVE manages initial, so that the host sees none.
 
-    The host's XCR0, IA32_XSS, XFD and PKRU are back, but of a TD, whose ``clobbered`` is what XCR0 holds then.
+    The host's XCR0, IA32_XSS, XFD, LBRs and PKRU are back, but of a TD, whose ``clobbered`` is what XCR0 holds then.
     """
     swap(regs, vmsa)
     pkru = regs.data[xf.PKRU]
     for i in xf.CONTENTS:
-        load_component(regs, i, 0)
+        if i != xf.LBR:
+            load_component(regs, i, 0)
     if clobbered is None:
         load_component(regs, xf.PKRU, pkru)
     else:

@@ -162,6 +162,8 @@ INSTRUCTIONS: dict[str, int] = {
     "mov_egpr": xf.APX,
     "dyn2load": xf.DYN2,
 }
+#: Those of them that exist in 64-bit mode only.
+LONG_MODE_ONLY = frozenset(("ldtilecfg", "tileload", "tilestore", "tilerelease", "mov_egpr"))
 
 
 def enqcmd(regs: CpuRegs, processor: Processor) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 X87, SSE, YMM, BNDREGS, BNDCSR, OPMASK, ZMM_HI256, HI16_ZMM, PT, PKRU, PASID, CET_USER, CET_KERNEL = range(13)
-XTILE_CFG, XTILE_DATA, APX = 17, 18, 19
+LBR, XTILE_CFG, XTILE_DATA, APX = 15, 17, 18, 19
 #: A synthetic second dynamic component: several bugs of the series cannot be expressed with one XFD bit.
 DYN2 = 20
 #: One more than the highest component number that the model knows.
@@ -31,6 +31,7 @@ NAMES: dict[int, str] = {
     PASID: "pasid",
     CET_USER: "cet_user",
     CET_KERNEL: "cet_kernel",
+    LBR: "lbr",
     XTILE_CFG: "xtilecfg",
     XTILE_DATA: "xtiledata",
     APX: "apx",
@@ -61,6 +62,7 @@ MASK_PASID = mask_of(PASID)
 MASK_CET_USER = mask_of(CET_USER)
 MASK_CET_KERNEL = mask_of(CET_KERNEL)
 MASK_CET = MASK_CET_USER | MASK_CET_KERNEL
+MASK_LBR = mask_of(LBR)
 MASK_XTILE_CFG = mask_of(XTILE_CFG)
 MASK_XTILE_DATA = mask_of(XTILE_DATA)
 MASK_XTILE = mask_of(XTILE_CFG, XTILE_DATA)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from xfdfuzz.engines.judge.lockstep import Difference
+    from xfdfuzz.engines.live.facts import Facts
     from xfdfuzz.engines.live.fuzz import LiveCampaign
     from xfdfuzz.engines.live.session import Outcome, Session
     from xfdfuzz.engines.search.hunt import Shrunk
@@ -81,25 +82,25 @@ def _live(args: argparse.Namespace) -> int:
         return complain(f"no *.xfd file below {', '.join(map(str, args.paths))}", NOT_JUDGED)
     try:
         facts = look(args.device)
-        session = _session(args, facts.release)
+        session = _session(args, facts)
     except NoHost as error:
         return complain(f"no host to run on: {error}", SKIPPED)
     _tell_host(args, session)
     return _fuzz(args, session) if args.fuzz else _run(args, session, programs)
 
 
-def _session(args: argparse.Namespace, release: str) -> Session:
+def _session(args: argparse.Namespace, facts: Facts) -> Session:
     from xfdfuzz.engines.live.facts import NoHost
     from xfdfuzz.engines.live.session import Session
     from xfdfuzz.revisions.releases import release_of
     from xfdfuzz.revisions.table import model_of
 
-    known = release_of(release)
+    known = release_of(facts.release)
     name = args.revision or (model_of(known) if known else None)
     if name is None:
-        raise NoHost(f"Linux {release} is older than anything modelled")
+        raise NoHost(f"Linux {facts.release} is older than anything modelled")
     (revision,) = resolve_revisions([name], [], [])
-    return Session.on(args.device, revision, reckless=args.i_own_this_machine)
+    return Session.on(args.device, revision, facts, reckless=args.i_own_this_machine)
 
 
 def _tell_host(args: argparse.Namespace, session: Session) -> None:

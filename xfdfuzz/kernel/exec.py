@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel.base import phase_of
 from xfdfuzz.kernel.fork import Fork
-from xfdfuzz.kernel.state import USER_TASKS, SigFrame
-from xfdfuzz.memory.cstruct import assign
+from xfdfuzz.kernel.state import USER_TASKS
 
 
 class Exec(Fork):
@@ -14,15 +13,18 @@ class Exec(Fork):
     def begin_new_exec(self) -> None:
         """execve(2) past the point of no return, up to the middle of fpu_flush_thread() (fs/exec.c, flush_thread()).
 
-        The other threads die, descriptors are closed (KVM's are close-on-exec), the address space is new.  Between
+        The other threads die, descriptors are closed (KVM's are close-on-exec), the address space is new, without a
+        PASID.  Between
         fpstate_reset() and fpu_reset_fpregs() nothing keeps the task from being preempted and migrated.
         """
         self.de_thread()
         self.current.vm_fds = 0
+        self.close_perf_event(self.current_nr)
         self.current.mm = self.free_mm()
+        self.current.mm_pasid = 0
         self.close_unused_vms()
         self.current.in_execve = 1
-        assign(self.system.sigframes[self.current_nr], SigFrame())
+        self.forget_sigframes(self.current_nr)
         self.fpu_flush_thread()
 
     def de_thread(self) -> None:
@@ -35,10 +37,11 @@ class Exec(Fork):
                 self.kill(nr)
 
     @phase_of("begin_new_exec")
-    def begin_new_exec_flush(self) -> None:
-        """From the middle of fpu_flush_thread() on."""
+    def begin_new_exec_flush(self, ia32: bool) -> None:
+        """From the middle of fpu_flush_thread() on, to start_thread() or compat_start_thread()."""
         self.fpu_flush_thread_regs()
         self.pkru_write_default()
         self.reset_thread_features()
+        self.current.ia32 = ia32
         self.current.sas_ss_size = 0
         self.current.in_execve = 0

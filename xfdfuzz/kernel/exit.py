@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.signal import Signals
-from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, SigFrame, Task
+from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, Task
 from xfdfuzz.memory.cstruct import assign
 
 
@@ -19,8 +19,10 @@ class Exit(Signals):
         nr, leader = self.current_nr, self.current.group_leader
         self.end_user_workers()
         self.current.mm = NO_MM
+        self.current.mm_pasid = 0
         self.current.vm_fds = 0
         self.close_unused_vms()
+        self.close_perf_event(nr)
         self.exit_thread()
         self.current.exit_state = 1
         self.schedule(USER_TASKS + self.cpu)
@@ -47,6 +49,7 @@ class Exit(Signals):
     def kill(self, nr: int) -> None:
         """Another task is gone, wherever it runs."""
         task, cpu = self.tasks[nr], self.cpu
+        self.close_perf_event(nr)
         if task.on_cpu:
             self.on_cpu(task.on_cpu - 1)
             self.exit_thread()
@@ -66,7 +69,7 @@ class Exit(Signals):
         if self.fpu_state_size_dynamic and self.tasks[nr].fpu.fpstate >= FIRST_VALLOC:
             self.vfree(self.tasks[nr].fpu.fpstate)
         assign(self.tasks[nr], Task())
-        assign(self.system.sigframes[nr], SigFrame())
+        self.forget_sigframes(nr)
 
     def close_unused_vms(self) -> None:
         """Descriptors of VMs were closed: KVM destroys those that nobody has open any more (virt/kvm/kvm_main.c)."""

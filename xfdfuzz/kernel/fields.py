@@ -77,6 +77,12 @@ def task_name(nr: int) -> str:
     return f"t{nr}" if nr < USER_TASKS else f"k{nr - USER_TASKS}"
 
 
+def sigframe_name(nr: int) -> str:
+    """``t0.sigframe``, or ``t0.sigframe1``: the one of the handler that interrupted the handler of that."""
+    depth, task = divmod(nr, USER_TASKS)
+    return f"t{task}.sigframe{depth or ''}"
+
+
 def fpstate_name(nr: int) -> str:
     """``init_fpstate``, a task's ``t0.fpu.__fpstate``, ``fpstate#11`` of those from vzalloc(), or ``NULL``."""
     if nr == NULL:
@@ -92,7 +98,7 @@ def fpstate_name(nr: int) -> str:
 _ELEMENT_NAMES: dict[str, Callable[[int], str]] = {
     "cpus": "cpu{}".format,
     "tasks": task_name,
-    "sigframes": "t{}.sigframe".format,
+    "sigframes": lambda nr: sigframe_name(nr),
     "fpstates": fpstate_name,
     "vms": "vm{}".format,
     "vcpus": "v{}".format,

@@ -8,7 +8,6 @@ from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.exit import Exit
 from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS
-from xfdfuzz.memory.cstruct import assign
 
 
 class Fork(Exit):
@@ -24,13 +23,16 @@ class Fork(Exit):
         self.arch_dup_task_struct(child)
         task = self.tasks[child]
         task.mm = mm
+        task.mm_pasid = self.current.mm_pasid if flags & CLONE_VM else 0
         task.vm_fds = self.current.vm_fds
         if flags & CLONE_THREAD:
             task.group_leader = self.current.group_leader
+        task.sas_ss_disable = 1  # sas_ss_reset()
         if not flags & CLONE_VM:
-            task.sas_ss_size = self.current.sas_ss_size
-            assign(self.system.sigframes[child], self.system.sigframes[self.current_nr])
+            task.sas_ss_size, task.sas_ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
+            self.copy_sigframes(child)
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        task.ia32 = self.current.ia32
         task.shstk = self.current.shstk
         ssp = self.shstk_alloc_thread_stack(child, flags)
         self.fpu_clone(child, flags)
@@ -50,13 +52,17 @@ class Fork(Exit):
         task = self.tasks[child]
         task.pf_user_worker = 1
         task.mm = self.current.mm
+        task.mm_pasid = self.current.mm_pasid
         task.group_leader = self.current.group_leader
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
+        task.ia32 = self.current.ia32
+        task.shstk = self.current.shstk
         self.fpu_clone_minimal(child)
         return 0, child
 
     def arch_dup_task_struct(self, child: int) -> None:
-        """The child's embedded fpstate begins as a copy of the parent's (arch/x86/kernel/process.c).
+        """The child's embedded fpstate begins as a copy of the parent's, until 2d299e3d773d (6.16)
+        (arch/x86/kernel/process.c).
 
         Of it, fpu_clone() leaves what its XSAVES does not write; only MXCSR can be seen of that.
         """

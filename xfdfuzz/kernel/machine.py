@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from xfdfuzz.arch.processor import Processor
+from xfdfuzz.arch.processor import AMD_LACKS, Processor
 
 MAX_CPUS = 4
 
@@ -27,12 +27,13 @@ class Machine(Config, Processor):
     options.
 
     The default is a server with one processor and no option.  ValueError for a number of processors that is not from 1
-    to :data:`MAX_CPUS`.
+    to :data:`MAX_CPUS`, and as :class:`Processor` says.
     """
 
     cpus: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
 
@@ -40,10 +41,12 @@ class Machine(Config, Processor):
         return f"<machine {' '.join(self.words())}>"
 
     def words(self) -> list[str]:
-        """The set-up as that line writes it: ``cpus=2``, and each switch that differs from the default."""
+        """The set-up as that line writes it: ``cpus=2``, and each switch that differs from the default, or from what
+        ``amd`` says."""
+        said = AMD_LACKS if self.amd else ()
         switches = [
             ("" if value else "no-") + f.name.replace("_", "-")
             for f in fields(self)
-            if f.name != "cpus" and (value := getattr(self, f.name)) != f.default
+            if f.name not in ("cpus", *said) and (value := getattr(self, f.name)) != f.default
         ]
         return [f"cpus={self.cpus}", *switches]

@@ -6,9 +6,10 @@ arch/x86/kernel/{smpboot,cpu/common}.c, arch/x86/power/cpu.c, arch/x86/kernel/fp
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs, load_component
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XSS, CpuRegs, load_component
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.exec import Exec
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import NULL, USER_TASKS
 from xfdfuzz.memory.cstruct import assign
 
@@ -33,6 +34,7 @@ class Power(Exec):
         self.this_cpu.fpu_fpregs_owner_ctx = NULL
         self.fpu_init_cpu_xstate()
         self.pkru_write_default()
+        self.intel_pmu_cpu_starting()
 
     def fpu_init_cpu_xstate(self) -> None:
         """fpu__init_cpu_xstate(): XFD, XCR0 and IA32_XSS of this CPU (fpu/xstate.c)."""
@@ -41,7 +43,8 @@ class Power(Exec):
         if self.machine.has_xfd:
             self.fpu_init_cpu_xfd()
         self.regs.xcr0 = self.fpu_user_cfg.max_features
-        self.regs.xss = self.xfeatures_mask_supervisor()
+        if self.machine.has_xsaves:
+            self.wrmsrl(MSR_IA32_XSS, self.xfeatures_mask_supervisor() | self.xfeatures_mask_independent())
 
     @seam
     def fpu_init_cpu_xfd(self) -> None:
@@ -90,11 +93,15 @@ class Power(Exec):
         """fpu__resume_cpu(): XFD becomes current's; the shadow is what it was before (fpu/xstate.c)."""
         if self.use_xsave:
             self.regs.xcr0 = self.fpu_user_cfg.max_features
-            self.regs.xss = self.xfeatures_mask_supervisor()
+        if self.machine.has_xsaves:
+            self.wrmsrl(MSR_IA32_XSS, self.xfeatures_mask_supervisor() | self.xfeatures_mask_independent())
         if self.fpu_state_size_dynamic:
             self.wrmsrl(MSR_IA32_XFD, self.deref(self.current.fpu.fpstate).xfd)
 
     # -- idle ----------------------------------------------------------------------------------------------------
 
     def intel_idle(self) -> None:
-        """Enter a deep idle state; registers are left alone until f17b168734c0 (6.0; drivers/idle/intel_idle.c)."""
+        """Enter a deep idle state; registers are left alone until f17b168734c0 (6.0; drivers/idle/intel_idle.c), but
+        that LBRs lose what they have."""
+        if self.regs.data[xf.LBR]:
+            load_component(self.regs, xf.LBR, ZEROED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import (
+    LONG_MODE_ONLY,
     MSR_IA32_XFD_ERR,
     DeviceNotAvailable,
     GeneralProtection,
@@ -16,16 +17,13 @@ from xfdfuzz.arch.registers import (
     load_component,
 )
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EFAULT, ENOMEM, EPERM
+from xfdfuzz.kernel.errno import EFAULT, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import OOPS
-from xfdfuzz.kernel.fpu.guest import GuestFpu
-from xfdfuzz.kernel.state import NULL, inside_call
-
-#: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
-MINSIGSTKSZ = 2048
+from xfdfuzz.kernel.perf import Perf
+from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
 
 
-class Process(GuestFpu):
+class Process(Perf):
     """What tasks do with the FPU core."""
 
     # -- context switch ------------------------------------------------------------------------------------------
@@ -42,8 +40,10 @@ class Process(GuestFpu):
         prev.user_mode = 0
         self.this_cpu.resched_points = 0
         self.preempt_disable()
+        self.perf_event_task_sched_out()
         self.fire_sched_out_preempt_notifiers()
         self._switch_to(nr)
+        self.perf_event_task_sched_in()
         self.fire_sched_in_preempt_notifiers()
         self.preempt_enable()
 
@@ -92,6 +92,8 @@ class Process(GuestFpu):
         """
         for _ in range(3):
             self.exit_to_user_mode()
+            if self.current.ia32 and insn in LONG_MODE_ONLY:
+                return "SIGILL"
             try:
                 execute(self.regs, self.machine, insn, token, cr0_ts=False)
                 return "ok"
@@ -128,6 +130,18 @@ class Process(GuestFpu):
                     break
         return "SIGSEGV", 0
 
+    def iommu_sva_bind_device(self) -> int:
+        """Bind current's address space to a device, which gives it a PASID (drivers/iommu/iommu-sva.c).
+
+        It stays the address space's until that is freed (Documentation/arch/x86/sva.rst).
+        """
+        if not self.sva_supported():
+            return -EOPNOTSUPP
+        for task in self.tasks[:USER_TASKS]:
+            if task.exists and task.mm == self.current.mm:
+                task.mm_pasid = 1
+        return 0
+
     def try_fixup_enqcmd_gp(self) -> bool:
         """Whether the instruction can run again: never before fa6af69f38d3 (arch/x86/kernel/traps.c)."""
         return False
@@ -140,21 +154,3 @@ class Process(GuestFpu):
         self.wrmsrl(MSR_IA32_XFD_ERR, 0)
         err = self.xfd_enable_feature(xfd_err)
         return {-EPERM: "SIGILL", -EFAULT: "SIGSEGV"}.get(err, "")
-
-    # -- system calls --------------------------------------------------------------------------------------------
-
-    def sigaltstack(self, size: int) -> int:
-        """sigaltstack(2) with a stack of ``size`` bytes, 0 to disable (kernel/signal.c, do_sigaltstack()).
-
-        EPERM from a handler that runs on it.  The rest is under siglock, which serialises it with a request for
-        permission (sigaltstack_lock()).
-        """
-        frame = self.system.sigframes[self.current_nr]
-        if frame.valid and frame.on_altstack:
-            return -EPERM
-        self.spin_lock_irq()
-        valid = not size or (size >= MINSIGSTKSZ and self.sigaltstack_size_valid(size))
-        if valid:
-            self.current.sas_ss_size = size
-        self.spin_unlock_irq()
-        return 0 if valid else -ENOMEM

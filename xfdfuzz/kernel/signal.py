@@ -1,19 +1,28 @@
-"""Signals: delivery in its preemptible halves, and rt_sigreturn (arch/x86/kernel/signal.c, v5.16).
+"""Signals: delivery in its preemptible halves, rt_sigreturn and sigaltstack (arch/x86/kernel/signal.c, v5.16).
 
-At most one signal is handled at a time; a handler runs with all others blocked.  rt_sigreturn() is cut where its XRSTOR
-meets a page that is not there.
+Handlers nest: no signal is blocked.  A user stack is modelled as the frames on it, so the stack pointer is where the
+innermost handler is.  A handler is taken to have called one function when something interrupts it, and to have nothing
+else on its stack.  rt_sigreturn() is cut where its XRSTOR meets a page that is not there.
 """
 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.errno import ENOMEM, EPERM
+from xfdfuzz.kernel.fpu.signal import FREGS_SIZE
 from xfdfuzz.kernel.shstk import Shstk
-from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.kernel.state import SigFrame, handlers_of, sigframes_of
 from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
 RT_SIGFRAME_SIZE = 440
+#: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
+REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
+#: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
+MINSIGSTKSZ = 2048
+#: sizeof(struct rt_sigframe_ia32), in bytes.
+RT_SIGFRAME_IA32_SIZE = 268
 
 
 class Signals(Shstk):
@@ -29,25 +38,117 @@ class Signals(Shstk):
 
     def get_sigframe(self) -> bool:
         """Find the place, then save the registers there."""
-        size = self.current.sas_ss_size
-        if size and not self.on_sig_stack(size):
+        sp = self.get_sigframe_place()
+        if sp is None:
             return False
-        frame = self.system.sigframes[self.current_nr]
-        frame.valid = 1
-        frame.on_altstack = bool(size)
+        frame = self.new_sigframe()
+        frame.on_altstack, frame.altstack_sp = sp > 0, max(sp, 0)
+        self.save_altstack(frame)
         self.get_sigframe_save(frame)
         return True
 
     @seam
-    def on_sig_stack(self, size: int) -> bool:
-        """fpu__alloc_mathframe() and the rest of the frame: is the stack pointer still on the stack of ``size`` bytes?
+    def get_sigframe_place(self) -> int | None:
+        """Where the frame will begin: on the alternate stack its distance from the lowest address, None where that has
+        no room; elsewhere less than 0.
 
-        Its end is taken to be aligned to 64 bytes.
+        The handler gets the alternate stack (SA_ONSTACK), below what is there if the stack pointer is on it already.
         """
-        fpstate = self.deref(self.current.fpu.fpstate)
-        sp = size - self.xstate_sigframe_size(fpstate) & -64
-        sp = (sp - RT_SIGFRAME_SIZE & -16) - 8
-        return sp > 0
+        ia32_frame = self.current.ia32
+        nested_altstack = self.on_sig_stack()
+        entering_altstack = bool(self.current.sas_ss_size) and not nested_altstack
+        below = self.user_stack_pointer() - (0 if ia32_frame else REDZONE_SIZE)
+        above = self.current.sas_ss_size if entering_altstack else below
+        frame_size = RT_SIGFRAME_IA32_SIZE if ia32_frame else RT_SIGFRAME_SIZE
+        sp = self.align_sigframe(self.fpu_alloc_mathframe(above) - frame_size)
+        overflows = (nested_altstack or entering_altstack) and not 0 < sp <= self.current.sas_ss_size
+        return None if overflows else sp
+
+    def save_altstack(self, frame: SigFrame) -> None:
+        """Into uc_stack (kernel/signal.c)."""
+        frame.ss_size, frame.ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
+
+    def fpu_alloc_mathframe(self, sp: int) -> int:
+        """fpu__alloc_mathframe(): where what the FPU needs below ``sp`` begins: the image, in front of it the header
+        of a 32-bit frame (arch/x86/kernel/fpu/signal.c)."""
+        buf_fx = sp - self.xstate_sigframe_size(self.deref(self.current.fpu.fpstate)) & -64
+        return buf_fx - FREGS_SIZE if self.current.ia32 else buf_fx
+
+    def align_sigframe(self, sp: int) -> int:
+        """Where a frame begins that has room from ``sp`` on: as if a function was called there."""
+        return (sp + 4 & -16) - 4 if self.current.ia32 else (sp & -16) - 8
+
+    # -- the user's stack ----------------------------------------------------------------------------------------
+
+    @seam
+    def sigframes_of(self, task: int) -> list[SigFrame]:
+        """A user task's frames, the outermost first, whether there is anything in them or not."""
+        return sigframes_of(self.system, task)
+
+    @seam
+    def handlers_of(self, task: int) -> int:
+        """In how many handlers a task is, each of which interrupted the one before."""
+        return handlers_of(self.system, task)
+
+    @seam
+    def innermost_frame(self) -> SigFrame:
+        """That of the handler that current is in; there has to be one."""
+        return self.sigframes_of(self.current_nr)[self.handlers_of(self.current_nr) - 1]
+
+    @seam
+    def user_stack_pointer(self) -> int:
+        """current_user_stack_pointer(): on the alternate stack in bytes from its lowest address; 0 is far away."""
+        pushed = RETURN_ADDRESS_SIZE // 2 if self.current.ia32 else RETURN_ADDRESS_SIZE
+        return self.innermost_frame().altstack_sp - pushed if self.on_sig_stack() else 0
+
+    def on_sig_stack(self) -> bool:
+        """Whether the stack pointer is on the alternate stack (include/linux/sched/signal.h).
+
+        Nobody has SS_AUTODISARM, and while it is there the stack stays the same.
+        """
+        return bool(self.handlers_of(self.current_nr) and self.innermost_frame().on_altstack)
+
+    @seam
+    def new_sigframe(self) -> SigFrame:
+        """One more on the stack; what is left of others below the stack pointer is taken to be overwritten by it."""
+        frames = self.sigframes_of(self.current_nr)
+        depth = self.handlers_of(self.current_nr)
+        for frame in frames[depth:]:
+            assign(frame, SigFrame())
+        frames[depth].valid = 1
+        return frames[depth]
+
+    @seam
+    def set_stack_pointer(self, handlers: int) -> None:
+        """The stack pointer is where that many of the outermost handlers run: those inside them have ended, and these
+        go on even if they had ended."""
+        for depth, frame in enumerate(self.sigframes_of(self.current_nr)):
+            there = frame.valid or frame.stale
+            frame.valid = there and depth < handlers
+            frame.stale = there and depth >= handlers
+
+    @seam
+    def forget_sigframes(self, task: int) -> None:
+        """The stack is gone, or something else stands there."""
+        for frame in self.sigframes_of(task):
+            assign(frame, SigFrame())
+
+    @seam
+    def forget_altstack(self, task: int) -> None:
+        """What is left of frames on the alternate stack is no more, nor of those in handlers that ran there."""
+        there = False
+        for frame in self.sigframes_of(task):
+            there |= bool(frame.stale and frame.on_altstack)
+            if there:
+                assign(frame, SigFrame())
+
+    @seam
+    def copy_sigframes(self, child: int) -> None:
+        """A child has a copy of current's stack."""
+        for frame, copy in zip(self.sigframes_of(self.current_nr), self.sigframes_of(child), strict=True):
+            assign(copy, frame)
+
+    # -- delivery ------------------------------------------------------------------------------------------------
 
     @seam
     def get_sigframe_save(self, frame: SigFrame) -> None:
@@ -65,17 +166,18 @@ class Signals(Shstk):
         self.fpu_clear_user_states()
         self.current.in_signal = 0
 
+    # -- rt_sigreturn and sigaltstack ------------------------------------------------------------------------------
+
     def rt_sigreturn(self) -> bool:
-        """rt_sigreturn(2); False: the frame was bad, and the task gets SIGSEGV.
+        """rt_sigreturn(2) with the stack pointer at the innermost frame; False: it was bad, and the task gets SIGSEGV.
 
         Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is
         handled, and :meth:`rt_sigreturn_fault_in` goes on.
         """
-        frame = self.system.sigframes[self.current_nr]
-        success = self._fpu_restore_sig(frame)
+        success = self._fpu_restore_sig(self.innermost_frame())
         if self.current.in_sigreturn:
             return False
-        return self.rt_sigreturn_end(frame, success)
+        return self.rt_sigreturn_end(success)
 
     @phase_of("rt_sigreturn")
     def rt_sigreturn_fault_in(self, present: bool) -> bool:
@@ -83,16 +185,55 @@ class Signals(Shstk):
 
         What comes before it in __fpu_restore_sig() is done once in the kernel; again, it comes to the same.
         """
-        frame = self.system.sigframes[self.current_nr]
+        frame = self.innermost_frame()
         self.current.in_sigreturn = 0
         self.might_fault()
         if present:
             frame.absent = 0
-        return self.rt_sigreturn_end(frame, present and self._fpu_restore_sig(frame))
+        return self.rt_sigreturn_end(present and self._fpu_restore_sig(frame))
 
     @phase_of("rt_sigreturn")
-    def rt_sigreturn_end(self, frame: SigFrame, success: bool) -> bool:
-        """The end of fpu__restore_sig(), and the frame is gone."""
+    def rt_sigreturn_end(self, success: bool) -> bool:
+        """The end of fpu__restore_sig(), and what comes behind it."""
         self.fpu_restore_sig_end(success)
-        assign(frame, SigFrame())
+        frame = self.innermost_frame()
+        frame.absent = frame.loadable = 0
+        # restore_sigcontext() has restored the general registers before
+        self.set_stack_pointer(self.handlers_of(self.current_nr) - 1)
+        if success:
+            self.rt_sigreturn_altstack(frame)
         return success
+
+    @seam
+    def rt_sigreturn_altstack(self, frame: SigFrame) -> None:
+        """Behind restore_sigcontext(), unless the frame was bad, until d10b554919d4 (6.12)."""
+        self.restore_altstack(frame)
+
+    def restore_altstack(self, frame: SigFrame) -> None:
+        """The alternate stack is what it was when the signal came; where it cannot be, it stays (kernel/signal.c).
+
+        do_sigaltstack() takes no lock where nothing changes (6c3118c32129, 5.17).
+        """
+        self.might_fault()
+        task = self.current
+        if (frame.ss_size, frame.ss_disable) != (task.sas_ss_size, task.sas_ss_disable):
+            self.do_sigaltstack(frame.ss_size, bool(frame.ss_disable))
+
+    def sigaltstack(self, size: int) -> int:
+        """sigaltstack(2) with a stack of ``size`` bytes in memory of its own; SS_DISABLE for 0 (kernel/signal.c)."""
+        return self.do_sigaltstack(size, not size)
+
+    def do_sigaltstack(self, size: int, ss_disable: bool) -> int:
+        """(kernel/signal.c).
+
+        EPERM from a handler that runs on it.  The rest is under siglock, which serialises it with a request for
+        permission (sigaltstack_lock()).
+        """
+        if self.on_sig_stack():
+            return -EPERM
+        self.spin_lock_irq()
+        valid = ss_disable or (size >= MINSIGSTKSZ and self.sigaltstack_size_valid(size))
+        if valid:
+            self.current.sas_ss_size, self.current.sas_ss_disable = size, ss_disable
+        self.spin_unlock_irq()
+        return 0 if valid else -ENOMEM

@@ -48,6 +48,8 @@ USER_TASKS = 5
 #: User tasks, then one kernel thread per CPU (its idle loop; ``kthread`` in programs).
 NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
+#: So many signal frames a task's stack has at most: so deep handlers nest.
+NR_SIGFRAMES = 3
 #: Address spaces that can exist: one for each task, or kept by a VM.
 NR_MMS = NR_TASKS + NR_VMS
 #: Those of them that are a process's, or were.
@@ -101,6 +103,9 @@ COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
 # What a VM is: one of KVM_X86_DEFAULT_VM's type that KVM_SEV_ES_INIT made, or of its type from the start.
 VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
+
+# Whether a task's LBRs are in its context (lbr_stack_state).
+LBR_NONE, LBR_VALID = range(2)
 
 NM_VECTOR = 7
 DF_VECTOR = 8
@@ -194,6 +199,29 @@ class Fpu(Struct):
 
 
 @struct()
+class LbrXsave(Struct):
+    """struct x86_perf_task_context_arch_lbr_xsave: of its header whether XSTATE_BV and XCOMP_BV have LBR, and whether
+    anything was saved to it."""
+
+    __slots__ = ()
+    xstate_bv: Annotated[Flag, "header.xfeatures.lbr"]
+    xcomp_bv: Annotated[Flag, "header.xcomp_bv.lbr"]
+    compacted: Annotated[Flag, "header.xcomp_bv.compacted"]
+    entries: Annotated[Token, "lbr.entries"]
+
+
+@struct()
+class LbrContext(Struct):
+    """A task's perf event with LBRs, if it has one, and its context."""
+
+    __slots__ = ()
+    event: Flag
+    lbr_callstack_users: Count
+    lbr_stack_state: Annotated[U8, Enumeration("LBR stack state", {LBR_NONE: "LBR_NONE", LBR_VALID: "LBR_VALID"})]
+    xsave: LbrXsave
+
+
+@struct()
 class Task(Struct):
     """struct task_struct and its thread_struct.
 
@@ -202,9 +230,12 @@ class Task(Struct):
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
     that it is in that of rt_sigreturn().
     ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
-    ``pasid_activated``: it has its address space's PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
+    ``ia32``: its program is a 32-bit one (user_64bit_mode() is false, in_ia32_syscall() true).
+    ``mm_pasid`` is mm_valid_pasid() of its address space, the same for all that share it; ``pasid_activated``: it has
+    that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
-    ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.
+    ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
+    event's.
     """
 
     __slots__ = ()
@@ -219,14 +250,18 @@ class Task(Struct):
     kvm_run: VcpuPlus1
     pf_kthread: Flag
     pf_user_worker: Flag
+    ia32: Flag
+    mm_pasid: Annotated[Flag, "mm.iommu_mm"]
     pasid_activated: Flag
     shstk: Annotated[Flag, "thread.features.shstk"]
     group_leader: TaskNr
     user_mode: Flag
     tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]
     sas_ss_size: Size
+    sas_ss_disable: Annotated[Flag, "sas_ss_flags.SS_DISABLE"]
     pkru: Token
     rcu_read_lock_nesting: Count
+    lbr: LbrContext
     fpu: Fpu
 
 
@@ -239,23 +274,32 @@ def inside_call(task: Task) -> bool:
 class SigFrame(Struct):
     """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
 
+    ``stale``: it is in that no more, and the frame still stands where the stack was, below the stack pointer.
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
     whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
-    ``on_altstack``: it lies on the alternate stack, and so does the stack pointer while it is ``valid``.
+    ``on_altstack``: it lies on the alternate stack, ``altstack_sp`` bytes from its lowest address, and so does the
+    stack pointer while it is the innermost that is ``valid``.  ``ss_size`` and ``ss_disable`` are uc.uc_stack, the
+    alternate stack that its sigreturn brings back; of its flags nobody sets another one than SS_DISABLE.
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
+    ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     """
 
     __slots__ = ()
     valid: Flag
+    stale: Flag
     on_altstack: Flag
     absent: Flag
+    altstack_sp: Size
+    ss_size: Annotated[Size, "uc_stack.ss_size"]
+    ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]
     loadable: Xfeatures
     magic1: Flag
     magic2: Size
     extended_size: Size
     xstate_size: Size
     xfeatures: Xfeatures
+    fsave: Token
     area: XsaveArea
 
 
@@ -267,6 +311,8 @@ class Cpu(Struct):
     it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, 1 while a guest runs: KVM enters
     it with preemption disabled.  ``resched_points`` counts down to the point at which the task in the kernel there is
     preempted by ``resched_task``, ``hardirq_points`` to that at which an interrupt hits whose handler wants the FPU.
+    ``lbr_users``, ``last_task_ctx`` (a task index plus 1, or NULL), ``lbr_xsave`` and ``lbr_entries``, the branches of
+    the last sample, are struct cpu_hw_events'.
     """
 
     __slots__ = ()
@@ -277,6 +323,10 @@ class Cpu(Struct):
     resched_points: Count
     resched_task: TaskPlus1
     hardirq_points: Count
+    lbr_users: Count
+    last_task_ctx: TaskPlus1
+    lbr_xsave: LbrXsave
+    lbr_entries: Token
     xfd_state: Xfd
     regs: Annotated[CpuRegs, ""]
 
@@ -502,9 +552,15 @@ class Ghost(Struct):
     vmms: Array[GhostVmm]
 
 
-@struct(cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS)
+@struct(
+    cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=NR_SIGFRAMES * USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS
+)
 class System(Struct):
-    """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died."""
+    """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died.
+
+    Of ``sigframes`` the first are each user task's outermost, then come those of handlers that interrupted the first
+    ones, and so on (:func:`sigframes_of`).
+    """
 
     __slots__ = ()
     dead: Flag
@@ -516,3 +572,13 @@ class System(Struct):
     vms: Array[Vm]
     vcpus: Array[Vcpu]
     ghost: Ghost
+
+
+def sigframes_of(system: System, task: int) -> list[SigFrame]:
+    """A user task's signal frames, the outermost first, whether there is anything in them or not."""
+    return [system.sigframes[depth * USER_TASKS + task] for depth in range(NR_SIGFRAMES)]
+
+
+def handlers_of(system: System, task: int) -> int:
+    """In how many signal handlers a user task is, each of which interrupted the one before."""
+    return sum([frame.valid for frame in sigframes_of(system, task)])

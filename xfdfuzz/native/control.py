@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.fields import INNERMOST
 from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.program import Program
 
@@ -97,6 +98,7 @@ TABLE: dict[type[Op], Rule] = {
             signals.SigframeWrite,
             signals.SigframeSwReserved,
             signals.SigframeCopy,
+            signals.SigframeCopyOf,
             signals.Siglongjmp,
             signals.Sigreturn,
             ptrace.PtraceGetXstate,
@@ -171,6 +173,8 @@ TABLE: dict[type[Op], Rule] = {
     guest.PendInit: _no("an INIT takes a local APIC in the kernel, and another vCPU that sends it"),
     host.ScheduleKthread: _approximated("a pause in which nobody runs on the CPU"),
     host.SoftirqKernelFpu: _approximated("a pause; whether a softirq uses the FPU meanwhile is chance"),
+    host.Pmi: _no("LBRs are not read"),
+    guest.GuestPmi: _no("LBRs are not read"),
     host.Idle: _approximated("a pause, in which the CPU goes as deep as it likes"),
     host.Hotplug: _no("it takes a CPU of the whole machine offline"),
     host.Suspend: _no("it suspends the whole machine"),
@@ -183,7 +187,24 @@ TABLE: dict[type[Op], Rule] = {
         _no("which components are loaded before the fault is the processor's choice"),
     ),
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
+    tasks.PerfEventOpen: _no("LBRs are not read"),
+    tasks.PerfEventClose: _no("LBRs are not read"),
+    tasks.UserCall: _no("LBRs are not read"),
+    tasks.OpenDsa: _no("a device with a shared work queue is there on few machines"),
     tasks.UserEnqcmd: _no("ENQCMD takes a device with a shared work queue"),
+    **dict.fromkeys(
+        (
+            *(processes.ExecveReturnsIa32, signals.SigframeFsave),
+            *(ptrace.PtraceGetXfpregs, ptrace.PtraceSetXfpregs),
+            *(ptrace.PtraceOldGetFpregs, ptrace.PtraceOldSetFpregs),
+            *(ptrace.PtraceOldGetXfpregs, ptrace.PtraceOldSetXfpregs),
+        ),
+        _no("its programs are 64-bit ones"),
+    ),
+    **dict.fromkeys(
+        (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp),
+        _no("its tasks have no shadow stacks, whose pointer a tracer could look at"),
+    ),
     **dict.fromkeys(
         (tasks.ShstkEnable, tasks.ShstkDisable),
         _no("the rest of the program would have to run on the shadow stack, too"),
@@ -211,10 +232,12 @@ TABLE: dict[type[Op], Rule] = {
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }
 
-#: Switches of the machine that a real one cannot have, whatever it is; by their name in :class:`Machine`.
+#: Switches of the machine that a real one cannot have, or few of those that run such files; by their name in
+#: :class:`Machine`.
 IMPOSSIBLE: dict[str, str] = {
     "dyn2": "no processor has a second dynamic component",
     "dense": "no processor lays out its components without gaps",
+    "amd": "its sizes and places are those of AMD's processors",
 }
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {
@@ -237,7 +260,7 @@ def control_of(op: Op) -> Control:
 
 
 def unfit(program: Program) -> str:
-    """Why a program cannot be run on a real machine, in one line; "" if it can."""
+    """Why a program cannot be run on a real machine by a file in C, in one line; "" if it can."""
     reason = _machine(program.machine)
     if reason:
         return reason
@@ -245,6 +268,8 @@ def unfit(program: Program) -> str:
         control = control_of(op)
         if control.no:
             return f"op {number} ({type(op).__name__}): {control.no}"
+        if isinstance(op, signals.SigframeCopyOf) or getattr(op, "frame", INNERMOST) != INNERMOST:
+            return f"op {number} ({type(op).__name__}): a handler in C comes back by its own frame"
         if _mentions_dyn2(op):
             return f"op {number} ({type(op).__name__}): {IMPOSSIBLE['dyn2']}"
     return ""

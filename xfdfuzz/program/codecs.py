@@ -20,10 +20,13 @@ from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
+    BEYOND,
+    INNERMOST,
     RESERVED,
     TOKENS,
+    UNALIGNED,
     FpuImage,
     IovLen,
     Msrs,
@@ -49,13 +52,15 @@ def number(text: str) -> int | None:
 class Codec(Generic[T]):
     """Writes and reads one type of field.  ``expected`` names its values in messages.
 
-    A field that may be left out says in ``optional`` how it is written; it is left out, with the comma before it, where
-    ``write`` gives an empty text.  One that is written ``name=value`` has its names in ``options``.
+    A field that may be left out says in ``optional`` how it is written; it is left out, with the comma or space before
+    it, where ``write`` gives an empty text.  One that is written ``name=value`` has its names in ``options``; a
+    ``word`` stands outside of parentheses.
     """
 
     expected: str
     optional: str = ""
     options: tuple[str, ...] = ()
+    word: bool = False
 
     def write(self, value: T) -> str:
         """The argument's text."""
@@ -393,6 +398,23 @@ class IovLenCodec(Codec[IovLen]):
         return IovLen(self.value.read_word(argument.value))
 
 
+class FrameCodec(Codec[int]):
+    """``frame1``, a word outside of parentheses; left out for the innermost handler's frame."""
+
+    expected = f"frame0 to frame{NR_SIGFRAMES - 1}"
+    optional = "frame<n>"
+    word = True
+
+    def write(self, value: int) -> str:
+        return "" if value == INNERMOST else f"frame{value}"
+
+    def read(self, argument: Argument) -> int:
+        for nr in range(NR_SIGFRAMES):
+            if isinstance(argument, Names) and [word.text for word in argument.words] == [f"frame{nr}"]:
+                return nr
+        raise Unreadable(argument.column, self.expected)
+
+
 class SwitchCodec(Codec[bool]):
     """One word that stands for true; left out when it is false."""
 
@@ -448,6 +470,11 @@ CODECS: dict[object, Codec[Any]] = {
     "contents": CONTENTS,
     "xcomp_bv": XcompBvCodec(),
     "mxcsr": MxcsrCodec(),
+    "ssp": Scalar(
+        f"a token from 1 to {TOKENS}, unaligned or beyond",
+        range(1, TOKENS + 1),
+        names={UNALIGNED: "unaligned", BEYOND: "beyond"},
+    ),
     Msrs: MsrsCodec(),
     UserImage: ImageCodec(UserImage, xf.CONTENTS, header=True),
     CpuidEntries: Record(
@@ -471,6 +498,7 @@ CODECS: dict[object, Codec[Any]] = {
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
     IovLen: IovLenCodec(),
+    "frame": FrameCodec(),
 }
 
 
@@ -481,4 +509,10 @@ def codec_of(marker: object) -> Codec[Any]:
 
 
 #: How many there are of what a prefix numbers: ``t0`` to ``t4``.
-NUMBERED: dict[str, int] = {"t": USER_TASKS, "v": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
+NUMBERED: dict[str, int] = {
+    "t": USER_TASKS,
+    "v": NR_VCPUS,
+    "vm": NR_VMS,
+    "cpu": MAX_CPUS,
+    "frame": NR_SIGFRAMES,
+}

@@ -10,6 +10,9 @@ from typing import Annotated, NamedTuple
 
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
 Nr = Annotated[int, "nr"]
+#: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's.
+FrameNr = Annotated[int, "frame"]
+INNERMOST = -1
 #: A set of state components: ``x87|sse|avx``.
 Xfeatures = Annotated[int, "xfeatures"]
 #: The same, for XCR0.
@@ -53,6 +56,9 @@ XcompBv = Annotated[int, "xcomp_bv"]
 #: What an image to restore has for MXCSR: contents, or :data:`RESERVED`.
 Mxcsr = Annotated[int, "mxcsr"]
 
+#: What a tracer writes to a shadow stack pointer: a token, :data:`UNALIGNED` or :data:`BEYOND`.
+Ssp = Annotated[int, "ssp"]
+
 
 class Switch(NamedTuple):
     """Marks a word that stands for true, and is left out for false."""
@@ -81,6 +87,8 @@ class Msrs(NamedTuple):
 
 #: What stands for a MXCSR with reserved bits, beside the tokens.
 RESERVED = TOKENS + 1
+#: What stand for shadow stack pointers that the kernel refuses, likewise.
+UNALIGNED, BEYOND = TOKENS + 1, TOKENS + 2
 
 #: What contents an argument names, by component or :data:`~xfdfuzz.arch.xfeatures.MXCSR`, in their order: tokens, 0 for
 #: the initial configuration, of MXCSR also :data:`RESERVED`.

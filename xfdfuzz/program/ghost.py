@@ -122,8 +122,19 @@ def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     A frame has extended state if sw_reserved says so and the second magic stands where the image ends
     (arch/x86/include/uapi/asm/sigcontext.h): then what it has of the features that it names is loaded, else what
     FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
-    than any that this machine makes.
+    than any that this machine makes.  A 32-bit frame has x87 in its header, and what an XSTATE_BV without x87 or SSE
+    does to that, and to MXCSR, is left open.
     """
+    loaded, unsaid = _of_image(k, frame)
+    if k.current.ia32:
+        unsaid |= xf.MASK_X87 if xf.X87 not in loaded else 0
+        unsaid |= xf.MASK_MXCSR if xf.SSE not in loaded else 0
+        loaded[xf.X87] = frame.fsave
+    return loaded, unsaid
+
+
+def _of_image(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
+    """The same of a frame without a header."""
     area = frame.area
     whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
     if not (k.use_xsave and frame.magic1 and whole):

@@ -12,6 +12,7 @@ from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.xsave import KvmFpu
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import RESERVED, FpuImage, Named, UserImage
 
 #: An owner's content by its number.
@@ -73,6 +74,13 @@ def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
         frame.magic1 = frame.extended_size = frame.xfeatures = frame.xstate_size = 0
     if size < frame.magic2 + FP_XSTATE_MAGIC2_SIZE:
         frame.magic2 = 0
+
+
+def copy(source: SigFrame, target: SigFrame) -> None:
+    """Give a signal frame the image of another one, and what surrounds it."""
+    for name in ("magic1", "magic2", "extended_size", "xstate_size", "xfeatures", "fsave"):
+        setattr(target, name, getattr(source, name))
+    assign(target.area, source.area)
 
 
 def has_reserved_mxcsr(contents: Named) -> bool:

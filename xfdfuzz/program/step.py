@@ -70,16 +70,21 @@ class FpuState(NamedTuple):
 
 
 class SwBytes(NamedTuple):
-    """What software left in a signal frame (struct _fpx_sw_bytes); of the magics only whether they are intact."""
+    """What software left in a signal frame (struct _fpx_sw_bytes); of the magics only whether they are intact.
+
+    ``fsave`` is x87 in the header of a 32-bit frame.
+    """
 
     magic1: bool
     xfeatures: int
     xstate_size: int
     magic2: bool
+    fsave: int | None = None
 
     def __str__(self) -> str:
         parts = [f"xfeatures: {xf.format_mask(self.xfeatures)}", f"xstate_size: {self.xstate_size}"]
-        return f"{{{', '.join(['magic1'] * self.magic1 + parts + ['magic2'] * self.magic2)}}}"
+        header = [] if self.fsave is None else [f"fsave: {content(self.fsave)}"]
+        return f"{{{', '.join(['magic1'] * self.magic1 + parts + ['magic2'] * self.magic2 + header)}}}"
 
 
 def image_of(area: XsaveArea) -> Image:

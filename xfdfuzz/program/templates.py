@@ -20,7 +20,7 @@ from xfdfuzz.program.ops.ptrace import PtraceSetXstate
 from xfdfuzz.program.ops.signals import SigframeSwReserved
 from xfdfuzz.program.syntax import Argument, Line, Names, Option, Unreadable, Word, any_of, did_you_mean
 
-_FIELD = re.compile(r"(, )?\{(\w+)\}")
+_FIELD = re.compile(r"(, | )?\{(\w+)\}")
 _FIELD_NAME = re.compile(r"\{(\w+)\}")
 _PIECE = re.compile(r"[()]|[^\s(),]+")
 _NUMBERED_FIELD = re.compile(r"([a-z]+)\{(\w+)\}")
@@ -80,18 +80,18 @@ def _compile(cls: type[Op]) -> _Template:
     writers: list[tuple[str, Callable[[Any], str]]] = []
 
     def place(match: re.Match[str]) -> str:
-        comma, name = match.groups(default="")
+        before, name = match.groups(default="")
         codec = codecs.get(name)
         if codec is not None and codec.optional:
-            writers.append((name, _with_comma(codec)))
+            writers.append((name, _with(before, codec)))
             return "%s"
         writers.append((name, str if codec is None else codec.write))
-        return f"{comma}%s"
+        return f"{before}%s"
 
     def show(match: re.Match[str]) -> str:
-        comma, name = match.groups(default="")
+        before, name = match.groups(default="")
         optional = codecs[name].optional if name in codecs else ""
-        return f"[{comma}{optional}]" if optional else f"{comma}<{name}>"
+        return f"[{before}{optional}]" if optional else f"{before}<{name}>"
 
     form = _FIELD.sub(place, cls.template)
     return _Template(form, writers, _FIELD.sub(show, cls.template), _slots(cls.template, codecs))
@@ -106,10 +106,12 @@ def _codecs(cls: type[Op]) -> dict[str, Codec[Any]]:
     return {name: codec_of(marker) for name, marker in markers.items() if marker != "nr"}
 
 
-def _with_comma(codec: Codec[Any]) -> Callable[[Any], str]:
+def _with(before: str, codec: Codec[Any]) -> Callable[[Any], str]:
+    """What writes an argument that may be left out, with the comma or space before it."""
+
     def write(value: Any) -> str:
         text = codec.write(value)
-        return f", {text}" if text else ""
+        return f"{before}{text}" if text else ""
 
     return write
 
@@ -225,9 +227,9 @@ def _step(node: _Node, item: Word | Argument, values: list[Any]) -> _Node:
         return node.numbered[prefix]
     option = node.options.get(item.name.text) if isinstance(item, Option) else None
     argument = option or node.argument
-    if argument is not None and not isinstance(item, Word):
+    if argument is not None and (argument[0].word or not isinstance(item, Word)):
         codec, behind = argument
-        values.append(_read(codec, node, item))
+        values.append(_read(codec, node, Names((item,)) if isinstance(item, Word) else item))
         return behind
     if node.options and not isinstance(item, Word):
         raise Unreadable(item.column, any_of([*dict.fromkeys(codec.expected for codec, _ in node.options.values())]))

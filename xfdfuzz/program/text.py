@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from xfdfuzz.arch.processor import NOT_AMD
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.program.ops import Op
 from xfdfuzz.program.program import Expectation, Program
@@ -304,6 +305,8 @@ def _read_machine(rest: list[Word]) -> Machine:
         if name in found:
             raise Unreadable(word.column, f"{name.replace('_', '-')} only once")
         found[name] = value
+        if found.get("amd") and (wrong := next((one for one in NOT_AMD if found.get(one)), None)):
+            raise Unreadable(word.column, f"no-{wrong.replace('_', '-')} beside amd: no processor of AMD's has it")
     return Machine(**found)
 
 

@@ -41,12 +41,14 @@ HOST = _shown(st.System, "dead", "alloc_failures")
 CPU = _shown(
     st.Cpu,
     *("current", "fpu_fpregs_owner_ctx", "xfd_state"),
+    *("lbr_users", "last_task_ctx", "lbr_xsave.entries"),
     *("regs.xcr0", "regs.xss", "regs.xfd", "regs.xfd_err", "regs.xinuse"),
 )
 TASK = _shown(
     Task,
-    *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "pkru"),
-    *("pf_user_worker", "pasid_activated", "shstk", "fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
+    *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "sas_ss_disable", "pkru"),
+    *("pf_user_worker", "mm_pasid", "pasid_activated", "shstk"),
+    *("fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
     *("fpu.perm.state_perm", "fpu.perm.state_size", "fpu.perm.user_state_size"),
     *("fpu.guest_perm.state_perm", "fpu.guest_perm.state_size", "fpu.guest_perm.user_state_size"),
 )

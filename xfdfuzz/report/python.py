@@ -104,9 +104,8 @@ class Body:
         return "\n".join([f"for nr, {self.object} in {self.loop}:", *(f"    {line}" for line in inner)])
 
     def _head(self) -> str:
-        return {"host": "host", "fpstate": "fpstate#{nr}", "t.sigframe": "t{nr}.sigframe"}.get(
-            self.of, f"{self.of}{{nr}}"
-        )
+        frame = "t{nr % st.USER_TASKS}.sigframe"
+        return {"host": "host", "fpstate": "fpstate#{nr}", "t.sigframe": frame}.get(self.of, f"{self.of}{{nr}}")
 
     def _unless(self, condition: str) -> None:
         self.lines += [f"if {condition}:", "    continue"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
@@ -16,7 +17,8 @@ from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.power import Power
-from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, SigFrame, Vcpu
+from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -342,8 +344,73 @@ class VmsaByXstateBv(KvmX86):
             self.vmsa_component(vcpu, xf.MXCSR, 0)
 
 
-#: The cures of what the AMX series brought, or what came after it, of which v5.16 has nothing.
-_LATER = (ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv)
+@propose("open-19-workers-without-shstk", "x86/shstk: Give a worker no shadow stack", fixes=("2fab02b25ae7",))
+class WorkersWithoutShstk(Fork):
+    """Finding 19: a thread that never leaves the kernel has no registers to hold a shadow stack pointer.
+
+    copy_thread(): where it now calls shstk_alloc_thread_stack(), for ``args->io_thread`` or ``p->flags &
+    PF_USER_WORKER`` clear p->thread.features and p->thread.shstk instead.  Posted in August 2025 as 4/5 of "x86/fpu:
+    don't abuse x86_task_fpu(PF_USER_WORKER) in .regset_get() paths" (20250822153603.GA27103@redhat.com).
+    """
+
+    def create_io_thread(self) -> tuple[int, int]:
+        """(arch/x86/kernel/process.c, copy_thread())."""
+        ret, child = super().create_io_thread()
+        if not ret:
+            self.tasks[child].shstk = 0
+        return ret, child
+
+
+@propose("open-20-fsave-header-of-registers", "x86/fpu: Take the header of a 32-bit signal frame from the registers")
+class FsaveHeaderOfRegisters(FpuSignal):
+    """Finding 20: once the registers were saved, what is initial in them is not in the buffer.
+
+    save_fsave_header(), before it calls fxsave(): ``if (test_thread_flag(TIF_NEED_FPU_LOAD))
+    fpregs_restore_userregs();``, as copy_fpstate_to_sigframe() has it.
+    """
+
+    def fsave_header_regs(self, fpstate: Fpstate) -> None:
+        """(fpu/signal.c, save_fsave_header())."""
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+        super().fsave_header_regs(fpstate)
+
+
+@propose("open-21-exec-forgets-pasid", "x86/fpu: Clear pasid_activated on exec, as IA32_PASID is", ("7c1ef59145f1",))
+class ExecForgetsPasid(FpuCore):
+    """Finding 21: the flag says of a thread of the new program that it has the PASID which the old one had.
+
+    fpu_flush_thread(): ``current->pasid_activated = 0``, under CONFIG_ARCH_HAS_CPU_PASID, as in dup_task_struct().
+    """
+
+    def fpu_flush_thread_regs(self) -> None:
+        """(fpu/core.c, fpu_flush_thread())."""
+        super().fpu_flush_thread_regs()
+        self.current.pasid_activated = 0
+
+
+@propose(
+    "open-22-lbr-by-msr", "perf/x86/intel: Read the LBRs by MSRs where IA32_XSS lacks them", fixes=("11df586d774f",)
+)
+class LbrByMsr(Process):
+    """Finding 22: under the IA32_XSS of a guest XSAVES stores nothing of LBR, and says so in XCOMP_BV.
+
+    intel_pmu_arch_lbr_read_xsave(), behind xsaves(): ``if (!(xsave->xsave.header.xcomp_bv & XFEATURE_MASK_LBR))
+    intel_pmu_store_lbr(cpuc, NULL)``, which reads the MSRs, and return.
+    """
+
+    def intel_pmu_arch_lbr_read_xsave(self, buffer: LbrXsave) -> None:
+        """(arch/x86/events/intel/lbr.c)."""
+        super().intel_pmu_arch_lbr_read_xsave(buffer)
+        if not buffer.xcomp_bv:
+            self.intel_pmu_store_lbr(self.regs.data[xf.LBR])
+
+
+#: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
+_LATER = (
+    *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),
+    *(ExecForgetsPasid, LbrByMsr),
+)
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)

@@ -131,7 +131,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("be4f3b3f8227", "v5.17", "KVM: x86: Keep MSR_IA32_XSS unchanged for INIT"),
         ("4c282e51e445", "v5.17", "KVM: x86: Update vCPU's runtime CPUID on write to MSR_IA32_XSS"),
         ("05a9e065059e", "v5.17", "KVM: x86: Sync the states size with the XCR0/IA32_XSS at, any time"),
-        ("338543cbe033", "v6.18", "KVM: x86: Check XSS validity against guest CPUIDs"),
         ("9622e116d0d2", "v6.18", "KVM: x86: Refresh CPUID on write to guest MSR_IA32_XSS"),
     ),
     _MEMORY: (
@@ -147,7 +146,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
             "v6.16",
             "x86/fpu: Restore fpu_thread_struct_whitelist() to fix CONFIG_HARDENED_USERCOPY=y crash",
         ),
-        ("2d299e3d773d", "v6.16", "x86/fpu: Always use memcpy_and_pad() in arch_dup_task_struct()"),
         ("5d3b81d4d852", "v6.15", "x86/fpu: Avoid copying dynamic FP state from init_task in arch_dup_task_struct()"),
     ),
     _MEMORY_ORDER: (
@@ -195,13 +193,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "of a signal frame one page may be absent, the one behind the header of its image, and it has no protection key": (
         ("d877550eaf2d", "v6.8", "x86/fpu: Stop relying on userspace for info to fault in xsave buffer"),
-        ("d10b554919d4", "v6.12", "x86/pkeys: Restore altstack access in sigreturn()"),
     ),
     "it is about the address that a warning names": (
         ("1cec9ac2d071", "v6.17", "x86/fpu: Delay instruction pointer fixup until after warning"),
-    ),
-    "the register set of shadow stacks is not modelled": (
-        ("a9d9c33132d4", "v6.13", 'x86/fpu: Ensure shadow stack is active before "getting" registers'),
     ),
     "the number that tells the model's CPUIDs apart stands for all of their leaves": (
         ("033a3ea59a19", "v5.17", "KVM: x86: Check .flags in kvm_cpuid_check_equal() too"),
@@ -216,9 +210,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "core files are not modelled": (
         ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
         ("c8161e5304ab", "v6.19", "x86/fpu: Fix FPU state core dump truncation on CPUs with no extended xfeatures"),
-    ),
-    "component 15 (LBR) is not modelled": (
-        ("2848ff28d180", "v6.11", "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported"),
     ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),

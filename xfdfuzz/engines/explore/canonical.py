@@ -3,7 +3,8 @@
 Two reductions, both sound because the states that they take for one behave the same (bisimulation):
 
 * *Dead fields.*  A field that is always written before it is read again is 0 here: what an exit was about once it has
-  been handled, the vector of an exception that is not pending, why an earlier KVM_RUN returned, a free fpstate.
+  been handled, the vector of an exception that is not pending, why an earlier KVM_RUN returned, a free fpstate, a
+  signal frame behind its handler where no op of the scope names one.
 * *Names.*  No kernel function looks at the number of an fpstate slot or of an address space, nor at the value of
   register contents (beyond 0, the initial configuration); so slots, address spaces and each owner's contents are
   numbered as they are first met.  Where a scope's ops come for every CPU, vCPU or task alike, those are interchangeable
@@ -26,7 +27,8 @@ from xfdfuzz.arch.kinds import TOKEN, Kind, Reference
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import Element, elements
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import OWNER_SHIFT, GhostVcpu, Vcpu
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostVcpu, SigFrame, Vcpu
+from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.ghost import TENANTS, task_token, vcpu_token
 from xfdfuzz.strategies.scopes import Scope
 
@@ -60,6 +62,12 @@ def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:
             arch.exception_vector = 0
         if arch.insn_skips > _SKIPS:
             arch.insn_skips = _SKIPS
+
+
+def clear_stale(frame: SigFrame) -> None:
+    """Set to 0 a signal frame whose handler has ended, for scopes in which nobody looks at it any more."""
+    if frame.stale:
+        assign(frame, SigFrame())
 
 
 class Group(NamedTuple):
@@ -207,7 +215,7 @@ def _order(group: Group) -> list[int]:
     moves: list[tuple[str, Iterable[tuple[int, int]]]] = [
         ("cpus", enumerate(group.cpus)),
         ("tasks", enumerate(tasks)),
-        ("sigframes", enumerate(group.tasks)),
+        *(("sigframes", _of_handlers(group, depth)) for depth in range(st.NR_SIGFRAMES)),
         ("fpstates", _embedded(tasks).items()),
         ("vcpus", enumerate(group.vcpus)),
         ("ghost.tasks", enumerate(group.tasks)),
@@ -219,6 +227,12 @@ def _order(group: Group) -> list[int]:
             here = where[pool, old]
             order[where[pool, new]] = range(here.start, here.stop)
     return order
+
+
+def _of_handlers(group: Group, depth: int) -> Iterator[tuple[int, int]]:
+    """New number by old, of the signal frames of handlers that ``depth`` others surround."""
+    first = depth * st.USER_TASKS
+    return ((first + old, first + new) for old, new in enumerate(group.tasks))
 
 
 def _task_numbers(group: Group) -> list[int]:
@@ -270,7 +284,9 @@ def _in_scope(scope: Scope, element: Element) -> bool:
     pool, nr = element.pool.removeprefix("ghost."), element.nr
     if pool == "fpstates":
         return nr < st.FIRST_VALLOC + scope.slots
-    limit = {"cpus": scope.machine.cpus, "vcpus": scope.vcpus, "tasks": scope.tasks, "sigframes": scope.tasks, "vms": 1}
+    if pool == "sigframes":
+        return nr in scope.sigframes
+    limit = {"cpus": scope.machine.cpus, "vcpus": scope.vcpus, "tasks": scope.tasks, "vms": 1}
     limit["vmms"] = scope.vcpus
     if pool == "tasks" and nr >= st.USER_TASKS:
         return nr < st.USER_TASKS + scope.machine.cpus

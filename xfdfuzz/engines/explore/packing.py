@@ -109,7 +109,8 @@ def _parts(scope: Scope) -> Regions:
     ]
     return Regions(
         st.System,
-        *("dead", "alloc_failures", f"cpus{cpus}", f"tasks{tasks}", f"sigframes{tasks}", "vms[0]", f"vcpus{vcpus}"),
+        *("dead", "alloc_failures", f"cpus{cpus}", f"tasks{tasks}", "vms[0]", f"vcpus{vcpus}"),
+        *(f"sigframes[{nr}]" for nr in scope.sigframes),
         *(f"tasks[{nr}]" for nr in kthreads),
         *(f"fpstates[{nr}]" for nr in fpstates),
         *(f"ghost.tasks{tasks}", f"ghost.vcpus{vcpus}", f"ghost.vmms{vcpus}"),

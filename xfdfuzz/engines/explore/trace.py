@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from xfdfuzz.engines.explore.canonical import clear_dead
+from xfdfuzz.engines.explore.canonical import clear_dead, clear_stale
 from xfdfuzz.engines.explore.expand import Expander, digest_of
 from xfdfuzz.engines.explore.store import Transition
 from xfdfuzz.engines.judge.finding import NotReproducibleError
@@ -70,6 +70,8 @@ class Walker:
         if expander.question.reduced:
             for vcpu, ideal in [*zip(k.vcpus, k.system.ghost.vcpus, strict=True)][: expander.scope.vcpus]:
                 clear_dead(vcpu, ideal)
+            for nr in expander.scope.sigframes if expander.scope.returns_inside_out else ():
+                clear_stale(k.system.sigframes[nr])
         found = digest_of(expander.packing.pack(expander.form(k.state)))
         self.load(state)
         return found

@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from xfdfuzz.engines.explore.canonical import clear_dead
+from xfdfuzz.engines.explore.canonical import clear_dead, clear_stale
 from xfdfuzz.engines.explore.footprint_cache import FootprintCache
 from xfdfuzz.engines.explore.packing import Delta, Packing
 from xfdfuzz.engines.judge.finding import NotReproducibleError
@@ -159,16 +159,23 @@ class Transitions:
         return tuple([inv.name for inv in self.eventually if any(True for _ in inv.look(view))])
 
     def _clear_dead(self) -> None:
-        """Clear the dead fields of the vCPUs that were written to; the others have none."""
+        """Clear the dead fields of vCPUs and signal frames that were written to; the others have none."""
         pairs: Any = zip(self._kernel.vcpus, self._kernel.system.ghost.vcpus, strict=True)
         for vcpu, ideal in [*pairs][: self._scope.vcpus]:
             if self._footprint.written(*vcpu.place) or self._footprint.written(*ideal.place):
                 clear_dead(vcpu, ideal)
+        frames: Any = self._kernel.system.sigframes
+        for nr in self._scope.sigframes if self._scope.returns_inside_out else ():
+            if self._footprint.written(*frames[nr].place):
+                clear_stale(frames[nr])
 
     def _outside(self) -> bool:
         """Whether there is more than the scope has."""
-        k = self._kernel
-        return bool(k.vms[1].exists or any(vcpu.exists for vcpu in k.vcpus[self._scope.vcpus :]))
+        k, scope = self._kernel, self._scope
+        if k.vms[1].exists or any(vcpu.exists for vcpu in k.vcpus[scope.vcpus :]):
+            return True
+        inside = range(scope.handlers * st.USER_TASKS, len(k.system.sigframes))
+        return any(k.system.sigframes[nr].valid for nr in inside)
 
     def _delta(self) -> Delta:
         now = self._packing.pack(self._footprint.now.memory)

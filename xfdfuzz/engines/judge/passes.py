@@ -124,9 +124,9 @@ def on_plainer_machines(program: Program) -> Iterator[Program]:
     """With one switch of the machine as it is by default, and all values what they are there, or as they were."""
     machine = program.machine
     for f in fields(Machine):
-        if getattr(machine, f.name) != f.default:
-            switch: dict[str, Any] = {f.name: f.default}
-            plain = replace(machine, **switch)
+        switch: dict[str, Any] = {f.name: f.default}
+        plain = replace(machine, **switch)
+        if plain != machine:
             yield _with(replace(program, machine=plain), (_translated(op, machine, plain) for op in program.ops))
             yield replace(program, machine=plain)
 

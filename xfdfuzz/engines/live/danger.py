@@ -14,7 +14,9 @@ from typing import NamedTuple
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import NULL
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.program import Program
@@ -83,12 +85,30 @@ class Lookout:
             side.back()
 
 
+#: What stands in front of the registers in a struct fpstate, ALIGN(offsetof(struct fpstate, regs), 64), in bytes.
+_BEFORE_REGS = 64
+_PAGE = 4096
+
+
+def _in_whole_pages(kernel: type[Kernel]) -> type[Kernel]:
+    class WholePages(kernel):  # type: ignore[misc, valid-type]
+        """vmalloc() gives whole pages: a host does not suffer by what an allocation lacks within its last one."""
+
+        def vzalloc(self, size: int) -> int:
+            nr: int = super().vzalloc(size)
+            if nr != NULL:
+                self.fpstates[nr].alloc_size = -(-(size + _BEFORE_REGS) // _PAGE) * _PAGE - _BEFORE_REGS
+            return nr
+
+    return WholePages
+
+
 class _Side:
     """One revision."""
 
     def __init__(self, revision: Revision, machine: Machine) -> None:
         self.name = revision.label
-        self._executor = Executor(revision.kernel, machine)
+        self._executor = Executor(_in_whole_pages(revision.kernel), machine)
         self._checker = Checker(self._executor.kernel, revision.name)
         self._booted = self._saved = (self._executor.kernel.state, self._checker.memory())
 

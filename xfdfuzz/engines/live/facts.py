@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fcntl import ioctl
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+from xfdfuzz.arch.cpuid import HEADER_END, SAPPHIRE_RAPIDS, ZEN4, CpuidTable
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.guest import Machine as Guests
 from xfdfuzz.engines.live.host import Host
@@ -21,11 +21,16 @@ from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.native.assembler import PLAIN
+from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.program.ops import guest
 
 _API = 12
+#: Where it lies in an image.
+_XSTATE_BV = 512
 #: MOV EAX, leaf; MOV ECX, sub-leaf; XCHG RBX, R12; CPUID; XCHG RBX, R12, and the four registers to RDI.
 _CPUID = "b8{leaf} b9{subleaf} 4987dc 0fa2 4987dc 8907 44896704 894f08 89570c"
+#: MOV EAX, 6; XOR EDX, EDX; XRSTOR [RDI]; XSAVEC [RDI].
+_RESTORE_AND_SAVE = "b806000000 31d2 0fae2f 0fc727"
 #: An x87 instruction, XGETBV: what an emulator of guest code does not have.
 _FPU_INSN, _XGETBV_INSN = guest.GuestFld(0, 1), guest.GuestXgetbv(0, 0)
 
@@ -40,10 +45,11 @@ class Facts:
 
     ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``supervisor`` what CPUID has for IA32_XSS,
     ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid; ``xfd``, ``xsaves`` and ``xsavec`` are
-    CPUID's flags, ``mxcsr_mask`` what MXCSR can hold, ``layout`` whether images lie as in the model, ``ptrace`` whether
-    it works.  ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every
-    permission, ``xsave2`` KVM_CAP_XSAVE2 without any.  ``cpuid_kept``: KVM_SET_CPUID2 stores what it is given;
-    ``cpuid_again``: it takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction in ring 0 is executed;
+    CPUID's flags, ``mxcsr_mask`` what MXCSR can hold, ``amd`` whether images lie as on AMD's processors,
+    ``zeros_are_initial`` whether XMM registers are initial once zeros are loaded, ``ptrace`` whether it works.
+    ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
+    ``xsave2`` KVM_CAP_XSAVE2 without any.  ``cpuid_kept``: KVM_SET_CPUID2 stores what it is given; ``cpuid_again``: it
+    takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction in ring 0 is executed;
     ``guest_xcr0``: a guest's XGETBV gives its XCR0.
     """
 
@@ -52,11 +58,12 @@ class Facts:
     supervisor: int
     xfeatures_end: int
     xfd: bool
-    layout: bool
     mxcsr_mask: int
     cpus: int
     xsaves: bool = True
     xsavec: bool = True
+    amd: bool = False
+    zeros_are_initial: bool = False
     ptrace: bool = True
     kvm_xcr0: int = 0
     kvm_xfd: bool = False
@@ -85,6 +92,7 @@ class Facts:
             amx=has & xf.MASK_XTILE == xf.MASK_XTILE,
             pasid=bool(self.supervisor & xf.MASK_PASID),
             cet=bool(self.supervisor & xf.MASK_CET),
+            amd=self.amd,
         )
 
 
@@ -98,11 +106,9 @@ def look(device: str = "/dev/kvm") -> Facts:
             facts = _of_processor(Host(crew, device))
         for probe in (_of_kvm, _of_cpuid, _of_guests):
             with Crew() as crew:
-                facts = probe(Host(crew, device), facts)
+                facts = probe(Host(crew, device, facts.machine.cpuid), facts)
     except OSError as error:
         raise NoHost(f"cannot start a process for probes: {error.strerror}") from None
-    if not facts.layout:
-        raise NoHost("the processor lays out its XSAVE image otherwise than the model")
     return facts
 
 
@@ -137,8 +143,7 @@ def _of_processor(host: Host) -> Facts:
         raise NoHost(f"no ARCH_GET_XCOMP_SUPP: {os.strerror(-ret)} (Linux 5.16 or later)")
     supported_ = struct.unpack("<Q", crew.bytes_at(here, 8))[0]
     eax, _, ecx, edx = _cpuid(crew, task, 0xD, 1)
-    known = ((i, SAPPHIRE_RAPIDS.components[i]) for i in xf.components_in(supported_ & ~xf.MASK_FPSSE))
-    layout = all(_cpuid(crew, task, 0xD, i)[:2] == (one.size, one.offset) for i, one in known)
+    found = {i: _cpuid(crew, task, 0xD, i)[:2] for i in xf.components_in(supported_ & ~xf.MASK_FPSSE)}
     return Facts(
         release=platform.release(),
         supported=supported_,
@@ -147,11 +152,33 @@ def _of_processor(host: Host) -> Facts:
         xfd=bool(eax & 1 << 4),
         xsaves=bool(eax & 1 << 3),
         xsavec=bool(eax & 1 << 1),
-        layout=layout,
+        amd=layout_of(found) is ZEN4,
+        zeros_are_initial=bool(eax & 1 << 1 and supported_ & xf.MASK_YMM) and _zeros_are_initial(crew, task),
         mxcsr_mask=_mxcsr_mask(crew, task),
         cpus=len(host.cpus),
         ptrace=_traces(task),
     )
+
+
+def layout_of(found: dict[int, tuple[int, int]]) -> CpuidTable:
+    """The layout with components of these sizes and offsets; raises :class:`NoHost` if the model has none."""
+    for table in (SAPPHIRE_RAPIDS, ZEN4):
+        if found.items() <= {i: (one.size, one.offset) for i, one in table.components.items()}.items():
+            return table
+    places = ", ".join(f"{xf.format_mask(1 << i)} {size} bytes at {offset}" for i, (size, offset) in found.items())
+    raise NoHost(f"the model has no processor that lays out its XSAVE image so: {places}")
+
+
+def _zeros_are_initial(crew: Crew, task: Task) -> bool:
+    """Whether XSAVEC calls SSE initial once XRSTOR has loaded an image whose XMM registers are 0, and YMM are not."""
+    image = bytearray(HEADER_END + 256)
+    image[24:28] = mxcsr(0).to_bytes(4, "little")
+    struct.pack_into("<Q", image, _XSTATE_BV, xf.MASK_SSE | xf.MASK_YMM)
+    image[HEADER_END:] = bytes([1]) * 256
+    here = crew.image(task, bytes(image))
+    crew.execute(task, bytes.fromhex(_RESTORE_AND_SAVE), here)
+    xstate_bv: int = struct.unpack("<Q", crew.bytes_at(here + _XSTATE_BV, 8))[0]
+    return xstate_bv == xf.MASK_YMM
 
 
 def _traces(task: Task) -> bool:
@@ -210,7 +237,7 @@ def _vcpu(host: Host, task: Task) -> int:
 def _of_cpuid(host: Host, facts: Facts) -> Facts:
     task = host.task(0)
     fd = _vcpu(host, task)
-    wanted = [*edited(supported(host, task), CpuidEntries(xf.MASK_FPSSE, False, False))]
+    wanted = [*edited(supported(host, task), CpuidEntries(xf.MASK_FPSSE, False, False), host.cpuid)]
     host.exchange(task, fd, abi.KVM_SET_CPUID2, abi.cpuid_list(wanted))
     asked = struct.pack("<II", abi.KVM_MAX_CPUID_ENTRIES, 0) + bytes(40 * abi.KVM_MAX_CPUID_ENTRIES)
     _, data = host.exchange(task, fd, abi.KVM_GET_CPUID2, asked)
@@ -221,7 +248,7 @@ def _of_cpuid(host: Host, facts: Facts) -> Facts:
 def _of_guests(host: Host, facts: Facts) -> Facts:
     task = host.task(0)
     fd = _vcpu(host, task)
-    wanted = abi.cpuid_list(edited(supported(host, task), CpuidEntries(facts.kvm_xcr0, False, False)))
+    wanted = abi.cpuid_list(edited(supported(host, task), CpuidEntries(facts.kvm_xcr0, False, False), host.cpuid))
     host.exchange(task, fd, abi.KVM_SET_CPUID2, wanted)
     guests = Guests(host)
     fpu, xcr0 = (_run(guests, task, op) for op in (_FPU_INSN, _XGETBV_INSN))

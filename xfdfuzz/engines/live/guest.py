@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.engines.live import images
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.agent import ARENA, GUESTS
@@ -149,7 +147,7 @@ class Machine:
         self.put(vcpu, insn.slot, bytes(layout.RESULT_SIZE))
         operand = insn.operand
         if operand is not None:
-            data = operand.data if operand.restored is None else _image(operand.restored)
+            data = operand.data if operand.restored is None else self._image(operand.restored)
             self.put(vcpu, operand.address, data.ljust(operand.size, b"\0"))
 
     def outcome(self, vcpu: Vcpu, insn: Insn) -> Result | None:
@@ -175,31 +173,10 @@ class Machine:
             return Content(images.token_in(component, stored[: SAMPLES[component][1]]))
         if isinstance(op, guest.GuestFxsave):
             stored = stored[:512] + struct.pack("<Q", xf.MASK_FPSSE) + bytes(56)
-        return images.read(_standard(stored))
+        return self.host.images.read(self.host.images.standard(stored))
 
-
-def _image(op: guest.GuestXrstor) -> bytes:
-    """What XRSTOR reads."""
-    wanted = UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv)
-    image = images.made(wanted, partial(ghost.vcpu_token, op.vcpu))
-    if not op.xcomp_bv & XCOMP_BV_COMPACTED:
-        return image
-    return image[: images.HEADER.stop] + _moved(image, op.xcomp_bv, to_compacted=True)[images.HEADER.stop :]
-
-
-def _standard(stored: bytes) -> bytes:
-    """An image in the standard format, whatever it came in."""
-    xcomp_bv = struct.unpack_from("<Q", stored, images.HEADER.start + 8)[0]
-    return _moved(stored, xcomp_bv, to_compacted=False) if xcomp_bv & XCOMP_BV_COMPACTED else stored
-
-
-def _moved(image: bytes, xcomp_bv: int, *, to_compacted: bool) -> bytes:
-    """The components from where one of the formats has them to where the other does."""
-    found = bytearray(image[: images.HEADER.stop].ljust(images.SIZE, b"\0"))
-    for i in xf.components_in(xcomp_bv & ~xf.MASK_FPSSE):
-        known = SAPPHIRE_RAPIDS.components.get(i)
-        if known is not None and not known.supervisor:
-            places = known.offset, SAPPHIRE_RAPIDS.compacted_offset(xcomp_bv, i)
-            source, target = places if to_compacted else places[::-1]
-            found[target : target + known.size] = image[source : source + known.size]
-    return bytes(found)
+    def _image(self, op: guest.GuestXrstor) -> bytes:
+        """What XRSTOR reads."""
+        wanted = UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv)
+        image = self.host.images.made(wanted, partial(ghost.vcpu_token, op.vcpu))
+        return self.host.images.compacted(image, op.xcomp_bv)

@@ -7,8 +7,10 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, CpuidTable
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.agent import ARENA, GUESTS
+from xfdfuzz.engines.live.images import Images
 from xfdfuzz.engines.live.tasks import Crew, Task
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
@@ -36,12 +38,13 @@ def carries(*ops: type[Op]) -> Callable[[Carry], Carry]:
 
 
 class Host:
-    """One program's processes on the host, with /dev/kvm, and the CPUs that a program's stand for."""
+    """One program's processes on the host, with /dev/kvm, the CPUs that a program's stand for, and their layout."""
 
-    def __init__(self, crew: Crew, device: str = "/dev/kvm", cpus: tuple[int, ...] | None = None) -> None:
+    def __init__(self, crew: Crew, device: str = "/dev/kvm", cpuid: CpuidTable = SAPPHIRE_RAPIDS) -> None:
         self.crew = crew
         self.device = device
-        self.cpus = cpus or tuple(sorted(os.sched_getaffinity(0)))
+        self.cpus = tuple(sorted(os.sched_getaffinity(0)))
+        self.cpuid, self.images = cpuid, Images(cpuid)
         #: The highest number of a vCPU, for those that programs take for too high.
         self.vcpu_ids: int | None = None
         #: What execve() gave to those that are in the middle of it, for programs cut it in two.

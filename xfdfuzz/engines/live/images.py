@@ -1,6 +1,6 @@
 """XSAVE images as a host has them: made from what a program says of one, and read back as contents.
 
-Contents are the samples of :mod:`xfdfuzz.native.contents`.
+Contents are the samples of :mod:`xfdfuzz.native.contents`, and lie where the host's processor has them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import struct
 from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.arch.xsave import MXCSR_RESERVED
+from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, CpuidTable
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.native.contents import SAMPLES, mxcsr, mxcsr_token, pattern, token_of
 from xfdfuzz.program.fields import RESERVED, FpuImage, UserImage
@@ -18,9 +18,9 @@ from xfdfuzz.program.step import FpuState, Image
 
 #: The token of bytes that nobody has written.
 UNKNOWN = 255
-#: All that there can be in an image, in bytes, and its header.
+#: All that there can be in an image, in bytes (no layout is larger than this one), and its header.
 SIZE, HEADER = SAPPHIRE_RAPIDS.standard_size(xf.U64_MAX), slice(512, 576)
-MXCSR = slice(24, 28)
+MXCSR, XCOMP_BV = slice(24, 28), slice(520, 528)
 #: Of x87 the control words and the registers, of SSE the registers.
 _X87, _ST, _XMM = slice(0, 24), slice(32, 160), slice(160, 416)
 
@@ -49,21 +49,6 @@ def _token_of(number: int, owner: Callable[[int], int]) -> int:
     return owner(number) if number else 0
 
 
-def made(wanted: UserImage, owner: Callable[[int], int]) -> bytes:
-    """The standard-format image that a program describes."""
-    tokens = held(wanted, owner)
-    data = bytearray(SIZE)
-    data[_X87], data[_ST] = x87(tokens.get(xf.X87, 0))
-    data[_XMM] = sse(tokens.get(xf.SSE, 0))
-    data[MXCSR] = mxcsr(tokens[xf.MXCSR]).to_bytes(4, "little")
-    struct.pack_into("<QQQ", data, HEADER.start, wanted.xstate_bv, wanted.xcomp_bv, 1 if wanted.reserved else 0)
-    for i, content in tokens.items():
-        if i in SAMPLES and i > xf.SSE:
-            place = SAPPHIRE_RAPIDS.components[i].offset + SAMPLES[i][0]
-            data[place : place + SAMPLES[i][1]] = pattern(i, content)
-    return bytes(data)
-
-
 def fpu(wanted: FpuImage, owner: Callable[[int], int]) -> dict[int, int]:
     """What a program gives the legacy region, as tokens."""
     numbers = {xf.X87: wanted.data, xf.SSE: wanted.data, xf.MXCSR: 0} | dict(wanted.contents)
@@ -79,17 +64,9 @@ def legacy(tokens: dict[int, int]) -> bytes:
     return bytes(data)
 
 
-def read(data: bytes) -> Image:
-    """What a standard-format image holds."""
-    xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, HEADER.start)
-    tokens = tuple((i, _token(data, i)) for i in xf.components_in(xstate_bv))
-    control = mxcsr_in(data[MXCSR])
-    return Image(xstate_bv, (*tokens, (xf.MXCSR, control)) if control else tokens, xcomp_bv)
-
-
 def read_legacy(data: bytes) -> FpuState:
     """What the legacy region holds."""
-    tokens = {xf.X87: _token(data, xf.X87), xf.SSE: _token(data, xf.SSE), xf.MXCSR: mxcsr_in(data[MXCSR])}
+    tokens = {xf.X87: x87_token(data[_X87], data[_ST]), xf.SSE: sse_token(data[_XMM]), xf.MXCSR: mxcsr_in(data[MXCSR])}
     return FpuState(tuple(tokens.items()))
 
 
@@ -97,18 +74,6 @@ def mxcsr_in(data: bytes) -> int:
     """The token of MXCSR."""
     found = mxcsr_token(int.from_bytes(data, "little"))
     return UNKNOWN if found is None else found
-
-
-def _token(data: bytes, i: int) -> int:
-    if i == xf.X87:
-        return x87_token(data[_X87], data[_ST])
-    if i == xf.SSE:
-        return sse_token(data[_XMM])
-    if i not in SAMPLES:
-        return 0
-    place = SAPPHIRE_RAPIDS.components[i].offset + SAMPLES[i][0]
-    sample = data[place : place + SAMPLES[i][1]]
-    return token_in(i, sample) if len(sample) == SAMPLES[i][1] else 0
 
 
 def token_in(component: int, sample: bytes) -> int:
@@ -134,9 +99,71 @@ def sse_token(registers: bytes) -> int:
     return token_in(xf.SSE, registers[place : place + SAMPLES[xf.SSE][1]])
 
 
-def places(mask: int) -> list[slice]:
-    """Where the components of a mask lie in a standard-format image."""
-    found = [_X87, _ST] if mask & xf.MASK_X87 else []
-    found += [_XMM] if mask & xf.MASK_SSE else []
-    known = (SAPPHIRE_RAPIDS.components[i] for i in xf.components_in(mask) if i in SAPPHIRE_RAPIDS.components)
-    return found + [slice(one.offset, one.offset + one.size) for one in known if not one.supervisor]
+class Images:
+    """Images in the layout that one kind of processor has."""
+
+    def __init__(self, cpuid: CpuidTable) -> None:
+        self.cpuid = cpuid
+
+    def made(self, wanted: UserImage, owner: Callable[[int], int]) -> bytes:
+        """The standard-format image that a program describes; what the processor does not have is not in it."""
+        tokens = held(wanted, owner)
+        data = bytearray(SIZE)
+        data[_X87], data[_ST] = x87(tokens.get(xf.X87, 0))
+        data[_XMM] = sse(tokens.get(xf.SSE, 0))
+        data[MXCSR] = mxcsr(tokens[xf.MXCSR]).to_bytes(4, "little")
+        struct.pack_into("<QQQ", data, HEADER.start, wanted.xstate_bv, wanted.xcomp_bv, 1 if wanted.reserved else 0)
+        for i, content in tokens.items():
+            place = self._sample(i)
+            if place is not None:
+                data[place] = pattern(i, content)
+        return bytes(data)
+
+    def _sample(self, i: int) -> slice | None:
+        """Where the sample of a component lies, if that is behind the header."""
+        if i not in SAMPLES or i not in self.cpuid.components:
+            return None
+        start = self.cpuid.components[i].offset + SAMPLES[i][0]
+        return slice(start, start + SAMPLES[i][1])
+
+    def read(self, data: bytes) -> Image:
+        """What a standard-format image holds."""
+        xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, HEADER.start)
+        tokens = tuple((i, self._token(data, i)) for i in xf.components_in(xstate_bv))
+        control = mxcsr_in(data[MXCSR])
+        return Image(xstate_bv, (*tokens, (xf.MXCSR, control)) if control else tokens, xcomp_bv)
+
+    def _token(self, data: bytes, i: int) -> int:
+        if i == xf.X87:
+            return x87_token(data[_X87], data[_ST])
+        if i == xf.SSE:
+            return sse_token(data[_XMM])
+        place = self._sample(i)
+        return token_in(i, data[place]) if place is not None and place.stop <= len(data) else 0
+
+    def places(self, mask: int) -> list[slice]:
+        """Where the components of a mask lie in a standard-format image."""
+        found = [_X87, _ST] if mask & xf.MASK_X87 else []
+        found += [_XMM] if mask & xf.MASK_SSE else []
+        known = (self.cpuid.components[i] for i in xf.components_in(mask) if i in self.cpuid.components)
+        return found + [slice(one.offset, one.offset + one.size) for one in known if not one.supervisor]
+
+    def compacted(self, image: bytes, xcomp_bv: int) -> bytes:
+        """A standard-format image in the format that ``xcomp_bv`` is for."""
+        return self._moved(image, xcomp_bv, to_compacted=True) if xcomp_bv & XCOMP_BV_COMPACTED else image
+
+    def standard(self, image: bytes) -> bytes:
+        """An image in the standard format, whatever it came in."""
+        xcomp_bv = int.from_bytes(image[XCOMP_BV], "little")
+        return self._moved(image, xcomp_bv, to_compacted=False) if xcomp_bv & XCOMP_BV_COMPACTED else image
+
+    def _moved(self, image: bytes, xcomp_bv: int, *, to_compacted: bool) -> bytes:
+        """The components from where one of the formats has them to where the other does."""
+        found = bytearray(image[: HEADER.stop].ljust(SIZE, b"\0"))
+        for i in xf.components_in(xcomp_bv & ~xf.MASK_FPSSE):
+            known = self.cpuid.components.get(i)
+            if known is not None and not known.supervisor:
+                places = known.offset, self.cpuid.compacted_offset(xcomp_bv, i)
+                source, target = places if to_compacted else places[::-1]
+                found[target : target + known.size] = image[source : source + known.size]
+        return bytes(found)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
+from xfdfuzz.arch.cpuid import CpuidTable
 from xfdfuzz.engines.live import images
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.host import Host, carries
@@ -149,8 +149,8 @@ _XSAVE, _XSAVES, _XFD, _AMX = 1 << 26, 1 << 3, 1 << 4, 1 << 24 | 1 << 25 | 1 << 
 _OTHER = 0x40000F00
 
 
-def edited(entries: list[abi.CpuidEntry], wanted: CpuidEntries) -> Iterator[abi.CpuidEntry]:
-    """What is supported, as a program wants it."""
+def edited(entries: list[abi.CpuidEntry], wanted: CpuidEntries, cpuid: CpuidTable) -> Iterator[abi.CpuidEntry]:
+    """What is supported, as a program wants it; sizes and places are those of the processor."""
     whole = wanted.leaves or wanted.xcr0 | wanted.xss
     for one in entries:
         where = (one.function, one.subleaf)
@@ -166,8 +166,8 @@ def edited(entries: list[abi.CpuidEntry], wanted: CpuidEntries) -> Iterator[abi.
         elif one.function != 0xD:
             yield one
     for i in xf.components_in(whole & ~xf.MASK_FPSSE):
-        if i in SAPPHIRE_RAPIDS.components:
-            known = SAPPHIRE_RAPIDS.components[i]
+        if i in cpuid.components:
+            known = cpuid.components[i]
             flags = known.supervisor | known.aligned << 1 | known.xfd << 2
             yield abi.CpuidEntry(0xD, i, 1, known.size, known.offset, flags, 0)
     if wanted.other:
@@ -177,7 +177,7 @@ def edited(entries: list[abi.CpuidEntry], wanted: CpuidEntries) -> Iterator[abi.
 @carries(kvm.KvmSetCpuid2)
 def _set_cpuid(host: Host, op: kvm.KvmSetCpuid2, expected: Result) -> Result:
     task = host.task(op.task)
-    entries = abi.cpuid_list(edited(supported(host, task), op.entries))
+    entries = abi.cpuid_list(edited(supported(host, task), op.entries, host.cpuid))
     return Result(host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_SET_CPUID2, entries)[0])
 
 
@@ -288,7 +288,7 @@ class _Buffer:
 @carries(xsave.KvmSetXsave)
 def _set_xsave(host: Host, op: xsave.KvmSetXsave, expected: Result) -> Result:
     task = host.task(op.task)
-    image = images.made(op.image, partial(ghost.vcpu_token, op.vcpu))
+    image = host.images.made(op.image, partial(ghost.vcpu_token, op.vcpu))
     buffer = _Buffer(host, task, op.buffer, image)
     ret = host.ioctl(task, task.files.vcpu(op.vcpu), abi.KVM_SET_XSAVE, buffer.place)
     # nobody sees how far the kernel has read
@@ -312,7 +312,7 @@ def _get_image(host: Host, op: xsave.KvmGetXsave | xsave.KvmGetXsave2, request: 
     if ret:
         return Result(ret)
     data = buffer.read(size)
-    image = images.read(data) if len(data) >= 576 else Image(0)
+    image = host.images.read(data) if len(data) >= 576 else Image(0)
     return Result("overrun" if buffer.overrun(ret) else ret, image)
 
 

@@ -24,7 +24,7 @@ from xfdfuzz.native.control import control_of
 from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, tasks, xsave
-from xfdfuzz.program.ops.base import GuestOp, Op, VcpuIoctl, VmIoctl
+from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl, VmIoctl
 from xfdfuzz.program.step import NOT_ENABLED, Result
 
 
@@ -92,7 +92,7 @@ class Lockstep:
         self._running: dict[int, _Running] = {}
 
     def __enter__(self) -> Lockstep:
-        self.host = Host(self._crew.__enter__(), self._device)
+        self.host = Host(self._crew.__enter__(), self._device, self.kernel.machine.cpuid)
         self.guests = Guests(self.host)
         return self
 
@@ -120,9 +120,10 @@ class Lockstep:
                 raise Refused(self.number, op, danger)
         before = self.executor.kernel.state
         expected = self.executor.execute(op).result
-        if _is_limit(op, expected):
+        reason = "the model has no room for another one" if _is_limit(op, expected) else self._ends(op, expected)
+        if reason:
             self.executor.load(before)
-            yield Compared(self.number, op, Verdict.SKIPPED, reason="the model has no room for another one")
+            yield Compared(self.number, op, Verdict.SKIPPED, reason=reason)
             return
         try:
             yield from self._carry(op, expected)
@@ -164,6 +165,18 @@ class Lockstep:
         if isinstance(op, xsave.KvmSetFpu | xsave.KvmGetFpu) and self.kernel.vcpus[op.vcpu].last_vmentry_cpu != -1:
             return "it depends on what the processor called in use when the guest ran"
         return "" if self._has_open(op) else "a descriptor that was opened after the fork is not there"
+
+    def _ends(self, op: Op, expected: Result) -> str:
+        """Why an op ends its task on a host, for which there is no op; "" if it does not.
+
+        Programs name a signal and go on.  Here it is handled, and there has to be room for that.
+        """
+        if not (isinstance(op, TaskOp) and isinstance(expected.ret, str) and expected.ret.startswith("SIG")):
+            return ""
+        k = self.kernel
+        k.on_cpu(k.tasks[op.task].on_cpu - 1)
+        has_room = not k.on_sig_stack() or k.get_sigframe_place() is not None
+        return "" if has_room else "the alternate stack has no room to handle the signal on, which ends the task"
 
     def _has_tiles(self, nr: int) -> bool:
         return bool(self.kernel.system.ghost.tasks[nr].data[xf.XTILE_CFG])

@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xfdfuzz.engines.live import agent
 
@@ -36,6 +36,10 @@ _CLONE, _GETTID, _TGKILL, _GETPID = 56, 186, 234, 39
 _STACK_SIZE = 0x4_0000
 #: Threads that are traced, too.
 _WALL = 0x4000_0000
+#: What is kept of a stack below a frame, in bytes.
+_BELOW = 16
+#: Where a context tells of the image, and where in that software's bytes begin.
+FPSTATE, SW_RESERVED = 0xE0, 464
 #: What is mapped behind a stack: the kernel looks for the end of a frame where it would be if it were larger.
 BEHIND = 0x1_0000
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND = 0x100, 0x200, 0x400, 0x800
@@ -68,11 +72,33 @@ class Files:
 
 
 @dataclass
-class Task:
-    """One of them: its process, its files, and the frame that it handles a signal on, 0 for none.
+class Frame:
+    """A signal frame: where it lies and how large it is with what stands just below, in bytes, and the context in it.
 
-    ``magic2`` is where the end of that frame's image is marked; ``given`` how much of its room for code is used.
-    ``release``, if it was stopped, lets it go on.
+    ``image_size`` is that of its image with the magic behind, ``magic2`` where that is.  ``elsewhere``: the image was
+    copied to memory of its own.  ``left``, of one whose handler has ended, is what stood there: a signal that an order
+    ends in is handled on the same stack.
+    """
+
+    address: int
+    ucontext: int
+    size: int
+    image_size: int
+    magic2: int
+    elsewhere: bool = False
+    left: bytes = b""
+
+    @property
+    def lowest(self) -> int:
+        """Where it begins with what stands below: the return address of what its handler has called."""
+        return self.address - _BELOW
+
+
+@dataclass
+class Task:
+    """One of them: its process, its files, the frames on its stack, outermost first, and how many handlers it is in.
+
+    ``given`` is how much of its room for code is used.  ``release``, if it was stopped, lets it go on.
     """
 
     nr: int
@@ -80,9 +106,8 @@ class Task:
     tid: int
     pidfd: int
     files: Files
-    frame: int = 0
-    ucontext: int = 0
-    magic2: int = 0
+    frames: list[Frame] = field(default_factory=list)
+    handlers: int = 0
     stack: int = 0
     given: int = 0
     release: Callable[[], None] | None = None
@@ -249,8 +274,7 @@ class Crew:
     def _settle(self, task: Task) -> None:
         """A program that begins: its handlers."""
         task.stack = self._stack(task)
-        struct.pack_into("<Q", self.arena, task.nr * agent.SLOT + agent.STACK, task.stack)
-        self.call(task, "longjmp")
+        self.jump(task, 0)
         for number in (*_FAULTS, signal.SIGUSR1):
             handler = agent.address("handler" if number == signal.SIGUSR1 else "fault")
             flags = _SA_FLAGS | (_SA_ONSTACK if number == signal.SIGUSR1 else 0)
@@ -277,7 +301,7 @@ class Crew:
         child.stack = stack or parent.stack
         struct.pack_into("<Q", self.arena, nr * agent.SLOT + agent.STACK, child.stack)
         if not flags & CLONE_VM:
-            child.frame, child.ucontext, child.magic2 = parent.frame, parent.ucontext, parent.magic2
+            child.frames, child.handlers = [replace(frame) for frame in parent.frames], parent.handlers
         return 0
 
     def execve(self, task: Task) -> int:
@@ -292,7 +316,7 @@ class Crew:
         if ret:
             return ret
         # it is the leader now, whatever it was
-        task.files, task.frame, task.tid = Files(), 0, task.pid
+        task.files, task.frames, task.handlers, task.tid = Files(), [], 0, task.pid
         self._settle(task)
         return 0
 
@@ -300,11 +324,47 @@ class Crew:
         """It is gone."""
         os.close(self.tasks.pop(nr).pidfd)
 
+    # -- signals -----------------------------------------------------------------------------------------------------
+
     def interrupt(self, task: Task) -> str:
         """Send it a signal that it handles: ``ok`` once it is in its handler, or the signal that came of it instead."""
         self.syscall(task, _TGKILL, self.syscall(task, _GETPID), self.syscall(task, _GETTID), signal.SIGUSR1)
         name = self.signal_of(task)
         if name != "SIGUSR1":
             return name or "no signal"
-        task.frame, task.ucontext = self.field(task, agent.FRAME), self.field(task, agent.UCONTEXT)
+        address, ucontext = self.field(task, agent.FRAME), self.field(task, agent.UCONTEXT)
+        image: int = struct.unpack("<Q", self.fetch(task, ucontext + FPSTATE, 8))[0]
+        _, extended, _, xstate_size = struct.unpack("<IIQI", self.fetch(task, image + SW_RESERVED, 20))
+        size = image + extended - address + _BELOW
+        task.frames[task.handlers :] = [Frame(address, ucontext, size, extended, xstate_size)]
+        task.handlers += 1
         return "ok"
+
+    def jump(self, task: Task, handlers: int) -> None:
+        """Leave all handlers but that many of the outermost."""
+        self.leave(task, handlers)
+        stack = task.frames[handlers - 1].address if handlers else task.stack
+        struct.pack_into("<Q", self.arena, task.nr * agent.SLOT + agent.STACK, stack)
+        self.call(task, "longjmp")
+        task.handlers = handlers
+
+    def leave(self, task: Task, handlers: int) -> None:
+        """Remember what stands in the frames of all handlers but that many of the outermost, which are about to end."""
+        for frame in task.frames[handlers : task.handlers]:
+            frame.left = self.fetch(task, frame.lowest, frame.size)
+
+    def put_back(self, task: Task, frame: Frame) -> None:
+        """Let stand again what stood in a frame, whatever came there since its handler ended."""
+        if frame.left:
+            self.store(task, frame.lowest, frame.left)
+
+    def sigreturn(self, task: Task, frame: Frame) -> None:
+        """Return by a frame; the handlers outside it go on, if they had ended, too."""
+        depth = task.frames.index(frame)
+        self.leave(task, depth)
+        for one in task.frames[: depth + 1]:
+            self.put_back(task, one)
+        self.call(task, "sigreturn", frame.address, frame.ucontext)
+        task.handlers = depth
+        for one in task.frames[:depth]:
+            one.left = b""

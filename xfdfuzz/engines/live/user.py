@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.engines.live import agent, images
 from xfdfuzz.engines.live.host import Host, carries
 from xfdfuzz.engines.live.ioctls import (
@@ -33,7 +32,10 @@ from xfdfuzz.engines.live.tasks import (
     CLONE_SYSVSEM,
     CLONE_THREAD,
     CLONE_VM,
+    FPSTATE,
     PATIENCE,
+    SW_RESERVED,
+    Frame,
     Hung,
     Task,
 )
@@ -42,7 +44,7 @@ from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import IovLen
+from xfdfuzz.program.fields import INNERMOST, IovLen
 from xfdfuzz.program.images import lost
 from xfdfuzz.program.ops import host as around
 from xfdfuzz.program.ops import processes, ptrace, signals, tasks
@@ -50,8 +52,6 @@ from xfdfuzz.program.ops.base import OK, OPS, TaskOp
 from xfdfuzz.program.step import Content, FpuState, Result, SwBytes
 
 _MAGIC1, _MAGIC2 = 0x46505853, 0x46505845
-#: Where the frame's image is told of, and where in it software's bytes begin.
-_FPSTATE, _SW_RESERVED = 0xE0, 464
 _NT_X86_XSTATE, _NT_PRFPREG = 0x202, 2
 #: More than any frame has, and less than what is mapped behind it.
 _LARGEST_FRAME = 0x4000
@@ -132,7 +132,7 @@ def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
         case Value.CONTENT:
             return Result("ok", Content(images.token_in(STORED[type(op)], stored)))
         case Value.IMAGE:
-            return Result("ok", images.read(stored))
+            return Result("ok", host.images.read(stored))
         case Value.FEATURES | Value.IN_USE:
             return Result("ok", value)
     return OK
@@ -193,22 +193,49 @@ def _signal(host: Host, op: signals.Signal, expected: Result) -> Result:
     came = host.crew.interrupt(task)
     if came != "ok":
         return Result(came)
-    task.magic2 = _software(host, task, _fpstate(host, task))[3]
-    return Result("ok", images.read(_frame(host, task)))
+    return Result("ok", host.images.read(_image(host, task, task.frames[-1])))
 
 
-def _fpstate(host: Host, task: Task) -> int:
-    """Where the image of the frame lies."""
-    address: int = struct.unpack("<Q", host.crew.fetch(task, task.ucontext + _FPSTATE, 8))[0]
+def _image(host: Host, task: Task, frame: Frame) -> bytes:
+    """The image, and the magic behind it."""
+    address = _fpstate(host, task, frame)
+    legacy = host.crew.fetch(task, address, 512)
+    magic1, extended_size = struct.unpack_from("<II", legacy, SW_RESERVED)
+    return host.crew.fetch(task, address, extended_size) if magic1 == _MAGIC1 else legacy + bytes(64)
+
+
+def _fpstate(host: Host, task: Task, frame: Frame) -> int:
+    """Where the image of a frame lies."""
+    address: int = struct.unpack("<Q", host.crew.fetch(task, frame.ucontext + FPSTATE, 8))[0]
     return address
 
 
-def _frame(host: Host, task: Task) -> bytes:
-    """The image, and the magic behind it."""
-    address = _fpstate(host, task)
-    legacy = host.crew.fetch(task, address, 512)
-    magic1, extended_size = struct.unpack_from("<II", legacy, _SW_RESERVED)
-    return host.crew.fetch(task, address, extended_size) if magic1 == _MAGIC1 else legacy + bytes(64)
+def _frame(host: Host, task: Task, number: int) -> Frame:
+    """The frame that an op means, as it stands in memory."""
+    frame = task.frames[task.handlers - 1 if number == INNERMOST else number]
+    host.crew.put_back(task, frame)
+    return frame
+
+
+def _place_to_write(host: Host, task: Task, frame: Frame) -> int:
+    """Where the image of a frame lies that is to be changed: where what goes beyond its end hits no other frame, nor
+    anything else hits it."""
+    if (len(task.frames) > 1 or frame.left) and not frame.elsewhere:
+        _copied(host, task, frame, frame, _LARGEST_FRAME)
+    return _fpstate(host, task, frame)
+
+
+def _copied(host: Host, task: Task, frame: Frame, source: Frame, size: int) -> None:
+    """A frame's context points to memory of its own, with as many bytes of a frame's image as there are."""
+    copy = host.crew.allocate(task, 2 * BEHIND)
+    alone = source.elsewhere or len(task.frames) == 1
+    size = size if alone else min(size, source.image_size)
+    if size:
+        host.crew.call(task, "copy", copy, _fpstate(host, task, source), size)
+    host.crew.store(task, frame.ucontext + FPSTATE, struct.pack("<Q", copy))
+    frame.magic2, frame.elsewhere = source.magic2, True
+    if frame.left:
+        frame.left = host.crew.fetch(task, frame.lowest, frame.size)
 
 
 @carries(signals.SignalDelivered)
@@ -219,7 +246,7 @@ def _delivered(host: Host, op: signals.SignalDelivered, expected: Result) -> Res
 @carries(signals.SigframeRead)
 def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Result:
     task = host.task(op.task)
-    address = _fpstate(host, task)
+    address = _fpstate(host, task, _frame(host, task, op.frame))
     magic1, _, xfeatures, size = _software(host, task, address)
     magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0] if size < BEHIND else 0
     return Result("ok", SwBytes(magic1 == _MAGIC1, xfeatures, size, magic2 == _MAGIC2))
@@ -227,29 +254,30 @@ def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Resul
 
 def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]:
     """struct _fpx_sw_bytes: magic1, extended_size, xfeatures, xstate_size."""
-    found: tuple[int, int, int, int] = struct.unpack("<IIQI", host.crew.fetch(task, address + _SW_RESERVED, 20))
+    found: tuple[int, int, int, int] = struct.unpack("<IIQI", host.crew.fetch(task, address + SW_RESERVED, 20))
     return found
 
 
 @carries(signals.SigframeWrite)
 def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Result:
     task = host.task(op.task)
-    address = _fpstate(host, task)
-    image = images.made(op.image, partial(ghost.task_token, op.task))
+    address = _place_to_write(host, task, _frame(host, task, op.frame))
+    image = host.images.made(op.image, partial(ghost.task_token, op.task))
     size = max(_software(host, task, address)[3], images.HEADER.stop)
-    frame = bytearray(host.crew.fetch(task, address, size))
+    area = bytearray(host.crew.fetch(task, address, size))
     written = op.image.xstate_bv | xf.mask_of(*(i for i, _ in op.image.contents if i != xf.MXCSR))
-    for place in (images.MXCSR, images.HEADER, *images.places(written)):
+    for place in (images.MXCSR, images.HEADER, *host.images.places(written)):
         if place.stop <= size:
-            frame[place] = image[place]
-    host.crew.store(task, address, bytes(frame))
+            area[place] = image[place]
+    host.crew.store(task, address, bytes(area))
     return OK
 
 
 @carries(signals.SigframeSwReserved)
 def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result) -> Result:
     task, sw = host.task(op.task), op.sw
-    address = _fpstate(host, task)
+    frame = _frame(host, task, op.frame)
+    address = _place_to_write(host, task, frame)
     magic1, extended, xfeatures, size = _software(host, task, address)
     if sw.magic1 is not None:
         magic1 = _MAGIC1 if sw.magic1 else 0
@@ -257,12 +285,13 @@ def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result
     xfeatures = xfeatures if sw.xfeatures is None else sw.xfeatures
     new_size = size if sw.xstate_size is None else sw.xstate_size
     if sw.magic2 is not None:
-        host.crew.store(task, address + task.magic2, bytes(4))
-        task.magic2 = sw.magic2
+        if frame.magic2:
+            host.crew.store(task, address + frame.magic2, bytes(4))
+        frame.magic2 = sw.magic2
         if sw.magic2:
             host.crew.store(task, address + sw.magic2, struct.pack("<I", _MAGIC2))
     software = struct.pack("<IIQI", magic1, extended, xfeatures, new_size)
-    host.crew.store(task, address + _SW_RESERVED, software)
+    host.crew.store(task, address + SW_RESERVED, software)
     return OK
 
 
@@ -270,26 +299,29 @@ def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result
 def _copy_frame(host: Host, op: signals.SigframeCopy, expected: Result) -> Result:
     """The context points to the copy; what is behind the image on the stack is copied, too, if that much is wanted."""
     task = host.task(op.task)
-    copy = host.crew.allocate(task, 2 * BEHIND)
-    if op.size:
-        host.crew.call(task, "copy", copy, _fpstate(host, task), min(op.size, _LARGEST_FRAME))
-    host.crew.store(task, task.ucontext + _FPSTATE, struct.pack("<Q", copy))
+    frame = _frame(host, task, op.frame)
+    _copied(host, task, frame, frame, min(op.size, _LARGEST_FRAME))
+    return OK
+
+
+@carries(signals.SigframeCopyOf)
+def _copy_other_frame(host: Host, op: signals.SigframeCopyOf, expected: Result) -> Result:
+    task = host.task(op.task)
+    _copied(host, task, _frame(host, task, op.frame), _frame(host, task, op.source), _LARGEST_FRAME)
     return OK
 
 
 @carries(signals.Siglongjmp)
 def _siglongjmp(host: Host, op: signals.Siglongjmp, expected: Result) -> Result:
     task = host.task(op.task)
-    host.crew.call(task, "longjmp")
-    task.frame = 0
+    host.crew.jump(task, task.handlers - 1 if op.frame == INNERMOST else op.frame)
     return OK
 
 
 @carries(signals.Sigreturn)
 def _sigreturn(host: Host, op: signals.Sigreturn, expected: Result) -> Result:
     task = host.task(op.task)
-    host.crew.call(task, "sigreturn", task.frame, task.ucontext)
-    task.frame = 0
+    host.crew.sigreturn(task, _frame(host, task, op.frame))
     return Result(host.crew.signal_of(task) or "ok")
 
 
@@ -356,14 +388,14 @@ def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Res
     ret, data = _get(host, op.task, op.tracee, _NT_X86_XSTATE, op.iov_len)
     if ret:
         return Result(ret)
-    image, behind = images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), SAPPHIRE_RAPIDS)
+    image, behind = host.images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), host.cpuid)
     tokens = tuple((i, token) for i, token in image.tokens if not behind >> i & 1)
     return Result(ret, image._replace(tokens=tokens, iov_len=None if op.iov_len.size is None else len(data)))
 
 
 @carries(ptrace.PtraceSetXstate)
 def _set_xstate(host: Host, op: ptrace.PtraceSetXstate, expected: Result) -> Result:
-    image = images.made(op.image, partial(ghost.task_token, op.tracee))
+    image = host.images.made(op.image, partial(ghost.task_token, op.tracee))
     return _set(host, op.task, op.tracee, _NT_X86_XSTATE, image, op.iov_len)
 
 
@@ -372,7 +404,7 @@ def _get_fpregs(host: Host, op: ptrace.PtraceGetFpregs, expected: Result) -> Res
     ret, data = _get(host, op.task, op.tracee, _NT_PRFPREG, op.iov_len)
     if ret:
         return Result(ret)
-    behind, state = lost(len(data), SAPPHIRE_RAPIDS), images.read_legacy(data.ljust(512, b"\0"))
+    behind, state = lost(len(data), host.cpuid), images.read_legacy(data.ljust(512, b"\0"))
     return Result(ret, FpuState(tuple((i, token) for i, token in state.tokens if not behind >> i & 1)))
 
 

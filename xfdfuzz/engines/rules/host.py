@@ -27,6 +27,8 @@ class HostRules(Rules):
     hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
     preempt = one(host.Preempt, on="preemptible")
     pend_init = one(guest.PendInit, on="vcpus")
+    pmi = one(host.Pmi, on="lbr_cpus")
+    guest_pmi = one(guest.GuestPmi, on="lbr_guests")
     host_rdmsr = one(host.HostRdmsr, on="xfd_cpus")
 
     @on("alive", count=Range(0, 2))
@@ -55,13 +57,13 @@ class HostRules(Rules):
         """Preemption by a task that computes, and back: what was under way goes on, perhaps inside of the kernel."""
         yield from self._interlude(*self.choice("schedulable", n))
 
-    @on("handlers", n=targets, other=targets, late=flags)
+    @on("long_mode_handlers", n=targets, other=targets, late=flags)
     def sigreturn_sleeps(self, n: int, other: int, late: int) -> Iterator[Op]:
         """The page of a signal frame has to be read in, and meanwhile another task computes on the CPU.
 
         Before, too: the task that returns was preempted, or (``late``) it was not.
         """
-        task = self.choice("handlers", n)
+        task = self.choice("long_mode_handlers", n)
         cpu = self.now.current.index(task)
         others = [nr for on, nr in self.now.schedulable if on == cpu]
         if others and not late:
@@ -69,6 +71,18 @@ class HostRules(Rules):
         yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures)
         if others:
             yield from self._interlude(cpu, others[other % len(others)])
+
+    @on("signalable", n=targets, other=targets, points=Range(1, 4))
+    def signal_preempted(self, n: int, other: int, points: int) -> Iterator[Op]:
+        """Another task computes on the CPU at some point of the delivery of a signal."""
+        task = self.choice("signalable", n)
+        cpu = self.now.current.index(task)
+        others = [nr for on, nr in self.now.schedulable if on == cpu]
+        if others:
+            yield host.Preempt(cpu, others[other % len(others)], points)
+        yield signals.Signal(task)
+        if task in self.now.signalled:
+            yield signals.SignalDelivered(task)
 
     def _interlude(self, cpu: int, other: int) -> Iterator[Op]:
         """Another task has the CPU for a while, and computes if it is not inside a call."""

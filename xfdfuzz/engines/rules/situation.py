@@ -27,12 +27,18 @@ Lists = dict[str, list[Any]]
 class Situation:
     """Task, vCPU, VM and CPU numbers by what they can do; an op on one of a list can happen.
 
-    ``tasks`` can make a system call, ``cloning`` are the same while there is room for one more task, ``execs`` are
-    inside execve(); ``leaving`` may exit without taking a vCPU along, ``exec_ready`` also execute something else.
-    ``signalable`` tasks are in no signal handler, ``handlers`` are, ``signalled`` are about to be, ``faulting`` are on
-    their way out, in a page fault; ``traces`` are (tracer, tracee) pairs, ``stopped`` the tracees, ``computing`` those
-    of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and ``kthread_lookups`` (reader, CPU)
-    pairs.  ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
+    ``tasks`` can make a system call, ``long_mode`` those of them that are 64-bit programs, ``cloning`` are the same as
+    ``tasks`` while there is room for one more, ``execs`` are inside execve(); ``leaving`` may exit without taking a
+    vCPU along, ``exec_ready`` also execute something else.
+    ``handlers`` are in a signal handler (``long_mode_handlers`` and ``ia32_handlers`` those of 64-bit and of 32-bit
+    programs), ``signalable`` tasks have room for one more, ``nesting`` ones both; ``signalled`` are about to be in one,
+    ``faulting`` are on their way out, in a page fault.  ``frames`` are (task, frame) pairs of all that is on their
+    stacks but for the innermost handler's, ``left_frames`` those of other handlers that they are in, ``copies`` those
+    of tasks that are in a handler.
+    ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``stopped`` the
+    tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
+    ``kthread_lookups`` (reader, CPU) pairs.
+    ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
@@ -54,7 +60,7 @@ class Situation:
     pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
     in two, with the op that goes on with it.
 
-    ``dyn2_*``, ``apx_*``, ``cet_*``, ``pasid_*`` and ``xfd_*`` are on a machine with that feature only.
+    ``dyn2_*``, ``apx_*``, ``cet_*``, ``pasid_*``, ``lbr_*`` and ``xfd_*`` are on a machine with that feature only.
 
     ``possible`` are the names of the lists that are not empty, and ``alive``, or ``dead`` if the host is.
     """
@@ -68,7 +74,15 @@ class Situation:
     signalable: list[int]
     signalled: list[int]
     handlers: list[int]
+    nesting: list[int]
+    frames: list[tuple[int, int]]
+    left_frames: list[tuple[int, int]]
+    copies: list[tuple[int, int]]
     faulting: list[int]
+    long_mode: list[int]
+    long_mode_handlers: list[int]
+    ia32_handlers: list[int]
+    ia32_traces: list[tuple[int, int]]
     traces: list[tuple[int, int]]
     stopped: list[int]
     computing: list[int]
@@ -80,6 +94,9 @@ class Situation:
     apx_tasks: list[int]
     cet_tasks: list[int]
     pasid_tasks: list[int]
+    lbr_tasks: list[int]
+    lbr_guests: list[int]
+    lbr_cpus: list[int]
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
@@ -99,6 +116,7 @@ class Situation:
     sev_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
+    cet_traces: list[tuple[int, int]]
     schedulable: list[tuple[int, int]]
     preemptible: list[tuple[int, int]]
     away: list[tuple[int, int]]
@@ -167,7 +185,14 @@ def look_at_tasks(system: st.System) -> Look:
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
     calling = [(nr, task) for nr, task in at_work if not (st.inside_call(task) or task.pf_user_worker)]
     free = [nr for nr, _ in calling]
-    in_handler = [nr for nr in free if system.sigframes[nr].valid]
+    depths = {nr: st.handlers_of(system, nr) for nr in free}
+    frames = [
+        (nr, number)
+        for nr, depth in depths.items()
+        for number, frame in enumerate(st.sigframes_of(system, nr))
+        if (frame.valid or frame.stale) and number != depth - 1 and not system.tasks[nr].shstk
+    ]
+    in_handler = [nr for nr in free if depths[nr]]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
@@ -176,8 +201,11 @@ def look_at_tasks(system: st.System) -> Look:
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
     in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve]
+    ia32 = {nr for nr, task in tasks if task.ia32}
     lists: Lists = {
         "tasks": free,
+        "long_mode": [nr for nr in free if nr not in ia32],
+        "ia32_traces": [(tracer, nr) for tracer in free for nr in stopped if tracer in ia32 or nr in ia32],
         "cloning": free if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
@@ -185,7 +213,13 @@ def look_at_tasks(system: st.System) -> Look:
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
         "handlers": in_handler,
-        "signalable": [nr for nr in free if nr not in in_handler],
+        "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
+        "ia32_handlers": [nr for nr in in_handler if nr in ia32],
+        "signalable": [nr for nr in free if depths[nr] < st.NR_SIGFRAMES],
+        "nesting": [nr for nr in free if 0 < depths[nr] < st.NR_SIGFRAMES],
+        "frames": frames,
+        "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
+        "copies": [(nr, number) for nr, number in frames if depths[nr]],
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
@@ -342,9 +376,13 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "apx_tasks": calling if machine.apx else [],
         "cet_tasks": calling if machine.cet else [],
         "pasid_tasks": calling if machine.pasid else [],
+        "lbr_tasks": calling if machine.lbr else [],
+        "lbr_guests": guests if machine.lbr else [],
+        "lbr_cpus": host if machine.lbr else [],
         "dyn2_guests": guests if machine.dyn2 else [],
         "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
+        "cet_traces": tasks.lists["traces"] if machine.cet else [],
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
@@ -374,7 +412,7 @@ READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker"),
-    "sigframes[].valid",
+    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk", f"{_WHO}.ia32"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

@@ -97,6 +97,18 @@ class FpuCore(FpuInit):
         """XRSTORS of the supervisor states, which do not depend on XFD: nothing is validated (fpu/xstate.h)."""
         self.xstate_xrestore(fpstate, self.xfeatures_mask_supervisor())
 
+    def os_xrstor_safe(self, fpstate: Fpstate, mask: int) -> bool:
+        """The same once XFD is up to date; whether it did not fault (fpu/xstate.h)."""
+        self.xfd_update_state(fpstate)
+        try:
+            self.xstate_xrstor(fpstate, mask)
+        except DeviceNotAvailable:
+            self.exc_device_not_available_in_kernel()
+        except GeneralProtection:
+            return False
+        self.hardirq_window()
+        return True
+
     @seam
     def xstate_xrestore(self, fpstate: Fpstate, mask: int) -> None:
         """XSTATE_XRESTORE(): a fault goes through the exception table or kills the kernel (fpu/xstate.h).

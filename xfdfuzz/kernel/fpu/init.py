@@ -75,6 +75,11 @@ class FpuInit(Vmalloc):
         """XFEATURE_MASK_GUEST_SUPERVISOR: what only guests use; none until 8b05b3c98816 (6.17)."""
         return 0
 
+    @seam
+    def sva_supported(self) -> bool:
+        """Whether an address space can be bound to a device, and so get a PASID (drivers/iommu/iommu-sva.c)."""
+        return True
+
     def fpu__init_system_xstate(self) -> None:
         """Choose the features (arch/x86/kernel/fpu/xstate.c, fpu__init_system_xstate(), v5.16).
 
@@ -118,6 +123,19 @@ class FpuInit(Vmalloc):
         """Supervisor states in use (arch/x86/kernel/fpu/xstate.h)."""
         return self.fpu_kernel_cfg.max_features & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
 
+    def xfeatures_mask_independent(self) -> int:
+        """Supervisor states that are in no fpstate (fpu/xstate.h).
+
+        LBR where the processor has LBRs, whether XSAVES manages them or not, until 2848ff28d180 (6.11).
+        """
+        return xf.MASK_LBR if self.machine.lbr else 0
+
+    @seam
+    def booted_xss(self) -> int:
+        """IA32_XSS after boot: a write that is a #GP leaves it 0 (fpu/xstate.c, fpu__init_cpu_xstate())."""
+        xss = self.xfeatures_mask_supervisor() | self.xfeatures_mask_independent()
+        return 0 if xss & ~self.machine.supervisor_xfeatures else xss
+
     def xstate_calculate_size(self, mask: int, *, compacted: bool) -> int:
         """Bytes that ``mask`` takes (arch/x86/kernel/fpu/xstate.c)."""
         table = self.machine.cpuid
@@ -131,7 +149,7 @@ class FpuInit(Vmalloc):
 
         Task 0 runs on CPU 0 in user mode with its registers loaded, task 1 waits, every other CPU idles.  MSR and
         shadow of XFD agree on every CPU, as they do once a user task has run there: until 10e4b5166df9 (6.9) CPU
-        bring-up wrote only the MSR.
+        bring-up wrote only the MSR.  Both tasks have opened a device that takes ENQCMD, if there is one.
         """
         assign(self.system, System())
         self._boot_init_fpstate()
@@ -140,6 +158,7 @@ class FpuInit(Vmalloc):
             if task.pf_kthread or nr < 2:
                 self.boot_task(nr)
                 self._boot_cloned(nr)
+                task.mm_pasid = self.machine.pasid and not task.pf_kthread and self.sva_supported()
         for cpu in range(self.machine.cpus):
             self._boot_cpu(cpu)
         self.on_cpu(0)
@@ -188,7 +207,7 @@ class FpuInit(Vmalloc):
         self.on_cpu(nr)
         regs = self.regs
         regs.xcr0 = self.fpu_user_cfg.max_features
-        regs.xss = self.xfeatures_mask_supervisor()
+        regs.xss = self.booted_xss()
         regs.xfd = self.this_cpu.xfd_state = self.init_xfd
         regs.always_in_use = self.machine.always_in_use
         first = nr == 0

@@ -1,4 +1,7 @@
-"""The FPU part of signal frames, 64-bit ones (arch/x86/kernel/fpu/signal.c, v5.16).
+"""The FPU part of signal frames (arch/x86/kernel/fpu/signal.c, v5.16).
+
+That of a 32-bit program has x87 twice: in front of the image there is a header as FNSAVE stores it, which sigreturn
+takes it from, "for histerical raisins".
 
 User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a
 page that is not there, is left out.
@@ -21,6 +24,8 @@ from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate, SigFrame
 FP_XSTATE_MAGIC1 = 0x46505853
 #: FP_XSTATE_MAGIC2_SIZE, in bytes.
 FP_XSTATE_MAGIC2_SIZE = 4
+#: sizeof(struct fregs_state), in bytes: the header of a 32-bit frame.
+FREGS_SIZE = 112
 
 
 class FpuSignal(Xstate):
@@ -52,6 +57,8 @@ class FpuSignal(Xstate):
             self.fpregs_restore_userregs()
         self.copy_fpregs_to_sigframe(frame, fpstate, pkru)
         self.fpregs_unlock()
+        if self.current.ia32:
+            self.save_fsave_header(frame, fpstate)
         self.save_xstate_epilog(frame, fpstate)
 
     def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
@@ -87,11 +94,26 @@ class FpuSignal(Xstate):
         optimisable = xf.MASK_XTILE | xf.MASK_DYN2
         return self.regs.xcr0 & xsave.in_use(self.regs) | self.user_supported & ~optimisable
 
+    def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        """FXSAVE into current's own buffer, if the registers are there, and x87 from there into the header."""
+        self.fpregs_lock()
+        self.fsave_header_regs(fpstate)
+        self.fpregs_unlock()
+        frame.fsave = fpstate.regs.data[xf.X87]
+        self.might_fault()
+
+    @seam
+    def fsave_header_regs(self, fpstate: Fpstate) -> None:
+        """What save_fsave_header() does under the lock."""
+        if not self.current.tif_need_fpu_load:
+            for i in xf.LEGACY:
+                fpstate.regs.data[i] = self.regs.data[i]
+
     def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
         """sw_reserved and the second magic; XSTATE_BV always has x87 and SSE."""
         self.might_fault()
         frame.magic1 = 1
-        frame.extended_size = fpstate.user_size + FP_XSTATE_MAGIC2_SIZE
+        frame.extended_size = fpstate.user_size + FP_XSTATE_MAGIC2_SIZE + (FREGS_SIZE if self.current.ia32 else 0)
         frame.xfeatures = fpstate.user_xfeatures
         frame.xstate_size = fpstate.user_size
         if self.use_xsave:
@@ -139,11 +161,56 @@ class FpuSignal(Xstate):
 
     def _fpu_restore_sig(self, frame: SigFrame) -> bool:
         """__fpu_restore_sig()."""
-        if not self.use_xsave:
-            return self.restore_fpregs_from_user(frame, xf.MASK_FPSSE, False)
-        fx_only = not self.check_xstate_in_sigframe(frame)
-        xfeatures = xf.MASK_FPSSE if fx_only else frame.xfeatures
+        fx_only = self.use_xsave and not self.check_xstate_in_sigframe(frame)
+        xfeatures = frame.xfeatures if self.use_xsave and not fx_only else xf.MASK_FPSSE
+        if self.current.ia32:
+            return self.fpu_restore_sig_ia32(frame, xfeatures, fx_only)
         return self.restore_fpregs_from_user(frame, xfeatures, fx_only)
+
+    @phase_of("__fpu_restore_sig")
+    def fpu_restore_sig_ia32(self, frame: SigFrame, user_xfeatures: int, fx_only: bool) -> bool:
+        """A 32-bit frame: all of it into current's own buffer, whose supervisor states stay, and from there into the
+        registers.
+
+        thread.pkru, which copy_uabi_to_xstate() writes since 4a804c4f8356, is that of the registers by the next switch.
+        """
+        fpstate = self.deref(self.current.fpu.fpstate)
+        self.might_fault()
+        self.fpregs_lock()
+        if not self.current.tif_need_fpu_load:
+            if self.xfeatures_mask_supervisor():
+                self.os_xsave(fpstate)
+            self.current.tif_need_fpu_load = 1
+        self.current.fpu.last_cpu = -1
+        self.cpu_invalidate_fpregs_state()
+        self.fpregs_unlock()
+        if not self.copy_sigframe_to_fpstate(frame, fpstate, fx_only):
+            return False
+        fpstate.regs.data[xf.X87] = frame.fsave
+        self.fpregs_lock()
+        if self.use_xsave:
+            fpstate.regs.xstate_bv &= user_xfeatures | self.xfeatures_mask_supervisor()
+            success = self.os_xrstor_safe(fpstate, self.fpu_kernel_cfg.max_features)
+        else:
+            success = self.fxrstor_safe(fpstate.regs)
+        if success:
+            self.fpregs_mark_activate()
+        self.fpregs_unlock()
+        return success
+
+    @phase_of("__fpu_restore_sig")
+    def copy_sigframe_to_fpstate(self, frame: SigFrame, fpstate: Fpstate, fx_only: bool) -> bool:
+        """The image of a 32-bit frame, or its legacy region, as current's; False if it is refused."""
+        self.might_fault()
+        if self.use_xsave and not fx_only:
+            return not self.copy_uabi_to_xstate(fpstate, frame.area, self.fpu_user_cfg.max_size)
+        for i in xf.LEGACY:
+            fpstate.regs.data[i] = frame.area.data[i]
+        if frame.area.data[xf.MXCSR] == MXCSR_RESERVED:
+            return False
+        if self.use_xsave:
+            fpstate.regs.xstate_bv |= xf.MASK_FPSSE
+        return True
 
     def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
         """Whether there is more than the legacy region: both magics, the second where the frame ends, and a size that
@@ -192,11 +259,15 @@ class FpuSignal(Xstate):
         self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
+        """FXRSTOR (fpu/legacy.h)."""
+        return self.fxrstor_safe(frame.area)
+
+    def fxrstor_safe(self, area: XsaveArea) -> bool:
         """FXRSTOR; a bad MXCSR makes it fault (fpu/legacy.h)."""
-        if frame.area.data[xf.MXCSR] == MXCSR_RESERVED:
+        if area.data[xf.MXCSR] == MXCSR_RESERVED:
             return False
         for i in xf.LEGACY:
-            load_component(self.regs, i, frame.area.data[i])
+            load_component(self.regs, i, area.data[i])
         return True
 
     def xrstor_from_user_sigframe(self, frame: SigFrame, mask: int) -> bool:

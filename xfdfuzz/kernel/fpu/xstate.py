@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave
 from xfdfuzz.arch.cpuid import HEADER_END
+from xfdfuzz.arch.registers import GeneralProtection
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import NULL_DEREF, OVERRUN
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
-from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, FpuStatePerm
+from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, FpuStatePerm, LbrXsave
 from xfdfuzz.memory.cstruct import copy_of
 
 ARCH_GET_XCOMP_SUPP = 0x1021
@@ -300,6 +302,37 @@ class Xstate(FpuCore):
     def xfeatures_mask_supervisor_all(self) -> int:
         """XFEATURE_MASK_SUPERVISOR_ALL (include/asm/fpu/xstate.h)."""
         return self.machine.supervisor_xfeatures
+
+    # -- independent features ------------------------------------------------------------------------------------
+
+    def validate_independent_components(self, mask: int) -> bool:
+        """Whether XSAVES is there, and the mask of nothing else; WARN if not (fpu/xstate.c)."""
+        if not self.machine.has_xsaves:
+            self.warn_on(self.config.debug_fpu)
+            return False
+        return not self.warn_on(not mask or mask & ~self.xfeatures_mask_independent())
+
+    def xsaves(self, xstate: LbrXsave, mask: int) -> None:
+        """Save independent features to a buffer that is no fpstate (fpu/xstate.c)."""
+        if self.validate_independent_components(mask):
+            image = XsaveArea()
+            xsave.xsaves(self.regs, image, mask)
+            if image.xstate_bv & xf.MASK_LBR:
+                xstate.entries = image.data[xf.LBR]
+            xstate.xstate_bv = image.xstate_bv >> xf.LBR & 1
+            xstate.xcomp_bv = image.xcomp_bv >> xf.LBR & 1
+            xstate.compacted = 1
+
+    def xrstors(self, xstate: LbrXsave, mask: int) -> None:
+        """Restore them; a #GP is a WARN (fpu/xstate.c)."""
+        if self.validate_independent_components(mask):
+            image = XsaveArea(xstate_bv=xstate.xstate_bv << xf.LBR, xcomp_bv=xstate.xcomp_bv << xf.LBR)
+            image.xcomp_bv |= xsave.XCOMP_BV_COMPACTED if xstate.compacted else 0
+            image.data[xf.LBR] = xstate.entries
+            try:
+                xsave.xrstors(self.regs, image, mask)
+            except GeneralProtection:
+                self.warn_on(True)
 
     @seam
     def snapshot(self, fpstate: Fpstate) -> XsaveArea:

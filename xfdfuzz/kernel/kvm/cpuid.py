@@ -101,8 +101,8 @@ class KvmCpuid(KvmProtected):
 
     @property
     def host_xss(self) -> int:
-        """IA32_XSS as the host runs with it."""
-        return self.xfeatures_mask_supervisor()
+        """IA32_XSS as the host runs with it (x86.c, read when KVM is loaded)."""
+        return self.booted_xss()
 
     @property
     def supported_xss(self) -> int:

@@ -339,18 +339,32 @@ class KvmX86(KvmMsrs):
         """Load the guest's IA32_XFD_ERR; nothing before the series."""
 
     @phase_of("vcpu_enter_guest")
-    def vcpu_enter_guest_exited(self, vcpu: Vcpu, kernel_fpu: bool = False) -> None:
+    def vcpu_enter_guest_exited(self, vcpu: Vcpu, kernel_fpu: bool = False, nmi: bool = False) -> None:
         """From VM exit to `local_irq_enable()` and `preempt_enable()`.
 
-        ``kernel_fpu``: the exit is an external interrupt whose handling uses the FPU in softirq context.
+        ``kernel_fpu``: the exit is an external interrupt whose handling uses the FPU in softirq context; ``nmi``: it is
+        a NMI, that of a PMI.
         """
+        if nmi:
+            self.vmx_vcpu_enter_exit_nmi()
         self.tdx_vcpu_run_exited(vcpu)
         self.kvm_load_host_xsave_state(vcpu)
         self.vcpu_exited_before_irqoff(vcpu)
         vcpu.last_vmentry_cpu = self.cpu
         self.kvm_x86_handle_exit_irqoff(vcpu, kernel_fpu)
+        if nmi:
+            self.handle_nmi_irqoff()
         self.vcpu_exited_after_irqoff(vcpu)
         self.preempt_enable()
+
+    @phase_of("vmx_vcpu_enter_exit")
+    def vmx_vcpu_enter_exit_nmi(self) -> None:
+        """Right behind VM exit; NMIs are handled later until 11df586d774f (vmx/vmx.c)."""
+
+    @phase_of("handle_exception_nmi_irqoff")
+    def handle_nmi_irqoff(self) -> None:
+        """The NMI handler, among the vendor's (vmx/vmx.c)."""
+        self.intel_pmu_handle_irq()
 
     @seam
     def vcpu_exited_before_irqoff(self, vcpu: Vcpu) -> None:

@@ -14,7 +14,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.step import Result
+from xfdfuzz.program.step import Content, Result
 
 #: Every op by its class name, in the order of definition.
 OPS: dict[str, type[Op]] = {}
@@ -66,6 +66,11 @@ class Op:
 OK = Result("ok")
 EXIT = Result("exit")
 ZERO = Result(0)
+
+
+def sample(k: Kernel) -> Result:
+    """What a PMI has sampled on this CPU; without an event nothing."""
+    return Result("ok", Content(k.this_cpu.lbr_entries)) if k.this_cpu.lbr_users else OK
 
 
 def busy(task: Task, nr: int) -> str:

@@ -35,11 +35,11 @@ from xfdfuzz.program.fields import (
     Xcr0,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op, sample
 from xfdfuzz.program.step import Content, Result, image_of, msr_value
 
 
-def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Result:
+def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False, nmi: bool = False) -> Result:
     """VM exit, and the part of its handling that runs with interrupts off."""
     vcpu.exit_pending = kind
     vcpu.mode = st.VCPU_EXITED
@@ -47,7 +47,7 @@ def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False) -> Resul
     k.this_cpu.guest = 0
     if vcpu.arch.guest_state_protected:
         protected.leave(k.regs, vcpu.vmsa, k.td_xfam(vcpu))
-    k.vcpu_enter_guest_exited(vcpu, kernel_fpu)
+    k.vcpu_enter_guest_exited(vcpu, kernel_fpu, nmi)
     return EXIT
 
 
@@ -640,6 +640,24 @@ class GuestInterruptKernelFpu(GuestOp):
 
     def run(self, k: Kernel) -> Result:
         return vm_exit(k, self.thread(k), st.EXIT_NONE, kernel_fpu=True)
+
+
+@op("v{vcpu} pmi")
+class GuestPmi(GuestOp):
+    """A performance monitoring interrupt of the host's, which is a NMI, takes the CPU out of the guest: the event of
+    the VMM's thread samples its branches, which are the value."""
+
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if found := GuestOp.hindrance(self, k):
+            return found
+        protected_guest = k.vcpus[self.vcpu].arch.guest_state_protected
+        return f"that of v{self.vcpu}, which is protected, is not modelled" if protected_guest else ""
+
+    def run(self, k: Kernel) -> Result:
+        vm_exit(k, self.thread(k), st.EXIT_NONE, nmi=True)
+        return sample(k)
 
 
 @op("v{vcpu} init")

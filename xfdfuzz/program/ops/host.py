@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op, sample
 from xfdfuzz.program.step import Result, msr_value
 
 
@@ -77,6 +78,19 @@ class SoftirqKernelFpu(_CpuOp):
         k.kernel_fpu_begin()
         k.kernel_fpu_end()
         return OK
+
+
+@op("cpu{cpu} pmi")
+class Pmi(_CpuOp):
+    """A performance monitoring interrupt, which is a NMI: the event of the thread on the CPU samples its branches,
+    which are the value."""
+
+    cpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(self.cpu)
+        k.intel_pmu_handle_irq()
+        return sample(k)
 
 
 def no_user_task(k: Kernel, cpu: int) -> str:
@@ -179,6 +193,8 @@ class Suspend(TaskOp):
         k.current.user_mode = 0
         k.this_cpu.resched_points = 0  # everybody else is frozen
         k.suspend()
+        # its LBRs were not saved, and have lost their power
+        k.system.ghost.tasks[self.task].undefined |= xf.MASK_LBR
         return Result(0)
 
 

@@ -125,11 +125,8 @@ class Execve(TaskOp):
         return OK
 
 
-@op("t{task} ... execve")
-class ExecveReturns(TaskOp):
-    """execve() flushes the registers and is done; what ran before leaves nothing behind."""
-
-    task: Nr = 0
+class _ExecveReturns(TaskOp):
+    __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
@@ -137,12 +134,34 @@ class ExecveReturns(TaskOp):
             return f"t{self.task} is not inside execve()"
         return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
-    def run(self, k: Kernel) -> Result:
+    def start(self, k: Kernel, ia32: bool) -> Result:
+        """The new program begins."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.begin_new_exec_flush()
+        k.begin_new_exec_flush(ia32)
         assign(k.system.ghost.tasks[self.task], GhostRegs())
         ghost.default_pkru(k, self.task)
         return Result(0)
+
+
+@op("t{task} ... execve")
+class ExecveReturns(_ExecveReturns):
+    """execve() flushes the registers and is done; what ran before leaves nothing behind."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.start(k, False)
+
+
+@op("t{task} ... execve(ia32)")
+class ExecveReturnsIa32(_ExecveReturns):
+    """The same where the new program is a 32-bit one (IA32_EMULATION): it has neither AMX nor APX, and other register
+    sets and signal frames."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.start(k, True)
 
 
 @op("t{task} exit")

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import ClassVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
-from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
+from xfdfuzz.kernel.errno import EIO
+from xfdfuzz.kernel.fpu.regset import (
+    I387_IA32_SIZE,
+    NO_REGSET,
+    NT_PRFPREG,
+    NT_PRXFPREG,
+    NT_X86_SHSTK,
+    NT_X86_XSTATE,
+    SSP_BEYOND,
+    SSP_UNALIGNED,
+    UserRegset,
+)
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import FpuImage, IovLen, Nr, UserImage
+from xfdfuzz.program.fields import BEYOND, UNALIGNED, FpuImage, IovLen, Nr, Ssp, UserImage
 from xfdfuzz.program.ops.base import TaskOp, inside, op
-from xfdfuzz.program.step import FpuState, Result, image_of
+from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
 
 class _Ptrace(TaskOp):
     """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
 
     __slots__ = ()
+    NOTE_TYPE: ClassVar[int]
     tracee: int
+    iov_len: IovLen
+
+    def regset(self, k: Kernel) -> UserRegset:
+        """The register set, of size 0 where the tracee has none of that type."""
+        return k.task_user_regset_view(self.tracee).get(self.NOTE_TYPE, NO_REGSET)
+
+    def given(self, k: Kernel) -> int:
+        """How many bytes the tracer's buffer has, as it says."""
+        return self.iov_len.bytes_of(self.regset(k).whole)
 
     def hindrance(self, k: Kernel) -> str:
         tracee, name = k.tasks[self.tracee], f"t{self.tracee}"
@@ -38,14 +60,14 @@ class _Ptrace(TaskOp):
 class PtraceGetXstate(_Ptrace):
     """Read the XSAVE image of a stopped task, or as much of it as the buffer has room for."""
 
+    NOTE_TYPE = NT_X86_XSTATE
     task: Nr = 0
     tracee: Nr = 1
     iov_len: IovLen = IovLen()
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        whole = k.xstateregs_size()
-        size = k.ptrace_regset(self.iov_len.bytes_of(whole), whole)
+        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
         if size < 0:
             return Result(size)
         ret, area = k.xstateregs_get(self.tracee, size)
@@ -62,6 +84,7 @@ class PtraceGetXstate(_Ptrace):
 class PtraceSetXstate(_Ptrace):
     """Write the XSAVE image of a stopped task, all of its user components; a part of it is refused."""
 
+    NOTE_TYPE = NT_X86_XSTATE
     task: Nr = 0
     tracee: Nr = 1
     image: UserImage = UserImage(xf.MASK_YMM, 1)
@@ -70,8 +93,7 @@ class PtraceSetXstate(_Ptrace):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         area = images.area_of(self.image, partial(ghost.task_token, self.tracee))
-        whole = k.xstateregs_size()
-        size = k.ptrace_regset(self.iov_len.bytes_of(whole), whole)
+        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
         ret = size if size < 0 else k.xstateregs_set(self.tracee, area, size)
         if not ret:
             ghost.initialise(k, self.tracee)
@@ -82,27 +104,68 @@ class PtraceSetXstate(_Ptrace):
         yield from images.idle(self.image, machine)
 
 
-@op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_PRFPREG, {iov_len})")
-class PtraceGetFpregs(_Ptrace):
-    """Read x87, SSE and MXCSR of a stopped task, or as much of them as the buffer has room for."""
+class _Fpregs(_Ptrace):
+    """x87, SSE and MXCSR, or x87 alone, as 32-bit programs know it: by the size of the register set."""
 
+    __slots__ = ()
+
+    def get(self, k: Kernel, regset: UserRegset, size: int) -> Result:
+        """``size`` bytes of the register set, or the error that stands there."""
+        if size < 0:
+            return Result(size)
+        if regset.whole == I387_IA32_SIZE:
+            x87 = k.fpregs_get(self.tracee)
+            return Result(0, FpuState(((xf.X87, x87),) if size == regset.whole else ()))
+        data, behind = k.xfpregs_get(self.tracee).data, images.lost(size, k.machine.cpuid)
+        return Result(0, FpuState(tuple((i, data[i]) for i in xf.LEGACY if not behind >> i & 1)))
+
+    def set(self, k: Kernel, regset: UserRegset, size: int, image: FpuImage) -> Result:
+        """Write the first ``size`` bytes of it, or give the error that stands there."""
+        values = images.fpu_of(image, partial(ghost.task_token, self.tracee))
+        if size < 0:
+            return Result(size)
+        ideal = k.system.ghost.tasks[self.tracee]
+        if regset.whole == I387_IA32_SIZE:
+            ret = k.fpregs_set(self.tracee, values.x87, size)
+            if not ret:
+                ghost.define(ideal, xf.X87, values.x87)
+            return Result(ret)
+        area = XsaveArea()
+        for i, token in zip(xf.LEGACY, values, strict=True):
+            area.data[i] = token
+        ret = k.xfpregs_set(self.tracee, area, size)
+        if not ret:
+            ghost.set_legacy(ideal, values)
+        return Result(ret)
+
+
+class _FpregsWritten(_Fpregs):
+    __slots__ = ()
+    image: FpuImage
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_fpu(self.image)
+
+
+@op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_PRFPREG, {iov_len})")
+class PtraceGetFpregs(_Fpregs):
+    """Read x87, SSE and MXCSR of a stopped task, or as much of them as the buffer has room for; x87 of a 32-bit one."""
+
+    NOTE_TYPE = NT_PRFPREG
     task: Nr = 0
     tracee: Nr = 1
     iov_len: IovLen = IovLen()
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        size = k.ptrace_regset(self.iov_len.bytes_of(FXSAVE_SIZE), FXSAVE_SIZE)
-        if size < 0:
-            return Result(size)
-        data, behind = k.xfpregs_get(self.tracee).data, images.lost(size, k.machine.cpuid)
-        return Result(0, FpuState(tuple((i, data[i]) for i in xf.LEGACY if not behind >> i & 1)))
+        return self.get(k, self.regset(k), k.ptrace_regset(self.tracee, NT_PRFPREG, self.iov_len.size))
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_PRFPREG, {image}, {iov_len})")
-class PtraceSetFpregs(_Ptrace):
-    """Write x87, SSE and MXCSR of a stopped task; all else stays.  A part of them is refused."""
+class PtraceSetFpregs(_FpregsWritten):
+    """Write x87, SSE and MXCSR of a stopped task, or x87 of a 32-bit one; all else stays.  A part is refused."""
 
+    NOTE_TYPE = NT_PRFPREG
     task: Nr = 0
     tracee: Nr = 1
     image: FpuImage = FpuImage(1)
@@ -110,18 +173,147 @@ class PtraceSetFpregs(_Ptrace):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        values = images.fpu_of(self.image, partial(ghost.task_token, self.tracee))
-        area = XsaveArea()
-        for i, token in zip(xf.LEGACY, values, strict=True):
-            area.data[i] = token
-        size = k.ptrace_regset(self.iov_len.bytes_of(FXSAVE_SIZE), FXSAVE_SIZE)
-        ret = size if size < 0 else k.xfpregs_set(self.tracee, area, size)
-        if not ret:
-            ghost.set_legacy(k.system.ghost.tasks[self.tracee], values)
-        return Result(ret)
+        size = k.ptrace_regset(self.tracee, NT_PRFPREG, self.iov_len.size)
+        return self.set(k, self.regset(k), size, self.image)
 
-    def without_effect(self, machine: Machine) -> Iterator[str]:
-        yield from images.idle_fpu(self.image)
+
+@op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_PRXFPREG, {iov_len})")
+class PtraceGetXfpregs(_Fpregs):
+    """Read x87, SSE and MXCSR of a stopped 32-bit task."""
+
+    NOTE_TYPE = NT_PRXFPREG
+    task: Nr = 0
+    tracee: Nr = 1
+    iov_len: IovLen = IovLen()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return self.get(k, self.regset(k), k.ptrace_regset(self.tracee, NT_PRXFPREG, self.iov_len.size))
+
+
+@op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_PRXFPREG, {image}, {iov_len})")
+class PtraceSetXfpregs(_FpregsWritten):
+    """Write x87, SSE and MXCSR of a stopped 32-bit task."""
+
+    NOTE_TYPE = NT_PRXFPREG
+    task: Nr = 0
+    tracee: Nr = 1
+    image: FpuImage = FpuImage(1)
+    iov_len: IovLen = IovLen()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        size = k.ptrace_regset(self.tracee, NT_PRXFPREG, self.iov_len.size)
+        return self.set(k, self.regset(k), size, self.image)
+
+
+class _OldRequest(_Fpregs):
+    """A request without a buffer's size: the register set is the tracer's kind of one, whatever the tracee is."""
+
+    __slots__ = ()
+
+    def regset(self, k: Kernel) -> UserRegset:
+        return k.arch_ptrace(self.task, self.NOTE_TYPE)
+
+    def given(self, k: Kernel) -> int:
+        return self.regset(k).whole
+
+
+@op("t{task} ptrace(PTRACE_GETFPREGS, t{tracee})")
+class PtraceOldGetFpregs(_OldRequest):
+    """Read x87, SSE and MXCSR of a stopped task; if the tracer is a 32-bit program, x87."""
+
+    NOTE_TYPE = NT_PRFPREG
+    task: Nr = 0
+    tracee: Nr = 1
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        regset = self.regset(k)
+        return self.get(k, regset, regset.whole)
+
+
+@op("t{task} ptrace(PTRACE_SETFPREGS, t{tracee}, {image})")
+class PtraceOldSetFpregs(_OldRequest):
+    """Write x87, SSE and MXCSR of a stopped task; if the tracer is a 32-bit program, x87."""
+
+    NOTE_TYPE = NT_PRFPREG
+    task: Nr = 0
+    tracee: Nr = 1
+    image: FpuImage = FpuImage(1)
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        regset = self.regset(k)
+        return self.set(k, regset, regset.whole, self.image)
+
+
+@op("t{task} ptrace(PTRACE_GETFPXREGS, t{tracee})")
+class PtraceOldGetXfpregs(_OldRequest):
+    """Read x87, SSE and MXCSR of a stopped task, by a 32-bit program; others have no such request."""
+
+    NOTE_TYPE = NT_PRXFPREG
+    task: Nr = 0
+    tracee: Nr = 1
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        regset = self.regset(k)
+        return self.get(k, regset, regset.whole or -EIO)
+
+
+@op("t{task} ptrace(PTRACE_SETFPXREGS, t{tracee}, {image})")
+class PtraceOldSetXfpregs(_OldRequest):
+    """Write x87, SSE and MXCSR of a stopped task, likewise."""
+
+    NOTE_TYPE = NT_PRXFPREG
+    task: Nr = 0
+    tracee: Nr = 1
+    image: FpuImage = FpuImage(1)
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        regset = self.regset(k)
+        return self.set(k, regset, regset.whole or -EIO, self.image)
+
+
+@op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_SHSTK, {iov_len})")
+class PtraceGetSsp(_Ptrace):
+    """Read the shadow stack pointer of a stopped task: ENODEV if it has no shadow stack."""
+
+    NOTE_TYPE = NT_X86_SHSTK
+    task: Nr = 0
+    tracee: Nr = 1
+    iov_len: IovLen = IovLen()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        size = k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size)
+        if size < 0:
+            return Result(size)
+        ret, ssp = k.ssp_get(self.tracee)
+        return Result(ret, None if ret or not size else Content(ssp))
+
+
+@op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_SHSTK, {ssp}, {iov_len})")
+class PtraceSetSsp(_Ptrace):
+    """Write the shadow stack pointer of a stopped task: that of another of its shadow stacks, or what is refused."""
+
+    NOTE_TYPE = NT_X86_SHSTK
+    task: Nr = 0
+    tracee: Nr = 1
+    ssp: Ssp = 2
+    iov_len: IovLen = IovLen()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        refused = {UNALIGNED: SSP_UNALIGNED, BEYOND: SSP_BEYOND}
+        ssp = refused.get(self.ssp) or ghost.task_token(self.tracee, self.ssp)
+        size = k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size)
+        ret = size if size < 0 else k.ssp_set(self.tracee, ssp, size)
+        if not ret:
+            ghost.define(k.system.ghost.tasks[self.tracee], xf.CET_USER, ssp)
+        return Result(ret)
 
 
 @op("t{task} read(arch_status, t{tracee})")

@@ -9,33 +9,38 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import SigFrame
+from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import FrameSize, Nr, SwReserved, UserImage, Xfeatures
+from xfdfuzz.program.fields import INNERMOST, Contents, FrameNr, FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
-from xfdfuzz.program.step import Result, SwBytes, image_of
+from xfdfuzz.program.step import FpuState, Result, SwBytes, image_of
 
 
 @op("t{task} signal ...")
 class Signal(TaskOp):
     """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
 
-    The value is the image in it; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
+    The task may be in a handler already, which is interrupted then.  The value is the image in the frame, or the
+    registers that FXSAVE stores; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
     user mode, so what is pending there is not finished first.
     """
 
     task: Nr = 0
 
     def hindrance(self, k: Kernel) -> str:
-        in_handler = k.system.sigframes[self.task].valid
-        return TaskOp.hindrance(self, k) or (f"t{self.task} is in a signal handler already" if in_handler else "")
+        why = TaskOp.hindrance(self, k)
+        if why or k.handlers_of(self.task) < NR_SIGFRAMES:
+            return why
+        return f"t{self.task} is in {NR_SIGFRAMES} signal handlers, and more are not modelled"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.current.user_mode = 0
         if not k.setup_rt_frame():
             return Result("SIGSEGV")
-        return Result("ok", image_of(k.system.sigframes[self.task].area))
+        area = k.innermost_frame().area
+        # FXSAVE writes no header
+        return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
 
 
 @op("t{task} ... signal")
@@ -58,57 +63,82 @@ class SignalDelivered(TaskOp):
         return OK
 
 
-def no_frame(k: Kernel, nr: int) -> str:
-    """That a task is in no signal handler; nothing if it is in one."""
-    return "" if k.system.sigframes[nr].valid else f"t{nr} is in no signal handler"
+def not_there(k: Kernel, nr: int, frame: int) -> str:
+    """Why a task does not have that signal frame; nothing if it has."""
+    handlers = k.handlers_of(nr)
+    if frame == INNERMOST:
+        return "" if handlers else f"t{nr} is in no signal handler"
+    one = k.sigframes_of(nr)[frame]
+    if not (one.valid or one.stale):
+        return f"t{nr} has no frame{frame} on its stack"
+    if k.tasks[nr].shstk and frame != handlers - 1:
+        return f"t{nr} has a shadow stack, on which only the innermost frame can be returned by"
+    return ""
 
 
-class _HandlerOp(TaskOp):
+def number_of(k: Kernel, nr: int, frame: int) -> int:
+    """The number of that signal frame of a task's: how many handlers are outside its own."""
+    return k.handlers_of(nr) - 1 if frame == INNERMOST else frame
+
+
+def frame_of(k: Kernel, nr: int, frame: int) -> SigFrame:
+    """That signal frame of a task's."""
+    return k.sigframes_of(nr)[number_of(k, nr, frame)]
+
+
+class _FrameOp(TaskOp):
+    """The task looks at one of its frames, in a handler or behind it."""
+
     __slots__ = ()
+    frame: int
 
     def hindrance(self, k: Kernel) -> str:
-        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
+        return TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
 
-    def frame(self, k: Kernel) -> SigFrame:
-        """The handler runs and looks at its frame."""
+    def in_user_mode(self, k: Kernel) -> SigFrame:
+        """The task runs and looks at its frame."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
-        return k.system.sigframes[self.task]
+        return frame_of(k, self.task, self.frame)
 
 
-@op("t{task} sigframe")
-class SigframeRead(_HandlerOp):
+@op("t{task} sigframe {frame}")
+class SigframeRead(_FrameOp):
     """The handler looks at what surrounds the image in its frame: magics, features, size."""
 
     task: Nr = 0
+    frame: FrameNr = INNERMOST
 
     def run(self, k: Kernel) -> Result:
-        frame = self.frame(k)
+        frame = self.in_user_mode(k)
         there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
-        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there))
+        fsave = frame.fsave if k.tasks[self.task].ia32 else None
+        return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there, fsave))
 
 
-@op("t{task} sigframe({image})")
-class SigframeWrite(_HandlerOp):
+@op("t{task} sigframe({image}) {frame}")
+class SigframeWrite(_FrameOp):
     """The handler writes the header of the image in its frame, the components in XSTATE_BV and what is named."""
 
     task: Nr = 0
     image: UserImage = UserImage(xf.MASK_YMM, 1)
+    frame: FrameNr = INNERMOST
 
     def run(self, k: Kernel) -> Result:
-        images.write(self.frame(k).area, self.image, partial(ghost.task_token, self.task))
+        images.write(self.in_user_mode(k).area, self.image, partial(ghost.task_token, self.task))
         return OK
 
 
-@op("t{task} sigframe(sw_reserved, {sw})")
-class SigframeSwReserved(_HandlerOp):
+@op("t{task} sigframe(sw_reserved, {sw}) {frame}")
+class SigframeSwReserved(_FrameOp):
     """The handler writes what surrounds the image in its frame: sw_reserved, and the second magic where it likes."""
 
     task: Nr = 0
     sw: SwReserved = SwReserved(magic1=0)
+    frame: FrameNr = INNERMOST
 
     def run(self, k: Kernel) -> Result:
-        frame = self.frame(k)
+        frame = self.in_user_mode(k)
         for name, value in self.sw._asdict().items():
             if value is not None:
                 setattr(frame, name, value)
@@ -119,26 +149,73 @@ class SigframeSwReserved(_HandlerOp):
             yield "{}: has no effect: it names nothing"
 
 
-@op("t{task} sigframe(copy, {size})")
-class SigframeCopy(_HandlerOp):
+@op("t{task} sigframe(fsave, {contents}) {frame}")
+class SigframeFsave(_FrameOp):
+    """The handler of a 32-bit program writes x87 in the header of its frame, where sigreturn takes it from."""
+
+    task: Nr = 0
+    contents: Contents = 1
+    frame: FrameNr = INNERMOST
+
+    def hindrance(self, k: Kernel) -> str:
+        other = "" if k.tasks[self.task].ia32 else f"t{self.task}'s frame, a 64-bit one, has no such header"
+        return _FrameOp.hindrance(self, k) or other
+
+    def run(self, k: Kernel) -> Result:
+        self.in_user_mode(k).fsave = ghost.task_token(self.task, self.contents) if self.contents else 0
+        return OK
+
+
+@op("t{task} sigframe(copy, {size}) {frame}")
+class SigframeCopy(_FrameOp):
     """The handler copies the first ``size`` bytes of the image to memory of zeros, and comes back by that frame."""
 
     task: Nr = 0
     size: FrameSize = FXSAVE_SIZE
+    frame: FrameNr = INNERMOST
 
     def run(self, k: Kernel) -> Result:
-        images.cut(self.frame(k), self.size, k.machine.cpuid)
+        images.cut(self.in_user_mode(k), self.size, k.machine.cpuid)
         return OK
 
 
-@op("t{task} siglongjmp")
-class Siglongjmp(_HandlerOp):
-    """The handler is left by siglongjmp(): nobody looks at its frame any more, and the registers stay as they are."""
+@op("t{task} sigframe(copy, frame{source}) {frame}")
+class SigframeCopyOf(_FrameOp):
+    """The handler gives its frame a copy of another one's image, whole, with what surrounds it."""
 
     task: Nr = 0
+    source: Nr = 0
+    frame: FrameNr = INNERMOST
+
+    def hindrance(self, k: Kernel) -> str:
+        return _FrameOp.hindrance(self, k) or not_there(k, self.task, self.source)
 
     def run(self, k: Kernel) -> Result:
-        self.frame(k).valid = 0
+        images.copy(frame_of(k, self.task, self.source), self.in_user_mode(k))
+        return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        if self.source == self.frame:
+            yield f"frame{self.source}: has no effect: it is the frame itself"
+
+
+@op("t{task} siglongjmp {frame}")
+class Siglongjmp(_FrameOp):
+    """The handler is left by siglongjmp(): nobody looks at its frame any more, and the registers stay as they are.
+
+    All handlers inside it are left with it.
+    """
+
+    task: Nr = 0
+    frame: FrameNr = INNERMOST
+
+    def hindrance(self, k: Kernel) -> str:
+        why = _FrameOp.hindrance(self, k)
+        return why or ("" if frame_of(k, self.task, self.frame).valid else f"t{self.task} is not in that handler")
+
+    def run(self, k: Kernel) -> Result:
+        self.in_user_mode(k)
+        k.set_stack_pointer(number_of(k, self.task, self.frame))
         return OK
 
 
@@ -171,27 +248,32 @@ class _Sigreturn(TaskOp):
 class _SigreturnBegins(_Sigreturn):
     __slots__ = ()
 
-    def hindrance(self, k: Kernel) -> str:
-        return TaskOp.hindrance(self, k) or no_frame(k, self.task)
-
-    def sigreturn(self, k: Kernel) -> Result:
+    def sigreturn(self, k: Kernel, frame: int) -> Result:
         """A task that was preempted before is taken to have been inside the system call already."""
-        frame = k.system.sigframes[self.task]
-        expected = ghost.of_sigframe(k, frame)
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.set_stack_pointer(number_of(k, self.task, frame) + 1)
+        k.current.user_mode = 0
+        expected = ghost.of_sigframe(k, k.innermost_frame())
         success = k.rt_sigreturn()
         return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success)
 
 
-@op("t{task} sigreturn")
+@op("t{task} sigreturn {frame}")
 class Sigreturn(_SigreturnBegins):
-    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad."""
+    """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.
+
+    By the frame of another handler the task goes on where that one's signal came, by a frame that is done with once
+    more.
+    """
 
     task: Nr = 0
+    frame: FrameNr = INNERMOST
+
+    def hindrance(self, k: Kernel) -> str:
+        return TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.current.user_mode = 0
-        return self.sigreturn(k)
+        return self.sigreturn(k, self.frame)
 
 
 @op("t{task} sigreturn(absent, {loadable}) ...")
@@ -205,12 +287,15 @@ class SigreturnFaults(_SigreturnBegins):
     task: Nr = 0
     loadable: Xfeatures = xf.MASK_YMM
 
+    def hindrance(self, k: Kernel) -> str:
+        copied = f"t{self.task}'s frame, a 32-bit one, is read in before it is restored"
+        hindrance = TaskOp.hindrance(self, k) or not_there(k, self.task, INNERMOST)
+        return hindrance or (copied if k.tasks[self.task].ia32 else "")
+
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.current.user_mode = 0
-        frame = k.system.sigframes[self.task]
+        frame = frame_of(k, self.task, INNERMOST)
         frame.absent, frame.loadable = 1, self.loadable
-        return self.sigreturn(k)
+        return self.sigreturn(k, INNERMOST)
 
 
 class _SigreturnEnds(_Sigreturn):
@@ -225,7 +310,7 @@ class _SigreturnEnds(_Sigreturn):
     def fault_in(self, k: Kernel, present: bool) -> Result:
         """The page fault is over."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        expected = ghost.of_sigframe(k, k.system.sigframes[self.task])
+        expected = ghost.of_sigframe(k, frame_of(k, self.task, INNERMOST))
         return self.end(k, expected, k.rt_sigreturn_fault_in(present))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
+from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
@@ -86,14 +88,20 @@ class ReqXcompGuestPerm(_Prctl):
 
 @op("t{task} sigaltstack({size})")
 class Sigaltstack(TaskOp):
-    """Install an alternate signal stack of ``size`` bytes; 0 removes it."""
+    """Install an alternate signal stack of ``size`` bytes; 0 removes it.
+
+    What was left on the one before is lost: its memory is used for something else.
+    """
 
     task: Nr = 0
     size: StackSize = 8192
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        return Result(k.sigaltstack(self.size))
+        ret = k.sigaltstack(self.size)
+        if not ret:
+            k.forget_altstack(self.task)
+        return Result(ret)
 
 
 @op("t{task} user")
@@ -215,10 +223,22 @@ class UserWrpkru(TaskOp):
         return Result(result)
 
 
+@op("t{task} open(dsa)")
+class OpenDsa(TaskOp):
+    """Open a shared work queue of a device that takes ENQCMD (/dev/dsa/wq0.0), which binds the address space to the
+    device and gives it a PASID, for good."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(k.iommu_sva_bind_device() if k.machine.pasid else -ENOENT)
+
+
 @op("t{task} enqcmd")
 class UserEnqcmd(TaskOp):
-    """ENQCMD in user mode, to a device that the address space is bound to: the value is IA32_PASID, ``mm0:1`` for that
-    of address space 0.  A thread's first one gives it its PASID by a #GP."""
+    """ENQCMD in user mode, to such a device: the value is IA32_PASID, ``mm0:1`` for that of address space 0.  A
+    thread's first one gives it its PASID by a #GP; without one it is SIGSEGV."""
 
     task: Nr = 0
 
@@ -229,6 +249,52 @@ class UserEnqcmd(TaskOp):
             return Result(result)
         ghost.define(k.system.ghost.tasks[self.task], xf.PASID, pasid_of(k.tasks[self.task].mm))
         return Result(result, Content(pasid))
+
+
+@op("t{task} perf_event_open(lbr)")
+class PerfEventOpen(TaskOp):
+    """A perf event of the thread that samples the call stack of its user code from the LBRs, in place of the one that
+    it has; execve() closes it."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        k.close_perf_event(self.task)
+        ghost.define(k.system.ghost.tasks[self.task], xf.LBR, 0)
+        return Result(k.perf_event_open())
+
+
+@op("t{task} close(lbr)")
+class PerfEventClose(TaskOp):
+    """Close that event."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        if not k.tasks[self.task].lbr.event:
+            return Result(-EBADF)
+        k.close_perf_event(self.task)
+        ghost.define(k.system.ghost.tasks[self.task], xf.LBR, 0)
+        return Result(0)
+
+
+@op("t{task} call({token})")
+class UserCall(TaskOp):
+    """Calls in user mode, which the LBRs record while the thread has such an event."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        if k.this_cpu.lbr_users:
+            token = ghost.task_token(self.task, self.token)
+            load_component(k.regs, xf.LBR, token)
+            ghost.define(k.system.ghost.tasks[self.task], xf.LBR, token)
+        return OK
 
 
 @op("t{task} arch_prctl(ARCH_SHSTK_ENABLE)")
@@ -325,6 +391,10 @@ class UserXsave(TaskOp):
 
     task: Nr = 0
     mask: Xfeatures = xf.MASK_X87
+
+    def hindrance(self, k: Kernel) -> str:
+        partial = f"t{self.task} is a 32-bit program, and its XSAVE, which stores parts of components, is not modelled"
+        return TaskOp.hindrance(self, k) or (partial if k.tasks[self.task].ia32 else "")
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)

@@ -409,7 +409,7 @@ static long xcomp(int code, unsigned long long argument)
 #define USER_INSN(insn, ...) \
 	asm volatile("lea 1f(%%rip), %%r15; .byte " insn "; 1:" : : __VA_ARGS__ : "r15", "memory")
 //@
-static __thread sigjmp_buf *fault;		/* where a bad sigreturn goes on */
+static __thread sigjmp_buf *volatile fault;		/* where a bad sigreturn goes on */
 static __thread volatile int in_user, fault_signal;
 
 static void on_fault(int signal, siginfo_t *info, void *context)
@@ -607,7 +607,7 @@ static __thread void **frame_pointer;		/* where sigreturn finds the frame's imag
 //@
 /* A signal: its handler plays on, until the program leaves it. */
 static __thread unsigned char *frame;		/* the XSAVE image in the handler's frame */
-static __thread unsigned int raised_by;
+static __thread volatile unsigned int raised_by;
 static void on_signal(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
@@ -627,8 +627,12 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 
 static int raise_signal(unsigned int now)
 {
-	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 	sigjmp_buf here, *outer = fault;
+	unsigned char *outer_frame = frame;	/* of the handler that this interrupts */
+/*@ if copies */
+	void **outer_pointer = frame_pointer;
+/*@ end */
 	int how;
 
 	sigaction(SIGUSR1, &action, NULL);
@@ -639,6 +643,10 @@ static int raise_signal(unsigned int now)
 	if (!how)
 		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGUSR1);
 	fault = outer;
+	frame = outer_frame;
+/*@ if copies */
+	frame_pointer = outer_pointer;
+/*@ end */
 	return how < 0 ? 0 : -how;
 }
 

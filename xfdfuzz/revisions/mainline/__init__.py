@@ -22,11 +22,15 @@ from xfdfuzz.revisions.mainline.features import (
     CetKernelGuestOnly,
     CetUser,
     Enqcmd,
+    LbrByXsave,
+    NoSva,
+    SvaAgain,
     UserShadowStacks,
     XsavecInKernel,
 )
 from xfdfuzz.revisions.mainline.guest_fpu import ClearXstateBv, GuestAllocSize, GuestDefault, GuestXfeatures, UabiSize
 from xfdfuzz.revisions.mainline.host import (
+    ChildBeginsWithZeros,
     ExecInvalidatesTask,
     IdleReleasesTiles,
     InitFpstateStatic,
@@ -45,7 +49,9 @@ from xfdfuzz.revisions.mainline.kvm import (
     EferInSregs,
     LoadFpuForMsrs,
     MpStateWithoutFpu,
+    NmiInNoinstr,
     XfdErrNotByTs,
+    XssOfGuestsWithXsaves,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
 from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
@@ -60,7 +66,8 @@ from xfdfuzz.revisions.mainline.protected import (
     TdxType,
     VmsaSyncedOnce,
 )
-from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
+from xfdfuzz.revisions.mainline.ptrace import ShstkRegset, SspGetIfActive
+from xfdfuzz.revisions.mainline.sigframe import AltstackFirst, Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
@@ -93,9 +100,11 @@ SERIES = (
     PermsInheritedUnlocked,
     PtraceWritesPkru,
     NoAddressInInitFpstate,
+    NmiInNoinstr,
     FilteredXcr0,
     CetUser,
     UserShadowStacks,
+    ShstkRegset,
     ExecInvalidatesTask,
     GetXsaveLimited,
     XfdStateInSync,
@@ -103,8 +112,11 @@ SERIES = (
     SevEsType,
     MsrsOfVmsa,
     MsrsOfDefaultType,
+    LbrByXsave,
     AllPkeysForFrame,
+    AltstackFirst,
     SigframeHasPkru,
+    SspGetIfActive,
     CpuidProcessedAtCreation,
     GuestCpuCaps,
     GuestAllocSize,
@@ -120,15 +132,19 @@ SERIES = (
     TdxRestoresHost,
     TdxType,
     KthreadsHaveNoFpu,
+    ChildBeginsWithZeros,
     GuestDefault,
     CetKernelGuestOnly,
     NoStatusOfKthreads,
     GhcbXcr0Checked,
+    XssOfGuestsWithXsaves,
     CetXss,
     LoadFpuForMsrs,
     GhcbXss,
     MpStateWithoutFpu,
     XfdOnSignal,
+    NoSva,
+    SvaAgain,
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_U_CET
-from xfdfuzz.kernel.errno import EOPNOTSUPP
+from xfdfuzz.kernel.errno import EINVAL, EOPNOTSUPP
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.process import Process
@@ -28,12 +28,59 @@ class Enqcmd(Process):
         return super().supervisor_xfeatures() | xf.MASK_PASID
 
     def try_fixup_enqcmd_gp(self) -> bool:
-        """Once for each thread, if its address space has a PASID, as it is taken to (arch/x86/kernel/traps.c)."""
-        if not (self.machine.pasid and self.machine.has_xsaves) or self.current.pasid_activated:
+        """Once for each thread, if its address space has a PASID (arch/x86/kernel/traps.c)."""
+        if not (self.machine.pasid and self.machine.has_xsaves and self.current.mm_pasid):
+            return False
+        if self.current.pasid_activated:
             return False
         self.wrmsrl(MSR_IA32_PASID, pasid_of(self.current.mm))
         self.current.pasid_activated = 1
         return True
+
+
+@patch(
+    "72f98ef9a4be",
+    "iommu: disable SVA when CONFIG_X86 is set",
+    version="v6.19",
+    stable=("..v6.1.192", "..v6.12.117", "v6.18.y"),
+    neutral="no address space gets a PASID, and no promise is made of one",
+)
+class NoSva(FpuInit):
+    """Address spaces cannot be bound to devices: an IOMMU may cache page tables of the kernel that are gone."""
+
+    def sva_supported(self) -> bool:
+        """iommu_sva_bind_device() (drivers/iommu/iommu-sva.c)."""
+        return False
+
+
+@patch(
+    "e37d5a2d60a3",
+    "iommu/sva: invalidate stale IOTLB entries for kernel address space",
+    version="v6.19",
+    stable=("v6.18.y",),
+    neutral="a feature",
+)
+class SvaAgain(FpuInit):
+    """They can again, as the IOMMU is told."""
+
+    def sva_supported(self) -> bool:
+        """iommu_sva_bind_device() (drivers/iommu/iommu-sva.c)."""
+        return True
+
+
+@patch(
+    "2848ff28d180",
+    "x86/fpu: Avoid writing LBR bit to IA32_XSS unless supported",
+    version="v6.11",
+    fixes=("f0dccc9da4c0",),
+    stable=("..v6.1.192", "v6.6.y", "v6.10.y"),
+)
+class LbrByXsave(FpuInit):
+    """Where XSAVES does not have LBR, as under some hypervisors, IA32_XSS does not get it."""
+
+    def xfeatures_mask_independent(self) -> int:
+        """fpu_kernel_cfg.independent_features (fpu/xstate.h)."""
+        return super().xfeatures_mask_independent() & self.machine.supervisor_xfeatures
 
 
 @patch("8ad7e8f69695", "x86/fpu/xsave: Support XSAVEC in the kernel", version="v5.19", neutral="a feature")
@@ -65,11 +112,16 @@ class UserShadowStacks(Shstk):
 
     @property
     def user_shstk(self) -> bool:
-        """cpu_feature_enabled(X86_FEATURE_USER_SHSTK) (arch/x86/kernel/cpu/common.c)."""
+        """(arch/x86/kernel/cpu/common.c)."""
         return self.machine.cet and self.machine.has_xsaves
 
     def shstk_prctl(self, enable: bool) -> int:
-        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c)."""
+        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c).
+
+        arch_prctl(2) of 32-bit programs does not know it (arch/x86/kernel/process_64.c, do_arch_prctl_common()).
+        """
+        if self.current.ia32:
+            return -EINVAL
         if not self.user_shstk:
             return -EOPNOTSUPP
         if bool(self.current.shstk) != enable:

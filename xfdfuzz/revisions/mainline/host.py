@@ -5,13 +5,14 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import execute
 from xfdfuzz.kernel.event import NULL_DEREF
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
-from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.kernel.fpu.init import ZEROED, FpuInit
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.sched import CLONE_THREAD
-from xfdfuzz.kernel.state import Fpstate
+from xfdfuzz.kernel.state import FIRST_EMBEDDED, Fpstate
 from xfdfuzz.revisions.queue import patch
 
 
@@ -44,6 +45,20 @@ class KthreadsHaveNoFpu(Regset):
         """NULL, which all who call it follow (fpu/core.c)."""
         if self.config.debug_fpu and self.warn_on(self.tasks[nr].pf_kthread):
             self.die(NULL_DEREF)
+
+
+@patch(
+    "2d299e3d773d",
+    "x86/fpu: Always use memcpy_and_pad() in arch_dup_task_struct()",
+    version="v6.16",
+    neutral="a clean-up",
+)
+class ChildBeginsWithZeros(Fork):
+    """Nothing of the parent's embedded fpstate is in the child's before fpu_clone() saves there."""
+
+    def arch_dup_task_struct(self, child: int) -> None:
+        """Zeros follow struct task_struct (arch/x86/kernel/process.c)."""
+        self.fpstates[FIRST_EMBEDDED + child].regs.data[xf.MXCSR] = ZEROED
 
 
 @patch(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XSS
 from xfdfuzz.kernel.errno import EEXIST
 from xfdfuzz.kernel.kvm.main import KvmMain
-from xfdfuzz.kernel.kvm.msrs import KvmMsrs
+from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import SUPERVISOR_MSRS
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
@@ -25,6 +26,23 @@ class XfdErrNotByTs(AmxV6):
     def is_xfd_nm_fault(self, vcpu: Vcpu) -> bool:
         """XFD is not 0 and CR0.TS is clear (vmx.c)."""
         return super().is_xfd_nm_fault(vcpu) and not vcpu.arch.cr0_ts
+
+
+@patch(
+    "338543cbe033",
+    "KVM: x86: Check XSS validity against guest CPUIDs",
+    version="v6.18",
+    neutral="what a guest can write does not change",
+)
+class XssOfGuestsWithXsaves(KvmMsrs):
+    """Nor does user space write IA32_XSS of a guest whose CPUID lacks XSAVES, but 0 where KVM lists it."""
+
+    def kvm_set_xss(self, vcpu: Vcpu, data: int, host_initiated: bool) -> int:
+        """KVM_MSR_RET_UNSUPPORTED, for kvm_do_msr_access() (x86.c)."""
+        if not self.guest_has_xss(vcpu):
+            listed = host_initiated and not data and self.kvm_probe_msr_to_save(MSR_IA32_XSS)
+            return 0 if listed else KVM_MSR_RET_INVALID
+        return super().kvm_set_xss(vcpu, data, host_initiated)
 
 
 @patch(
@@ -155,3 +173,15 @@ class EferInSregs(KvmX86):
     def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
         """kvm_valid_efer() (regs.c)."""
         return super().kvm_is_valid_sregs(vcpu, osxsave) and bool(vcpu.arch.cpuid_set)
+
+
+@patch("11df586d774f", "KVM: VMX: Handle NMI VM-Exits in noinstr region", version="v6.3", neutral="a matter of tracing")
+class NmiInNoinstr(KvmX86):
+    """The handler of a NMI that took the CPU out of the guest runs before the host's XCR0 and IA32_XSS are back."""
+
+    def vmx_vcpu_enter_exit_nmi(self) -> None:
+        """vmx_do_nmi_irqoff() (vmx/vmx.c)."""
+        self.intel_pmu_handle_irq()
+
+    def handle_nmi_irqoff(self) -> None:
+        """It has been (vmx/vmx.c)."""

@@ -1,10 +1,36 @@
-"""Which signal frames sigreturn takes for whole: where it looks for the magic number behind the image."""
+"""What sigreturn does first, and which signal frames it takes for whole: where it looks for the magic number behind the
+image."""
 
 from __future__ import annotations
 
 from xfdfuzz.kernel.fpu.signal import FpuSignal
+from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.revisions.queue import patch
+
+
+@patch(
+    "d10b554919d4",
+    "x86/pkeys: Restore altstack access in sigreturn()",
+    version="v6.12",
+    neutral="an alternate stack that a protection key guards is not modelled",
+)
+class AltstackFirst(Signals):
+    """sigreturn restores the alternate stack before it looks at the registers in the frame, so for a bad one too.
+
+    That of 32-bit frames goes on as before.
+    """
+
+    def rt_sigreturn(self) -> bool:
+        """restore_altstack() before restore_sigcontext() (arch/x86/kernel/signal_64.c)."""
+        if not self.current.ia32:
+            self.restore_altstack(self.innermost_frame())
+        return super().rt_sigreturn()
+
+    def rt_sigreturn_altstack(self, frame: SigFrame) -> None:
+        """It is restored (arch/x86/kernel/signal_64.c), but for a 32-bit frame's (signal_32.c)."""
+        if self.current.ia32:
+            super().rt_sigreturn_altstack(frame)
 
 
 @patch(
