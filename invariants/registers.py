@@ -8,6 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import LOST_STATE, OOPS, XRSTOR_FAULT
+from xfdfuzz.kernel.fpu.core import SECTION_CONTENTS
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
@@ -15,6 +16,8 @@ from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.guest import GuestPmi
 from xfdfuzz.program.ops.host import Pmi
 from xfdfuzz.program.ops.run import VmEnter
+from xfdfuzz.program.ops.tasks import KernelFpuEnd
+from xfdfuzz.program.step import Content
 
 #: Functions between the faulting instruction and the one that decided to restore.
 _PLUMBING = (
@@ -149,3 +152,13 @@ def host_kernel_never_oopses(view: View) -> Iterator[Broken]:
 def _caller(trace: tuple[str, ...]) -> str:
     skip = (*_PLUMBING, "os_xsave", "save_fpregs_to_fpstate")
     return next((name for name in trace if name not in skip), trace[-1])
+
+
+@invariant("kernel-fpu-section-is-undisturbed", "corruption", ("KFPU",), ops=(KernelFpuEnd,))
+def kernel_fpu_section_is_undisturbed(view: View) -> Iterator[Broken]:
+    """Kernel code finds in the registers what it left there, until it calls kernel_fpu_end(): no context switch, no
+    softirq and no hard interrupt uses them meanwhile.  What crypto and RAID code computes goes to disks and networks.
+    An interrupt that does not ask irq_fpu_usable() is itself to blame."""
+    found = view.step.result.out
+    if isinstance(found, Content) and found != SECTION_CONTENTS:
+        yield Broken(f"its SSE register holds {found}, it left {Content(SECTION_CONTENTS)} there")

@@ -667,9 +667,17 @@ def test_replay_as_json(run: Run) -> None:
             "results": ["0", "vm0"],
             "expected": True,
             "hindrances": {},
+            "windows": {},
             "differs": None,
         },
-        "v7.3": {"violations": [], "results": ["0", "vm0"], "expected": True, "hindrances": {}, "differs": None},
+        "v7.3": {
+            "violations": [],
+            "results": ["0", "vm0"],
+            "expected": True,
+            "hindrances": {},
+            "windows": {},
+            "differs": None,
+        },
     }
 
 

@@ -31,7 +31,7 @@ FIXES_OF_V5_16 = (
         "4a804c4f8356",
     ),
     *("b15888840207", "1f69383b203e", "8647c52e9504", "10e4b5166df9", "2848ff28d180", "70044df250d0", "ae6012d72fa6"),
-    *("d1e420772cd1", "388eff894d6b"),
+    *("d1e420772cd1", "2297554f01df", "388eff894d6b"),
 )
 
 #: The beginnings of the names of the programs that show a finding, by its cure (docs/fidelity.md).

@@ -1011,7 +1011,26 @@ class EntersWithTheHostsPkru(KvmX86):
 class BeginsWithoutSaving(FpuCore):
     def kernel_fpu_begin(self) -> None:
         self.current.tif_need_fpu_load = 1
-        self.cpu_invalidate_fpregs_state()
+        super().kernel_fpu_begin()
+
+
+@mutant(
+    "kernel-fpu-section-is-undisturbed",
+    program("t0 kernel_fpu_begin ... = ok", "cpu0 hardirq kernel_fpu_begin", "t0 ... kernel_fpu_end"),
+)
+class SaysThatTheFpuIsUsable(FpuCore):
+    def irq_fpu_usable(self) -> bool:
+        return True
+
+
+@mutant(
+    "kernel-fpu-section-is-undisturbed",
+    program("t0 kernel_fpu_begin ... = ok", "cpu0 softirq kernel_fpu_begin", "t0 ... kernel_fpu_end"),
+    of="v6.12",
+)
+class ForgetsThatTheKernelUsesTheFpu(FpuCore):
+    def kernel_fpu_disable(self) -> None:
+        pass
 
 
 @mutant(

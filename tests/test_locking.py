@@ -126,6 +126,8 @@ def program(name: str, rt: bool) -> Program:
 
 def open_sections(system: System) -> Iterator[str]:
     for nr, cpu in enumerate(system.cpus):
+        if system.tasks[cpu.current].kernel_fpu:
+            continue  # which begins one, and an op of its own ends it
         # KVM enters the guest with preemption disabled
         if cpu.preempt_count != (PREEMPT_OFFSET if cpu.guest else 0):
             yield f"cpu{nr}: preempt_count {cpu.preempt_count:#x}"

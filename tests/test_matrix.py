@@ -90,9 +90,10 @@ def test_every_revision_is_a_column_without_the_option(run: Run) -> None:
         "violations": ["permission-only-grows"],
         "left_out": 0,
         "differs": None,
+        "missed": [],
         "expected": True,
     }
-    clean = {"state": "clean", "violations": [], "left_out": 0, "differs": None, "expected": None}
+    clean = {"state": "clean", "violations": [], "left_out": 0, "differs": None, "missed": [], "expected": None}
     assert verdicts["v6.1.192"] == clean
 
 
@@ -122,7 +123,7 @@ def test_of_several_programs_letters_stand_for_the_invariants(run: Run) -> None:
     assert lines[6:] == [
         "",
         "* `.` clean",
-        "* `~` clean as far as it went: some ops could not happen",
+        "* `~` clean as far as it went: some ops could not happen, or hit nothing",
         "* `*` the host dies",
         "* `-` no op could happen",
         "* `A` permission-only-grows",
@@ -181,7 +182,8 @@ def test_an_error_in_a_users_invariant_is_one_line_from_any_process(run: Run) ->
 
 def test_the_corpus_comes_along(run: Run) -> None:
     code, out, err = run("matrix", "--corpus", "--revision", "v7.3", "--format", "json", "--workers", "1")
-    assert (code in (0, 1), err) == (True, "")  # tests/test_corpus.py says which of them holds
+    assert code in (0, 1)  # tests/test_corpus.py says which of them holds
+    assert all(line.startswith("matrix: ") for line in err.splitlines())  # what says how far it is, on a slow machine
     files = [json.loads(line)["file"] for line in out.splitlines()]
     assert sorted(files) == sorted(str(Path("corpus", f.relative_to(CORPUS))) for f in CORPUS.rglob("*.xfd"))
 

@@ -197,7 +197,7 @@ LEFT_OUT = {
     },
     st.Task: {
         *("pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "in_signal", "vm_fds"),
-        *("in_sigreturn", "rcu_read_lock_nesting"),
+        *("in_sigreturn", "kernel_fpu", "rcu_read_lock_nesting"),
     },
     st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},
     st.Vm: {"mm", "vcpus_0"},
@@ -676,6 +676,7 @@ def test_json_of_a_replay() -> None:
         "results": ["0", "vm0", "v0", "0", "0", "1", "ok"],
         "expected": True,
         "hindrances": {},
+        "windows": {},
         "differs": None,
         "because": [],
     }

@@ -180,7 +180,7 @@ def test_replay_without_the_option_prints_none(run: Run) -> None:
     argv = ("replay", "--revision", "amx-v1", str(WITNESS / "t02-stale-request.xfd"))
     assert X86 not in run(*argv)[1]
     (verdict,) = json.loads(run(*argv, "--format", "json")[1])["verdicts"].values()
-    assert verdict.keys() == {"violations", "results", "expected", "hindrances", "differs", "because"}
+    assert verdict.keys() == {"violations", "results", "expected", "hindrances", "windows", "differs", "because"}
 
 
 def test_replay_as_json_has_every_function_that_the_text_names(run: Run) -> None:

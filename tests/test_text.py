@@ -101,6 +101,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "hex": U64,
     "count": st.integers(0, 2**32 - 1),
     "small": st.integers(0, 255),
+    "points": st.integers(1, 255),
     "bit": st.integers(0, 1),
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
@@ -348,18 +349,19 @@ def error_of(text: str) -> str:
         (
             "cpu0",
             5,
-            "an op of cpu: hardirq(...), hotplug, idle, pmi, preempt(...), rdmsr(...), schedule(...), softirq "
-            "kernel_fpu_begin",
+            "an op of cpu: ... hotplug, hardirq(...), hotplug, hotplug ..., idle, "
+            "kthread kernel_fpu_begin, pmi, preempt(...), rdmsr(...), schedule(...), softirq kernel_fpu_begin, "
+            "softirq kernel_fpu_begin unasked",
         ),
         (
             "t0 tileloda(1)",
             4,
             "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
-            "... signal, ... sigreturn, ... sigreturn(gone), arch_prctl(...), call(...), clone(...), close(...), "
-            "create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), "
-            "ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), open(...), perf_event_open(...), ptrace(...), "
-            "read(...), sigaltstack(...), sigframe(...), siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, "
-            "suspend, tileload(...), "
+            "... signal, ... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), call(...), "
+            "clone(...), close(...), create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, "
+            "ioctl(...), kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), "
+            "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp[ frame<n>], "
+            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

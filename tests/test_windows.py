@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.text import parse
+from xfdfuzz.program.text import ProgramError, parse
+from xfdfuzz.report.verdict import conclusion
 from xfdfuzz.revisions import Revision, resolve
 
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -93,6 +98,62 @@ def test_a_worker_that_preempts_a_call_stays_in_the_kernel() -> None:
     worker = executor.kernel.tasks[2]
     assert worker.pf_user_worker, "t2 is the worker"
     assert worker.fpu.last_cpu == -1, "its registers were loaded"
+
+
+# -- what is said of it ------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """machine cpus=1
+cpu0 preempt(t1, 1)
+t0 fork
+cpu0 hardirq(kernel_fpu_begin, 1)
+t0 fork
+cpu0 preempt(t1, 200)
+t0 fork
+cpu0 schedule(t1)
+cpu0 hardirq(kernel_fpu_begin, 200)
+"""
+
+
+def said(text: str, revision: Revision = V7_3) -> dict[int, list[str]]:
+    trace = judge(parse("# xfdfuzz program 1\n" + text), revision).trace
+    return {step: [one.text for one in ones] for step, ones in windows.said(trace).items()}
+
+
+def test_an_op_that_was_hit_says_where_and_what_hit_nothing_says_so() -> None:
+    """fpu_clone() saves the registers under fpregs_lock(), and the lock is let go there (fpu/core.c)."""
+    told = said(INTERRUPTED)
+    assert [*told] == [2, 4, 5, 8]
+    assert told[2][0].startswith("t1 runs at point 1 of step 1, in fpu_clone()")
+    assert "hard interrupt at point 1 of step 3, in os_xsave() <- save_fpregs_to_fpstate <- fpu_clone" in told[4][0]
+    assert told[4][0].endswith("irq_fpu_usable() is false")
+    assert re.fullmatch("did not hit: \\d points? passed until step 7 switched tasks, which calls it off", told[5][0])
+    assert told[8] == ["did not hit: 0 points passed"]
+
+
+def test_a_second_request_takes_the_place_of_the_first() -> None:
+    told = said("machine cpus=1\ncpu0 preempt(t1, 5)\ncpu0 preempt(t1, 1)\nt0 fork\n")
+    assert told[1] == ["did not hit: 0 points passed until step 2 took its place"]
+    assert told[3][0].startswith("t1 runs at point 1 of step 2")
+
+
+def test_a_task_that_cannot_run_by_then_is_no_hit() -> None:
+    told = said("machine cpus=2\ncpu0 preempt(t1, 1)\ncpu1 schedule(t1)\nt0 fork\n")
+    assert told[1][0].startswith("did not hit: t1 could not run at point 1 of step 1, in fpu_clone()")
+
+
+def test_an_interrupt_before_5_18_is_told_that_it_can() -> None:
+    told = said("machine cpus=1\ncpu0 hardirq(kernel_fpu_begin, 1)\nt0 signal ...\n", resolve("v5.16"))
+    assert told[2][0].endswith("irq_fpu_usable() is true")
+
+
+def test_what_hit_nothing_is_in_the_verdict() -> None:
+    verdict = judge(parse("# xfdfuzz program 1\n" + INTERRUPTED), V7_3)
+    assert conclusion(verdict) == "clean; what ops 5, 8 asked for did not hit"
+
+
+def test_a_point_is_a_number_from_1() -> None:
+    with pytest.raises(ProgramError, match="a number from 1 to 255"):
+        parse("# xfdfuzz program 1\nmachine cpus=1\ncpu0 preempt(t1, 0)\n")
 
 
 #: The worker has a lower number than its VMM.

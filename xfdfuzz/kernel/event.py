@@ -26,6 +26,14 @@ ATOMIC_SLEEP = "atomic-sleep"
 LEAK = "leak"
 #: A softirq or interrupt handler used the FPU; detail: (CPU, MSR XFD, per-CPU shadow, fpstate->xfd or -1).
 IRQ_FPU = "irq-fpu"
+#: What a program asked to happen inside a call has: a preemption; detail: (CPU, task, whether the task ran).
+PREEMPTED = "preempted"
+#: Or a hard interrupt; detail: (CPU, whether it used the FPU).
+HARDIRQ = "hardirq"
+#: Or a preemption will not any more; detail: (CPU, points that were left).
+CALLED_OFF = "called-off"
+#: Reports that only say that something happened which is no defect in itself.
+HARMLESS = frozenset({IRQ_FPU, USER_COPY, PREEMPTED, HARDIRQ, CALLED_OFF})
 
 
 class Event(NamedTuple):

@@ -15,6 +15,8 @@ from xfdfuzz.kernel.machine import Machine
 PREEMPT_OFFSET = 1
 #: What local_bh_disable() adds to it, without PREEMPT_RT.
 SOFTIRQ_DISABLE_OFFSET = 0x200
+#: What it adds to it to run a softirq.
+SOFTIRQ_OFFSET = 0x100
 #: The part of it that counts disabled bottom halves.
 SOFTIRQ_MASK = 0xFF00
 #: What a hard interrupt adds to it.
@@ -43,9 +45,15 @@ class Locking(KernelBase):
         self.this_cpu.preempt_count += self._fpregs_lock_offset
 
     def fpregs_unlock(self) -> None:
-        """Undo fpregs_lock() (asm/fpu/api.h)."""
+        """Undo fpregs_lock(): local_bh_enable() runs what is pending, before anything else (asm/fpu/api.h)."""
         self.this_cpu.preempt_count -= self._fpregs_lock_offset
+        if self.this_cpu.softirq_pending and not self.in_interrupt():
+            self.do_softirq()
         self.preemptible()
+
+    def do_softirq(self) -> str:
+        """fpu/core.py."""
+        raise NotImplementedError
 
     @seam
     def preemptible(self) -> None:
@@ -82,6 +90,12 @@ class Locking(KernelBase):
             self.current.rcu_read_lock_nesting -= 1
         else:
             self.preempt_enable()
+
+    @seam
+    def irqs_disabled(self) -> bool:
+        """Whether interrupts are off where somebody asks: in their handlers, and while a CPU is brought up
+        (include/linux/irqflags.h)."""
+        return self.in_hardirq() or not self.this_cpu.cr4_osfxsr
 
     def in_interrupt(self) -> bool:
         """Bottom halves are disabled; in the model interrupts neither sleep nor allocate (include/linux/preempt.h)."""

@@ -24,17 +24,42 @@ class Power(Exec):
         self.on_cpu(nr)
         if self.current_nr != USER_TASKS + nr:
             self.schedule(USER_TASKS + nr)
+        self.cpu_disable_common()
+
+    @seam
+    def cpu_disable_common(self) -> None:
+        """The CPU itself gives up what others rely on: of the FPU nothing, until 2297554f01df (6.16; smpboot.c)."""
 
     def cpu_up(self, nr: int) -> None:
-        """native_cpu_up(): it comes back by INIT, which leaves registers alone (arch/x86/kernel/smpboot.c).
+        """A CPU comes back (kernel/cpu.c)."""
+        self.native_cpu_up(nr)
+        self.start_secondary(nr)
 
-        "The FPU context is blank, nobody can own it": smpboot.c.
+    def native_cpu_up(self, nr: int) -> None:
+        """By INIT, which leaves registers alone, but not CR4 (arch/x86/kernel/smpboot.c, head_64.S).
+
+        "The FPU context is blank, nobody can own it": smpboot.c.  It goes on with load_ucode_ap(), which checks what it
+        loads; interrupts are off.
         """
         self.on_cpu(nr)
         self.this_cpu.fpu_fpregs_owner_ctx = NULL
-        self.fpu_init_cpu_xstate()
+        self.this_cpu.cr4_osfxsr = 0
+
+    def start_secondary(self, nr: int) -> None:
+        """The rest of the way (arch/x86/kernel/smpboot.c).
+
+        identify_secondary_cpu() has PKRU (arch/x86/kernel/cpu/common.c).
+        """
+        self.on_cpu(nr)
+        self.fpu__init_cpu()
         self.pkru_write_default()
         self.intel_pmu_cpu_starting()
+
+    def fpu__init_cpu(self) -> None:
+        """Enable the FPU of this CPU (arch/x86/kernel/fpu/init.c)."""
+        self.fpu_init_cpu_generic()
+        self.fpu_init_cpu_xstate()
+        self.kernel_fpu_allow()
 
     def fpu_init_cpu_xstate(self) -> None:
         """fpu__init_cpu_xstate(): XFD, XCR0 and IA32_XSS of this CPU (fpu/xstate.c)."""

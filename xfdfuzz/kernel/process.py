@@ -18,7 +18,7 @@ from xfdfuzz.arch.registers import (
 )
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EOPNOTSUPP, EPERM
-from xfdfuzz.kernel.event import OOPS
+from xfdfuzz.kernel.event import CALLED_OFF, OOPS, PREEMPTED
 from xfdfuzz.kernel.perf import Perf
 from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
 
@@ -38,7 +38,7 @@ class Process(Perf):
         """Switch this CPU to task ``nr``, with preemption disabled (kernel/sched/core.c, context_switch())."""
         prev = self.current
         prev.user_mode = 0
-        self.this_cpu.resched_points = 0
+        self.call_preemption_off()
         self.preempt_disable()
         self.perf_event_task_sched_out()
         self.fire_sched_out_preempt_notifiers()
@@ -52,12 +52,21 @@ class Process(Perf):
         mode and is not inside a call, and the task goes on where it was."""
         me, task = self.current_nr, self.tasks[nr]
         self.this_cpu.resched_task = NULL
-        if task.on_cpu or task.exit_state or not task.exists:
+        runs = task.exists and not (task.on_cpu or task.exit_state)
+        self.report(PREEMPTED, self.cpu, nr, int(runs))
+        if not runs:
             return
         self.schedule(nr)
         if not (inside_call(task) or task.pf_kthread or task.pf_user_worker):
             self.exit_to_user_mode()
         self.schedule(me)
+
+    @seam
+    def call_preemption_off(self) -> None:
+        """The task that was to be preempted on this CPU is about to leave it."""
+        if self.this_cpu.resched_points:
+            self.report(CALLED_OFF, self.cpu, self.this_cpu.resched_points)
+            self.this_cpu.resched_points = 0
 
     def _switch_to(self, nr: int) -> None:
         """__switch_to() (arch/x86/kernel/process_64.c): save prev, make next current, eager PKRU."""

@@ -235,7 +235,7 @@ class Task(Struct):
     that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
-    event's.
+    event's.  ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
     """
 
     __slots__ = ()
@@ -244,6 +244,7 @@ class Task(Struct):
     in_execve: Flag
     in_signal: Flag
     in_sigreturn: Flag
+    kernel_fpu: Flag
     vm_fds: VmMask
     mm: MmNr
     on_cpu: CpuPlus1
@@ -266,8 +267,9 @@ class Task(Struct):
 
 
 def inside_call(task: Task) -> bool:
-    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal or rt_sigreturn()."""
-    return bool(task.kvm_run or task.in_execve or task.in_signal or task.in_sigreturn)
+    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(), or
+    one that uses the FPU."""
+    return bool(task.kvm_run or task.in_execve or task.in_signal or task.in_sigreturn or task.kernel_fpu)
 
 
 @struct()
@@ -308,9 +310,12 @@ class Cpu(Struct):
     """One CPU: its registers and the per-CPU variables.
 
     ``current`` is a task index; ``fpu_fpregs_owner_ctx`` a task index plus 1, or NULL; ``guest`` the vCPU (plus 1) that
-    it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, 1 while a guest runs: KVM enters
-    it with preemption disabled.  ``resched_points`` counts down to the point at which the task in the kernel there is
-    preempted by ``resched_task``, ``hardirq_points`` to that at which an interrupt hits whose handler wants the FPU.
+    it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, but while a guest runs, which KVM
+    enters with preemption disabled, and between kernel_fpu_begin() and kernel_fpu_end().  ``in_kernel_fpu`` is
+    ``kernel_fpu_allowed``, and inverted, since 2297554f01df (6.16).  ``cr4_osfxsr`` stands for all bits of CR4 that SSE
+    and XSAVE take: INIT clears them.  ``softirq_pending`` is 1, or 2 if its handler does not ask irq_fpu_usable().
+    ``resched_points`` counts down to the point at which the task in the kernel there is preempted by ``resched_task``,
+    ``hardirq_points`` to that at which an interrupt hits whose handler wants the FPU.
     ``lbr_users``, ``last_task_ctx`` (a task index plus 1, or NULL), ``lbr_xsave`` and ``lbr_entries``, the branches of
     the last sample, are struct cpu_hw_events'.
     """
@@ -327,6 +332,10 @@ class Cpu(Struct):
     last_task_ctx: TaskPlus1
     lbr_xsave: LbrXsave
     lbr_entries: Token
+    softirq_pending: Count
+    cr4_osfxsr: Flag
+    in_kernel_fpu: Flag
+    kernel_fpu_allowed: Flag
     xfd_state: Xfd
     regs: Annotated[CpuRegs, ""]
 

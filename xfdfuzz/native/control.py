@@ -176,11 +176,21 @@ TABLE: dict[type[Op], Rule] = {
     host.Pmi: _no("LBRs are not read"),
     guest.GuestPmi: _no("LBRs are not read"),
     host.Idle: _approximated("a pause, in which the CPU goes as deep as it likes"),
-    host.Hotplug: _no("it takes a CPU of the whole machine offline"),
+    **dict.fromkeys(
+        (host.Hotplug, host.HotplugStarts, host.HotplugEnds),
+        _no("it takes a CPU of the whole machine offline"),
+    ),
     host.Suspend: _no("it suspends the whole machine"),
     **dict.fromkeys(
         (host.Preempt, host.HardirqKernelFpu),
         _no("nothing lets it fall at one point inside the kernel"),
+    ),
+    **dict.fromkeys(
+        (
+            *(host.SoftirqUnasked, host.HardirqNow, host.KthreadKernelFpu),
+            *(tasks.KernelFpuBegin, tasks.KernelFpuEnd, tasks.KernelSimd),
+        ),
+        _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),
     **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),

@@ -456,6 +456,7 @@ CODECS: dict[object, Codec[Any]] = {
     "hex": HEX,
     "count": COUNT,
     "small": SMALL,
+    "points": Scalar("a number from 1 to 255", range(1, 256)),
     "bit": Scalar("0 or 1", range(2)),
     "facility": Scalar(
         "XTILECFG, XTILEDATA, DYN2 or a 64-bit number",

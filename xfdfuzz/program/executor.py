@@ -9,7 +9,7 @@ from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops import guest, host, run, signals
+from xfdfuzz.program.ops import guest, host, run, signals, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import DEAD, NOT_ENABLED, PANIC, Result, Step
 
@@ -83,6 +83,7 @@ def _drain_ops(k: Kernel) -> Iterator[Op]:
     Yields ops lazily: each is chosen in the state that the ones before have led to.
     """
     yield host.FailAlloc(0)
+    yield from _settle(k)
     for nr, vcpu in enumerate(k.vcpus):
         if vcpu.exists and vcpu.mode != st.VCPU_OUTSIDE:
             yield from _finish_run(k, nr)
@@ -95,7 +96,14 @@ def _drain_ops(k: Kernel) -> Iterator[Op]:
                 yield from _finish_run(k, nr)
 
 
+def _settle(k: Kernel) -> Iterator[Op]:
+    """Every CPU can switch to another task."""
+    yield from (tasks.KernelFpuEnd(nr) for nr in range(st.USER_TASKS) if k.tasks[nr].kernel_fpu)
+    yield from (host.HotplugEnds(nr) for nr in range(len(k.cpus)) if host.coming_online(k, nr))
+
+
 def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:
+    yield from _settle(k)
     owner = _task_of(k, k.vcpus[nr].vm)
     if owner is not None:
         yield from _switch_to(k, owner)

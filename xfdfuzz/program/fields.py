@@ -31,12 +31,12 @@ Attribute = Annotated[int, "count", "attribute"]
 CpuidLeaf = Annotated[int, "cpuid leaf"]
 #: A type of KVM_CREATE_VM other than the default one: ``KVM_X86_SEV_ES_VM``.
 VmTypeOf = Annotated[int, "vm type"]
-#: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail, at
-#: which point a call is preempted.
+#: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail.
 VcpuId = Annotated[int, "small", "vcpu id"]
 Subleaf = Annotated[int, "small", "subleaf"]
 Failures = Annotated[int, "small", "failures"]
-Points = Annotated[int, "small", "points"]
+#: At which point a call is interrupted: 1 to 255.
+Points = Annotated[int, "points"]
 #: 0 or 1.
 Bit = Annotated[int, "bit"]
 #: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.

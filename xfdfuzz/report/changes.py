@@ -40,8 +40,8 @@ def _shown(struct: Any, *members: str) -> tuple[Field, ...]:
 HOST = _shown(st.System, "dead", "alloc_failures")
 CPU = _shown(
     st.Cpu,
-    *("current", "fpu_fpregs_owner_ctx", "xfd_state"),
-    *("lbr_users", "last_task_ctx", "lbr_xsave.entries"),
+    *("current", "fpu_fpregs_owner_ctx", "cr4_osfxsr", "in_kernel_fpu", "kernel_fpu_allowed", "softirq_pending"),
+    *("xfd_state", "lbr_users", "last_task_ctx", "lbr_xsave.entries"),
     *("regs.xcr0", "regs.xss", "regs.xfd", "regs.xfd_err", "regs.xinuse"),
 )
 TASK = _shown(

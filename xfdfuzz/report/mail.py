@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Violation
-from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY
+from xfdfuzz.kernel.event import HARMLESS
 from xfdfuzz.program import mail
 from xfdfuzz.program.ops.host import FailAlloc
 from xfdfuzz.program.program import Program
@@ -112,7 +113,7 @@ def _steps(run: Run, violation: Violation) -> Iterator[str]:
 def _reports(item: Judged) -> Iterator[str]:
     """What the kernel reported, its call trace below it."""
     for event in item.step.events if item.step else ():
-        if event.kind not in (IRQ_FPU, USER_COPY):
+        if event.kind not in HARMLESS:
             yield f"       {event.kind} in {event.trace[0]}"
             yield from (f"         {name}" for name in event.trace[1:])
 
@@ -142,7 +143,8 @@ def _verdict(run: Run) -> str:
         return f"violates {', '.join(run.verdict.broken)}"
     if not run.verdict.happened:
         return "nothing of it can happen there"
-    return "clean as far as it goes there" if run.verdict.left_out else "clean"
+    partly = run.verdict.left_out or windows.missed(run.verdict.trace)
+    return "clean as far as it goes there" if partly else "clean"
 
 
 def _caveats(program: Program) -> str:

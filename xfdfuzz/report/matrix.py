@@ -12,17 +12,18 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from xfdfuzz.engines.compare.matrix import CLEAN, IDLE, NOT_APPLICABLE, PANICS, VIOLATES, Cell, Row
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
 from xfdfuzz.report import headline
 from xfdfuzz.report.console import line, markdown_table
 
-#: A clean cell of which some ops could not happen.
+#: A clean cell of which some ops could not happen, or asked for what did not.
 PARTLY = "partly"
 #: Signs of the cells of several programs, and what they mean; letters are told apart below.
 SIGNS = {
     CLEAN: (".", "clean"),
-    PARTLY: ("~", "clean as far as it went: some ops could not happen"),
+    PARTLY: ("~", "clean as far as it went: some ops could not happen, or hit nothing"),
     PANICS: ("*", "the host dies"),
     IDLE: ("-", "no op could happen"),
     NOT_APPLICABLE: ("n/a", "the revision cannot have the program's patches"),
@@ -82,11 +83,13 @@ def _sentence(row: Row, nr: int) -> Styled:
         text += f"; {cell.left_out} of {len(row.program.ops)} ops could not happen"
     if cell.differs and cell.state != IDLE:
         text += f"; {cell.differs}"
+    if cell.missed:
+        text += f"; {windows.told(cell.missed)}"
     return text + (" (not what is expected)" if cell.expected is False else ""), _STYLES[cell.state]
 
 
 def _state(cell: Cell) -> str:
-    return PARTLY if cell.state == CLEAN and cell.left_out else cell.state
+    return PARTLY if cell.state == CLEAN and (cell.left_out or cell.missed) else cell.state
 
 
 def _signs(row: Row, nr: int, letters: dict[str, str]) -> Styled:
@@ -161,6 +164,7 @@ def as_object(row: Row, revisions: Sequence[str]) -> dict[str, Any]:
             "violations": list(cell.violations),
             "left_out": cell.left_out,
             "differs": cell.differs or None,
+            "missed": list(cell.missed),
             "expected": cell.expected,
         }
         for label, cell in zip(revisions, row.cells, strict=True)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
-from xfdfuzz.kernel.event import IRQ_FPU, USER_COPY, Event
+from xfdfuzz.kernel.event import HARMLESS, Event
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
 from xfdfuzz.program.program import Program
@@ -38,7 +39,7 @@ class Notes(NamedTuple):
 
     ``about`` is the bucket of the finding that the trace is shown for, if it is for one.  ``stories`` are told of what
     no field explains; a trace has those of its own leaks.  Without ``full`` the trace is folded, to fit a screen; with
-    ``results`` :func:`results` is meant instead.
+    ``results`` :func:`results` is meant instead.  ``windows`` are where calls were interrupted, or were not.
     """
 
     because: Mapping[Violation, Reasons] = because.UNEXPLAINED
@@ -47,6 +48,7 @@ class Notes(NamedTuple):
     results: bool = False
     about: str = ""
     stories: Mapping[Violation, str] = MappingProxyType({})
+    windows: Mapping[int, Sequence[windows.Said]] = MappingProxyType({})
 
 
 def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: Notes = Notes()) -> None:  # noqa: B008
@@ -54,13 +56,14 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
     or any violation, if it is of none; a lesser one those that only others follow from."""
     line(out, (" ".join(("  machine", *program.machine.words())), "dim"))
     marks = _Marks(judged, notes)
-    notes = notes._replace(stories=leaks.stories(judged))
+    notes = notes._replace(stories=leaks.stories(judged), windows=windows.said(judged))
 
     def matters(item: Judged) -> bool:
         if item.step is None:
             return bool(item.violations)
         step = item.step
-        return bool(item.violations or marks.of(step.number) or marks.names(step) or _defects(step))
+        told = item.violations or step.number in notes.windows
+        return bool(told or marks.of(step.number) or marks.names(step) or _defects(step))
 
     folding = Folding([] if notes.full else judged, notes.because, matters)
     for item in judged:
@@ -75,6 +78,7 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
 
 def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
     """An op a line with its result, what of it has no effect, and the buckets of what it breaks; no states."""
+    interrupted = windows.said(judged)
     for item in judged:
         broken = "".join(f"  ! {bucket}" for bucket in dict.fromkeys(v.bucket for v in item.violations))
         text = f"{item.step.number:4}  {format_op(item.step.op)} = {result(item.step)}" if item.step else f"  {AT_END}"
@@ -82,6 +86,8 @@ def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
             hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
         if item.step:
             _idle(out, program.machine, item.step)
+        for one in interrupted.get(item.step.number, ()) if item.step else ():
+            hanging(out, len(_INDENT) + 2, (f"{_INDENT}{one.text}", "yellow"))
 
 
 class _Marks:
@@ -116,6 +122,8 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
     _idle(out, machine, step)
+    for one in notes.windows.get(step.number, ()):
+        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{one.text}", "yellow"))
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -152,7 +160,7 @@ def _untold(step: Step, violations: Sequence[Violation]) -> list[Event]:
 
 def _defects(step: Step) -> list[Event]:
     """What the kernel reported; a softirq's use of the FPU is no defect in itself, and the op says that it happened."""
-    return [event for event in step.events if event.kind not in (IRQ_FPU, USER_COPY)]
+    return [event for event in step.events if event.kind not in HARMLESS]
 
 
 def _violations(

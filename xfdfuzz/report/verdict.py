@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import Verdict
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import SEVERITIES
@@ -82,6 +83,8 @@ def conclusion(verdict: Verdict) -> str:
         text = f"violates {', '.join(verdict.broken)}" if verdict.broken else "clean"
         if verdict.broken and verdict.ok:
             text += ", as expected"
+    if missed := windows.missed(verdict.trace):
+        text += f"; {windows.told(missed)}"
     if verdict.differs:
         text += f"; differs from {verdict.differs}"
     left_out = f"{verdict.left_out} of {len(verdict.results)} ops could not happen"
@@ -110,6 +113,7 @@ def _verdict(program: Program, verdict: Verdict, with_sources: bool) -> dict[str
     value["hindrances"] = {
         str(one.step.number): one.step.hindrance for one in verdict.trace if one.step and one.step.hindrance
     }
+    value["windows"] = {str(nr): [one.text for one in ones] for nr, ones in windows.said(verdict.trace).items()}
     value["differs"] = verdict.differs or None
     value["because"] = because.as_objects(program, verdict)
     if with_sources:

@@ -181,13 +181,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
         ("f8ade833b733", "v6.19", "KVM: x86: Explicitly configure supported XSS from {svm,vmx}_set_cpu_caps()"),
     ),
-    "no op of a task has kernel_fpu_begin() in it, for a softirq to hit": (
-        (
-            "d02198550423",
-            "v6.15",
-            "x86/fpu: Improve crypto performance by making kernel-mode FPU reliably usable in softirqs",
-        ),
-    ),
     "the model has it as a part of 7c1ef59145f1, without which no thread gets a PASID": (
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
     ),
@@ -272,9 +265,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "the model has it as a part of ae6012d72fa6": (
         ("6a1853bdf178", "v6.13", "x86/pkeys: Change caller of update_pkru_in_sigframe()"),
-    ),
-    "nothing uses the FPU on a CPU that is being brought up": (
-        ("2297554f01df", "v6.16", "x86/fpu: Fix irq_fpu_usable() to return false during CPU onlining"),
     ),
     "a guest's MSR bitmap is looked at where it runs, and made before that": (
         ("5a1a726e68ff", "v6.18", "KVM: x86: Use KVM_REQ_RECALC_INTERCEPTS to react to CPUID updates"),

@@ -16,6 +16,8 @@ from xfdfuzz.revisions.queue import PATCHES, Patch
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+|y))?(?:-?(rc\d+))?(?:[-+._~a-z](.*))?", re.IGNORECASE)
 #: Stable versions whose whole source was looked at, or that were recorded: what they lack, those before them lack.
 _SEEN = ("v6.1.192", "v6.12.117", "v6.17.13")
+#: What the queue does not have, and no release before that of its fix: nobody backports the one without the other.
+_OF_ITS_FIX = frozenset({"11d7956d526f"})
 #: The third number of what is called ``v6.6.y``: the last one.
 _LAST = 1_000_000
 
@@ -56,7 +58,7 @@ class Release:
         """What mainline got after the release, of what may be backported: fixes of what it has, and what is known to be
         in a stable version of this line."""
         later = [p for p in PATCHES.values() if numbers(p.version) > self.line]
-        broken = {p.commit for p in later}
+        broken = _OF_ITS_FIX.union(p.commit for p in later)
         return [p for p in later if self._said(p) or any(commit not in broken for commit in p.fixes)]
 
     def _said(self, p: Patch) -> str:

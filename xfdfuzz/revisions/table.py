@@ -173,6 +173,7 @@ _CURED = {
             "70044df250d0",
             "ae6012d72fa6",
             "d1e420772cd1",
+            "2297554f01df",
             "388eff894d6b",
         ),
         proposed=CURES_OF_V5_16,

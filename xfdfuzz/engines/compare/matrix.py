@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import Verdict, different_results, judge, revisions_for
 from xfdfuzz.engines.processes.pool import in_spite_of_deaths
 from xfdfuzz.engines.processes.workers import invariant_files, load_invariants, users_errors_named
@@ -24,8 +25,9 @@ class Cell:
     """What one program does on one revision.
 
     ``left_out`` counts the ops that could not happen there; ``differs`` says of the first op that could not, or did
-    something else than its line says, what it did and why.  ``expected`` is whether the `expect:` lines that name this
-    revision hold, None where there is none.  ``reason`` says why a cell is not applicable.
+    something else than its line says, what it did and why; ``missed`` are those that asked for an interruption of a
+    call, which did not come.  ``expected`` is whether the `expect:` lines that name this revision hold, None where
+    there is none.  ``reason`` says why a cell is not applicable.
     """
 
     state: str
@@ -35,6 +37,7 @@ class Cell:
     expected: bool | None = None
     reason: str = ""
     buckets: tuple[str, ...] = ()
+    missed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def _cell(program: Program, address: str) -> Cell:
     verdict = judge(program, revision, expectations=spoken_of)
     expected = verdict.ok if spoken_of else None
     differs = next(different_results(program, verdict, selected), "")
-    return Cell(_state(verdict), verdict.broken, verdict.left_out, differs, expected, buckets=verdict.buckets)
+    missed = tuple(windows.missed(verdict.trace))
+    state, left_out = _state(verdict), verdict.left_out
+    return Cell(state, verdict.broken, left_out, differs, expected, buckets=verdict.buckets, missed=missed)
 
 
 def _state(verdict: Verdict) -> str:

@@ -17,9 +17,6 @@ from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED, Image, Result, Step, format_ret
 from xfdfuzz.revisions import Revision, RevisionError
 
-#: Reports that only say that something happened which is no defect in itself.
-_HARMLESS = {reports.IRQ_FPU, reports.USER_COPY}
-
 
 class Pair(NamedTuple):
     """Two revisions that are compared."""
@@ -161,7 +158,7 @@ def _applies(invariant: str, revision: Revision) -> bool:
 
 
 def _defects(step: Step) -> Sequence[reports.Event]:
-    return [event for event in step.events if event.kind not in _HARMLESS]
+    return [event for event in step.events if event.kind not in reports.HARMLESS]
 
 
 def _what_differs(one: Result, other: Result, labels: tuple[str, str]) -> str:

@@ -37,7 +37,7 @@ Weights = Mapping[Rule, int]
 #: What carries a program on, against 4 of other rules.
 _OFTEN = {
     **dict.fromkeys(("handle_exit", "vm_enter", "kvm_run", "guest_wrmsr_xfd", "kvm_set_msrs", "guest_tileload"), 8),
-    **dict.fromkeys(("execve_returns", "migrate", "guest_switches_lazily"), 8),
+    **dict.fromkeys(("execve_returns", "migrate", "guest_switches_lazily", "kernel_fpu_end", "hotplug_ends"), 8),
     "preempted": 16,
     "schedule_vmm": 24,
     "go_on_elsewhere": 24,
@@ -65,6 +65,7 @@ _SELDOM = {
     ),
     **dict.fromkeys(("ptrace_old_get_fpregs", "ptrace_old_set_fpregs"), 1),
     **dict.fromkeys(("ptrace_old_get_xfpregs", "ptrace_old_set_xfpregs"), 1),
+    **dict.fromkeys(("hotplug_starts", "hardirq_now", "kernel_fpu_begin", "kthread_kernel_fpu"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
     **dict.fromkeys(("kvm_create_vm_of_type", "kvm_sev_es_init", "kvm_sev_launch_update_vmsa"), 1),

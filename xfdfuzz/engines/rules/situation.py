@@ -54,9 +54,13 @@ class Situation:
     no other of these but ``sev_guests``, those that are no TDs; ``run_calls`` are those of ``vcpu_calls`` that can run;
     ``returning`` are tasks whose KVM_RUN can return.
 
+    ``kernel_fpu`` are tasks that use the FPU in the kernel.
+
     ``schedulable`` are (CPU, task) pairs, ``preemptible`` those whose CPU has a user task, ``away`` those that bring
-    back a VMM's thread, or one in the middle of a call.  ``host_cpus`` execute no guest: ``kthread_cpus`` a user task,
-    ``idle_cpus`` none, ``secondary_cpus`` are any but the boot CPU.  ``movable`` are (CPU with a user task, idle CPU)
+    back a VMM's thread, or one in the middle of a call.  ``host_cpus`` are online and execute no guest:
+    ``kthread_cpus`` a user task, ``idle_cpus`` none; ``secondary_cpus`` can go offline, ``starting_cpus`` come online,
+    ``kthreads`` are the CPUs that run a kernel thread, among them; ``leaving_cpus`` can leave their user task,
+    ``softirq_cpus`` run a softirq.  ``movable`` are (CPU with a user task, idle CPU)
     pairs, ``current`` is each CPU's task; ``roaming`` are those of ``movable`` whose task is inside a call that is cut
     in two, with the op that goes on with it.
 
@@ -120,10 +124,15 @@ class Situation:
     schedulable: list[tuple[int, int]]
     preemptible: list[tuple[int, int]]
     away: list[tuple[int, int]]
+    kernel_fpu: list[int]
     host_cpus: list[int]
     kthread_cpus: list[int]
     idle_cpus: list[int]
     secondary_cpus: list[int]
+    starting_cpus: list[int]
+    kthreads: list[int]
+    leaving_cpus: list[int]
+    softirq_cpus: list[int]
     xfd_cpus: list[int]
     movable: list[tuple[int, int]]
     roaming: list[tuple[int, int, Op]]
@@ -212,6 +221,7 @@ def look_at_tasks(system: st.System) -> Look:
         "exec_ready": [nr for nr in leaving if system.tasks[nr].group_leader not in in_call],
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
+        "kernel_fpu": [nr for nr, task in at_work if task.kernel_fpu],
         "handlers": in_handler,
         "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
         "ia32_handlers": [nr for nr in in_handler if nr in ia32],
@@ -348,23 +358,29 @@ def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
 def look_at_cpus(count: int, system: st.System) -> Look:
     """Of the first ``count``."""
     cpus = [system.cpus[nr] for nr in range(count)]
-    host = [nr for nr, cpu in enumerate(cpus) if not cpu.guest]
+    starting = [nr for nr, cpu in enumerate(cpus) if not cpu.cr4_osfxsr]
+    host = [nr for nr, cpu in enumerate(cpus) if not cpu.guest and nr not in starting]
     with_task = [nr for nr in host if cpus[nr].current < st.USER_TASKS]
     idle = [nr for nr in host if nr not in with_task]
+    switching = [nr for nr in host if nr in idle or not system.tasks[cpus[nr].current].kernel_fpu]
     lists: Lists = {
         "host_cpus": host,
         "kthread_cpus": with_task,
         "idle_cpus": idle,
-        "secondary_cpus": [nr for nr in host if nr],
-        "movable": [(old, new) for old in with_task for new in idle],
+        "secondary_cpus": [nr for nr in switching if nr and not starting],
+        "starting_cpus": starting,
+        "kthreads": [*idle, *starting],
+        "leaving_cpus": [nr for nr in with_task if nr in switching],
+        "movable": [(old, new) for old in with_task if old in switching for new in idle],
         "current": [cpu.current for cpu in cpus],
     }
-    return Look(lists)
+    return Look(lists, {"switching": switching})
 
 
 def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situation:
     """A live system's situation, with what takes more than one kind of thing, or a feature of the machine."""
-    host, current = cpus.lists["host_cpus"], cpus.lists["current"]
+    host, current, switching = cpus.lists["host_cpus"], cpus.lists["current"], cpus.more["switching"]
+    starting = cpus.lists["starting_cpus"]
     calling, vm_calls, guests = tasks.lists["tasks"], tasks.lists["vm_calls"], vcpus.lists["guests"]
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
@@ -383,6 +399,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
         "cet_traces": tasks.lists["traces"] if machine.cet else [],
+        "softirq_cpus": switching if machine.rt else host,
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
@@ -390,12 +407,12 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
         "loads": loads,
         "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],
-        "schedulable": [(cpu, nr) for cpu in host for nr in tasks.more["waiting"]],
+        "schedulable": [(cpu, nr) for cpu in switching for nr in tasks.more["waiting"]],
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
-        "away": [(cpu, nr) for cpu in host for nr in tasks.more["missed"]],
+        "away": [(cpu, nr) for cpu in switching for nr in tasks.more["missed"]],
         "run_calls": [],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
-        "suspenders": [nr for nr in current[:1] if nr in calling and not tasks.more["busy"]],
+        "suspenders": [nr for nr in current[:1] if nr in calling and not (tasks.more["busy"] or starting)],
     }
     both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in vcpus.more["able"]]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
@@ -411,8 +428,8 @@ _WHO = f"tasks[:{st.USER_TASKS}]"
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.group_leader", f"{_WHO}.pf_user_worker"),
-    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk", f"{_WHO}.ia32"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
+    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(
@@ -422,7 +439,7 @@ READ_BY_VCPUS = Regions(
     *(f"{_WHO}.on_cpu", "vcpus[].arch.cpuid_set"),
     *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )
-READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest")
+READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest", "cpus[].cr4_osfxsr", f"{_WHO}.kernel_fpu")
 
 
 class _Memory:

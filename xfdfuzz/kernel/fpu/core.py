@@ -9,15 +9,15 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.event import IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
+from xfdfuzz.kernel.event import HARDIRQ, IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
-from xfdfuzz.kernel.locking import HARDIRQ_OFFSET
+from xfdfuzz.kernel.locking import HARDIRQ_OFFSET, SOFTIRQ_OFFSET
 from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
 from xfdfuzz.memory.cstruct import assign
 
-#: What the kernel computes with; it is nobody's.
-KERNEL_CONTENTS = 2
+#: What the kernel computes with in an interrupt, and in a task's context; it is nobody's.
+KERNEL_CONTENTS, SECTION_CONTENTS = 4, 5
 
 
 class FpuCore(FpuInit):
@@ -220,10 +220,13 @@ class FpuCore(FpuInit):
     def kernel_fpu_begin(self) -> None:
         """kernel_fpu_begin_mask(): the kernel wants the registers for itself, until kernel_fpu_end() (fpu/core.c).
 
-        With KFPU_MXCSR, which kernel_fpu_begin() has, MXCSR gets its default.
-        Since d02198550423 (6.15) it is fpregs_lock(), where interrupts are on, that disables preemption.
+        With KFPU_MXCSR, which kernel_fpu_begin() has, MXCSR gets its default, by LDMXCSR, which is #UD while
+        CR4.OSFXSR is clear.
         """
-        self.preempt_disable()
+        self.kernel_fpu_lock()
+        if self.config.debug_fpu:
+            self.warn_on(not self.irq_fpu_usable())
+        self.kernel_fpu_disable()
         current = self.current
         loaded = not current.tif_need_fpu_load and not current.in_execve
         shadowed = self.fpstates[current.fpu.fpstate].xfd if loaded else -1
@@ -232,19 +235,82 @@ class FpuCore(FpuInit):
             current.tif_need_fpu_load = 1
             self.save_fpregs_to_fpstate(current.fpu)
         self.cpu_invalidate_fpregs_state()
+        if not self.this_cpu.cr4_osfxsr:
+            self.die(OOPS)
         load_component(self.regs, xf.MXCSR, 0)
 
     def kernel_fpu_end(self) -> None:
         """The registers are anybody's again (fpu/core.c)."""
+        self.kernel_fpu_enable()
+        self.kernel_fpu_unlock()
+
+    @seam
+    def kernel_fpu_lock(self) -> None:
+        """How kernel_fpu_begin() stays on this CPU: softirqs go on, until d02198550423 (6.15)."""
+        self.preempt_disable()
+
+    @seam
+    def kernel_fpu_unlock(self) -> None:
+        """Undo kernel_fpu_lock()."""
         self.preempt_enable()
 
+    def kernel_fpu_disabled(self) -> bool:
+        """Whether the kernel uses the FPU already (fpu/core.c)."""
+        return bool(self.this_cpu.in_kernel_fpu)
+
+    @seam
+    def kernel_fpu_disable(self) -> None:
+        """WARN_ON_FPU(this_cpu_read(in_kernel_fpu)) of kernel_fpu_begin_mask(), and set it (fpu/core.c)."""
+        self.warn_on(self.config.debug_fpu and self.kernel_fpu_disabled())
+        self.this_cpu.in_kernel_fpu = 1
+
+    @seam
+    def kernel_fpu_enable(self) -> None:
+        """WARN_ON_FPU(!this_cpu_read(in_kernel_fpu)) of kernel_fpu_end(), and clear it (fpu/core.c)."""
+        self.warn_on(self.config.debug_fpu and not self.kernel_fpu_disabled())
+        self.this_cpu.in_kernel_fpu = 0
+
     def irq_fpu_usable(self) -> bool:
-        """Whether an interrupt may use the FPU: unless it hit the kernel using it, which here it never does
-        (fpu/core.c).
+        """Whether the FPU can be used here: in an interrupt unless it hit the kernel using it (fpu/core.c).
 
         ``!in_interrupt() || interrupted_user_mode() || interrupted_kernel_fpu_idle()``, until 59f5ede3bc0f (5.18).
         """
-        return True
+        return not (self.in_interrupt() or self.in_hardirq()) or not self.kernel_fpu_disabled()
+
+    @seam
+    def kernel_fpu_use(self, asks: bool = True) -> str:
+        """Kernel code computes with the FPU, if irq_fpu_usable() says that it can, or ``asks`` nobody."""
+        if asks and not self.irq_fpu_usable():
+            return "unusable"
+        self.kernel_fpu_begin()
+        self.kernel_fpu_compute(KERNEL_CONTENTS)
+        self.kernel_fpu_end()
+        return "ok"
+
+    @seam
+    def kernel_fpu_compute(self, token: int) -> None:
+        """SSE and AVX instructions of the kernel's."""
+        for i in (xf.SSE, xf.YMM):
+            if self.regs.xcr0 >> i & 1 or i == xf.SSE:
+                load_component(self.regs, i, token)
+
+    @seam
+    def raise_softirq(self, asks: bool = True) -> str:
+        """A softirq that uses the FPU: it runs at once, or where bottom halves are enabled again."""
+        if self.in_interrupt():
+            self.this_cpu.softirq_pending = 1 if asks else 2
+            return "pending"
+        self.this_cpu.softirq_pending = 1 if asks else 2
+        return self.do_softirq()
+
+    def do_softirq(self) -> str:
+        """__do_softirq(): what is pending runs (kernel/softirq.c)."""
+        asks = self.this_cpu.softirq_pending == 1
+        self.this_cpu.softirq_pending = 0
+        self.this_cpu.preempt_count += SOFTIRQ_OFFSET
+        result = self.kernel_fpu_use(asks)
+        self.this_cpu.preempt_count -= SOFTIRQ_OFFSET
+        return result
 
     @seam
     def hardirq_window(self) -> None:
@@ -256,19 +322,15 @@ class FpuCore(FpuInit):
         if self.this_cpu.hardirq_points and self.in_interrupt():
             self.this_cpu.hardirq_points -= 1
             if not self.this_cpu.hardirq_points:
-                self.hardirq_uses_fpu()
+                self.report(HARDIRQ, self.cpu, int(self.hardirq_uses_fpu() == "ok"))
 
     @seam
-    def hardirq_uses_fpu(self) -> None:
+    def hardirq_uses_fpu(self) -> str:
         """An interrupt whose handler uses the FPU, as that of the random number generator did."""
         self.this_cpu.preempt_count += HARDIRQ_OFFSET
-        if self.irq_fpu_usable():
-            self.kernel_fpu_begin()
-            for i in (xf.SSE, xf.YMM):
-                if self.regs.xcr0 >> i & 1 or i == xf.SSE:
-                    load_component(self.regs, i, KERNEL_CONTENTS)
-            self.kernel_fpu_end()
+        result = self.kernel_fpu_use()
         self.this_cpu.preempt_count -= HARDIRQ_OFFSET
+        return result
 
     # -- fork, exec and exit -----------------------------------------------------------------------------------------
 

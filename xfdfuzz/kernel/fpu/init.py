@@ -9,7 +9,7 @@ from functools import partial
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
-from xfdfuzz.kernel.base import seam
+from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, INIT_FPSTATE, NULL, USER_TASKS, Fpstate, System
 from xfdfuzz.kernel.vmalloc import Vmalloc
@@ -210,6 +210,8 @@ class FpuInit(Vmalloc):
         regs.xss = self.booted_xss()
         regs.xfd = self.this_cpu.xfd_state = self.init_xfd
         regs.always_in_use = self.machine.always_in_use
+        self.fpu_init_cpu_generic()
+        self.kernel_fpu_allow()
         first = nr == 0
         self.set_current(0 if first else USER_TASKS + nr)
         self.current.on_cpu = nr + 1
@@ -220,6 +222,15 @@ class FpuInit(Vmalloc):
             self.current.tif_need_fpu_load = 0
             self.current.fpu.last_cpu = 0
             self.this_cpu.fpu_fpregs_owner_ctx = 1
+
+    @phase_of("fpu__init_cpu")
+    def fpu_init_cpu_generic(self) -> None:
+        """fpu__init_cpu_generic(): this CPU can execute SSE and XSAVE (arch/x86/kernel/fpu/init.c)."""
+        self.this_cpu.cr4_osfxsr = 1
+
+    @seam
+    def kernel_fpu_allow(self) -> None:
+        """The end of fpu__init_cpu(): irq_fpu_usable() is not told, until 2297554f01df (6.16)."""
 
     def xstate_init_xcomp_bv(self, fpstate: Fpstate, mask: int) -> None:
         """Format the image as compacted, or XRSTORS would raise #GP (arch/x86/kernel/fpu/xstate.h)."""

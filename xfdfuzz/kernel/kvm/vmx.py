@@ -79,8 +79,7 @@ class Kernel(KvmNested):
 
     def handle_external_interrupt_irqoff(self) -> None:
         """An interrupt whose softirq uses the FPU."""
-        self.kernel_fpu_begin()
-        self.kernel_fpu_end()
+        self.raise_softirq()
 
     def handle_exception_nmi_irqoff(self, vcpu: Vcpu) -> None:
         """Nothing to save before the series."""

@@ -88,6 +88,8 @@ def inside(task: Task, nr: int) -> str:
         return f"t{nr} is inside execve()"
     if task.in_sigreturn:
         return f"t{nr} waits for a page of its signal frame"
+    if task.kernel_fpu:
+        return f"t{nr} uses the FPU in the kernel"
     return f"t{nr} is about to handle a signal" if task.in_signal else ""
 
 

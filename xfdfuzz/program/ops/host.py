@@ -1,4 +1,4 @@
-"""The environment: scheduling, softirqs, idle, hotplug, suspend, a look at an MSR, memory pressure."""
+"""The environment: scheduling, interrupts, kernel threads, idle, hotplug, suspend, an MSR, memory pressure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ class _CpuOp(Op):
     def hindrance(self, k: Kernel) -> str:
         if self.cpu >= len(k.cpus):
             return f"there is no cpu{self.cpu}"
-        guest = k.cpus[self.cpu].guest
-        return f"cpu{self.cpu} executes the guest of v{guest - 1}" if guest else ""
+        cpu = k.cpus[self.cpu]
+        if cpu.guest:
+            return f"cpu{self.cpu} executes the guest of v{cpu.guest - 1}"
+        return "" if cpu.cr4_osfxsr else f"cpu{self.cpu} is coming online"
+
+
+def not_preemptible(k: Kernel, cpu: int) -> str:
+    """That kernel code on a CPU has disabled preemption to use the FPU; nothing if it has not."""
+    current = k.cpus[cpu].current
+    return f"t{current} uses the FPU in the kernel" if k.tasks[current].kernel_fpu else ""
 
 
 class _Schedule(_CpuOp):
@@ -37,7 +45,9 @@ class _Schedule(_CpuOp):
             return f"there is no {name}"
         if task.on_cpu:
             return f"{name} is on a CPU already"
-        return f"{name} has exited" if task.exit_state else _CpuOp.hindrance(self, k)
+        if task.exit_state:
+            return f"{name} has exited"
+        return _CpuOp.hindrance(self, k) or not_preemptible(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -66,18 +76,92 @@ class ScheduleKthread(_Schedule):
         return USER_TASKS + self.cpu
 
 
-@op("cpu{cpu} softirq kernel_fpu_begin")
-class SoftirqKernelFpu(_CpuOp):
-    """A softirq on the CPU uses the FPU."""
-
-    cpu: Nr = 0
+class _InterruptOp(_CpuOp):
+    __slots__ = ()
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
         k.current.user_mode = 0
-        k.kernel_fpu_begin()
-        k.kernel_fpu_end()
-        return OK
+        return Result(self.interrupt(k))
+
+    def interrupt(self, k: Kernel) -> str:
+        """What it comes to: ``ok`` where it uses the FPU."""
+        raise NotImplementedError
+
+
+class _Softirq(_InterruptOp):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        if found := _CpuOp.hindrance(self, k):
+            return found
+        waits = not_preemptible(k, self.cpu) if k.config.rt else ""
+        return f"with PREEMPT_RT a softirq is a thread's, and {waits}" if waits else ""
+
+
+@op("cpu{cpu} softirq kernel_fpu_begin")
+class SoftirqKernelFpu(_Softirq):
+    """A softirq on the CPU uses the FPU, if irq_fpu_usable() says that it can: ``unusable`` if not.
+
+    ``pending`` where bottom halves are disabled, as kernel_fpu_begin() does since d02198550423 (6.15): then it runs
+    where they are enabled again.
+    """
+
+    cpu: Nr = 0
+
+    def interrupt(self, k: Kernel) -> str:
+        return k.raise_softirq()
+
+
+@op("cpu{cpu} softirq kernel_fpu_begin unasked")
+class SoftirqUnasked(_Softirq):
+    """A softirq on the CPU uses the FPU without a question, which is a mistake of its code (asm/fpu/api.h)."""
+
+    cpu: Nr = 0
+
+    def interrupt(self, k: Kernel) -> str:
+        return k.raise_softirq(asks=False)
+
+
+@op("cpu{cpu} hardirq kernel_fpu_begin")
+class HardirqNow(_InterruptOp):
+    """A hard interrupt on the CPU, between calls, whose handler uses the FPU, if irq_fpu_usable() says that it can:
+    ``unusable`` if not."""
+
+    cpu: Nr = 0
+
+    def interrupt(self, k: Kernel) -> str:
+        return k.hardirq_uses_fpu()
+
+
+@op("cpu{cpu} kthread kernel_fpu_begin")
+class KthreadKernelFpu(_CpuOp):
+    """The CPU's kernel thread uses the FPU, if irq_fpu_usable() says that it can: ``unusable`` if not.
+
+    While the CPU comes online that is load_ucode_ap(), which checks the microcode by its SHA-256.
+    """
+
+    cpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if (found := _CpuOp.hindrance(self, k)) and not coming_online(k, self.cpu):
+            return found
+        return no_kthread(k, self.cpu)
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(self.cpu)
+        return Result(k.kernel_fpu_use())
+
+
+def coming_online(k: Kernel, cpu: int) -> bool:
+    """Whether a CPU is between INIT and fpu__init_cpu()."""
+    return cpu < len(k.cpus) and not k.cpus[cpu].cr4_osfxsr
+
+
+def no_kthread(k: Kernel, cpu: int) -> str:
+    """That a CPU does not run its kernel thread; nothing if it does."""
+    current = k.cpus[cpu].current
+    return "" if k.tasks[current].pf_kthread else f"cpu{cpu} runs t{current}, not its kernel thread"
 
 
 @op("cpu{cpu} pmi")
@@ -145,10 +229,7 @@ class Idle(_CpuOp):
     cpu: Nr = 0
 
     def hindrance(self, k: Kernel) -> str:
-        if found := _CpuOp.hindrance(self, k):
-            return found
-        current = k.cpus[self.cpu].current
-        return "" if k.tasks[current].pf_kthread else f"cpu{self.cpu} runs t{current}, not its kernel thread"
+        return _CpuOp.hindrance(self, k) or no_kthread(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -156,18 +237,57 @@ class Idle(_CpuOp):
         return OK
 
 
+def hotplug_locked(k: Kernel) -> str:
+    """That a CPU is coming online, and cpu_hotplug_lock taken; nothing if none is."""
+    return next((f"cpu{nr} is coming online" for nr in range(len(k.cpus)) if coming_online(k, nr)), "")
+
+
+class _Offline(_CpuOp):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        if not self.cpu:
+            return "cpu0 is the boot CPU"
+        return _CpuOp.hindrance(self, k) or not_preemptible(k, self.cpu) or hotplug_locked(k)
+
+
 @op("cpu{cpu} hotplug")
-class Hotplug(_CpuOp):
+class Hotplug(_Offline):
     """The CPU, any but the boot CPU, goes offline and comes back; what ran there is preempted."""
 
     cpu: Nr = 1
 
-    def hindrance(self, k: Kernel) -> str:
-        return _CpuOp.hindrance(self, k) if self.cpu else "cpu0 is the boot CPU"
-
     def run(self, k: Kernel) -> Result:
         k.cpu_down(self.cpu)
         k.cpu_up(self.cpu)
+        return OK
+
+
+@op("cpu{cpu} hotplug ...")
+class HotplugStarts(_Offline):
+    """The CPU goes offline and comes back as far as load_ucode_ap(), before fpu__init_cpu(); interrupts are off."""
+
+    cpu: Nr = 1
+
+    def run(self, k: Kernel) -> Result:
+        k.cpu_down(self.cpu)
+        k.native_cpu_up(self.cpu)
+        return OK
+
+
+@op("cpu{cpu} ... hotplug")
+class HotplugEnds(_CpuOp):
+    """The rest of the way: its FPU is enabled, and the CPU is online."""
+
+    cpu: Nr = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        if coming_online(k, self.cpu):
+            return ""
+        return f"cpu{self.cpu} is not coming online" if self.cpu < len(k.cpus) else f"there is no cpu{self.cpu}"
+
+    def run(self, k: Kernel) -> Result:
+        k.start_secondary(self.cpu)
         return OK
 
 
@@ -184,14 +304,14 @@ class Suspend(TaskOp):
     def hindrance(self, k: Kernel) -> str:
         if found := next(filter(None, (inside(task, nr) for nr, task in enumerate(k.tasks))), ""):
             return found
-        if found := TaskOp.hindrance(self, k):
+        if found := TaskOp.hindrance(self, k) or hotplug_locked(k):
             return found
         return "" if k.tasks[self.task].on_cpu == 1 else f"t{self.task} is not on the boot CPU"
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(0)
         k.current.user_mode = 0
-        k.this_cpu.resched_points = 0  # everybody else is frozen
+        k.call_preemption_off()  # everybody else is frozen
         k.suspend()
         # its LBRs were not saved, and have lost their power
         k.system.ghost.tasks[self.task].undefined |= xf.MASK_LBR

@@ -8,6 +8,7 @@ from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
+from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
 from xfdfuzz.program import ghost
@@ -102,6 +103,53 @@ class Sigaltstack(TaskOp):
         if not ret:
             k.forget_altstack(self.task)
         return Result(ret)
+
+
+@op("t{task} kernel_fpu_begin ...")
+class KernelFpuBegin(TaskOp):
+    """The task makes a system call whose code (crypto, RAID, TLS) asks irq_fpu_usable(), and uses the FPU if it can:
+    kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        task = self.enter_kernel(k)
+        if not k.irq_fpu_usable():
+            return Result("unusable")
+        k.kernel_fpu_begin()
+        k.kernel_fpu_compute(SECTION_CONTENTS)
+        task.kernel_fpu = 1
+        return OK
+
+
+@op("t{task} ... kernel_fpu_end")
+class KernelFpuEnd(TaskOp):
+    """It has computed, the value is what it finds in an SSE register, and calls kernel_fpu_end()."""
+
+    task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return "" if k.tasks[self.task].kernel_fpu else f"t{self.task} does not use the FPU in the kernel"
+
+    def run(self, k: Kernel) -> Result:
+        task = k.tasks[self.task]
+        k.on_cpu(task.on_cpu - 1)
+        found = Content(k.regs.data[xf.SSE])
+        task.kernel_fpu = 0
+        k.kernel_fpu_end()
+        return Result("ok", found)
+
+
+@op("t{task} kernel_simd")
+class KernelSimd(TaskOp):
+    """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        k.kernel_fpu_compute(KERNEL_CONTENTS)
+        return OK
 
 
 @op("t{task} user")

@@ -125,6 +125,8 @@ class UserShadowStacks(Shstk):
         if not self.user_shstk:
             return -EOPNOTSUPP
         if bool(self.current.shstk) != enable:
+            if enable:
+                self.might_sleep()  # alloc_shstk() maps memory
             self.fpregs_lock()
             if self.current.tif_need_fpu_load:
                 self.fpregs_restore_userregs()

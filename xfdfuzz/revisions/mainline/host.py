@@ -87,7 +87,72 @@ class IrqFpuNotInLockedRegion(FpuCore):
 
     def irq_fpu_usable(self) -> bool:
         """(fpu/core.c)."""
-        return super().irq_fpu_usable() and not (self.in_hardirq() and self.in_interrupt())
+        return not (self.kernel_fpu_disabled() or (self.in_hardirq() and self.in_interrupt()))
+
+
+@patch(
+    "d02198550423",
+    "x86/fpu: Improve crypto performance by making kernel-mode FPU reliably usable in softirqs",
+    version="v6.15",
+    neutral="a softirq that may not use the FPU computes without it",
+)
+class SoftirqsWaitForKernelFpu(FpuCore):
+    """kernel_fpu_begin() disables bottom halves, not only preemption: softirqs wait for kernel_fpu_end().
+
+    So who is told that the FPU is in use, and is no hard interrupt, has nested what must not be.
+    """
+
+    def irq_fpu_usable(self) -> bool:
+        """WARN_ON_FPU(!in_hardirq()) where it is in use (fpu/core.c)."""
+        nested = self.kernel_fpu_disabled() and not self.in_hardirq()
+        self.warn_on(self.config.debug_fpu and nested)
+        return super().irq_fpu_usable()
+
+    def kernel_fpu_lock(self) -> None:
+        """(fpu/core.c, kernel_fpu_begin_mask())."""
+        if not self.irqs_disabled():
+            self.fpregs_lock()
+
+    def kernel_fpu_unlock(self) -> None:
+        """(fpu/core.c, kernel_fpu_end())."""
+        if not self.irqs_disabled():
+            self.fpregs_unlock()
+
+
+@patch(
+    "2297554f01df",
+    "x86/fpu: Fix irq_fpu_usable() to return false during CPU onlining",
+    version="v6.16",
+    fixes=("11d7956d526f",),
+)
+class KernelFpuAllowed(Power):
+    """irq_fpu_usable() knows that a CPU that comes online has no FPU yet: kernel_fpu_allowed replaces in_kernel_fpu."""
+
+    def irq_fpu_usable(self) -> bool:
+        """(fpu/core.c)."""
+        return not self.kernel_fpu_disabled() and super().irq_fpu_usable()
+
+    def kernel_fpu_disabled(self) -> bool:
+        """!this_cpu_read(kernel_fpu_allowed) (fpu/core.c)."""
+        return not self.this_cpu.kernel_fpu_allowed
+
+    def kernel_fpu_disable(self) -> None:
+        """(fpu/core.c, kernel_fpu_begin_mask())."""
+        self.warn_on(self.config.debug_fpu and self.kernel_fpu_disabled())
+        self.this_cpu.kernel_fpu_allowed = 0
+
+    def kernel_fpu_enable(self) -> None:
+        """(fpu/core.c, kernel_fpu_end())."""
+        self.warn_on(self.config.debug_fpu and not self.kernel_fpu_disabled())
+        self.this_cpu.kernel_fpu_allowed = 1
+
+    def kernel_fpu_allow(self) -> None:
+        """(arch/x86/kernel/fpu/init.c, fpu__init_cpu())."""
+        self.this_cpu.kernel_fpu_allowed = 1
+
+    def cpu_disable_common(self) -> None:
+        """(arch/x86/kernel/smpboot.c)."""
+        self.this_cpu.kernel_fpu_allowed = 0
 
 
 @patch(
