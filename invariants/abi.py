@@ -33,7 +33,7 @@ from xfdfuzz.program.ops.kvm import (
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
 from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
-from xfdfuzz.program.step import FpuState, Image
+from xfdfuzz.program.step import Content, FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 _VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
@@ -193,8 +193,10 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1 or before.arch.guest_mode:
         return
     leaf = view.step.result.out
-    if not isinstance(leaf, Leaf) or before.exit_value != LEAF_XSTATE or before.arch.guest_state_protected:
+    if not isinstance(leaf, Leaf) or before.exit_value != LEAF_XSTATE:
         return
+    if before.arch.guest_state_protected and (before.exit_msr or before.vmsa.xcr0 & ~before.arch.guest_supported_xcr0):
+        return  # KVM has its IA32_XSS and XCR0 by hearsay, and takes nothing that the guest's CPUID lacks
     if before.exit_msr and not stored_entries(before.arch).compacts:
         return  # without XSAVEC and XSAVES nothing is compacted
     table, ideal = view.k.machine.cpuid, view.k.system.ghost.vcpus[nr]
@@ -342,14 +344,17 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
             yield Broken(f"v{op.vcpu}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant("protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmGetFpu))
+@invariant(
+    "protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmGetFpu, KvmGetMsrs)
+)
 def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
     memory that ioctls would show holds what the host last had in its registers."""
     vcpu, out = view.k.vcpus[view.step.op.vcpu], view.step.result.out  # type: ignore[attr-defined]
     if not vcpu.arch.guest_state_protected:
         return
-    shown = [token for _, token in out.tokens if ghost.owner(token)] if isinstance(out, Image | FpuState) else []
+    held = [token for _, token in out.tokens] if isinstance(out, Image | FpuState) else []
+    shown = list(filter(ghost.owner, [out] if isinstance(out, Content) else held))
     if shown:
         yield Broken(f"the ioctl shows {', '.join(map(ghost.content, shown))}")
 
@@ -382,12 +387,25 @@ def get_msrs_is_true(view: View) -> Iterator[Broken]:
 @invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs, KeepMsr))
 def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     """Where KVM offers XFD to guests, user space can read IA32_XFD and IA32_XFD_ERR: they are part of the state that a
-    migration must carry."""
+    migration must carry.  That of a guest whose ioctls say that it is protected user space cannot carry."""
     op = view.step.op
     assert isinstance(op, KvmGetMsrs | KeepMsr)
+    if view.k.has_protected_state(view.k.vcpus[op.vcpu]):
+        return
     xfd = op.msr in (MSR_IA32_XFD, MSR_IA32_XFD_ERR)
     if view.step.result.ret == 0 and xfd and view.k.kvm_cpu_cap_has_xfd() and view.k.vcpus[op.vcpu].arch.cpuid_xfd:
         yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")
+
+
+@invariant("listed-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs, KeepMsr))
+def listed_msrs_can_be_saved(view: View) -> Iterator[Broken]:
+    """User space can read what KVM_GET_MSR_INDEX_LIST names, whatever the guest's CPUID: VMMs save all of it, and give
+    up where an MSR is missing.  Only VM types whose ioctls say that the guest's state is protected may refuse."""
+    op = view.step.op
+    assert isinstance(op, KvmGetMsrs | KeepMsr)
+    listed = view.k.kvm_probe_msr_to_save(op.msr)
+    if view.step.result.ret == 0 and listed and not view.k.has_protected_state(view.k.vcpus[op.vcpu]):
+        yield Broken(f"v{op.vcpu}: KVM_GET_MSRS refuses an MSR that is on the list")
 
 
 @invariant("xfd-msrs-are-listed", "abi", ("ABI",), ops=(KvmGetMsrIndexList,))
@@ -404,9 +422,11 @@ def xfd_msrs_are_listed(view: View) -> Iterator[Broken]:
 @invariant("xfd-msrs-can-be-restored", "abi", ("ABI",), ops=(KvmSetMsrs,))
 def xfd_msrs_can_be_restored(view: View) -> Iterator[Broken]:
     """User space may always write 0, the reset value, to IA32_XFD and IA32_XFD_ERR where KVM offers XFD, whatever the
-    guest's CPUID: VMMs write every MSR of the index list."""
+    guest's CPUID: VMMs write every MSR of the index list.  Only a protected guest's ioctls may say that they cannot."""
     op = view.step.op
     assert isinstance(op, KvmSetMsrs)
+    if view.k.has_protected_state(view.k.vcpus[op.vcpu]):
+        return
     taken = view.step.result.ret
     refused = op.msrs.entries[taken : taken + 1] if isinstance(taken, int) and taken >= 0 else ()
     if view.k.kvm_cpu_cap_has_xfd() and any(

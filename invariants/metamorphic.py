@@ -222,7 +222,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
         stored_entries(arch),
         bool(arch.cr4_osxsave),
         tuple((index, value) for index, count, value in read if count),
-        k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu),
+        k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)[1],
         None if image is None else bytes(image),
     )
 

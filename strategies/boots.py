@@ -127,17 +127,21 @@ def executing(machine: Machine) -> list[Op]:
     return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), processes.Execve(1)]
 
 
+def _avx_and_cet(machine: Machine) -> CpuidEntries:
+    """What a protected guest can have of a machine."""
+    xss = machine.supervisor_xfeatures & xf.MASK_CET
+    return CpuidEntries(machine.user_xfeatures & (xf.MASK_FPSSE | xf.MASK_YMM), False, False, xss)
+
+
 def unsealed(machine: Machine) -> list[Op]:
     """A VM whose guest will be protected; on old kernels there is none."""
-    avx = CpuidEntries(machine.user_xfeatures & (xf.MASK_FPSSE | xf.MASK_YMM), False, False)
-    return [protected.KvmCreateVmOfType(0), kvm.KvmCreateVcpu(0, 0, 0), kvm.KvmSetCpuid2(0, 0, avx)]
+    return [protected.KvmCreateVmOfType(0), kvm.KvmCreateVcpu(0, 0, 0), kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine))]
 
 
 def sealed(machine: Machine) -> list[Op]:
     """A protected guest runs, made as on every kernel."""
-    avx = CpuidEntries(machine.user_xfeatures & (xf.MASK_FPSSE | xf.MASK_YMM), False, False)
     made: list[Op] = [kvm.KvmCreateVm(0), protected.KvmSevEsInit(0, 0), kvm.KvmCreateVcpu(0, 0, 0)]
-    ready: list[Op] = [kvm.KvmSetCpuid2(0, 0, avx), protected.KvmSevLaunchUpdateVmsa(0, 0)]
+    ready: list[Op] = [kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine)), protected.KvmSevLaunchUpdateVmsa(0, 0)]
     return [*made, *ready, run.KvmRun(0, 0), run.VmEnter(0)]
 
 

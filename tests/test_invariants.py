@@ -323,6 +323,15 @@ class ShowsSealedImages(KvmXsave):
         return 0, area
 
 
+@mutant(
+    "listed-msrs-can-be-saved",
+    program(SEALED, "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD)"),
+)
+class KeepsAllMsrsFromTheVmm(Kernel):
+    def protected_msr(self, vcpu: Vcpu, index: int) -> int | None:
+        return -EINVAL if vcpu.arch.guest_state_protected else None
+
+
 @mutant("protected-guest-is-untouched", program(SEALED, "t0 ioctl(v0, KVM_SET_FPU, {data: 1}) = 0"))
 class WritesSealedRegisters(KvmXsave):
     def kvm_arch_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:

@@ -204,6 +204,8 @@ def init(k: Kernel, nr: int) -> None:
         for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
             define(ideal.regs, i, 0)
         ideal.insn_owed = ideal.nm_owed = 0
+    # of CR4 the ghost has what is promised alone
+    k.system.ghost.vmms[nr].osxsave = 0
     k.vcpus[nr].arch.insn_skips = 0
 
 

@@ -201,7 +201,7 @@ class GetFpuInitial(KvmXsave):
     def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
         """(x86.c)."""
         ret, fpu = super().kvm_arch_vcpu_ioctl_get_fpu(vcpu)
-        if self.use_xsave:
+        if self.use_xsave and self.confidential(vcpu) is None:
             held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
             fpu = fpu._replace(
                 x87=fpu.x87 if held & xf.MASK_X87 else 0,

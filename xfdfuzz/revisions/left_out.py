@@ -293,22 +293,22 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "the processor has no sub-leaf 1 of leaf 0x1E": (
         ("58cbaf64e653", "v7.0", "KVM: x86: Advertise AMX CPUIDs in subleaf 0x1E.0x1 to userspace"),
     ),
+    "the model has it as a part of 27bd5fdc24c0": (
+        ("a26b7cd22546", "v6.10", "KVM: SEV: Do not intercept accesses to MSR_IA32_XSS for SEV-ES guests"),
+    ),
     "the model has it as a part of c5866d42f711": (
         ("97d65b544f48", "v7.3", "KVM: Check for duplicate vcpu_id as early as possible"),
         ("6418b715d5a2", "v7.3", "KVM: Protect all of kvm_vm_ioctl_create_vcpu() with kvm->lock"),
         ("700f8d24436c", "v7.3", 'Revert "KVM: Check for duplicate vcpu_id as early as possible"'),
     ),
     _AMD: (
-        ("4135a9a8ccba", "v6.18", "KVM: SEV: Validate XCR0 provided by guest in GHCB"),
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
         ("d52734d00b8e", "v6.8", "KVM: x86: Give a hint when Win2016 might fail to boot due to XSAVES erratum"),
         ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
         ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
-        ("b5fa221f7b08", "v6.18", "KVM: SEV: Synchronize MSR_IA32_XSS from the GHCB when it's valid"),
         ("8db428fd5229", "v6.18", "KVM: SVM: Enable shadow stack virtualization for SVM"),
         ("5d31174f3c8c", "v6.10", "x86/fpu: Fix AMD X86_BUG_FXSAVE_LEAK fixup"),
-        ("a26b7cd22546", "v6.10", "KVM: SEV: Do not intercept accesses to MSR_IA32_XSS for SEV-ES guests"),
         ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
         ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
         ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),

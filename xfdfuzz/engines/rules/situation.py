@@ -53,8 +53,8 @@ class Situation:
 
     ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2, ``protected_guests`` one that KVM cannot see, which is in
-    no other of these; ``run_calls`` are those of ``vcpu_calls`` that can run; ``returning`` are tasks whose KVM_RUN can
-    return.
+    no other of these but ``sev_guests``, those that are no TDs; ``run_calls`` are those of ``vcpu_calls`` that can run;
+    ``returning`` are tasks whose KVM_RUN can return.
 
     ``kernel_fpu`` are tasks that use the FPU in the kernel.
 
@@ -120,6 +120,7 @@ class Situation:
     guests: list[int]
     l1_guests: list[int]
     protected_guests: list[int]
+    sev_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
     cet_traces: list[tuple[int, int]]
@@ -306,6 +307,9 @@ def look_at_vcpus(system: st.System) -> Look:
         "vcpus": l1,
         "guests": guests,
         "protected_guests": [nr for nr in inside if nr in sealed],
+        "sev_guests": [
+            nr for nr in inside if nr in sealed and system.vms[system.vcpus[nr].vm].type != st.VM_X86_TDX_VM
+        ],
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],

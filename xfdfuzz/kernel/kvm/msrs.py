@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from xfdfuzz.arch.registers import MSR_IA32_XSS, TOKEN_MAX, XSTATE_MSRS
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.state import Vcpu
 
@@ -46,9 +45,7 @@ class KvmMsrs(KvmXsave):
 
     @phase_of("msr_io")
     def kvm_set_msrs(self, vcpu: Vcpu, entries: tuple[tuple[int, int], ...]) -> int:
-        """KVM_SET_MSRS: how many entries were taken before the first that was refused (__msr_io()); EINVAL."""
-        if self.refuses_protected(vcpu):
-            return -EINVAL
+        """KVM_SET_MSRS: how many entries were taken before the first that was refused (__msr_io())."""
         loaded = False
         taken = 0
         for index, data in entries:
@@ -62,9 +59,7 @@ class KvmMsrs(KvmXsave):
 
     @phase_of("msr_io")
     def kvm_get_msrs(self, vcpu: Vcpu, index: int) -> tuple[int, int]:
-        """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value; EINVAL."""
-        if self.refuses_protected(vcpu):
-            return -EINVAL, 0
+        """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
         loaded = self.msr_io_load_fpu(vcpu, index)
         r, data = self.kvm_x86_get_msr(vcpu, index, True)
         if loaded:
@@ -139,8 +134,3 @@ class KvmMsrs(KvmXsave):
     def kvm_fpu_put(self) -> None:
         """(arch/x86/kvm/fpu.h)."""
         self.fpregs_unlock()
-
-    @seam
-    def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:
-        """Defined by x86.c."""
-        raise NotImplementedError

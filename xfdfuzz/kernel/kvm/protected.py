@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import CpuRegs, load_component
+from xfdfuzz.arch.registers import MSR_IA32_XSS, XSTATE_MSRS, CpuRegs, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
@@ -91,6 +91,50 @@ class KvmProtected(KvmMain):
         if not self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential:
             return None
         return -EINVAL if self.has_protected_state(vcpu) else 0
+
+    @seam
+    def protected_msr(self, vcpu: Vcpu, index: int) -> int | None:
+        """What access to an MSR of a protected guest returns without doing anything; None: it is as that of others."""
+        return None
+
+    @seam
+    def sev_es_sealed(self, vcpu: Vcpu) -> bool:
+        """sev_es_guest(vcpu->kvm) && vcpu->arch.guest_state_protected."""
+        return bool(vcpu.arch.guest_state_protected) and self.vms[vcpu.vm].type in _SEV_ES
+
+    @seam
+    def vmsa_switches(self, vcpu: Vcpu, index: int) -> bool:
+        """!msr_write_intercepted(): IA32_XSS of a guest that has XSAVES (a26b7cd22546), and the MSRs of CET of one that
+        has shadow stacks (38c46bdbf998, 6.18)."""
+        if index == MSR_IA32_XSS:
+            return self.machine.has_xsaves and self.guest_cpuid_has_xsaves(vcpu)
+        return index in XSTATE_MSRS and self.guest_cpu_cap_has_shstk(vcpu)
+
+    def sev_es_sync_from_ghcb(self, vcpu: Vcpu) -> None:
+        """XCR0, of which the guest's #VC handler tells KVM where it asks for CPUID (arch/x86/kvm/svm/sev.c)."""
+        vcpu.arch.xcr0 = self.ghcb_get_xcr0(vcpu)
+        self.kvm_cpuid_runtime_changed(vcpu)
+
+    @seam
+    def ghcb_get_xcr0(self, vcpu: Vcpu) -> int:
+        """What a Linux guest has written to the GHCB: XGETBV(0), or 1 where that would fault."""
+        return vcpu.vmsa.xcr0 if vcpu.arch.cr4_osxsave else xf.MASK_X87
+
+    # -- defined where CPUID is ----------------------------------------------------------------------------------
+
+    @seam
+    def guest_cpuid_has_xsaves(self, vcpu: Vcpu) -> bool:
+        """guest_cpuid_has(vcpu, X86_FEATURE_XSAVES)."""
+        raise NotImplementedError
+
+    def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK)."""
+        raise NotImplementedError
+
+    @seam
+    def kvm_cpuid_runtime_changed(self, vcpu: Vcpu) -> None:
+        """What KVM keeps up to date in the guest's CPUID no longer is."""
+        raise NotImplementedError
 
     @seam
     def td_xfam(self, vcpu: Vcpu) -> int | None:

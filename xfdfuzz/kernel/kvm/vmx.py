@@ -34,14 +34,18 @@ class Kernel(KvmNested):
 
     @phase_of("vmx_set_msr")
     def kvm_x86_set_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
-        """vmx_set_msr(): 0, or a positive code for a refused access."""
+        """vmx_set_msr(): 0, or the code of a refused access; that of a protected guest has a vendor call of its own."""
+        if (nothing := self.protected_msr(vcpu, index)) is not None:
+            return nothing
         if index in SUPERVISOR_MSRS:
             return self.kvm_set_supervisor_msr(vcpu, index, data, host_initiated)
         return self.kvm_set_msr_common(vcpu, index, data, host_initiated)
 
     @phase_of("vmx_get_msr")
     def kvm_x86_get_msr(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
-        """vmx_get_msr()."""
+        """vmx_get_msr(), likewise."""
+        if (nothing := self.protected_msr(vcpu, index)) is not None:
+            return nothing, 0
         if index in SUPERVISOR_MSRS:
             return self.kvm_get_supervisor_msr(vcpu, index, host_initiated)
         return self.kvm_get_msr_common(vcpu, index, host_initiated)
@@ -87,6 +91,8 @@ class Kernel(KvmNested):
         Positive goes on, 0 leaves to user space, an errno ends KVM_RUN.
         """
         kind, vcpu.exit_pending = vcpu.exit_pending, st.EXIT_NONE
+        if kind == st.EXIT_CPUID and self.sev_es_sealed(vcpu):
+            self.sev_es_sync_from_ghcb(vcpu)
         if self.nested_vmx_reflect_vmexit(vcpu, kind):
             return 1
         match kind:

@@ -55,14 +55,14 @@ class KvmX86(KvmMsrs):
 
     @phase_of("kvm_vcpu_reset")
     def kvm_vcpu_reset_init(self, vcpu: Vcpu) -> None:
-        """kvm_vcpu_reset(vcpu, init_event = true): XCR0, IA32_XSS, XFD and most of XSTATE stay.
-
-        CR4.OSXSAVE is taken to be set again at once, as after power-on.
-        """
+        """kvm_vcpu_reset(vcpu, init_event = true): CR0.TS and CR4 go; XCR0, IA32_XSS, XFD and most of XSTATE stay."""
         arch = vcpu.arch
         arch.exception_pending = 0
         self.kvm_xstate_reset(vcpu)
         arch.cr0_ts = 0
+        if arch.cr4_osxsave:
+            arch.cr4_osxsave = 0
+            self.kvm_cpuid_runtime_changed(vcpu)
         if arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
             # complete_fast_pio_out() sees that RIP has moved
             arch.complete_userspace_io = st.COMPLETE_NONE
@@ -189,6 +189,8 @@ class KvmX86(KvmMsrs):
         """
         if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, osxsave):
             return -EINVAL
+        if vcpu.arch.guest_state_protected:
+            return 0
         changed = bool(vcpu.arch.cr4_osxsave) != osxsave
         vcpu.arch.cr4_osxsave = osxsave
         vcpu.arch.cr0_ts = 0
@@ -224,13 +226,15 @@ class KvmX86(KvmMsrs):
 
     def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
         """KVM_SET_XCRS with one entry, XCR0; EINVAL."""
-        if not self.use_xsave or self.refuses_protected(vcpu):
+        if self.refuses_protected(vcpu) or not self.use_xsave:
             return -EINVAL
         return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
 
-    def kvm_vcpu_ioctl_x86_get_xcrs(self, vcpu: Vcpu) -> int | None:
-        """KVM_GET_XCRS: XCR0; no entry without XSAVE."""
-        return vcpu.arch.xcr0 if self.use_xsave else None
+    def kvm_vcpu_ioctl_x86_get_xcrs(self, vcpu: Vcpu) -> tuple[int, int | None]:
+        """KVM_GET_XCRS: XCR0; no entry without XSAVE; EINVAL."""
+        if self.refuses_protected(vcpu):
+            return -EINVAL, None
+        return 0, vcpu.arch.xcr0 if self.use_xsave else None
 
     # -- MSRs ----------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,13 @@ class KvmFpu(NamedTuple):
     mxcsr: int
 
 
+def zeroed_image() -> XsaveArea:
+    """What kzalloc() gives an ioctl to write an image to: x87's control word and MXCSR are 0 in it, too."""
+    area = XsaveArea()
+    area.data[xf.X87] = area.data[xf.MXCSR] = ZEROED
+    return area
+
+
 class KvmXsave(KvmCpuid):
     """KVM_GET_XSAVE, KVM_GET_XSAVE2, KVM_SET_XSAVE and the older KVM_GET_FPU and KVM_SET_FPU."""
 
@@ -62,8 +69,8 @@ class KvmXsave(KvmCpuid):
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
         if ret < 0:
             return ret, None
-        if (nothing := self.confidential(vcpu)) is not None:
-            return nothing, None if nothing else XsaveArea()
+        if refused := self.confidential(vcpu):
+            return refused, None
         return (-EFAULT, None) if self.copy_to_user(user, KVM_XSAVE_SIZE) else (0, area)
 
     @phase_of("kvm_arch_vcpu_ioctl")
@@ -72,8 +79,8 @@ class KvmXsave(KvmCpuid):
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
         if ret < 0:
             return ret, None
-        if (nothing := self.confidential(vcpu)) is not None:
-            return nothing, None if nothing else XsaveArea()
+        if refused := self.confidential(vcpu):
+            return refused, None
         return (-EFAULT, None) if self.copy_to_user(user, self.kvm_get_xsave2_size(vcpu)) else (0, area)
 
     @seam
@@ -101,7 +108,9 @@ class KvmXsave(KvmCpuid):
 
     @seam
     def kvm_copy_xsave_to_uabi(self, vcpu: Vcpu, size: int) -> XsaveArea:
-        """The copy that the two ioctls share."""
+        """The copy that the two ioctls share; of a confidential fpstate none, into what kzalloc() gave."""
+        if self.confidential(vcpu) is not None:
+            return zeroed_image()
         return self.fpu_copy_guest_fpstate_to_uabi(
             vcpu.arch.guest_fpu, size, self.kvm_get_xsave_features(vcpu), vcpu.arch.pkru
         )
@@ -131,9 +140,12 @@ class KvmXsave(KvmCpuid):
         return 0
 
     def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
-        """KVM_GET_FPU: x87 and SSE as they lie in memory, whatever XSTATE_BV says; MXCSR is not set, so it is 0."""
+        """KVM_GET_FPU: x87 and SSE as they lie in memory, whatever XSTATE_BV says; MXCSR is not set, so it is 0.
+
+        struct kvm_fpu is from kzalloc(), and copied to user space unless this fails (virt/kvm/kvm_main.c).
+        """
         if (nothing := self.confidential(vcpu)) is not None:
-            return nothing, KvmFpu(0, 0, 0)
+            return nothing, KvmFpu(ZEROED, 0, ZEROED)
         data = self.deref(vcpu.arch.guest_fpu.fpstate).regs.data
         return 0, KvmFpu(data[xf.X87], data[xf.SSE], ZEROED)
 

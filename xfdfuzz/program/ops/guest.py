@@ -508,11 +508,16 @@ class GuestXgetbv(_Insn):
 @op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
     """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
-    compacted one (1), a component's offset."""
+    compacted one (1), a component's offset.  Not in a TD, which has these leaves from the TDX module."""
 
     vcpu: Nr = 0
     leaf: CpuidLeaf = LEAF_XSTATE
     subleaf: Subleaf = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        """A TD gets these leaves of the TDX module, by its XFAM, and KVM hears nothing of it."""
+        td = k.td_xfam(k.vcpus[self.vcpu]) is not None
+        return _Insn.hindrance(self, k) or (f"that of v{self.vcpu}, which is a TD's, is not modelled" if td else "")
 
     def run(self, k: Kernel) -> Result:
         return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf, self.leaf)
@@ -658,7 +663,7 @@ class GuestPmi(GuestOp):
 @op("v{vcpu} init")
 class PendInit(Op):
     """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
-    KVM_GET_MP_STATE.  Not while L2 runs, when it would be an exit to L1."""
+    KVM_GET_MP_STATE: CR0.TS and CR4.OSXSAVE are clear then.  Not while L2 runs, when it would be an exit to L1."""
 
     vcpu: Nr = 0
 

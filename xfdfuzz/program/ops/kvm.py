@@ -260,7 +260,7 @@ class KvmGetXcrs(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu))
+        return Result(*k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MSRS, {msrs})")

@@ -218,12 +218,12 @@ class KeepXcrs(_Keep):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        value = k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)
+        ret, value = k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)
         if value is not None:
             vmm = self.vmm(k)
             vmm.xcr0, vmm.honest.xcr0 = value, k.system.ghost.vcpus[self.vcpu].xcr0
             vmm.kept |= st.KEPT_XCR0
-        return Result(0, value)
+        return Result(ret, value)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr}) keep")

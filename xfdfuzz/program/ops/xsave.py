@@ -134,4 +134,4 @@ class KvmGetFpu(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
-        return Result(ret, FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))
+        return Result(ret, None if ret else FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))

@@ -1,11 +1,13 @@
-"""Protected guests: SEV-ES VMs, of a type of their own too, and TDX."""
+"""Protected guests: SEV-ES VMs, of a type of their own too, what KVM and their VMM may know, and TDX."""
 
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.queue import patch
@@ -53,6 +55,32 @@ class SevEsType(KvmX86):
         return self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM or super().has_protected_state(vcpu)
 
 
+@patch("27bd5fdc24c0", "KVM: SEV-ES: Prevent MSR access post VMSA encryption", version="v6.10")
+class MsrsOfVmsa(KvmX86):
+    """MSRs that the processor loads from the VMSA are kept from the VMM of a sealed guest."""
+
+    def protected_msr(self, vcpu: Vcpu, index: int) -> int | None:
+        """sev_es_prevent_msr_access(), of svm_get_msr() and svm_set_msr() (arch/x86/kvm/svm/svm.c)."""
+        if self.sev_es_sealed(vcpu) and self.vmsa_switches(vcpu, index):
+            return -EINVAL
+        return super().protected_msr(vcpu, index)
+
+
+@patch(
+    "cf6d9d2d243f",
+    "KVM: SEV-ES: Fix svm_get_msr()/svm_set_msr() for KVM_SEV_ES_INIT guests",
+    version="v6.10",
+    fixes=("27bd5fdc24c0",),
+)
+class MsrsOfDefaultType(KvmX86):
+    """For a VM of the default type nothing fails: old VMMs take it for an error of their own."""
+
+    def protected_msr(self, vcpu: Vcpu, index: int) -> int | None:
+        """(arch/x86/kvm/svm/svm.c, svm_get_msr(), svm_set_msr())."""
+        ret = super().protected_msr(vcpu, index)
+        return 0 if ret and self.sev_es_sealed(vcpu) and not self.has_protected_state(vcpu) else ret
+
+
 @patch("161d34609f9b", "KVM: TDX: Make TDX VM type supported", version="v6.16", neutral="a feature")
 class TdxType(KvmX86):
     """VMs of the type KVM_X86_TDX_VM, whose vCPUs are protected from their creation on."""
@@ -64,6 +92,11 @@ class TdxType(KvmX86):
     def has_protected_state(self, vcpu: Vcpu) -> bool:
         """(arch/x86/kvm/vmx/tdx.c, tdx_vm_init())."""
         return self.vms[vcpu.vm].type == st.VM_X86_TDX_VM or super().has_protected_state(vcpu)
+
+    def protected_msr(self, vcpu: Vcpu, index: int) -> int | None:
+        """Of those that are modelled none is emulated for a TD (arch/x86/kvm/vmx/tdx.c, tdx_has_emulated_msr())."""
+        td = self.vms[vcpu.vm].type == st.VM_X86_TDX_VM
+        return 1 if td else super().protected_msr(vcpu, index)
 
     def vcpu_create_protected(self, vcpu: Vcpu) -> None:
         """(arch/x86/kvm/vmx/tdx.c, tdx_vcpu_create())."""
@@ -93,6 +126,40 @@ class TdxRestoresHost(KvmX86):
             self.xsetbv(self.host_xcr0)
         if self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, self.host_xss)
+
+
+@patch(
+    "4135a9a8ccba",
+    "KVM: SEV: Validate XCR0 provided by guest in GHCB",
+    version="v6.18",
+    neutral="a guest that has in XCR0 what its CPUID lacks is beyond KVM's help",
+)
+class GhcbXcr0Checked(KvmX86):
+    """What the guest says of its XCR0 counts where KVM_SET_XCRS could set it; else KVM goes by the one before."""
+
+    def sev_es_sync_from_ghcb(self, vcpu: Vcpu) -> None:
+        """Nobody looks at what __kvm_set_xcr() returns (arch/x86/kvm/svm/sev.c)."""
+        self._kvm_set_xcr(vcpu, 0, self.ghcb_get_xcr0(vcpu))
+
+
+@patch(
+    "b5fa221f7b08",
+    "KVM: SEV: Synchronize MSR_IA32_XSS from the GHCB when it's valid",
+    version="v6.18",
+    neutral="IA32_XSS of a sealed guest stays as it is: its WRMSR is not modelled",
+)
+class GhcbXss(Kernel):
+    """Of IA32_XSS a guest tells KVM, too, so the VMM may access KVM's copy of it."""
+
+    def vmsa_switches(self, vcpu: Vcpu, index: int) -> bool:
+        """(arch/x86/kvm/svm/svm.c, sev_es_prevent_msr_access())."""
+        return index != MSR_IA32_XSS and super().vmsa_switches(vcpu, index)
+
+    def sev_es_sync_from_ghcb(self, vcpu: Vcpu) -> None:
+        """A Linux guest with shadow stacks tells of IA32_XSS where it asks for CPUID.0xD.1 (arch/x86/kvm/svm/sev.c)."""
+        super().sev_es_sync_from_ghcb(vcpu)
+        if (vcpu.exit_value, vcpu.exit_msr) == (LEAF_XSTATE, 1) and self.guest_cpu_cap_has_shstk(vcpu):
+            self.kvm_x86_set_msr(vcpu, MSR_IA32_XSS, vcpu.vmsa.xss, False)
 
 
 @patch(

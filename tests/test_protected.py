@@ -1,0 +1,129 @@
+"""Every ioctl on a vCPU whose registers are sealed: what the source says that it returns, and it changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.program.ops.base import VcpuIoctl
+from xfdfuzz.program.text import parse
+from xfdfuzz.revisions import resolve
+
+#: How a vCPU comes to be protected: one of KVM_SEV_ES_INIT's, one of SEV-ES' own VM type, a TD's.
+KINDS = {
+    "default": """
+        t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+        t0 ioctl(vm0, KVM_SEV_ES_INIT) = 0
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+        t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0
+        t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0""",
+    "sev-es": """
+        t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+        t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0
+        t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0""",
+    "td": """
+        t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_TDX_VM) = vm0
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+        t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0""",
+}
+
+#: Calls with their results in the order of KINDS, on 7.3.
+#:
+#: has_protected_state && guest_state_protected is -EINVAL in KVM_SET_REGS, KVM_SET_SREGS, KVM_GET_XCRS, KVM_SET_XCRS.
+#: fpstate_is_confidential() is 0 or, with has_protected_state, -EINVAL in the five that read or write the FPU.  What 0
+#: shows is of kzalloc().  svm_get_msr() and svm_set_msr() refuse an MSR that the guest writes without an exit, or take
+#: it for done, tdx_get_msr() and tdx_set_msr() all that are not emulated; __msr_io() returns how many were taken.
+CALLS = {
+    "KVM_SET_CPUID2, {xcr0: x87|sse|avx, xss: cet_user|cet_kernel}": ("0", "0", "0"),
+    "KVM_SET_CPUID2, supported": ("0", "0", "0"),
+    "KVM_GET_CPUID2": ("0 [0x2e7]", "0 [0x2e7]", "0 [0x2e7]"),
+    "KVM_GET_CPUID2, 0xd, 9": ("0 {eax: 0x8, ebx: 0xa80, ecx: 0x0, edx: 0x0}",) * 3,
+    "KVM_SET_REGS": ("0", "-EINVAL", "-EINVAL"),
+    "KVM_SET_SREGS, {}": ("0", "-EINVAL", "-EINVAL"),
+    "KVM_GET_XCRS": ("0 [0x1]", "-EINVAL", "-EINVAL"),
+    "KVM_SET_XCRS, x87|sse": ("0", "-EINVAL", "-EINVAL"),
+    "KVM_GET_XSAVE": ("0 {xstate_bv: 0, mxcsr: zero}", "-EINVAL", "-EINVAL"),
+    "KVM_GET_XSAVE2": ("0 {xstate_bv: 0, mxcsr: zero}", "-EINVAL", "-EINVAL"),
+    "KVM_GET_XSAVE, mapped=4095": ("-EFAULT", "-EINVAL", "-EINVAL"),
+    "KVM_SET_XSAVE, {xstate_bv: avx, data: 1}": ("0", "-EINVAL", "-EINVAL"),
+    "KVM_GET_FPU": ("0 {x87: zero, sse: init, mxcsr: zero}", "-EINVAL", "-EINVAL"),
+    "KVM_SET_FPU, {data: 1}": ("0", "-EINVAL", "-EINVAL"),
+    "KVM_GET_MSRS, IA32_U_CET": ("1 [init]", "0", "0"),
+    "KVM_GET_MSRS, IA32_PL0_SSP": ("1 [init]", "0", "0"),
+    "KVM_GET_MSRS, IA32_XSS": ("1 [0x0]", "1 [0x0]", "0"),
+    "KVM_GET_MSRS, IA32_XFD": ("1 [0x0]", "1 [0x0]", "0"),
+    "KVM_GET_MSRS, IA32_XFD_ERR": ("1 [0x0]", "1 [0x0]", "0"),
+    "KVM_SET_MSRS, {IA32_U_CET: 1, IA32_XFD: 0}": ("2", "0", "0"),
+    "KVM_SET_MSRS, {IA32_XFD: 0, IA32_PL0_SSP: 1}": ("2", "1", "0"),
+    "KVM_GET_MP_STATE": ("0", "0", "0"),
+}
+
+
+def unexpected(revision: str, kind: str, *ops: str) -> list[str]:
+    """What breaks, and the results that did not come out."""
+    lines = [line.strip() for line in KINDS[kind].splitlines()]
+    verdict = judge(parse("\n".join(["# xfdfuzz program 1", "machine cpus=1 cet", *lines, *ops])), resolve(revision))
+    return [*verdict.failures, *(violation.invariant for violation in verdict.violations)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ioctl_returns_what_the_source_says(kind: str) -> None:
+    nr = list(KINDS).index(kind)
+    assert not unexpected("v7.3", kind, *(f"t0 ioctl(v0, {call}) = {results[nr]}" for call, results in CALLS.items()))
+
+
+def test_every_ioctl_of_a_vcpu_has_its_line() -> None:
+    """Those that keep what they read, or write what was kept, are of VMMs that can see their guest."""
+    ops = parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", *(f"t0 ioctl(v0, {call})" for call in CALLS)])).ops
+    of_vmms = {cls.__name__ for cls in _below(VcpuIoctl) if cls.__module__.endswith(".vmm")}
+    assert {type(op).__name__ for op in ops} == {cls.__name__ for cls in _below(VcpuIoctl)} - of_vmms - {"_XsaveIoctl"}
+
+
+def _below(cls: type[VcpuIoctl]) -> set[type[VcpuIoctl]]:
+    """The classes that are made from one."""
+    found = set(cls.__subclasses__())
+    return found.union(*map(_below, found))
+
+
+@pytest.mark.parametrize("kind", ["default", "sev-es"])
+def test_a_sealed_guest_runs_as_it_was_sealed_whatever_its_vmm_calls(kind: str) -> None:
+    calls = [f"t0 ioctl(v0, {call})" for call in CALLS]
+    assert not unexpected(
+        "v7.3",
+        kind,
+        *calls,
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 xgetbv(0) = ok [0x1]",
+        "v0 fxsave = ok {xstate_bv: 0}",
+        "v0 xsetbv(x87|sse|avx) = ok",
+        "v0 vextractf128 = ok [init]",
+    )
+
+
+def test_what_27bd5fdc24c0_refuses_was_open_before_it() -> None:
+    xss = "t0 ioctl(v0, KVM_GET_MSRS, IA32_XSS)"
+    assert not unexpected("v6.6", "default", f"{xss} = 1 [0x0]")
+    assert not unexpected("v6.12", "default", f"{xss} = 1 [0x0]")
+    assert not unexpected("v6.12", "sev-es", f"{xss} = 0")
+
+
+def test_kvm_goes_by_the_xcr0_that_the_guest_tells_if_its_cpuid_has_it() -> None:
+    """4135a9a8ccba (6.18): what the guest's CPUID lacks is not taken, and the size stays that of XCR0 = x87."""
+    told = (
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 xsetbv(x87|sse|avx|avx512) = ok",
+        "v0 cpuid(0xd, 0) = exit",
+        "v0 handle = resume {eax: 0x7, ebx: %s, ecx: 0x340, edx: 0x0}",
+    )
+    assert not unexpected("v6.12", "sev-es", *told[:-1], told[-1] % "0xa80")
+    assert not unexpected("v7.3", "sev-es", *told[:-1], told[-1] % "0x240")
+
+
+def test_a_tds_cpuid_is_the_tdx_modules() -> None:
+    assert not unexpected(
+        "v7.3", "td", "t0 ioctl(v0, KVM_RUN) ... = ok", "v0 vmenter = ok", "v0 cpuid(0xd, 0) = not-enabled"
+    )
