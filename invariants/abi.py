@@ -29,9 +29,10 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetCpuid2Supported,
     KvmSetMsrs,
     KvmSetRegs,
+    KvmSetVcpuEvents,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
+from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs, LoadVcpuEvents
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import FpuState, Image
 
@@ -91,14 +92,16 @@ def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
 @invariant("ioctl-leaves-run-state-alone", "abi", ("INV-09",), ops=(VcpuIoctl,))
 def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     """A vCPU ioctl other than KVM_RUN executes no guest instruction, so it queues no exception, sets no exit reason and
-    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued."""
+    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, and
+    KVM_SET_VCPU_EVENTS queues what it says."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     after = view.k.vcpus[nr]
     before = view.before.vcpus[nr] if view.changed else after
     if before.arch.init_pending and not after.arch.init_pending:
         return  # KVM_GET_MP_STATE accepted an INIT
     drops = isinstance(view.step.op, KvmSetRegs)
-    if before.arch.exception_pending != after.arch.exception_pending and not (drops and before.arch.exception_pending):
+    injects = isinstance(view.step.op, KvmSetVcpuEvents | LoadVcpuEvents)
+    if _queued(before) != _queued(after) and not injects and not (drops and before.arch.exception_pending):
         yield Broken(f"v{nr}: the ioctl queued an exception for the guest", "exception")
     completes = after.arch.complete_userspace_io
     if before.arch.complete_userspace_io != completes and not (drops and not completes):
@@ -106,6 +109,10 @@ def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     if before.run.exit_reason != after.run.exit_reason:
         reason = _EXIT_REASONS.get(after.run.exit_reason, after.run.exit_reason)
         yield Broken(f"v{nr}: the ioctl set kvm_run->exit_reason to {reason}", "exit-reason")
+
+
+def _queued(vcpu: Vcpu) -> tuple[int, int]:
+    return vcpu.arch.exception_pending, vcpu.arch.exception_injected
 
 
 @invariant(

@@ -22,10 +22,12 @@ from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     DATA,
     RESERVED,
+    Cr4,
+    Events,
     FpuImage,
     IovLen,
     Msrs,
@@ -196,7 +198,9 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     **{(DATA, msr): Domain(tokens.values) for msr in XSTATE_MSRS},
     Switch("drop"): Domain((False, True)),
     Switch("NULL"): Domain((False, True)),
-    Sregs: Domain((Sregs(True), Sregs(False))),
+    Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True))),
+    Cr4: Domain((Cr4(True), Cr4(False))),
+    Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }
 

@@ -1196,6 +1196,17 @@ class NeitherSkipsNorFaults(KvmX86):
         return 1
 
 
+@mutant(
+    "guest-instruction-completes-once",
+    program(
+        AMX, "t0 ioctl(v0, KVM_SET_VCPU_EVENTS, {injected: #GP}) = 0", ENTER.replace("vmenter = ok", "vmenter = #GP")
+    ),
+)
+class ForgetsWhatIsInjected(KvmX86):
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+        return 0
+
+
 @mutant("guest-reads-its-msrs", program(AMX_GUEST, "v0 rdmsr(IA32_XFD) = exit", "v0 handle = resume [0x0]"))
 class ReadsTheHostsXfd(AmxV6):
     def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:

@@ -20,10 +20,12 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
 from xfdfuzz.program.fields import (
     RESERVED,
     TOKENS,
+    Cr4,
+    Events,
     FpuImage,
     IovLen,
     Msrs,
@@ -122,7 +124,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
         SwReserved,
         *(st.none() | st.integers(0, last) for last in (1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1)),
     ),
-    Sregs: st.builds(Sregs, st.booleans()),
+    Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
+    Cr4: st.builds(Cr4, st.booleans()),
+    Events: st.builds(Events, st.sampled_from([0, *VECTORS])),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
 }

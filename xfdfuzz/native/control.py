@@ -163,6 +163,10 @@ TABLE: dict[type[Op], Rule] = {
     ),
     tasks.ReqXcompGuestPerm: _facility,
     kvm.KvmSetMsrs: _set_msrs,
+    **dict.fromkeys(
+        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),
+        _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
+    ),
     guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
     guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
     guest.GuestWrmsr: _msr,

@@ -19,10 +19,12 @@ from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XF
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VECTORS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     RESERVED,
     TOKENS,
+    Cr4,
+    Events,
     FpuImage,
     IovLen,
     Msrs,
@@ -411,6 +413,7 @@ CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_XSTATE, LEAF_TILES, LEAF_T
 CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
 VM_TYPE_NAMES = {VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM", VM_X86_TDX_VM: "KVM_X86_TDX_VM"}
 VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
+VECTOR = Scalar(any_of(list(VECTORS.values())), range(0), names=VECTORS)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 CONTENTS = Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1))
 MXCSR = Scalar(f"0, a token up to {TOKENS}, or reserved", range(TOKENS + 1), names={RESERVED: "reserved"})
@@ -457,7 +460,9 @@ CODECS: dict[object, Codec[Any]] = {
     ),
     FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
     SwReserved: SwReservedCodec(),
-    Sregs: Record(Sregs, {}, ("osxsave",)),
+    Sregs: Record(Sregs, {}, ("osxsave", "ts")),
+    Cr4: Record(Cr4, {}, ("osxsave",)),
+    Events: Record(Events, {"injected": VECTOR}, zero=("injected",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
     IovLen: IovLenCodec(),

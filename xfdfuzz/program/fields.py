@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
+from xfdfuzz.kernel.state import VECTORS
+
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
 Nr = Annotated[int, "nr"]
 #: A set of state components: ``x87|sse|avx``.
@@ -143,9 +145,26 @@ class SwReserved(NamedTuple):
 
 
 class Sregs(NamedTuple):
-    """``{osxsave}``: CR4.OSXSAVE of KVM_SET_SREGS, or ``{}`` without it; everything else is a flat 64-bit state."""
+    """``{osxsave, ts}``: CR4.OSXSAVE and CR0.TS of KVM_SET_SREGS, as far as they are set; everything else is a flat
+    64-bit state."""
 
     osxsave: bool
+    ts: bool = False
+
+
+class Cr4(NamedTuple):
+    """``{osxsave}``: CR4.OSXSAVE that a guest sets, or ``{}`` where it clears it."""
+
+    osxsave: bool
+
+
+class Events(NamedTuple):
+    """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector, or ``{}`` without one."""
+
+    injected: int = 0
+
+    def __str__(self) -> str:
+        return f"{{injected: {VECTORS[self.injected]}}}" if self.injected else "{}"
 
 
 class Undefined(NamedTuple):

@@ -188,12 +188,43 @@ def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
 
 
 def init(k: Kernel, nr: int) -> None:
-    """INIT: CR0 and CR4 go, MPX and CET are cleared, a pending exception or instruction is forgotten."""
+    """INIT: CR0 and CR4 go, MPX and CET are cleared, an exception or instruction that waits is forgotten."""
     for ideal in lived(k, nr):
         for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
             define(ideal.regs, i, 0)
-        ideal.insn_owed = ideal.nm_owed = 0
+        owes_nothing(ideal)
+    k.system.ghost.vmms[nr].ts = 0
     k.vcpus[nr].arch.insn_skips = 0
+
+
+def owes_nothing(ideal: GhostVcpu) -> None:
+    """No instruction waits to complete, and no exception to be delivered."""
+    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = 0
+
+
+def goes_elsewhere(ideal: GhostVcpu) -> None:
+    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected."""
+    injected = ideal.exception if ideal.injected else 0
+    owes_nothing(ideal)
+    if injected:
+        user_injected(ideal, injected)
+
+
+def was_handled(vcpu: Vcpu, ideal: GhostVcpu) -> None:
+    """An exit was handled: a #NM that was intercepted is to be delivered, and so is the #GP of an instruction that KVM
+    refused."""
+    if ideal.nm_owed:
+        ideal.exception = st.NM_VECTOR
+    elif ideal.insn_owed and vcpu.arch.exception_pending:
+        ideal.exception = vcpu.arch.exception_vector
+
+
+def user_injected(ideal: GhostVcpu, vector: int) -> None:
+    """KVM_SET_VCPU_EVENTS took an exception, or none: an instruction that was refused has nothing to wait for."""
+    if ideal.exception:
+        ideal.insn_owed = 0
+    ideal.exception, ideal.injected = vector, bool(vector)
+    ideal.nm_owed = vector == st.NM_VECTOR
 
 
 def takes(k: Kernel, vcpu: Vcpu) -> bool:
@@ -258,7 +289,8 @@ def promise(k: Kernel, nr: int, source: int) -> None:
     """At its next entry the guest of a vCPU has to be the one that ``source`` has now."""
     vmm, arch = k.system.ghost.vmms[nr], k.vcpus[source].arch
     assign(vmm.promise, k.system.ghost.vcpus[source])
-    vmm.osxsave, vmm.supported = arch.cr4_osxsave, arch.guest_supported_xcr0 | arch.guest_supported_xss
+    vmm.osxsave, vmm.ts = arch.cr4_osxsave, arch.cr0_ts
+    vmm.supported = arch.guest_supported_xcr0 | arch.guest_supported_xss
     vmm.pending = 1
 
 
@@ -280,7 +312,7 @@ def left(k: Kernel, nr: int) -> None:
 
 def forget(vmm: GhostVmm) -> None:
     """Nothing is promised any more."""
-    vmm.pending = vmm.osxsave = vmm.supported = 0
+    vmm.pending = vmm.osxsave = vmm.ts = vmm.supported = 0
     assign(vmm.promise, GhostVcpu())
 
 

@@ -18,7 +18,7 @@ from xfdfuzz.engines.conform.recording import Malformed, number
 from xfdfuzz.engines.conform.session import CR0_TS, CR4_OSXSAVE, Session
 from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
-from xfdfuzz.program.fields import Sregs
+from xfdfuzz.program.fields import Cr4
 from xfdfuzz.program.ops import guest, run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Image, Result
@@ -396,7 +396,7 @@ def _mov_to_cr4(value_of: Callable[[int, int], int]) -> _Token:
             return Outcome("ok", value)
         if (value ^ harness.cr4) & ~CR4_OSXSAVE:
             raise Stopped(f"guest code: CR4 {value:#x}")
-        result = g.step(guest.GuestMovCr4(g.vcpu, Sregs(bool(value & CR4_OSXSAVE))))
+        result = g.step(guest.GuestMovCr4(g.vcpu, Cr4(bool(value & CR4_OSXSAVE))))
         if result.ret == "ok":
             harness.cr4 = value
         return Outcome(result.ret, value)

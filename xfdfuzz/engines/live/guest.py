@@ -95,7 +95,7 @@ class Machine:
         if ret:
             return ret
         sregs = bytearray(data)
-        old_cr4 = struct.unpack_from("<Q", sregs, _CR4)[0]
+        old_cr0, old_cr4 = (struct.unpack_from("<Q", sregs, at)[0] for at in (_CR0, _CR4))
         for n, (selector, kind, long) in enumerate(
             [(layout.CODE_SELECTOR, 11, 1), *[(layout.DATA_SELECTOR, 3, 0)] * 5]
         ):
@@ -105,7 +105,7 @@ class Machine:
         struct.pack_into("<QH", sregs, _GDT, start + layout.GDT, 23)
         struct.pack_into("<QH", sregs, _IDT, start + layout.IDT, 16 * layout.VECTORS - 1)
         cr4 = layout.CR4 | old_cr4 & layout.CR4_OSXSAVE
-        struct.pack_into("<Q", sregs, _CR0, layout.CR0)
+        struct.pack_into("<Q", sregs, _CR0, layout.CR0 | old_cr0 & layout.CR0_TS)
         struct.pack_into("<QQ", sregs, _CR3, start + layout.PML4, cr4)
         struct.pack_into("<Q", sregs, _EFER, layout.EFER)
         ret, _ = self.host.exchange(task, fd, abi.KVM_SET_SREGS, bytes(sregs))

@@ -17,6 +17,8 @@ from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.state import Vcpu
 
+_LAST_EXCEPTION = 31
+
 
 class KvmX86(KvmMsrs):
     """The vCPU path."""
@@ -60,7 +62,7 @@ class KvmX86(KvmMsrs):
         CR4.OSXSAVE is taken to be set again at once, as after power-on.
         """
         arch = vcpu.arch
-        arch.exception_pending = 0
+        self.kvm_clear_exception_queue(vcpu)
         self.kvm_xstate_reset(vcpu)
         arch.cr0_ts = 0
         if arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
@@ -116,14 +118,40 @@ class KvmX86(KvmMsrs):
 
         The triple fault of a third #GP is not modelled: #DF stays.
         """
-        if vcpu.arch.exception_pending and vector == st.GP_VECTOR and vcpu.arch.exception_vector != st.NM_VECTOR:
+        arch = vcpu.arch
+        queued = arch.exception_pending or arch.exception_injected
+        if queued and vector == st.GP_VECTOR and arch.exception_vector != st.NM_VECTOR:
             vector = st.DF_VECTOR
-        vcpu.arch.exception_pending = 1
-        vcpu.arch.exception_vector = vector
+        arch.exception_pending, arch.exception_injected = 1, 0
+        arch.exception_vector = vector
+
+    def kvm_clear_exception_queue(self, vcpu: Vcpu) -> None:
+        """Nothing is to be delivered any more (x86.h)."""
+        vcpu.arch.exception_pending = vcpu.arch.exception_injected = 0
 
     def kvm_inject_gp(self, vcpu: Vcpu) -> None:
         """Queue #GP(0)."""
         self.kvm_queue_exception(vcpu, st.GP_VECTOR)
+
+    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> int:
+        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0.
+
+        Without KVM_CAP_EXCEPTION_PAYLOAD what is pending is given as injected, too (x86.c).
+        """
+        arch = vcpu.arch
+        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0
+
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+        """KVM_SET_VCPU_EVENTS with that exception injected, or none; EINVAL for a vector that is no exception's.
+
+        Without KVM_VCPUEVENT_VALID_PAYLOAD none is pending (x86.c).
+        """
+        if vector > _LAST_EXCEPTION or vector == st.NMI_VECTOR:
+            return -EINVAL
+        vcpu.arch.exception_injected = bool(vector)
+        vcpu.arch.exception_pending = 0
+        vcpu.arch.exception_vector = vector
+        return 0
 
     def kvm_skip_emulated_instruction(self, vcpu: Vcpu) -> int:
         """Advance RIP over the instruction that exited."""
@@ -168,7 +196,7 @@ class KvmX86(KvmMsrs):
     # -- general registers ---------------------------------------------------------------------------------------
 
     def kvm_arch_vcpu_ioctl_set_regs(self, vcpu: Vcpu) -> int:
-        """KVM_SET_REGS, which moves RIP: __set_regs() drops a queued exception (x86.c)."""
+        """KVM_SET_REGS, which moves RIP: __set_regs() drops a pending exception, not an injected one (x86.c)."""
         if self.refuses_protected(vcpu):
             return -EINVAL
         self.vcpu_load(vcpu)
@@ -182,16 +210,16 @@ class KvmX86(KvmMsrs):
     # -- special registers ---------------------------------------------------------------------------------------
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
-    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool) -> int:
-        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS = 0 are kept; EINVAL.
+    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool, ts: bool) -> int:
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS are kept; EINVAL.
 
         __set_sregs_common() (x86.c).
         """
         if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, osxsave):
             return -EINVAL
         changed = bool(vcpu.arch.cr4_osxsave) != osxsave
+        vcpu.arch.cr0_ts = ts
         vcpu.arch.cr4_osxsave = osxsave
-        vcpu.arch.cr0_ts = 0
         if changed:
             self.kvm_cpuid_runtime_changed(vcpu)
         return 0
@@ -322,7 +350,7 @@ class KvmX86(KvmMsrs):
     def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
         """Pending events, then from `preempt_disable()` to VM entry."""
         self.kvm_apic_accept_events(vcpu)
-        vcpu.arch.exception_pending = 0
+        self.kvm_clear_exception_queue(vcpu)
         self.preempt_disable()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:

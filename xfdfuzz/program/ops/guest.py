@@ -20,12 +20,12 @@ from xfdfuzz.program.fields import (
     Bit,
     Contents,
     CpuidLeaf,
+    Cr4,
     Drop,
     MsrData,
     MsrIndex,
     Mxcsr,
     Nr,
-    Sregs,
     Subleaf,
     Token,
     Torn,
@@ -538,22 +538,22 @@ class GuestStts(_Insn):
         return OK
 
 
-@op("v{vcpu} mov_cr4({sregs})")
+@op("v{vcpu} mov_cr4({cr4})")
 class GuestMovCr4(_Insn):
     """MOV to CR4 that changes OSXSAVE, which exits; #GP if the guest has no XSAVE.  Not in L2."""
 
     PROTECTED = False
     vcpu: Nr = 0
-    sregs: Sregs = Sregs(True)
+    cr4: Cr4 = Cr4(True)
 
     def hindrance(self, k: Kernel) -> str:
         return _Insn.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if vcpu.arch.cr4_osxsave == self.sregs.osxsave:
+        if vcpu.arch.cr4_osxsave == self.cr4.osxsave:
             return OK
-        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.sregs.osxsave)
+        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.cr4.osxsave)
 
 
 def in_l2(vcpu: Vcpu, nr: int) -> str:

@@ -334,9 +334,10 @@ class Steps:
             case kvm.KvmGetCpuid2():
                 yield from self.valued(step, f"get_cpuid({vcpu}, &value)")
             case kvm.KvmSetSregs():
-                osxsave = str(op.sregs.osxsave).lower()
+                osxsave, ts = (str(bit).lower() for bit in op.sregs)
                 yield f"vcpus[{vcpu}].osxsave = {osxsave};"
-                yield self.ret(step, f"set_sregs({vcpu}, {osxsave})")
+                yield f"vcpus[{vcpu}].ts = {ts};"
+                yield self.ret(step, f"set_sregs({vcpu}, {osxsave}, {ts})")
             case kvm.KvmSetRegs():
                 yield self.ret(step, f"set_regs({vcpu})")
             case kvm.KvmSetXcrs():
