@@ -21,7 +21,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.cli import main
 from xfdfuzz.engines.judge.lockstep import Difference
-from xfdfuzz.engines.live import agent, danger, guest, images, ioctls, tasks, user
+from xfdfuzz.engines.live import agent, danger, images, ioctls, tasks, user
 from xfdfuzz.engines.live import fuzz as fuzz_module
 from xfdfuzz.engines.live import session as session_module
 from xfdfuzz.engines.live.facts import Facts, NoHost, look
@@ -262,8 +262,8 @@ def test_an_image_is_read_as_it_was_made() -> None:
             continue
         data = images.made(UserImage(mask, 1, ((xf.MXCSR, 2),)), partial(same_token, token))
         assert images.read(data) == Image(mask, tuple((i, token) for i in (*xf.components_in(mask), xf.MXCSR)))
-        moved = guest._moved(data, XCOMP_BV_COMPACTED | mask, to_compacted=True)
-        assert guest._moved(moved, XCOMP_BV_COMPACTED | mask, to_compacted=False)[576:] == data[576:]
+        moved = images.moved(data, XCOMP_BV_COMPACTED | mask, to_compacted=True)
+        assert images.moved(moved, XCOMP_BV_COMPACTED | mask, to_compacted=False)[576:] == data[576:]
 
 
 def same_token(token: int, number: int) -> int:

@@ -347,7 +347,7 @@ def error_of(text: str) -> str:
             "dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, ioctl(...), ldmxcsr(...), ldtilecfg(...), "
             "mov_egpr(...), movups(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp, "
             "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
-            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
+            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xrstor(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),

@@ -66,6 +66,10 @@ def _save(op: Any) -> Control:
     return _no("nothing forces a VM exit into the middle of an instruction") if op.torn else EXACT
 
 
+def _xrstor(op: tasks.UserXrstor) -> Control:
+    return _VECTOR if op.mask & (xf.MASK_FPSSE | xf.MASK_YMM) else EXACT
+
+
 #: Every op's class.
 TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
@@ -162,6 +166,7 @@ TABLE: dict[type[Op], Rule] = {
         _no("the guest would have to be a hypervisor"),
     ),
     tasks.ReqXcompGuestPerm: _facility,
+    tasks.UserXrstor: _xrstor,
     kvm.KvmSetMsrs: _set_msrs,
     **dict.fromkeys(
         (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),

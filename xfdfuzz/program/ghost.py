@@ -104,6 +104,17 @@ def load(regs: GhostRegs, area: XsaveArea) -> None:
         define(regs, xf.MXCSR, area.data[xf.MXCSR])
 
 
+def restore(regs: GhostRegs, area: XsaveArea, rfbm: int) -> None:
+    """XRSTOR or XRSTORS of an image: what XSTATE_BV lacks is initialised.  MXCSR goes with SSE or AVX in the standard
+    format, and is a part of SSE in the compacted one."""
+    for i in xf.components_in(rfbm):
+        define(regs, i, area.data[i] if area.xstate_bv >> i & 1 else 0)
+    if area.xcomp_bv and rfbm & xf.MASK_SSE:
+        define(regs, xf.MXCSR, area.data[xf.MXCSR] if area.xstate_bv & xf.MASK_SSE else 0)
+    elif not area.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
+        define(regs, xf.MXCSR, area.data[xf.MXCSR])
+
+
 def set_legacy(regs: GhostRegs, values: Iterable[int]) -> None:
     """x87, SSE and MXCSR hold these."""
     for i, token in zip(xf.LEGACY, values, strict=True):

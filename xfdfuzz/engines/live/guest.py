@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.engines.live import images
 from xfdfuzz.engines.live import ioctls as abi
@@ -20,7 +19,6 @@ from xfdfuzz.native.contents import SAMPLES
 from xfdfuzz.native.guestcode import Insn, Stream
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import UserImage
 from xfdfuzz.program.ops import guest
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Content, Image, Result
@@ -149,7 +147,9 @@ class Machine:
         self.put(vcpu, insn.slot, bytes(layout.RESULT_SIZE))
         operand = insn.operand
         if operand is not None:
-            data = operand.data if operand.restored is None else _image(operand.restored)
+            data, restored = operand.data, operand.restored
+            if restored is not None:
+                data = images.restored(restored, partial(ghost.vcpu_token, vcpu.nr))
             self.put(vcpu, operand.address, data.ljust(operand.size, b"\0"))
 
     def outcome(self, vcpu: Vcpu, insn: Insn) -> Result | None:
@@ -178,28 +178,7 @@ class Machine:
         return images.read(_standard(stored))
 
 
-def _image(op: guest.GuestXrstor) -> bytes:
-    """What XRSTOR reads."""
-    wanted = UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv)
-    image = images.made(wanted, partial(ghost.vcpu_token, op.vcpu))
-    if not op.xcomp_bv & XCOMP_BV_COMPACTED:
-        return image
-    return image[: images.HEADER.stop] + _moved(image, op.xcomp_bv, to_compacted=True)[images.HEADER.stop :]
-
-
 def _standard(stored: bytes) -> bytes:
     """An image in the standard format, whatever it came in."""
     xcomp_bv = struct.unpack_from("<Q", stored, images.HEADER.start + 8)[0]
-    return _moved(stored, xcomp_bv, to_compacted=False) if xcomp_bv & XCOMP_BV_COMPACTED else stored
-
-
-def _moved(image: bytes, xcomp_bv: int, *, to_compacted: bool) -> bytes:
-    """The components from where one of the formats has them to where the other does."""
-    found = bytearray(image[: images.HEADER.stop].ljust(images.SIZE, b"\0"))
-    for i in xf.components_in(xcomp_bv & ~xf.MASK_FPSSE):
-        known = SAPPHIRE_RAPIDS.components.get(i)
-        if known is not None and not known.supervisor:
-            places = known.offset, SAPPHIRE_RAPIDS.compacted_offset(xcomp_bv, i)
-            source, target = places if to_compacted else places[::-1]
-            found[target : target + known.size] = image[source : source + known.size]
-    return bytes(found)
+    return images.moved(stored, xcomp_bv, to_compacted=False) if xcomp_bv & XCOMP_BV_COMPACTED else stored

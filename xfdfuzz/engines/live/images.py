@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS
-from xfdfuzz.arch.xsave import MXCSR_RESERVED
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.native.contents import SAMPLES, mxcsr, mxcsr_token, pattern, token_of
 from xfdfuzz.program.fields import RESERVED, FpuImage, UserImage
+from xfdfuzz.program.ops import guest, tasks
 from xfdfuzz.program.step import FpuState, Image
 
 #: The token of bytes that nobody has written.
@@ -62,6 +63,26 @@ def made(wanted: UserImage, owner: Callable[[int], int]) -> bytes:
             place = SAPPHIRE_RAPIDS.components[i].offset + SAMPLES[i][0]
             data[place : place + SAMPLES[i][1]] = pattern(i, content)
     return bytes(data)
+
+
+def restored(op: guest.GuestXrstor | tasks.UserXrstor, owner: Callable[[int], int]) -> bytes:
+    """What an XRSTOR reads."""
+    image = made(UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv), owner)
+    if not op.xcomp_bv & XCOMP_BV_COMPACTED:
+        return image
+    return image[: HEADER.stop] + moved(image, op.xcomp_bv, to_compacted=True)[HEADER.stop :]
+
+
+def moved(image: bytes, xcomp_bv: int, *, to_compacted: bool) -> bytes:
+    """The components from where one of the formats has them to where the other does."""
+    found = bytearray(image[: HEADER.stop].ljust(SIZE, b"\0"))
+    for i in xf.components_in(xcomp_bv & ~xf.MASK_FPSSE):
+        known = SAPPHIRE_RAPIDS.components.get(i)
+        if known is not None and not known.supervisor:
+            places = known.offset, SAPPHIRE_RAPIDS.compacted_offset(xcomp_bv, i)
+            source, target = places if to_compacted else places[::-1]
+            found[target : target + known.size] = image[source : source + known.size]
+    return bytes(found)
 
 
 def fpu(wanted: FpuImage, owner: Callable[[int], int]) -> dict[int, int]:

@@ -35,3 +35,4 @@ class SyscallRules(Rules):
     shstk_enable = one(tasks.ShstkEnable, on="cet_tasks")
     shstk_disable = one(tasks.ShstkDisable, on="cet_tasks")
     user_xsave = one(tasks.UserXsave, on="tasks")
+    user_xrstor = one(tasks.UserXrstor, on="tasks")

@@ -368,13 +368,7 @@ class _Restore(_Insn):
             return Result("#GP")
         except arch.DeviceNotAvailable as fault:
             return self.device_not_available(k, vcpu, fault.xfd, rfbm & self.xstate_bv)
-        ideal = k.system.ghost.vcpus[self.vcpu].regs
-        for i in xf.components_in(rfbm):
-            ghost.define(ideal, i, area.data[i] if self.xstate_bv >> i & 1 else 0)
-        if self.xcomp_bv and rfbm & xf.MASK_SSE:
-            ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR] if self.xstate_bv & xf.MASK_SSE else 0)
-        elif not self.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
-            ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR])
+        ghost.restore(k.system.ghost.vcpus[self.vcpu].regs, area, rfbm)
         return OK
 
 

@@ -516,6 +516,14 @@ static void xsave_user(void *p)		/* xsave64 (%rdi) */
 }
 
 //@
+static unsigned long long xrstor_mask;
+
+static void xrstor_user(void *p)	/* xrstor64 (%rdi) */
+{
+	USER_INSN("0x48, 0x0f, 0xae, 0x2f", "D"(p), "a"((uint32_t)xrstor_mask), "d"((uint32_t)(xrstor_mask >> 32)));
+}
+
+//@
 static unsigned long long xgetbv(unsigned int index)
 {
 	unsigned int eax, edx;
