@@ -225,6 +225,8 @@ IMPOSSIBLE: dict[str, str] = {
     "dyn2": "no processor has a second dynamic component",
     "dense": "no processor lays out its components without gaps",
 }
+#: How few hosts are booted.
+BOOTED: dict[str, str] = {"nopku": "it is about a kernel that was booted with nopku"}
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {
     "xsave": "it is about a machine without XSAVE",
@@ -260,7 +262,7 @@ def unfit(program: Program) -> str:
 
 
 def _machine(machine: Machine) -> str:
-    for name, reason in IMPOSSIBLE.items():
+    for name, reason in (IMPOSSIBLE | BOOTED).items():
         if getattr(machine, name):
             return f"machine: {reason}"
     for name, reason in MISSING.items():

@@ -105,7 +105,7 @@ class KvmX86(KvmMsrs):
     def kvm_arch_vcpu_load(self, vcpu: Vcpu) -> None:
         """The vCPU's state moves to this CPU."""
         vcpu.cpu = self.cpu + 1
-        vcpu.arch.host_pkru = self.regs.data[xf.PKRU]
+        vcpu.arch.host_pkru = self.regs.data[xf.PKRU] if self.ospke else 0
 
     def kvm_arch_vcpu_put(self, vcpu: Vcpu) -> None:
         """The vCPU leaves this CPU."""
@@ -393,20 +393,31 @@ class KvmX86(KvmMsrs):
         if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, vcpu.arch.ia32_xss)
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU and vcpu.arch.pkru != vcpu.arch.host_pkru:
-            load_component(self.regs, xf.PKRU, vcpu.arch.pkru)
+            self.write_pkru(vcpu.arch.pkru)
 
     def kvm_load_host_xsave_state(self, vcpu: Vcpu) -> None:
         """Back to the host's."""
         if not self.use_xsave or vcpu.arch.guest_state_protected:
             return
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU:
-            vcpu.arch.pkru = self.regs.data[xf.PKRU]
+            vcpu.arch.pkru = self.rdpkru()
             if vcpu.arch.pkru != vcpu.arch.host_pkru:
-                load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
+                self.write_pkru(vcpu.arch.host_pkru)
         if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(self.host_xcr0)
         if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, self.host_xss)
+
+    def rdpkru(self) -> int:
+        """RDPKRU is #UD while CR4.PKE is clear, and has no exception table entry (include/asm/special_insns.h)."""
+        if not self.ospke:
+            self.die(OOPS)
+        return self.regs.data[xf.PKRU]
+
+    def write_pkru(self, pkru: int) -> None:
+        """Nothing without X86_FEATURE_OSPKE (include/asm/pkru.h)."""
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, pkru)
 
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:

@@ -48,7 +48,13 @@ from xfdfuzz.revisions.mainline.kvm import (
     XfdErrNotByTs,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
-from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
+from xfdfuzz.revisions.mainline.pkru import (
+    AllPkeysForFrame,
+    PkruNeedsOspke,
+    PtraceWritesPkru,
+    SigframeHasPkru,
+    SigframePkruAdded,
+)
 from xfdfuzz.revisions.mainline.protected import FpuIntoVmsa, SevEsType, TdxRestoresHost, TdxType
 from xfdfuzz.revisions.mainline.sigframe import Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
@@ -87,6 +93,7 @@ SERIES = (
     CetUser,
     UserShadowStacks,
     ExecInvalidatesTask,
+    PkruNeedsOspke,
     GetXsaveLimited,
     XfdStateInSync,
     FpuIntoVmsa,
