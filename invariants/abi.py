@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, Leaf
+from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
@@ -157,7 +157,9 @@ def supported_cpuid_is_coherent(view: View) -> Iterator[Broken]:
         return
     offered, table = k.kvm_dev_ioctl_get_cpuid(), k.machine.cpuid
     there = isinstance(leaf, Leaf) and leaf != NOTHING
-    if op.leaf in (LEAF_TILES, LEAF_TMUL):
+    if op.leaf == LEAF_FEATURES:
+        expected = True
+    elif op.leaf in (LEAF_TILES, LEAF_TMUL):
         expected = bool(offered.amx) and k.machine.amx and op.subleaf <= (op.leaf == LEAF_TILES)
     elif op.subleaf > 1:
         expected = bool((offered.xcr0 | offered.xss) >> op.subleaf & 1)
@@ -209,6 +211,20 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     expected = table.compacted_size(xcr0 | ideal.xss) if before.exit_msr else table.standard_size(xcr0)
     if leaf.ebx != expected:
         yield Broken(f"v{nr} reads {leaf.ebx}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
+
+
+@invariant("guest-cpuid-follows-cr4", "abi", ("GSTATE",), ops=(HandleExit,))
+def guest_cpuid_follows_cr4(view: View) -> Iterator[Broken]:
+    """CPUID.1:ECX.OSXSAVE is CR4.OSXSAVE (SDM vol. 2, CPUID): by it software knows that XGETBV, and with it AVX and
+    AMX, can be executed; where it is wrong it dies of #UD, or does without."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    before, leaf = view.before.vcpus[nr], view.step.result.out
+    if before.exit_pending != EXIT_CPUID or before.exit_value != LEAF_FEATURES or not isinstance(leaf, Leaf):
+        return
+    if not before.arch.cpuid_set or before.arch.guest_state_protected:
+        return
+    if bool(leaf.ecx & OSXSAVE) != bool(before.arch.cr4_osxsave):
+        yield Broken(f"v{nr} reads OSXSAVE = {bool(leaf.ecx & OSXSAVE):d}, CR4.OSXSAVE = {before.arch.cr4_osxsave}")
 
 
 @invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=_GET_XSAVE)

@@ -268,6 +268,24 @@ class NeverUpdatesTheCpuid(KvmCpuid):
 
 
 @mutant(
+    "guest-cpuid-follows-cr4",
+    program(
+        AMX_GUEST,
+        "v0 mov_cr4({}) = exit",
+        "v0 handle = resume",
+        "v0 vmenter = ok",
+        "v0 cpuid(0x1, 0) = exit",
+        "v0 handle = resume",
+    ),
+    of="v6.12",
+)
+class CpuidForgetsCr4(KvmX86):
+    def kvm_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
+        vcpu.arch.cr4_osxsave = osxsave
+        return 0
+
+
+@mutant(
     "supported-cpuid-is-coherent",
     program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 0) = 0 {eax: 0x2e7, ebx: 0xa88, ecx: 0xa88, edx: 0x0}"),
 )

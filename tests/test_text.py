@@ -104,7 +104,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
     "vm type": st.sampled_from([2, 3]),
-    "cpuid leaf": st.sampled_from([0xD, 0x1D, 0x1E]),
+    "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.integers(0, TOKENS),
@@ -497,15 +497,15 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
             "vcpus=1",
             9,
             "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
-            "a switch with no- (did you mean cpus=N?)",
+            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, "
+            "nopku, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
             "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, apx, "
-            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, or "
-            "a switch with no- (did you mean no-amx?)",
+            "amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, debug-fpu, rt, "
+            "nopku, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

@@ -66,6 +66,10 @@ def _save(op: Any) -> Control:
     return _no("nothing forces a VM exit into the middle of an instruction") if op.torn else EXACT
 
 
+def _cpuid(op: guest.GuestCpuid) -> Control:
+    return _no("of a CPUID only EBX is read here, and that of leaf 1 is no part of it") if op.leaf == 1 else EXACT
+
+
 def _xrstor(op: tasks.UserXrstor) -> Control:
     return _VECTOR if op.mask & (xf.MASK_FPSSE | xf.MASK_YMM) else EXACT
 
@@ -147,7 +151,6 @@ TABLE: dict[type[Op], Rule] = {
             guest.GuestXrstor,
             guest.GuestXsetbv,
             guest.GuestXgetbv,
-            guest.GuestCpuid,
             guest.GuestClts,
             guest.GuestStts,
             guest.GuestMovCr4,
@@ -175,6 +178,7 @@ TABLE: dict[type[Op], Rule] = {
     guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
     guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
     guest.GuestWrmsr: _msr,
+    guest.GuestCpuid: _cpuid,
     guest.GuestInterrupt: _TICK,
     guest.GuestInterruptKernelFpu: _approximated(f"{_TICK.how}; whether a softirq uses the FPU then is chance"),
     guest.PendInit: _no("an INIT takes a local APIC in the kernel, and another vCPU that sends it"),

@@ -26,7 +26,7 @@ StackSize = Annotated[int, "count", "stack size"]
 FrameSize = Annotated[int, "count", "frame size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
-#: A leaf of CPUID: 0xd, 0x1d or 0x1e.
+#: A leaf of CPUID: 1, 0xd, 0x1d or 0x1e.
 CpuidLeaf = Annotated[int, "cpuid leaf"]
 #: A type of KVM_CREATE_VM other than the default one: ``KVM_X86_SEV_ES_VM``.
 VmTypeOf = Annotated[int, "vm type"]

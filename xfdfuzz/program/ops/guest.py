@@ -498,7 +498,7 @@ class GuestXgetbv(_Insn):
 @op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
     """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
-    compacted one (1), a component's offset."""
+    compacted one (1), a component's offset; of leaf 1 there are XSAVE and OSXSAVE, bits 26 and 27 of ECX."""
 
     vcpu: Nr = 0
     leaf: CpuidLeaf = LEAF_XSTATE
