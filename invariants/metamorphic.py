@@ -197,12 +197,12 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
-    """KVM does not look again at XCR0, IA32_XSS and the XFD MSRs when user space takes features away with a second
+    """KVM does not look again at CR4, XCR0, IA32_XSS and the XFD MSRs when user space takes features away with a second
     KVM_SET_CPUID2, in no revision; what lies outside its CPUID then no other vCPU accepts."""
     arch = vcpu.arch
     msrs = k.guest_xfd(arch.guest_fpu) | arch.guest_fpu.xfd_err
     outside = arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0
-    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss)
+    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss or (arch.cr4_osxsave and arch.cpuid_no_xsave))
 
 
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:

@@ -78,7 +78,7 @@ def _unfinished(view: View, nr: int) -> Iterator[tuple[str, str]]:
 
 def _waits(guest: GhostVcpu) -> int:
     """The exit of an instruction that waits to complete; one that KVM has refused does not."""
-    return 0 if guest.exception else guest.insn_owed
+    return 0 if guest.exception and not guest.injected else guest.insn_owed
 
 
 def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:

@@ -232,7 +232,7 @@ def was_handled(vcpu: Vcpu, ideal: GhostVcpu) -> None:
 
 def user_injected(ideal: GhostVcpu, vector: int) -> None:
     """KVM_SET_VCPU_EVENTS took an exception, or none: an instruction that was refused has nothing to wait for."""
-    if ideal.exception:
+    if ideal.exception and not ideal.injected:
         ideal.insn_owed = 0
     ideal.exception, ideal.injected = vector, bool(vector)
     ideal.nm_owed = vector == st.NM_VECTOR
