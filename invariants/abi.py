@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, Leaf
+from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
@@ -29,9 +29,10 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetCpuid2Supported,
     KvmSetMsrs,
     KvmSetRegs,
+    KvmSetVcpuEvents,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs
+from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs, LoadVcpuEvents
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import Content, FpuState, Image
 
@@ -91,14 +92,16 @@ def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
 @invariant("ioctl-leaves-run-state-alone", "abi", ("INV-09",), ops=(VcpuIoctl,))
 def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     """A vCPU ioctl other than KVM_RUN executes no guest instruction, so it queues no exception, sets no exit reason and
-    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued."""
+    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, and
+    KVM_SET_VCPU_EVENTS queues what it says."""
     nr = view.step.op.vcpu  # type: ignore[attr-defined]
     after = view.k.vcpus[nr]
     before = view.before.vcpus[nr] if view.changed else after
     if before.arch.init_pending and not after.arch.init_pending:
         return  # KVM_GET_MP_STATE accepted an INIT
     drops = isinstance(view.step.op, KvmSetRegs)
-    if before.arch.exception_pending != after.arch.exception_pending and not (drops and before.arch.exception_pending):
+    injects = isinstance(view.step.op, KvmSetVcpuEvents | LoadVcpuEvents)
+    if _queued(before) != _queued(after) and not injects and not (drops and before.arch.exception_pending):
         yield Broken(f"v{nr}: the ioctl queued an exception for the guest", "exception")
     completes = after.arch.complete_userspace_io
     if before.arch.complete_userspace_io != completes and not (drops and not completes):
@@ -106,6 +109,10 @@ def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     if before.run.exit_reason != after.run.exit_reason:
         reason = _EXIT_REASONS.get(after.run.exit_reason, after.run.exit_reason)
         yield Broken(f"v{nr}: the ioctl set kvm_run->exit_reason to {reason}", "exit-reason")
+
+
+def _queued(vcpu: Vcpu) -> tuple[int, int]:
+    return vcpu.arch.exception_pending, vcpu.arch.exception_injected
 
 
 @invariant(
@@ -150,7 +157,9 @@ def supported_cpuid_is_coherent(view: View) -> Iterator[Broken]:
         return
     offered, table = k.kvm_dev_ioctl_get_cpuid(), k.machine.cpuid
     there = isinstance(leaf, Leaf) and leaf != NOTHING
-    if op.leaf in (LEAF_TILES, LEAF_TMUL):
+    if op.leaf == LEAF_FEATURES:
+        expected = True
+    elif op.leaf in (LEAF_TILES, LEAF_TMUL):
         expected = bool(offered.amx) and k.machine.amx and op.subleaf <= (op.leaf == LEAF_TILES)
     elif op.subleaf > 1:
         expected = bool((offered.xcr0 | offered.xss) >> op.subleaf & 1)
@@ -204,6 +213,20 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     expected = table.compacted_size(xcr0 | ideal.xss) if before.exit_msr else table.standard_size(xcr0)
     if leaf.ebx != expected:
         yield Broken(f"v{nr} reads {leaf.ebx}, XCR0 = {xf.format_mask(xcr0)} takes {expected} bytes")
+
+
+@invariant("guest-cpuid-follows-cr4", "abi", ("GSTATE",), ops=(HandleExit,))
+def guest_cpuid_follows_cr4(view: View) -> Iterator[Broken]:
+    """CPUID.1:ECX.OSXSAVE is CR4.OSXSAVE (SDM vol. 2, CPUID): by it software knows that XGETBV, and with it AVX and
+    AMX, can be executed; where it is wrong it dies of #UD, or does without."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    before, leaf = view.before.vcpus[nr], view.step.result.out
+    if before.exit_pending != EXIT_CPUID or before.exit_value != LEAF_FEATURES or not isinstance(leaf, Leaf):
+        return
+    if not before.arch.cpuid_set or before.arch.guest_state_protected:
+        return
+    if bool(leaf.ecx & OSXSAVE) != bool(before.arch.cr4_osxsave):
+        yield Broken(f"v{nr} reads OSXSAVE = {bool(leaf.ecx & OSXSAVE):d}, CR4.OSXSAVE = {before.arch.cr4_osxsave}")
 
 
 @invariant("get-xsave-hides-disabled", "abi", ("INV-30", "ABI"), ops=_GET_XSAVE)

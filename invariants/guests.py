@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import component_site
-from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.kernel.state import VECTORS, Vcpu
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.step import format_ret
 
@@ -15,16 +15,18 @@ from xfdfuzz.program.step import format_ret
 class GuestState(NamedTuple):
     """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work.
 
-    ``registers`` are components, and MXCSR, and their contents.
+    ``registers`` are components, and MXCSR, and their contents.  ``exception`` is what it gets at once.
     """
 
     entry: int | str
     osxsave: bool = False
+    ts: bool = False
     xcr0: int = 0
     xss: int = 0
     xfd: int = 0
     xfd_err: int = 0
     registers: tuple[tuple[int, int], ...] = ()
+    exception: int = 0
 
 
 def differences(
@@ -36,6 +38,11 @@ def differences(
         return
     if one.osxsave != other.osxsave:
         yield "cr4", f"CR4.OSXSAVE = {one.osxsave:d} and {other.osxsave:d}"
+    if one.ts != other.ts:
+        yield "cr0", f"CR0.TS = {one.ts:d} and {other.ts:d}"
+    if one.exception != other.exception:
+        names = {0: "none"} | VECTORS
+        yield "exception", f"the exception that it gets at once is {names[one.exception]} and {names[other.exception]}"
     for name in ("xcr0", "xss", "xfd", "xfd_err"):
         a, b = getattr(one, name), getattr(other, name)
         if a != b:

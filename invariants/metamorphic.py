@@ -52,10 +52,11 @@ def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
         return GuestState("no entry" if step is None else step.result.ret)
     regs = k.regs
     visible = xf.components_in(components & ~regs.xfd)
-    osxsave = bool(k.vcpus[nr].arch.cr4_osxsave)
+    arch = k.vcpus[nr].arch
+    osxsave, ts = bool(arch.cr4_osxsave), bool(arch.cr0_ts)
     xcr0, xss = (regs.xcr0, regs.xss) if osxsave else (0, 0)  # the host's stay where the guest cannot see them
     held = tuple((i, regs.data[i]) for i in (*visible, *[xf.MXCSR] * bool(components & xf.MASK_MXCSR)))
-    return GuestState("entered", osxsave, xcr0, xss, regs.xfd, regs.xfd_err, held)
+    return GuestState("entered", osxsave, ts, xcr0, xss, regs.xfd, regs.xfd_err, held)
 
 
 def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:
@@ -153,11 +154,12 @@ def _name(op: type[Op]) -> str:
 
 
 class Saved(NamedTuple):
-    """What a VMM reads from a vCPU: its CPUID, CR4.OSXSAVE, MSRs, XCR0 and the bytes of its XSAVE image; None where
-    there is nothing."""
+    """What a VMM reads from a vCPU: its CPUID, CR4.OSXSAVE, CR0.TS, MSRs, XCR0 and the bytes of its XSAVE image; None
+    where there is nothing."""
 
     cpuid: CpuidEntries
     osxsave: bool
+    ts: bool
     msrs: tuple[tuple[int, int], ...]
     xcr0: int | None
     xsave: bytes | None
@@ -195,12 +197,12 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
 
 
 def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
-    """KVM does not look again at XCR0, IA32_XSS and the XFD MSRs when user space takes features away with a second
+    """KVM does not look again at CR4, XCR0, IA32_XSS and the XFD MSRs when user space takes features away with a second
     KVM_SET_CPUID2, in no revision; what lies outside its CPUID then no other vCPU accepts."""
     arch = vcpu.arch
     msrs = k.guest_xfd(arch.guest_fpu) | arch.guest_fpu.xfd_err
     outside = arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0
-    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss)
+    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss or (arch.cr4_osxsave and arch.cpuid_no_xsave))
 
 
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:
@@ -221,6 +223,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
     return Saved(
         stored_entries(arch),
         bool(arch.cr4_osxsave),
+        bool(arch.cr0_ts),
         tuple((index, value) for index, count, value in read if count),
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)[1],
         None if image is None else bytes(image),
@@ -232,7 +235,7 @@ def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState,
     created = there.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there.load(created)
-        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave)
+        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave, saved.ts)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
         outcome = there.kernel.state, tuple(refused)
         if outcome in outcomes:

@@ -15,11 +15,20 @@ from xfdfuzz.invariants.vocabulary import VMM, Broken, View, invariant
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.state import GhostVcpu, GhostVmm, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops.run import VmEnter
+from xfdfuzz.program.ops.base import OK
+from xfdfuzz.program.ops.run import KvmRun, VmEnter
 from xfdfuzz.program.ops.vmm import VmmVisible
 
+#: What an exit that is not done with is called.
+_INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
+    st.EXIT_NONE: "nothing",
+    st.EXIT_IO: "an OUT",
+    st.EXIT_MSR_WRITE: "a WRMSR",
+    st.EXIT_XSETBV: "an XSETBV",
+}
 
-@invariant("procedure-keeps-the-guest", VMM, ("VMM", "GSTATE"), ops=(VmEnter, VmmVisible))
+
+@invariant("procedure-keeps-the-guest", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter, VmmVisible))
 def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
     """A copy of a vCPU, and a vCPU that was only looked at, is the same guest: its VMM has to write all that KVM does
     not keep by itself, with calls and in an order that KVM's interface gives the guest for.  The kernel did what it was
@@ -31,7 +40,7 @@ def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: {what}, as its VMM means it and as the VMM's calls make it", site)
 
 
-@invariant("reset-leaves-nothing", VMM, ("VMM", "GSTATE"), ops=(VmEnter,))
+@invariant("reset-leaves-nothing", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter))
 def reset_leaves_nothing(view: View) -> Iterator[Broken]:
     """A vCPU that gets another tenant is as it comes out of reset, but for what its VMM gave it: what is left of the
     guest before is data, or a way to send some.  The kernel did what it was told."""
@@ -49,6 +58,31 @@ def _promise(view: View) -> tuple[int, GhostVmm]:
 
 def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
     """(site, what differs) between the guest that was promised and the one that the calls make."""
+    if not isinstance(view.step.op, VmEnter):
+        yield from _unfinished(view, nr)
+    if not isinstance(view.step.op, KvmRun):
+        yield from _found_otherwise(view, nr)
+
+
+def _unfinished(view: View, nr: int) -> Iterator[tuple[str, str]]:
+    """What KVM_RUN completes, if it is not to be completed, or is to be and is not.
+
+    An INIT that KVM_RUN accepts forgets it.
+    """
+    vcpu, ghosts = view.before.vcpus[nr], view.before.ghost
+    meant, made = _waits(ghosts.vmms[nr].promise), _waits(ghosts.vcpus[nr])
+    runs = not isinstance(view.step.op, KvmRun) or view.step.result == OK
+    if meant != made and runs and not vcpu.arch.init_pending:
+        yield "unfinished", f"KVM_RUN completes {_INSTRUCTIONS[meant]} and {_INSTRUCTIONS[made]}"
+
+
+def _waits(guest: GhostVcpu) -> int:
+    """The exit of an instruction that waits to complete; one that KVM has refused does not."""
+    return 0 if guest.exception and not guest.injected else guest.insn_owed
+
+
+def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
+    """What the guest finds at its entry that is not what was promised."""
     entered = isinstance(view.step.op, VmEnter)
     system = view.k.system if entered else view.before
     vcpu, meant, made = system.vcpus[nr], system.ghost.vmms[nr], system.ghost.vcpus[nr]
@@ -58,9 +92,11 @@ def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
         yield "cpuid", f"its CPUID has {xf.format_mask(meant.supported)} and {xf.format_mask(has)}"
     sure = components & ~meant.promise.regs.undefined
     # a VMM cares for each component, while to the kernel most are alike
+    before, forgotten = view.before.ghost, entered and view.before.vcpus[nr].arch.init_pending
+    to_get, gets = (0, 0) if forgotten else (before.vmms[nr].promise.exception, before.vcpus[nr].exception)
     yield from differences(
-        _found(meant.promise, bool(meant.osxsave), sure, vcpu),
-        _found(made, bool(vcpu.arch.cr4_osxsave), sure, vcpu),
+        _found(meant.promise, (bool(meant.osxsave), bool(meant.ts)), to_get, sure, vcpu),
+        _found(made, (bool(vcpu.arch.cr4_osxsave), bool(vcpu.arch.cr0_ts)), gets, sure, vcpu),
         site=xf.CONTENTS.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
@@ -85,9 +121,9 @@ def _contents(mask: int) -> tuple[int, ...]:
     return (*xf.components_in(mask), *[xf.MXCSR] * bool(mask & xf.MASK_MXCSR))
 
 
-def _found(guest: GhostVcpu, osxsave: bool, components: int, vcpu: Vcpu) -> GuestState:
-    """What an ideal guest finds, as far as its CPUID lets it look."""
+def _found(guest: GhostVcpu, crs: tuple[bool, bool], exception: int, components: int, vcpu: Vcpu) -> GuestState:
+    """What an ideal guest finds, as far as its CPUID lets it look; ``crs`` are CR4.OSXSAVE and CR0.TS."""
     arch = vcpu.arch
     xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
     registers = tuple((i, guest.regs.data[i]) for i in _contents(components))
-    return GuestState("entered", osxsave, guest.xcr0, guest.xss, xfd, xfd_err, registers)
+    return GuestState("entered", *crs, guest.xcr0, guest.xss, xfd, xfd_err, registers, exception)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
-from xfdfuzz.kernel.state import EXIT_MSR_READ
+from xfdfuzz.kernel.state import DF_VECTOR, EXIT_MSR_READ, GP_VECTOR, VECTORS
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import GuestOp, VcpuIoctl, VcpuRunOp
 from xfdfuzz.program.ops.guest import GuestRdmsr
@@ -169,10 +169,13 @@ def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
         return  # the guest starts anew
     if before.vcpus[nr].arch.insn_skips:
         yield Broken(f"v{nr}: RIP was advanced over an instruction that never exited", "skipped")
-    faulted = view.step.result.ret in ("#GP", "#DF")
-    if not faulted and before.ghost.vcpus[nr].insn_owed:
+    faulted, ideal = view.step.result.ret in ("#GP", "#DF"), before.ghost.vcpus[nr]
+    fault = ideal.exception in (GP_VECTOR, DF_VECTOR)
+    if not faulted and ideal.insn_owed:
         yield Broken(f"v{nr} goes on at an instruction that was neither emulated nor refused", "unfinished")
-    if faulted and not before.ghost.vcpus[nr].insn_owed:
+    elif not faulted and fault:
+        yield Broken(f"v{nr} does not get the {VECTORS[ideal.exception]} that its VMM has injected", "lost")
+    if faulted and not (ideal.insn_owed or fault):
         yield Broken(f"v{nr} gets {view.step.result} although its instruction completed", "faulted")
 
 

@@ -33,6 +33,7 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xsaves": False, "xsavec": False},
     {"avx": False, "mpx": True, "mpx_in_use": True},
     {"pkru_in_use": True},
+    {"nopku": True},
     {"apx": True},
     {"amx_ud_first": True},
     {"cet": True, "cet_kernel": False},

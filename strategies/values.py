@@ -15,19 +15,21 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import HEADER_END, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
+from xfdfuzz.arch.cpuid import HEADER_END, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     BEYOND,
     DATA,
     RESERVED,
     UNALIGNED,
+    Cr4,
+    Events,
     FpuImage,
     IovLen,
     Msrs,
@@ -186,7 +188,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
-    "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_TILES, LEAF_TMUL)),
+    "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL)),
     "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM)),
     "failures": Domain((1, 0, 2)),
     "points": Domain((1, 2, 3, 4)),
@@ -199,7 +201,9 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     **{(DATA, msr): Domain(tokens.values) for msr in XSTATE_MSRS},
     Switch("drop"): Domain((False, True)),
     Switch("NULL"): Domain((False, True)),
-    Sregs: Domain((Sregs(True), Sregs(False))),
+    Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True))),
+    Cr4: Domain((Cr4(True), Cr4(False))),
+    Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }
 

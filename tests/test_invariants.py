@@ -269,6 +269,24 @@ class NeverUpdatesTheCpuid(KvmCpuid):
 
 
 @mutant(
+    "guest-cpuid-follows-cr4",
+    program(
+        AMX_GUEST,
+        "v0 mov_cr4({}) = exit",
+        "v0 handle = resume",
+        "v0 vmenter = ok",
+        "v0 cpuid(0x1, 0) = exit",
+        "v0 handle = resume",
+    ),
+    of="v6.12",
+)
+class CpuidForgetsCr4(KvmX86):
+    def kvm_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
+        vcpu.arch.cr4_osxsave = osxsave
+        return 0
+
+
+@mutant(
     "supported-cpuid-is-coherent",
     program("t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 0) = 0 {eax: 0x2e7, ebx: 0xa88, ecx: 0xa88, edx: 0x0}"),
 )
@@ -1281,6 +1299,17 @@ mutant(
 class NeitherSkipsNorFaults(KvmX86):
     def kvm_complete_insn_gp(self, vcpu: Vcpu, err: int) -> int:
         return 1
+
+
+@mutant(
+    "guest-instruction-completes-once",
+    program(
+        AMX, "t0 ioctl(v0, KVM_SET_VCPU_EVENTS, {injected: #GP}) = 0", ENTER.replace("vmenter = ok", "vmenter = #GP")
+    ),
+)
+class ForgetsWhatIsInjected(KvmX86):
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+        return 0
 
 
 @mutant("guest-reads-its-msrs", program(AMX_GUEST, "v0 rdmsr(IA32_XFD) = exit", "v0 handle = resume [0x0]"))

@@ -21,12 +21,14 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS
+from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
 from xfdfuzz.program.fields import (
     BEYOND,
     INNERMOST,
     RESERVED,
     TOKENS,
+    Cr4,
+    Events,
     FpuImage,
     IovLen,
     Msrs,
@@ -106,7 +108,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
     "vm type": st.sampled_from([2, 3]),
-    "cpuid leaf": st.sampled_from([0xD, 0x1D, 0x1E]),
+    "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.integers(0, TOKENS),
@@ -128,7 +130,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
         SwReserved,
         *(st.none() | st.integers(0, last) for last in (1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1)),
     ),
-    Sregs: st.builds(Sregs, st.booleans()),
+    Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
+    Cr4: st.builds(Cr4, st.booleans()),
+    Events: st.builds(Events, st.sampled_from([0, *VECTORS])),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
 }
@@ -362,7 +366,7 @@ def error_of(text: str) -> str:
             "ioctl(...), kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), "
             "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
             "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
-            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
+            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xrstor(...), xsave(...)",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -518,14 +522,14 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
             9,
             "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
             "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
-            "amd, debug-fpu, rt, or a switch with no- (did you mean cpus=N?)",
+            "amd, debug-fpu, rt, nopku, or a switch with no- (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
             "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
             "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
-            "amd, debug-fpu, rt, or a switch with no- (did you mean no-amx?)",
+            "amd, debug-fpu, rt, nopku, or a switch with no- (did you mean no-amx?)",
         ),
     ],
 )

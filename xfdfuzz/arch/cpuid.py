@@ -32,8 +32,11 @@ class Component:
     xfd: bool = False
 
 
+#: What has the number 1 in EAX; of its bits there are these in ECX, and no others.
+LEAF_FEATURES = 1
+XSAVE, OSXSAVE = 1 << 26, 1 << 27
 #: What has the numbers 0xD, 0x1D and 0x1E in EAX.
-LEAF_XSTATE, LEAF_TILES, LEAF_TMUL = 0xD, 0x1D, 0x1E
+WHOLE_LEAVES = LEAF_XSTATE, LEAF_TILES, LEAF_TMUL = 0xD, 0x1D, 0x1E
 #: Bits of CPUID.0xD.1:EAX.
 XSAVEOPT, XSAVEC, XGETBV1, XSAVES, XFD = (1 << i for i in range(5))
 

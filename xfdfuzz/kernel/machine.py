@@ -11,14 +11,15 @@ MAX_CPUS = 4
 
 @dataclass(frozen=True)
 class Config:
-    """The options that a kernel is built with.
+    """The options that a kernel is built with, and booted with.
 
     ``debug_fpu`` is CONFIG_X86_DEBUG_FPU, ``rt`` is CONFIG_PREEMPT_RT, with the PREEMPT_RT patches where the kernel is
-    older than 6.12.
+    older than 6.12.  ``nopku`` is the boot parameter: CR4.PKE stays clear, and X86_FEATURE_OSPKE with it.
     """
 
     debug_fpu: bool = False
     rt: bool = False
+    nopku: bool = False
 
 
 @dataclass(frozen=True, repr=False)

@@ -16,6 +16,7 @@ from xfdfuzz.arch.registers import (
     execute,
     load_component,
 )
+from xfdfuzz.arch.xsave import XsaveArea, xrstor
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import CALLED_OFF, OOPS, PREEMPTED
@@ -108,6 +109,25 @@ class Process(Perf):
                 return "ok"
             except InvalidOpcode:
                 return "SIGILL"
+            except DeviceNotAvailable:
+                self.current.user_mode = 0
+                signal = self.exc_device_not_available()
+                if signal:
+                    return signal
+        return "livelock"
+
+    @seam
+    def user_xrstor(self, area: XsaveArea, mask: int) -> str:
+        """XRSTOR in user mode: ``ok``, or the signal that it ends in; of a #NM the same as of other instructions'."""
+        if not self.use_xsave:
+            return "SIGILL"
+        for _ in range(3):
+            self.exit_to_user_mode()
+            try:
+                xrstor(self.regs, area, mask)
+                return "ok"
+            except GeneralProtection:
+                return "SIGSEGV"
             except DeviceNotAvailable:
                 self.current.user_mode = 0
                 signal = self.exc_device_not_available()

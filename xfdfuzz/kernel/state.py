@@ -97,6 +97,7 @@ INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
 KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
+KEPT_EVENTS = 256
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
@@ -107,9 +108,12 @@ VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
 # Whether a task's LBRs are in its context (lbr_stack_state).
 LBR_NONE, LBR_VALID = range(2)
 
+NMI_VECTOR = 2
 NM_VECTOR = 7
 DF_VECTOR = 8
 GP_VECTOR = 13
+#: The exceptions that there are, by their vectors.
+VECTORS = {NM_VECTOR: "#NM", DF_VECTOR: "#DF", GP_VECTOR: "#GP"}
 
 
 def task_contents(task: int, number: int) -> int:
@@ -149,9 +153,9 @@ Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
 #: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
 TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
 #: What a VMM has read (KEPT_*).
-Kept = Annotated[U8, Mask("kept thing")]
+Kept = Annotated[U32, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
-Vector = Annotated[U8, Enumeration("exception vector", {NM_VECTOR: "#NM", GP_VECTOR: "#GP"})]
+Vector = Annotated[U8, Enumeration("exception vector", VECTORS)]
 #: 0, or an error code less than 0.
 Errno = Annotated[I8, Kind("errno")]
 
@@ -416,6 +420,7 @@ class VcpuArch(Struct):
     xfd_err_read_intercept: Flag
     xfd_err_write_intercept: Flag
     exception_pending: Annotated[Flag, "exception.pending"]
+    exception_injected: Annotated[Flag, "exception.injected"]
     exception_vector: Annotated[Vector, "exception.vector"]
     complete_userspace_io: UserspaceIo
     init_pending: Annotated[Flag, "apic.init_pending"]
@@ -494,7 +499,8 @@ class GhostVcpu(Struct):
 
     ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once; ``owed_value`` is what it
     will have written then, or what user space wrote to the same register since.  ``nm_owed``: an XFD #NM
-    was intercepted and must be delivered, exactly once.
+    was intercepted and must be delivered, exactly once.  ``exception`` is what the guest gets at its next entry,
+    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it.
     """
 
     __slots__ = ()
@@ -506,6 +512,8 @@ class GhostVcpu(Struct):
     owed_value: RegisterValue
     insn_owed: ExitKind
     nm_owed: Flag
+    exception: Vector
+    injected: Annotated[Flag, "exception.injected"]
 
 
 @struct()
@@ -524,16 +532,18 @@ class GhostVmm(Struct):
 
     ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
     ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
-    has it and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have made of it.
+    has it, CR0.TS as ``ts`` and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have
+    made of it.
 
-    ``kept`` says what there is of XCR0, MSRs, ``image`` and ``fpu``, as KVM gave them; ``honest`` and ``honest_fpu``
-    are what it should have given.
+    ``kept`` says what there is of XCR0, MSRs, ``exception``, ``image`` and ``fpu``, as KVM gave them; ``honest`` and
+    ``honest_fpu`` are what it should have given.
     """
 
     __slots__ = ()
     intent: Intent
     pending: Flag
     osxsave: Annotated[Flag, "promise.cr4.osxsave"]
+    ts: Annotated[Flag, "promise.cr0.ts"]
     supported: Annotated[Xfeatures, "promise.guest_supported"]
     tenant: TenantPlus1
     tenants: Count
@@ -544,6 +554,7 @@ class GhostVmm(Struct):
     xfd_err: Annotated[Xfd, "kept.xfd_err"]
     u_cet: Annotated[Token, "kept.u_cet"]
     pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
+    exception: Annotated[Vector, "kept.exception"]
     image: Annotated[XsaveArea, "kept.image"]
     fpu: Annotated[GhostFpu, "kept.fpu"]
     honest: GhostVcpu

@@ -67,6 +67,14 @@ def _save(op: Any) -> Control:
     return _no("nothing forces a VM exit into the middle of an instruction") if op.torn else EXACT
 
 
+def _cpuid(op: guest.GuestCpuid) -> Control:
+    return _no("of a CPUID only EBX is read here, and that of leaf 1 is no part of it") if op.leaf == 1 else EXACT
+
+
+def _xrstor(op: tasks.UserXrstor) -> Control:
+    return _VECTOR if op.mask & (xf.MASK_FPSSE | xf.MASK_YMM) else EXACT
+
+
 #: Every op's class.
 TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
@@ -145,7 +153,6 @@ TABLE: dict[type[Op], Rule] = {
             guest.GuestXrstor,
             guest.GuestXsetbv,
             guest.GuestXgetbv,
-            guest.GuestCpuid,
             guest.GuestClts,
             guest.GuestStts,
             guest.GuestMovCr4,
@@ -164,10 +171,16 @@ TABLE: dict[type[Op], Rule] = {
         _no("the guest would have to be a hypervisor"),
     ),
     tasks.ReqXcompGuestPerm: _facility,
+    tasks.UserXrstor: _xrstor,
     kvm.KvmSetMsrs: _set_msrs,
+    **dict.fromkeys(
+        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),
+        _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
+    ),
     guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
     guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
     guest.GuestWrmsr: _msr,
+    guest.GuestCpuid: _cpuid,
     guest.GuestInterrupt: _TICK,
     guest.GuestInterruptKernelFpu: _approximated(f"{_TICK.how}; whether a softirq uses the FPU then is chance"),
     guest.PendInit: _no("an INIT takes a local APIC in the kernel, and another vCPU that sends it"),
@@ -249,6 +262,8 @@ IMPOSSIBLE: dict[str, str] = {
     "dense": "no processor lays out its components without gaps",
     "amd": "its sizes and places are those of AMD's processors",
 }
+#: How few hosts are booted.
+BOOTED: dict[str, str] = {"nopku": "it is about a kernel that was booted with nopku"}
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {
     "xsave": "it is about a machine without XSAVE",
@@ -286,7 +301,7 @@ def unfit(program: Program) -> str:
 
 
 def _machine(machine: Machine) -> str:
-    for name, reason in IMPOSSIBLE.items():
+    for name, reason in (IMPOSSIBLE | BOOTED).items():
         if getattr(machine, name):
             return f"machine: {reason}"
     for name, reason in MISSING.items():

@@ -191,9 +191,9 @@ def _body(op: Op) -> list[Code]:
         case guest.GuestXgetbv():
             return [asm.mov32("ecx", op.index), PLAIN["xgetbv"], *asm.JOIN]
         case guest.GuestCpuid():
-            return [asm.mov32("eax", 0xD), asm.mov32("ecx", op.subleaf), PLAIN["cpuid"]]
+            return [asm.mov32("eax", op.leaf), asm.mov32("ecx", op.subleaf), PLAIN["cpuid"]]
         case guest.GuestMovCr4():
-            return asm.SET_OSXSAVE if op.sregs.osxsave else asm.CLEAR_OSXSAVE
+            return asm.SET_OSXSAVE if op.cr4.osxsave else asm.CLEAR_OSXSAVE
         case guest.GuestStts():
             return asm.STTS
         case guest.GuestOut():

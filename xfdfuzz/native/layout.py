@@ -33,7 +33,7 @@ CONTENT_SIZE, IMAGE_SIZE = 0x400, 0x4000
 VECTORS, HANDLER_SIZE = 32, 32
 CODE_SELECTOR, DATA_SELECTOR = 8, 16
 #: Control registers: PE, ET, NE, PG; PAE, OSFXSR, OSXMMEXCPT, and OSXSAVE where the vCPU has it; LME, LMA.
-CR0, CR4, CR4_OSXSAVE, EFER = 0x80000031, 0x620, 1 << 18, 0x500
+CR0, CR0_TS, CR4, CR4_OSXSAVE, EFER = 0x80000031, 1 << 3, 0x620, 1 << 18, 0x500
 #: OUT to these: the guest has an OUT in the program; it has come to the end of its code.
 PORT_OUT, PORT_DONE = 0x10, 0x11
 _PRESENT_WRITABLE, _LARGE = 0x3, 0x80

@@ -23,7 +23,7 @@ _LOADS: dict[type[Op], tuple[str, int, str]] = {
 
 @dataclass(frozen=True)
 class UserInsn:
-    """``code`` with RDI at its operand: ``data``, or ``room`` zeroed bytes that it stores to.
+    """``code`` with RDI at its operand: ``data``, or ``room`` zeroed bytes that it stores to; at neither an image.
 
     A value that it reads is in RAX.  It clobbers RAX, RCX, RDX and RSI.
     """
@@ -57,6 +57,8 @@ def user_insn(op: Op) -> UserInsn | None:
             return UserInsn((PLAIN["tilerelease"],))
         case tasks.UserXsave():
             return UserInsn((*asm.edx_eax(op.mask), PLAIN["xsave64"]), room=0x4000)
+        case tasks.UserXrstor():
+            return UserInsn((*asm.edx_eax(op.mask), PLAIN["xrstor64"]))
         case tasks.UserXgetbv():
             return UserInsn((asm.mov32("ecx", op.index), PLAIN["xgetbv"], *asm.JOIN))
         case tasks.UserWrpkru():

@@ -14,19 +14,29 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
+from xfdfuzz.arch.cpuid import LEAF_FEATURES, WHOLE_LEAVES
 from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
-from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import (
+    NR_SIGFRAMES,
+    NR_VCPUS,
+    NR_VMS,
+    USER_TASKS,
+    VECTORS,
+    VM_X86_SEV_ES_VM,
+    VM_X86_TDX_VM,
+)
 from xfdfuzz.program.fields import (
     BEYOND,
     INNERMOST,
     RESERVED,
     TOKENS,
     UNALIGNED,
+    Cr4,
+    Events,
     FpuImage,
     IovLen,
     Msrs,
@@ -439,10 +449,11 @@ MSR_NAMES = {
     MSR_IA32_PL0_SSP: "IA32_PL0_SSP",
 }
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
-CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_XSTATE, LEAF_TILES, LEAF_TMUL)}
+CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_FEATURES, *WHOLE_LEAVES)}
 CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
 VM_TYPE_NAMES = {VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM", VM_X86_TDX_VM: "KVM_X86_TDX_VM"}
 VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
+VECTOR = Scalar(any_of(list(VECTORS.values())), range(0), names=VECTORS)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 CONTENTS = Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1))
 MXCSR = Scalar(f"0, a token up to {TOKENS}, or reserved", range(TOKENS + 1), names={RESERVED: "reserved"})
@@ -495,7 +506,9 @@ CODECS: dict[object, Codec[Any]] = {
     ),
     FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
     SwReserved: SwReservedCodec(),
-    Sregs: Record(Sregs, {}, ("osxsave",)),
+    Sregs: Record(Sregs, {}, ("osxsave", "ts")),
+    Cr4: Record(Cr4, {}, ("osxsave",)),
+    Events: Record(Events, {"injected": VECTOR}, zero=("injected",)),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
     IovLen: IovLenCodec(),

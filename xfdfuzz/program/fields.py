@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
+from xfdfuzz.kernel.state import VECTORS
+
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
 Nr = Annotated[int, "nr"]
 #: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's.
@@ -27,7 +29,7 @@ StackSize = Annotated[int, "count", "stack size"]
 FrameSize = Annotated[int, "count", "frame size"]
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
-#: A leaf of CPUID: 0xd, 0x1d or 0x1e.
+#: A leaf of CPUID: 1, 0xd, 0x1d or 0x1e.
 CpuidLeaf = Annotated[int, "cpuid leaf"]
 #: A type of KVM_CREATE_VM other than the default one: ``KVM_X86_SEV_ES_VM``.
 VmTypeOf = Annotated[int, "vm type"]
@@ -151,9 +153,26 @@ class SwReserved(NamedTuple):
 
 
 class Sregs(NamedTuple):
-    """``{osxsave}``: CR4.OSXSAVE of KVM_SET_SREGS, or ``{}`` without it; everything else is a flat 64-bit state."""
+    """``{osxsave, ts}``: CR4.OSXSAVE and CR0.TS of KVM_SET_SREGS, as far as they are set; everything else is a flat
+    64-bit state."""
 
     osxsave: bool
+    ts: bool = False
+
+
+class Cr4(NamedTuple):
+    """``{osxsave}``: CR4.OSXSAVE that a guest sets, or ``{}`` where it clears it."""
+
+    osxsave: bool
+
+
+class Events(NamedTuple):
+    """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector, or ``{}`` without one."""
+
+    injected: int = 0
+
+    def __str__(self) -> str:
+        return f"{{injected: {VECTORS[self.injected]}}}" if self.injected else "{}"
 
 
 class Undefined(NamedTuple):

@@ -104,6 +104,17 @@ def load(regs: GhostRegs, area: XsaveArea) -> None:
         define(regs, xf.MXCSR, area.data[xf.MXCSR])
 
 
+def restore(regs: GhostRegs, area: XsaveArea, rfbm: int) -> None:
+    """XRSTOR or XRSTORS of an image: what XSTATE_BV lacks is initialised.  MXCSR goes with SSE or AVX in the standard
+    format, and is a part of SSE in the compacted one."""
+    for i in xf.components_in(rfbm):
+        define(regs, i, area.data[i] if area.xstate_bv >> i & 1 else 0)
+    if area.xcomp_bv and rfbm & xf.MASK_SSE:
+        define(regs, xf.MXCSR, area.data[xf.MXCSR] if area.xstate_bv & xf.MASK_SSE else 0)
+    elif not area.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
+        define(regs, xf.MXCSR, area.data[xf.MXCSR])
+
+
 def set_legacy(regs: GhostRegs, values: Iterable[int]) -> None:
     """x87, SSE and MXCSR hold these."""
     for i, token in zip(xf.LEGACY, values, strict=True):
@@ -199,14 +210,44 @@ def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
 
 
 def init(k: Kernel, nr: int) -> None:
-    """INIT: CR0 and CR4 go, MPX and CET are cleared, a pending exception or instruction is forgotten."""
+    """INIT: CR0 and CR4 go, MPX and CET are cleared, an exception or instruction that waits is forgotten."""
     for ideal in lived(k, nr):
         for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
             define(ideal.regs, i, 0)
-        ideal.insn_owed = ideal.nm_owed = 0
+        owes_nothing(ideal)
     # of CR4 the ghost has what is promised alone
-    k.system.ghost.vmms[nr].osxsave = 0
+    k.system.ghost.vmms[nr].osxsave = k.system.ghost.vmms[nr].ts = 0
     k.vcpus[nr].arch.insn_skips = 0
+
+
+def owes_nothing(ideal: GhostVcpu) -> None:
+    """No instruction waits to complete, and no exception to be delivered."""
+    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = 0
+
+
+def goes_elsewhere(ideal: GhostVcpu) -> None:
+    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected."""
+    injected = ideal.exception if ideal.injected else 0
+    owes_nothing(ideal)
+    if injected:
+        user_injected(ideal, injected)
+
+
+def was_handled(vcpu: Vcpu, ideal: GhostVcpu) -> None:
+    """An exit was handled: a #NM that was intercepted is to be delivered, and so is the #GP of an instruction that KVM
+    refused."""
+    if ideal.nm_owed:
+        ideal.exception = st.NM_VECTOR
+    elif ideal.insn_owed and vcpu.arch.exception_pending:
+        ideal.exception = vcpu.arch.exception_vector
+
+
+def user_injected(ideal: GhostVcpu, vector: int) -> None:
+    """KVM_SET_VCPU_EVENTS took an exception, or none: an instruction that was refused has nothing to wait for."""
+    if ideal.exception and not ideal.injected:
+        ideal.insn_owed = 0
+    ideal.exception, ideal.injected = vector, bool(vector)
+    ideal.nm_owed = vector == st.NM_VECTOR
 
 
 def takes(k: Kernel, vcpu: Vcpu) -> bool:
@@ -271,7 +312,8 @@ def promise(k: Kernel, nr: int, source: int) -> None:
     """At its next entry the guest of a vCPU has to be the one that ``source`` has now."""
     vmm, arch = k.system.ghost.vmms[nr], k.vcpus[source].arch
     assign(vmm.promise, k.system.ghost.vcpus[source])
-    vmm.osxsave, vmm.supported = arch.cr4_osxsave, arch.guest_supported_xcr0 | arch.guest_supported_xss
+    vmm.osxsave, vmm.ts = arch.cr4_osxsave, arch.cr0_ts
+    vmm.supported = arch.guest_supported_xcr0 | arch.guest_supported_xss
     vmm.pending = 1
 
 
@@ -293,7 +335,7 @@ def left(k: Kernel, nr: int) -> None:
 
 def forget(vmm: GhostVmm) -> None:
     """Nothing is promised any more."""
-    vmm.pending = vmm.osxsave = vmm.supported = 0
+    vmm.pending = vmm.osxsave = vmm.ts = vmm.supported = 0
     assign(vmm.promise, GhostVcpu())
 
 

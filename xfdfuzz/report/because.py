@@ -30,6 +30,7 @@ _IDEAL = {
     "insn_owed": "is owed an instruction",
     "owed_value": "is owed the value",
     "nm_owed": "is owed a #NM",
+    "exception": "is to get the exception",
     "undefined": "may find anything in",
     "intent": "has the intent",
     "pending": "has to keep a promise",

@@ -71,7 +71,8 @@ VCPU = _shown(
     *("arch.guest_state_protected", "vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),
     *("arch.xfd_no_write_intercept", "arch.nm_intercept", "arch.xfd_read_intercept", "arch.xfd_write_intercept"),
     *("arch.xfd_err_read_intercept", "arch.xfd_err_write_intercept"),
-    *("arch.exception_pending", "arch.exception_vector", "arch.pkru", "arch.host_pkru", "arch.xfd_realloc_request"),
+    *("arch.exception_pending", "arch.exception_injected", "arch.exception_vector"),
+    *("arch.pkru", "arch.host_pkru", "arch.xfd_realloc_request"),
     *("arch.guest_fpu.xfeatures", "arch.guest_fpu.perm", "arch.guest_fpu.realloc_request", "arch.guest_fpu.xfd"),
     *("arch.guest_fpu.xfd_err", "arch.guest_fpu.uabi_size", "arch.guest_fpu.fpstate"),
 )

@@ -222,14 +222,18 @@ Written by `xfdfuzz vmm --format markdown`. Which orders of KVM's calls are safe
 tried in every order of its calls, with guests in several situations, and in its usual order with one thing left out.
 Nothing is sampled.
 
-* **copy into a new vCPU**: KVM_GET_XSAVE2 (KVM_GET_XSAVE where there is no other), KVM_GET_XCRS and KVM_GET_MSRS of a
-  stopped vCPU; then a new one gets KVM_SET_CPUID2, KVM_SET_SREGS, KVM_SET_XCRS, KVM_SET_MSRS and KVM_SET_XSAVE, which
-  is the usual order here. A snapshot or a migration is that.
+* **copy into a new vCPU**: KVM_GET_XSAVE2 (KVM_GET_XSAVE where there is no other), KVM_GET_XCRS, KVM_GET_VCPU_EVENTS
+  and KVM_GET_MSRS of a stopped vCPU; then a new one gets KVM_SET_CPUID2, KVM_SET_SREGS, KVM_SET_XCRS, KVM_SET_MSRS,
+  KVM_SET_XSAVE and KVM_SET_VCPU_EVENTS, which is the usual order here. A snapshot or a migration is that.
 * **copy into a used vCPU**: the same into one that was another guest's, which had tiles disabled, or in use, where both
   have tiles; it has its CPUID.
 * **write back what was read**: the same into the vCPU itself, which must not show.
 * **reset for another tenant**: KVM_SET_MSRS of 0, KVM_SET_XCRS of 1, KVM_SET_XSAVE of an image whose XSTATE_BV has
-  every component, with its initial value, and KVM_SET_SREGS, in this order.
+  every component, with its initial value, KVM_SET_SREGS, KVM_SET_VCPU_EVENTS without an exception and KVM_SET_REGS, in
+  this order.
+
+`unfinished` is an OUT that KVM_RUN has left for user space: the next KVM_RUN completes it, on this vCPU and on no copy.
+A VMM enters KVM_RUN once more, with `immediate_exit`, before it reads the guest (Documentation/virt/kvm/api.rst).
 
 The MSRs are IA32_XFD and IA32_XFD_ERR of guests that have XFD; IA32_XSS, IA32_U_CET and IA32_PL0_SSP of those with CET.
 

@@ -248,9 +248,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("ad45413d22e6", "v6.4", "KVM: VMX: Don't rely _only_ on CPUID to enforce XCR0 restrictions for ECREATE"),
         ("275a87244ec8", "v6.4", "KVM: x86: Don't adjust guest's CPUID.0x12.1 (allowed SGX enclave XFRM)"),
     ),
-    "no machine is booted with a feature disabled on its command line": (
-        ("18032b47adf1", "v6.6", "x86/fpu/xstate: Fix PKRU covert channel"),
-    ),
     "the model has it as a part of 2d39a6add422": (
         ("6ee836687a3f", "v6.6", "x86/fpu: Add helper for modifying xstate"),
         ("98cfa4630912", "v6.6", "x86: Introduce userspace API for shadow stack"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import permutations
 from typing import NamedTuple
 
@@ -144,7 +145,7 @@ class Answer:
     others: Mapping[str, Seen]
     possible: bool = True
 
-    @property
+    @cached_property
     def safe(self) -> list[Order]:
         """The orders in which all is well."""
         return [order for order, seen in self.orders.items() if seen.kind == SAFE]
@@ -273,12 +274,13 @@ _TILES = xf.MASK_XTILE_DATA
 
 
 class _Situation(NamedTuple):
-    """A machine, a guest's CPUID, what it sets first, and what it does."""
+    """A machine, a guest's CPUID, what it sets first, what it does, and what makes KVM_RUN return."""
 
     name: str
     machine: Machine
     cpuid: CpuidEntries
     does: tuple[Op, ...]
+    stops: tuple[Op, ...] = (guest.GuestInterrupt(0),)
 
     @property
     def msrs(self) -> tuple[int, ...]:
@@ -293,7 +295,7 @@ class _Situation(NamedTuple):
             run.KvmRun(0, vcpu),
             run.VmEnter(vcpu),
         )
-        return (*setup, *self.does, guest.GuestInterrupt(vcpu), run.KvmRunReturns(0))
+        return (*setup, *self.does, *self.stops, run.KvmRunReturns(0))
 
 
 def _exits(op: Op, vcpu: int = 0) -> tuple[Op, ...]:
@@ -319,12 +321,18 @@ _CET_USED = (
     *_exits(guest.GuestWrmsr(0, MSR_IA32_XSS, _CET)),
     guest.GuestWrmsr(0, MSR_IA32_U_CET, 5),
 )
+_PLAIN_CPUID = CpuidEntries(_PLAIN, False, False)
+_OUT: tuple[Op, ...] = (guest.GuestOut(0), run.HandleExit(0))
 
 _SITUATIONS = (
-    _Situation("AVX and PKRU in use", _MACHINE, CpuidEntries(_PLAIN, False, False), _USED),
+    _Situation("AVX and PKRU in use", _MACHINE, _PLAIN_CPUID, _USED),
     _Situation("tiles in use", _MACHINE, _AMX, _TILES_USED),
     _Situation("IA32_XFD set, tiles used before", _MACHINE, _AMX, _XFD_SET),
     _Situation("after a #NM of IA32_XFD", _MACHINE, _AMX, (*_XFD_SET, *_exits(guest.GuestTileload(0, 4)))),
+    _Situation(
+        "a #NM of IA32_XFD is pending", _MACHINE, _AMX, _XFD_SET, (guest.GuestTileload(0, 4), run.HandleExit(0))
+    ),
+    _Situation("CR0.TS set, in an OUT", _MACHINE, _PLAIN_CPUID, (*_USED, guest.GuestStts(0)), _OUT),
     _Situation("CET in use", Machine(avx512=False, cet=True), CpuidEntries(_PLAIN, False, False, _CET), _CET_USED),
 )
 
@@ -347,6 +355,7 @@ def _loads(situation: _Situation, vcpu: int, source: int) -> dict[str, tuple[Op,
         "SET_XCRS": (vmm.LoadXcrs(0, vcpu, source),),
         "SET_MSRS": (vmm.LoadMsrs(0, vcpu, source),),
         "SET_XSAVE": (vmm.LoadXsave(0, vcpu, source),),
+        "SET_VCPU_EVENTS": (vmm.LoadVcpuEvents(0, vcpu, source),),
     }
     return {name: ops for name, ops in calls.items() if name != "SET_MSRS" or situation.msrs}
 
@@ -405,7 +414,7 @@ def _reload(situation: _Situation) -> Procedure:
 
 def _reset(situation: _Situation) -> Procedure:
     before = (*_created(situation), *situation.reached(0))
-    names = ("SET_MSRS", "SET_XCRS", "SET_XSAVE", "SET_SREGS")
+    names = ("SET_MSRS", "SET_XCRS", "SET_XSAVE", "SET_SREGS", "SET_VCPU_EVENTS", "SET_REGS")
     made = zip(names, resetting(0, 0, situation.cpuid.xcr0, situation.msrs), strict=True)
     calls: dict[str, tuple[Op, ...]] = {name: (op,) for name, op in made if name != "SET_MSRS" or situation.msrs}
     procedure = _procedure("reset for another tenant", situation, before, (vmm.VmmReset(0),), calls, 0)

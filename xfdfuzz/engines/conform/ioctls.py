@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import LEAF_XSTATE, SAPPHIRE_RAPIDS, Leaf
+from xfdfuzz.arch.cpuid import LEAF_XSTATE, SAPPHIRE_RAPIDS, WHOLE_LEAVES, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.engines.conform.contents import INITIAL_X87, SIZES, TILE_CONFIGURATION, initial
 from xfdfuzz.engines.conform.fields import Field, NotCompared, Stopped, returned
@@ -22,7 +22,6 @@ from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
-from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
 from xfdfuzz.program.fields import RESERVED, FpuImage, Msrs, Named, UserImage
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import FpuState, Image
@@ -93,7 +92,7 @@ def get_supported_cpuid(s: Session, o: Operation) -> Iterator[Field]:
         yield Field("ret", returned(recorded) if "errno" in recorded else 0, refused)
         return
     leaf, index = o.number(0), o.number(1)
-    if leaf in CPUID_LEAF_NAMES:
+    if leaf in WHOLE_LEAVES:
         offered = s.do(kvm.KvmGetSupportedCpuidEntry(s.now.task, leaf, index & 0xFF)).out
         yield from _registers(recorded, offered)
         return
@@ -260,7 +259,7 @@ def get_cpuid2(s: Session, o: Operation) -> Iterator[Field]:
     """KVM_GET_CPUID2, one entry."""
     recorded, vcpu, leaf = _result(o), s.vcpu, o.number(0)
     arch = s.kernel.vcpus[vcpu].arch
-    if leaf not in CPUID_LEAF_NAMES:
+    if leaf not in WHOLE_LEAVES:
         s.do(kvm.KvmGetCpuid2(s.now.task, vcpu))
         yield _flag(o, stored_entries(arch))
         return

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import Leaf
+from xfdfuzz.arch.cpuid import WHOLE_LEAVES, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD
 from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.engines.conform.contents import SIZES, TILE_CONFIGURATION, initial
@@ -17,8 +17,7 @@ from xfdfuzz.engines.conform.memory import TILE_SIZE, GuestMemory, tdpbssd, tile
 from xfdfuzz.engines.conform.recording import Malformed, number
 from xfdfuzz.engines.conform.session import CR0_TS, CR4_OSXSAVE, Session
 from xfdfuzz.program import ghost
-from xfdfuzz.program.codecs import CPUID_LEAF_NAMES
-from xfdfuzz.program.fields import Sregs
+from xfdfuzz.program.fields import Cr4
 from xfdfuzz.program.ops import guest, run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Image, Result
@@ -199,7 +198,7 @@ def _reading(result: Result) -> Outcome:
 @_token("cpuid", numbers=2)
 def _cpuid(g: Guest, words: list[int]) -> Outcome:
     leaf, index = words[:2]
-    if leaf not in CPUID_LEAF_NAMES:
+    if leaf not in WHOLE_LEAVES:
         return Outcome(g.step(guest.GuestCpuid(g.vcpu)).ret)  # it exits as any, and its values are not modelled
     result = g.step(guest.GuestCpuid(g.vcpu, leaf, index & 0xFF))
     if not isinstance(result.out, Leaf):
@@ -396,7 +395,7 @@ def _mov_to_cr4(value_of: Callable[[int, int], int]) -> _Token:
             return Outcome("ok", value)
         if (value ^ harness.cr4) & ~CR4_OSXSAVE:
             raise Stopped(f"guest code: CR4 {value:#x}")
-        result = g.step(guest.GuestMovCr4(g.vcpu, Sregs(bool(value & CR4_OSXSAVE))))
+        result = g.step(guest.GuestMovCr4(g.vcpu, Cr4(bool(value & CR4_OSXSAVE))))
         if result.ret == "ok":
             harness.cr4 = value
         return Outcome(result.ret, value)

@@ -58,7 +58,7 @@ def clear_dead(vcpu: Vcpu, ideal: GhostVcpu) -> None:
                 vcpu.exit_msr = 0
                 vcpu.exit_value = vcpu.exit_value2 = 0
         arch = vcpu.arch
-        if not arch.exception_pending:
+        if not (arch.exception_pending or arch.exception_injected):
             arch.exception_vector = 0
         if arch.insn_skips > _SKIPS:
             arch.insn_skips = _SKIPS

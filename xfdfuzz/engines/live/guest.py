@@ -18,7 +18,6 @@ from xfdfuzz.native.contents import SAMPLES
 from xfdfuzz.native.guestcode import Insn, Stream
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import UserImage
 from xfdfuzz.program.ops import guest
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.step import Content, Image, Result
@@ -93,7 +92,7 @@ class Machine:
         if ret:
             return ret
         sregs = bytearray(data)
-        old_cr4 = struct.unpack_from("<Q", sregs, _CR4)[0]
+        old_cr0, old_cr4 = (struct.unpack_from("<Q", sregs, at)[0] for at in (_CR0, _CR4))
         for n, (selector, kind, long) in enumerate(
             [(layout.CODE_SELECTOR, 11, 1), *[(layout.DATA_SELECTOR, 3, 0)] * 5]
         ):
@@ -103,7 +102,7 @@ class Machine:
         struct.pack_into("<QH", sregs, _GDT, start + layout.GDT, 23)
         struct.pack_into("<QH", sregs, _IDT, start + layout.IDT, 16 * layout.VECTORS - 1)
         cr4 = layout.CR4 | old_cr4 & layout.CR4_OSXSAVE
-        struct.pack_into("<Q", sregs, _CR0, layout.CR0)
+        struct.pack_into("<Q", sregs, _CR0, layout.CR0 | old_cr0 & layout.CR0_TS)
         struct.pack_into("<QQ", sregs, _CR3, start + layout.PML4, cr4)
         struct.pack_into("<Q", sregs, _EFER, layout.EFER)
         ret, _ = self.host.exchange(task, fd, abi.KVM_SET_SREGS, bytes(sregs))
@@ -147,7 +146,9 @@ class Machine:
         self.put(vcpu, insn.slot, bytes(layout.RESULT_SIZE))
         operand = insn.operand
         if operand is not None:
-            data = operand.data if operand.restored is None else self._image(operand.restored)
+            data, restored = operand.data, operand.restored
+            if restored is not None:
+                data = self.host.images.restored(restored, partial(ghost.vcpu_token, vcpu.nr))
             self.put(vcpu, operand.address, data.ljust(operand.size, b"\0"))
 
     def outcome(self, vcpu: Vcpu, insn: Insn) -> Result | None:
@@ -174,9 +175,3 @@ class Machine:
         if isinstance(op, guest.GuestFxsave):
             stored = stored[:512] + struct.pack("<Q", xf.MASK_FPSSE) + bytes(56)
         return self.host.images.read(self.host.images.standard(stored))
-
-    def _image(self, op: guest.GuestXrstor) -> bytes:
-        """What XRSTOR reads."""
-        wanted = UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv)
-        image = self.host.images.made(wanted, partial(ghost.vcpu_token, op.vcpu))
-        return self.host.images.compacted(image, op.xcomp_bv)

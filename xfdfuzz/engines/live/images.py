@@ -14,6 +14,7 @@ from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.native.contents import SAMPLES, mxcsr, mxcsr_token, pattern, token_of
 from xfdfuzz.program.fields import RESERVED, FpuImage, UserImage
+from xfdfuzz.program.ops import guest, tasks
 from xfdfuzz.program.step import FpuState, Image
 
 #: The token of bytes that nobody has written.
@@ -118,6 +119,13 @@ class Images:
             if place is not None:
                 data[place] = pattern(i, content)
         return bytes(data)
+
+    def restored(
+        self, op: guest.GuestXrstor | guest.GuestXrstors | tasks.UserXrstor, owner: Callable[[int], int]
+    ) -> bytes:
+        """What an XRSTOR reads."""
+        wanted = UserImage(op.xstate_bv, op.token, ((xf.MXCSR, op.mxcsr),), op.xcomp_bv)
+        return self.compacted(self.made(wanted, owner), op.xcomp_bv)
 
     def _sample(self, i: int) -> slice | None:
         """Where the sample of a component lies, if that is behind the header."""

@@ -18,6 +18,7 @@ from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.native import layout
 from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.program import ghost
+from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import kvm, xsave
 from xfdfuzz.program.step import FpuState, Image, Result
 
@@ -113,18 +114,18 @@ def _create_vcpu(host: Host, op: kvm.KvmCreateVcpu, expected: Result) -> Result:
     nr = int(expected.ret.removeprefix("v"))
     task.files.vcpus[nr] = (op.vm, fd)
     if not op.reset:
-        set_sregs(host, task, fd, osxsave=True)
+        set_sregs(host, task, fd, Sregs(True))
     return Result(f"v{nr}")
 
 
-def set_sregs(host: Host, task: Task, fd: int, *, osxsave: bool) -> int:
+def set_sregs(host: Host, task: Task, fd: int, wanted: Sregs) -> int:
     """KVM_GET_SREGS, then KVM_SET_SREGS of a flat state of 64 bits in ring 0."""
     ret, data = host.exchange(task, fd, abi.KVM_GET_SREGS, bytes(abi.KVM_SIZE_SREGS))
     if ret:
         return ret
     sregs = bytearray(data)
-    struct.pack_into("<Q", sregs, _CR0, layout.CR0)
-    struct.pack_into("<Q", sregs, _CR4, layout.CR4 | (layout.CR4_OSXSAVE if osxsave else 0))
+    struct.pack_into("<Q", sregs, _CR0, layout.CR0 | (layout.CR0_TS if wanted.ts else 0))
+    struct.pack_into("<Q", sregs, _CR4, layout.CR4 | (layout.CR4_OSXSAVE if wanted.osxsave else 0))
     struct.pack_into("<Q", sregs, _EFER, layout.EFER)
     # CS: type 11, present, DPL 0, DB 0, S, L, G
     struct.pack_into("<QIHBBBBBBBBBB", sregs, _CS, 0, 0xFFFFFFFF, 8, 11, 1, 0, 0, 1, 1, 1, 0, 0, 0)
@@ -204,7 +205,7 @@ def _get_cpuid(host: Host, op: kvm.KvmGetCpuid2, expected: Result) -> Result:
 @carries(kvm.KvmSetSregs)
 def _set_sregs(host: Host, op: kvm.KvmSetSregs, expected: Result) -> Result:
     task = host.task(op.task)
-    return Result(set_sregs(host, task, task.files.vcpu(op.vcpu), osxsave=op.sregs.osxsave))
+    return Result(set_sregs(host, task, task.files.vcpu(op.vcpu), op.sregs))
 
 
 @carries(kvm.KvmSetRegs)

@@ -120,7 +120,10 @@ def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
     room = bytearray(insn.room)
     if isinstance(op, tasks.UserXsave):
         room[images.MXCSR] = mxcsr(0).to_bytes(4, "little")  # it may not be stored, and nobody has changed it then
-    here = host.crew.image(task, insn.data or bytes(room))
+    data = (
+        host.images.restored(op, partial(ghost.task_token, op.task)) if isinstance(op, tasks.UserXrstor) else insn.data
+    )
+    here = host.crew.image(task, data or bytes(room))
     value = host.crew.execute(task, insn.bytes, here)
     ended = host.crew.signal_of(task)
     if ended:

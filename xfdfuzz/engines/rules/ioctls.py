@@ -28,6 +28,8 @@ class IoctlRules(Rules):
     kvm_get_cpuid2_entry = one(kvm.KvmGetCpuid2Entry, on="vcpu_calls")
     kvm_set_sregs = one(kvm.KvmSetSregs, on="vcpu_calls")
     kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
+    kvm_get_vcpu_events = one(kvm.KvmGetVcpuEvents, on="vmm_calls")
+    kvm_set_vcpu_events = one(kvm.KvmSetVcpuEvents, on="vmm_calls")
     kvm_set_xcrs = one(kvm.KvmSetXcrs, on="vcpu_calls")
     kvm_get_xcrs = one(kvm.KvmGetXcrs, on="vcpu_calls")
     kvm_set_msrs = one(kvm.KvmSetMsrs, on="vcpu_calls")

@@ -334,8 +334,11 @@ def look_at_vcpus(system: st.System) -> Look:
 
 def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
     """What can be read of a vCPU and kept."""
-    yield from (keep(task, nr) for keep in (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs))
+    yield from (keep(task, nr) for keep in (_KEEPS))
     yield from (vmm.KeepMsr(task, nr, msr) for msr in msrs_of(True, cet))
+
+
+_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents)
 
 
 def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
@@ -358,6 +361,8 @@ def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]
         yield vmm.LoadXsave
     if kept & st.KEPT_FPU:
         yield vmm.LoadFpu
+    if kept & st.KEPT_EVENTS:
+        yield vmm.LoadVcpuEvents
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:

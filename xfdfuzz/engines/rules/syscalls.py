@@ -39,3 +39,4 @@ class SyscallRules(Rules):
     shstk_enable = one(tasks.ShstkEnable, on="cet_tasks")
     shstk_disable = one(tasks.ShstkDisable, on="cet_tasks")
     user_xsave = one(tasks.UserXsave, on="long_mode")
+    user_xrstor = one(tasks.UserXrstor, on="long_mode")

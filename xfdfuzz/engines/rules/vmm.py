@@ -8,7 +8,7 @@ from itertools import permutations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.engines.rules.situation import msrs_of
-from xfdfuzz.program.fields import Msrs, Sregs, UserImage
+from xfdfuzz.program.fields import Events, Msrs, Sregs, UserImage
 from xfdfuzz.program.ops import kvm, run, vmm, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, picks, targets
@@ -22,6 +22,7 @@ LOADS: tuple[_Load, ...] = (
     vmm.LoadMsrs,
     vmm.LoadXcrs,
     vmm.LoadXsave,
+    vmm.LoadVcpuEvents,
 )
 _ORDERS = tuple(permutations(range(len(LOADS))))
 #: What reads registers, and what writes them; the usual way first.
@@ -39,6 +40,7 @@ def keeping(task: int, nr: int, msrs: Iterable[int], image: int = 0) -> Iterator
     """A VMM reads all that KVM gives of a vCPU, the ``image`` by one of the calls that there are for it."""
     yield IMAGES[image][0](task, nr)
     yield vmm.KeepXcrs(task, nr)
+    yield vmm.KeepVcpuEvents(task, nr)
     for msr in msrs:
         yield vmm.KeepMsr(task, nr, msr)
 
@@ -50,10 +52,12 @@ def resetting(task: int, nr: int, components: int, msrs: Iterable[int]) -> Seque
         kvm.KvmSetXcrs(task, nr, xf.MASK_X87),
         xsave.KvmSetXsave(task, nr, UserImage(components)),
         kvm.KvmSetSregs(task, nr, Sregs(False)),
+        kvm.KvmSetVcpuEvents(task, nr, Events()),
+        kvm.KvmSetRegs(task, nr),
     )
 
 
-_RESETS = tuple(permutations(range(4)))
+_RESETS = tuple(permutations(range(6)))
 
 
 class VmmRules(Rules):

@@ -88,15 +88,15 @@ class FpuInit(Vmalloc):
         """
         machine = self.machine
         self.user_supported = self.XFEATURE_MASK_USER_SUPPORTED | (xf.MASK_DYN2 if machine.dyn2 else 0)
-        user = machine.user_xfeatures & self.user_supported
+        #: X86_FEATURE_OSPKE: CR4.PKE is set; protection keys depend on XSAVE (cpuid-deps.c).
+        self.ospke = machine.xsave and machine.pku and not machine.nopku
+        user = machine.user_xfeatures & self.user_supported & ~self.disabled_xfeatures()
         if not machine.has_xfd:
             user &= ~(self.XFEATURE_MASK_USER_DYNAMIC | xf.MASK_XTILE)
         supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC
         self.use_xsave = machine.xsave
         self.compacted = self.xstate_compacted()
-        #: X86_FEATURE_OSPKE: CR4.PKE is set; protection keys depend on XSAVE (cpuid-deps.c).
-        self.ospke = machine.xsave and machine.pku
         self.fpu_user_cfg = self._config(user, user & ~dynamic, machine.cpuid.standard_size)
         most = user | supervisor
         default = most & ~dynamic & ~self.XFEATURE_MASK_GUEST_SUPERVISOR
@@ -113,6 +113,11 @@ class FpuInit(Vmalloc):
         if not self.use_xsave:
             return FpuStateConfig(FXSAVE_SIZE, FXSAVE_SIZE, 0, 0)
         return FpuStateConfig(size_of(most), size_of(default), most, default)
+
+    @seam
+    def disabled_xfeatures(self) -> int:
+        """What xsave_cpuid_features[] takes away of that which CPUID enumerates: nothing here, until 18032b47adf1."""
+        return 0
 
     @seam
     def xstate_compacted(self) -> bool:

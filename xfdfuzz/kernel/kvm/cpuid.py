@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.cpuid import LEAF_TILES, LEAF_XSTATE, NOTHING, CpuidTable, Leaf, tile_leaf
+from xfdfuzz.arch.cpuid import (
+    LEAF_FEATURES,
+    LEAF_TILES,
+    LEAF_XSTATE,
+    NOTHING,
+    OSXSAVE,
+    XSAVE,
+    CpuidTable,
+    Leaf,
+    tile_leaf,
+)
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import USE_AFTER_FREE
@@ -153,6 +163,8 @@ class KvmCpuid(KvmProtected):
         entries = self.kvm_dev_ioctl_get_cpuid().whole(self.machine.cpuid)
         table, xcr0 = self.machine.cpuid, entries.xcr0
         compacted = table.compacted_size(xcr0 | entries.xss) if entries.compacts else 0
+        if function == LEAF_FEATURES:
+            return Leaf(0, 0, XSAVE if self.use_xsave else 0, 0)
         return self.do_cpuid_func(entries, function, index, (table.standard_size(xcr0), compacted))
 
     @phase_of("__do_cpuid_func")
@@ -249,11 +261,14 @@ class KvmCpuid(KvmProtected):
         return self.xstate_calculate_size(xstate_bv, compacted=compacted)
 
     def kvm_find_cpuid_entry(self, vcpu: Vcpu, function: int, index: int) -> Leaf | None:
-        """The entry of leaf 0xD, 0x1D or 0x1E, if there is one (kvm_find_cpuid_entry_index() since 6.0)."""
+        """The entry of leaf 1, 0xD, 0x1D or 0x1E, if there is one (kvm_find_cpuid_entry_index() since 6.0)."""
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
         if not arch.cpuid_set:
             return None
+        if function == LEAF_FEATURES:
+            # KVM_CPUID_FLAG_SIGNIFCANT_INDEX is not set: every sub-leaf is the leaf
+            return Leaf(0, 0, (0 if arch.cpuid_no_xsave else XSAVE) | (OSXSAVE if arch.cpuid_osxsave else 0), 0)
         sizes = arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx
         return self.do_cpuid_func(stored_entries(arch), function, index, sizes)
 

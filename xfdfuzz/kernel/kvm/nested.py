@@ -42,7 +42,7 @@ class KvmNested(KvmX86):
         As in 6.1; that v5.16 drops them too is INFERRED.
         """
         vcpu.arch.guest_mode = 0
-        vcpu.arch.exception_pending = 0
+        self.kvm_clear_exception_queue(vcpu)
 
     @seam
     def nm_intercepted(self, vcpu: Vcpu) -> bool:

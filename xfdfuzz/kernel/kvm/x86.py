@@ -17,6 +17,8 @@ from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.state import Vcpu
 
+_LAST_EXCEPTION = 31
+
 
 class KvmX86(KvmMsrs):
     """The vCPU path."""
@@ -57,7 +59,7 @@ class KvmX86(KvmMsrs):
     def kvm_vcpu_reset_init(self, vcpu: Vcpu) -> None:
         """kvm_vcpu_reset(vcpu, init_event = true): CR0.TS and CR4 go; XCR0, IA32_XSS, XFD and most of XSTATE stay."""
         arch = vcpu.arch
-        arch.exception_pending = 0
+        self.kvm_clear_exception_queue(vcpu)
         self.kvm_xstate_reset(vcpu)
         arch.cr0_ts = 0
         if arch.cr4_osxsave:
@@ -103,7 +105,7 @@ class KvmX86(KvmMsrs):
     def kvm_arch_vcpu_load(self, vcpu: Vcpu) -> None:
         """The vCPU's state moves to this CPU."""
         vcpu.cpu = self.cpu + 1
-        vcpu.arch.host_pkru = self.regs.data[xf.PKRU]
+        vcpu.arch.host_pkru = self.regs.data[xf.PKRU] if self.ospke else 0
 
     def kvm_arch_vcpu_put(self, vcpu: Vcpu) -> None:
         """The vCPU leaves this CPU."""
@@ -116,14 +118,40 @@ class KvmX86(KvmMsrs):
 
         The triple fault of a third #GP is not modelled: #DF stays.
         """
-        if vcpu.arch.exception_pending and vector == st.GP_VECTOR and vcpu.arch.exception_vector != st.NM_VECTOR:
+        arch = vcpu.arch
+        queued = arch.exception_pending or arch.exception_injected
+        if queued and vector == st.GP_VECTOR and arch.exception_vector != st.NM_VECTOR:
             vector = st.DF_VECTOR
-        vcpu.arch.exception_pending = 1
-        vcpu.arch.exception_vector = vector
+        arch.exception_pending, arch.exception_injected = 1, 0
+        arch.exception_vector = vector
+
+    def kvm_clear_exception_queue(self, vcpu: Vcpu) -> None:
+        """Nothing is to be delivered any more (x86.h)."""
+        vcpu.arch.exception_pending = vcpu.arch.exception_injected = 0
 
     def kvm_inject_gp(self, vcpu: Vcpu) -> None:
         """Queue #GP(0)."""
         self.kvm_queue_exception(vcpu, st.GP_VECTOR)
+
+    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> int:
+        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0.
+
+        Without KVM_CAP_EXCEPTION_PAYLOAD what is pending is given as injected, too (x86.c).
+        """
+        arch = vcpu.arch
+        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0
+
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+        """KVM_SET_VCPU_EVENTS with that exception injected, or none; EINVAL for a vector that is no exception's.
+
+        Without KVM_VCPUEVENT_VALID_PAYLOAD none is pending (x86.c).
+        """
+        if vector > _LAST_EXCEPTION or vector == st.NMI_VECTOR:
+            return -EINVAL
+        vcpu.arch.exception_injected = bool(vector)
+        vcpu.arch.exception_pending = 0
+        vcpu.arch.exception_vector = vector
+        return 0
 
     def kvm_skip_emulated_instruction(self, vcpu: Vcpu) -> int:
         """Advance RIP over the instruction that exited."""
@@ -168,7 +196,7 @@ class KvmX86(KvmMsrs):
     # -- general registers ---------------------------------------------------------------------------------------
 
     def kvm_arch_vcpu_ioctl_set_regs(self, vcpu: Vcpu) -> int:
-        """KVM_SET_REGS, which moves RIP: __set_regs() drops a queued exception (x86.c)."""
+        """KVM_SET_REGS, which moves RIP: __set_regs() drops a pending exception, not an injected one (x86.c)."""
         if self.refuses_protected(vcpu):
             return -EINVAL
         self.vcpu_load(vcpu)
@@ -182,8 +210,8 @@ class KvmX86(KvmMsrs):
     # -- special registers ---------------------------------------------------------------------------------------
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
-    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool) -> int:
-        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS = 0 are kept; EINVAL.
+    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool, ts: bool) -> int:
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS are kept; EINVAL.
 
         __set_sregs_common() (x86.c).
         """
@@ -192,8 +220,8 @@ class KvmX86(KvmMsrs):
         if vcpu.arch.guest_state_protected:
             return 0
         changed = bool(vcpu.arch.cr4_osxsave) != osxsave
+        vcpu.arch.cr0_ts = ts
         vcpu.arch.cr4_osxsave = osxsave
-        vcpu.arch.cr0_ts = 0
         if changed:
             self.kvm_cpuid_runtime_changed(vcpu)
         return 0
@@ -326,7 +354,7 @@ class KvmX86(KvmMsrs):
     def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
         """Pending events, then from `preempt_disable()` to VM entry."""
         self.kvm_apic_accept_events(vcpu)
-        vcpu.arch.exception_pending = 0
+        self.kvm_clear_exception_queue(vcpu)
         self.preempt_disable()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:
@@ -383,20 +411,31 @@ class KvmX86(KvmMsrs):
         if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, vcpu.arch.ia32_xss)
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU and vcpu.arch.pkru != vcpu.arch.host_pkru:
-            load_component(self.regs, xf.PKRU, vcpu.arch.pkru)
+            self.write_pkru(vcpu.arch.pkru)
 
     def kvm_load_host_xsave_state(self, vcpu: Vcpu) -> None:
         """Back to the host's."""
         if not self.use_xsave or vcpu.arch.guest_state_protected:
             return
         if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU:
-            vcpu.arch.pkru = self.regs.data[xf.PKRU]
+            vcpu.arch.pkru = self.rdpkru()
             if vcpu.arch.pkru != vcpu.arch.host_pkru:
-                load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
+                self.write_pkru(vcpu.arch.host_pkru)
         if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(self.host_xcr0)
         if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, self.host_xss)
+
+    def rdpkru(self) -> int:
+        """RDPKRU is #UD while CR4.PKE is clear, and has no exception table entry (arch/x86/include/asm/special_insns.h)."""
+        if not self.ospke:
+            self.die(OOPS)
+        return self.regs.data[xf.PKRU]
+
+    def write_pkru(self, pkru: int) -> None:
+        """Nothing without X86_FEATURE_OSPKE (arch/x86/include/asm/pkru.h)."""
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, pkru)
 
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:

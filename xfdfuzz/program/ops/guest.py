@@ -21,12 +21,12 @@ from xfdfuzz.program.fields import (
     Bit,
     Contents,
     CpuidLeaf,
+    Cr4,
     Drop,
     MsrData,
     MsrIndex,
     Mxcsr,
     Nr,
-    Sregs,
     Subleaf,
     Token,
     Torn,
@@ -369,13 +369,7 @@ class _Restore(_Insn):
             return Result("#GP")
         except arch.DeviceNotAvailable as fault:
             return self.device_not_available(k, vcpu, fault.xfd, rfbm & self.xstate_bv)
-        ideal = k.system.ghost.vcpus[self.vcpu].regs
-        for i in xf.components_in(rfbm):
-            ghost.define(ideal, i, area.data[i] if self.xstate_bv >> i & 1 else 0)
-        if self.xcomp_bv and rfbm & xf.MASK_SSE:
-            ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR] if self.xstate_bv & xf.MASK_SSE else 0)
-        elif not self.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
-            ghost.define(ideal, xf.MXCSR, area.data[xf.MXCSR])
+        ghost.restore(k.system.ghost.vcpus[self.vcpu].regs, area, rfbm)
         return OK
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
@@ -508,7 +502,8 @@ class GuestXgetbv(_Insn):
 @op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
     """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
-    compacted one (1), a component's offset.  Not in a TD, which has these leaves from the TDX module."""
+    compacted one (1), a component's offset; of leaf 1 there are XSAVE and OSXSAVE, bits 26 and 27 of ECX.  Not in a TD,
+    which has these leaves from the TDX module."""
 
     vcpu: Nr = 0
     leaf: CpuidLeaf = LEAF_XSTATE
@@ -547,22 +542,22 @@ class GuestStts(_Insn):
         return OK
 
 
-@op("v{vcpu} mov_cr4({sregs})")
+@op("v{vcpu} mov_cr4({cr4})")
 class GuestMovCr4(_Insn):
     """MOV to CR4 that changes OSXSAVE, which exits; #GP if the guest has no XSAVE.  Not in L2."""
 
     PROTECTED = False
     vcpu: Nr = 0
-    sregs: Sregs = Sregs(True)
+    cr4: Cr4 = Cr4(True)
 
     def hindrance(self, k: Kernel) -> str:
         return _Insn.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if vcpu.arch.cr4_osxsave == self.sregs.osxsave:
+        if vcpu.arch.cr4_osxsave == self.cr4.osxsave:
             return OK
-        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.sregs.osxsave)
+        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.cr4.osxsave)
 
 
 def in_l2(vcpu: Vcpu, nr: int) -> str:

@@ -7,12 +7,13 @@ from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import INTENT_RESET, Vcpu
+from xfdfuzz.kernel.state import INTENT_RESET, VM_DEFAULT, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
     AttributeGroup,
     CpuidLeaf,
+    Events,
     MsrIndex,
     Msrs,
     Nr,
@@ -195,7 +196,7 @@ class KvmGetCpuid2Entry(VcpuIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS, {sregs})")
 class KvmSetSregs(VcpuIoctl):
-    """Set CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, and clear CR0.TS.
+    """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, and CR0.TS.
 
     A vCPU has CR4.OSXSAVE from the start."""
 
@@ -204,31 +205,71 @@ class KvmSetSregs(VcpuIoctl):
     sregs: Sregs = Sregs(True)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return set_sregs(k, self.vcpu, self.sregs.osxsave)
+        return set_sregs(k, self.vcpu, self.sregs)
 
 
-def set_sregs(k: Kernel, nr: int, osxsave: bool) -> Result:
-    """KVM_SET_SREGS with CR4.OSXSAVE as given."""
-    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], osxsave)
+def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
+    """KVM_SET_SREGS with CR4.OSXSAVE and CR0.TS as given."""
+    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.osxsave, sregs.ts)
     vmm = k.system.ghost.vmms[nr]
     if not ret and vmm.intent == INTENT_RESET:
-        vmm.osxsave = osxsave
+        vmm.osxsave, vmm.ts = sregs
     return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_REGS)")
 class KvmSetRegs(VcpuIoctl):
-    """Let the guest go on elsewhere: RIP and the other general registers.  What was to be injected is dropped, and an
-    OUT that user space has served is not completed."""
+    """Let the guest go on elsewhere: RIP and the other general registers.  A pending exception is dropped, one that
+    KVM_SET_VCPU_EVENTS has injected is not, and an OUT that user space has served is not completed."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ideal = k.system.ghost.vcpus[self.vcpu]
         if not k.refuses_protected(vcpu):
-            ideal.insn_owed = ideal.nm_owed = 0
+            ghost.goes_elsewhere(k.system.ghost.vcpus[self.vcpu])
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
+
+
+class _Events(VcpuIoctl):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        """The exceptions of a guest that KVM cannot see go by ways of their own."""
+        protected = k.vms[k.vcpus[self.vcpu].vm].type != VM_DEFAULT
+        not_modelled = f"that of v{self.vcpu}, which is protected, is not modelled" if protected else ""
+        return VcpuIoctl.hindrance(self, k) or not_modelled
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS)")
+class KvmGetVcpuEvents(_Events):
+    """Read which exception the guest will get; one that is pending reads as injected."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, Events(k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS, {events})")
+class KvmSetVcpuEvents(_Events):
+    """Inject an exception, or, with ``{}``, drop what the guest would get."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    events: Events = Events()
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_vcpu_events(k, self.vcpu, self.events.injected, self.events.injected)
+
+
+def set_vcpu_events(k: Kernel, nr: int, vector: int, honest: int) -> Result:
+    """KVM_SET_VCPU_EVENTS with an exception that should be ``honest``."""
+    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], vector)
+    for ideal in () if ret else ghost.told(k, nr):
+        ghost.user_injected(ideal, honest)
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")

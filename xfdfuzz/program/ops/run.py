@@ -67,7 +67,9 @@ class VmEnter(VcpuRunOp):
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
         reset = vcpu.arch.init_pending
-        injected = vcpu.arch.exception_vector if vcpu.arch.exception_pending and not reset else 0
+        arch = vcpu.arch
+        queued = (arch.exception_pending or arch.exception_injected) and not reset
+        injected = arch.exception_vector if queued else 0
         if reset:
             ghost.init(k, self.vcpu)
         k.vcpu_enter_guest(vcpu)
@@ -75,10 +77,9 @@ class VmEnter(VcpuRunOp):
             protected.swap(k.regs, vcpu.vmsa)
         vcpu.mode = st.VCPU_IN_GUEST
         k.this_cpu.guest = self.vcpu + 1
-        ideal = k.system.ghost.vcpus[self.vcpu]
-        ideal.insn_owed = ideal.nm_owed = 0
-        vcpu.arch.insn_skips = 0
-        return Result({0: "ok", st.NM_VECTOR: "#NM", st.DF_VECTOR: "#DF", st.GP_VECTOR: "#GP"}[injected])
+        ghost.owes_nothing(k.system.ghost.vcpus[self.vcpu])
+        arch.insn_skips = 0
+        return Result(st.VECTORS[injected] if injected else "ok")
 
 
 @op("v{vcpu} handle")
@@ -100,10 +101,10 @@ class HandleExit(VcpuRunOp):
         reflected = nested and not vcpu.arch.guest_mode
         if kind == st.EXIT_VMLAUNCH or reflected:
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
-            ideal = k.system.ghost.vcpus[self.vcpu]
-            ideal.insn_owed = ideal.nm_owed = 0
+            ghost.owes_nothing(k.system.ghost.vcpus[self.vcpu])
         out = None if vcpu.arch.exception_pending or reflected else _read_by(kind, vcpu)
         ghost.settle_insn(k, self.vcpu)
+        ghost.was_handled(vcpu, k.system.ghost.vcpus[self.vcpu])
         if not vcpu.run_over:
             return Result("resume", out)
         return Result(vcpu.run_ret or "exit", out)

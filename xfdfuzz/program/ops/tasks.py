@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import load_component
@@ -11,8 +13,22 @@ from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
-from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Bit, Contents, Facility, Nr, Null, Pkru, StackSize, Token, Undefined, Xfeatures
+from xfdfuzz.program import ghost, images
+from xfdfuzz.program.fields import (
+    Bit,
+    Contents,
+    Facility,
+    Mxcsr,
+    Nr,
+    Null,
+    Pkru,
+    StackSize,
+    Token,
+    Undefined,
+    UserImage,
+    XcompBv,
+    Xfeatures,
+)
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import Content, Result, image_of
 
@@ -447,8 +463,30 @@ class UserXsave(TaskOp):
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
-        if not k.machine.xsave:
+        if not k.use_xsave:
             return Result("SIGILL")
         area = XsaveArea()
         xsave.xsave(k.regs, area, self.mask)
         return Result("ok", image_of(area))
+
+
+@op("t{task} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
+class UserXrstor(TaskOp):
+    """XRSTOR in user mode of an image that holds ``token`` in the components of ``xstate_bv``; a #GP is SIGSEGV, and
+    tile data under XFD grow the fpstate, or kill the task without permission.  PKRU is loaded as the others."""
+
+    task: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+    xstate_bv: Xfeatures = 0
+    token: Token = 1
+    xcomp_bv: XcompBv = 0
+    mxcsr: Mxcsr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        image = UserImage(self.xstate_bv, self.token, ((xf.MXCSR, self.mxcsr),), self.xcomp_bv)
+        area = images.area_of(image, partial(ghost.task_token, self.task))
+        result = k.user_xrstor(area, self.mask)
+        if result == "ok":
+            ghost.restore(k.system.ghost.tasks[self.task], area, self.mask & k.regs.xcr0)
+        return Result(result)

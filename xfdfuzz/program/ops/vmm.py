@@ -23,9 +23,9 @@ from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import MsrIndex, Nr
+from xfdfuzz.program.fields import Events, MsrIndex, Nr, Sregs
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
-from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_xcrs
+from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_vcpu_events, set_xcrs
 from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
 
 #: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
@@ -250,6 +250,22 @@ class KeepMsr(_Keep):
         return Result(count, msr_value(self.msr, value))
 
 
+@op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS) keep")
+class KeepVcpuEvents(_Keep):
+    """Read which exception the guest will get and keep it."""
+
+    call = "KvmGetVcpuEvents"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        vmm = self.vmm(k)
+        vmm.exception = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        vmm.honest.exception = k.system.ghost.vcpus[self.vcpu].exception
+        vmm.kept |= st.KEPT_EVENTS
+        return Result(0, Events(vmm.exception))
+
+
 # -- what it writes of that --------------------------------------------------------------------------------------------
 
 
@@ -292,7 +308,7 @@ class LoadCpuid(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
 class LoadSregs(_Load):
-    """Set CR4.OSXSAVE as another vCPU has it, and clear CR0.TS."""
+    """Set or clear CR4.OSXSAVE and CR0.TS as another vCPU has them."""
 
     call = "KvmSetSregs"
     task: Nr = 0
@@ -303,7 +319,25 @@ class LoadSregs(_Load):
         return "" if k.vcpus[self.source].exists else f"there is no v{self.source}"
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return set_sregs(k, self.vcpu, bool(k.vcpus[self.source].arch.cr4_osxsave))
+        arch = k.vcpus[self.source].arch
+        return set_sregs(k, self.vcpu, Sregs(bool(arch.cr4_osxsave), bool(arch.cr0_ts)))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")
+class LoadVcpuEvents(_Load):
+    """Inject the exception that was kept of a vCPU, or drop what the guest would get where it had none."""
+
+    call = "KvmSetVcpuEvents"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_EVENTS, "KVM_GET_VCPU_EVENTS")
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        return set_vcpu_events(k, self.vcpu, kept.exception, kept.honest.exception)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS) of v{source}")

@@ -516,6 +516,14 @@ static void xsave_user(void *p)		/* xsave64 (%rdi) */
 }
 
 //@
+static unsigned long long xrstor_mask;
+
+static void xrstor_user(void *p)	/* xrstor64 (%rdi) */
+{
+	USER_INSN("0x48, 0x0f, 0xae, 0x2f", "D"(p), "a"((uint32_t)xrstor_mask), "d"((uint32_t)(xrstor_mask >> 32)));
+}
+
+//@
 static unsigned long long xgetbv(unsigned int index)
 {
 	unsigned int eax, edx;
@@ -845,7 +853,7 @@ static int kvm_fd = -1;
 //@ vms
 static struct { int fd; unsigned char *memory; } vms[3];
 //@ vcpus
-static struct { int fd, vm; bool begun, osxsave; struct kvm_run *run; } vcpus[3];
+static struct { int fd, vm; bool begun, osxsave, ts; struct kvm_run *run; } vcpus[3];
 //@
 static long do_ioctl(int fd, unsigned long command, void *argument)
 {
@@ -1181,7 +1189,7 @@ static void *guest_memory(int vcpu, unsigned long at)
 
 //@
 /* Flat 64-bit mode, ring 0, with the tables that load_guest() wrote. */
-static long set_sregs(int vcpu, bool osxsave)
+static long set_sregs(int vcpu, bool osxsave, bool ts)
 {
 	struct kvm_segment code = { .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1,
 				    .limit = 0xffffffff };
@@ -1196,7 +1204,7 @@ static long set_sregs(int vcpu, bool osxsave)
 	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
 	sregs.gdt = (struct kvm_dtable) { .base = base + GDT, .limit = 23 };
 	sregs.idt = (struct kvm_dtable) { .base = base + IDT, .limit = 32 * 16 - 1 };
-	sregs.cr0 = 0x80000031;		/* PG, NE, ET, PE */
+	sregs.cr0 = 0x80000031 | (ts ? 1 << 3 : 0);	/* PG, NE, ET, PE */
 	sregs.cr3 = base + PML4;
 	sregs.cr4 = 0x620 | (osxsave ? 1 << 18 : 0);	/* OSXMMEXCPT, OSFXSR, PAE */
 	sregs.efer = 0x500;		/* LMA, LME */
@@ -1267,8 +1275,8 @@ static void begin_guest(int vcpu)
 	vcpus[vcpu].begun = true;
 	load_tables(vcpu);
 	load_guest(vcpu);
-	if (set_sregs(vcpu, vcpus[vcpu].osxsave))
-		set_sregs(vcpu, false);		/* its CPUID has no XSAVE */
+	if (set_sregs(vcpu, vcpus[vcpu].osxsave, vcpus[vcpu].ts))
+		set_sregs(vcpu, false, vcpus[vcpu].ts);		/* its CPUID has no XSAVE */
 	jump_to(vcpu, vcpu * BLOCK + CODE);
 }
 

@@ -12,7 +12,7 @@ from xfdfuzz.native import script as sc
 from xfdfuzz.native.script import Action, Expected, Guest
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import FpuImage, IovLen
+from xfdfuzz.program.fields import FpuImage, IovLen, UserImage
 from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, FpuState, Image, Result, SwBytes
@@ -248,6 +248,13 @@ class Steps:
                 yield f"xsave_mask = {op.mask:#x};"
                 yield f"try_user(xsave_user, {room});"
                 yield from self.image(step, room, op.mask & _watched(step, op.mask))
+            case tasks.UserXrstor():
+                named = ((xf.MXCSR, op.mxcsr),) if op.mxcsr else ()
+                wanted_image = UserImage(op.xstate_bv, op.token, named, op.xcomp_bv)
+                held, room = image(wanted_image, partial(ghost.task_token, op.task)), self._room(step.number)
+                yield f"fill_image({room}, sizeof({room}), {held});"
+                yield f"xrstor_mask = {op.mask:#x};"
+                yield from self._signal(step, f"try_user(xrstor_user, {room})")
             case tasks.UserTilestore():
                 room = self._room(step.number)
                 yield f"ret = try_user(tilestore, {room});"
@@ -334,9 +341,10 @@ class Steps:
             case kvm.KvmGetCpuid2():
                 yield from self.valued(step, f"get_cpuid({vcpu}, &value)")
             case kvm.KvmSetSregs():
-                osxsave = str(op.sregs.osxsave).lower()
+                osxsave, ts = (str(bit).lower() for bit in op.sregs)
                 yield f"vcpus[{vcpu}].osxsave = {osxsave};"
-                yield self.ret(step, f"set_sregs({vcpu}, {osxsave})")
+                yield f"vcpus[{vcpu}].ts = {ts};"
+                yield self.ret(step, f"set_sregs({vcpu}, {osxsave}, {ts})")
             case kvm.KvmSetRegs():
                 yield self.ret(step, f"set_regs({vcpu})")
             case kvm.KvmSetXcrs():

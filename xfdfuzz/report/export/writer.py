@@ -458,4 +458,6 @@ def _components(ops: Sequence[Op], kvm_only: bool) -> int:
                 found |= xf.MASK_PKRU
             case tasks.UserVmovups():
                 found |= xf.MASK_YMM
+            case tasks.UserXrstor():
+                found |= op.mask & op.xstate_bv & xf.mask_of(*range(xf.XTILE_DATA + 1))
     return found & ~xf.MASK_FPSSE

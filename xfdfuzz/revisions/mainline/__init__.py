@@ -56,7 +56,13 @@ from xfdfuzz.revisions.mainline.kvm import (
     XssOfGuestsWithXsaves,
 )
 from xfdfuzz.revisions.mainline.permissions import PermAdds, PermKeepsSupervisor, PermSizeSupervisor
-from xfdfuzz.revisions.mainline.pkru import AllPkeysForFrame, PtraceWritesPkru, SigframeHasPkru, SigframePkruAdded
+from xfdfuzz.revisions.mainline.pkru import (
+    AllPkeysForFrame,
+    PkruNeedsOspke,
+    PtraceWritesPkru,
+    SigframeHasPkru,
+    SigframePkruAdded,
+)
 from xfdfuzz.revisions.mainline.protected import (
     FpuIntoVmsa,
     GhcbXcr0Checked,
@@ -108,6 +114,7 @@ SERIES = (
     UserShadowStacks,
     ShstkRegset,
     ExecInvalidatesTask,
+    PkruNeedsOspke,
     GetXsaveLimited,
     XfdStateInSync,
     FpuIntoVmsa,

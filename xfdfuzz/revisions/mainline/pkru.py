@@ -1,4 +1,4 @@
-"""PKRU of host tasks: ptrace, and the signal frame."""
+"""PKRU of host tasks: ptrace, the signal frame, and hosts without protection keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.signal import Signals
@@ -26,9 +27,18 @@ class PtraceWritesPkru(Regset):
     def xstateregs_set(self, nr: int, image: XsaveArea, count: int) -> int:
         """copy_uabi_to_xstate() gets a pointer to thread.pkru (fpu/regset.c, fpu/xstate.c)."""
         ret = super().xstateregs_set(nr, image, count)
-        if not ret and self.ospke:
+        if not ret:
             self.tasks[nr].pkru = image.data[xf.PKRU] if image.xstate_bv & xf.MASK_PKRU else 0
         return ret
+
+
+@patch("18032b47adf1", "x86/fpu/xstate: Fix PKRU covert channel", version="v6.6")
+class PkruNeedsOspke(FpuInit):
+    """Where protection keys are off PKRU is no feature: XCR0 has it no more, so nobody can reach it by XRSTOR."""
+
+    def disabled_xfeatures(self) -> int:
+        """xsave_cpuid_features[XFEATURE_PKRU] is X86_FEATURE_OSPKE (fpu/xstate.c)."""
+        return super().disabled_xfeatures() | (0 if self.ospke else xf.MASK_PKRU)
 
 
 @patch(
