@@ -427,7 +427,7 @@ class KvmX86(KvmMsrs):
             self.wrmsrl(MSR_IA32_XSS, self.host_xss)
 
     def rdpkru(self) -> int:
-        """RDPKRU is #UD while CR4.PKE is clear, and has no exception table entry (arch/x86/include/asm/special_insns.h)."""
+        """RDPKRU is #UD while CR4.PKE is clear; no exception table has it (arch/x86/include/asm/special_insns.h)."""
         if not self.ospke:
             self.die(OOPS)
         return self.regs.data[xf.PKRU]
