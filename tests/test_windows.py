@@ -151,6 +151,18 @@ def test_with_preempt_rt_a_softirq_waits_for_the_cpu() -> None:
     assert softirq == "not-enabled"
 
 
+def test_a_thread_in_a_section_is_not_killed_by_execve() -> None:
+    """Preemption is disabled there, so execve() waits for it to die (de_thread(), fs/exec.c)."""
+    assert results("""machine cpus=2
+t0 clone(CLONE_THREAD)
+t0 kernel_fpu_begin ...
+cpu1 schedule(t2)
+t2 execve ...
+t0 ... kernel_fpu_end
+t2 execve ...
+""") == ("t2", "ok", "ok", "not-enabled", "ok [kernel:5]", "ok")
+
+
 def test_a_preemption_comes_where_the_section_ends() -> None:
     told = said("machine cpus=1\nt0 kernel_fpu_begin ...\ncpu0 preempt(t1, 1)\nt0 ... kernel_fpu_end\n")
     assert told[3][0] == "t1 runs at point 1 of step 2, in kernel_fpu_end()"
