@@ -94,6 +94,12 @@ def test_steps_results_and_violations_are_those_of_the_runs() -> None:
     assert "amx-v1" in shown.chosen.label
 
 
+def test_a_page_says_that_nothing_was_interrupted(tmp_path: Path) -> None:
+    file = tmp_path / "p.xfd"
+    file.write_text("# xfdfuzz program 1\nmachine cpus=1\ncpu0 preempt(t1, 9)\n")
+    assert "did not hit: 0 points passed" in json.dumps(data.as_object(found(file, ["v7.3"])))
+
+
 def test_a_chip_is_of_the_finding_and_not_of_what_else_is_broken() -> None:
     shown = found(WARN, ["amx-v1", "amx-review-a", "v7.3"])
     assert [shown.state(run) for run in shown.runs] == ["violates", "others", "clean"]

@@ -10,6 +10,7 @@ import pytest
 
 from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.kernel.event import IRQ_FPU
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program.executor import Executor
@@ -98,6 +99,73 @@ def test_a_worker_that_preempts_a_call_stays_in_the_kernel() -> None:
     worker = executor.kernel.tasks[2]
     assert worker.pf_user_worker, "t2 is the worker"
     assert worker.fpu.last_cpu == -1, "its registers were loaded"
+
+
+# -- kernel code that uses the FPU -------------------------------------------------------------------------------------
+
+
+def test_a_cpu_can_use_the_fpu_once_it_is_online() -> None:
+    """kernel_fpu_allowed is set by fpu__init_cpu() (fpu/init.c), and one CPU at a time comes online (kernel/cpu.c)."""
+    assert results("""machine cpus=3
+cpu1 hotplug ...
+cpu1 kthread kernel_fpu_begin
+cpu2 hotplug
+cpu1 schedule(t1)
+cpu1 ... hotplug
+cpu1 kthread kernel_fpu_begin
+""") == ("ok", "unusable", "not-enabled", "not-enabled", "ok", "ok")
+
+
+SECTION = """machine cpus=1 debug-fpu
+t0 vmovups(1)
+t0 kernel_fpu_begin ...
+cpu0 schedule(t1)
+cpu0 hardirq kernel_fpu_begin
+cpu0 softirq kernel_fpu_begin
+t0 ... kernel_fpu_end
+t0 xsave(avx)
+"""
+
+
+def test_nobody_else_uses_the_fpu_in_a_section_of_kernel_code() -> None:
+    """Softirqs are told so, or since 6.15 wait; the task finds its registers again (fpu/core.c)."""
+    ends = ("ok [kernel:5]", "ok {xstate_bv: avx, avx: t0:1}")
+    assert results(SECTION) == ("ok", "ok", "not-enabled", "unusable", "pending", *ends)
+    before = judge(parse("# xfdfuzz program 1\n" + SECTION), resolve("v6.12"))
+    assert before.results == ("ok", "ok", "not-enabled", "unusable", "unusable", *ends)
+    assert not before.broken
+
+
+def test_a_softirq_that_waits_runs_where_the_section_ends() -> None:
+    """local_bh_enable() runs it, so the kernel's contents in the registers are its own (kernel/softirq.c)."""
+    executor = Executor(V7_3.kernel, Machine())
+    text = "machine cpus=1\nt0 kernel_fpu_begin ...\ncpu0 softirq kernel_fpu_begin\nt0 ... kernel_fpu_end\n"
+    *_, last = executor.run(parse("# xfdfuzz program 1\n" + text).ops)
+    assert last.before.cpus[0].softirq_pending
+    assert not last.after.cpus[0].softirq_pending
+    assert [event.kind for event in last.events] == [IRQ_FPU]
+
+
+def test_with_preempt_rt_a_softirq_waits_for_the_cpu() -> None:
+    *_, softirq = results("machine cpus=1 rt\nt0 kernel_fpu_begin ...\ncpu0 softirq kernel_fpu_begin\n")
+    assert softirq == "not-enabled"
+
+
+def test_a_thread_in_a_section_is_not_killed_by_execve() -> None:
+    """Preemption is disabled there, so execve() waits for it to die (de_thread(), fs/exec.c)."""
+    assert results("""machine cpus=2
+t0 clone(CLONE_THREAD)
+t0 kernel_fpu_begin ...
+cpu1 schedule(t2)
+t2 execve ...
+t0 ... kernel_fpu_end
+t2 execve ...
+""") == ("t2", "ok", "ok", "not-enabled", "ok [kernel:5]", "ok")
+
+
+def test_a_preemption_comes_where_the_section_ends() -> None:
+    told = said("machine cpus=1\nt0 kernel_fpu_begin ...\ncpu0 preempt(t1, 1)\nt0 ... kernel_fpu_end\n")
+    assert told[3][0] == "t1 runs at point 1 of step 2, in kernel_fpu_end()"
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def look_at_tasks(system: st.System) -> Look:
     leaving = [nr for nr in free if not _last_with_vcpus(system, nr)]
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
-    in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve]
+    in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve or task.kernel_fpu]
     exec_ready = [nr for nr in leaving if system.tasks[nr].group_leader not in in_call]
     ia32 = {nr for nr, task in tasks if task.ia32}
     lists: Lists = {

@@ -108,7 +108,8 @@ class WorkerCopyFromUser(Op):
 @op("t{task} execve ...")
 class Execve(TaskOp):
     """execve() past the point of no return, up to the middle of fpu_flush_thread(): KVM's descriptors are closed, the
-    other threads are gone.  None of them may be inside KVM_RUN or execve() (the SIGKILL takes them out first)."""
+    other threads are gone.  None of them may be inside KVM_RUN, execve() or a section of kernel FPU use (the SIGKILL
+    takes them out first)."""
 
     task: Nr = 0
 
@@ -117,7 +118,8 @@ class Execve(TaskOp):
             return found
         leader = k.tasks[self.task].group_leader
         threads = ((nr, task) for nr, task in enumerate(k.tasks) if task.exists and task.group_leader == leader)
-        return next((inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve), "")
+        busy = (inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve or task.kernel_fpu)
+        return next(busy, "")
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

@@ -121,8 +121,12 @@ class Sigaltstack(TaskOp):
         return Result(ret)
 
 
+class _KernelFpu(TaskOp):
+    __slots__ = ()
+
+
 @op("t{task} kernel_fpu_begin ...")
-class KernelFpuBegin(TaskOp):
+class KernelFpuBegin(_KernelFpu):
     """The task makes a system call whose code (crypto, RAID, TLS) asks irq_fpu_usable(), and uses the FPU if it can:
     kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without."""
 
@@ -139,7 +143,7 @@ class KernelFpuBegin(TaskOp):
 
 
 @op("t{task} ... kernel_fpu_end")
-class KernelFpuEnd(TaskOp):
+class KernelFpuEnd(_KernelFpu):
     """It has computed, the value is what it finds in an SSE register, and calls kernel_fpu_end()."""
 
     task: Nr = 0
@@ -157,7 +161,7 @@ class KernelFpuEnd(TaskOp):
 
 
 @op("t{task} kernel_simd")
-class KernelSimd(TaskOp):
+class KernelSimd(_KernelFpu):
     """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
 
     task: Nr = 0

@@ -24,6 +24,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from xfdfuzz.arch.kinds import TOKEN
+from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.leaves import Leaf, leaves
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Violation
@@ -155,7 +156,7 @@ class _Writer:
         if run.end is not None:
             states.append(run.end)
         numbers = []
-        stories = leaks.stories(run.verdict.trace)
+        stories, interrupted = leaks.stories(run.verdict.trace), windows.said(run.verdict.trace)
         for judged, before, after in zip(run.verdict.trace, states, states[1:], strict=False):
             broken = [
                 self._violation(violation, run.because[violation], stories.get(violation, ""))
@@ -166,6 +167,7 @@ class _Writer:
                 numbers.append(self._step("", "", difference, broken, []))
             else:
                 reports = trace.untold(judged.step, judged.violations)
+                reports += [one.text for one in interrupted.get(judged.step.number, ())]
                 op = format_op(judged.step.op)
                 numbers.append(self._step(op, trace.result(judged.step), difference, broken, reports))
         return numbers
