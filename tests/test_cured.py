@@ -52,6 +52,7 @@ VIEWS = {
     "open-20-fsave-header-of-registers": ("frame-header-has-stale-x87",),
     "open-21-exec-forgets-pasid": ("exec-keeps-pasid-activated",),
     "open-22-lbr-by-msr": ("pmi-in-guest-",),
+    "open-23-irq-fpu-with-rt": ("irq-in-locked-region-with-rt",),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

@@ -13,6 +13,8 @@ from xfdfuzz.kernel.machine import Machine
 
 #: What preempt_disable() adds to preempt_count, and spin_lock() without PREEMPT_RT.
 PREEMPT_OFFSET = 1
+#: The part of it that counts that.
+PREEMPT_MASK = 0xFF
 #: What local_bh_disable() adds to it, without PREEMPT_RT.
 SOFTIRQ_DISABLE_OFFSET = 0x200
 #: What it adds to it to run a softirq.
@@ -92,10 +94,20 @@ class Locking(KernelBase):
             self.preempt_enable()
 
     @seam
+    def local_irq_disable(self) -> None:
+        """(include/linux/irqflags.h)."""
+        self.this_cpu.irqs_off = 1
+
+    @seam
+    def local_irq_enable(self) -> None:
+        """(include/linux/irqflags.h)."""
+        self.this_cpu.irqs_off = 0
+
+    @seam
     def irqs_disabled(self) -> bool:
-        """Whether interrupts are off where somebody asks: in their handlers, and while a CPU is brought up
+        """Whether interrupts are off where somebody asks: also in their handlers, and while a CPU is brought up
         (include/linux/irqflags.h)."""
-        return self.in_hardirq() or not self.this_cpu.cr4_osfxsr
+        return self.in_hardirq() or bool(self.this_cpu.irqs_off) or not self.this_cpu.cr4_osfxsr
 
     def in_interrupt(self) -> bool:
         """Bottom halves are disabled; in the model interrupts neither sleep nor allocate (include/linux/preempt.h)."""

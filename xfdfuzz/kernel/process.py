@@ -70,8 +70,13 @@ class Process(Perf):
             self.this_cpu.resched_points = 0
 
     def _switch_to(self, nr: int) -> None:
-        """__switch_to() (arch/x86/kernel/process_64.c): save prev, make next current, eager PKRU."""
+        """__switch_to() (arch/x86/kernel/process_64.c): save prev, make next current, eager PKRU.
+
+        __schedule() has interrupts off (kernel/sched/core.c).
+        """
+        self.local_irq_disable()
         self.switch_fpu_prepare()
+        self.local_irq_enable()
         prev = self.current
         prev.on_cpu = 0
         self.x86_pkru_load(nr)
@@ -88,10 +93,15 @@ class Process(Perf):
     # -- user mode -----------------------------------------------------------------------------------------------
 
     def exit_to_user_mode(self) -> None:
-        """arch_exit_to_user_mode_prepare(): load the registers if they are not there (entry-common.h)."""
+        """arch_exit_to_user_mode_prepare(): load the registers if they are not there (entry-common.h).
+
+        Interrupts are off (exit_to_user_mode_prepare(): lockdep_assert_irqs_disabled()).
+        """
+        self.local_irq_disable()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:
             self.switch_fpu_return()
+        self.local_irq_enable()
         self.current.user_mode = 1
 
     @seam

@@ -315,7 +315,8 @@ class Cpu(Struct):
 
     ``current`` is a task index; ``fpu_fpregs_owner_ctx`` a task index plus 1, or NULL; ``guest`` the vCPU (plus 1) that
     it executes in VMX non-root operation, or 0.  ``preempt_count`` is 0 between ops, but while a guest runs, which KVM
-    enters with preemption disabled, and between kernel_fpu_begin() and kernel_fpu_end().  ``in_kernel_fpu`` is
+    enters with preemption disabled, and between kernel_fpu_begin() and kernel_fpu_end().  ``irqs_off``: interrupts are,
+    of which the model has the parts that save or load registers.  ``in_kernel_fpu`` is
     ``kernel_fpu_allowed``, and inverted, since 2297554f01df (6.16).  ``cr4_osfxsr`` stands for all bits of CR4 that SSE
     and XSAVE take: INIT clears them.  ``softirq_pending`` is 1, or 2 if its handler does not ask irq_fpu_usable().
     ``resched_points`` counts down to the point at which the task in the kernel there is preempted by ``resched_task``,
@@ -332,6 +333,7 @@ class Cpu(Struct):
     resched_points: Count
     resched_task: TaskPlus1
     hardirq_points: Count
+    irqs_off: Flag
     lbr_users: Count
     last_task_ctx: TaskPlus1
     lbr_xsave: LbrXsave

@@ -16,6 +16,7 @@ from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
+from xfdfuzz.kernel.locking import PREEMPT_MASK
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
@@ -404,6 +405,24 @@ class LbrByMsr(Process):
         super().intel_pmu_arch_lbr_read_xsave(buffer)
         if not buffer.xcomp_bv:
             self.intel_pmu_store_lbr(self.regs.data[xf.LBR])
+
+
+@propose(
+    "open-23-irq-fpu-with-rt",
+    "x86/fpu: Let no hard interrupt use the FPU in fpregs_lock() with PREEMPT_RT",
+    fixes=("59f5ede3bc0f",),
+)
+class IrqFpuWithRt(FpuCore):
+    """Finding 23: with PREEMPT_RT fpregs_lock() is preempt_disable(), of which softirq_count() says nothing.
+
+    irq_fpu_usable(), at its end: ``return !(IS_ENABLED(CONFIG_PREEMPT_RT) ? preempt_count() & PREEMPT_MASK :
+    softirq_count())``.
+    """
+
+    def irq_fpu_usable(self) -> bool:
+        """(fpu/core.c)."""
+        locked = self.config.rt and self.in_hardirq() and self.this_cpu.preempt_count & PREEMPT_MASK
+        return not locked and super().irq_fpu_usable()
 
 
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.

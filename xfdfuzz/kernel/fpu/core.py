@@ -314,12 +314,12 @@ class FpuCore(FpuInit):
 
     @seam
     def hardirq_window(self) -> None:
-        """Right before the registers are saved, or after they were loaded: a hard interrupt may hit, where softirqs
-        cannot.
+        """Right before the registers are saved, or after they were loaded: a hard interrupt may hit, whatever lock is
+        held there.
 
-        With interrupts off, or bottom halves on, there is nothing to be hit that an op of its own would not.
+        Not with interrupts off, nor where the kernel's own use of the FPU keeps everybody from it.
         """
-        if self.this_cpu.hardirq_points and self.in_interrupt():
+        if self.this_cpu.hardirq_points and not (self.irqs_disabled() or self.kernel_fpu_disabled()):
             self.this_cpu.hardirq_points -= 1
             if not self.this_cpu.hardirq_points:
                 self.report(HARDIRQ, self.cpu, int(self.hardirq_uses_fpu() == "ok"))

@@ -356,9 +356,12 @@ class KvmX86(KvmMsrs):
         self.kvm_apic_accept_events(vcpu)
         self.kvm_clear_exception_queue(vcpu)
         self.preempt_disable()
+        self.local_irq_disable()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:
             self.switch_fpu_return()
+        # the rest of the way is without interrupts, too, and moves no register of an fpstate's
+        self.local_irq_enable()
         self.vcpu_enter_guest_xfd_err(vcpu)
         self.kvm_load_guest_xsave_state(vcpu)
 

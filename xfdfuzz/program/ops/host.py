@@ -212,8 +212,8 @@ class Preempt(_CpuOp):
 
 @op("cpu{cpu} hardirq(kernel_fpu_begin, {points})")
 class HardirqKernelFpu(_CpuOp):
-    """A hard interrupt whose handler uses the FPU if irq_fpu_usable() says that it can will hit a call on the CPU where
-    bottom halves are disabled: the ``points``-th time from now that registers are about to be saved, or were loaded."""
+    """A hard interrupt whose handler uses the FPU if irq_fpu_usable() says that it can will hit a call on the CPU with
+    interrupts on: the ``points``-th time from now that registers are about to be saved, or were loaded."""
 
     cpu: Nr = 0
     points: Points = 1
