@@ -307,7 +307,7 @@ def test_what_canonical_states_clear_is_named() -> None:
     vcpu = from_bytes(st.Vcpu, bytes([0xFF]) * len(bytes(st.Vcpu())))
     for member in ("run_over", "exit_pending"):
         setattr(vcpu, member, 0)
-    vcpu.arch.exception_pending = 0
+    vcpu.arch.exception_pending = vcpu.arch.exception_injected = 0
     before = bytes(vcpu)
     clear_dead(vcpu, st.GhostVcpu())
     after = bytes(vcpu)
