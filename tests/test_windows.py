@@ -171,7 +171,7 @@ def test_a_preemption_comes_where_the_section_ends() -> None:
 # -- what is said of it ------------------------------------------------------------------------------------------------
 
 INTERRUPTED = """machine cpus=1
-cpu0 preempt(t1, 1)
+cpu0 preempt(t1, 2)
 t0 fork
 cpu0 hardirq(kernel_fpu_begin, 1)
 t0 fork
@@ -191,7 +191,7 @@ def test_an_op_that_was_hit_says_where_and_what_hit_nothing_says_so() -> None:
     """fpu_clone() saves the registers under fpregs_lock(), and the lock is let go there (fpu/core.c)."""
     told = said(INTERRUPTED)
     assert [*told] == [2, 4, 5, 8]
-    assert told[2][0].startswith("t1 runs at point 1 of step 1, in fpu_clone()")
+    assert told[2][0].startswith("t1 runs at point 2 of step 1, in fpu_clone()")
     assert "hard interrupt at point 1 of step 3, in os_xsave() <- save_fpregs_to_fpstate <- fpu_clone" in told[4][0]
     assert told[4][0].endswith("irq_fpu_usable() is false")
     assert re.fullmatch("did not hit: \\d points? passed until step 7 switched tasks, which calls it off", told[5][0])
@@ -205,8 +205,13 @@ def test_a_second_request_takes_the_place_of_the_first() -> None:
 
 
 def test_a_task_that_cannot_run_by_then_is_no_hit() -> None:
-    told = said("machine cpus=2\ncpu0 preempt(t1, 1)\ncpu1 schedule(t1)\nt0 fork\n")
-    assert told[1][0].startswith("did not hit: t1 could not run at point 1 of step 1, in fpu_clone()")
+    told = said("machine cpus=2\ncpu0 preempt(t1, 2)\ncpu1 schedule(t1)\nt0 fork\n")
+    assert told[1][0].startswith("did not hit: t1 could not run at point 2 of step 1, in fpu_clone()")
+
+
+def test_a_call_can_be_preempted_before_it_locks_anything() -> None:
+    told = said("machine cpus=1\ncpu0 preempt(t1, 1)\nt0 fork\n")
+    assert told[2] == ["t1 runs at point 1 of step 1, in syscall_enter_from_user_mode()"]
 
 
 def test_an_interrupt_before_5_18_is_told_that_it_can() -> None:

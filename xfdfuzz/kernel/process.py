@@ -104,6 +104,12 @@ class Process(Perf):
         self.local_irq_enable()
         self.current.user_mode = 1
 
+    def syscall_enter_from_user_mode(self) -> None:
+        """Interrupts are on from here, so that the task can be preempted before it locks anything
+        (kernel/entry/common.c)."""
+        self.current.user_mode = 0
+        self.preemptible()
+
     @seam
     def user_insn(self, insn: str, token: int) -> str:
         """One data instruction in user mode: ``ok``, or the signal that it ends in.

@@ -134,7 +134,7 @@ class TaskOp(Op):
         k.on_cpu(task.on_cpu - 1)
         if not task.user_mode:
             k.exit_to_user_mode()
-        task.user_mode = 0
+        k.syscall_enter_from_user_mode()
         return task
 
 
