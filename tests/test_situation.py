@@ -58,7 +58,7 @@ def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pyte
         do(rules, op)
 
     monkeypatch.setattr(Rules, "do", checked)
-    searched = walk(revision, 1000)
+    searched = walk(revision, 1500)
     assert begun == set(MACHINES)
     # a mistake of other code's is no business of a search for the kernel's
     assert {op for op, _ in searched.stats.seen} == {*OPS.values()} - {host.SoftirqUnasked, tasks.KernelSimd}

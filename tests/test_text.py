@@ -360,8 +360,8 @@ def error_of(text: str) -> str:
             "... signal, ... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), call(...), "
             "clone(...), close(...), create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, "
             "ioctl(...), kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), "
-            "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), siglongjmp[ frame<n>], "
-            "signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
+            "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
+            "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
             "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xsave(...)",
         ),
         # words that choose the op

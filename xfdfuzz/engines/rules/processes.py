@@ -24,10 +24,10 @@ class ProcessRules(Rules):
     execve_returns = one(processes.ExecveReturns, on="execs")
     execve_returns_ia32 = one(processes.ExecveReturnsIa32, on="execs")
 
-    @on("exec_ready", n=targets, token=tokens)
+    @on("ia32_ready", n=targets, token=tokens)
     def begin_ia32(self, n: int, token: int) -> Iterator[Op]:
         """A task begins a 32-bit program, which computes with x87, as they do."""
-        task = self.choice("exec_ready", n)
+        task = self.choice("ia32_ready", n)
         yield processes.Execve(task)
         yield processes.ExecveReturnsIa32(task)
         yield tasks.UserFld(task, token)

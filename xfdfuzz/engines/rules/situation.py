@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
@@ -29,7 +30,8 @@ class Situation:
 
     ``tasks`` can make a system call, ``long_mode`` those of them that are 64-bit programs, ``cloning`` are the same as
     ``tasks`` while there is room for one more, ``execs`` are inside execve(); ``leaving`` may exit without taking a
-    vCPU along, ``exec_ready`` also execute something else.
+    vCPU along, ``exec_ready`` also execute something else, ``ia32_ready`` those with nothing that a 32-bit program
+    would give up.
     ``handlers`` are in a signal handler (``long_mode_handlers`` and ``ia32_handlers`` those of 64-bit and of 32-bit
     programs), ``signalable`` tasks have room for one more, ``nesting`` ones both; ``signalled`` are about to be in one,
     ``faulting`` are on their way out, in a page fault.  ``frames`` are (task, frame) pairs of all that is on their
@@ -75,6 +77,7 @@ class Situation:
     execs: list[int]
     leaving: list[int]
     exec_ready: list[int]
+    ia32_ready: list[int]
     signalable: list[int]
     signalled: list[int]
     handlers: list[int]
@@ -210,6 +213,7 @@ def look_at_tasks(system: st.System) -> Look:
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
     in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve]
+    exec_ready = [nr for nr in leaving if system.tasks[nr].group_leader not in in_call]
     ia32 = {nr for nr, task in tasks if task.ia32}
     lists: Lists = {
         "tasks": free,
@@ -218,7 +222,8 @@ def look_at_tasks(system: st.System) -> Look:
         "cloning": free if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
-        "exec_ready": [nr for nr in leaving if system.tasks[nr].group_leader not in in_call],
+        "exec_ready": exec_ready,
+        "ia32_ready": [nr for nr in exec_ready if nr not in ia32 and not _invested(system, nr)],
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
         "kernel_fpu": [nr for nr, task in at_work if task.kernel_fpu],
@@ -253,6 +258,13 @@ def _rest_of_call(nr: int, task: st.Task) -> Op | None:
     if task.in_sigreturn:
         return signals.SigreturnFaultIn(nr)
     return signals.SignalDelivered(nr) if task.in_signal else None
+
+
+def _invested(system: st.System, nr: int) -> bool:
+    """Whether the task has a VM open, or may use dynamic features: a 32-bit program has less use for that."""
+    task = system.tasks[nr]
+    permitted = system.tasks[task.group_leader].fpu.perm.state_perm
+    return bool(task.vm_fds or permitted & (xf.MASK_XTILE_DATA | xf.MASK_DYN2))
 
 
 def _last_with_vcpus(system: st.System, nr: int) -> int:
@@ -430,6 +442,7 @@ READ_BY_TASKS = Regions(
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
+    f"{_WHO}.fpu.perm.state_perm",
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(
