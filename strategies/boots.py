@@ -134,8 +134,10 @@ def _avx_and_cet(machine: Machine) -> CpuidEntries:
 
 
 def unsealed(machine: Machine) -> list[Op]:
-    """A VM whose guest will be protected; on old kernels there is none."""
-    return [protected.KvmCreateVmOfType(0), kvm.KvmCreateVcpu(0, 0, 0), kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine))]
+    """A VM whose guest will be protected, of a thread with a shadow stack; on old kernels there is neither."""
+    own: list[Op] = [tasks.ShstkEnable(0)] if machine.cet else []
+    made: list[Op] = [protected.KvmCreateVmOfType(0), kvm.KvmCreateVcpu(0, 0, 0)]
+    return [*own, *made, kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine))]
 
 
 def sealed(machine: Machine) -> list[Op]:
