@@ -71,7 +71,8 @@ def _without_cached_cpuid(vcpu: Vcpu) -> bytes:
     """The vCPU without what KVM derives from XCR0 and CR4 for its CPUID, which it may do when it likes."""
     copy = copy_of(vcpu)
     arch = copy.arch
-    arch.cpuid_dynamic_bits_dirty = arch.cpuid_osxsave = arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = 0
+    arch.cpuid_dynamic_bits_dirty = arch.cpuid_osxsave = arch.cpuid_ospke = 0
+    arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = 0
     return bytes(copy)
 
 

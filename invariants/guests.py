@@ -21,6 +21,7 @@ class GuestState(NamedTuple):
     entry: int | str
     osxsave: bool = False
     ts: bool = False
+    pke: bool = False
     xcr0: int = 0
     xss: int = 0
     xfd: int = 0
@@ -38,6 +39,8 @@ def differences(
         return
     if one.osxsave != other.osxsave:
         yield "cr4", f"CR4.OSXSAVE = {one.osxsave:d} and {other.osxsave:d}"
+    if one.pke != other.pke:
+        yield "cr4", f"CR4.PKE = {one.pke:d} and {other.pke:d}"
     if one.ts != other.ts:
         yield "cr0", f"CR0.TS = {one.ts:d} and {other.ts:d}"
     if one.exception != other.exception:

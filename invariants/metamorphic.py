@@ -19,6 +19,7 @@ from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.x86 import read_cr4
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_DEFAULT, Vcpu
 from xfdfuzz.memory.cstruct import from_bytes
@@ -53,10 +54,10 @@ def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
     regs = k.regs
     visible = xf.components_in(components & ~regs.xfd)
     arch = k.vcpus[nr].arch
-    osxsave, ts = bool(arch.cr4_osxsave), bool(arch.cr0_ts)
+    osxsave, ts, pke = bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke)
     xcr0, xss = (regs.xcr0, regs.xss) if osxsave else (0, 0)  # the host's stay where the guest cannot see them
     held = tuple((i, regs.data[i]) for i in (*visible, *[xf.MXCSR] * bool(components & xf.MASK_MXCSR)))
-    return GuestState("entered", osxsave, ts, xcr0, xss, regs.xfd, regs.xfd_err, held)
+    return GuestState("entered", osxsave, ts, pke, xcr0, xss, regs.xfd, regs.xfd_err, held)
 
 
 def first_of_each_site(found: Iterable[Broken]) -> Iterator[Broken]:
@@ -154,11 +155,11 @@ def _name(op: type[Op]) -> str:
 
 
 class Saved(NamedTuple):
-    """What a VMM reads from a vCPU: its CPUID, CR4.OSXSAVE, CR0.TS, MSRs, XCR0 and the bytes of its XSAVE image; None
+    """What a VMM reads from a vCPU: its CPUID, CR4, CR0.TS, MSRs, XCR0 and the bytes of its XSAVE image; None
     where there is nothing."""
 
     cpuid: CpuidEntries
-    osxsave: bool
+    cr4: int
     ts: bool
     msrs: tuple[tuple[int, int], ...]
     xcr0: int | None
@@ -222,7 +223,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
         _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
     return Saved(
         stored_entries(arch),
-        bool(arch.cr4_osxsave),
+        read_cr4(vcpu),
         bool(arch.cr0_ts),
         tuple((index, value) for index, count, value in read if count),
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)[1],
@@ -235,7 +236,7 @@ def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState,
     created = there.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there.load(created)
-        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.osxsave, saved.ts)
+        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.cr4, saved.ts)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
         outcome = there.kernel.state, tuple(refused)
         if outcome in outcomes:

@@ -95,8 +95,8 @@ def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
     before, forgotten = view.before.ghost, entered and view.before.vcpus[nr].arch.init_pending
     to_get, gets = (0, 0) if forgotten else (before.vmms[nr].promise.exception, before.vcpus[nr].exception)
     yield from differences(
-        _found(meant.promise, (bool(meant.osxsave), bool(meant.ts)), to_get, sure, vcpu),
-        _found(made, (bool(vcpu.arch.cr4_osxsave), bool(vcpu.arch.cr0_ts)), gets, sure, vcpu),
+        _found(meant.promise, (bool(meant.osxsave), bool(meant.ts), bool(meant.pke)), to_get, sure, vcpu),
+        _found(made, _control_registers(vcpu), gets, sure, vcpu),
         site=xf.CONTENTS.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
@@ -121,8 +121,17 @@ def _contents(mask: int) -> tuple[int, ...]:
     return (*xf.components_in(mask), *[xf.MXCSR] * bool(mask & xf.MASK_MXCSR))
 
 
-def _found(guest: GhostVcpu, crs: tuple[bool, bool], exception: int, components: int, vcpu: Vcpu) -> GuestState:
-    """What an ideal guest finds, as far as its CPUID lets it look; ``crs`` are CR4.OSXSAVE and CR0.TS."""
+#: CR4.OSXSAVE, CR0.TS and CR4.PKE.
+_ControlRegisters = tuple[bool, bool, bool]
+
+
+def _control_registers(vcpu: Vcpu) -> _ControlRegisters:
+    """Those that a vCPU has."""
+    return bool(vcpu.arch.cr4_osxsave), bool(vcpu.arch.cr0_ts), bool(vcpu.arch.cr4_pke)
+
+
+def _found(guest: GhostVcpu, crs: _ControlRegisters, exception: int, components: int, vcpu: Vcpu) -> GuestState:
+    """What an ideal guest finds, as far as its CPUID lets it look."""
     arch = vcpu.arch
     xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
     registers = tuple((i, guest.regs.data[i]) for i in _contents(components))

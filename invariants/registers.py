@@ -61,8 +61,8 @@ def _guest(view: View) -> tuple[CpuRegs, GhostRegs, int, str]:
 
 def _hidden_from_guest(view: View) -> int:
     """A guest without PKRU in XCR0, and with CR4.PKE clear, runs with the host's and cannot see it; nor the LBRs."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
-    seen = view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 & xf.MASK_PKRU
+    arch = view.k.vcpus[view.step.op.vcpu].arch  # type: ignore[attr-defined]
+    seen = arch.cr4_pke or (arch.cr4_osxsave and view.k.regs.xcr0 & xf.MASK_PKRU)
     return xf.MASK_LBR | (0 if seen else xf.MASK_PKRU)
 
 

@@ -201,8 +201,8 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     **{(DATA, msr): Domain(tokens.values) for msr in XSTATE_MSRS},
     Switch("drop"): Domain((False, True)),
     Switch("NULL"): Domain((False, True)),
-    Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True))),
-    Cr4: Domain((Cr4(True), Cr4(False))),
+    Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True), Sregs(True, False, True))),
+    Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
     Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }

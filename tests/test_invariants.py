@@ -21,7 +21,7 @@ import pytest
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import Leaf
-from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_XFD, load_component
+from xfdfuzz.arch.registers import CR4_OSXSAVE, MSR_IA32_PASID, MSR_IA32_XFD, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
 from xfdfuzz.invariants.loading import load
@@ -281,8 +281,8 @@ class NeverUpdatesTheCpuid(KvmCpuid):
     of="v6.12",
 )
 class CpuidForgetsCr4(KvmX86):
-    def kvm_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
-        vcpu.arch.cr4_osxsave = osxsave
+    def kvm_set_cr4(self, vcpu: Vcpu, cr4: int) -> int:
+        vcpu.arch.cr4_osxsave = bool(cr4 & CR4_OSXSAVE)
         return 0
 
 
@@ -1023,6 +1023,27 @@ class EntersWithTheHostsPkru(KvmX86):
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
         super().kvm_load_guest_xsave_state(vcpu)
         load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
+
+
+@mutant(
+    "no-foreign-registers",
+    program(
+        "t0 wrpkru(2) = ok",
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0",
+        "t0 ioctl(v0, KVM_SET_SREGS, {osxsave, pke}) = 0",
+        ENTER,
+        "v0 wrpkru(1) = ok",
+        "v0 interrupt = exit",
+        "t0 ... KVM_RUN = -EINTR",
+        "t0 user = ok",
+    ),
+)
+class GoesByXcr0ForPkru(KvmX86):
+    """XSA-220."""
+
+    def guest_uses_pkru(self, vcpu: Vcpu) -> bool:
+        return bool(vcpu.arch.xcr0 & xf.MASK_PKRU)
 
 
 @mutant("host-registers-preserved", program("t0 vmovups(1) = ok", "cpu0 softirq kernel_fpu_begin = ok", "t0 user = ok"))

@@ -58,7 +58,7 @@ def test_no_rule_makes_an_op_that_cannot_happen(revision: str, monkeypatch: pyte
         do(rules, op)
 
     monkeypatch.setattr(Rules, "do", checked)
-    searched = walk(revision, 1500)
+    searched = walk(revision, 2000)
     assert begun == set(MACHINES)
     # a mistake of other code's is no business of a search for the kernel's
     assert {op for op, _ in searched.stats.seen} == {*OPS.values()} - {host.SoftirqUnasked, tasks.KernelSimd}
@@ -130,5 +130,8 @@ def _with_frames() -> Iterator[bytes]:
     for task in range(st.USER_TASKS):
         system = st.System()
         system.tasks[task].exists = system.tasks[task].on_cpu = 1
+        system.tasks[task].group_leader = task
+        for vcpu in system.vcpus:
+            vcpu.exists = 1
         st.sigframes_of(system, task)[0].stale = 1
         yield bytes(system)

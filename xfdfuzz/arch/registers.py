@@ -20,6 +20,7 @@ MSR_IA32_XSS = 0xDA0
 MSR_IA32_U_CET = 0x6A0
 MSR_IA32_PL0_SSP = 0x6A4
 MSR_IA32_PASID = 0xD93
+CR4_OSXSAVE, CR4_PKE = 1 << 18, 1 << 22
 
 #: MSRs that are part of a state component, which XSAVES and XRSTORS move: what they hold is the component's token.
 #: CET's components have more of them; one is enough to see where their state goes.

@@ -378,14 +378,14 @@ class VcpuArch(Struct):
 
     ``cpuid_*`` is what KVM_SET_CPUID2 stored: leaf 0xD.0, which sub-leaves of 0xD there are, the flags, and which of
     0x1D and 0x1E are empty (:class:`~xfdfuzz.kernel.kvm.cpuid.CpuidEntries`);
-    ``cpuid_osxsave`` (leaf 1) and the two ``*_ebx``, image sizes for the guest's XCR0, KVM itself keeps up to date;
-    ``cpuid_other`` tells CPUIDs apart that differ in nothing else.  ``cpuid_freed``: ``cpuid_entries`` points to an
-    array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the ``*_intercept`` ones are the MSR
-    bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until amx-v3.
-    ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is
-    KVM_APIC_INIT in the local APIC's pending_events.  ``guest_mode``: L2 runs;
-    ``vmcs12_nm``: bit 7 of L1's exception bitmap.  ``insn_skips`` counts
-    kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its registers are encrypted.
+    ``cpuid_osxsave`` (leaf 1), ``cpuid_ospke`` (leaf 7) and the two ``*_ebx``, image sizes for the guest's XCR0, KVM
+    itself keeps up to date; ``cpuid_other`` tells CPUIDs apart that differ in nothing else.  ``cpuid_freed``:
+    ``cpuid_entries`` points to an array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the
+    ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until
+    amx-v3. ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is KVM_APIC_INIT in
+    the local APIC's pending_events.  ``guest_mode``: L2 runs; ``vmcs12_nm``: bit 7 of L1's exception bitmap.
+    ``insn_skips`` counts kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its
+    registers are encrypted.
     """
 
     __slots__ = ()
@@ -401,6 +401,7 @@ class VcpuArch(Struct):
     cpuid_xfd: Annotated[Flag, "cpuid.xfd"]
     cpuid_amx: Annotated[Flag, "cpuid.amx_tile"]
     cpuid_osxsave: Annotated[Flag, "cpuid.osxsave"]
+    cpuid_ospke: Annotated[Flag, "cpuid.ospke"]
     cpuid_no_xsave: Annotated[Flag, "cpuid.no_xsave"]
     cpuid_no_xsaves: Annotated[Flag, "cpuid.no_xsaves"]
     cpuid_no_xsaveopt: Annotated[Flag, "cpuid.no_xsaveopt"]
@@ -415,6 +416,7 @@ class VcpuArch(Struct):
     cpuid_0xd_1_ebx: Annotated[Size, "cpuid.0xd.1.ebx"]
     cr0_ts: Annotated[Flag, "cr0.ts"]
     cr4_osxsave: Annotated[Flag, "cr4.osxsave"]
+    cr4_pke: Annotated[Flag, "cr4.pke"]
     xfd_no_write_intercept: Flag
     nm_intercept: Flag
     xfd_read_intercept: Flag
@@ -546,6 +548,7 @@ class GhostVmm(Struct):
     pending: Flag
     osxsave: Annotated[Flag, "promise.cr4.osxsave"]
     ts: Annotated[Flag, "promise.cr0.ts"]
+    pke: Annotated[Flag, "promise.cr4.pke"]
     supported: Annotated[Xfeatures, "promise.guest_supported"]
     tenant: TenantPlus1
     tenants: Count

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import INNERMOST
+from xfdfuzz.program.fields import INNERMOST, Cr4, Sregs
 from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.program import Program
 
@@ -42,6 +42,7 @@ def _no(reason: str) -> Control:
 
 _VECTOR = _approximated("an instruction that the C code around it is not known to undo")
 _TICK = _approximated("waiting in the guest for some ticks of the host's timer")
+_PKE = "the guest's CR4.PKE stays clear here"
 _DYN2 = _no("no processor has a second dynamic component")
 
 
@@ -61,6 +62,18 @@ def _read_msr(op: Any) -> Control:
 
 def _set_msrs(op: kvm.KvmSetMsrs) -> Control:
     return next((c for index, _ in op.msrs.entries if (c := _msr(guest.GuestWrmsr(0, index))).no), EXACT)
+
+
+def _pke(cr4: Sregs | Cr4) -> Control:
+    return _no(_PKE) if cr4.pke else EXACT
+
+
+def _set_sregs(op: kvm.KvmSetSregs) -> Control:
+    return _pke(op.sregs)
+
+
+def _mov_cr4(op: guest.GuestMovCr4) -> Control:
+    return _pke(op.cr4)
 
 
 def _save(op: Any) -> Control:
@@ -122,7 +135,6 @@ TABLE: dict[type[Op], Rule] = {
             kvm.KvmSetCpuid2,
             kvm.KvmSetCpuid2Supported,
             kvm.KvmGetCpuid2,
-            kvm.KvmSetSregs,
             kvm.KvmSetRegs,
             kvm.KvmSetXcrs,
             kvm.KvmGetXcrs,
@@ -155,7 +167,6 @@ TABLE: dict[type[Op], Rule] = {
             guest.GuestXgetbv,
             guest.GuestClts,
             guest.GuestStts,
-            guest.GuestMovCr4,
             guest.GuestHlt,
             guest.GuestOut,
             host.Schedule,
@@ -177,6 +188,9 @@ TABLE: dict[type[Op], Rule] = {
         (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),
         _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
     ),
+    kvm.KvmSetSregs: _set_sregs,
+    guest.GuestMovCr4: _mov_cr4,
+    **dict.fromkeys((guest.GuestWrpkru, guest.GuestRdpkru), _no(_PKE)),
     guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
     guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
     guest.GuestWrmsr: _msr,

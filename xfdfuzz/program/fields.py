@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
+from xfdfuzz.arch.registers import CR4_OSXSAVE, CR4_PKE
 from xfdfuzz.kernel.state import VECTORS
 
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
@@ -153,17 +154,29 @@ class SwReserved(NamedTuple):
 
 
 class Sregs(NamedTuple):
-    """``{osxsave, ts}``: CR4.OSXSAVE and CR0.TS of KVM_SET_SREGS, as far as they are set; everything else is a flat
-    64-bit state."""
+    """``{osxsave, ts, pke}``: CR4.OSXSAVE, CR0.TS and CR4.PKE of KVM_SET_SREGS, as far as they are set; everything else
+    is a flat 64-bit state."""
 
     osxsave: bool
     ts: bool = False
+    pke: bool = False
+
+    @property
+    def cr4(self) -> int:
+        """CR4."""
+        return Cr4(self.osxsave, self.pke).value
 
 
 class Cr4(NamedTuple):
-    """``{osxsave}``: CR4.OSXSAVE that a guest sets, or ``{}`` where it clears it."""
+    """``{osxsave, pke}``: what of CR4 a guest sets, or ``{}`` where it clears both."""
 
     osxsave: bool
+    pke: bool = False
+
+    @property
+    def value(self) -> int:
+        """The register."""
+        return (CR4_OSXSAVE if self.osxsave else 0) | (CR4_PKE if self.pke else 0)
 
 
 class Events(NamedTuple):

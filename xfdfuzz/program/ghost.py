@@ -215,8 +215,9 @@ def init(k: Kernel, nr: int) -> None:
         for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
             define(ideal.regs, i, 0)
         owes_nothing(ideal)
-    # of CR4 the ghost has what is promised alone
-    k.system.ghost.vmms[nr].osxsave = k.system.ghost.vmms[nr].ts = 0
+    # of CR0 and CR4 the ghost has what is promised alone
+    vmm = k.system.ghost.vmms[nr]
+    vmm.osxsave = vmm.ts = vmm.pke = 0
     k.vcpus[nr].arch.insn_skips = 0
 
 
@@ -312,7 +313,7 @@ def promise(k: Kernel, nr: int, source: int) -> None:
     """At its next entry the guest of a vCPU has to be the one that ``source`` has now."""
     vmm, arch = k.system.ghost.vmms[nr], k.vcpus[source].arch
     assign(vmm.promise, k.system.ghost.vcpus[source])
-    vmm.osxsave, vmm.ts = arch.cr4_osxsave, arch.cr0_ts
+    vmm.osxsave, vmm.ts, vmm.pke = arch.cr4_osxsave, arch.cr0_ts, arch.cr4_pke
     vmm.supported = arch.guest_supported_xcr0 | arch.guest_supported_xss
     vmm.pending = 1
 
@@ -335,7 +336,7 @@ def left(k: Kernel, nr: int) -> None:
 
 def forget(vmm: GhostVmm) -> None:
     """Nothing is promised any more."""
-    vmm.pending = vmm.osxsave = vmm.ts = vmm.supported = 0
+    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.supported = 0
     assign(vmm.promise, GhostVcpu())
 
 

@@ -68,7 +68,7 @@ def _rewrites_cpuid(facts: Facts) -> type[Any]:
     class RewritesCpuid:
         """KVM_SET_CPUID2 stores what the processor has, once it has checked what it was given; XSAVE is there."""
 
-        def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
+        def kvm_is_valid_cr4(self, vcpu: Vcpu, cr4: int) -> bool:
             return True
 
         def kvm_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> int:

@@ -45,6 +45,8 @@ class GuestRules(Rules):
     guest_stts = one(guest.GuestStts, on="guests")
     guest_clts = one(guest.GuestClts, on="guests")
     guest_mov_cr4 = one(guest.GuestMovCr4, on="l1_guests")
+    guest_wrpkru = one(guest.GuestWrpkru, on="guests")
+    guest_rdpkru = one(guest.GuestRdpkru, on="guests")
     guest_hlt = one(guest.GuestHlt, on="guests")
     guest_out = one(guest.GuestOut, on="guests")
     guest_interrupt = one(guest.GuestInterrupt, on="guests")

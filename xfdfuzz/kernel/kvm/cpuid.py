@@ -247,11 +247,11 @@ class KvmCpuid(KvmProtected):
         return self.kvm_find_cpuid_entry(vcpu, function, index)
 
     def kvm_update_cpuid_runtime(self, vcpu: Vcpu) -> None:
-        """OSXSAVE follows CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, and IA32_XSS too, that of 0xD.1 if it has XSAVEC or
-        XSAVES."""
+        """OSXSAVE and OSPKE follow CR4; EBX of 0xD.0 and 0xD.1 follow XCR0, and IA32_XSS too, that of 0xD.1 if it has
+        XSAVEC or XSAVES."""
         self.deref_cpuid_entries(vcpu)
         arch = vcpu.arch
-        arch.cpuid_osxsave = arch.cr4_osxsave
+        arch.cpuid_osxsave, arch.cpuid_ospke = arch.cr4_osxsave, arch.cr4_pke
         arch.cpuid_0xd_0_ebx = self.xstate_required_size(arch.xcr0, compacted=False)
         if stored_entries(arch).compacts:
             arch.cpuid_0xd_1_ebx = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
@@ -293,8 +293,8 @@ class KvmCpuid(KvmProtected):
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
         enabled = arch.xcr0 | arch.ia32_xss if entries.compacts else entries.xcr0 | entries.xss
         compacted = self.xstate_required_size(enabled, compacted=True)
-        stored = (arch.cpuid_osxsave, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
-        updated = stored == (arch.cr4_osxsave, standard, compacted)
+        stored = (arch.cpuid_osxsave, arch.cpuid_ospke, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
+        updated = stored == (arch.cr4_osxsave, arch.cr4_pke, standard, compacted)
         return 0 if same and updated else -EINVAL
 
     def kvm_check_cpuid(self, vcpu: Vcpu, entries: CpuidEntries) -> int:

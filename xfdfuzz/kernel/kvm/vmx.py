@@ -109,15 +109,15 @@ class Kernel(KvmNested):
             case st.EXIT_VMLAUNCH:
                 return self.nested_vmx_run(vcpu, vcpu.exit_value)
             case st.EXIT_CR4_WRITE:
-                return self.handle_set_cr4(vcpu, bool(vcpu.exit_value))
+                return self.handle_set_cr4(vcpu, vcpu.exit_value)
             case st.EXIT_XSETBV:
                 return self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
             case _:
                 return self.kvm_fast_pio_out(vcpu)
 
-    def handle_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
+    def handle_set_cr4(self, vcpu: Vcpu, cr4: int) -> int:
         """MOV to CR4, where the guest changes a bit that is the host's (handle_cr())."""
-        return self.kvm_complete_insn_gp(vcpu, self.kvm_set_cr4(vcpu, osxsave))
+        return self.kvm_complete_insn_gp(vcpu, self.kvm_set_cr4(vcpu, cr4))
 
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:
         """An exception that nobody asked to intercept: KVM_EXIT_EXCEPTION in the kernel; unreachable here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XSS, load_component
+from xfdfuzz.arch.registers import CR4_OSXSAVE, CR4_PKE, MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
@@ -18,6 +18,11 @@ from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.state import Vcpu
 
 _LAST_EXCEPTION = 31
+
+
+def read_cr4(vcpu: Vcpu) -> int:
+    """What of CR4 is modelled."""
+    return (CR4_OSXSAVE if vcpu.arch.cr4_osxsave else 0) | (CR4_PKE if vcpu.arch.cr4_pke else 0)
 
 
 class KvmX86(KvmMsrs):
@@ -62,9 +67,7 @@ class KvmX86(KvmMsrs):
         self.kvm_clear_exception_queue(vcpu)
         self.kvm_xstate_reset(vcpu)
         arch.cr0_ts = 0
-        if arch.cr4_osxsave:
-            arch.cr4_osxsave = 0
-            self.kvm_cpuid_runtime_changed(vcpu)
+        self.kvm_x86_set_cr4(vcpu, 0)
         if arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
             # complete_fast_pio_out() sees that RIP has moved
             arch.complete_userspace_io = st.COMPLETE_NONE
@@ -210,40 +213,48 @@ class KvmX86(KvmMsrs):
     # -- special registers ---------------------------------------------------------------------------------------
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
-    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, osxsave: bool, ts: bool) -> int:
-        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4.OSXSAVE and CR0.TS are kept; EINVAL.
+    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, cr4: int, ts: bool) -> int:
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4 and CR0.TS are kept; EINVAL.
 
         __set_sregs_common() (x86.c).
         """
-        if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, osxsave):
+        if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, cr4):
             return -EINVAL
         if vcpu.arch.guest_state_protected:
             return 0
-        changed = bool(vcpu.arch.cr4_osxsave) != osxsave
         vcpu.arch.cr0_ts = ts
-        vcpu.arch.cr4_osxsave = osxsave
-        if changed:
-            self.kvm_cpuid_runtime_changed(vcpu)
+        self.kvm_x86_set_cr4(vcpu, cr4)
         return 0
 
-    def kvm_set_cr4(self, vcpu: Vcpu, osxsave: bool) -> int:
-        """CR4 with OSXSAVE or without: 1 for an illegal value, else CPUID follows (x86.c)."""
-        if not self.kvm_is_valid_cr4(vcpu, osxsave):
+    def kvm_set_cr4(self, vcpu: Vcpu, cr4: int) -> int:
+        """MOV to CR4: 1 for an illegal value (x86.c)."""
+        if not self.kvm_is_valid_cr4(vcpu, cr4):
             return 1
-        vcpu.arch.cr4_osxsave = osxsave
-        self.kvm_cpuid_runtime_changed(vcpu)
+        self.kvm_x86_set_cr4(vcpu, cr4)
         return 0
 
-    def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
+    @phase_of("vmx_set_cr4")
+    def kvm_x86_set_cr4(self, vcpu: Vcpu, cr4: int) -> None:
+        """OSXSAVE and PKE, which the guest's CPUID shows (vmx/vmx.c)."""
+        old, vcpu.arch.cr4_osxsave, vcpu.arch.cr4_pke = read_cr4(vcpu), bool(cr4 & CR4_OSXSAVE), bool(cr4 & CR4_PKE)
+        if cr4 != old:
+            self.kvm_cpuid_runtime_changed(vcpu)
+
+    def kvm_is_valid_sregs(self, vcpu: Vcpu, cr4: int) -> bool:
         """EFER is not looked at."""
-        return self.kvm_is_valid_cr4(vcpu, osxsave)
+        return self.kvm_is_valid_cr4(vcpu, cr4)
 
-    def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
-        """OSXSAVE where the host and the guest have XSAVE: the guest's reserved bits are 0 before KVM_SET_CPUID2.
+    def kvm_is_valid_cr4(self, vcpu: Vcpu, cr4: int) -> bool:
+        """OSXSAVE and PKE where the host and the guest have XSAVE and PKU: the guest's reserved bits are 0 before
+        KVM_SET_CPUID2.
 
-        cr4_guest_rsvd_bits is __cr4_reserved_bits(guest_cpuid_has, vcpu) after it (cpuid.c, x86.h).
+        cr4_guest_rsvd_bits is __cr4_reserved_bits(guest_cpuid_has, vcpu) after it (cpuid.c, x86.h).  A CPUID with PKRU
+        in leaf 0xD has 7.0 ECX[3] (PKU) too.
         """
-        return not osxsave or (self.use_xsave and not vcpu.arch.cpuid_no_xsave)
+        arch = vcpu.arch
+        osxsave = self.use_xsave and not arch.cpuid_no_xsave
+        pke = self.ospke and (not arch.cpuid_set or arch.cpuid_xcr0 & xf.MASK_PKRU)
+        return not cr4 & ~((CR4_OSXSAVE if osxsave else 0) | (CR4_PKE if pke else 0))
 
     def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
         """XSETBV exit: commit and skip, or #GP."""
@@ -406,21 +417,21 @@ class KvmX86(KvmMsrs):
         """Between those handlers and `local_irq_enable()`; nothing before the series."""
 
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
-        """XCR0 and IA32_XSS, if CR4.OSXSAVE is set, and PKRU of the guest; CR4.PKE is taken to be clear."""
+        """XCR0 and IA32_XSS, if CR4.OSXSAVE is set, and PKRU of the guest."""
         if not self.use_xsave or vcpu.arch.guest_state_protected:
             return
         if vcpu.arch.cr4_osxsave and vcpu.arch.xcr0 != self.host_xcr0:
             self.xsetbv(vcpu.arch.xcr0)
         if self.xsaves_enabled(vcpu) and vcpu.arch.ia32_xss != self.host_xss:
             self.wrmsrl(MSR_IA32_XSS, vcpu.arch.ia32_xss)
-        if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU and vcpu.arch.pkru != vcpu.arch.host_pkru:
+        if self.guest_uses_pkru(vcpu) and vcpu.arch.pkru != vcpu.arch.host_pkru:
             self.write_pkru(vcpu.arch.pkru)
 
     def kvm_load_host_xsave_state(self, vcpu: Vcpu) -> None:
         """Back to the host's."""
         if not self.use_xsave or vcpu.arch.guest_state_protected:
             return
-        if self.machine.pku and vcpu.arch.xcr0 & xf.MASK_PKRU:
+        if self.guest_uses_pkru(vcpu):
             vcpu.arch.pkru = self.rdpkru()
             if vcpu.arch.pkru != vcpu.arch.host_pkru:
                 self.write_pkru(vcpu.arch.host_pkru)
@@ -439,6 +450,11 @@ class KvmX86(KvmMsrs):
         """Nothing without X86_FEATURE_OSPKE (arch/x86/include/asm/pkru.h)."""
         if self.ospke:
             load_component(self.regs, xf.PKRU, pkru)
+
+    @seam
+    def guest_uses_pkru(self, vcpu: Vcpu) -> bool:
+        """By XSAVE and XRSTOR, or by RDPKRU and WRPKRU: the condition of both of them."""
+        return bool(self.machine.pku and (vcpu.arch.xcr0 & xf.MASK_PKRU or vcpu.arch.cr4_pke))
 
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:

@@ -14,6 +14,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.x86 import read_cr4
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost, images
@@ -27,6 +28,7 @@ from xfdfuzz.program.fields import (
     MsrIndex,
     Mxcsr,
     Nr,
+    Pkru,
     Subleaf,
     Token,
     Torn,
@@ -544,7 +546,7 @@ class GuestStts(_Insn):
 
 @op("v{vcpu} mov_cr4({cr4})")
 class GuestMovCr4(_Insn):
-    """MOV to CR4 that changes OSXSAVE, which exits; #GP if the guest has no XSAVE.  Not in L2."""
+    """MOV to CR4 that changes OSXSAVE or PKE, which exits; #GP if the guest has no XSAVE or no PKU.  Not in L2."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -555,9 +557,39 @@ class GuestMovCr4(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if vcpu.arch.cr4_osxsave == self.cr4.osxsave:
+        if read_cr4(vcpu) == self.cr4.value:
             return OK
-        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.cr4.osxsave)
+        return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.cr4.value)
+
+
+@op("v{vcpu} wrpkru({pkru})")
+class GuestWrpkru(_Insn):
+    """WRPKRU, which never exits; #UD while CR4.PKE is clear, whatever XCR0 has.  0 is the initial value."""
+
+    PROTECTED = False
+    vcpu: Nr = 0
+    pkru: Pkru = 1
+
+    def run(self, k: Kernel) -> Result:
+        if not self.thread(k).arch.cr4_pke:
+            return Result("#UD")
+        token = ghost.guest_token(k, self.vcpu, self.pkru) if self.pkru else 0
+        arch.load_component(k.regs, xf.PKRU, token)
+        ghost.define(k.system.ghost.vcpus[self.vcpu].regs, xf.PKRU, token)
+        return OK
+
+
+@op("v{vcpu} rdpkru")
+class GuestRdpkru(_Insn):
+    """RDPKRU, likewise: the value is PKRU."""
+
+    PROTECTED = False
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        if not self.thread(k).arch.cr4_pke:
+            return Result("#UD")
+        return Result("ok", Content(k.regs.data[xf.PKRU]))
 
 
 def in_l2(vcpu: Vcpu, nr: int) -> str:
@@ -658,7 +690,8 @@ class GuestPmi(GuestOp):
 @op("v{vcpu} init")
 class PendInit(Op):
     """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
-    KVM_GET_MP_STATE: CR0.TS and CR4.OSXSAVE are clear then.  Not while L2 runs, when it would be an exit to L1."""
+    KVM_GET_MP_STATE: CR0.TS, CR4.OSXSAVE and CR4.PKE are clear then.  Not while L2 runs, when it would be an exit to
+    L1."""
 
     vcpu: Nr = 0
 

@@ -196,7 +196,8 @@ class KvmGetCpuid2Entry(VcpuIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS, {sregs})")
 class KvmSetSregs(VcpuIoctl):
-    """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, and CR0.TS.
+    """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, CR0.TS, and CR4.PKE, without
+    which it has no WRPKRU.
 
     A vCPU has CR4.OSXSAVE from the start."""
 
@@ -209,11 +210,11 @@ class KvmSetSregs(VcpuIoctl):
 
 
 def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
-    """KVM_SET_SREGS with CR4.OSXSAVE and CR0.TS as given."""
-    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.osxsave, sregs.ts)
+    """KVM_SET_SREGS with CR4 and CR0.TS as given."""
+    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts)
     vmm = k.system.ghost.vmms[nr]
     if not ret and vmm.intent == INTENT_RESET:
-        vmm.osxsave, vmm.ts = sregs
+        vmm.osxsave, vmm.ts, vmm.pke = sregs
     return Result(ret)
 
 

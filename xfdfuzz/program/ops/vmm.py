@@ -308,7 +308,7 @@ class LoadCpuid(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
 class LoadSregs(_Load):
-    """Set or clear CR4.OSXSAVE and CR0.TS as another vCPU has them."""
+    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them."""
 
     call = "KvmSetSregs"
     task: Nr = 0
@@ -320,7 +320,7 @@ class LoadSregs(_Load):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         arch = k.vcpus[self.source].arch
-        return set_sregs(k, self.vcpu, Sregs(bool(arch.cr4_osxsave), bool(arch.cr0_ts)))
+        return set_sregs(k, self.vcpu, Sregs(bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke)))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")

@@ -341,7 +341,7 @@ class Steps:
             case kvm.KvmGetCpuid2():
                 yield from self.valued(step, f"get_cpuid({vcpu}, &value)")
             case kvm.KvmSetSregs():
-                osxsave, ts = (str(bit).lower() for bit in op.sregs)
+                osxsave, ts = (str(bit).lower() for bit in (op.sregs.osxsave, op.sregs.ts))
                 yield f"vcpus[{vcpu}].osxsave = {osxsave};"
                 yield f"vcpus[{vcpu}].ts = {ts};"
                 yield self.ret(step, f"set_sregs({vcpu}, {osxsave}, {ts})")

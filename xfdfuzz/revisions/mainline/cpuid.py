@@ -86,9 +86,9 @@ class FilteredXcr0(AmxV6):
 class CpuidProcessedAtCreation(KvmX86):
     """Before KVM_SET_CPUID2 a guest has no features, where it had all."""
 
-    def kvm_is_valid_cr4(self, vcpu: Vcpu, osxsave: bool) -> bool:
-        """cr4_guest_rsvd_bits has OSXSAVE from the start (x86.c; set in cpuid.c, kvm_vcpu_after_set_cpuid())."""
-        return super().kvm_is_valid_cr4(vcpu, osxsave) and not (osxsave and not vcpu.arch.cpuid_set)
+    def kvm_is_valid_cr4(self, vcpu: Vcpu, cr4: int) -> bool:
+        """cr4_guest_rsvd_bits has both from the start (x86.c; set in cpuid.c, kvm_vcpu_after_set_cpuid())."""
+        return super().kvm_is_valid_cr4(vcpu, cr4) and not (cr4 and not vcpu.arch.cpuid_set)
 
 
 @patch(

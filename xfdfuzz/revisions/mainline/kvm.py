@@ -170,9 +170,9 @@ class EexistFirst(KvmMain):
 class EferInSregs(KvmX86):
     """KVM_SET_SREGS of a 64-bit state needs a CPUID with long mode, and so a KVM_SET_CPUID2 before it."""
 
-    def kvm_is_valid_sregs(self, vcpu: Vcpu, osxsave: bool) -> bool:
+    def kvm_is_valid_sregs(self, vcpu: Vcpu, cr4: int) -> bool:
         """kvm_valid_efer() (regs.c)."""
-        return super().kvm_is_valid_sregs(vcpu, osxsave) and bool(vcpu.arch.cpuid_set)
+        return super().kvm_is_valid_sregs(vcpu, cr4) and bool(vcpu.arch.cpuid_set)
 
 
 @patch("11df586d774f", "KVM: VMX: Handle NMI VM-Exits in noinstr region", version="v6.3", neutral="a matter of tracing")
