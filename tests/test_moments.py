@@ -60,7 +60,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 ENDED = b'{"event": "Ended"'
 #: What searches call what they find, in their JSON.
 RESULTS = ("findings", "differences", "lassos")
-SEVERITY = "(?: (?:panic|corruption|leak|warn|abi))?"
+SEVERITY = r"(?:(?<!\|) (?:panic|corruption|leak|warn|abi))?"
 #: What the programs of `matrix` break on amx-v1, but are said not to.
 BREAKS = parse("# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)\n")
 

@@ -33,8 +33,10 @@ series = Series("unchecked", base="v7.3", title="no check on the way back")
 @series.patch("unchecked-1", "x86/fpu: leave out a line")
 class Unchecked(Process):
     def exit_to_user_mode(self):
+        self.local_irq_disable()
         if self.current.tif_need_fpu_load:
             self.switch_fpu_return()
+        self.local_irq_enable()
         self.current.user_mode = 1
         if self.cpu > 1000:
             self.fpregs_lock()
@@ -257,19 +259,19 @@ def test_the_lines_that_fuzz_and_diff_print() -> None:
     Path("return.py").write_text(RETURN)
     (function,) = differing(resolve("v7.3").kernel, resolve("return.py").kernel)
     lines = [Line("exit_to_user_mode", one) for own in (function.second, function.first) for one in statements(own[0])]
-    reach = Reach("v7.3", {"exit_to_user_mode": 7, "fpu_free": 0}, (*lines[1:2], Line("fpu_free", lines[0].statement)))
+    reach = Reach("v7.3", {"exit_to_user_mode": 7, "fpu_free": 0}, (*lines[2:3], Line("fpu_free", lines[0].statement)))
     assert printed(reach) == [
         "the 2 functions that differ from v7.3 ran 7 times; 1 never did: fpu_free",
-        "never executed: return.py:11 in exit_to_user_mode(): self.switch_fpu_return()",
+        "never executed: return.py:12 in exit_to_user_mode(): self.switch_fpu_return()",
     ]
     first, *others, last = printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), tuple(lines)))
     assert first == "the 1 function that differs from v7.3 ran 1 time"
-    assert others[0] == "made no difference: return.py:10 in exit_to_user_mode(): if self.current.tif_need_fpu_load:"
+    assert others[0] == "made no difference: return.py:10 in exit_to_user_mode(): self.local_irq_disable()"
     assert len(others) == 6
-    assert last == "made no difference: 3 more lines, all of them with --format json"
+    assert last == "made no difference: 7 more lines, all of them with --format json"
     assert printed(Reach("v7.3", {}, ())) == []
-    assert printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), (), tuple(lines[1:2])))[1:] == [
-        "left out of v7.3, which only diff can judge: return.py:11 in exit_to_user_mode(): self.switch_fpu_return()"
+    assert printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), (), tuple(lines[2:3])))[1:] == [
+        "left out of v7.3, which only diff can judge: return.py:12 in exit_to_user_mode(): self.switch_fpu_return()"
     ]
 
 

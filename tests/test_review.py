@@ -379,7 +379,7 @@ def test_a_site_that_is_never_reached_is_told_from_one_that_holds(warned: Warnin
     reached = {one.site.function: one.reached for one in warned.verdicts if not one.fires}
     assert reached["fpregs_assert_state_consistent"] is True
     assert reached["__raw_xsave_addr"] is False
-    assert reached["wrmsrl"] is None
+    assert reached["rdmsrl"] is None
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
