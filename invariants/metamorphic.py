@@ -203,7 +203,9 @@ def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
     arch = vcpu.arch
     msrs = k.guest_xfd(arch.guest_fpu) | arch.guest_fpu.xfd_err
     outside = arch.xcr0 & ~(arch.guest_supported_xcr0 | xf.MASK_X87) or msrs & ~arch.guest_supported_xcr0
-    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss or (arch.cr4_osxsave and arch.cpuid_no_xsave))
+    pke_outside = arch.cr4_pke and arch.cpuid_set and not arch.cpuid_xcr0 & xf.MASK_PKRU
+    cr4_outside = (arch.cr4_osxsave and arch.cpuid_no_xsave) or pke_outside
+    return not (outside or arch.ia32_xss & ~arch.guest_supported_xss or cr4_outside)
 
 
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:

@@ -5,6 +5,8 @@ arch/x86/kernel/{process,process_64,traps,signal}.c and kernel/sched/core.c of v
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import (
     LONG_MODE_ONLY,
@@ -116,32 +118,29 @@ class Process(Perf):
 
         Signal delivery itself is not modelled: the handler is taken to leave the registers as they were.
         """
-        for _ in range(3):
-            self.exit_to_user_mode()
+
+        def attempt() -> None:
             if self.current.ia32 and insn in LONG_MODE_ONLY:
-                return "SIGILL"
-            try:
-                execute(self.regs, self.machine, insn, token, cr0_ts=False)
-                return "ok"
-            except InvalidOpcode:
-                return "SIGILL"
-            except DeviceNotAvailable:
-                self.current.user_mode = 0
-                signal = self.exc_device_not_available()
-                if signal:
-                    return signal
-        return "livelock"
+                raise InvalidOpcode
+            execute(self.regs, self.machine, insn, token, cr0_ts=False)
+
+        return self.user_attempts(attempt)
 
     @seam
     def user_xrstor(self, area: XsaveArea, mask: int) -> str:
         """XRSTOR in user mode: ``ok``, or the signal that it ends in; of a #NM the same as of other instructions'."""
-        if not self.use_xsave:
-            return "SIGILL"
+        return self.user_attempts(lambda: xrstor(self.regs, area, mask)) if self.use_xsave else "SIGILL"
+
+    @seam
+    def user_attempts(self, attempt: Callable[[], None]) -> str:
+        """An instruction, again after each #NM: ``ok``, or the signal that it ends in."""
         for _ in range(3):
             self.exit_to_user_mode()
             try:
-                xrstor(self.regs, area, mask)
+                attempt()
                 return "ok"
+            except InvalidOpcode:
+                return "SIGILL"
             except GeneralProtection:
                 return "SIGSEGV"
             except DeviceNotAvailable:

@@ -139,26 +139,37 @@ class _Fpregs(_Ptrace):
         return Result(ret)
 
 
+class _FpregsRead(_Fpregs):
+    __slots__ = ()
+    iov_len: IovLen
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return self.get(k, self.regset(k), k.ptrace_regset(self.tracee, self.NOTE_TYPE, self.iov_len.size))
+
+
 class _FpregsWritten(_Fpregs):
     __slots__ = ()
     image: FpuImage
+    iov_len: IovLen
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        size = k.ptrace_regset(self.tracee, self.NOTE_TYPE, self.iov_len.size)
+        return self.set(k, self.regset(k), size, self.image)
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
         yield from images.idle_fpu(self.image)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_PRFPREG, {iov_len})")
-class PtraceGetFpregs(_Fpregs):
+class PtraceGetFpregs(_FpregsRead):
     """Read x87, SSE and MXCSR of a stopped task, or as much of them as the buffer has room for; x87 of a 32-bit one."""
 
     NOTE_TYPE = NT_PRFPREG
     task: Nr = 0
     tracee: Nr = 1
     iov_len: IovLen = IovLen()
-
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        return self.get(k, self.regset(k), k.ptrace_regset(self.tracee, NT_PRFPREG, self.iov_len.size))
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_PRFPREG, {image}, {iov_len})")
@@ -171,24 +182,15 @@ class PtraceSetFpregs(_FpregsWritten):
     image: FpuImage = FpuImage(1)
     iov_len: IovLen = IovLen()
 
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        size = k.ptrace_regset(self.tracee, NT_PRFPREG, self.iov_len.size)
-        return self.set(k, self.regset(k), size, self.image)
-
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_PRXFPREG, {iov_len})")
-class PtraceGetXfpregs(_Fpregs):
+class PtraceGetXfpregs(_FpregsRead):
     """Read x87, SSE and MXCSR of a stopped 32-bit task."""
 
     NOTE_TYPE = NT_PRXFPREG
     task: Nr = 0
     tracee: Nr = 1
     iov_len: IovLen = IovLen()
-
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        return self.get(k, self.regset(k), k.ptrace_regset(self.tracee, NT_PRXFPREG, self.iov_len.size))
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_PRXFPREG, {image}, {iov_len})")
@@ -200,11 +202,6 @@ class PtraceSetXfpregs(_FpregsWritten):
     tracee: Nr = 1
     image: FpuImage = FpuImage(1)
     iov_len: IovLen = IovLen()
-
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        size = k.ptrace_regset(self.tracee, NT_PRXFPREG, self.iov_len.size)
-        return self.set(k, self.regset(k), size, self.image)
 
 
 class _OldRequest(_Fpregs):
