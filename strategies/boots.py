@@ -140,6 +140,11 @@ def unsealed(machine: Machine) -> list[Op]:
     return [*own, *made, kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine))]
 
 
+def sealed_of_own_type(machine: Machine) -> list[Op]:
+    """The same, and the guest is sealed, which a VMM's calls are tried on."""
+    return [*unsealed(machine), protected.KvmSevLaunchUpdateVmsa(0, 0)]
+
+
 def sealed(machine: Machine) -> list[Op]:
     """A protected guest runs, made as on every kernel."""
     made: list[Op] = [kvm.KvmCreateVm(0), protected.KvmSevEsInit(0, 0), kvm.KvmCreateVcpu(0, 0, 0)]
@@ -176,6 +181,7 @@ BOOTS: tuple[Boot, ...] = (
     nested,
     in_amx_guest,
     unsealed,
+    sealed_of_own_type,
     sealed,
     trusted_domain,
     stopped_beside_another,
