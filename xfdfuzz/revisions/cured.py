@@ -416,8 +416,16 @@ class IrqFpuWithRt(FpuCore):
     """Finding 23: with PREEMPT_RT fpregs_lock() is preempt_disable(), of which softirq_count() says nothing.
 
     irq_fpu_usable(), at its end: ``return !(IS_ENABLED(CONFIG_PREEMPT_RT) ? preempt_count() & PREEMPT_MASK :
-    softirq_count())``.
+    softirq_count())``.  kernel_fpu_begin_mask() has to ask it before it disables preemption itself.
     """
+
+    def kernel_fpu_lock(self) -> None:
+        """(fpu/core.c, kernel_fpu_begin_mask())."""
+        super().kernel_fpu_check()
+        super().kernel_fpu_lock()
+
+    def kernel_fpu_check(self) -> None:
+        """It was asked (fpu/core.c, kernel_fpu_begin_mask())."""
 
     def irq_fpu_usable(self) -> bool:
         """(fpu/core.c)."""

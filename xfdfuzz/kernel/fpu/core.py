@@ -224,8 +224,7 @@ class FpuCore(FpuInit):
         CR4.OSFXSR is clear.
         """
         self.kernel_fpu_lock()
-        if self.config.debug_fpu:
-            self.warn_on(not self.irq_fpu_usable())
+        self.kernel_fpu_check()
         self.kernel_fpu_disable()
         current = self.current
         loaded = not current.tif_need_fpu_load and not current.in_execve
@@ -238,6 +237,11 @@ class FpuCore(FpuInit):
         if not self.this_cpu.cr4_osfxsr:
             self.die(OOPS)
         load_component(self.regs, xf.MXCSR, 0)
+
+    @seam
+    def kernel_fpu_check(self) -> None:
+        """WARN_ON_FPU(!irq_fpu_usable()) of kernel_fpu_begin_mask() (fpu/core.c)."""
+        self.warn_on(self.config.debug_fpu and not self.irq_fpu_usable())
 
     def kernel_fpu_end(self) -> None:
         """The registers are anybody's again (fpu/core.c)."""
