@@ -42,6 +42,8 @@ class Op:
     template: ClassVar[str]
     #: The class whose call it makes, where it only says in another way with what: one mistake shows in both alike.
     call: ClassVar[str] = ""
+    #: Whether searches draw it: not what would be a mistake of other code's than the kernel's that is modelled.
+    DRAWN: ClassVar[bool] = True
 
     def enabled(self, k: Kernel) -> bool:
         """Whether it can happen in this state."""

@@ -117,6 +117,7 @@ class SoftirqKernelFpu(_Softirq):
 class SoftirqUnasked(_Softirq):
     """A softirq on the CPU uses the FPU without a question, which is a mistake of its code (asm/fpu/api.h)."""
 
+    DRAWN = False
     cpu: Nr = 0
 
     def interrupt(self, k: Kernel) -> str:

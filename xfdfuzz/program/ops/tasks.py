@@ -164,6 +164,7 @@ class KernelFpuEnd(_KernelFpu):
 class KernelSimd(_KernelFpu):
     """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
 
+    DRAWN = False
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
