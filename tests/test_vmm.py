@@ -148,6 +148,29 @@ def test_a_vmm_is_not_to_blame_for_what_kvm_hides_from_it() -> None:
     assert not broken(*hides)
 
 
+@pytest.mark.parametrize("revision", ["v6.6", "v7.3-cured"])
+def test_an_image_that_lacks_pkru_leaves_the_last_tenants_and_kvm_is_not_to_blame(revision: str) -> None:
+    """KVM_GET_XSAVE shows what the CPUID has (8647c52e9504), KVM_SET_XSAVE leaves PKRU alone if XSTATE_BV lacks it."""
+    ops = (
+        "t0 ioctl(kvm, KVM_CREATE_VM)",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0)",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|avx512|pkru})",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx|avx512|pkru)",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: pkru, data: 1})",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 1)",
+        "t0 ioctl(v1, KVM_SET_XSAVE, {xstate_bv: x87|sse|pkru, data: 1})",
+        "t0 ioctl(v1, KVM_GET_XSAVE) keep = 0 {xstate_bv: x87|sse, x87: v1:1, sse: v1:1}",
+        "t0 ioctl(v0, KVM_SET_XSAVE) of v1",
+        "v0 reset for another tenant",
+        "t0 ioctl(v0, KVM_RUN) ...",
+        "v0 vmenter",
+    )
+    text = "\n".join(["# xfdfuzz program 1", "machine cpus=1 no-xfd no-amx", "", *ops, ""])
+    verdict = judge(parse(text), resolve(revision))
+    assert verdict.broken == ("reset-leaves-nothing",)
+    assert "reset-leaves-nothing@pkru" in verdict.buckets
+
+
 def test_each_tenant_has_contents_of_its_own() -> None:
     twice = f"{RESET}{entered('v0')}\nv0 fld(1) = ok\nv0 interrupt\nt0 ... KVM_RUN\n{RESET}{entered('v0')}"
     written = "v0 fld(2) = ok\nv0 fxsave = ok {xstate_bv: x87, x87: v0.3:2}"

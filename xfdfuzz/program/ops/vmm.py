@@ -155,7 +155,9 @@ class _Keep(VcpuIoctl):
         if ret or image is None:
             return Result(ret)
         vmm, size_of = self.vmm(k), k.machine.cpuid.standard_size
-        fits = [i for i in xf.components_in(_user_components(k)) if size is None or size_of(1 << i) <= size]
+        # an image without PKRU leaves that of its destination alone, so it matters which kernel shows it
+        shown = _user_components(k) & (k.kvm_get_xsave_features(k.vcpus[self.vcpu]) | ~xf.MASK_PKRU)
+        fits = [i for i in xf.components_in(shown) if size is None or size_of(1 << i) <= size]
         offered = k.vcpus[self.vcpu].arch.guest_supported_xcr0 | xf.MASK_FPSSE | xf.MASK_MXCSR
         ideal = k.system.ghost.vcpus[self.vcpu]
         ghost.read_image(ideal, vmm.honest.regs, _user_components(k), xf.mask_of(*fits), offered)
