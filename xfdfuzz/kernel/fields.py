@@ -98,7 +98,7 @@ def fpstate_name(nr: int) -> str:
 _ELEMENT_NAMES: dict[str, Callable[[int], str]] = {
     "cpus": "cpu{}".format,
     "tasks": task_name,
-    "sigframes": lambda nr: sigframe_name(nr),
+    "sigframes": sigframe_name,
     "fpstates": fpstate_name,
     "vms": "vm{}".format,
     "vcpus": "v{}".format,

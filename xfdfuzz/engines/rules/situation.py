@@ -332,13 +332,13 @@ def look_at_vcpus(system: st.System) -> Look:
     return Look(lists, more)
 
 
+_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents)
+
+
 def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
     """What can be read of a vCPU and kept."""
-    yield from (keep(task, nr) for keep in (_KEEPS))
+    yield from (keep(task, nr) for keep in _KEEPS)
     yield from (vmm.KeepMsr(task, nr, msr) for msr in msrs_of(True, cet))
-
-
-_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents)
 
 
 def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:

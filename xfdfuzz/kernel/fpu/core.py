@@ -301,11 +301,8 @@ class FpuCore(FpuInit):
     @seam
     def raise_softirq(self, asks: bool = True) -> str:
         """A softirq that uses the FPU: it runs at once, or where bottom halves are enabled again."""
-        if self.in_interrupt():
-            self.this_cpu.softirq_pending = 1 if asks else 2
-            return "pending"
         self.this_cpu.softirq_pending = 1 if asks else 2
-        return self.do_softirq()
+        return "pending" if self.in_interrupt() else self.do_softirq()
 
     def do_softirq(self) -> str:
         """__do_softirq(): what is pending runs (kernel/softirq.c)."""

@@ -135,12 +135,8 @@ class HardirqNow(_InterruptOp):
         return k.hardirq_uses_fpu()
 
 
-class _KernelCode(_CpuOp):
-    __slots__ = ()
-
-
 @op("cpu{cpu} kthread kernel_fpu_begin")
-class KthreadKernelFpu(_KernelCode):
+class KthreadKernelFpu(_CpuOp):
     """The CPU's kernel thread uses the FPU, if irq_fpu_usable() says that it can: ``unusable`` if not.
 
     While the CPU comes online that is load_ucode_ap(), which checks the microcode by its SHA-256.

@@ -109,8 +109,17 @@ class _Fpregs(_Ptrace):
 
     __slots__ = ()
 
-    def get(self, k: Kernel, regset: UserRegset, size: int) -> Result:
-        """``size`` bytes of the register set, or the error that stands there."""
+    def size(self, k: Kernel) -> int:
+        """How many bytes of the register set it is about, or an error."""
+        return k.ptrace_regset(self.tracee, self.NOTE_TYPE, self.iov_len.size)
+
+
+class _FpregsRead(_Fpregs):
+    __slots__ = ()
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        regset, size = self.regset(k), self.size(k)
         if size < 0:
             return Result(size)
         if regset.whole == I387_IA32_SIZE:
@@ -119,9 +128,15 @@ class _Fpregs(_Ptrace):
         data, behind = k.xfpregs_get(self.tracee).data, images.lost(size, k.machine.cpuid)
         return Result(0, FpuState(tuple((i, data[i]) for i in xf.LEGACY if not behind >> i & 1)))
 
-    def set(self, k: Kernel, regset: UserRegset, size: int, image: FpuImage) -> Result:
-        """Write the first ``size`` bytes of it, or give the error that stands there."""
-        values = images.fpu_of(image, partial(ghost.task_token, self.tracee))
+
+class _FpregsWritten(_Fpregs):
+    __slots__ = ()
+    image: FpuImage
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        regset, size = self.regset(k), self.size(k)
+        values = images.fpu_of(self.image, partial(ghost.task_token, self.tracee))
         if size < 0:
             return Result(size)
         ideal = k.system.ghost.tasks[self.tracee]
@@ -137,26 +152,6 @@ class _Fpregs(_Ptrace):
         if not ret:
             ghost.set_legacy(ideal, values)
         return Result(ret)
-
-
-class _FpregsRead(_Fpregs):
-    __slots__ = ()
-    iov_len: IovLen
-
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        return self.get(k, self.regset(k), k.ptrace_regset(self.tracee, self.NOTE_TYPE, self.iov_len.size))
-
-
-class _FpregsWritten(_Fpregs):
-    __slots__ = ()
-    image: FpuImage
-    iov_len: IovLen
-
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        size = k.ptrace_regset(self.tracee, self.NOTE_TYPE, self.iov_len.size)
-        return self.set(k, self.regset(k), size, self.image)
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
         yield from images.idle_fpu(self.image)
@@ -205,33 +200,32 @@ class PtraceSetXfpregs(_FpregsWritten):
 
 
 class _OldRequest(_Fpregs):
-    """A request without a buffer's size: the register set is the tracer's kind of one, whatever the tracee is."""
+    """A request without a buffer's size: the register set is the tracer's kind of one, whatever the tracee is; EIO if
+    that kind has none."""
 
     __slots__ = ()
 
     def regset(self, k: Kernel) -> UserRegset:
         return k.arch_ptrace(self.task, self.NOTE_TYPE)
 
+    def size(self, k: Kernel) -> int:
+        return self.given(k) or -EIO
+
     def given(self, k: Kernel) -> int:
         return self.regset(k).whole
 
 
 @op("t{task} ptrace(PTRACE_GETFPREGS, t{tracee})")
-class PtraceOldGetFpregs(_OldRequest):
+class PtraceOldGetFpregs(_OldRequest, _FpregsRead):
     """Read x87, SSE and MXCSR of a stopped task; if the tracer is a 32-bit program, x87."""
 
     NOTE_TYPE = NT_PRFPREG
     task: Nr = 0
     tracee: Nr = 1
 
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        regset = self.regset(k)
-        return self.get(k, regset, regset.whole)
-
 
 @op("t{task} ptrace(PTRACE_SETFPREGS, t{tracee}, {image})")
-class PtraceOldSetFpregs(_OldRequest):
+class PtraceOldSetFpregs(_OldRequest, _FpregsWritten):
     """Write x87, SSE and MXCSR of a stopped task; if the tracer is a 32-bit program, x87."""
 
     NOTE_TYPE = NT_PRFPREG
@@ -239,39 +233,24 @@ class PtraceOldSetFpregs(_OldRequest):
     tracee: Nr = 1
     image: FpuImage = FpuImage(1)
 
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        regset = self.regset(k)
-        return self.set(k, regset, regset.whole, self.image)
-
 
 @op("t{task} ptrace(PTRACE_GETFPXREGS, t{tracee})")
-class PtraceOldGetXfpregs(_OldRequest):
+class PtraceOldGetXfpregs(_OldRequest, _FpregsRead):
     """Read x87, SSE and MXCSR of a stopped task, by a 32-bit program; others have no such request."""
 
     NOTE_TYPE = NT_PRXFPREG
     task: Nr = 0
     tracee: Nr = 1
 
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        regset = self.regset(k)
-        return self.get(k, regset, regset.whole or -EIO)
-
 
 @op("t{task} ptrace(PTRACE_SETFPXREGS, t{tracee}, {image})")
-class PtraceOldSetXfpregs(_OldRequest):
+class PtraceOldSetXfpregs(_OldRequest, _FpregsWritten):
     """Write x87, SSE and MXCSR of a stopped task, likewise."""
 
     NOTE_TYPE = NT_PRXFPREG
     task: Nr = 0
     tracee: Nr = 1
     image: FpuImage = FpuImage(1)
-
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        regset = self.regset(k)
-        return self.set(k, regset, regset.whole or -EIO, self.image)
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_SHSTK, {iov_len})")

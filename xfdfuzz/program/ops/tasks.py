@@ -121,12 +121,8 @@ class Sigaltstack(TaskOp):
         return Result(ret)
 
 
-class _KernelFpu(TaskOp):
-    __slots__ = ()
-
-
 @op("t{task} kernel_fpu_begin ...")
-class KernelFpuBegin(_KernelFpu):
+class KernelFpuBegin(TaskOp):
     """The task makes a system call whose code (crypto, RAID, TLS) asks irq_fpu_usable(), and uses the FPU if it can:
     kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without."""
 
@@ -143,7 +139,7 @@ class KernelFpuBegin(_KernelFpu):
 
 
 @op("t{task} ... kernel_fpu_end")
-class KernelFpuEnd(_KernelFpu):
+class KernelFpuEnd(TaskOp):
     """It has computed, the value is what it finds in an SSE register, and calls kernel_fpu_end()."""
 
     task: Nr = 0
@@ -161,7 +157,7 @@ class KernelFpuEnd(_KernelFpu):
 
 
 @op("t{task} kernel_simd")
-class KernelSimd(_KernelFpu):
+class KernelSimd(TaskOp):
     """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
 
     DRAWN = False
