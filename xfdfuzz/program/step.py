@@ -10,7 +10,7 @@ from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
-from xfdfuzz.kernel.event import Event
+from xfdfuzz.kernel.event import HARMLESS, Event
 from xfdfuzz.kernel.state import System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
 from xfdfuzz.program.fields import Events
@@ -152,6 +152,11 @@ class Step:
         if self._before is None:
             self._before = from_bytes(System, self.state)
         return self._before
+
+    @property
+    def defects(self) -> list[Event]:
+        """What the kernel reported that is a defect; what only says that something happened the op says already."""
+        return [event for event in self.events if event.kind not in HARMLESS]
 
     def kept(self) -> Step:
         """The same, with a copy of its own of the system after it, to outlive the next step."""

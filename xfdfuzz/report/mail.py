@@ -14,7 +14,6 @@ from importlib import metadata
 from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Violation
-from xfdfuzz.kernel.event import HARMLESS
 from xfdfuzz.program import mail
 from xfdfuzz.program.ops.host import FailAlloc
 from xfdfuzz.program.program import Program
@@ -112,10 +111,9 @@ def _steps(run: Run, violation: Violation) -> Iterator[str]:
 
 def _reports(item: Judged) -> Iterator[str]:
     """What the kernel reported, its call trace below it."""
-    for event in item.step.events if item.step else ():
-        if event.kind not in HARMLESS:
-            yield f"       {event.kind} in {event.trace[0]}"
-            yield from (f"         {name}" for name in event.trace[1:])
+    for event in item.step.defects if item.step else ():
+        yield f"       {event.kind} in {event.trace[0]}"
+        yield from (f"         {name}" for name in event.trace[1:])
 
 
 def _because(run: Run, violation: Violation) -> str:

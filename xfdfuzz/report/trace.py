@@ -13,7 +13,7 @@ from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
-from xfdfuzz.kernel.event import HARMLESS, Event
+from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
 from xfdfuzz.program.program import Program
@@ -63,7 +63,7 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
             return bool(item.violations)
         step = item.step
         told = item.violations or step.number in notes.windows
-        return bool(told or marks.of(step.number) or marks.names(step) or _defects(step))
+        return bool(told or marks.of(step.number) or marks.names(step) or step.defects)
 
     folding = Folding([] if notes.full else judged, notes.because, matters)
     for item in judged:
@@ -85,9 +85,7 @@ def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
         if item.step or broken:
             hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
         if item.step:
-            _idle(out, program.machine, item.step)
-        for one in interrupted.get(item.step.number, ()) if item.step else ():
-            hanging(out, len(_INDENT) + 2, (f"{_INDENT}{one.text}", "yellow"))
+            _remarks(out, program.machine, item.step, interrupted)
 
 
 class _Marks:
@@ -121,9 +119,7 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
-    _idle(out, machine, step)
-    for one in notes.windows.get(step.number, ()):
-        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{one.text}", "yellow"))
+    _remarks(out, machine, step, notes.windows)
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -134,9 +130,10 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
         line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
 
 
-def _idle(out: Console, machine: Machine, step: Step) -> None:
-    for idle in step.op.without_effect(machine):
-        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{idle}", "yellow"))
+def _remarks(out: Console, machine: Machine, step: Step, interrupted: Mapping[int, Sequence[windows.Said]]) -> None:
+    """What of an op has no effect, and where calls were interrupted."""
+    for text in (*step.op.without_effect(machine), *(one.text for one in interrupted.get(step.number, ()))):
+        hanging(out, len(_INDENT) + 2, (f"{_INDENT}{text}", "yellow"))
 
 
 def result(step: Step) -> str:
@@ -155,12 +152,7 @@ def untold(step: Step, violations: Sequence[Violation]) -> list[str]:
 
 def _untold(step: Step, violations: Sequence[Violation]) -> list[Event]:
     told = " ".join(violation.message for violation in violations)
-    return [event for event in _defects(step) if " <- ".join(event.trace) not in told]
-
-
-def _defects(step: Step) -> list[Event]:
-    """What the kernel reported; a softirq's use of the FPU is no defect in itself, and the op says that it happened."""
-    return [event for event in step.events if event.kind not in HARMLESS]
+    return [event for event in step.defects if " <- ".join(event.trace) not in told]
 
 
 def _violations(
@@ -204,6 +196,6 @@ def functions(judged: Iterable[Judged]) -> list[str]:
         events = item.step.events if item.step else ()
         for violation in item.violations:
             found += _named(violation, events)
-        for event in _defects(item.step) if item.step else ():
+        for event in item.step.defects if item.step else ():
             found += event.trace
     return list(dict.fromkeys(found))

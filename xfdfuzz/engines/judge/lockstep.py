@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Violation
-from xfdfuzz.kernel import event as reports
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops.base import Op
@@ -98,7 +97,7 @@ class Lockstep:
         first, second = (executor.execute(op) for executor in self.executors)
         found = [
             *self._results(first, second),
-            *self._on_one_side(first, *({(e.kind, e.site) for e in _defects(step)} for step in (first, second))),
+            *self._on_one_side(first, *({(e.kind, e.site) for e in step.defects} for step in (first, second))),
             *self._violations(first, second),
         ]
         return Compared(first, second, tuple(found), first.result.ret != second.result.ret)
@@ -155,10 +154,6 @@ def _applies(invariant: str, revision: Revision) -> bool:
         return INVARIANTS[invariant].applies_to(revision.name)
     except RevisionError:  # it names a series that is not loaded
         return False
-
-
-def _defects(step: Step) -> Sequence[reports.Event]:
-    return [event for event in step.events if event.kind not in reports.HARMLESS]
 
 
 def _what_differs(one: Result, other: Result, labels: tuple[str, str]) -> str:

@@ -40,6 +40,8 @@ from xfdfuzz.engines.live.tasks import (
     Task,
 )
 from xfdfuzz.kernel.fpu import xstate
+from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_X86_XSTATE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
 from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.native.values import STORED, Value, value_of
@@ -51,8 +53,7 @@ from xfdfuzz.program.ops import processes, ptrace, signals, tasks
 from xfdfuzz.program.ops.base import OK, OPS, TaskOp
 from xfdfuzz.program.step import Content, FpuState, Result, SwBytes
 
-_MAGIC1, _MAGIC2 = 0x46505853, 0x46505845
-_NT_X86_XSTATE, _NT_PRFPREG = 0x202, 2
+_MAGIC2 = 0x46505845
 #: More than any frame has, and less than what is mapped behind it.
 _LARGEST_FRAME = 0x4000
 _PTRACE_GETREGSET, _PTRACE_SETREGSET = 0x4204, 0x4205
@@ -204,7 +205,7 @@ def _image(host: Host, task: Task, frame: Frame) -> bytes:
     address = _fpstate(host, task, frame)
     legacy = host.crew.fetch(task, address, 512)
     magic1, extended_size = struct.unpack_from("<II", legacy, SW_RESERVED)
-    return host.crew.fetch(task, address, extended_size) if magic1 == _MAGIC1 else legacy + bytes(64)
+    return host.crew.fetch(task, address, extended_size) if magic1 == FP_XSTATE_MAGIC1 else legacy + bytes(64)
 
 
 def _fpstate(host: Host, task: Task, frame: Frame) -> int:
@@ -252,7 +253,7 @@ def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Resul
     address = _fpstate(host, task, _frame(host, task, op.frame))
     magic1, _, xfeatures, size = _software(host, task, address)
     magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0] if size < BEHIND else 0
-    return Result("ok", SwBytes(magic1 == _MAGIC1, xfeatures, size, magic2 == _MAGIC2))
+    return Result("ok", SwBytes(magic1 == FP_XSTATE_MAGIC1, xfeatures, size, magic2 == _MAGIC2))
 
 
 def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]:
@@ -283,7 +284,7 @@ def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result
     address = _place_to_write(host, task, frame)
     magic1, extended, xfeatures, size = _software(host, task, address)
     if sw.magic1 is not None:
-        magic1 = _MAGIC1 if sw.magic1 else 0
+        magic1 = FP_XSTATE_MAGIC1 if sw.magic1 else 0
     extended = extended if sw.extended_size is None else sw.extended_size
     xfeatures = xfeatures if sw.xfeatures is None else sw.xfeatures
     new_size = size if sw.xstate_size is None else sw.xstate_size
@@ -388,7 +389,7 @@ def _set(host: Host, task: int, tracee: int, kind: int, image: bytes, wanted: Io
 
 @carries(ptrace.PtraceGetXstate)
 def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Result:
-    ret, data = _get(host, op.task, op.tracee, _NT_X86_XSTATE, op.iov_len)
+    ret, data = _get(host, op.task, op.tracee, NT_X86_XSTATE, op.iov_len)
     if ret:
         return Result(ret)
     image, behind = host.images.read(data.ljust(images.SIZE, b"\0")), lost(len(data), host.cpuid)
@@ -399,12 +400,12 @@ def _get_xstate(host: Host, op: ptrace.PtraceGetXstate, expected: Result) -> Res
 @carries(ptrace.PtraceSetXstate)
 def _set_xstate(host: Host, op: ptrace.PtraceSetXstate, expected: Result) -> Result:
     image = host.images.made(op.image, partial(ghost.task_token, op.tracee))
-    return _set(host, op.task, op.tracee, _NT_X86_XSTATE, image, op.iov_len)
+    return _set(host, op.task, op.tracee, NT_X86_XSTATE, image, op.iov_len)
 
 
 @carries(ptrace.PtraceGetFpregs)
 def _get_fpregs(host: Host, op: ptrace.PtraceGetFpregs, expected: Result) -> Result:
-    ret, data = _get(host, op.task, op.tracee, _NT_PRFPREG, op.iov_len)
+    ret, data = _get(host, op.task, op.tracee, NT_PRFPREG, op.iov_len)
     if ret:
         return Result(ret)
     behind, state = lost(len(data), host.cpuid), images.read_legacy(data.ljust(512, b"\0"))
@@ -414,7 +415,7 @@ def _get_fpregs(host: Host, op: ptrace.PtraceGetFpregs, expected: Result) -> Res
 @carries(ptrace.PtraceSetFpregs)
 def _set_fpregs(host: Host, op: ptrace.PtraceSetFpregs, expected: Result) -> Result:
     image = images.legacy(images.fpu(op.image, partial(ghost.task_token, op.tracee)))
-    return _set(host, op.task, op.tracee, _NT_PRFPREG, image, op.iov_len)
+    return _set(host, op.task, op.tracee, NT_PRFPREG, image, op.iov_len)
 
 
 # -- scheduling -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel import errno
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
 from xfdfuzz.native import script as sc
 from xfdfuzz.native.script import Action, Expected, Guest
 from xfdfuzz.native.values import STORED, Value, value_of
@@ -555,7 +556,7 @@ def _sw_reserved(op: signals.SigframeSwReserved) -> Iterator[str]:
     if sw.magic2 is not None:
         yield f"move_magic2({sw.magic2});"
     values = {
-        "magic1": None if sw.magic1 is None else 0x46505853 if sw.magic1 else 0,
+        "magic1": None if sw.magic1 is None else FP_XSTATE_MAGIC1 if sw.magic1 else 0,
         "extended_size": sw.extended_size,
         "xfeatures": sw.xfeatures,
         "xstate_size": sw.xstate_size,

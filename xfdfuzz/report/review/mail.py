@@ -10,7 +10,7 @@ from xfdfuzz.engines.judge.finding import Finding
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.engines.review.review import Review
 from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
-from xfdfuzz.kernel.event import HARMLESS, Event
+from xfdfuzz.kernel.event import Event
 from xfdfuzz.program import mail
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import format_op
@@ -150,8 +150,7 @@ def _reports(found: Finding) -> list[Event]:
     """What the kernel reported at the op that shows it."""
     for item in judge(found.program, found.revision, expectations=False).trace:
         if any(one.bucket == found.bucket for one in item.violations):
-            events = item.step.events if item.step else ()
-            return [event for event in events if event.kind not in HARMLESS]
+            return item.step.defects if item.step else []
     return []
 
 
