@@ -135,8 +135,14 @@ class HardirqNow(_InterruptOp):
         return k.hardirq_uses_fpu()
 
 
+class _KernelCode(_CpuOp):
+    """A kernel thread at work; a kind of its own, so that it stands in for nothing else that happens to a CPU."""
+
+    __slots__ = ()
+
+
 @op("cpu{cpu} kthread kernel_fpu_begin")
-class KthreadKernelFpu(_CpuOp):
+class KthreadKernelFpu(_KernelCode):
     """The CPU's kernel thread uses the FPU, if irq_fpu_usable() says that it can: ``unusable`` if not.
 
     While the CPU comes online that is load_ucode_ap(), which checks the microcode by its SHA-256.

@@ -121,8 +121,14 @@ class Sigaltstack(TaskOp):
         return Result(ret)
 
 
+class _KernelFpu(TaskOp):
+    """A system call that uses the FPU; a kind of its own, so that none stands in for other calls of a task."""
+
+    __slots__ = ()
+
+
 @op("t{task} kernel_fpu_begin ...")
-class KernelFpuBegin(TaskOp):
+class KernelFpuBegin(_KernelFpu):
     """The task makes a system call whose code (crypto, RAID, TLS) asks irq_fpu_usable(), and uses the FPU if it can:
     kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without."""
 
@@ -139,7 +145,7 @@ class KernelFpuBegin(TaskOp):
 
 
 @op("t{task} ... kernel_fpu_end")
-class KernelFpuEnd(TaskOp):
+class KernelFpuEnd(_KernelFpu):
     """It has computed, the value is what it finds in an SSE register, and calls kernel_fpu_end()."""
 
     task: Nr = 0
@@ -157,7 +163,7 @@ class KernelFpuEnd(TaskOp):
 
 
 @op("t{task} kernel_simd")
-class KernelSimd(TaskOp):
+class KernelSimd(_KernelFpu):
     """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
 
     DRAWN = False
