@@ -135,3 +135,6 @@ def _with_frames() -> Iterator[bytes]:
             vcpu.exists = 1
         st.sigframes_of(system, task)[0].stale = 1
         yield bytes(system)
+        for frame in st.sigframes_of(system, task):  # handlers on an alternate stack
+            frame.valid, frame.stale, frame.on_altstack = 1, 0, 1
+            yield bytes(system)

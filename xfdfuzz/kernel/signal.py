@@ -12,13 +12,11 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import ENOMEM, EPERM
 from xfdfuzz.kernel.fpu.signal import FREGS_SIZE
 from xfdfuzz.kernel.shstk import Shstk
-from xfdfuzz.kernel.state import SigFrame, handlers_of, sigframes_of
+from xfdfuzz.kernel.state import REDZONE_SIZE, RETURN_ADDRESS_SIZE, SigFrame, handlers_of, sigframes_of
 from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
 RT_SIGFRAME_SIZE = 440
-#: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
-REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
 #: The smallest alternate signal stack, in bytes (arch/x86/include/uapi/asm/signal.h).
 MINSIGSTKSZ = 2048
 #: sizeof(struct rt_sigframe_ia32), in bytes.
@@ -53,6 +51,7 @@ class Signals(Shstk):
         no room; elsewhere less than 0.
 
         The handler gets the alternate stack (SA_ONSTACK), below what is there if the stack pointer is on it already.
+        Not asked where :func:`~xfdfuzz.kernel.state.altstack_begins_anew`.
         """
         ia32_frame = self.current.ia32
         nested_altstack = self.on_sig_stack()

@@ -50,6 +50,8 @@ NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
 #: So many signal frames a task's stack has at most: so deep handlers nest.
 NR_SIGFRAMES = 3
+#: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
+REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
 #: Address spaces that can exist: one for each task, or kept by a VM.
 NR_MMS = NR_TASKS + NR_VMS
 #: Those of them that are a process's, or were.
@@ -607,3 +609,13 @@ def sigframes_of(system: System, task: int) -> list[SigFrame]:
 def handlers_of(system: System, task: int) -> int:
     """In how many signal handlers a user task is, each of which interrupted the one before."""
     return sum([frame.valid for frame in sigframes_of(system, task)])
+
+
+def altstack_begins_anew(system: System, task: int) -> bool:
+    """Whether the next frame would be at the top of the alternate stack again, over those there: get_sigframe() asks
+    sas_ss_flags() below the red zone, where the stack has ended."""
+    handlers = handlers_of(system, task)
+    if not handlers or system.tasks[task].ia32:
+        return False
+    frame = sigframes_of(system, task)[handlers - 1]
+    return bool(frame.on_altstack) and frame.altstack_sp <= RETURN_ADDRESS_SIZE + REDZONE_SIZE

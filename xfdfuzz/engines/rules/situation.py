@@ -205,6 +205,7 @@ def look_at_tasks(system: st.System) -> Look:
         if (frame.valid or frame.stale) and number != depth - 1 and not system.tasks[nr].shstk
     ]
     in_handler = [nr for nr in free if depths[nr]]
+    signalable = [nr for nr in free if not st.altstack_begins_anew(system, nr) and depths[nr] < st.NR_SIGFRAMES]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
@@ -230,8 +231,8 @@ def look_at_tasks(system: st.System) -> Look:
         "handlers": in_handler,
         "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
         "ia32_handlers": [nr for nr in in_handler if nr in ia32],
-        "signalable": [nr for nr in free if depths[nr] < st.NR_SIGFRAMES],
-        "nesting": [nr for nr in free if 0 < depths[nr] < st.NR_SIGFRAMES],
+        "signalable": signalable,
+        "nesting": [nr for nr in signalable if depths[nr]],
         "frames": frames,
         "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
         "copies": [(nr, number) for nr, number in frames if depths[nr]],
@@ -446,7 +447,8 @@ READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
-    *("sigframes[].valid", "sigframes[].stale", f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
+    *("sigframes[].valid", "sigframes[].stale", "sigframes[].on_altstack", "sigframes[].altstack_sp"),
+    *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     f"{_WHO}.fpu.perm.state_perm",
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )

@@ -9,7 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame
+from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame, altstack_begins_anew
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import INNERMOST, Contents, FrameNr, FrameSize, Nr, SwReserved, UserImage, Xfeatures
 from xfdfuzz.program.ops.base import OK, TaskOp, op
@@ -28,10 +28,12 @@ class Signal(TaskOp):
     task: Nr = 0
 
     def hindrance(self, k: Kernel) -> str:
-        why = TaskOp.hindrance(self, k)
-        if why or k.handlers_of(self.task) < NR_SIGFRAMES:
+        if why := TaskOp.hindrance(self, k):
             return why
-        return f"t{self.task} is in {NR_SIGFRAMES} signal handlers, and more are not modelled"
+        if k.handlers_of(self.task) == NR_SIGFRAMES:
+            return f"t{self.task} is in {NR_SIGFRAMES} signal handlers, and more are not modelled"
+        anew = f"the frame would lie over those on t{self.task}'s alternate stack, which is not modelled"
+        return anew if altstack_begins_anew(k.system, self.task) else ""
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
