@@ -13,7 +13,7 @@ that come all alike (docs/performance.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from random import Random
 from types import MappingProxyType
 
@@ -98,7 +98,7 @@ def _weight(rule: Rule) -> int:
     return KNOWN_WEIGHTS.get(rule.name, 4)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def enabled_rules(possible: frozenset[str]) -> tuple[Rule, ...]:
     """The rules enabled where these lists of the situation are not empty, in the order of their slots."""
     return tuple(rule for rule in RULES.values() if rule.condition in possible)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
@@ -162,7 +162,7 @@ class Situation:
         if k.system.dead:
             return Situation.over()
         cpus = look_at_cpus(k.machine.cpus, k.system)
-        return _together(look_at_tasks(k.system), look_at_vcpus(k.system), cpus, k.machine)
+        return _together(look_at_tasks(k.system), look_at_vcpus(k.system), cpus, Features.of(k.machine))
 
 
 @dataclass(eq=False, slots=True)
@@ -395,7 +395,24 @@ def look_at_cpus(count: int, system: st.System) -> Look:
     return Look(lists, {"switching": switching})
 
 
-def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situation:
+class Features(NamedTuple):
+    """All of a machine that makes a difference to who can do what on it, but for how many CPUs it has."""
+
+    dyn2: bool
+    apx: bool
+    cet: bool
+    pasid: bool
+    lbr: bool
+    has_xfd: bool
+    rt: bool
+
+    @staticmethod
+    def of(machine: Machine) -> Features:
+        """Those of a machine."""
+        return Features(*(getattr(machine, name) for name in Features._fields))
+
+
+def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situation:
     """A live system's situation, with what takes more than one kind of thing, or a feature of the machine."""
     host, current, switching = cpus.lists["host_cpus"], cpus.lists["current"], cpus.more["switching"]
     starting = cpus.lists["starting_cpus"]
@@ -439,7 +456,8 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
 
 # -- memory ------------------------------------------------------------------------------------------------------------
 
-#: So many looks at each kind of thing, and situations of a machine, are remembered.
+#: So many looks at each kind of thing, and situations, a search remembers, of all machines together: then it forgets
+#: them, and its memory grows no further.
 _MANY = 20_000
 _WHO = f"tasks[:{st.USER_TASKS}]"
 #: All that each look reads; tests/test_situation.py finds it out.
@@ -477,50 +495,58 @@ class _Memory:
         if found is None:
             if len(self._known) >= _MANY:
                 self._known.clear()
+                self._different.clear()
             seen = self._look(system)
             found = self._known[key] = self._different.setdefault(seen.content, seen)
         return found
 
 
 class Looks:
-    """What was seen of tasks, vCPUs and CPUs on all machines of a search."""
+    """What was seen of tasks, vCPUs and CPUs on all machines of a search, and the situations that it came to."""
 
     def __init__(self) -> None:
         self._tasks, self._vcpus = _Memory(READ_BY_TASKS, look_at_tasks), _Memory(READ_BY_VCPUS, look_at_vcpus)
         self._cpus: dict[int, _Memory] = {}
-        self._possible: dict[frozenset[str], frozenset[str]] = {}
-        self._situations: dict[Machine, Situations] = {}
+        self._known = _Known()
 
     def on(self, machine: Machine) -> Situations:
         """The situations on a machine."""
-        if machine not in self._situations:
-            cpus = self._cpus.setdefault(machine.cpus, _Memory(READ_BY_CPUS, partial(look_at_cpus, machine.cpus)))
-            self._situations[machine] = Situations(machine, (self._tasks, self._vcpus, cpus), self._possible)
-        return self._situations[machine]
+        cpus = self._cpus.setdefault(machine.cpus, _Memory(READ_BY_CPUS, partial(look_at_cpus, machine.cpus)))
+        return Situations(Features.of(machine), (self._tasks, self._vcpus, cpus), self._known)
+
+
+class _Known:
+    """Situations by what they come of.  Their lists are shared: nobody changes them."""
+
+    def __init__(self) -> None:
+        self._situations: dict[tuple[Look, Look, Look, Features], Situation] = {}
+        self._possible: dict[frozenset[str], frozenset[str]] = {}
+
+    def of(self, tasks: Look, vcpus: Look, cpus: Look, features: Features) -> Situation:
+        """The one that these looks come to."""
+        key = tasks, vcpus, cpus, features
+        found = self._situations.get(key)
+        if found is None:
+            if len(self._situations) >= _MANY:
+                self._situations.clear()
+                self._possible.clear()
+            found = self._situations[key] = _together(*key)
+            # one object for all equal sets: what is looked up by it at every step is found at once
+            found.possible = self._possible.setdefault(found.possible, found.possible)
+        return found
 
 
 class Situations:
-    """The situations on one machine.  Their lists are shared: nobody changes them."""
+    """The situations on one machine."""
 
-    def __init__(
-        self, machine: Machine, looks: tuple[_Memory, _Memory, _Memory], possible: dict[frozenset[str], frozenset[str]]
-    ) -> None:
-        self._machine = machine
+    def __init__(self, features: Features, looks: tuple[_Memory, _Memory, _Memory], known: _Known) -> None:
+        self._features, self._known = features, known
         self._tasks, self._vcpus, self._cpus = looks
-        self._possible = possible
-        self._known: dict[tuple[Look, ...], Situation] = {}
 
     def now(self, k: Kernel) -> Situation:
         """The situation of a system of that machine."""
         system = k.system
         if system.dead:
             return Situation.over()
-        looks = self._tasks.now(system), self._vcpus.now(system), self._cpus.now(system)
-        found = self._known.get(looks)
-        if found is None:
-            if len(self._known) >= _MANY:
-                self._known.clear()
-            found = self._known[looks] = _together(*looks, self._machine)
-            # one object for all equal sets: what is looked up by it at every step is found at once
-            found.possible = self._possible.setdefault(found.possible, found.possible)
-        return found
+        tasks, vcpus, cpus = self._tasks.now(system), self._vcpus.now(system), self._cpus.now(system)
+        return self._known.of(tasks, vcpus, cpus, self._features)
