@@ -162,7 +162,7 @@ def guest_features_backed(view: View) -> Iterator[Broken]:
     """Whatever dynamic feature the guest can use, enabled in XCR0 and not disabled by XFD, has room in its fpstate:
     there is no second chance to allocate it, and its state is lost at the first save."""
     k = view.k
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     if not k.this_cpu.guest or isinstance(view.step.op, GuestInterrupt):
         return
     if k.vcpus[nr].arch.guest_state_protected:
