@@ -80,14 +80,12 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("1f34bb2a2464", "v6.5", "x86/fpu: Remove cpuinfo argument from init functions"),
         ("1703db2b90c9", "v6.5", "x86/fpu: Mark init functions __init"),
         ("1143c0b85c07", "v6.6", 'KVM: VMX: Recompute "XSAVES enabled" only after CPUID update'),
-        ("0497d2ac9b26", "v6.6", "KVM: VMX: Check KVM CPU caps, not just VMX MSR support, for XSAVE enabling"),
         ("662f6815786e", "v6.6", 'KVM: VMX: Rename XSAVES control to follow KVM\'s preferred "ENABLE_XYZ"'),
         ("24b8a23638cb", "v6.9", "x86/fpu: Clean up FPU switching in the middle of task switching"),
         ("546d714b0880", "v6.10", "KVM: introduce new vendor op for KVM_GET_DEVICE_ATTR"),
         ("7974c0643ee3", "v6.11", "KVM: x86: Add a struct to consolidate host values, e.g. EFER, XCR0, etc..."),
         ("1201f226c863", "v6.13", "KVM: x86: Cache CPUID.0xD XSTATE offsets+sizes during module init"),
         ("ec3d4440b2c8", "v6.14", 'KVM: x86: Explicitly do runtime CPUID updates "after" initial setup'),
-        ("1f66590d7ff0", "v6.14", "KVM: x86: Update OS{XSAVE,PKE} bits in guest CPUID irrespective of host support"),
         ("4c20cd4cee92", "v6.14", "KVM: x86: Avoid double RDPKRU when loading host/guest PKRU"),
         ("4348e9177813", "v6.15", 'x86/fpu: Clarify the "xa" symbolic name used in the XSTATE* macros'),
         ("aa93b6f96f64", "v6.15", "KVM: x86: Use for-loop to iterate over XSTATE size entries"),
@@ -270,6 +268,12 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "a VMM gives a leaf a sub-leaf where the processor has one, and nowhere else": (
         ("277ad7d58611", "v6.0", "KVM: x86: Add dedicated helper to get CPUID entry with significant index"),
+    ),
+    "of OSXSAVE and OSPKE a guest's CPUID has what its CR4 has, in all revisions": (
+        ("1f66590d7ff0", "v6.14", "KVM: x86: Update OS{XSAVE,PKE} bits in guest CPUID irrespective of host support"),
+    ),
+    "where KVM has XSAVES, VMX has it": (
+        ("0497d2ac9b26", "v6.6", "KVM: VMX: Check KVM CPU caps, not just VMX MSR support, for XSAVE enabling"),
     ),
     "KVM has no MSR filter": (
         ("8a056ece45d2", "v6.17", "KVM: VMX: Manually recalc all MSR intercepts on userspace MSR filter change"),
