@@ -54,7 +54,7 @@ def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
     failed = ret == 0 if isinstance(op, KvmSetMsrs | LoadMsrs) else isinstance(ret, int) and ret < 0
     if isinstance(op, KvmGetMsrs | KeepMsr) or not failed:
         return
-    nr = op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     if view.changed and not _as_before(view, nr):
         yield Broken(f"v{nr} changed although the call returned {view.step.result}")
 
@@ -79,7 +79,7 @@ def _without_cached_cpuid(vcpu: Vcpu) -> bytes:
 @invariant("faulting-instruction-changes-nothing", "corruption", ("INV-08", "ATOMIC"), ops=(HandleExit,))
 def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
     """A WRMSR or XSETBV that ends in #GP leaves XCR0 and XFD as they were."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     before, after = view.before.vcpus[nr].arch, view.k.vcpus[nr].arch
     if not after.exception_pending or after.exception_vector != GP_VECTOR or before.exception_pending:
         return
@@ -95,7 +95,7 @@ def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     """A vCPU ioctl other than KVM_RUN executes no guest instruction, so it queues no exception, sets no exit reason and
     leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, and
     KVM_SET_VCPU_EVENTS queues what it says."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     after = view.k.vcpus[nr]
     before = view.before.vcpus[nr] if view.changed else after
     if before.arch.init_pending and not after.arch.init_pending:
@@ -198,7 +198,7 @@ def same_cpuid_again_is_accepted(view: View) -> Iterator[Broken]:
 def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
     """CPUID.0xD.0:EBX tells the guest how many bytes XSAVE writes for its XCR0 (SDM vol. 1, 13.2): a guest that reads
     less allocates less, and XSAVE runs over the end."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     before = view.before.vcpus[nr]
     if before.exit_pending != EXIT_CPUID or not before.arch.cpuid_set or before.exit_msr > 1 or before.arch.guest_mode:
         return
@@ -220,7 +220,7 @@ def guest_cpuid_follows_xcr0(view: View) -> Iterator[Broken]:
 def guest_cpuid_follows_cr4(view: View) -> Iterator[Broken]:
     """CPUID.1:ECX.OSXSAVE is CR4.OSXSAVE (SDM vol. 2, CPUID): by it software knows that XGETBV, and with it AVX and
     AMX, can be executed; where it is wrong it dies of #UD, or does without."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     before, leaf = view.before.vcpus[nr], view.step.result.out
     if before.exit_pending != EXIT_CPUID or before.exit_value != LEAF_FEATURES or not isinstance(leaf, Leaf):
         return
@@ -234,7 +234,7 @@ def guest_cpuid_follows_cr4(view: View) -> Iterator[Broken]:
 def get_xsave_hides_disabled(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE does what XSAVE does: a component that XFD disables is reported as initial (KVM's ABI as
     b45f72177594 states it)."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     image = view.step.result.out
     xfd = view.k.guest_xfd(view.k.vcpus[nr].arch.guest_fpu)
     if isinstance(image, Image) and image.xstate_bv & xfd:
@@ -246,7 +246,7 @@ def get_xsave_keeps_to_the_guest(view: View) -> Iterator[Broken]:
     """The image has nothing but what the guest's CPUID offers, and x87 and SSE: KVM_SET_XSAVE on a host without such a
     component would refuse it, and a migration between hosts that both can run the guest fails."""
     image = view.step.result.out
-    arch = view.k.vcpus[view.step.op.vcpu].arch  # type: ignore[attr-defined]
+    arch = view.k.vcpus[view.vcpu_nr].arch
     if isinstance(image, Image) and arch.cpuid_set:
         extra = image.xstate_bv & ~(arch.cpuid_xcr0 & view.k.supported_xcr0 | xf.MASK_FPSSE)
         if extra:
@@ -274,9 +274,8 @@ def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
 def get_xsave_is_complete(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE copies 4096 bytes.  Once the image is larger it must fail: a cut image loses tile data in a
     migration that looks successful."""
-    op = view.step.op
     if view.step.result.ret == 0 and view.k.use_xsave:
-        pointer = view.k.vcpus[op.vcpu].arch.guest_fpu.fpstate  # type: ignore[attr-defined]
+        pointer = view.k.vcpus[view.vcpu_nr].arch.guest_fpu.fpstate
         size = view.k.machine.cpuid.standard_size(view.k.fpstates[pointer].user_xfeatures)
         if size > KVM_XSAVE_SIZE:
             yield Broken(f"succeeds with {KVM_XSAVE_SIZE} of {size} bytes")
@@ -327,7 +326,7 @@ def xcomp_guest_supp_is_complete(view: View) -> Iterator[Broken]:
 def get_xsave_is_true(view: View) -> Iterator[Broken]:
     """The image that user space reads holds what the guest had in its registers, or user space put there; a migration
     would carry anything else to the other side."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     image = view.step.result.out
     if not isinstance(image, Image) or not ghost.takes(view.k, view.k.vcpus[nr]):
         return
@@ -374,7 +373,7 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
 def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
     memory that ioctls would show holds what the host last had in its registers."""
-    vcpu, out = view.k.vcpus[view.step.op.vcpu], view.step.result.out  # type: ignore[attr-defined]
+    vcpu, out = view.k.vcpus[view.vcpu_nr], view.step.result.out
     if not vcpu.arch.guest_state_protected:
         return
     held = [token for _, token in out.tokens] if isinstance(out, Image | FpuState) else []
@@ -386,7 +385,7 @@ def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
 @invariant("protected-guest-is-untouched", "corruption", ("GSTATE", "ABI"), ops=(VcpuIoctl,))
 def protected_guest_is_untouched(view: View) -> Iterator[Broken]:
     """No ioctl changes the registers of a guest that are sealed: its owner relies on what was measured."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     if view.before.vcpus[nr].arch.guest_state_protected and view.step.changed(_VMSAS[nr]):
         yield Broken(f"v{nr}: the ioctl changed its sealed registers")
 

@@ -356,7 +356,7 @@ def another_vcpu_gets_what_was_kept(view: View) -> bool:
 @sometimes("new-tenant-is-entered", "vmm", ops=(run.VmEnter,), needs=(vmm.VmmReset,))
 def new_tenant_is_entered(view: View) -> bool:
     """A guest runs in a vCPU that was another one's."""
-    before = view.before.ghost.vmms[view.step.op.vcpu]  # type: ignore[attr-defined]
+    before = view.before.ghost.vmms[view.vcpu_nr]
     return bool(before.pending) and before.intent == st.INTENT_RESET
 
 
@@ -377,5 +377,7 @@ def sealed_guest_had_registers_set(view: View) -> bool:
 )
 def softirq_hits_a_protected_guests_exit(view: View) -> bool:
     """The kernel uses the FPU while a guest is loaded that it cannot save."""
-    current = view.before.tasks[view.before.cpus[view.step.op.cpu].current]  # type: ignore[attr-defined]
+    op = view.step.op
+    assert isinstance(op, host.SoftirqKernelFpu)
+    current = view.before.tasks[view.before.cpus[op.cpu].current]
     return bool(current.kvm_run and view.before.vcpus[current.kvm_run - 1].arch.guest_state_protected)

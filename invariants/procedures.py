@@ -52,8 +52,7 @@ def reset_leaves_nothing(view: View) -> Iterator[Broken]:
 
 def _promise(view: View) -> tuple[int, GhostVmm]:
     """The vCPU, and what was promised of it before the step."""
-    nr: int = view.step.op.vcpu  # type: ignore[attr-defined]
-    return nr, view.before.ghost.vmms[nr]
+    return view.vcpu_nr, view.before.ghost.vmms[view.vcpu_nr]
 
 
 def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:

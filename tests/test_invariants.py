@@ -709,6 +709,14 @@ known(
 )
 
 
+@mutant("fpstate-fits-its-features", program(CREATE, machine="cpus=1 no-xsaves no-xsavec"))
+class SizesOfTheCompactedFormat(FpuCore):
+    """What XSAVEC writes, on a processor that has but XSAVEOPT: PKRU lies behind a gap there."""
+
+    def xstate_calculate_size(self, mask: int, *, compacted: bool) -> int:
+        return super().xstate_calculate_size(mask, compacted=True)
+
+
 @mutant("uabi-size-covers-image", program(AMX))
 class TakesTheKernelSizeForTheUabi(AmxSeries):
     def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
