@@ -8,7 +8,7 @@ from typing import get_args
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
-from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.cpuid import stored_entries
@@ -28,11 +28,20 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetCpuid2,
     KvmSetCpuid2Supported,
     KvmSetMsrs,
+    KvmSetNestedState,
     KvmSetRegs,
     KvmSetVcpuEvents,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs, LoadVcpuEvents
+from xfdfuzz.program.ops.vmm import (
+    KeepFpu,
+    KeepMsr,
+    KeepXsave,
+    KeepXsave2,
+    LoadMsrs,
+    LoadNestedState,
+    LoadVcpuEvents,
+)
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
 from xfdfuzz.program.step import Content, FpuState, Image
 
@@ -93,16 +102,18 @@ def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
 @invariant("ioctl-leaves-run-state-alone", "abi", ("INV-09",), ops=(VcpuIoctl,))
 def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     """A vCPU ioctl other than KVM_RUN executes no guest instruction, so it queues no exception, sets no exit reason and
-    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, and
-    KVM_SET_VCPU_EVENTS queues what it says."""
+    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, as does
+    KVM_SET_NESTED_STATE where it leaves L2, and KVM_SET_VCPU_EVENTS queues what it says."""
     nr = view.vcpu_nr
     after = view.k.vcpus[nr]
     before = view.before.vcpus[nr] if view.changed else after
     if before.arch.init_pending and not after.arch.init_pending:
         return  # KVM_GET_MP_STATE accepted an INIT
     drops = isinstance(view.step.op, KvmSetRegs)
+    leaves = isinstance(view.step.op, KvmSetNestedState | LoadNestedState) and before.arch.guest_mode
     injects = isinstance(view.step.op, KvmSetVcpuEvents | LoadVcpuEvents)
-    if _queued(before) != _queued(after) and not injects and not (drops and before.arch.exception_pending):
+    dropped = leaves or (drops and before.arch.exception_pending)
+    if _queued(before) != _queued(after) and not (injects or dropped):
         yield Broken(f"v{nr}: the ioctl queued an exception for the guest", "exception")
     completes = after.arch.complete_userspace_io
     if before.arch.complete_userspace_io != completes and not (drops and not completes):
@@ -300,6 +311,19 @@ def xsave_copies_what_it_promised(view: View) -> Iterator[Broken]:
     promised = _promised(k, k.vcpus[op.vcpu]) if copied > KVM_XSAVE_SIZE else KVM_XSAVE_SIZE
     if copied > promised:
         yield Broken(f"v{op.vcpu}: {copied} bytes are copied, KVM_CAP_XSAVE2 says {promised}")
+
+
+@invariant("buffer-has-room", VMM, ("VMM", "BUF", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmSetXsave))
+def buffer_has_room(view: View) -> Iterator[Broken]:
+    """A VMM's buffer for an XSAVE image has as many bytes as KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) says now, and 4096 at
+    least: KVM knows nothing of its size, and reads or writes what lies behind it.  What it says grows with
+    permissions, so it has to be asked behind them (Documentation/virt/kvm/api.rst).  The kernel did as it was told."""
+    op, k = view.step.op, view.k
+    assert isinstance(op, KvmGetXsave | KvmGetXsave2 | KvmSetXsave)
+    if view.step.result.ret == "overrun":
+        promised = _promised(k, k.vcpus[op.vcpu])
+        if op.buffer.overrun_by(promised):
+            yield Broken(f"v{op.vcpu}: the buffer has {op.buffer.size} bytes, KVM_CAP_XSAVE2 says {promised}")
 
 
 def _promised(k: Kernel, vcpu: Vcpu) -> int:

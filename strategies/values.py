@@ -33,6 +33,7 @@ from xfdfuzz.program.fields import (
     FpuImage,
     IovLen,
     Msrs,
+    Nested,
     Sregs,
     Switch,
     SwReserved,
@@ -204,6 +205,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True), Sregs(True, False, True))),
     Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
     Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
+    Nested: Domain((Nested(), Nested(True), Nested(True, True))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }
 

@@ -93,13 +93,13 @@ KVM_EXIT_INTR = 10
 KVM_EXIT_FPU_REALLOC = 36
 
 # What a VMM means to do with a vCPU (GhostVmm.intent).
-INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
+INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET, INTENT_OUT_OF_RESET = range(5)
 
 # What a VMM has read of a vCPU (GhostVmm.kept).
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
 KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
-KEPT_EVENTS = 256
+KEPT_EVENTS, KEPT_NESTED = 256, 512
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
@@ -533,16 +533,30 @@ class GhostFpu(Struct):
 
 
 @struct()
+class GhostCpuid(Struct):
+    """A CPUID array as KVM_SET_CPUID2 stores it; ``flags`` are those of
+    :class:`~xfdfuzz.kernel.kvm.cpuid.CpuidEntries`, in their order from bit 0 on."""
+
+    __slots__ = ()
+    xcr0: Xfeatures
+    xss: Xfeatures
+    leaves: Xfeatures
+    other: Count
+    size: Size
+    flags: Annotated[U32, Mask("CPUID flag")]
+
+
+@struct()
 class GhostVmm(Struct):
     """What the VMM of a vCPU means to do, and what it has read of the vCPU and keeps.
 
     ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
     ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
-    has it, CR0.TS as ``ts`` and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have
-    made of it.
+    has it, CR0.TS as ``ts``, its CPUID as ``cpuid`` has it, and in its L2 or not, whatever the VMM's calls have made of
+    it.
 
-    ``kept`` says what there is of XCR0, MSRs, ``exception``, ``image`` and ``fpu``, as KVM gave them; ``honest`` and
-    ``honest_fpu`` are what it should have given.
+    ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``image`` and ``fpu``, as KVM gave them;
+    ``honest`` and ``honest_fpu`` are what it should have given.
     """
 
     __slots__ = ()
@@ -551,7 +565,8 @@ class GhostVmm(Struct):
     osxsave: Annotated[Flag, "promise.cr4.osxsave"]
     ts: Annotated[Flag, "promise.cr0.ts"]
     pke: Annotated[Flag, "promise.cr4.pke"]
-    supported: Annotated[Xfeatures, "promise.guest_supported"]
+    guest_mode: Annotated[Flag, "promise.nested.guest_mode"]
+    cpuid: Annotated[GhostCpuid, "promise.cpuid"]
     tenant: TenantPlus1
     tenants: Count
     kept: Kept
@@ -562,6 +577,8 @@ class GhostVmm(Struct):
     u_cet: Annotated[Token, "kept.u_cet"]
     pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
     exception: Annotated[Vector, "kept.exception"]
+    nested_guest_mode: Annotated[Flag, "kept.nested.guest_mode"]
+    nested_nm: Annotated[Flag, "kept.nested.vmcs12_nm"]
     image: Annotated[XsaveArea, "kept.image"]
     fpu: Annotated[GhostFpu, "kept.fpu"]
     honest: GhostVcpu

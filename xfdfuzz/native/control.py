@@ -178,7 +178,7 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys((guest.GuestXsave, guest.GuestXsavec, guest.GuestXsaves), _save),
     **dict.fromkeys((guest.GuestRdmsr, kvm.KvmGetMsrs, kvm.KvmGetMsrIndexList, host.HostRdmsr), _read_msr),
     **dict.fromkeys(
-        (guest.GuestVmlaunch, guest.GuestVmlaunchNm),
+        (guest.GuestVmlaunch, guest.GuestVmlaunchNm, kvm.KvmGetNestedState, kvm.KvmSetNestedState),
         _no("the guest would have to be a hypervisor"),
     ),
     tasks.ReqXcompGuestPerm: _facility,

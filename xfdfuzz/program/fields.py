@@ -188,6 +188,18 @@ class Events(NamedTuple):
         return f"{{injected: {VECTORS[self.injected]}}}" if self.injected else "{}"
 
 
+class Nested(NamedTuple):
+    """``{guest_mode, intercept_nm}``: of struct kvm_nested_state whether L2 runs, and whether its #NM exits to L1; or
+    ``{}`` where L1 runs."""
+
+    guest_mode: bool = False
+    intercept_nm: bool = False
+
+    def __str__(self) -> str:
+        names = [name for name, there in self._asdict().items() if there]
+        return f"{{{', '.join(names)}}}"
+
+
 class Undefined(NamedTuple):
     """``undefined=7``: what an uninitialised variable returns, where the modelled code returns one; 0 if left out."""
 

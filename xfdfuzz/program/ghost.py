@@ -15,8 +15,9 @@ from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
+from xfdfuzz.kernel.kvm.cpuid import CPUID_FLAGS, CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import TOKENS
 
@@ -314,8 +315,24 @@ def promise(k: Kernel, nr: int, source: int) -> None:
     vmm, arch = k.system.ghost.vmms[nr], k.vcpus[source].arch
     assign(vmm.promise, k.system.ghost.vcpus[source])
     vmm.osxsave, vmm.ts, vmm.pke = arch.cr4_osxsave, arch.cr0_ts, arch.cr4_pke
-    vmm.supported = arch.guest_supported_xcr0 | arch.guest_supported_xss
+    vmm.guest_mode = arch.guest_mode
+    store_cpuid(vmm.cpuid, stored_entries(arch))
     vmm.pending = 1
+
+
+def store_cpuid(stored: GhostCpuid, entries: CpuidEntries) -> None:
+    """Note a CPUID array."""
+    stored.xcr0, stored.xss, stored.leaves = entries.xcr0, entries.xss, entries.leaves
+    stored.other, stored.size = entries.other, entries.size
+    stored.flags = sum(1 << bit for bit, name in enumerate(CPUID_FLAGS) if getattr(entries, name))
+
+
+def cpuid_in(stored: GhostCpuid) -> CpuidEntries:
+    """The array that was noted."""
+    flags = {name: bool(stored.flags >> bit & 1) for bit, name in enumerate(CPUID_FLAGS)}
+    return CpuidEntries(
+        stored.xcr0, xss=stored.xss, leaves=stored.leaves, other=stored.other, size=stored.size, **flags
+    )
 
 
 def vmm_acts(k: Kernel, nr: int) -> None:
@@ -336,8 +353,9 @@ def left(k: Kernel, nr: int) -> None:
 
 def forget(vmm: GhostVmm) -> None:
     """Nothing is promised any more."""
-    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.supported = 0
+    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.guest_mode = 0
     assign(vmm.promise, GhostVcpu())
+    assign(vmm.cpuid, GhostCpuid())
 
 
 def new_vcpu(k: Kernel, nr: int) -> None:
@@ -348,12 +366,17 @@ def new_vcpu(k: Kernel, nr: int) -> None:
     vmm.intent = vmm.tenant = 0
 
 
-def is_reset(k: Kernel, nr: int) -> None:
-    """The guest of a vCPU is another one from now on, and has to find the processor as it comes out of reset."""
+def gets_tenant(k: Kernel, nr: int) -> None:
+    """The guest of a vCPU is another one from now on."""
     vmm = k.system.ghost.vmms[nr]
     vmm.tenants += 1
     vmm.tenant = nr + st.NR_VCPUS * vmm.tenants + 1
-    vmm.intent = st.INTENT_RESET
+
+
+def is_reset(k: Kernel, nr: int, intent: int) -> None:
+    """The guest of a vCPU has to find the processor as it comes out of reset."""
+    vmm = k.system.ghost.vmms[nr]
+    vmm.intent = intent
     forget(vmm)
     vmm.promise.xcr0 = xf.MASK_X87
     vmm.pending = 1

@@ -338,9 +338,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("f0585a714a75", "v6.19", "KVM: x86: Add emulator support for decoding VEX prefixes"),
         ("ebec25438f3d", "v6.19", "KVM: x86: Enable support for emulating AVX MOV instructions"),
     ),
-    "KVM_SET_NESTED_STATE is not modelled, without which no L2 is active in a vCPU that has not run": (
-        ("b47b93c15b12", "v7.0", "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active"),
-    ),
     "the processor has no sub-leaf 1 of leaf 0x1E": (
         ("58cbaf64e653", "v7.0", "KVM: x86: Advertise AMX CPUIDs in subleaf 0x1E.0x1 to userspace"),
     ),

@@ -30,6 +30,8 @@ class IoctlRules(Rules):
     kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
     kvm_get_vcpu_events = one(kvm.KvmGetVcpuEvents, on="vmm_calls")
     kvm_set_vcpu_events = one(kvm.KvmSetVcpuEvents, on="vmm_calls")
+    kvm_get_nested_state = one(kvm.KvmGetNestedState, on="vmm_calls")
+    kvm_set_nested_state = one(kvm.KvmSetNestedState, on="vmm_calls")
     kvm_set_xcrs = one(kvm.KvmSetXcrs, on="vcpu_calls")
     kvm_get_xcrs = one(kvm.KvmGetXcrs, on="vcpu_calls")
     kvm_set_msrs = one(kvm.KvmSetMsrs, on="vcpu_calls")

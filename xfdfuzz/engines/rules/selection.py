@@ -57,6 +57,7 @@ _SELDOM = {
     **dict.fromkeys(("ptrace_old_get_xfpregs", "ptrace_old_set_xfpregs", "execve_returns_ia32", "begin_ia32"), 1),
     **dict.fromkeys(("signal_preempted", "siglongjmp_at_once"), 1),
     **dict.fromkeys(("hotplug_starts", "hardirq_now", "kernel_fpu_begin", "kthread_kernel_fpu"), 1),
+    **dict.fromkeys(("kvm_get_nested_state", "kvm_set_nested_state"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
     **dict.fromkeys(("kvm_create_vm_of_type", "kvm_sev_es_init", "kvm_sev_launch_update_vmsa"), 1),

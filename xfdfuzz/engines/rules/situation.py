@@ -333,7 +333,7 @@ def look_at_vcpus(system: st.System) -> Look:
     return Look(lists, more)
 
 
-_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents)
+_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents, vmm.KeepNestedState)
 
 
 def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
@@ -364,6 +364,8 @@ def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]
         yield vmm.LoadFpu
     if kept & st.KEPT_EVENTS:
         yield vmm.LoadVcpuEvents
+    if kept & st.KEPT_NESTED:
+        yield vmm.LoadNestedState
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import INTENT_RESET, VM_DEFAULT, Vcpu
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import INTENT_OUT_OF_RESET, INTENT_RESET, VM_DEFAULT, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
@@ -16,6 +19,7 @@ from xfdfuzz.program.fields import (
     Events,
     MsrIndex,
     Msrs,
+    Nested,
     Nr,
     Null,
     Reset,
@@ -213,7 +217,7 @@ def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
     """KVM_SET_SREGS with CR4 and CR0.TS as given."""
     ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts)
     vmm = k.system.ghost.vmms[nr]
-    if not ret and vmm.intent == INTENT_RESET:
+    if not ret and vmm.intent in (INTENT_RESET, INTENT_OUT_OF_RESET):
         vmm.osxsave, vmm.ts, vmm.pke = sregs
     return Result(ret)
 
@@ -232,18 +236,18 @@ class KvmSetRegs(VcpuIoctl):
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
 
 
-class _Events(VcpuIoctl):
+class _OfVisible(VcpuIoctl):
     __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
-        """The exceptions of a guest that KVM cannot see go by ways of their own."""
+        """A guest that KVM cannot see gets its exceptions by ways of its own, and has no L2."""
         protected = k.vms[k.vcpus[self.vcpu].vm].type != VM_DEFAULT
         not_modelled = f"that of v{self.vcpu}, which is protected, is not modelled" if protected else ""
         return VcpuIoctl.hindrance(self, k) or not_modelled
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS)")
-class KvmGetVcpuEvents(_Events):
+class KvmGetVcpuEvents(_OfVisible):
     """Read which exception the guest will get; one that is pending reads as injected."""
 
     task: Nr = 0
@@ -254,7 +258,7 @@ class KvmGetVcpuEvents(_Events):
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS, {events})")
-class KvmSetVcpuEvents(_Events):
+class KvmSetVcpuEvents(_OfVisible):
     """Inject an exception, or, with ``{}``, drop what the guest would get."""
 
     task: Nr = 0
@@ -271,6 +275,48 @@ def set_vcpu_events(k: Kernel, nr: int, vector: int, honest: int) -> Result:
     for ideal in () if ret else ghost.told(k, nr):
         ghost.user_injected(ideal, honest)
     return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE)")
+class KvmGetNestedState(_OfVisible):
+    """Read whether L2 runs, and whether its #NM exits to L1."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, nested_state(vcpu))
+
+
+def nested_state(vcpu: Vcpu) -> Nested:
+    """What KVM_GET_NESTED_STATE gives."""
+    return Nested(bool(vcpu.arch.guest_mode), bool(vcpu.arch.guest_mode and vcpu.arch.vmcs12_nm))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE, {nested})")
+class KvmSetNestedState(_OfVisible):
+    """Let the guest go on in its L2, or, with ``{}``, in L1.  An exception that waits in L2 is dropped."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    nested: Nested = Nested(True)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_nested_state(k, self.vcpu, self.nested)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        if self.nested == Nested(False, True):
+            yield "intercept_nm: has no effect: no L2 runs"
+
+
+def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:
+    """KVM_SET_NESTED_STATE with that."""
+    vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
+    for ideal in ghost.told(k, nr) if vcpu.arch.guest_mode else ():
+        ghost.user_injected(ideal, 0)
+    if vmm.intent == INTENT_RESET:
+        vmm.guest_mode = nested.guest_mode
+    return Result(k.vmx_set_nested_state(vcpu, *nested))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")

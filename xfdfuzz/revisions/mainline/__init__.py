@@ -12,6 +12,7 @@ from xfdfuzz.revisions.mainline.cpuid import (
     DeferredCpuid,
     FilteredXcr0,
     GuestCpuCaps,
+    NoOtherCpuidInL2,
     SameCpuidAfterRun,
     SystemAttribute,
 )
@@ -159,6 +160,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    NoOtherCpuidInL2,
     VmsaSyncedOnce,
     Magic2AtXstateSize,
     EferInSregs,
