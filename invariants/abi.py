@@ -152,7 +152,8 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
             "incomplete",
         )
     if isinstance(op, KvmSetCpuid2Supported) and view.step.result.ret not in (0, -EIO):
-        ran = view.before.vcpus[op.vcpu].last_vmentry_cpu != -1
+        vcpu = view.before.vcpus[op.vcpu]
+        ran = vcpu.last_vmentry_cpu != -1 or vcpu.arch.guest_mode
         starved = view.step.result.ret == -EFAULT and view.before.alloc_failures
         if not ran and not starved:
             yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
