@@ -259,8 +259,8 @@ TABLE: dict[type[Op], Rule] = {
         _no("single entries of a CPUID array are not read here"),
     ),
     **dict.fromkeys(
-        (protected.KvmCreateVmOfType, protected.KvmSevEsInit, protected.KvmSevLaunchUpdateVmsa),
-        _no("it takes a host with SEV-ES or TDX"),
+        (cls for cls in OPS.values() if cls.__module__ == protected.__name__),
+        _no("it takes a host with SEV-ES, SEV-SNP or TDX"),
     ),
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == vmm.__name__),

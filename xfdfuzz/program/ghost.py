@@ -257,6 +257,27 @@ def takes(k: Kernel, vcpu: Vcpu) -> bool:
     return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
 
 
+def was_sealed(ideal: GhostVcpu) -> None:
+    """The registers went into a VMSA, where XFD and what lies beyond AVX have no place but PKRU."""
+    ideal.xfd = ideal.xfd_err = 0
+    ideal.regs.undefined = 0
+    for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
+        define(ideal.regs, i, 0)
+
+
+def gave(k: Kernel, nr: int, contents: Iterable[int]) -> None:
+    """The VMM of a protected guest, or of one that will be, wrote these contents: it is told nothing new by them."""
+    if k.vms[k.vcpus[nr].vm].type != st.VM_DEFAULT:
+        for token in filter(owner, contents):
+            k.system.ghost.vmms[nr].given |= 1 << (token & TOKENS)
+
+
+def given(k: Kernel, nr: int) -> set[int]:
+    """Those contents."""
+    mask = k.system.ghost.vmms[nr].given
+    return {guest_token(k, nr, token) for token in range(1, TOKENS + 1) if mask >> token & 1}
+
+
 def settle_insn(k: Kernel, nr: int) -> None:
     """If the kernel advanced RIP over the instruction that exited, the instruction has taken effect."""
     vcpu = k.vcpus[nr]
@@ -345,7 +366,7 @@ def new_vcpu(k: Kernel, nr: int) -> None:
     assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
     vmm = k.system.ghost.vmms[nr]
     forget(vmm)
-    vmm.intent = vmm.tenant = 0
+    vmm.intent = vmm.tenant = vmm.given = 0
 
 
 def is_reset(k: Kernel, nr: int) -> None:

@@ -21,6 +21,8 @@ class IoctlRules(Rules):
     kvm_create_vm_of_type = one(protected.KvmCreateVmOfType, on="tasks")
     kvm_sev_es_init = one(protected.KvmSevEsInit, on="vm_calls")
     kvm_sev_launch_update_vmsa = one(protected.KvmSevLaunchUpdateVmsa, on="closable")
+    kvm_sev_snp_launch_start = one(protected.KvmSevSnpLaunchStart, on="vm_calls")
+    kvm_sev_snp_launch_finish = one(protected.KvmSevSnpLaunchFinish, on="closable")
     close_vm = one(kvm.CloseVm, on="closable")
     kvm_set_cpuid2 = one(kvm.KvmSetCpuid2, on="vcpu_calls")
     kvm_set_cpuid2_supported = one(kvm.KvmSetCpuid2Supported, on="vcpu_calls")

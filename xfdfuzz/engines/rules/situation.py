@@ -285,6 +285,11 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
     return own * 3 + foreign if own else []
 
 
+def tells_of_cpuid(system: st.System, vcpu: int) -> bool:
+    """Whether a protected guest asks KVM for CPUID."""
+    return system.vms[system.vcpus[vcpu].vm].type in (st.VM_SEV_ES, st.VM_X86_SEV_ES_VM)
+
+
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
     ``intents`` are ops; ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
@@ -308,9 +313,7 @@ def look_at_vcpus(system: st.System) -> Look:
         "vcpus": l1,
         "guests": guests,
         "protected_guests": [nr for nr in inside if nr in sealed],
-        "sev_guests": [
-            nr for nr in inside if nr in sealed and system.vms[system.vcpus[nr].vm].type != st.VM_X86_TDX_VM
-        ],
+        "sev_es_guests": [nr for nr in inside if nr in sealed and tells_of_cpuid(system, nr)],
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
