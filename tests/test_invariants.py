@@ -1343,7 +1343,7 @@ class NeitherSkipsNorFaults(KvmX86):
     ),
 )
 class ForgetsWhatIsInjected(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
         return 0
 
 

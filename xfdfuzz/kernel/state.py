@@ -99,7 +99,8 @@ INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
 KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
-KEPT_EVENTS = 256
+# KVM_GET_VCPU_EVENTS, and whether it gave the exception as pending.
+KEPT_EVENTS, KEPT_PENDING = 256, 512
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
@@ -482,7 +483,8 @@ class Vcpu(Struct):
 @struct()
 class Vm(Struct):
     """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
-    NULL.  ``snp_context`` is the firmware's, with the state that it is in."""
+    NULL.  ``snp_context`` is the firmware's, with the state that it is in; ``exception_payload_enabled``: user space
+    can tell a pending exception from an injected one."""
 
     __slots__ = ()
     exists: Flag
@@ -490,6 +492,7 @@ class Vm(Struct):
     snp_context: SnpContext
     mm: MmNr
     vm_bugged: Flag
+    exception_payload_enabled: Flag
     vcpus_0: VcpuPlus1
 
 
@@ -513,7 +516,8 @@ class GhostVcpu(Struct):
     ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once; ``owed_value`` is what it
     will have written then, or what user space wrote to the same register since.  ``nm_owed``: an XFD #NM
     was intercepted and must be delivered, exactly once.  ``exception`` is what the guest gets at its next entry,
-    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it.
+    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it, unless user space called it
+    ``pending``.
     """
 
     __slots__ = ()
@@ -527,6 +531,7 @@ class GhostVcpu(Struct):
     nm_owed: Flag
     exception: Vector
     injected: Annotated[Flag, "exception.injected"]
+    pending: Annotated[Flag, "exception.pending"]
 
 
 @struct()

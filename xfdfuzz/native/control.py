@@ -185,7 +185,7 @@ TABLE: dict[type[Op], Rule] = {
     tasks.UserXrstor: _xrstor,
     kvm.KvmSetMsrs: _set_msrs,
     **dict.fromkeys(
-        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),
+        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents, kvm.KvmEnableCapExceptionPayload),
         _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
     ),
     kvm.KvmSetSregs: _set_sregs,

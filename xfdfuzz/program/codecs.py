@@ -513,7 +513,7 @@ CODECS: dict[object, Codec[Any]] = {
     SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke")),
     Cr4: Record(Cr4, {}, ("osxsave", "pke")),
-    Events: Record(Events, {"injected": VECTOR}, zero=("injected",)),
+    Events: Record(Events, {"injected": VECTOR, "pending": VECTOR}, zero=("injected", "pending")),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
     IovLen: IovLenCodec(),

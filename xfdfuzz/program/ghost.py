@@ -223,12 +223,13 @@ def init(k: Kernel, nr: int) -> None:
 
 def owes_nothing(ideal: GhostVcpu) -> None:
     """No instruction waits to complete, and no exception to be delivered."""
-    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = 0
+    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = ideal.pending = 0
 
 
 def goes_elsewhere(ideal: GhostVcpu) -> None:
-    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected."""
-    injected = ideal.exception if ideal.injected else 0
+    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected, if it has not
+    called it pending."""
+    injected = ideal.exception if ideal.injected and not ideal.pending else 0
     owes_nothing(ideal)
     if injected:
         user_injected(ideal, injected)
@@ -243,11 +244,11 @@ def was_handled(vcpu: Vcpu, ideal: GhostVcpu) -> None:
         ideal.exception = vcpu.arch.exception_vector
 
 
-def user_injected(ideal: GhostVcpu, vector: int) -> None:
+def user_injected(ideal: GhostVcpu, vector: int, pending: bool = False) -> None:
     """KVM_SET_VCPU_EVENTS took an exception, or none: an instruction that was refused has nothing to wait for."""
     if ideal.exception and not ideal.injected:
         ideal.insn_owed = 0
-    ideal.exception, ideal.injected = vector, bool(vector)
+    ideal.exception, ideal.injected, ideal.pending = vector, bool(vector), bool(vector) and pending
     ideal.nm_owed = vector == st.NM_VECTOR
 
 

@@ -47,7 +47,7 @@ class Situation:
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
 
-    ``vmm_calls`` are those of them whose state the VMM can see, each once;
+    ``vmm_calls`` are those of them whose state the VMM can see, each once, ``vmm_calls_of_l1`` such that are not in L2;
     ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
     another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
@@ -108,6 +108,7 @@ class Situation:
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
     vmm_calls: list[tuple[int, int]]
+    vmm_calls_of_l1: list[tuple[int, int]]
     run_calls: list[tuple[int, int]]
     old_vcpus: list[int]
     twins: list[tuple[int, int, int]]
@@ -332,6 +333,8 @@ def look_at_vcpus(system: st.System) -> Look:
             *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
         ],
         "kept": [(nr, load) for nr in plain if vmms[nr].kept for load in _loads(system, nr)],
+        "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
+        "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
     }
     return Look(lists, more)
 
@@ -406,7 +409,13 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
     each = [*dict.fromkeys(pair for pair in calls if pair[1] in vcpus.more["plain"])]
-    loads = [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]]
+    l2, pending = vcpus.more["l2"], vcpus.more["kept_pending"]
+    loads = [
+        load(nr, one, source)
+        for nr, one in each
+        for source, load in vcpus.more["kept"]
+        if not (load is vmm.LoadVcpuEvents and one in l2 and source in pending)
+    ]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
@@ -425,6 +434,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Machine) -> Situati
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
         "vmm_calls": each,
+        "vmm_calls_of_l1": [pair for pair in each if pair[1] not in l2],
         "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
         "loads": loads,
         "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],
