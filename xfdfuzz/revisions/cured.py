@@ -6,6 +6,8 @@ kernel developer might write; the docstring names the finding, the function and 
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
@@ -462,3 +464,8 @@ _LATER = (
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)
 CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _LATER)
+
+
+def findings_of(cure: str) -> tuple[int, ...]:
+    """The numbers of the open findings that a proposed cure is for (docs/fidelity.md), which its name begins with."""
+    return tuple(int(part) for part in takewhile(str.isdecimal, cure.removeprefix("open-").split("-")))
