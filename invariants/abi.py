@@ -25,12 +25,15 @@ from xfdfuzz.program.ops.kvm import (
     KvmGetMsrs,
     KvmGetSupportedCpuid,
     KvmGetSupportedCpuidEntry,
+    KvmGetXcrs,
     KvmSetCpuid2,
     KvmSetCpuid2Supported,
     KvmSetMsrs,
     KvmSetNestedState,
     KvmSetRegs,
+    KvmSetSregs,
     KvmSetVcpuEvents,
+    KvmSetXcrs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
 from xfdfuzz.program.ops.vmm import (
@@ -42,10 +45,15 @@ from xfdfuzz.program.ops.vmm import (
     LoadNestedState,
     LoadVcpuEvents,
 )
-from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
+from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetFpu, KvmSetXsave
 from xfdfuzz.program.step import Content, FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
+#: The calls on a vCPU's registers that fail where its VM has protected state.
+_PROTECTED_STATE = (
+    *(KvmGetXsave, KvmGetXsave2, KvmSetXsave, KvmGetFpu, KvmSetFpu),
+    *(KvmGetXcrs, KvmSetXcrs, KvmSetSregs, KvmSetRegs),
+)
 _VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
 
@@ -397,14 +405,27 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
 )
 def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
-    memory that ioctls would show holds what the host last had in its registers."""
-    vcpu, out = view.k.vcpus[view.vcpu_nr], view.step.result.out
-    if not vcpu.arch.guest_state_protected:
+    memory that ioctls would show holds what the host last had in its registers.  What user space has written there it
+    knows."""
+    nr, out = view.vcpu_nr, view.step.result.out
+    if not view.k.vcpus[nr].arch.guest_state_protected:
         return
     held = [token for _, token in out.tokens] if isinstance(out, Image | FpuState) else []
-    shown = list(filter(ghost.owner, [out] if isinstance(out, Content) else held))
+    given = ghost.given(view.k, nr)
+    shown = [one for one in ([out] if isinstance(out, Content) else held) if ghost.owner(one) and one not in given]
     if shown:
         yield Broken(f"the ioctl shows {', '.join(map(ghost.content, shown))}")
+
+
+@invariant("protected-state-is-refused", "abi", ("ABI",), ops=_PROTECTED_STATE)
+def protected_state_is_refused(view: View) -> Iterator[Broken]:
+    """A call that reads or sets registers of a sealed guest fails, where the VM is of a type that says so
+    (has_protected_state): its user space is not to take for the guest's what is not (517987e3fb19)."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    vcpu = view.k.vcpus[nr]
+    sealed = vcpu.arch.guest_state_protected and view.k.has_protected_state(vcpu)
+    if sealed and view.step.result.ret in (0, "overrun"):
+        yield Broken(f"v{nr} is sealed, and the call says that it has done what it was asked to")
 
 
 @invariant("protected-guest-is-untouched", "corruption", ("GSTATE", "ABI"), ops=(VcpuIoctl,))

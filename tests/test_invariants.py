@@ -346,6 +346,20 @@ class ShowsSealedImages(KvmXsave):
 
 
 @mutant(
+    "protected-state-is-refused",
+    program(
+        "t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87)",
+    ),
+)
+class TakesXcrsOfAnybody(Kernel):
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
+        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
+
+
+@mutant(
     "listed-msrs-can-be-saved",
     program(SEALED, "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD)"),
 )
@@ -1341,7 +1355,7 @@ class NeitherSkipsNorFaults(KvmX86):
     ),
 )
 class ForgetsWhatIsInjected(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
         return 0
 
 

@@ -134,7 +134,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
     Cr4: st.builds(Cr4, st.booleans()),
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
-    Events: st.builds(Events, st.sampled_from([0, *VECTORS])),
+    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
 }
@@ -379,8 +379,8 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_CREATE_CPU, 0)",
             15,
-            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA "
-            "(did you mean KVM_CREATE_VCPU?)",
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START (did you mean KVM_CREATE_VCPU?)",
         ),
         ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
         # too few, too many

@@ -99,13 +99,17 @@ INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET, INTENT_OUT_OF_RESET = 
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
 KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
-KEPT_EVENTS, KEPT_NESTED = 256, 512
+# KVM_GET_VCPU_EVENTS, and whether it gave the exception as pending; KVM_GET_NESTED_STATE.
+KEPT_EVENTS, KEPT_PENDING, KEPT_NESTED = 256, 512, 1024
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
 # What a VM is: one of KVM_X86_DEFAULT_VM's type that KVM_SEV_ES_INIT made, or of its type from the start.
-VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
+VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM, VM_X86_SNP_VM = range(5)
+
+# What the firmware has of an SEV-SNP VM: no context, one whose guest is being launched, one whose guest was.
+SNP_NONE, SNP_LAUNCHING, SNP_RUNNING = range(3)
 
 # Whether a task's LBRs are in its context (lbr_stack_state).
 LBR_NONE, LBR_VALID = range(2)
@@ -148,12 +152,15 @@ MmNr = Annotated[U8, Reference("mm")]
 FpstateNr = Annotated[U8, Reference("fpstate")]
 VmMask = Annotated[U8, Mask("vm")]
 VmType = Annotated[U8, Enumeration("VM type", _constants("VM_"))]
+SnpContext = Annotated[U8, Enumeration("SNP context", _constants("SNP_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
 Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
 #: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
 TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
+#: Numbers of contents, as tokens are written in programs.
+TokenMask = Annotated[U8, Mask("token")]
 #: What a VMM has read (KEPT_*).
 Kept = Annotated[U32, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
@@ -476,13 +483,16 @@ class Vcpu(Struct):
 @struct()
 class Vm(Struct):
     """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
-    NULL."""
+    NULL.  ``snp_context`` is the firmware's, with the state that it is in; ``exception_payload_enabled``: user space
+    can tell a pending exception from an injected one."""
 
     __slots__ = ()
     exists: Flag
     type: VmType
+    snp_context: SnpContext
     mm: MmNr
     vm_bugged: Flag
+    exception_payload_enabled: Flag
     vcpus_0: VcpuPlus1
 
 
@@ -506,7 +516,8 @@ class GhostVcpu(Struct):
     ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once; ``owed_value`` is what it
     will have written then, or what user space wrote to the same register since.  ``nm_owed``: an XFD #NM
     was intercepted and must be delivered, exactly once.  ``exception`` is what the guest gets at its next entry,
-    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it.
+    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it, unless user space called it
+    ``pending``.
     """
 
     __slots__ = ()
@@ -520,6 +531,7 @@ class GhostVcpu(Struct):
     nm_owed: Flag
     exception: Vector
     injected: Annotated[Flag, "exception.injected"]
+    pending: Annotated[Flag, "exception.pending"]
 
 
 @struct()
@@ -556,7 +568,8 @@ class GhostVmm(Struct):
     it.
 
     ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``image`` and ``fpu``, as KVM gave them;
-    ``honest`` and ``honest_fpu`` are what it should have given.
+    ``honest`` and ``honest_fpu`` are what it should have given.  ``given`` are the contents that it wrote to the FPU of
+    a vCPU that is, or will be, protected: it knows them.
     """
 
     __slots__ = ()
@@ -569,6 +582,7 @@ class GhostVmm(Struct):
     cpuid: Annotated[GhostCpuid, "promise.cpuid"]
     tenant: TenantPlus1
     tenants: Count
+    given: TokenMask
     kept: Kept
     xcr0: Annotated[Xfeatures, "kept.xcr0"]
     xss: Annotated[Xfeatures, "kept.xss"]

@@ -185,7 +185,7 @@ TABLE: dict[type[Op], Rule] = {
     tasks.UserXrstor: _xrstor,
     kvm.KvmSetMsrs: _set_msrs,
     **dict.fromkeys(
-        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),
+        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents, kvm.KvmEnableCapExceptionPayload),
         _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
     ),
     kvm.KvmSetSregs: _set_sregs,
@@ -259,8 +259,8 @@ TABLE: dict[type[Op], Rule] = {
         _no("single entries of a CPUID array are not read here"),
     ),
     **dict.fromkeys(
-        (protected.KvmCreateVmOfType, protected.KvmSevEsInit, protected.KvmSevLaunchUpdateVmsa),
-        _no("it takes a host with SEV-ES or TDX"),
+        (cls for cls in OPS.values() if cls.__module__ == protected.__name__),
+        _no("it takes a host with SEV-ES, SEV-SNP or TDX"),
     ),
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == vmm.__name__),

@@ -27,6 +27,7 @@ from xfdfuzz.kernel.state import (
     USER_TASKS,
     VECTORS,
     VM_X86_SEV_ES_VM,
+    VM_X86_SNP_VM,
     VM_X86_TDX_VM,
 )
 from xfdfuzz.program.fields import (
@@ -452,7 +453,11 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_FEATURES, *WHOLE_LEAVES)}
 CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
-VM_TYPE_NAMES = {VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM", VM_X86_TDX_VM: "KVM_X86_TDX_VM"}
+VM_TYPE_NAMES = {
+    VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM",
+    VM_X86_TDX_VM: "KVM_X86_TDX_VM",
+    VM_X86_SNP_VM: "KVM_X86_SNP_VM",
+}
 VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
 VECTOR = Scalar(any_of(list(VECTORS.values())), range(0), names=VECTORS)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
@@ -509,7 +514,7 @@ CODECS: dict[object, Codec[Any]] = {
     SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke")),
     Cr4: Record(Cr4, {}, ("osxsave", "pke")),
-    Events: Record(Events, {"injected": VECTOR}, zero=("injected",)),
+    Events: Record(Events, {"injected": VECTOR, "pending": VECTOR}, zero=("injected", "pending")),
     Nested: Record(Nested, {}, ("guest_mode", "intercept_nm")),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),

@@ -180,12 +180,25 @@ class Cr4(NamedTuple):
 
 
 class Events(NamedTuple):
-    """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector, or ``{}`` without one."""
+    """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector; ``{pending: #NM}``, which user space
+    can say with KVM_CAP_EXCEPTION_PAYLOAD; or ``{}`` without one."""
 
     injected: int = 0
+    pending: int = 0
+
+    @classmethod
+    def of(cls, vector: int, pending: bool) -> Events:
+        """With that exception, or none."""
+        return cls(pending=vector) if pending else cls(vector)
+
+    @property
+    def vector(self) -> int:
+        """The exception; one that is pending goes before one that is injected."""
+        return self.pending or self.injected
 
     def __str__(self) -> str:
-        return f"{{injected: {VECTORS[self.injected]}}}" if self.injected else "{}"
+        said = {"injected": self.injected, "pending": self.pending}
+        return f"{{{', '.join(f'{name}: {VECTORS[vector]}' for name, vector in said.items() if vector)}}}"
 
 
 class Nested(NamedTuple):

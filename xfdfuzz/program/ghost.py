@@ -224,12 +224,13 @@ def init(k: Kernel, nr: int) -> None:
 
 def owes_nothing(ideal: GhostVcpu) -> None:
     """No instruction waits to complete, and no exception to be delivered."""
-    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = 0
+    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = ideal.pending = 0
 
 
 def goes_elsewhere(ideal: GhostVcpu) -> None:
-    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected."""
-    injected = ideal.exception if ideal.injected else 0
+    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected, if it has not
+    called it pending."""
+    injected = ideal.exception if ideal.injected and not ideal.pending else 0
     owes_nothing(ideal)
     if injected:
         user_injected(ideal, injected)
@@ -244,11 +245,11 @@ def was_handled(vcpu: Vcpu, ideal: GhostVcpu) -> None:
         ideal.exception = vcpu.arch.exception_vector
 
 
-def user_injected(ideal: GhostVcpu, vector: int) -> None:
+def user_injected(ideal: GhostVcpu, vector: int, pending: bool = False) -> None:
     """KVM_SET_VCPU_EVENTS took an exception, or none: an instruction that was refused has nothing to wait for."""
     if ideal.exception and not ideal.injected:
         ideal.insn_owed = 0
-    ideal.exception, ideal.injected = vector, bool(vector)
+    ideal.exception, ideal.injected, ideal.pending = vector, bool(vector), bool(vector) and pending
     ideal.nm_owed = vector == st.NM_VECTOR
 
 
@@ -256,6 +257,27 @@ def takes(k: Kernel, vcpu: Vcpu) -> bool:
     """Whether what user space sets of the vCPU is the guest's: that of a sealed one is not, nor the FPU of an SEV-ES
     guest that KVM_SEV_ES_INIT made (KVM's ABI, eb4441864e03)."""
     return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
+
+
+def was_sealed(ideal: GhostVcpu) -> None:
+    """The registers went into a VMSA, where XFD and what lies beyond AVX have no place but PKRU."""
+    ideal.xfd = ideal.xfd_err = 0
+    ideal.regs.undefined = 0
+    for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
+        define(ideal.regs, i, 0)
+
+
+def gave(k: Kernel, nr: int, contents: Iterable[int]) -> None:
+    """The VMM of a protected guest, or of one that will be, wrote these contents: it is told nothing new by them."""
+    if k.vms[k.vcpus[nr].vm].type != st.VM_DEFAULT:
+        for token in filter(owner, contents):
+            k.system.ghost.vmms[nr].given |= 1 << (token & TOKENS)
+
+
+def given(k: Kernel, nr: int) -> set[int]:
+    """Those contents."""
+    mask = k.system.ghost.vmms[nr].given
+    return {guest_token(k, nr, token) for token in range(1, TOKENS + 1) if mask >> token & 1}
 
 
 def settle_insn(k: Kernel, nr: int) -> None:
@@ -363,7 +385,7 @@ def new_vcpu(k: Kernel, nr: int) -> None:
     assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
     vmm = k.system.ghost.vmms[nr]
     forget(vmm)
-    vmm.intent = vmm.tenant = 0
+    vmm.intent = vmm.tenant = vmm.given = 0
 
 
 def gets_tenant(k: Kernel, nr: int) -> None:

@@ -6,6 +6,8 @@ kernel developer might write; the docstring names the finding, the function and 
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
@@ -334,9 +336,9 @@ class VmsaByXstateBv(KvmX86):
     sev_es_sync_vmsa(): copy x87 and the XMM registers from init_fpstate then, and MXCSR, which XRSTORS has with SSE.
     """
 
-    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """(arch/x86/kvm/svm/sev.c)."""
-        super().sev_es_sync_vmsa(vcpu)
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
+        """(arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa())."""
+        super().sync_vmsa_fpu(vcpu)
         held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
         for i in (xf.X87, xf.SSE):
             if self.use_xsave and not held >> i & 1:
@@ -433,12 +435,37 @@ class IrqFpuWithRt(FpuCore):
         return not locked and super().irq_fpu_usable()
 
 
+@propose(
+    "open-24-snp-is-confidential",
+    "KVM: SEV: Mark the FPU state of a sealed SNP guest as confidential",
+    fixes=("ad27ce155566",),
+)
+class SnpIsConfidential(KvmX86):
+    """Finding 24: what KVM has of the guest's FPU is not the guest's, so nobody may read, set, save or restore it.
+
+    snp_launch_update_vmsa(), where it sets guest_state_protected: ``fpstate_set_confidential(&vcpu->arch.guest_fpu)``,
+    as __sev_launch_update_vmsa() has it.
+    """
+
+    def snp_launch_update_vcpu(self, vcpu: Vcpu) -> int:
+        """(arch/x86/kvm/svm/sev.c, snp_launch_update_vmsa())."""
+        ret = super().snp_launch_update_vcpu(vcpu)
+        if not ret:
+            self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+        return ret
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),
-    *(ExecForgetsPasid, LbrByMsr),
+    *(ExecForgetsPasid, LbrByMsr, SnpIsConfidential),
 )
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)
 CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _LATER)
+
+
+def findings_of(cure: str) -> tuple[int, ...]:
+    """The numbers of the open findings that a proposed cure is for (docs/fidelity.md), which its name begins with."""
+    return tuple(int(part) for part in takewhile(str.isdecimal, cure.removeprefix("open-").split("-")))

@@ -325,6 +325,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("ec93675a3251", "v6.18", "KVM: VMX: Support the immediate form of WRMSRNS in the VM-Exit fastpath"),
         ("d90ebf5a06ec", "v6.18", "KVM: x86: Advertise support for the immediate form of MSR instructions"),
     ),
+    "no vCPU is inside KVM_RUN, or in another ioctl, while it is sealed": (
+        ("cb923ee6a80f", "v7.1", "KVM: SEV: Lock all vCPUs when synchronzing VMSAs for SNP launch finish"),
+    ),
     "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing but a PMI happens, which this leaves where it is": (
         ("6e640bb5caab", "v6.19", "KVM: SVM: Handle #MCs in guest outside of fastpath"),
         ("8934c592bcbf", "v6.19", "KVM: VMX: Handle #MCs on VM-Enter/TD-Enter outside of the fastpath"),

@@ -47,7 +47,8 @@ class Situation:
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
 
-    ``vmm_calls`` are those of them whose state the VMM can see, each once;
+    ``vmm_calls`` are those of them whose state the VMM can see, each once, ``vmm_calls_of_l1`` such that are not in L2,
+    ``nesting_calls`` such for which no exception is pending;
     ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
     another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
@@ -108,6 +109,8 @@ class Situation:
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
     vmm_calls: list[tuple[int, int]]
+    vmm_calls_of_l1: list[tuple[int, int]]
+    nesting_calls: list[tuple[int, int]]
     run_calls: list[tuple[int, int]]
     old_vcpus: list[int]
     twins: list[tuple[int, int, int]]
@@ -285,6 +288,11 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
     return own * 3 + foreign if own else []
 
 
+def tells_of_cpuid(system: st.System, vcpu: int) -> bool:
+    """Whether a protected guest asks KVM for CPUID."""
+    return system.vms[system.vcpus[vcpu].vm].type in (st.VM_SEV_ES, st.VM_X86_SEV_ES_VM)
+
+
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
     ``intents`` are ops; ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
@@ -308,9 +316,7 @@ def look_at_vcpus(system: st.System) -> Look:
         "vcpus": l1,
         "guests": guests,
         "protected_guests": [nr for nr in inside if nr in sealed],
-        "sev_guests": [
-            nr for nr in inside if nr in sealed and system.vms[system.vcpus[nr].vm].type != st.VM_X86_TDX_VM
-        ],
+        "sev_es_guests": [nr for nr in inside if nr in sealed and tells_of_cpuid(system, nr)],
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
@@ -329,6 +335,9 @@ def look_at_vcpus(system: st.System) -> Look:
             *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
         ],
         "kept": [(nr, load) for nr in plain if vmms[nr].kept for load in _loads(system, nr)],
+        "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
+        "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
+        "with_exception": [nr for nr in plain if system.vcpus[nr].arch.exception_pending],
     }
     return Look(lists, more)
 
@@ -422,7 +431,14 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
     each = [*dict.fromkeys(pair for pair in calls if pair[1] in vcpus.more["plain"])]
-    loads = [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]]
+    l2, pending = vcpus.more["l2"], vcpus.more["kept_pending"]
+    loads = [
+        load(nr, one, source)
+        for nr, one in each
+        for source, load in vcpus.more["kept"]
+        if not (load is vmm.LoadVcpuEvents and one in l2 and source in pending)
+        if not (load is vmm.LoadNestedState and one in vcpus.more["with_exception"])
+    ]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
@@ -441,6 +457,8 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
         "vmm_calls": each,
+        "vmm_calls_of_l1": [pair for pair in each if pair[1] not in l2],
+        "nesting_calls": [pair for pair in each if pair[1] not in vcpus.more["with_exception"]],
         "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
         "loads": loads,
         "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],
@@ -475,7 +493,13 @@ READ_BY_TASKS = Regions(
 READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
-    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", "vcpus[].arch.guest_state_protected", "vms[].type"),
+    *(
+        "vcpus[].arch.guest_mode",
+        "vcpus[].arch.exception_pending",
+        "vcpus[].arch.init_pending",
+        "vcpus[].arch.guest_state_protected",
+        "vms[].type",
+    ),
     *(f"{_WHO}.on_cpu", "vcpus[].arch.cpuid_set"),
     *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )

@@ -505,16 +505,19 @@ class GuestXgetbv(_Insn):
 class GuestCpuid(_Insn):
     """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
     compacted one (1), a component's offset; of leaf 1 there are XSAVE and OSXSAVE, bits 26 and 27 of ECX.  Not in a TD,
-    which has these leaves from the TDX module."""
+    which has these leaves from the TDX module, nor in an SEV-SNP guest, which has them from its CPUID page."""
 
     vcpu: Nr = 0
     leaf: CpuidLeaf = LEAF_XSTATE
     subleaf: Subleaf = 0
 
     def hindrance(self, k: Kernel) -> str:
-        """A TD gets these leaves of the TDX module, by its XFAM, and KVM hears nothing of it."""
-        td = k.td_xfam(k.vcpus[self.vcpu]) is not None
-        return _Insn.hindrance(self, k) or (f"that of v{self.vcpu}, which is a TD's, is not modelled" if td else "")
+        """A TD gets these leaves of the TDX module, by its XFAM, an SNP guest from the page that the firmware has
+        checked, and KVM hears nothing of it."""
+        of_type = k.vms[k.vcpus[self.vcpu].vm].type
+        whose = {st.VM_X86_TDX_VM: "a TD's", st.VM_X86_SNP_VM: "an SNP guest's"}.get(of_type)
+        not_modelled = f"that of v{self.vcpu}, which is {whose}, is not modelled" if whose else ""
+        return _Insn.hindrance(self, k) or not_modelled
 
     def run(self, k: Kernel) -> Result:
         return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf, self.leaf)

@@ -15,6 +15,7 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
     AttributeGroup,
+    Bit,
     CpuidLeaf,
     Events,
     MsrIndex,
@@ -246,34 +247,61 @@ class _OfVisible(VcpuIoctl):
         return VcpuIoctl.hindrance(self, k) or not_modelled
 
 
+@op("t{task} ioctl(vm{vm}, KVM_ENABLE_CAP, KVM_CAP_EXCEPTION_PAYLOAD, {enable})")
+class KvmEnableCapExceptionPayload(VmIoctl):
+    """Let user space tell a pending exception from an injected one, in KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS; 0
+    takes it back."""
+
+    task: Nr = 0
+    vm: Nr = 0
+    enable: Bit = 1
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        vm = k.vms[self.vm]
+        return Result(k.kvm_vm_ioctl_guard(vm) or k.kvm_vm_ioctl_enable_cap_exception_payload(vm, self.enable))
+
+
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS)")
 class KvmGetVcpuEvents(_OfVisible):
-    """Read which exception the guest will get; one that is pending reads as injected."""
+    """Read which exception the guest will get; one that is pending reads as injected, unless the VM has
+    KVM_CAP_EXCEPTION_PAYLOAD."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, Events(k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
+        return Result(0, Events.of(*k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS, {events})")
 class KvmSetVcpuEvents(_OfVisible):
-    """Inject an exception, or, with ``{}``, drop what the guest would get."""
+    """Inject an exception, or, with ``{}``, drop what the guest would get.  ``pending`` takes a VM with
+    KVM_CAP_EXCEPTION_PAYLOAD; not in L2, where L1 may want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
     events: Events = Events()
 
+    def hindrance(self, k: Kernel) -> str:
+        return _OfVisible.hindrance(self, k) or in_l2(k, self.vcpu, bool(self.events.pending))
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return set_vcpu_events(k, self.vcpu, self.events.injected, self.events.injected)
+        return set_vcpu_events(k, self.vcpu, self.events, self.events.vector)
 
 
-def set_vcpu_events(k: Kernel, nr: int, vector: int, honest: int) -> Result:
+def in_l2(k: Kernel, nr: int, pending: bool) -> str:
+    """That an exception cannot be pending for L2; nothing if it is not."""
+    of_l2 = pending and k.vcpus[nr].arch.guest_mode
+    return f"an exception that is pending for v{nr}'s L2 is not modelled" if of_l2 else ""
+
+
+def set_vcpu_events(k: Kernel, nr: int, events: Events, honest: int) -> Result:
     """KVM_SET_VCPU_EVENTS with an exception that should be ``honest``."""
-    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], vector)
+    pending = bool(events.pending)
+    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], events.vector, pending)
     for ideal in () if ret else ghost.told(k, nr):
-        ghost.user_injected(ideal, honest)
+        ghost.user_injected(ideal, honest, pending)
     return Result(ret)
 
 
@@ -295,11 +323,15 @@ def nested_state(vcpu: Vcpu) -> Nested:
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE, {nested})")
 class KvmSetNestedState(_OfVisible):
-    """Let the guest go on in its L2, or, with ``{}``, in L1.  An exception that waits in L2 is dropped."""
+    """Let the guest go on in its L2, or, with ``{}``, in L1; an exception that waits in L2 is dropped.  One that is
+    pending in L1 does not go to L2 here, where L1 may want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
     nested: Nested = Nested(True)
+
+    def hindrance(self, k: Kernel) -> str:
+        return _OfVisible.hindrance(self, k) or takes_along(k, self.vcpu, self.nested)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_nested_state(k, self.vcpu, self.nested)
@@ -307,6 +339,13 @@ class KvmSetNestedState(_OfVisible):
     def without_effect(self, machine: Machine) -> Iterator[str]:
         if self.nested == Nested(False, True):
             yield "intercept_nm: has no effect: no L2 runs"
+
+
+def takes_along(k: Kernel, nr: int, nested: Nested) -> str:
+    """That an exception would come to be pending for L2; nothing if none would."""
+    arch = k.vcpus[nr].arch
+    waits = nested.guest_mode and arch.exception_pending and not arch.guest_mode
+    return f"an exception that is pending for v{nr}'s L2 is not modelled" if waits else ""
 
 
 def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:

@@ -26,12 +26,14 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
+    in_l2,
     nested_state,
     set_msrs,
     set_nested_state,
     set_sregs,
     set_vcpu_events,
     set_xcrs,
+    takes_along,
 )
 from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
 
@@ -284,10 +286,10 @@ class KeepVcpuEvents(_Keep):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm = self.vmm(k)
-        vmm.exception = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        vmm.exception, pending = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
         vmm.honest.exception = k.system.ghost.vcpus[self.vcpu].exception
-        vmm.kept |= st.KEPT_EVENTS
-        return Result(0, Events(vmm.exception))
+        vmm.kept = vmm.kept & ~st.KEPT_PENDING | st.KEPT_EVENTS | (st.KEPT_PENDING if pending else 0)
+        return Result(0, Events.of(vmm.exception, pending))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE) keep")
@@ -364,7 +366,8 @@ class LoadSregs(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")
 class LoadVcpuEvents(_Load):
-    """Inject the exception that was kept of a vCPU, or drop what the guest would get where it had none."""
+    """Inject the exception that was kept of a vCPU, as pending where KVM gave it so, or drop what the guest would get
+    where it had none."""
 
     call = "KvmSetVcpuEvents"
     task: Nr = 0
@@ -374,9 +377,16 @@ class LoadVcpuEvents(_Load):
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_EVENTS, "KVM_GET_VCPU_EVENTS")
 
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or in_l2(k, self.vcpu, self.pending(k))
+
+    def pending(self, k: Kernel) -> bool:
+        """Whether KVM gave it as pending."""
+        return bool(self.kept(k).kept & st.KEPT_PENDING)
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
-        return set_vcpu_events(k, self.vcpu, kept.exception, kept.honest.exception)
+        return set_vcpu_events(k, self.vcpu, Events.of(kept.exception, self.pending(k)), kept.honest.exception)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE) of v{source}")
@@ -391,9 +401,16 @@ class LoadNestedState(_Load):
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_NESTED, "KVM_GET_NESTED_STATE")
 
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or takes_along(k, self.vcpu, self.nested(k))
+
+    def nested(self, k: Kernel) -> Nested:
+        """What it has."""
         kept = self.kept(k)
-        return set_nested_state(k, self.vcpu, Nested(bool(kept.nested_guest_mode), bool(kept.nested_nm)))
+        return Nested(bool(kept.nested_guest_mode), bool(kept.nested_nm))
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_nested_state(k, self.vcpu, self.nested(k))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS) of v{source}")
