@@ -391,7 +391,7 @@ def error_of(text: str) -> str:
         ("t0 sigreturn frame3", 14, "frame0 to frame2, or own"),
         ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
         ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
-        ("t0 sigframe(copy, own)", 19, "frame0 to frame2"),
+        ("t0 sigframe(copy, own)", 19, "a number from 0 to 4294967295"),
         ("t0 sigframe(fpstate, 64)", 22, "NULL, or a number from 0 to 63"),
         ("t0 sigframe(new, iov_len=1)", 18, "ss_size=N, where N is a number of bytes from 0 to 4294967295"),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
