@@ -881,6 +881,21 @@ class FrameHasAnInitialHeader(FpuSignal):
         frame.fsave = 0
 
 
+@mutant(
+    "host-registers-preserved",
+    program(
+        "t0 vmovups(1) = ok",
+        "t0 sigframe(new) = ok",
+        "t0 sigframe(fpstate, NULL) own = ok",
+        "t0 sigreturn own = ok",
+        "t0 movups(2) = ok",
+    ),
+)
+class NoImageLeavesTheRegisters(FpuSignal):
+    def fpu_restore_sig_begin(self, frame: SigFrame) -> bool:
+        return bool(frame.null) or super().fpu_restore_sig_begin(frame)
+
+
 @mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))
 class FrameHasTheDefaultSize(FpuSignal):
     def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:

@@ -21,10 +21,12 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
 from xfdfuzz.program.fields import (
     BEYOND,
     INNERMOST,
+    NULL_FPSTATE,
+    OWN,
     RESERVED,
     TOKENS,
     Cr4,
@@ -34,6 +36,7 @@ from xfdfuzz.program.fields import (
     Msrs,
     Nested,
     Sregs,
+    SsSize,
     Switch,
     SwReserved,
     Undefined,
@@ -118,7 +121,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.integers(0, RESERVED),
-    "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
+    "frame": st.integers(INNERMOST, OWN),
+    "fpstate": st.integers(0, NULL_FPSTATE),
+    SsSize: st.builds(SsSize, st.none() | st.integers(0, 2**32 - 1)),
     "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
         CpuidEntries,
@@ -385,9 +390,12 @@ def error_of(text: str) -> str:
         ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
-        ("t0 sigreturn frame3", 14, "frame0 to frame2"),
+        ("t0 sigreturn frame3", 14, "frame0 to frame2, or own"),
         ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
         ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
+        ("t0 sigframe(copy, own)", 19, "a number from 0 to 4294967295"),
+        ("t0 sigframe(fpstate, 64)", 22, "NULL, or a number from 0 to 63"),
+        ("t0 sigframe(new, iov_len=1)", 18, "ss_size=N, where N is a number of bytes from 0 to 4294967295"),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
         ("t0 sigaltstack(1, 2)", 19, "t<task> sigaltstack(<size>)"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),

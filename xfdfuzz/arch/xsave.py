@@ -20,6 +20,10 @@ XCOMP_BV_COMPACTED = 1 << 63
 MXCSR_RESERVED = 3
 
 
+#: Of what an image's address has to be a multiple, for XSAVE and XRSTOR, and for FXSAVE and FXRSTOR.
+XSAVE_ALIGNMENT, FXSAVE_ALIGNMENT = 64, 16
+
+
 @struct(data=xf.COMPONENTS + 3)
 class XsaveArea(Struct):
     """An XSAVE image: the header, one token per component and one for MXCSR.
@@ -105,6 +109,12 @@ def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int, exact_sse: bool) 
         area.data[xf.MXCSR] = mxcsr
     area.xstate_bv = live
     area.xcomp_bv = rfbm | XCOMP_BV_COMPACTED
+
+
+def check_alignment(address: int, alignment: int) -> None:
+    """#GP for an image that is not aligned, before anything of it is looked at (SDM vol. 2, XRSTOR and FXRSTOR)."""
+    if address % alignment:
+        raise GeneralProtection
 
 
 def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:

@@ -50,6 +50,8 @@ NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
 #: So many signal frames a task's stack has at most: so deep handlers nest.
 NR_SIGFRAMES = 3
+#: The number, beside those, of the one that a task has made itself, in memory of its own.
+OWN_SIGFRAME = NR_SIGFRAMES
 #: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
 REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
 #: Address spaces that can exist: one for each task, or kept by a VM.
@@ -287,7 +289,7 @@ def inside_call(task: Task) -> bool:
 
 @struct()
 class SigFrame(Struct):
-    """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
+    """A signal frame, as far as the FPU is concerned, on a task's stack; ``valid``: the task is in its handler.
 
     ``stale``: it is in that no more, and the frame still stands where the stack was, below the stack pointer.
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
@@ -298,6 +300,11 @@ class SigFrame(Struct):
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
+    ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
+    the image's address and the multiple of 64 below.
+
+    Of a frame that the task has made itself, which lies in memory of its own, ``valid`` says that the stack pointer is
+    at it, inside of rt_sigreturn(), ``stale`` that it is there.
     """
 
     __slots__ = ()
@@ -305,6 +312,8 @@ class SigFrame(Struct):
     stale: Flag
     on_altstack: Flag
     absent: Flag
+    null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
+    misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
     altstack_sp: Size
     ss_size: Annotated[Size, "uc_stack.ss_size"]
     ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]
@@ -611,13 +620,19 @@ class Ghost(Struct):
 
 
 @struct(
-    cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=NR_SIGFRAMES * USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS
+    cpus=MAX_CPUS,
+    tasks=NR_TASKS,
+    sigframes=(OWN_SIGFRAME + 1) * USER_TASKS,
+    fpstates=NR_FPSTATES,
+    vms=NR_VMS,
+    vcpus=NR_VCPUS,
 )
 class System(Struct):
     """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died.
 
     Of ``sigframes`` the first are each user task's outermost, then come those of handlers that interrupted the first
-    ones, and so on (:func:`sigframes_of`).
+    ones, and so on (:func:`sigframes_of`), at last those that the tasks have made themselves
+    (:func:`own_sigframe_of`).
     """
 
     __slots__ = ()
@@ -635,6 +650,11 @@ class System(Struct):
 def sigframes_of(system: System, task: int) -> list[SigFrame]:
     """A user task's signal frames, the outermost first, whether there is anything in them or not."""
     return [system.sigframes[depth * USER_TASKS + task] for depth in range(NR_SIGFRAMES)]
+
+
+def own_sigframe_of(system: System, task: int) -> SigFrame:
+    """The signal frame that a user task has made itself, whether there is anything in it or not."""
+    return system.sigframes[OWN_SIGFRAME * USER_TASKS + task]
 
 
 def handlers_of(system: System, task: int) -> int:

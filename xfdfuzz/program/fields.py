@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 from xfdfuzz.arch.registers import CR4_OSXSAVE, CR4_PKE
-from xfdfuzz.kernel.state import VECTORS
+from xfdfuzz.kernel.state import OWN_SIGFRAME, VECTORS
 
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
 Nr = Annotated[int, "nr"]
-#: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's.
+#: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's;
+#: ``own`` is the one that the task has made itself.
 FrameNr = Annotated[int, "frame"]
 INNERMOST = -1
+OWN = OWN_SIGFRAME
 #: A set of state components: ``x87|sse|avx``.
 Xfeatures = Annotated[int, "xfeatures"]
 #: The same, for XCR0.
@@ -28,6 +30,9 @@ MsrData = Annotated[int, "hex", DATA]
 StackSize = Annotated[int, "count", "stack size"]
 #: How many bytes of a signal frame's image are copied.
 FrameSize = Annotated[int, "count", "frame size"]
+#: Where a frame's context says that its image lies: in bytes above a multiple of 64, or :data:`NULL_FPSTATE`.
+Fpstate = Annotated[int, "fpstate"]
+NULL_FPSTATE = 64
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
 #: A leaf of CPUID: 1, 0xd, 0x1d or 0x1e.
@@ -127,6 +132,12 @@ class IovLen(NamedTuple):
     def bytes_of(self, whole: int) -> int:
         """How many they are for a register set of so many."""
         return whole if self.size is None else self.size
+
+
+class SsSize(NamedTuple):
+    """``ss_size=8192``: the alternate stack that a frame brings back, 0 for none; None: the one that there is."""
+
+    size: int | None = None
 
 
 class FpuImage(NamedTuple):

@@ -20,6 +20,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import TOKENS
+from xfdfuzz.program.images import within
 
 _FIRST_VCPU_OWNER = 16
 #: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
@@ -134,9 +135,12 @@ def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     A frame has extended state if sw_reserved says so and the second magic stands where the image ends
     (arch/x86/include/uapi/asm/sigcontext.h): then what it has of the features that it names is loaded, else what
     FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
-    than any that this machine makes.  A 32-bit frame has x87 in its header, and what an XSTATE_BV without x87 or SSE
-    does to that, and to MXCSR, is left open.
+    than any that this machine makes, and what a component holds in whose bytes the second magic stands.  A 32-bit frame
+    has x87 in its header, and what an XSTATE_BV without x87 or SSE does to that, and to MXCSR, is left open.  Without a
+    pointer to an image "no FPU/extended context" is there (ibid.): all is initial, and PKRU the default.
     """
+    if frame.null:
+        return {xf.PKRU: PKRU_DEFAULT} if k.ospke else {}, 0
     loaded, unsaid = _of_image(k, frame)
     if k.current.ia32:
         unsaid |= xf.MASK_X87 if xf.X87 not in loaded else 0
@@ -151,10 +155,12 @@ def _of_image(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
     if not (k.use_xsave and frame.magic1 and whole):
         return {i: area.data[i] for i in xf.LEGACY}, 0
-    loaded = {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
+    held = area.xstate_bv & frame.xfeatures & k.machine.user_xfeatures
+    loaded = {i: area.data[i] for i in xf.components_in(held)}
     if frame.xfeatures & xf.MASK_SSE:
         loaded[xf.MXCSR] = area.data[xf.MXCSR]
     unsaid = 0 if frame.xfeatures & xf.MASK_SSE else xf.MASK_MXCSR
+    unsaid |= within(frame.magic2, k.machine.cpuid) & xf.mask_of(*loaded)
     if frame.xstate_size > k.fpu_user_cfg.max_size:
         unsaid |= k.machine.user_xfeatures | xf.MASK_MXCSR
     return loaded, unsaid

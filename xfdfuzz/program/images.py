@@ -28,6 +28,22 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
         area.data[i] = _content(content, owner)
 
 
+def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
+    """The same of a signal frame's image; a second magic that stands in what is written is no more."""
+    write(frame.area, image, owner)
+    if within(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
+        frame.magic2 = 0
+
+
+def within(magic2: int, cpuid: CpuidTable) -> int:
+    """The components behind the header in whose bytes the second magic stands, as a whole or in part; in the legacy
+    region and in the header nobody looks for it."""
+    if magic2 + FP_XSTATE_MAGIC2_SIZE <= HEADER_END:
+        return 0
+    places = ((i, one.offset, one.offset + one.size) for i, one in cpuid.components.items())
+    return xf.mask_of(*(i for i, at, end in places if at < magic2 + FP_XSTATE_MAGIC2_SIZE and magic2 < end))
+
+
 def area_of(image: UserImage, owner: Owner) -> XsaveArea:
     """The image in memory of its own."""
     area = XsaveArea()

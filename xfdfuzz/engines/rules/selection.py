@@ -66,6 +66,8 @@ _SELDOM = {
     **dict.fromkeys(("create_io_thread", "worker_copy_from_user", "read_arch_status", "shstk_disable"), 1),
     **dict.fromkeys(("read_arch_status_of_kthread", "open_dsa", "user_enqcmd", "shstk_enable"), 1),
     **dict.fromkeys(("perf_event_close", "pmi"), 1),
+    **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
+    "restore_by_made_frame": 1,
     **dict.fromkeys(("sigframe_copy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
 }

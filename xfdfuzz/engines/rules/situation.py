@@ -36,7 +36,9 @@ class Situation:
     programs), ``signalable`` tasks have room for one more, ``nesting`` ones both; ``signalled`` are about to be in one,
     ``faulting`` are on their way out, in a page fault.  ``frames`` are (task, frame) pairs of all that is on their
     stacks but for the innermost handler's, ``left_frames`` those of other handlers that they are in, ``copies`` those
-    of tasks that are in a handler.
+    of tasks that are in a handler.  ``own_frames`` have made a frame of their own, ``own_copies`` are (task, frame)
+    pairs of what they have on their stacks; ``own_returns`` can return by it, ``makers`` by one that leaves
+    the alternate stack alone.
     ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``stopped`` the
     tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
     ``kthread_lookups`` (reader, CPU) pairs.
@@ -86,6 +88,10 @@ class Situation:
     frames: list[tuple[int, int]]
     left_frames: list[tuple[int, int]]
     copies: list[tuple[int, int]]
+    own_frames: list[int]
+    own_copies: list[tuple[int, int]]
+    own_returns: list[int]
+    makers: list[int]
     faulting: list[int]
     long_mode: list[int]
     long_mode_handlers: list[int]
@@ -208,6 +214,9 @@ def look_at_tasks(system: st.System) -> Look:
         if (frame.valid or frame.stale) and number != depth - 1 and not system.tasks[nr].shstk
     ]
     in_handler = [nr for nr in free if depths[nr]]
+    without_shstk = [nr for nr in free if not system.tasks[nr].shstk]
+    own_frames = [nr for nr in without_shstk if st.own_sigframe_of(system, nr).stale]
+    on_altstack = {nr for nr in in_handler if st.sigframes_of(system, nr)[depths[nr] - 1].on_altstack}
     signalable = [nr for nr in free if not st.altstack_begins_anew(system, nr) and depths[nr] < st.NR_SIGFRAMES]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
@@ -239,6 +248,15 @@ def look_at_tasks(system: st.System) -> Look:
         "frames": frames,
         "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
         "copies": [(nr, number) for nr, number in frames if depths[nr]],
+        "own_frames": own_frames,
+        "own_copies": [
+            (nr, number)
+            for nr in own_frames
+            for number, frame in enumerate(st.sigframes_of(system, nr))
+            if frame.valid or frame.stale
+        ],
+        "own_returns": [nr for nr in own_frames if nr not in on_altstack],
+        "makers": without_shstk,
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
@@ -479,13 +497,13 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
 #: So many looks at each kind of thing, and situations, a search remembers, of all machines together: then it forgets
 #: them, and its memory grows no further.
 _MANY = 20_000
-_WHO = f"tasks[:{st.USER_TASKS}]"
+_WHO, _STACKS = f"tasks[:{st.USER_TASKS}]", f"sigframes[:{st.NR_SIGFRAMES * st.USER_TASKS}]"
 #: All that each look reads; tests/test_situation.py finds it out.
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
-    *("sigframes[].valid", "sigframes[].stale", "sigframes[].on_altstack", "sigframes[].altstack_sp"),
+    *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     f"{_WHO}.fpu.perm.state_perm",
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),

@@ -3,6 +3,8 @@
 That of a 32-bit program has x87 twice: in front of the image there is a header as FNSAVE stores it, which sigreturn
 takes it from, "for histerical raisins".
 
+Where the image lies is told by its context: nowhere (NULL), or at an address that XRSTOR may refuse.
+
 User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a
 page that is not there, is left out.
 """
@@ -154,6 +156,15 @@ class FpuSignal(Xstate):
     # -- sigreturn -----------------------------------------------------------------------------------------------
 
     @phase_of("fpu_restore_sig")
+    def fpu_restore_sig_begin(self, frame: SigFrame) -> bool:
+        """fpu__restore_sig() but for its end: without an image the registers get their initial values, and PKRU its
+        default, as for a handler, and that is a success."""
+        if frame.null:
+            self.fpu_clear_user_states()
+            return True
+        return self._fpu_restore_sig(frame)
+
+    @phase_of("fpu_restore_sig")
     def fpu_restore_sig_end(self, success: bool) -> None:
         """The end of fpu__restore_sig(): initial registers for a frame that cannot be used."""
         if not success:
@@ -259,7 +270,11 @@ class FpuSignal(Xstate):
         self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
-        """FXRSTOR (fpu/legacy.h)."""
+        """FXRSTOR, where the image lies (fpu/legacy.h)."""
+        try:
+            xsave.check_alignment(frame.misaligned, xsave.FXSAVE_ALIGNMENT)
+        except GeneralProtection:
+            return False
         return self.fxrstor_safe(frame.area)
 
     def fxrstor_safe(self, area: XsaveArea) -> bool:
@@ -275,6 +290,7 @@ class FpuSignal(Xstate):
         self.xfd_validate_state(self.deref(self.current.fpu.fpstate), mask, True)
         area: XsaveArea = frame.area
         try:
+            xsave.check_alignment(frame.misaligned, xsave.XSAVE_ALIGNMENT)
             if frame.absent:
                 xsave.xrstor_page_fault(self.regs, area, mask, frame.loadable)
             xsave.xrstor(self.regs, area, mask)
