@@ -5,8 +5,12 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.machine import Machine
 
+#: XINUSE of large components alone, which may need no tracking; and of all, "on a processor that does not support the
+#: init optimization" (SDM vol. 1, 13.6).
+_EXTENDED = xf.U64_MAX & ~(xf.MASK_FPSSE | xf.MASK_PKRU)
 #: The switches that change what a guest can do, or what the layout of an image hides; two of them often matter
 #: together.  ``amx_ignores_ts`` is not there: which #NM an AMX instruction reports under CR0.TS is not settled
 #: (docs/fidelity.md).
@@ -21,6 +25,7 @@ _SWITCHES: tuple[dict[str, Any], ...] = (
     {"pku": False},
     {"avx512": False},
     {"exact_sse": True},
+    {"in_use": _EXTENDED},
 )
 #: Without one of these there is little to do.
 _LACKS: tuple[dict[str, Any], ...] = (
@@ -31,8 +36,9 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xsave": False},
     {"xsaves": False},
     {"xsaves": False, "xsavec": False},
-    {"avx": False, "mpx": True, "mpx_in_use": True},
-    {"pkru_in_use": True},
+    {"avx": False, "mpx": True, "in_use": xf.MASK_MPX},
+    {"in_use": xf.MASK_PKRU},
+    {"in_use": xf.U64_MAX},
     {"nopku": True},
     {"apx": True},
     {"amx_ud_first": True},

@@ -18,7 +18,6 @@ def swap(regs: CpuRegs, vmsa: CpuRegs) -> None:
     assign(vmsa, held)
     # that is no register, but what this processor calls in use
     regs.always_in_use, vmsa.always_in_use = held.always_in_use, 0
-    regs.xinuse |= regs.always_in_use
 
 
 def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
