@@ -22,7 +22,8 @@ _SWITCHES: tuple[dict[str, Any], ...] = (
     {"mpx": True},
     {"debug_fpu": True},
     {"rt": True},
-    {"pku": False},
+    # AMD's without protection keys are those before Zen 3
+    {"pku": False, "fxsave_leak": True},
     {"avx512": False},
     {"exact_sse": True},
     {"in_use": _EXTENDED},
@@ -33,9 +34,9 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"amx": False},
     {"xfd": False},
     {"xfd": False, "cet": True},
-    {"xsave": False},
+    {"xsave": False, "fxsave_leak": True},
     {"xsaves": False},
-    {"xsaves": False, "xsavec": False},
+    {"xsaves": False, "xsavec": False, "fxsave_leak": True},
     {"avx": False, "mpx": True, "in_use": xf.MASK_MPX},
     {"in_use": xf.MASK_PKRU},
     {"in_use": xf.U64_MAX},
@@ -48,6 +49,8 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
     {"amd": True, "cet": True},
+    # AMD's family 15h
+    {"amd": True, "xsaves": False, "xsavec": False, "avx512": False, "pku": False, "fxsave_leak": True},
 )
 _PLAIN = (Machine(), Machine(cpus=2), Machine(dyn2=True), Machine(cpus=2), Machine(cpus=2, dyn2=True), Machine(cpus=2))
 

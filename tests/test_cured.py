@@ -53,6 +53,7 @@ VIEWS = {
     "open-21-exec-forgets-pasid": ("exec-keeps-pasid-activated",),
     "open-22-lbr-by-msr": ("pmi-in-guest-",),
     "open-23-irq-fpu-with-rt": ("irq-in-locked-region-with-rt",),
+    "open-25-error-pointers-of-loaded-frames": ("sigreturn-leaves-anothers-error-pointers", "handler-has-anothers-"),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

@@ -527,8 +527,8 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
 
 WORDS = (
     "cpus=N, in-use=<mask>, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
-    "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, dense, exact-sse, amd, debug-fpu, rt, nopku, or a "
-    "switch with no-"
+    "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, fxsave-leak, dense, exact-sse, amd, debug-fpu, rt, "
+    "nopku, or a switch with no-"
 )
 MASK = (
     "state components joined by '|' (x87, sse, avx, bndregs, bndcsr, opmask, zmm_hi256, hi16_zmm, pkru, pasid, "

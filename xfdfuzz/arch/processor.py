@@ -35,7 +35,9 @@ class Processor:
     docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
     disables TILEDATA; ``dense`` takes a layout without gaps, which shows what gaps hide; ``exact_sse`` says that SSE
     can be in its initial configuration while AVX is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is
-    a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
+    a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4); on one with
+    ``fxsave_leak``, AMD's before Zen, no instruction saves or loads x87's error pointers (FOP, FIP and FDP) unless an
+    x87 exception is pending.
     ``in_use`` has the components whose XINUSE is 1 even while they are initial, which the SDM allows for each
     (vol. 1, 13.6: "a processor need not implement the init optimization for state component i", 13.8.3); those that the
     processor lacks do not count, and with SSE among them ``exact_sse`` means nothing.
@@ -63,6 +65,7 @@ class Processor:
     amx_ignores_ts: bool = False
     amx_ud_first: bool = False
     spr4_erratum: bool = False
+    fxsave_leak: bool = False
     dense: bool = False
     exact_sse: bool = False
     in_use: int = 0

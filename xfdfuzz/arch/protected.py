@@ -30,6 +30,7 @@ def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
     for i in xf.CONTENTS:
         if i != xf.LBR:
             load_component(regs, i, 0)
+    regs.error_pointers = 0
     if clobbered is None:
         load_component(regs, xf.PKRU, pkru)
     else:

@@ -169,6 +169,8 @@ def _check_compacted(area: XsaveArea, possible: int, rfbm: int) -> None:
 def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
     """Load the components of RFBM that XSTATE_BV holds, initialise the others.
 
+    Initialising x87 zeroes its error pointers (Xen's cure of XSA-52 relies on it).
+
     Initialising never faults, even under XFD: the host restores every task with RFBM = all while XFD is set.
     """
     load = rfbm & area.xstate_bv
@@ -178,6 +180,8 @@ def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
     for i in xf.components_in(rfbm & ~load & xinuse):
         target[i] = 0
     xinuse &= ~rfbm
+    if rfbm & ~load & xf.MASK_X87:
+        regs.error_pointers = 0
     for i in xf.components_in(load):
         target[i] = source[i]
         if source[i]:

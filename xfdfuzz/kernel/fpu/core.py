@@ -176,12 +176,19 @@ class FpuCore(FpuInit):
 
         So a feature that the previous task used goes to its initial state although this one has no permission for it.
         """
+        self.clear_error_pointers()
         if self.use_xsave:
             self.xfd_update_state(fpstate)
             self.os_xrstor(fpstate, self.fpu_kernel_cfg.max_features & mask)
         else:
             for i in xf.LEGACY:
                 load_component(self.regs, i, fpstate.regs.data[i])
+
+    @phase_of("restore_fpregs_from_fpstate")
+    def clear_error_pointers(self) -> None:
+        """X86_BUG_FXSAVE_LEAK: FNCLEX, EMMS and FILD, so that x87's error pointers are the kernel's (fpu/core.c)."""
+        if self.machine.fxsave_leak:
+            self.regs.error_pointers = 0
 
     def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
         """Whether the registers of this CPU still hold the task's state (fpu/context.h)."""
