@@ -54,6 +54,7 @@ VIEWS = {
     "open-22-lbr-by-msr": ("pmi-in-guest-",),
     "open-23-irq-fpu-with-rt": ("irq-in-locked-region-with-rt",),
     "open-24-snp-is-confidential": ("snp-guest-takes-",),
+    "open-25-error-pointers-of-loaded-frames": ("sigreturn-leaves-anothers-error-pointers", "handler-has-anothers-"),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

@@ -1128,6 +1128,24 @@ class ForgetsTheOwnerOfTheRegisters(FpuCore):
         return fpu.last_cpu == self.cpu
 
 
+@mutant(
+    "no-foreign-registers",
+    program(
+        "t0 fld(1) = ok",
+        "cpu0 schedule(t1) = ok",
+        "t1 fld(1) = ok",
+        "cpu0 schedule(t0) = ok",
+        "t0 user = ok",
+        machine="cpus=1 fxsave-leak",
+    ),
+)
+class LeavesErrorPointers(FpuCore):
+    """CVE-2006-1056."""
+
+    def clear_error_pointers(self) -> None:
+        pass
+
+
 @mutant("no-foreign-registers", program("t0 vmovups(1) = ok", AMX_GUEST))
 class DoesNotRestoreTheGuest(AmxV6):
     def fpu_swap_kvm_fpstate(self, guest_fpu: FpuGuest, enter_guest: bool) -> int:

@@ -455,6 +455,38 @@ class SnpIsConfidential(KvmX86):
         return ret
 
 
+@propose(
+    "open-25-error-pointers-of-loaded-frames",
+    "x86/fpu: Clear x87's error pointers wherever a frame or init_fpstate is loaded",
+)
+class ErrorPointersOfLoadedFrames(FpuSignal):
+    """Finding 25: of X86_BUG_FXSAVE_LEAK restore_fpregs_from_fpstate() alone takes care.
+
+    Its FNCLEX, EMMS and FILD become a function, which __restore_fpregs_from_user(), os_xrstor_safe(), fxrstor_safe()
+    and restore_fpregs_from_init_fpstate() call, too.
+    """
+
+    def _restore_fpregs_from_user(self, frame: SigFrame, ufeatures: int, xrestore: int, fx_only: bool) -> bool:
+        """(fpu/signal.c)."""
+        self.clear_error_pointers()
+        return super()._restore_fpregs_from_user(frame, ufeatures, xrestore, fx_only)
+
+    def os_xrstor_safe(self, fpstate: Fpstate, mask: int) -> bool:
+        """(fpu/xstate.h)."""
+        self.clear_error_pointers()
+        return super().os_xrstor_safe(fpstate, mask)
+
+    def fxrstor_safe(self, area: XsaveArea) -> bool:
+        """(fpu/legacy.h)."""
+        self.clear_error_pointers()
+        return super().fxrstor_safe(area)
+
+    def restore_fpregs_from_init_fpstate(self, mask: int) -> None:
+        """(fpu/core.c)."""
+        self.clear_error_pointers()
+        super().restore_fpregs_from_init_fpstate(mask)
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),

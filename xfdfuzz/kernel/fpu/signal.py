@@ -89,12 +89,12 @@ class FpuSignal(Xstate):
         """What happens to PKRU in the image that XSAVE wrote with ``mask``: nothing, until 70044df250d0 (6.12)."""
 
     def xfeatures_need_sigframe_write(self) -> int:
-        """What XGETBV(1) says to be in use, and all but tiles (fpu/xstate.h, xfeatures_in_use()).
+        """What is in use, and all but tiles (fpu/xstate.h).
 
         XFEATURE_MASK_SIGFRAME_INITOPT is XFEATURE_MASK_XTILE; the synthetic component is taken to be like it.
         """
         optimisable = xf.MASK_XTILE | xf.MASK_DYN2
-        return self.regs.xcr0 & xsave.in_use(self.regs) | self.user_supported & ~optimisable
+        return self.xfeatures_in_use() | self.user_supported & ~optimisable
 
     def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
         """FXSAVE into current's own buffer, if the registers are there, and x87 from there into the header."""
