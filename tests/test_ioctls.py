@@ -85,3 +85,19 @@ def test_who_has_closed_a_vm_cannot_use_it_although_a_forked_process_has_it() ->
         "t2 ioctl(v0, KVM_GET_XCRS) = -EIO",
         "t2 execve ... = ok",
     )
+
+
+@pytest.mark.parametrize("image", ["{x87: zero, mxcsr: zero}", "{xstate_bv: x87|sse, x87: zero, mxcsr: zero}"])
+def test_a_struct_of_zeros_masks_no_exception(image: str) -> None:
+    """FCW and MXCSR of 0 are taken as they are (gem5 877, solo5 190): the guest has them, not FNINIT's."""
+    request = "KVM_SET_XSAVE" if "xstate_bv" in image else "KVM_SET_FPU"
+    assert not unexpected(
+        "v7.3-cured",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        f"t0 ioctl(v0, {request}, {image}) = 0",
+        "t0 ioctl(v0, KVM_GET_FPU) = 0 {x87: zero, sse: init, mxcsr: zero}",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 stmxcsr = ok [zero]",
+    )

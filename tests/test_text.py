@@ -27,6 +27,7 @@ from xfdfuzz.program.fields import (
     INNERMOST,
     RESERVED,
     TOKENS,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
@@ -91,10 +92,10 @@ CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1
 
 
 def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
-    """Contents by component, as a program names them; reserved bits are MXCSR's alone."""
+    """Contents by component, as a program names them; reserved bits are MXCSR's alone, zeros its and those of x87."""
     of_all = st.dictionaries(st.sampled_from(parts), st.integers(0, TOKENS))
-    reserved = st.booleans().map(lambda it: {xf.MXCSR: RESERVED} if it else {})
-    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, reserved)
+    special = st.sampled_from([{}, {xf.MXCSR: RESERVED}, {xf.MXCSR: ZERO}, {xf.X87: ZERO}])
+    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, special)
 
 
 MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
@@ -111,12 +112,13 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
-    "contents": st.integers(0, TOKENS),
+    "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
+    "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
     FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
-    "mxcsr": st.integers(0, RESERVED),
+    "mxcsr": st.sampled_from([*range(TOKENS + 1), ZERO, RESERVED]),
     "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
     "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
@@ -443,13 +445,13 @@ def error_of(text: str) -> str:
             29,
             "{xstate_bv: ..., data: ..., <component>: ..., mxcsr: ..., xcomp_bv: ..., reserved}",
         ),
-        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "0, or a token up to 7"),
+        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "init, or a token up to 7"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 1, avx: 1})", 52, "avx only once"),
         ("t0 ioctl(v0, KVM_SET_FPU, {avx: 1})", 28, "data, x87, sse or mxcsr"),
         (
             "v0 xrstor(avx, avx, 1, 7)",
             24,
-            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is 0, a token up to 7, or reserved",
+            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is init, zero, a token up to 7, or reserved",
         ),
         ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, f"{{MSR: value, ...}}, where MSR is {MSRS_KNOWN}"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD})", 29, "IA32_XFD: value"),
@@ -667,17 +669,43 @@ def test_64_bit_values_are_written_whole() -> None:
     ("before", "now"),
     [
         ("t0 ioctl(v0, KVM_SET_FPU, 3)", "t0 ioctl(v0, KVM_SET_FPU, {data: 3})"),
-        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, init: sse})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, sse: 0})"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, init: sse})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, sse: init})"),
         (
             "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, init: avx, mxcsr})",
-            "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, avx: 0, mxcsr: reserved})",
+            "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, avx: init, mxcsr: reserved})",
         ),
+        ("v0 fld(0)", "v0 fld(init)"),
+        ("t0 ldmxcsr(0)", "t0 ldmxcsr(init)"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, mxcsr: 0})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, mxcsr: init})"),
         ("t0 sigframe(fx_only)", "t0 sigframe(sw_reserved, {magic1: 0})"),
     ],
 )
 def test_programs_of_before_are_read_and_written_as_now(before: str, now: str) -> None:
     assert format_op(parse_op(before)) == now
     assert parse_op(before) == parse_op(now)
+
+
+@pytest.mark.parametrize("written", ["v0 movups(zero)", "t0 sigframe({xstate_bv: sse|avx, sse: zero, avx: zero})"])
+def test_zeros_are_the_initial_configuration_of_all_but_x87_and_mxcsr(written: str) -> None:
+    assert parse_op(written) == parse_op(written.replace("zero", "init"))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "t0 fld(zero)",
+        "v0 fld(zero)",
+        "t0 ldmxcsr(zero)",
+        "t0 sigframe(fsave, zero)",
+        "t0 sigframe({xstate_bv: x87|sse, x87: zero, mxcsr: zero})",
+        "t0 ioctl(v0, KVM_SET_FPU, {x87: zero, mxcsr: zero})",
+        "t0 ptrace(PTRACE_SETREGSET, t1, NT_PRFPREG, {x87: zero, mxcsr: zero})",
+        "v0 xrstor(sse, sse, 1, mxcsr=zero)",
+    ],
+)
+def test_zero_is_not_the_initial_configuration_of_x87_and_mxcsr(written: str) -> None:
+    assert format_op(parse_op(written)) == written
+    assert parse_op(written) != parse_op(written.replace("zero", "init"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ task t0's never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
@@ -18,13 +18,15 @@ from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
-from xfdfuzz.program.fields import TOKENS
+from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO
 
 _FIRST_VCPU_OWNER = 16
 #: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
 TENANTS = 5 * st.NR_VCPUS
 #: What contents are called that have no owner.
 _SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
+#: By the numbers that a program has for them.
+_NOBODYS = {0: 0, ZERO: ZEROED, RESERVED: MXCSR_RESERVED}
 
 
 def task_token(task: int, token: int) -> int:
@@ -36,6 +38,11 @@ def vcpu_token(tenant: int, token: int) -> int:
     """Register content ``token`` of a guest: of the one that vCPU ``tenant`` is made for, or of a later tenant of
     ``tenant % NR_VCPUS``."""
     return (_FIRST_VCPU_OWNER + tenant) << OWNER_SHIFT | token
+
+
+def contents_of(number: int, owner: Callable[[int], int]) -> int:
+    """The content that a number of a program stands for: nobody's, or one of the ``owner``'s."""
+    return _NOBODYS[number] if number in _NOBODYS else owner(number)
 
 
 def tenant_of(k: Kernel, vcpu: int) -> int:
