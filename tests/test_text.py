@@ -666,6 +666,19 @@ def test_64_bit_values_are_written_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("bare", "form"),
+    [("ok t0:5", "ok [t0:5]"), ("ok v0.2:1", "ok [v0.2:1]"), ("0 0x2e7", "0 [0x2e7]"), ("ok init", "ok [init]")],
+)
+def test_a_value_without_its_brackets_is_refused(bare: str, form: str) -> None:
+    """It would never match."""
+    assert error_of(HEAD + f"v0 stmxcsr = {bare}") == f"4:12: expected {form}, with the value in brackets"
+    assert "with the value in brackets" in error_of(
+        f"{HEAD}v0 stmxcsr".replace("machine", f"# expect: * result 1 = {bare}\nmachine")
+    )
+    assert parse(f"{HEAD}v0 stmxcsr = {form}").results == (form,)
+
+
+@pytest.mark.parametrize(
     ("before", "now"),
     [
         ("t0 ioctl(v0, KVM_SET_FPU, 3)", "t0 ioctl(v0, KVM_SET_FPU, {data: 3})"),

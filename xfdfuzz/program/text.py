@@ -30,6 +30,8 @@ _NAME = r"\w(?:[\w+~^@/-]|\.(?=\w))*"
 _REVISIONS = re.compile(rf"\*|{_NAME}(?:\.\.(?:{_NAME})?)?|\.\.{_NAME}")
 _INVARIANT = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _KINDS = ("clean", "violates", "result")
+#: A value, or a content, that stands without its brackets behind what was returned, and would never match.
+_BARE = re.compile(r"(\S+) (0x[0-9a-fA-F]+|\d+|init|zero|reserved|[a-z]+[0-9.]*:\d+)")
 _SWITCHES = {f.name.replace("_", "-"): f.name for f in fields(Machine) if f.name != "cpus"}
 
 
@@ -282,8 +284,15 @@ class _Reader:
             raise Unreadable(words(line)[0].column, "a machine line above the first op")
         parts = read_line(line)
         self.ops.append(recognise(parts))
-        self.results.append(parts.result.text if parts.result else None)
+        self.results.append(_result(parts.result.text, parts.result.column) if parts.result else None)
         self.lines.append(number)
+
+
+def _result(text: str, column: int) -> str:
+    """What is expected behind ``=``, as written."""
+    if bare := _BARE.fullmatch(text):
+        raise Unreadable(column, f"{bare[1]} [{bare[2]}], with the value in brackets")
+    return text
 
 
 def _read_machine(rest: list[Word]) -> Machine:
@@ -328,4 +337,4 @@ def _op_result(rest: list[Word]) -> tuple[Word, str]:
         raise Unreadable(rest[1].column, "'=' and a result")
     if not rest[2].text:
         raise Unreadable(rest[2].column, "a result")
-    return op, " ".join(word.text for word in rest[2:-1])
+    return op, _result(" ".join(word.text for word in rest[2:-1]), rest[2].column)
