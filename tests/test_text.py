@@ -362,13 +362,7 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
-            "... signal, ... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), call(...), "
-            "clone(...), close(...), create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, "
-            "ioctl(...), kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), "
-            "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
-            "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
-            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xrstor(...), xsave(...)",
+            "an op of t (did you mean tileload or tilerelease?): see xfdfuzz list ops",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -382,7 +376,21 @@ def error_of(text: str) -> str:
             "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA "
             "(did you mean KVM_CREATE_VCPU?)",
         ),
-        ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
+        # what only begins alike was not meant
+        ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin"),
+        ("v0 vmlaunch intercept-xsaves", 13, "the end of the line or intercept-nm"),
+        (
+            "t0 ioctl(vm0, KVM_TDX_INIT_VM)",
+            15,
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA",
+        ),
+        ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
+        (
+            "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",
+            29,
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE) of v<source> or "
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE, <image>[, buffer=<n>])",
+        ),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
         ("t0 sigreturn frame3", 14, "frame0 to frame2"),
