@@ -101,3 +101,22 @@ def test_a_struct_of_zeros_masks_no_exception(image: str) -> None:
         "v0 vmenter = ok",
         "v0 stmxcsr = ok [zero]",
     )
+
+
+def test_what_a_first_program_trips_over_is_as_the_format_says() -> None:
+    """PKRU of a task is the kernel's, an AVX instruction leaves SSE alone, without XSAVE there is no XCR."""
+    assert not unexpected(
+        "v7.3",
+        "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = not-enabled",
+        "cpu0 schedule(t1) = ok",
+        "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = 0 {xstate_bv: pkru, pkru: kernel:1}",
+        "t1 vmovups(1) = ok",
+        "t1 xsave(sse|avx) = ok {xstate_bv: avx, avx: t1:1}",
+    )
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(v0, KVM_GET_XCRS) = 0",
+        machine="cpus=1 no-xsave",
+    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import os.path
 import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -182,8 +182,8 @@ def did_you_mean(text: str, known: Iterable[str], most: int = 1) -> str:
 
 def _differs_little(text: str, known: str) -> bool:
     """Whether they are alike without the parts that many words begin with: KVM_SET_, intercept-."""
-    common = os.path.commonprefix([text, known])
-    shared = max(common.rfind(mark) for mark in "_-(") + 1
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, known, strict=False)))
+    shared = max(text.rfind(mark, 0, alike) for mark in "_-(") + 1
     return difflib.SequenceMatcher(None, text[shared:], known[shared:]).ratio() >= _NEAR
 
 

@@ -156,7 +156,8 @@ class GuestStmxcsr(_Insn):
 
 @op("v{vcpu} vmovups({token})")
 class GuestVmovups(_DataInsn):
-    """An AVX instruction; #NM while CR0.TS is set."""
+    """An AVX instruction that writes the upper halves of registers alone (VINSERTF128): the lower ones are SSE, which
+    stays as it is; #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
     token: Token = 1

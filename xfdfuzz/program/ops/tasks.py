@@ -247,7 +247,8 @@ class UserStmxcsr(TaskOp):
 
 @op("t{task} vmovups({token})")
 class UserVmovups(_UserInsn):
-    """An AVX instruction in user mode."""
+    """An AVX instruction in user mode that writes the upper halves of registers alone (VINSERTF128): the lower ones are
+    SSE, which stays as it is."""
 
     task: Nr = 0
     token: Token = 1
