@@ -29,6 +29,7 @@ from xfdfuzz.program.fields import (
     NULL_FPSTATE,
     RESERVED,
     UNALIGNED,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
@@ -175,7 +176,8 @@ def domains(machine: Machine) -> Domains:
 _EVERYWHERE: dict[object, Domain[Any]] = {
     "token": Domain(tokens.values),
     "pkru": Domain(range(4)),
-    "contents": Domain((1, 2, 3, 0)),
+    "contents": Domain((1, 2, 3, 0, 1, 2, 3, ZERO)),
+    "sse contents": Domain((1, 2, 3, 0)),
     FpuImage: Domain(
         (
             FpuImage(1),
@@ -184,9 +186,10 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
             FpuImage(2, ((xf.SSE, 0),)),
             FpuImage(1, ((xf.MXCSR, 2),)),
             FpuImage(1, ((xf.MXCSR, RESERVED),)),
+            FpuImage(1, ((xf.X87, ZERO), (xf.MXCSR, ZERO))),
         )
     ),
-    "mxcsr": Domain((0, 0, 0, 1, 2, 0, 3, RESERVED)),
+    "mxcsr": Domain((0, 0, 0, 1, 2, ZERO, 3, RESERVED)),
     "ssp": Domain((2, 3, 1, UNALIGNED, BEYOND)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
@@ -308,6 +311,8 @@ def _with_contents(full: int, dynamic: int) -> Iterator[UserImage]:
         yield UserImage(mask, 3 if mask else 0, ((xf.MXCSR, 1),))
     yield UserImage(xf.MASK_FPSSE | xf.MASK_YMM, 1, ((xf.SSE, 0), (xf.MXCSR, 2)))
     yield UserImage(0, 0, ((xf.X87, 2), (xf.SSE, 3), (xf.MXCSR, 1)))
+    # a struct that nobody has filled in
+    yield UserImage(xf.MASK_FPSSE, 0, ((xf.X87, ZERO), (xf.MXCSR, ZERO)))
 
 
 def _odd_image(full: int, pick: int) -> UserImage:

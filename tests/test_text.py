@@ -29,6 +29,7 @@ from xfdfuzz.program.fields import (
     OWN,
     RESERVED,
     TOKENS,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
@@ -95,10 +96,10 @@ CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1
 
 
 def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
-    """Contents by component, as a program names them; reserved bits are MXCSR's alone."""
+    """Contents by component, as a program names them; reserved bits are MXCSR's alone, zeros its and those of x87."""
     of_all = st.dictionaries(st.sampled_from(parts), st.integers(0, TOKENS))
-    reserved = st.booleans().map(lambda it: {xf.MXCSR: RESERVED} if it else {})
-    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, reserved)
+    special = st.sampled_from([{}, {xf.MXCSR: RESERVED}, {xf.MXCSR: ZERO}, {xf.X87: ZERO}])
+    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, special)
 
 
 MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
@@ -115,12 +116,13 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
-    "contents": st.integers(0, TOKENS),
+    "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
+    "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
     FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
-    "mxcsr": st.integers(0, RESERVED),
+    "mxcsr": st.sampled_from([*range(TOKENS + 1), ZERO, RESERVED]),
     "frame": st.integers(INNERMOST, OWN),
     "fpstate": st.integers(0, NULL_FPSTATE),
     SsSize: st.builds(SsSize, st.none() | st.integers(0, 2**32 - 1)),
@@ -385,13 +387,7 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
-            "... signal, ... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), call(...), "
-            "clone(...), close(...), create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, "
-            "ioctl(...), kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), "
-            "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
-            "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
-            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xrstor(...), xsave(...)",
+            "an op of t (did you mean tileload or tilerelease?): see xfdfuzz list ops",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -405,7 +401,22 @@ def error_of(text: str) -> str:
             "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START (did you mean KVM_CREATE_VCPU?)",
         ),
-        ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
+        # what only begins alike was not meant
+        ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin"),
+        ("v0 vmlaunch intercept-xsaves", 13, "the end of the line or intercept-nm"),
+        (
+            "t0 ioctl(vm0, KVM_TDX_INIT_VM)",
+            15,
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
+        ),
+        ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
+        (
+            "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",
+            29,
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE) of v<source> or "
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE, <image>[, buffer=<n>])",
+        ),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
         ("t0 sigreturn frame3", 14, "frame0 to frame2, or own"),
@@ -471,13 +482,13 @@ def error_of(text: str) -> str:
             29,
             "{xstate_bv: ..., data: ..., <component>: ..., mxcsr: ..., xcomp_bv: ..., reserved}",
         ),
-        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "0, or a token up to 7"),
+        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "init, or a token up to 7"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 1, avx: 1})", 52, "avx only once"),
         ("t0 ioctl(v0, KVM_SET_FPU, {avx: 1})", 28, "data, x87, sse or mxcsr"),
         (
             "v0 xrstor(avx, avx, 1, 7)",
             24,
-            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is 0, a token up to 7, or reserved",
+            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is init, zero, a token up to 7, or reserved",
         ),
         ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, f"{{MSR: value, ...}}, where MSR is {MSRS_KNOWN}"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD})", 29, "IA32_XFD: value"),
@@ -710,20 +721,59 @@ def test_64_bit_values_are_written_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("bare", "form"),
+    [("ok t0:5", "ok [t0:5]"), ("ok v0.2:1", "ok [v0.2:1]"), ("0 0x2e7", "0 [0x2e7]"), ("ok init", "ok [init]")],
+)
+def test_a_value_without_its_brackets_is_refused(bare: str, form: str) -> None:
+    """It would never match."""
+    assert error_of(HEAD + f"v0 stmxcsr = {bare}") == f"4:12: expected {form}, with the value in brackets"
+    assert "with the value in brackets" in error_of(
+        f"{HEAD}v0 stmxcsr".replace("machine", f"# expect: * result 1 = {bare}\nmachine")
+    )
+    assert parse(f"{HEAD}v0 stmxcsr = {form}").results == (form,)
+
+
+@pytest.mark.parametrize(
     ("before", "now"),
     [
         ("t0 ioctl(v0, KVM_SET_FPU, 3)", "t0 ioctl(v0, KVM_SET_FPU, {data: 3})"),
-        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, init: sse})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, sse: 0})"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, init: sse})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, sse: init})"),
         (
             "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, init: avx, mxcsr})",
-            "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, avx: 0, mxcsr: reserved})",
+            "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, avx: init, mxcsr: reserved})",
         ),
+        ("v0 fld(0)", "v0 fld(init)"),
+        ("t0 ldmxcsr(0)", "t0 ldmxcsr(init)"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, mxcsr: 0})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, mxcsr: init})"),
         ("t0 sigframe(fx_only)", "t0 sigframe(sw_reserved, {magic1: 0})"),
     ],
 )
 def test_programs_of_before_are_read_and_written_as_now(before: str, now: str) -> None:
     assert format_op(parse_op(before)) == now
     assert parse_op(before) == parse_op(now)
+
+
+@pytest.mark.parametrize("written", ["v0 movups(zero)", "t0 sigframe({xstate_bv: sse|avx, sse: zero, avx: zero})"])
+def test_zeros_are_the_initial_configuration_of_all_but_x87_and_mxcsr(written: str) -> None:
+    assert parse_op(written) == parse_op(written.replace("zero", "init"))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "t0 fld(zero)",
+        "v0 fld(zero)",
+        "t0 ldmxcsr(zero)",
+        "t0 sigframe(fsave, zero)",
+        "t0 sigframe({xstate_bv: x87|sse, x87: zero, mxcsr: zero})",
+        "t0 ioctl(v0, KVM_SET_FPU, {x87: zero, mxcsr: zero})",
+        "t0 ptrace(PTRACE_SETREGSET, t1, NT_PRFPREG, {x87: zero, mxcsr: zero})",
+        "v0 xrstor(sse, sse, 1, mxcsr=zero)",
+    ],
+)
+def test_zero_is_not_the_initial_configuration_of_x87_and_mxcsr(written: str) -> None:
+    assert format_op(parse_op(written)) == written
+    assert parse_op(written) != parse_op(written.replace("zero", "init"))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from xfdfuzz.program.fields import (
     RESERVED,
     TOKENS,
     UNALIGNED,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
@@ -288,7 +289,14 @@ class ImageCodec(Codec[T]):
 
 def _of(i: int) -> Scalar:
     """What writes and reads the contents of a component, or of MXCSR."""
-    return MXCSR if i == xf.MXCSR else CONTENTS
+    return {xf.MXCSR: MXCSR, xf.X87: CONTENTS}.get(i, ZEROS)
+
+
+class _Contents(Scalar):
+    """``init`` was written as 0 before."""
+
+    def read_word(self, word: Word) -> int:
+        return 0 if word.text == "zero" and ZERO not in self.names else super().read_word(word)
 
 
 class _Magic1(Scalar):
@@ -361,9 +369,9 @@ class XcompBvCodec(Codec[int]):
 
 
 class MxcsrCodec(Codec[int]):
-    """``mxcsr=3``, ``mxcsr=reserved``; left out when it is initial."""
+    """``mxcsr=3``, ``mxcsr=zero``, ``mxcsr=reserved``; left out when it is initial."""
 
-    expected = f"mxcsr=N, where N is 0, a token up to {TOKENS}, or reserved"
+    expected = f"mxcsr=N, where N is init, zero, a token up to {TOKENS}, or reserved"
     optional = "mxcsr=<contents>"
     options = ("mxcsr",)
 
@@ -466,8 +474,14 @@ VM_TYPE_NAMES = {
 VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
 VECTOR = Scalar(any_of(list(VECTORS.values())), range(0), names=VECTORS)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
-CONTENTS = Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1))
-MXCSR = Scalar(f"0, a token up to {TOKENS}, or reserved", range(TOKENS + 1), names={RESERVED: "reserved"})
+CONTENTS = _Contents(f"init, zero, or a token up to {TOKENS}", range(TOKENS + 1), names={0: "init", ZERO: "zero"})
+MXCSR = _Contents(
+    f"init, zero, a token up to {TOKENS}, or reserved",
+    range(TOKENS + 1),
+    names={0: "init", ZERO: "zero", RESERVED: "reserved"},
+)
+#: Of all others zeros are the initial configuration.
+ZEROS = _Contents(f"init, or a token up to {TOKENS}", range(TOKENS + 1), names={0: "init"})
 XFEATURES = XfeaturesCodec()
 COUNT = Scalar("a number from 0 to 4294967295", range(1 << 32))
 SMALL = Scalar("a number from 0 to 255", range(1 << 8))
@@ -491,6 +505,7 @@ CODECS: dict[object, Codec[Any]] = {
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     "contents": CONTENTS,
+    "sse contents": ZEROS,
     "xcomp_bv": XcompBvCodec(),
     "mxcsr": MxcsrCodec(),
     "ssp": Scalar(

@@ -57,8 +57,10 @@ HostMsrIndex = Annotated[int, "msr", "host msr"]
 Token = Annotated[int, "token"]
 #: A value of PKRU: a token, or 0, which is the initial one.
 Pkru = Annotated[int, "pkru"]
-#: What an x87 or SSE instruction leaves in its component: a token, or 0, the initial configuration.
+#: What an instruction leaves in x87 or MXCSR: a token, 0, the initial configuration, or :data:`ZERO`.
 Contents = Annotated[int, "contents"]
+#: What an SSE instruction leaves: a token, or 0, the initial configuration, in which no bit is set.
+SseContents = Annotated[int, "sse contents"]
 #: The format of an image to restore: XCOMP_BV.
 XcompBv = Annotated[int, "xcomp_bv"]
 #: What an image to restore has for MXCSR: contents, or :data:`RESERVED`.
@@ -93,18 +95,18 @@ class Msrs(NamedTuple):
     entries: tuple[tuple[int, int], ...]
 
 
-#: What stands for a MXCSR with reserved bits, beside the tokens.
-RESERVED = TOKENS + 1
+#: What stand for a MXCSR with reserved bits, and for an x87 or MXCSR without a bit, beside the tokens.
+RESERVED, ZERO = TOKENS + 1, TOKENS + 2
 #: What stand for shadow stack pointers that the kernel refuses, likewise.
 UNALIGNED, BEYOND = TOKENS + 1, TOKENS + 2
 
 #: What contents an argument names, by component or :data:`~xfdfuzz.arch.xfeatures.MXCSR`, in their order: tokens, 0 for
-#: the initial configuration, of MXCSR also :data:`RESERVED`.
+#: the initial configuration, of x87 and MXCSR also :data:`ZERO`, of MXCSR :data:`RESERVED`.
 Named = tuple[tuple[int, int], ...]
 
 
 class UserImage(NamedTuple):
-    """``{xstate_bv: avx|xtile, data: 3, xtilecfg: 0, mxcsr: 2}``: an image in the caller's memory.
+    """``{xstate_bv: avx|xtile, data: 3, xtilecfg: init, mxcsr: 2}``: an image in the caller's memory.
 
     Every component in XSTATE_BV holds token ``data``, but for those that ``contents`` names; these hold what it says,
     also where XSTATE_BV lacks them.  MXCSR is initial if it is not named.  ``xcomp_bv`` is the header's, 0 in the
@@ -141,7 +143,7 @@ class SsSize(NamedTuple):
 
 
 class FpuImage(NamedTuple):
-    """``{data: 3, x87: 0, mxcsr: 2}``: what KVM_SET_FPU gets.
+    """``{data: 3, x87: init, mxcsr: 2}``: what KVM_SET_FPU gets.
 
     x87 and SSE hold token ``data`` unless ``contents`` says otherwise; MXCSR is initial if it is not named.
     """

@@ -6,7 +6,7 @@ task t0's never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
@@ -19,7 +19,7 @@ from xfdfuzz.kernel.kvm.cpuid import CPUID_FLAGS, CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
-from xfdfuzz.program.fields import TOKENS
+from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO
 from xfdfuzz.program.images import within
 
 _FIRST_VCPU_OWNER = 16
@@ -27,6 +27,8 @@ _FIRST_VCPU_OWNER = 16
 TENANTS = 5 * st.NR_VCPUS
 #: What contents are called that have no owner.
 _SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
+#: By the numbers that a program has for them.
+_NOBODYS = {0: 0, ZERO: ZEROED, RESERVED: MXCSR_RESERVED}
 
 
 def task_token(task: int, token: int) -> int:
@@ -38,6 +40,11 @@ def vcpu_token(tenant: int, token: int) -> int:
     """Register content ``token`` of a guest: of the one that vCPU ``tenant`` is made for, or of a later tenant of
     ``tenant % NR_VCPUS``."""
     return (_FIRST_VCPU_OWNER + tenant) << OWNER_SHIFT | token
+
+
+def contents_of(number: int, owner: Callable[[int], int]) -> int:
+    """The content that a number of a program stands for: nobody's, or one of the ``owner``'s."""
+    return _NOBODYS[number] if number in _NOBODYS else owner(number)
 
 
 def tenant_of(k: Kernel, vcpu: int) -> int:

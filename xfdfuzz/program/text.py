@@ -36,6 +36,8 @@ _SWITCHES = {f.name.replace("_", "-"): f.name for f in fields(Machine) if f.name
 _IN_USE = "in-use="
 #: Switches of before, and what they said of ``in-use``.
 _IN_USE_BEFORE = {"mpx-in-use": xf.MASK_MPX, "pkru-in-use": xf.MASK_PKRU}
+#: A value, or a content, that stands without its brackets behind what was returned, and would never match.
+_BARE = re.compile(r"(\S+) (0x[0-9a-fA-F]+|\d+|init|zero|reserved|[a-z]+[0-9.]*:\d+)")
 
 
 class ProgramError(Exception):
@@ -287,8 +289,15 @@ class _Reader:
             raise Unreadable(words(line)[0].column, "a machine line above the first op")
         parts = read_line(line)
         self.ops.append(recognise(parts))
-        self.results.append(parts.result.text if parts.result else None)
+        self.results.append(_result(parts.result.text, parts.result.column) if parts.result else None)
         self.lines.append(number)
+
+
+def _result(text: str, column: int) -> str:
+    """What is expected behind ``=``, as written."""
+    if bare := _BARE.fullmatch(text):
+        raise Unreadable(column, f"{bare[1]} [{bare[2]}], with the value in brackets")
+    return text
 
 
 def _read_machine(rest: list[Word]) -> Machine:
@@ -363,4 +372,4 @@ def _op_result(rest: list[Word]) -> tuple[Word, str]:
         raise Unreadable(rest[1].column, "'=' and a result")
     if not rest[2].text:
         raise Unreadable(rest[2].column, "a result")
-    return op, " ".join(word.text for word in rest[2:-1])
+    return op, _result(" ".join(word.text for word in rest[2:-1]), rest[2].column)

@@ -3,7 +3,7 @@
 from xfdfuzz.revisions.cured import findings_of
 from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, stands_for, with_stack
 from xfdfuzz.revisions.outside import load_entries, series_files
-from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, in_order
+from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, UnknownRevision, in_order
 from xfdfuzz.revisions.ranges import concerns, lines, posted_between, queue_between, selects
 from xfdfuzz.revisions.series import Series
 from xfdfuzz.revisions.table import ALIASES, family, names
@@ -16,6 +16,7 @@ __all__ = [
     "Revision",
     "RevisionError",
     "Series",
+    "UnknownRevision",
     "base_of",
     "concerns",
     "family",

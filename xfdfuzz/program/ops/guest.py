@@ -29,6 +29,7 @@ from xfdfuzz.program.fields import (
     Mxcsr,
     Nr,
     Pkru,
+    SseContents,
     Subleaf,
     Token,
     Torn,
@@ -94,7 +95,7 @@ class _DataInsn(_Insn):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         vcpu = self.thread(k)
-        token = ghost.guest_token(k, self.vcpu, token) if token else 0
+        token = ghost.contents_of(token, partial(ghost.guest_token, k, self.vcpu))
         if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
             return Result("#UD")
         try:
@@ -123,7 +124,7 @@ class GuestMovups(_DataInsn):
     """An SSE instruction, likewise."""
 
     vcpu: Nr = 0
-    contents: Contents = 1
+    contents: SseContents = 1
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "movups", self.contents)
@@ -155,7 +156,8 @@ class GuestStmxcsr(_Insn):
 
 @op("v{vcpu} vmovups({token})")
 class GuestVmovups(_DataInsn):
-    """An AVX instruction; #NM while CR0.TS is set."""
+    """An AVX instruction that writes the upper halves of registers alone (VINSERTF128): the lower ones are SSE, which
+    stays as it is; #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
     token: Token = 1

@@ -204,7 +204,7 @@ class KvmSetSregs(VcpuIoctl):
     """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, CR0.TS, and CR4.PKE, without
     which it has no WRPKRU.
 
-    A vCPU has CR4.OSXSAVE from the start."""
+    A vCPU has CR4.OSXSAVE from the start unless it was made with `reset`."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -381,7 +381,7 @@ def set_xcrs(k: Kernel, nr: int, value: int, honest: int) -> Result:
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_XCRS)")
 class KvmGetXcrs(VcpuIoctl):
-    """Read XCR0."""
+    """Read XCR0; no value on a machine without XSAVE, where nr_xcrs is 0."""
 
     task: Nr = 0
     vcpu: Nr = 0

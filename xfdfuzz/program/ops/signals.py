@@ -203,7 +203,7 @@ class SigframeFsave(_FrameOp):
         return _FrameOp.hindrance(self, k) or other
 
     def run(self, k: Kernel) -> Result:
-        self.in_user_mode(k).fsave = ghost.task_token(self.task, self.contents) if self.contents else 0
+        self.in_user_mode(k).fsave = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
         return OK
 
 
