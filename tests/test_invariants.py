@@ -1033,6 +1033,17 @@ class EntersWithTheHostsPkru(KvmX86):
         load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
 
 
+@mutant("guest-registers-preserved", program(SEALED, ENTER))
+class BreaksOlderMeasurements(KvmX86):
+    """sev_es_sync_vmsa() without its "if (vcpu->kvm->arch.vm_type != KVM_X86_DEFAULT_VM)"."""
+
+    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
+        super().sev_es_sync_vmsa(vcpu)
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        for i in (xf.X87, xf.MXCSR):
+            self.vmsa_component(vcpu, i, regs.data[i])
+
+
 @mutant(
     "no-foreign-registers",
     program(

@@ -257,6 +257,14 @@ def takes(k: Kernel, vcpu: Vcpu) -> bool:
     return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
 
 
+def is_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
+    """The guest begins with what it was given, but one that KVM_SEV_ES_INIT made with a VMSA of zeros, on which its
+    launch measurement depends: "to avoid breaking older measurements" (eb4441864e03)."""
+    if k.vms[vcpu.vm].type == st.VM_SEV_ES:
+        define(ideal.regs, xf.X87, ZEROED)
+        define(ideal.regs, xf.MXCSR, ZEROED)
+
+
 def settle_insn(k: Kernel, nr: int) -> None:
     """If the kernel advanced RIP over the instruction that exited, the instruction has taken effect."""
     vcpu = k.vcpus[nr]

@@ -7,6 +7,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XSS, XSTATE_MSRS, CpuRegs, load_comp
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.state import Vcpu, Vm
 from xfdfuzz.memory.cstruct import assign
@@ -60,8 +61,10 @@ class KvmProtected(KvmMain):
         return 0
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """XCR0, IA32_XSS and PKRU are KVM's; what the FPU has is initial (arch/x86/kvm/svm/sev.c)."""
+        """XCR0, IA32_XSS and PKRU are KVM's; nothing else is written to the zeroed page (arch/x86/kvm/svm/sev.c)."""
         assign(vcpu.vmsa, CpuRegs(xcr0=vcpu.arch.xcr0, xss=vcpu.arch.ia32_xss))
+        self.vmsa_component(vcpu, xf.X87, ZEROED)
+        self.vmsa_component(vcpu, xf.MXCSR, ZEROED)
         self.vmsa_component(vcpu, xf.PKRU, vcpu.arch.pkru)
 
     @seam

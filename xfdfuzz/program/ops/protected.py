@@ -59,4 +59,5 @@ class KvmSevLaunchUpdateVmsa(VmIoctl):
                 ideal.regs.undefined = 0
                 for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
                     ghost.define(ideal.regs, i, 0)
+                ghost.is_sealed(k, vcpu, ideal)
         return Result(ret)
