@@ -441,6 +441,17 @@ class RunsTheGuestWithTheHostsXss(KvmX86):
         return False
 
 
+@mutant(
+    "guest-sees-its-xss",
+    program(CREATE, "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse, no_xsaves}) = 0", ENTER, machine="cpus=1 cet amd"),
+)
+class TakesXsavesAwayByCpuidOnAmd(KvmX86):
+    """As VMX can."""
+
+    def guest_cpu_cap_has_xsaves(self, vcpu: Vcpu) -> bool:
+        return self.guest_cpuid_has_xsaves(vcpu)
+
+
 @mutant("host-runs-with-its-own-xcr0", program(CREATE, ENTER, "v0 interrupt = exit"))
 class RestoresTheHostsXcr0AtTheNextExitToUserSpace(KvmX86):
     """42bdf991f4ca and 1811d979c716 closed two ways to run the scheduler with a guest's XCR0."""

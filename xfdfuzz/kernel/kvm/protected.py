@@ -130,6 +130,11 @@ class KvmProtected(KvmMain):
         """guest_cpuid_has(vcpu, X86_FEATURE_XSAVES)."""
         raise NotImplementedError
 
+    @seam
+    def guest_cpu_cap_has_xsaves(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_XSAVES)."""
+        raise NotImplementedError
+
     def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
         """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK)."""
         raise NotImplementedError

@@ -46,6 +46,7 @@ from xfdfuzz.revisions.mainline.host import (
 )
 from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
+    CetOnSvm,
     CetXss,
     EexistFirst,
     EferInSregs,
@@ -152,6 +153,7 @@ SERIES = (
     CetXss,
     LoadFpuForMsrs,
     GhcbXss,
+    CetOnSvm,
     MpStateWithoutFpu,
     XfdOnSignal,
     NoSva,
