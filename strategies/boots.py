@@ -54,8 +54,11 @@ def with_cpuid(machine: Machine) -> list[Op]:
 
 
 def narrow_cpuid(machine: Machine) -> list[Op]:
-    """A vCPU whose CPUID has no XSAVE, although the machine has."""
-    return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(0, False, False))]
+    """A vCPU whose CPUID lacks what the machine has: the components, or, on AMD's, XSAVES, which its guest executes."""
+    if not machine.amd:
+        return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(0, False, False))]
+    hidden = CpuidEntries(machine.user_xfeatures, False, False, no_xsaves=True)
+    return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, hidden), run.KvmRun(0, 0), run.VmEnter(0)]
 
 
 def with_xcr0(machine: Machine) -> list[Op]:

@@ -459,6 +459,17 @@ class RunsTheGuestWithTheHostsXss(KvmX86):
         return False
 
 
+@mutant(
+    "guest-sees-its-xss",
+    program(CREATE, "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse, no_xsaves}) = 0", ENTER, machine="cpus=1 cet amd"),
+)
+class TakesXsavesAwayByCpuidOnAmd(KvmX86):
+    """As VMX can."""
+
+    def guest_cpu_cap_has_xsaves(self, vcpu: Vcpu) -> bool:
+        return self.guest_cpuid_has_xsaves(vcpu)
+
+
 @mutant("host-runs-with-its-own-xcr0", program(CREATE, ENTER, "v0 interrupt = exit"))
 class RestoresTheHostsXcr0AtTheNextExitToUserSpace(KvmX86):
     """42bdf991f4ca and 1811d979c716 closed two ways to run the scheduler with a guest's XCR0."""
@@ -1064,6 +1075,16 @@ class EntersWithTheHostsPkru(KvmX86):
     def kvm_load_guest_xsave_state(self, vcpu: Vcpu) -> None:
         super().kvm_load_guest_xsave_state(vcpu)
         load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
+
+
+@mutant("guest-registers-preserved", program(SEALED, ENTER))
+class BreaksOlderMeasurements(KvmX86):
+    """sev_es_sync_vmsa() without its "if (vcpu->kvm->arch.vm_type != KVM_X86_DEFAULT_VM)"."""
+
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        for i in (xf.X87, xf.MXCSR):
+            self.vmsa_component(vcpu, i, regs.data[i])
 
 
 @mutant(

@@ -111,9 +111,18 @@ def _below(cls: type[VcpuIoctl]) -> set[type[VcpuIoctl]]:
     return found.union(*map(_below, found))
 
 
-@pytest.mark.parametrize("kind", ["default", "sev-es", "snp"])
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("default", "{xstate_bv: x87, x87: zero, mxcsr: zero}"),
+        ("sev-es", "{xstate_bv: 0}"),
+        ("snp", "{xstate_bv: 0}"),
+    ],
+    ids=["default", "sev-es", "snp"],
+)
 @pytest.mark.parametrize("revision", ["v7.3", "v7.3-cured"])
-def test_a_sealed_guest_runs_as_it_was_sealed_whatever_its_vmm_calls(kind: str, revision: str) -> None:
+def test_a_sealed_guest_runs_as_it_was_sealed_whatever_its_vmm_calls(kind: str, found: str, revision: str) -> None:
+    """The VMSA of the default type is a page of zeros, where x87 and MXCSR are concerned (sev_es_sync_vmsa())."""
     calls = [f"t0 ioctl(v0, {call})" for call in CALLS]
     broken = unexpected(
         revision,
@@ -122,7 +131,7 @@ def test_a_sealed_guest_runs_as_it_was_sealed_whatever_its_vmm_calls(kind: str, 
         "t0 ioctl(v0, KVM_RUN) ... = ok",
         "v0 vmenter = ok",
         "v0 xgetbv(0) = ok [0x1]",
-        "v0 fxsave = ok {xstate_bv: 0}",
+        f"v0 fxsave = ok {found}",
         "v0 xsetbv(x87|sse|avx) = ok",
         "v0 vextractf128 = ok [init]",
     )

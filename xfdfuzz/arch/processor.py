@@ -14,6 +14,7 @@ AMD_LACKS = ("xfd", "amx", "pasid")
 NOT_AMD = (
     *AMD_LACKS,
     "mpx",
+    "lbr",
     "dyn2",
     "apx",
     "amx_ignores_ts",

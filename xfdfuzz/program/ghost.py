@@ -272,12 +272,19 @@ def takes(k: Kernel, vcpu: Vcpu) -> bool:
     return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
 
 
-def was_sealed(ideal: GhostVcpu) -> None:
-    """The registers went into a VMSA, where XFD and what lies beyond AVX have no place but PKRU."""
+def was_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
+    """The registers went into a VMSA, where XFD and what lies beyond AVX have no place but PKRU.
+
+    The guest begins with what it was given, but one that KVM_SEV_ES_INIT made with a VMSA of zeros, on which its launch
+    measurement depends: "to avoid breaking older measurements" (eb4441864e03).
+    """
     ideal.xfd = ideal.xfd_err = 0
     ideal.regs.undefined = 0
     for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
         define(ideal.regs, i, 0)
+    if k.vms[vcpu.vm].type == st.VM_SEV_ES:
+        define(ideal.regs, xf.X87, ZEROED)
+        define(ideal.regs, xf.MXCSR, ZEROED)
 
 
 def gave(k: Kernel, nr: int, contents: Iterable[int]) -> None:

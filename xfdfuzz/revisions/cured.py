@@ -21,7 +21,7 @@ from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.locking import PREEMPT_MASK
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
-from xfdfuzz.kernel.state import FIRST_VALLOC, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
+from xfdfuzz.kernel.state import FIRST_VALLOC, VM_SEV_ES, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -339,6 +339,8 @@ class VmsaByXstateBv(KvmX86):
     def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
         """(arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa())."""
         super().sync_vmsa_fpu(vcpu)
+        if self.vms[vcpu.vm].type == VM_SEV_ES:
+            return
         held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
         for i in (xf.X87, xf.SSE):
             if self.use_xsave and not held >> i & 1:

@@ -28,9 +28,8 @@ _MEMORY = "where struct fpu lies in memory is not modelled: a pointer is an inde
 _WORKERS = "no TIF_NEED_FPU_LOAD and no fpu__drop() of a thread that never leaves the kernel is looked at"
 _BOOT = "what boot checks and prints is not modelled"
 _MEMORY_ORDER = "components lie where CPUID has them, in whatever order that is"
-_CET = "of CET the model has the contents of the two components and IA32_XSS, no control flow, SSP, SMM or VMCS field"
+_CET = "of CET the model has the contents of two components and IA32_XSS, no control flow, SSP, SMM, VMCS or VMCB field"
 _XSS_ZERO = "a guest's IA32_XSS can only be 0 until 69cc3e886582"
-_AMD = "the model has VMX, and of SVM what seals an SEV-ES guest"
 _MATH_EMULATION = "no machine is without an FPU"
 _NMI_READS = "no NMI reads the registers of a task but its LBRs"
 
@@ -56,6 +55,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("8c01290bda1a", "v6.14", "KVM: x86: Swap incoming guest CPUID into vCPU before massaging in KVM_SET_CPUID2"),
         ("7ea34578aea7", "v6.14", 'KVM: x86: Replace guts of "governed" features with comprehensive cpu_caps'),
         ("cbdeea032bfe", "v6.14", "KVM: x86: Drop superfluous host XSAVE check when adjusting guest XSAVES caps"),
+        ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
         ("2883b4c2169a", "v6.15", "x86/fpu: Use XSAVE{,OPT,C,S} and XRSTOR{,S} mnemonics in xstate.h"),
         ("ccb7735a1ea2", "v6.15", "x86/fpu: Fully optimize out WARN_ON_FPU()"),
         ("64e54461ab6e", "v6.16", "x86/fpu: Refactor xfeature bitmask update code for sigframe XSAVE"),
@@ -352,21 +352,25 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("6418b715d5a2", "v7.3", "KVM: Protect all of kvm_vm_ioctl_create_vcpu() with kvm->lock"),
         ("700f8d24436c", "v7.3", 'Revert "KVM: Check for duplicate vcpu_id as early as possible"'),
     ),
-    "the processor has no errata": (
+    "of processors' errata the model has one of Sapphire Rapids, of no other": (
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
         ("d52734d00b8e", "v6.8", "KVM: x86: Give a hint when Win2016 might fail to boot due to XSAVES erratum"),
+    ),
+    "FOP, FIP and FDP, which FXSAVE_LEAK is about, are no contents": (
         ("5d31174f3c8c", "v6.10", "x86/fpu: Fix AMD X86_BUG_FXSAVE_LEAK fixup"),
     ),
-    _AMD: (
-        ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
-        ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
+    "the model has it as a part of 8db428fd5229": (
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
-        ("8db428fd5229", "v6.18", "KVM: SVM: Enable shadow stack virtualization for SVM"),
+    ),
+    "the host's XCR0 is the same at any time": (
         ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
-        ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
+    ),
+    "what KVM prints of a VMCB is not modelled": (
         ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),
     ),
     _CET: (
+        ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
+        ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
         ("06f2969c6a12", "v6.18", "KVM: x86: Introduce KVM_{G,S}ET_ONE_REG uAPIs support"),
         ("586ef9dcbb28", "v6.18", "KVM: x86: Add fault checks for guest CR4.CET setting"),
         ("d6c387fc396b", "v6.18", "KVM: VMX: Introduce CET VMCS fields and control bits"),

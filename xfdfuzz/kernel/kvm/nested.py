@@ -30,6 +30,9 @@ class KvmNested(KvmX86):
     def nested_vmx_l1_wants_exit(self, vcpu: Vcpu, kind: int) -> bool:
         """#NM if vmcs12 says so; CPUID and XSETBV always; L1 is taken to intercept nothing else, and L0
         wants none of them first.
+
+        With SVM, CPUID and XSETBV are vmcb12's choice (svm/nested.c, nested_svm_intercept()): L1 is taken to make it,
+        as KVM does (svm/svm.c, init_vmcb()).
         """
         if kind == st.EXIT_NM:
             return bool(vcpu.arch.vmcs12_nm)

@@ -10,6 +10,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
 from xfdfuzz.kernel.event import OOPS
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.state import Vcpu, Vm
 from xfdfuzz.memory.cstruct import assign
@@ -75,7 +76,7 @@ class KvmProtected(KvmMain):
         return 0
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> int:
-        """XCR0, IA32_XSS and PKRU are KVM's; what the FPU has is initial (arch/x86/kvm/svm/sev.c).
+        """XCR0, IA32_XSS and PKRU are KVM's; nothing else is written to the zeroed page (arch/x86/kvm/svm/sev.c).
 
         An encrypted VMSA of an SNP guest is the guest's page, where a write of the host's is a #PF (RMP violation) that
         nothing handles (9b9f7962e3e8); what a write does to that of an SEV-ES guest is not modelled.
@@ -85,6 +86,8 @@ class KvmProtected(KvmMain):
                 self.die(OOPS)
             return 0
         assign(vcpu.vmsa, CpuRegs(xcr0=vcpu.arch.xcr0, xss=vcpu.arch.ia32_xss))
+        self.vmsa_component(vcpu, xf.X87, ZEROED)
+        self.vmsa_component(vcpu, xf.MXCSR, ZEROED)
         self.vmsa_component(vcpu, xf.PKRU, vcpu.arch.pkru)
         self.sync_vmsa_fpu(vcpu)
         return 0
@@ -198,6 +201,11 @@ class KvmProtected(KvmMain):
     @seam
     def guest_cpuid_has_xsaves(self, vcpu: Vcpu) -> bool:
         """guest_cpuid_has(vcpu, X86_FEATURE_XSAVES)."""
+        raise NotImplementedError
+
+    @seam
+    def guest_cpu_cap_has_xsaves(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_XSAVES)."""
         raise NotImplementedError
 
     def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:

@@ -406,6 +406,8 @@ class KvmX86(KvmMsrs):
         if nmi:
             self.handle_nmi_irqoff()
         self.vcpu_exited_after_irqoff(vcpu)
+        if kernel_fpu and self.is_svm():
+            self.raise_softirq()  # "any pending interrupts, including the possible source of VM-Exit on SVM"
         self.preempt_enable()
 
     @phase_of("vmx_vcpu_enter_exit")
@@ -468,9 +470,7 @@ class KvmX86(KvmMsrs):
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
         """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE."""
-        arch = vcpu.arch
-        given = arch.cpuid_xcr0 and not (arch.cpuid_no_xsave or arch.cpuid_no_xsaves)
-        return bool(self.machine.has_xsaves and arch.cr4_osxsave and given)
+        return bool(vcpu.arch.cr4_osxsave) and self.guest_cpu_cap_has_xsaves(vcpu)
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""

@@ -334,7 +334,8 @@ class GuestXsavec(_Save):
 
 @op("v{vcpu} xsaves({mask}, {torn})")
 class GuestXsaves(_Save):
-    """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
+    """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES), or, on
+    ``amd``, XSAVE."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -342,7 +343,7 @@ class GuestXsaves(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        if not (k.machine.has_xsaves and k.guest_cpuid_has_xsaves(self.thread(k))):
+        if not k.guest_cpu_cap_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.save(k, partial(xsave.xsaves, exact_sse=k.machine.exact_sse))
 
@@ -399,8 +400,8 @@ class GuestXrstor(_Restore):
 
 @op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
 class GuestXrstors(_Restore):
-    """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave it to the guest
-    (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
+    """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave XSAVES to the guest
+    (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES), or, on ``amd``, XSAVE."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -411,7 +412,7 @@ class GuestXrstors(_Restore):
     mxcsr: Mxcsr = 0
 
     def run(self, k: Kernel) -> Result:
-        if not (k.machine.has_xsaves and k.guest_cpuid_has_xsaves(self.thread(k))):
+        if not k.guest_cpu_cap_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.restore(k, xsave.xrstors, xsave.enabled)
 
@@ -551,7 +552,8 @@ class GuestStts(_Insn):
 
 @op("v{vcpu} mov_cr4({cr4})")
 class GuestMovCr4(_Insn):
-    """MOV to CR4 that changes OSXSAVE or PKE, which exits; #GP if the guest has no XSAVE or no PKU.  Not in L2."""
+    """MOV to CR4 that changes OSXSAVE or PKE, which exits, or, on ``amd``, any; #GP if the guest has no XSAVE or no
+    PKU.  Not in L2."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -562,7 +564,7 @@ class GuestMovCr4(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if read_cr4(vcpu) == self.cr4.value:
+        if read_cr4(vcpu) == self.cr4.value and not k.is_svm():
             return OK
         return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.cr4.value)
 

@@ -66,7 +66,7 @@ class _Sealing(_SevCommand):
         ret = self.seal(k)
         for nr, vcpu in enumerate(k.vcpus):
             if vcpu.arch.guest_state_protected and nr not in old:
-                ghost.was_sealed(k.system.ghost.vcpus[nr])
+                ghost.was_sealed(k, vcpu, k.system.ghost.vcpus[nr])
         return ret
 
     def seal(self, k: Kernel) -> int:

@@ -47,6 +47,7 @@ from xfdfuzz.revisions.mainline.host import (
 )
 from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
+    CetOnSvm,
     CetXss,
     EexistFirst,
     EferInSregs,
@@ -155,6 +156,7 @@ SERIES = (
     CetXss,
     LoadFpuForMsrs,
     GhcbXss,
+    CetOnSvm,
     MpStateWithoutFpu,
     XfdOnSignal,
     NoSva,

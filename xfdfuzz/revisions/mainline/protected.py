@@ -103,8 +103,9 @@ class TdxType(KvmX86):
     """VMs of the type KVM_X86_TDX_VM, whose vCPUs are protected from their creation on."""
 
     def kvm_is_vm_type_supported(self, vm_type: int) -> bool:
-        """(arch/x86/kvm/vmx/main.c)."""
-        return super().kvm_is_vm_type_supported(vm_type) or vm_type == st.VM_X86_TDX_VM
+        """Of kvm_intel.ko (arch/x86/kvm/vmx/main.c)."""
+        td = vm_type == st.VM_X86_TDX_VM and not self.is_svm()
+        return super().kvm_is_vm_type_supported(vm_type) or td
 
     def has_protected_state(self, vcpu: Vcpu) -> bool:
         """(arch/x86/kvm/vmx/tdx.c, tdx_vm_init())."""
