@@ -15,12 +15,12 @@ from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
+from xfdfuzz.kernel.fpu.signal import components_at_magic2
 from xfdfuzz.kernel.kvm.cpuid import CPUID_FLAGS, CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO
-from xfdfuzz.program.images import within
 
 _FIRST_VCPU_OWNER = 16
 #: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
@@ -167,7 +167,7 @@ def _of_image(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     if frame.xfeatures & xf.MASK_SSE:
         loaded[xf.MXCSR] = area.data[xf.MXCSR]
     unsaid = 0 if frame.xfeatures & xf.MASK_SSE else xf.MASK_MXCSR
-    unsaid |= within(frame.magic2, k.machine.cpuid) & xf.mask_of(*loaded)
+    unsaid |= components_at_magic2(frame.magic2, k.machine.cpuid) & xf.mask_of(*loaded)
     if frame.xstate_size > k.fpu_user_cfg.max_size:
         unsaid |= k.machine.user_xfeatures | xf.MASK_MXCSR
     return loaded, unsaid

@@ -8,7 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, ZEROED
-from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE, components_at_magic2
 from xfdfuzz.kernel.kvm.xsave import KvmFpu
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
@@ -32,17 +32,8 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
 def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
     """The same of a signal frame's image; a second magic that stands in what is written is no more."""
     write(frame.area, image, owner)
-    if within(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
+    if components_at_magic2(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
         frame.magic2 = 0
-
-
-def within(magic2: int, cpuid: CpuidTable) -> int:
-    """The components behind the header in whose bytes the second magic stands, as a whole or in part; in the legacy
-    region and in the header nobody looks for it."""
-    if magic2 + FP_XSTATE_MAGIC2_SIZE <= HEADER_END:
-        return 0
-    places = ((i, one.offset, one.offset + one.size) for i, one in cpuid.components.items())
-    return xf.mask_of(*(i for i, at, end in places if at < magic2 + FP_XSTATE_MAGIC2_SIZE and magic2 < end))
 
 
 def area_of(image: UserImage, owner: Owner) -> XsaveArea:

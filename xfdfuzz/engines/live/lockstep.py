@@ -17,13 +17,13 @@ from xfdfuzz.engines.live.host import CARRIED, Host
 from xfdfuzz.engines.live.quirks import Quirk
 from xfdfuzz.engines.live.tasks import Crew, Hung, TaskDied
 from xfdfuzz.kernel.errno import EAGAIN, ENOMEM
+from xfdfuzz.kernel.fpu.signal import components_at_magic2
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.native.agreement import same
 from xfdfuzz.native.control import control_of
 from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.images import within
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl, VmIoctl
 from xfdfuzz.program.step import NOT_ENABLED, Result
@@ -185,7 +185,7 @@ class Lockstep:
         return bool(self.kernel.system.ghost.tasks[nr].data[xf.XTILE_CFG])
 
     def _overwrites(self, magic2: int) -> int:
-        return within(magic2, self.host.cpuid) & self.kernel.machine.user_xfeatures
+        return components_at_magic2(magic2, self.host.cpuid) & self.kernel.machine.user_xfeatures
 
     def _has_open(self, op: Op) -> bool:
         """The model asks for the VM alone."""

@@ -42,13 +42,13 @@ from xfdfuzz.engines.live.tasks import (
 )
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_X86_XSTATE
-from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1, components_at_magic2
 from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import INNERMOST, NULL_FPSTATE, OWN, IovLen
-from xfdfuzz.program.images import lost, within
+from xfdfuzz.program.images import lost
 from xfdfuzz.program.ops import host as around
 from xfdfuzz.program.ops import processes, ptrace, signals, tasks
 from xfdfuzz.program.ops.base import OK, OPS, TaskOp
@@ -295,7 +295,7 @@ def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Res
     for place in places:
         area[place] = image[place]
     host.crew.store(task, address, bytes(area))
-    if within(frame.magic2, host.cpuid) & written:
+    if components_at_magic2(frame.magic2, host.cpuid) & written:
         frame.magic2 = 0
     return OK
 

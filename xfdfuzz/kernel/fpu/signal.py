@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
-from xfdfuzz.arch.cpuid import HEADER_END
+from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
 from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, PageFault, load_component
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
@@ -28,6 +28,15 @@ FP_XSTATE_MAGIC1 = 0x46505853
 FP_XSTATE_MAGIC2_SIZE = 4
 #: sizeof(struct fregs_state), in bytes: the header of a 32-bit frame.
 FREGS_SIZE = 112
+
+
+def components_at_magic2(magic2: int, cpuid: CpuidTable) -> int:
+    """The components behind the header in whose bytes the second magic stands, as a whole or in part; in the legacy
+    region and in the header nobody looks for it."""
+    if magic2 + FP_XSTATE_MAGIC2_SIZE <= HEADER_END:
+        return 0
+    places = ((i, one.offset, one.offset + one.size) for i, one in cpuid.components.items())
+    return xf.mask_of(*(i for i, at, end in places if at < magic2 + FP_XSTATE_MAGIC2_SIZE and magic2 < end))
 
 
 class FpuSignal(Xstate):
