@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
-from xfdfuzz.kernel.event import LOST_STATE, OOPS, XRSTOR_FAULT
+from xfdfuzz.kernel.event import KERNEL_MXCSR, LOST_STATE, OOPS, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.core import SECTION_CONTENTS
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
@@ -16,7 +16,7 @@ from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.guest import GuestPmi
 from xfdfuzz.program.ops.host import Pmi
 from xfdfuzz.program.ops.run import VmEnter
-from xfdfuzz.program.ops.tasks import KernelFpuEnd
+from xfdfuzz.program.ops.tasks import KernelFpuEnd, KernelSimd
 from xfdfuzz.program.step import Content
 
 #: Functions between the faulting instruction and the one that decided to restore.
@@ -155,6 +155,15 @@ def host_kernel_never_oopses(view: View) -> Iterator[Broken]:
 def _caller(trace: tuple[str, ...]) -> str:
     skip = (*_PLUMBING, "os_xsave", "save_fpregs_to_fpstate")
     return next((name for name in trace if name not in skip), trace[-1])
+
+
+@invariant("kernel-computes-with-default-mxcsr", "panic", ("KFPU",), events=(KERNEL_MXCSR,))
+def kernel_computes_with_default_mxcsr(view: View) -> Iterator[Broken]:
+    """Between kernel_fpu_begin() and kernel_fpu_end() MXCSR has its default (KFPU_MXCSR, asm/fpu/api.h).  With a
+    user's, an exception that the user has unmasked is raised in the kernel, which dies of it, and results are rounded as the
+    user likes.  Code that does not call kernel_fpu_begin() is itself to blame."""
+    for event in () if isinstance(view.step.op, KernelSimd) else view.events(KERNEL_MXCSR):
+        yield Broken(f"kernel code computes with MXCSR = {ghost.content(event.detail[0])}")
 
 
 @invariant("kernel-fpu-section-is-undisturbed", "corruption", ("KFPU",), ops=(KernelFpuEnd,))

@@ -200,6 +200,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "points": Domain((1, 2, 3, 4)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
     "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
+    "legacy part": Domain((xf.SSE, xf.X87, xf.MXCSR)),
     "fpstate": Domain((NULL_FPSTATE, 16, 8, 32, 0)),
     SsSize: Domain((SsSize(), SsSize(8192), SsSize(0), SsSize(65536), SsSize(1024))),
     "attribute group": Domain((0, 0, 1)),

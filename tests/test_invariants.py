@@ -895,6 +895,25 @@ class FrameHasAnInitialHeader(FpuSignal):
 @mutant(
     "host-registers-preserved",
     program(
+        "t0 signal ...",
+        "t0 ... signal = ok",
+        "t0 sigframe(legacy, sse, 2) = ok",
+        "t0 sigreturn = ok",
+        "t0 fld(1) = ok",
+    ),
+)
+class SaysNothingOfLegacyState(FpuSignal):
+    """Without 04944b793e18."""
+
+    def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
+        held = frame.area.xstate_bv
+        super().save_xstate_epilog(frame, fpstate)
+        frame.area.xstate_bv = held
+
+
+@mutant(
+    "host-registers-preserved",
+    program(
         "t0 vmovups(1) = ok",
         "t0 sigframe(new) = ok",
         "t0 sigframe(fpstate, NULL) own = ok",
@@ -1113,6 +1132,18 @@ class BeginsWithoutSaving(FpuCore):
     def kernel_fpu_begin(self) -> None:
         self.current.tif_need_fpu_load = 1
         super().kernel_fpu_begin()
+
+
+@mutant(
+    "kernel-computes-with-default-mxcsr",
+    program("t0 ldmxcsr(1) = ok", "cpu0 softirq kernel_fpu_begin = ok", "t0 user"),
+    site="kernel_fpu_compute",
+)
+class ComputesWithTheUsersMxcsr(FpuCore):
+    """Without 7ad816762f9b (5.8)."""
+
+    def kernel_fpu_mxcsr(self) -> None:
+        pass
 
 
 @mutant(

@@ -26,6 +26,8 @@ ATOMIC_SLEEP = "atomic-sleep"
 LEAK = "leak"
 #: A softirq or interrupt handler used the FPU; detail: (CPU, MSR XFD, per-CPU shadow, fpstate->xfd or -1).
 IRQ_FPU = "irq-fpu"
+#: Kernel code computes with another MXCSR than the default; detail: what it holds.
+KERNEL_MXCSR = "kernel-mxcsr"
 #: What a program asked to happen inside a call has: a preemption; detail: (CPU, task, whether the task ran).
 PREEMPTED = "preempted"
 #: Or a hard interrupt; detail: (CPU, whether it used the FPU).

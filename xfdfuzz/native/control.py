@@ -117,6 +117,7 @@ TABLE: dict[type[Op], Rule] = {
             signals.SignalDelivered,
             signals.SigframeRead,
             signals.SigframeWrite,
+            signals.SigframeLegacy,
             signals.SigframeSwReserved,
             signals.SigframeCopy,
             signals.SigframeCopyOf,
@@ -320,6 +321,8 @@ def _another_frame(op: Op) -> str:
     """What an op does with a signal frame that a handler in C does not."""
     if isinstance(op, signals.SigframeNew) or getattr(op, "frame", INNERMOST) == OWN:
         return "no frame is made in C but by the kernel"
+    if isinstance(op, signals.SigframeLegacy):
+        return "a handler in C writes the header with the image"
     if isinstance(op, signals.SigframeFpstate):
         return "a handler in C leaves the image of its frame where it is"
     other = isinstance(op, signals.SigframeCopyOf) or getattr(op, "frame", INNERMOST) != INNERMOST

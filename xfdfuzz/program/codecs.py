@@ -540,6 +540,7 @@ CODECS: dict[object, Codec[Any]] = {
     UserBuffer: BufferCodec(),
     IovLen: SizeCodec(IovLen, "iov_len"),
     SsSize: SizeCodec(SsSize, "ss_size"),
+    "legacy part": Scalar("x87, sse or mxcsr", range(0), names={i: xf.CONTENTS[i] for i in xf.LEGACY}),
     "fpstate": Scalar("NULL, or a number from 0 to 63", range(64), names={NULL_FPSTATE: "NULL"}),
     "frame": FrameCodec(),
 }

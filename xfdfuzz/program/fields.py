@@ -59,6 +59,8 @@ Token = Annotated[int, "token"]
 Pkru = Annotated[int, "pkru"]
 #: What an instruction leaves in x87 or MXCSR: a token, 0, the initial configuration, or :data:`ZERO`.
 Contents = Annotated[int, "contents"]
+#: x87, SSE or MXCSR.
+LegacyPart = Annotated[int, "legacy part"]
 #: What an SSE instruction leaves: a token, or 0, the initial configuration, in which no bit is set.
 SseContents = Annotated[int, "sse contents"]
 #: The format of an image to restore: XCOMP_BV.

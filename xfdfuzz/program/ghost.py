@@ -144,7 +144,9 @@ def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
     than any that this machine makes, and what a component holds in whose bytes the second magic stands.  A 32-bit frame
     has x87 in its header, and what an XSTATE_BV without x87 or SSE does to that, and to MXCSR, is left open.  Without a
-    pointer to an image "no FPU/extended context" is there (ibid.): all is initial, and PKRU the default.
+    pointer to an image "no FPU/extended context" is there (ibid.): all is initial, and PKRU the default.  x87 and SSE
+    that a handler has written in the kernel's frame are loaded, whatever was in use: its programs may be older than
+    XSAVE (04944b793e18).
     """
     if frame.null:
         return {xf.PKRU: PKRU_DEFAULT} if k.ospke else {}, 0
@@ -162,7 +164,7 @@ def _of_image(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
     if not (k.use_xsave and frame.magic1 and whole):
         return {i: area.data[i] for i in xf.LEGACY}, 0
-    held = area.xstate_bv & frame.xfeatures & k.machine.user_xfeatures
+    held = (area.xstate_bv | frame.legacy) & frame.xfeatures & k.machine.user_xfeatures
     loaded = {i: area.data[i] for i in xf.components_in(held)}
     if frame.xfeatures & xf.MASK_SSE:
         loaded[xf.MXCSR] = area.data[xf.MXCSR]

@@ -32,6 +32,7 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
 def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
     """The same of a signal frame's image; a second magic that stands in what is written is no more."""
     write(frame.area, image, owner)
+    frame.legacy = 0
     if components_at_magic2(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
         frame.magic2 = 0
 
@@ -72,6 +73,8 @@ def cut_area(area: XsaveArea, size: int, cpuid: CpuidTable) -> None:
 def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
     """The same of a signal frame."""
     cut_area(frame.area, size, cpuid)
+    if size < HEADER_END:
+        frame.legacy = 0
     if size < FXSAVE_SIZE:
         frame.magic1 = frame.extended_size = frame.xfeatures = frame.xstate_size = 0
     if size < frame.magic2 + FP_XSTATE_MAGIC2_SIZE:
@@ -80,7 +83,7 @@ def cut(frame: SigFrame, size: int, cpuid: CpuidTable) -> None:
 
 def copy(source: SigFrame, target: SigFrame) -> None:
     """Give a signal frame the image of another one, and what surrounds it."""
-    for name in ("magic1", "magic2", "extended_size", "xstate_size", "xfeatures", "fsave"):
+    for name in ("magic1", "magic2", "extended_size", "xstate_size", "xfeatures", "fsave", "legacy"):
         setattr(target, name, getattr(source, name))
     assign(target.area, source.area)
 

@@ -47,7 +47,7 @@ from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import INNERMOST, NULL_FPSTATE, OWN, IovLen
+from xfdfuzz.program.fields import INNERMOST, NULL_FPSTATE, OWN, IovLen, UserImage
 from xfdfuzz.program.images import lost
 from xfdfuzz.program.ops import host as around
 from xfdfuzz.program.ops import processes, ptrace, signals, tasks
@@ -276,6 +276,18 @@ def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]
     """struct _fpx_sw_bytes: magic1, extended_size, xfeatures, xstate_size."""
     found: tuple[int, int, int, int] = struct.unpack("<IIQI", host.crew.fetch(task, address + SW_RESERVED, 20))
     return found
+
+
+@carries(signals.SigframeLegacy)
+def _write_legacy(host: Host, op: signals.SigframeLegacy, expected: Result) -> Result:
+    task = host.task(op.task)
+    address = _place_to_write(host, task, _frame(host, task, op.frame))
+    wanted = UserImage(0, 0, ((op.part, op.contents),))
+    image = host.images.made(wanted, partial(ghost.task_token, op.task))
+    places = [images.MXCSR] if op.part == xf.MXCSR else host.images.places(1 << op.part)
+    for place in places:
+        host.crew.store(task, address + place.start, image[place])
+    return OK
 
 
 @carries(signals.SigframeWrite)

@@ -68,7 +68,9 @@ _SELDOM = {
     **dict.fromkeys(("perf_event_close", "pmi"), 1),
     **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
     "restore_by_made_frame": 1,
-    **dict.fromkeys(("sigframe_copy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
+    **dict.fromkeys(
+        ("sigframe_copy", "sigframe_legacy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1
+    ),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM

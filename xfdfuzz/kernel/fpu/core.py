@@ -9,7 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvailable, GeneralProtection, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.event import HARDIRQ, IRQ_FPU, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
+from xfdfuzz.kernel.event import HARDIRQ, IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
 from xfdfuzz.kernel.locking import HARDIRQ_OFFSET, SOFTIRQ_OFFSET
 from xfdfuzz.kernel.sched import CLONE_THREAD
@@ -248,6 +248,11 @@ class FpuCore(FpuInit):
         self.cpu_invalidate_fpregs_state()
         if not self.this_cpu.cr4_osfxsr:
             self.die(OOPS)
+        self.kernel_fpu_mxcsr()
+
+    @seam
+    def kernel_fpu_mxcsr(self) -> None:
+        """ldmxcsr(MXCSR_DEFAULT) of kernel_fpu_begin_mask(), with KFPU_MXCSR (fpu/core.c)."""
         load_component(self.regs, xf.MXCSR, 0)
 
     @seam
@@ -306,6 +311,8 @@ class FpuCore(FpuInit):
     @seam
     def kernel_fpu_compute(self, token: int) -> None:
         """SSE and AVX instructions of the kernel's."""
+        if self.regs.data[xf.MXCSR]:
+            self.report(KERNEL_MXCSR, self.regs.data[xf.MXCSR])
         for i in (xf.SSE, xf.YMM):
             if self.regs.xcr0 >> i & 1 or i == xf.SSE:
                 load_component(self.regs, i, token)

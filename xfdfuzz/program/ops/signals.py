@@ -19,6 +19,7 @@ from xfdfuzz.program.fields import (
     Fpstate,
     FrameNr,
     FrameSize,
+    LegacyPart,
     Nr,
     SsSize,
     SwReserved,
@@ -167,6 +168,28 @@ class SigframeWrite(_FrameOp):
     def run(self, k: Kernel) -> Result:
         owner = partial(ghost.task_token, self.task)
         images.write_frame(self.in_user_mode(k), self.image, owner, k.machine.cpuid)
+        return OK
+
+
+@op("t{task} sigframe(legacy, {part}, {contents}) {frame}")
+class SigframeLegacy(_FrameOp):
+    """The handler writes x87, SSE or MXCSR in its frame as programs do that know nothing of XSAVE, and leaves the
+    header alone: sigreturn loads it, unless the frame is one of the task's own, which XSTATE_BV decides of."""
+
+    task: Nr = 0
+    part: LegacyPart = xf.SSE
+    contents: Contents = 1
+    frame: FrameNr = INNERMOST
+
+    def hindrance(self, k: Kernel) -> str:
+        ia32 = self.part == xf.X87 and k.tasks[self.task].ia32
+        other = f"t{self.task}'s frame, a 32-bit one, has x87 in the header before" if ia32 else ""
+        return _FrameOp.hindrance(self, k) or other
+
+    def run(self, k: Kernel) -> Result:
+        frame = self.in_user_mode(k)
+        frame.area.data[self.part] = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
+        frame.legacy |= 0 if self.frame == OWN else 1 << self.part & xf.MASK_FPSSE
         return OK
 
 
