@@ -20,7 +20,7 @@ from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ER
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
@@ -187,6 +187,9 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
         )
     ),
     "mxcsr": Domain((0, 0, 0, 1, 2, ZERO, 3, RESERVED)),
+    "xcr": Domain((*[0] * 15, 1)),
+    "nr_xcrs": Domain((*[1] * 14, 0, KVM_MAX_XCRS + 1)),
+    "flags": Domain((*[0] * 15, 1)),
     "ssp": Domain((2, 3, 1, UNALIGNED, BEYOND)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
