@@ -44,7 +44,7 @@ series = Series("warns", base="v5.16", title="a WARN that fires", promises=PROMI
 
 @series.patch("warns-1", "KVM: x86: a WARN that fires")
 class Warns(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu, xcr0):
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu, xcrs):
         if self.warn_on(vcpu.arch.xcr0 == xcrs.value):
             return -EPERM
         vcpu.arch.guest_fpu.realloc_request = xcrs.value
