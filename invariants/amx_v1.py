@@ -27,7 +27,7 @@ def request(vcpu: Vcpu) -> int:
 def no_realloc_on_enter(view: View) -> Iterator[Broken]:
     """fpu_swap_kvm_fpstate(enter_guest = true) can serve no request: it warns, throws the request away and returns an
     error that nobody looks at.  User space gets there with KVM_SET_MSRS before KVM_RUN."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     pending = request(view.before.vcpus[nr])
     if pending and view.step.result.ret == "ok":
         yield Broken(f"v{nr} enters KVM_RUN with a request for {xf.format_mask(pending)}")

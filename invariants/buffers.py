@@ -113,13 +113,15 @@ def _more_than_once(pointers: list[int]) -> list[int]:
 
 @invariant("fpstate-fits-its-features", "corruption", ("INV-23", "BUF"), ops=_ALLOCATING, state=True)
 def fpstate_fits_its_features(view: View) -> Iterator[Broken]:
-    """An fpstate's allocation holds the compacted image of all its xfeatures, to the byte.  XSAVES with that mask
-    writes there; the page that vmalloc rounds up to only hides it.  (Nobody saves to init_fpstate.)"""
+    """An fpstate's allocation holds the image of all its xfeatures, to the byte, in the format that the kernel saves
+    in.  XSAVES with that mask writes there; the page that vmalloc rounds up to only hides it.  (Nobody saves to
+    init_fpstate.)"""
     if not view.k.use_xsave:
         return
-    compacted_size = view.k.machine.cpuid.compacted_size
+    table = view.k.machine.cpuid
+    size = table.compacted_size if view.k.compacted else table.standard_size
     for nr, fpstate in view.allocated:
-        needed = compacted_size(fpstate.xfeatures)
+        needed = size(fpstate.xfeatures)
         if needed > fpstate.alloc_size and nr != INIT_FPSTATE:
             kind = "guest" if fpstate.is_guest else "host"
             yield Broken(f"{kind} fpstate {nr} has {fpstate.alloc_size} bytes for {needed}", kind, nr)
@@ -162,7 +164,7 @@ def guest_features_backed(view: View) -> Iterator[Broken]:
     """Whatever dynamic feature the guest can use, enabled in XCR0 and not disabled by XFD, has room in its fpstate:
     there is no second chance to allocate it, and its state is lost at the first save."""
     k = view.k
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     if not k.this_cpu.guest or isinstance(view.step.op, GuestInterrupt):
         return
     if k.vcpus[nr].arch.guest_state_protected:

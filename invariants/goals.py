@@ -7,7 +7,8 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.invariants.sometimes import sometimes
 from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.state import System, Task
+from xfdfuzz.kernel.state import System, Task, own_sigframe_of
+from xfdfuzz.program.fields import OWN
 from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp
 from xfdfuzz.program.step import Image
@@ -254,6 +255,17 @@ def sigreturn_refuses_its_frame(view: View) -> bool:
     return view.step.result.ret == "SIGSEGV"
 
 
+@sometimes("registers-come-from-a-made-frame", "signals", ops=(signals.Sigreturn,), needs=(signals.SigframeNew,))
+def registers_come_from_a_made_frame(view: View) -> bool:
+    """A task returns by a frame that it has made itself, and more than x87 and SSE come from it."""
+    op = view.step.op
+    assert isinstance(op, signals.Sigreturn)
+    extended = own_sigframe_of(view.before, op.task).area.xstate_bv & ~xf.MASK_FPSSE
+    held = _regs_of(view.k.system, view.k.tasks[op.task])
+    brought = any(held.data[i] for i in xf.components_in(extended & view.k.machine.user_xfeatures))
+    return op.frame == OWN and view.step.result.ret == "ok" and brought
+
+
 @sometimes("tracer-sets-tiles", "ptrace", ops=(ptrace.PtraceSetXstate,))
 def tracer_sets_tiles(view: View) -> bool:
     """A tracer writes tiles into a tracee's buffer."""
@@ -356,7 +368,7 @@ def another_vcpu_gets_what_was_kept(view: View) -> bool:
 @sometimes("new-tenant-is-entered", "vmm", ops=(run.VmEnter,), needs=(vmm.VmmReset,))
 def new_tenant_is_entered(view: View) -> bool:
     """A guest runs in a vCPU that was another one's."""
-    before = view.before.ghost.vmms[view.step.op.vcpu]  # type: ignore[attr-defined]
+    before = view.before.ghost.vmms[view.vcpu_nr]
     return bool(before.pending) and before.intent == st.INTENT_RESET
 
 
@@ -377,5 +389,7 @@ def sealed_guest_had_registers_set(view: View) -> bool:
 )
 def softirq_hits_a_protected_guests_exit(view: View) -> bool:
     """The kernel uses the FPU while a guest is loaded that it cannot save."""
-    current = view.before.tasks[view.before.cpus[view.step.op.cpu].current]  # type: ignore[attr-defined]
+    op = view.step.op
+    assert isinstance(op, host.SoftirqKernelFpu)
+    current = view.before.tasks[view.before.cpus[op.cpu].current]
     return bool(current.kvm_run and view.before.vcpus[current.kvm_run - 1].arch.guest_state_protected)

@@ -28,11 +28,11 @@ def _perm(system: System, task: int, guest: bool) -> FpuStatePerm:
 def permission_only_grows(view: View) -> Iterator[Broken]:
     """A permission, once given, stays until exec, and the default features need none: user space, KVM's CPUID and the
     buffer sizes all rely on it.  Looked at as user space can: through the user components."""
-    k = view.k
-    task = view.step.op.task  # type: ignore[attr-defined]
+    k, op = view.k, view.step.op
+    assert isinstance(op, ReqXcompPerm | ReqXcompGuestPerm)
     for guest in (False, True):
-        before = _perm(view.before, task, guest).state_perm
-        after = _perm(k.system, task, guest).state_perm
+        before = _perm(view.before, op.task, guest).state_perm
+        after = _perm(k.system, op.task, guest).state_perm
         watched = k.user_supported | FPU_GUEST_PERM_LOCKED
         lost = (before | k.fpu_user_cfg.default_features) & watched & ~after
         if lost:

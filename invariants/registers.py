@@ -55,13 +55,13 @@ def _user(view: View) -> Iterator[tuple[CpuRegs, GhostRegs, int, str]]:
 
 
 def _guest(view: View) -> tuple[CpuRegs, GhostRegs, int, str]:
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     return view.k.regs, view.k.system.ghost.vcpus[nr].regs, ghost.guest_token(view.k, nr, 0), f"v{nr}"
 
 
 def _hidden_from_guest(view: View) -> int:
     """A guest without PKRU in XCR0, and with CR4.PKE clear, runs with the host's and cannot see it; nor the LBRs."""
-    arch = view.k.vcpus[view.step.op.vcpu].arch  # type: ignore[attr-defined]
+    arch = view.k.vcpus[view.vcpu_nr].arch
     seen = arch.cr4_pke or (arch.cr4_osxsave and view.k.regs.xcr0 & xf.MASK_PKRU)
     return xf.MASK_LBR | (0 if seen else xf.MASK_PKRU)
 
@@ -83,7 +83,7 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     value or the initial one."""
     regs, ideal, own, who = _guest(view)
     k = view.k
-    has = xf.MASK_MXCSR | regs.xcr0 | k.vcpus[view.step.op.vcpu].arch.guest_supported_xss  # type: ignore[attr-defined]
+    has = xf.MASK_MXCSR | regs.xcr0 | k.vcpus[view.vcpu_nr].arch.guest_supported_xss
     for i, found, expected, foreign in _differences(regs, ideal, own, _hidden_from_guest(view)):
         if not foreign and has >> i & 1:
             yield Broken(_describe(who, i, found, expected), component_site(i))
@@ -109,6 +109,9 @@ def no_foreign_registers(view: View) -> Iterator[Broken]:
         for i, found, expected, foreign in _differences(regs, ideal, own, hidden):
             if foreign:
                 yield Broken(_describe(who, i, found, expected), component_site(i))
+        pointers = regs.error_pointers
+        if ghost.owner(pointers) and not ghost.same_owner(pointers, own):
+            yield Broken(f"{who} can read {ghost.content(pointers)} in x87's error pointers", "error_pointers")
 
 
 @invariant("sampled-branches-are-the-threads", "leak", ("HSTATE",), ops=(Pmi, GuestPmi))

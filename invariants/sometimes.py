@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from xfdfuzz.invariants.vocabulary import View
+from xfdfuzz.invariants.vocabulary import View, defined_at
 from xfdfuzz.program.ops import OPS
 from xfdfuzz.program.ops.base import Op
 
@@ -71,7 +71,7 @@ def sometimes(
 
     def register(predicate: GoalPredicate) -> GoalPredicate:
         known = GOALS.get(name)
-        if known is not None and _source(known.predicate) != _source(predicate):
+        if known is not None and defined_at(known.predicate) != defined_at(predicate):
             raise ValueError(f"goal {name} exists already")
         if not predicate.__doc__:
             raise ValueError(f"goal {name}: its docstring must say what is worth reaching")
@@ -85,9 +85,3 @@ def goals_for(ops: Iterable[Op], cpus: int) -> list[Goal]:
     """The goals that can be met where these ops may happen on so many CPUs."""
     classes = {type(op) for op in ops}
     return [goal for goal in GOALS.values() if goal.can_be_met(classes, cpus)]
-
-
-def _source(predicate: GoalPredicate) -> tuple[str, int]:
-    """File and line: a file that is executed again gives the same goals again, which are no second ones."""
-    code = predicate.__code__
-    return code.co_filename, code.co_firstlineno

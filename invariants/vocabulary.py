@@ -135,6 +135,12 @@ class View:
         return self._changed
 
     @property
+    def vcpu_nr(self) -> int:
+        """The vCPU that the op is about, where all of ``ops=`` are about one."""
+        nr: int = self.step.op.vcpu  # type: ignore[attr-defined]
+        return nr
+
+    @property
     def tasks(self) -> list[tuple[int, Task]]:
         """The user tasks that exist."""
         if self._tasks is None:
@@ -272,7 +278,7 @@ def invariant(
 
     def register(predicate: Predicate) -> Predicate:
         known = INVARIANTS.get(name)
-        if known is not None and _source(known.predicate) != _source(predicate):
+        if known is not None and defined_at(known.predicate) != defined_at(predicate):
             raise ValueError(f"invariant {name} exists already ({_place(known.predicate)})")
         if not predicate.__doc__:
             raise ValueError(f"invariant {name}: its docstring must say why a violation is bad")
@@ -284,8 +290,8 @@ def invariant(
     return register
 
 
-def _source(predicate: Predicate) -> tuple[Path, int]:
-    """The real file and the line: a file executed again gives the same invariant again, which is no second one."""
+def defined_at(predicate: Callable[..., object]) -> tuple[Path, int]:
+    """The real file and the line: a file executed again gives the same invariants and goals again, no second ones."""
     code: CodeType = predicate.__code__
     return Path(code.co_filename).resolve(), code.co_firstlineno
 

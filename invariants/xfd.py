@@ -72,7 +72,7 @@ def guest_sees_its_xfd(view: View) -> Iterator[Broken]:
     """IA32_XFD in the guest is what the guest or user space wrote last.  A bit that differs makes a feature fault that
     was enabled, or work that was disabled.  Bits without a feature in XCR0, or with CR4.OSXSAVE clear, count only where
     the guest can read the MSR."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     arch = view.k.vcpus[nr].arch
     ideal = view.k.system.ghost.vcpus[nr]
     readable = arch.cpuid_xfd and not arch.xfd_read_intercept
@@ -85,7 +85,7 @@ def guest_sees_its_xfd(view: View) -> Iterator[Broken]:
 @invariant("guest-sees-its-xcr0", "corruption", ("GSTATE",), ops=(VmEnter,))
 def guest_sees_its_xcr0(view: View) -> Iterator[Broken]:
     """XCR0 in the guest is what the guest or user space set last, where the guest can see it (CR4.OSXSAVE)."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     ideal = view.k.system.ghost.vcpus[nr].xcr0
     if view.k.vcpus[nr].arch.cr4_osxsave and view.k.regs.xcr0 != ideal:
         yield Broken(
@@ -95,11 +95,13 @@ def guest_sees_its_xcr0(view: View) -> Iterator[Broken]:
 
 @invariant("guest-sees-its-xss", "corruption", ("GSTATE",), ops=(VmEnter,))
 def guest_sees_its_xss(view: View) -> Iterator[Broken]:
-    """IA32_XSS in a guest with XSAVES is what the guest or user space wrote last: with another its XSAVES loses state,
-    or its XRSTORS is a #GP."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    """IA32_XSS in a guest that can execute XSAVES is what the guest or user space wrote last: with another its XSAVES
+    loses state, its XRSTORS is a #GP, or they reach the host's.  On AMD's processors XSAVE is enough for that."""
+    nr = view.vcpu_nr
     arch, ideal = view.k.vcpus[nr].arch, view.k.system.ghost.vcpus[nr].xss
-    if not (view.k.use_xsave and arch.cr4_osxsave and arch.cpuid_xcr0) or arch.cpuid_no_xsave or arch.cpuid_no_xsaves:
+    if not (view.k.machine.has_xsaves and arch.cr4_osxsave and arch.cpuid_set) or arch.cpuid_no_xsave:
+        return
+    if arch.cpuid_no_xsaves and not view.k.machine.amd:
         return
     if view.k.regs.xss != ideal:
         found, set_to = xf.format_mask(view.k.regs.xss), xf.format_mask(ideal)
@@ -123,7 +125,7 @@ def host_runs_with_its_own_xcr0(view: View) -> Iterator[Broken]:
 def guest_sees_its_xfd_err(view: View) -> Iterator[Broken]:
     """IA32_XFD_ERR in the guest is what its last XFD #NM, or the last write, left there: the guest's #NM handler
     decides by it whether to grow a buffer or to kill."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     ideal = view.k.system.ghost.vcpus[nr].xfd_err
     if view.k.regs.xfd_err != ideal:
         yield Broken(f"v{nr} runs with IA32_XFD_ERR = {view.k.regs.xfd_err:#x}, expected {ideal:#x}")
@@ -133,7 +135,7 @@ def guest_sees_its_xfd_err(view: View) -> Iterator[Broken]:
 def nm_delivered_once(view: View) -> Iterator[Broken]:
     """A #NM that was intercepted is delivered to the guest exactly once; a lost one hangs the guest's task, one too
     many kills it."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     if view.before.vcpus[nr].arch.init_pending:
         return  # INIT forgets it
     owed = view.before.ghost.vcpus[nr].nm_owed
@@ -149,7 +151,7 @@ def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
     op, out = view.step.op, view.step.result.out
     if not isinstance(out, int):
         return
-    nr = op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     if isinstance(op, HandleExit) and view.before.vcpus[nr].exit_pending != EXIT_MSR_READ:
         return
     ideal = view.k.system.ghost.vcpus[nr]
@@ -163,7 +165,7 @@ def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
 def guest_instruction_completes_once(view: View) -> Iterator[Broken]:
     """An instruction that exited either completes or faults, and no other is skipped: KVM must not advance the guest's
     RIP over an instruction that it did not emulate, nor raise #GP for one that it did."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     before = view.before
     if before.vcpus[nr].arch.init_pending:
         return  # the guest starts anew

@@ -22,10 +22,11 @@ from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_SNP_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     BEYOND,
     DATA,
+    NULL_FPSTATE,
     RESERVED,
     UNALIGNED,
     ZERO,
@@ -34,7 +35,9 @@ from xfdfuzz.program.fields import (
     FpuImage,
     IovLen,
     Msrs,
+    Nested,
     Sregs,
+    SsSize,
     Switch,
     SwReserved,
     Undefined,
@@ -195,11 +198,13 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
     "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL)),
-    "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM)),
+    "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM, VM_X86_SNP_VM)),
     "failures": Domain((1, 0, 2)),
     "points": Domain((1, 2, 3, 4)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
     "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
+    "fpstate": Domain((NULL_FPSTATE, 16, 8, 32, 0)),
+    SsSize: Domain((SsSize(), SsSize(8192), SsSize(0), SsSize(65536), SsSize(1024))),
     "attribute group": Domain((0, 0, 1)),
     "attribute": Domain((0, 1, 0), lambda pick: scatter(pick) & 0xFFFFFFFF),
     "host msr": Domain((MSR_IA32_XFD, MSR_IA32_XFD_ERR)),
@@ -210,6 +215,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True), Sregs(True, False, True))),
     Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
     Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
+    Nested: Domain((Nested(), Nested(True), Nested(True, True))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }
 

@@ -37,7 +37,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave, UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
@@ -53,7 +53,11 @@ from xfdfuzz.revisions.amx_v6 import AmxV6
 
 #: Invariants that no plausible kernel can break, and why.
 VACUOUS: dict[str, str] = dict.fromkeys(
-    ("procedure-keeps-the-guest", "reset-leaves-nothing"), "about VMMs, no kernel can help: tests/test_vmm.py"
+    (
+        *("procedure-keeps-the-guest", "reset-leaves-nothing", "reset-is-a-reset", "guest-cpuid-is-coherent"),
+        "buffer-has-room",
+    ),
+    "about VMMs, no kernel can help: tests/test_vmm.py",
 )
 
 
@@ -342,6 +346,20 @@ class ShowsSealedImages(KvmXsave):
 
 
 @mutant(
+    "protected-state-is-refused",
+    program(
+        "t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87)",
+    ),
+)
+class TakesXcrsOfAnybody(Kernel):
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcrs: KvmXcrs) -> int:
+        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcrs.value) else 0
+
+
+@mutant(
     "listed-msrs-can-be-saved",
     program(SEALED, "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD)"),
 )
@@ -439,6 +457,17 @@ class TakesWhatTheGuestHas(AmxV6):
 class RunsTheGuestWithTheHostsXss(KvmX86):
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
         return False
+
+
+@mutant(
+    "guest-sees-its-xss",
+    program(CREATE, "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse, no_xsaves}) = 0", ENTER, machine="cpus=1 cet amd"),
+)
+class TakesXsavesAwayByCpuidOnAmd(KvmX86):
+    """As VMX can."""
+
+    def guest_cpu_cap_has_xsaves(self, vcpu: Vcpu) -> bool:
+        return self.guest_cpuid_has_xsaves(vcpu)
 
 
 @mutant("host-runs-with-its-own-xcr0", program(CREATE, ENTER, "v0 interrupt = exit"))
@@ -709,6 +738,14 @@ known(
 )
 
 
+@mutant("fpstate-fits-its-features", program(CREATE, machine="cpus=1 no-xsaves no-xsavec"))
+class SizesOfTheCompactedFormat(FpuCore):
+    """What XSAVEC writes, on a processor that has but XSAVEOPT: PKRU lies behind a gap there."""
+
+    def xstate_calculate_size(self, mask: int, *, compacted: bool) -> int:
+        return super().xstate_calculate_size(mask, compacted=True)
+
+
 @mutant("uabi-size-covers-image", program(AMX))
 class TakesTheKernelSizeForTheUabi(AmxSeries):
     def fpstate_realloc_guest(self, xfeatures: int, ksize: int, usize: int, guest_fpu: FpuGuest) -> int:
@@ -853,6 +890,21 @@ class SignalLosesTheTiles(FpuSignal):
 class FrameHasAnInitialHeader(FpuSignal):
     def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
         frame.fsave = 0
+
+
+@mutant(
+    "host-registers-preserved",
+    program(
+        "t0 vmovups(1) = ok",
+        "t0 sigframe(new) = ok",
+        "t0 sigframe(fpstate, NULL) own = ok",
+        "t0 sigreturn own = ok",
+        "t0 movups(2) = ok",
+    ),
+)
+class NoImageLeavesTheRegisters(FpuSignal):
+    def fpu_restore_sig_begin(self, frame: SigFrame) -> bool:
+        return bool(frame.null) or super().fpu_restore_sig_begin(frame)
 
 
 @mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))
@@ -1025,6 +1077,16 @@ class EntersWithTheHostsPkru(KvmX86):
         load_component(self.regs, xf.PKRU, vcpu.arch.host_pkru)
 
 
+@mutant("guest-registers-preserved", program(SEALED, ENTER))
+class BreaksOlderMeasurements(KvmX86):
+    """sev_es_sync_vmsa() without its "if (vcpu->kvm->arch.vm_type != KVM_X86_DEFAULT_VM)"."""
+
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
+        regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
+        for i in (xf.X87, xf.MXCSR):
+            self.vmsa_component(vcpu, i, regs.data[i])
+
+
 @mutant(
     "no-foreign-registers",
     program(
@@ -1085,6 +1147,24 @@ class ForgetsThatTheKernelUsesTheFpu(FpuCore):
 class ForgetsTheOwnerOfTheRegisters(FpuCore):
     def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
         return fpu.last_cpu == self.cpu
+
+
+@mutant(
+    "no-foreign-registers",
+    program(
+        "t0 fld(1) = ok",
+        "cpu0 schedule(t1) = ok",
+        "t1 fld(1) = ok",
+        "cpu0 schedule(t0) = ok",
+        "t0 user = ok",
+        machine="cpus=1 fxsave-leak",
+    ),
+)
+class LeavesErrorPointers(FpuCore):
+    """CVE-2006-1056."""
+
+    def clear_error_pointers(self) -> None:
+        pass
 
 
 @mutant("no-foreign-registers", program("t0 vmovups(1) = ok", AMX_GUEST))
@@ -1329,7 +1409,7 @@ class NeitherSkipsNorFaults(KvmX86):
     ),
 )
 class ForgetsWhatIsInjected(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
         return 0
 
 

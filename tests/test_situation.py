@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -83,6 +84,25 @@ def test_a_situation_that_is_remembered_is_the_one_that_is_there(monkeypatch: py
     monkeypatch.setattr(Run, "situation", both)
     steps = walk("v7.3", 150).stats.steps
     assert looked > steps / 2
+
+
+def test_a_search_that_has_seen_much_forgets_it_and_goes_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is as large after a night as after minutes."""
+    before = walk("v7.3", 60).stats
+    alive: WeakSet[Situation] = WeakSet()
+    together, sizes = situation._together, []
+
+    def counted(*looks: Any) -> Situation:
+        made = together(*looks)
+        alive.add(made)
+        sizes.append(len(alive))
+        return made
+
+    monkeypatch.setattr(situation, "_MANY", 40)
+    monkeypatch.setattr(situation, "_together", counted)
+    assert walk("v7.3", 60).stats.seen == before.seen
+    assert len(sizes) > 400
+    assert max(sizes) <= 45
 
 
 def test_a_look_is_remembered_by_all_that_it_reads_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

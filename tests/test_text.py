@@ -21,10 +21,12 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
 from xfdfuzz.program.fields import (
     BEYOND,
     INNERMOST,
+    NULL_FPSTATE,
+    OWN,
     RESERVED,
     TOKENS,
     ZERO,
@@ -33,7 +35,9 @@ from xfdfuzz.program.fields import (
     FpuImage,
     IovLen,
     Msrs,
+    Nested,
     Sregs,
+    SsSize,
     Switch,
     SwReserved,
     Undefined,
@@ -120,7 +124,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
     "mxcsr": st.sampled_from([*range(TOKENS + 1), ZERO, RESERVED]),
-    "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
+    "frame": st.integers(INNERMOST, OWN),
+    "fpstate": st.integers(0, NULL_FPSTATE),
+    SsSize: st.builds(SsSize, st.none() | st.integers(0, 2**32 - 1)),
     "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
         CpuidEntries,
@@ -135,7 +141,8 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     ),
     Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
     Cr4: st.builds(Cr4, st.booleans()),
-    Events: st.builds(Events, st.sampled_from([0, *VECTORS])),
+    Nested: st.builds(Nested, st.booleans(), st.booleans()),
+    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
 }
@@ -161,7 +168,9 @@ NAME = st.sampled_from(["no-realloc-on-enter", "host-xrstor-never-faults", "xfd2
 
 
 def machines() -> st.SearchStrategy[Machine]:
-    switches = {f.name: st.booleans() for f in fields(Machine) if f.name not in ("cpus", "amd")}
+    names = [f.name for f in fields(Machine) if f.name not in ("cpus", "in_use", "amd")]
+    switches: dict[str, st.SearchStrategy[int]] = {name: st.booleans() for name in names}
+    switches["in_use"] = st.integers(0, (1 << xf.COMPONENTS) - 1)
     amd = {name: switch for name, switch in switches.items() if name not in NOT_AMD}
     cpus = st.integers(1, MAX_CPUS)
     return st.builds(Machine, cpus=cpus, **switches) | st.builds(Machine, cpus=cpus, amd=st.just(True), **amd)
@@ -314,10 +323,26 @@ def test_blank_lines_carriage_returns_and_a_missing_last_newline_do_not_matter()
         ("machine", Machine()),
         ("machine cpus=4 amx", Machine(cpus=4)),
         ("machine no-xfd amx-ignores-ts no-debug-fpu", Machine(xfd=False, amx_ignores_ts=True)),
+        ("machine in-use=0", Machine()),
+        ("machine in-use=pkru|xtile|ymm", Machine(in_use=xf.MASK_PKRU | xf.MASK_XTILE | xf.MASK_YMM)),
     ],
 )
 def test_machine_lines_may_name_defaults(line: str, machine: Machine) -> None:
     assert parse(f"# xfdfuzz program 1\n{line}\n") == Program(machine, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("mpx mpx-in-use", "cpus=1 mpx in-use=mpx"),
+        ("pkru-in-use no-mpx-in-use", "cpus=1 in-use=pkru"),
+        # they meant nothing there
+        ("mpx-in-use", "cpus=1"),
+        ("pkru-in-use no-pku", "cpus=1 no-pku"),
+    ],
+)
+def test_switches_of_before_are_read_as_in_use(before: str, now: str) -> None:
+    assert format_program(parse(f"# xfdfuzz program 1\nmachine {before}\n")) == f"# xfdfuzz program 1\nmachine {now}\n"
 
 
 @pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])
@@ -374,8 +399,8 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_CREATE_CPU, 0)",
             15,
-            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA "
-            "(did you mean KVM_CREATE_VCPU?)",
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START (did you mean KVM_CREATE_VCPU?)",
         ),
         # what only begins alike was not meant
         ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin"),
@@ -383,7 +408,8 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_TDX_INIT_VM)",
             15,
-            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA",
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
         ),
         ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
         (
@@ -394,9 +420,12 @@ def error_of(text: str) -> str:
         ),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
-        ("t0 sigreturn frame3", 14, "frame0 to frame2"),
+        ("t0 sigreturn frame3", 14, "frame0 to frame2, or own"),
         ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
         ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
+        ("t0 sigframe(copy, own)", 19, "a number from 0 to 4294967295"),
+        ("t0 sigframe(fpstate, 64)", 22, "NULL, or a number from 0 to 63"),
+        ("t0 sigframe(new, iov_len=1)", 18, "ss_size=N, where N is a number of bytes from 0 to 4294967295"),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
         ("t0 sigaltstack(1, 2)", 19, "t<task> sigaltstack(<size>)"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),
@@ -518,6 +547,17 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
     assert parse(HEAD.replace("\n", "\r\n") + "t0\tuser = ok \r\n# a\tb\r\n").notes == ((1, "a\tb"),)
 
 
+WORDS = (
+    "cpus=N, in-use=<mask>, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
+    "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, fxsave-leak, dense, exact-sse, amd, debug-fpu, rt, "
+    "nopku, or a switch with no-"
+)
+MASK = (
+    "state components joined by '|' (x87, sse, avx, bndregs, bndcsr, opmask, zmm_hi256, hi16_zmm, pkru, pasid, "
+    "cet_user, cet_kernel, lbr, xtilecfg, xtiledata, apx, dyn2, avx512, mpx, xtile), 0 or a 64-bit number"
+)
+
+
 @pytest.mark.parametrize(
     ("words", "column", "expected"),
     [
@@ -527,20 +567,26 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         ("xfd amx no-xfd", 17, "xfd only once"),
         ("debug-fpu debug-fpu", 19, "debug-fpu only once"),
         ("amd amx", 13, "no-amx beside amd: no processor of AMD's has it"),
-        ("mpx-in-use cpus=1 amd", 27, "no-mpx-in-use beside amd: no processor of AMD's has it"),
+        ("spr4-erratum cpus=1 amd", 29, "no-spr4-erratum beside amd: no processor of AMD's has it"),
+        ("in-use=pkru in-use=avx", 21, "in-use only once"),
+        ("in-use=pkru|lbr", 21, "a component that the machine has: x87|sse|avx|avx512|pkru|pasid|xtile"),
+        ("in-use=avx no-avx", 16, "a component that the machine has: x87|sse|pkru|pasid|xtile"),
+        ("in-use=xtile amd", 16, "a component that the machine has: x87|sse|avx|avx512|pkru"),
+        ("in-use=0x2000", 16, "a component that the machine has: x87|sse|avx|avx512|pkru|pasid|xtile"),
+        ("in-use=x87 no-xsave", 16, "a component that the machine has: 0"),
+        ("exact-sse in-use=avx|sse", 30, "no sse beside exact-sse, which says that SSE can be initial"),
+        ("in-use=", 16, MASK),
+        ("in-use=avx|", 20, MASK),
+        ("in-use", 9, f"{WORDS} (did you mean in-use=<mask>?)"),
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
-            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
-            "amd, debug-fpu, rt, nopku, or a switch with no- (did you mean cpus=N?)",
+            f"{WORDS} (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
-            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
-            "amd, debug-fpu, rt, nopku, or a switch with no- (did you mean no-amx?)",
+            f"{WORDS} (did you mean no-amx?)",
         ),
     ],
 )
@@ -656,9 +702,10 @@ def test_the_documentation_lists_every_op(name: str) -> None:
 
 def test_the_documentation_lists_every_machine_switch() -> None:
     text = DOC.read_text(encoding="utf-8")
+    words = {"cpus": "cpus=N", "in_use": "in-use=<mask>"}
     for f in fields(Machine):
         default = "on" if f.default is True else "off" if f.default is False else f.default
-        assert f"| `{'cpus=N' if f.name == 'cpus' else f.name.replace('_', '-')}` | {default} |" in text
+        assert f"| `{words.get(f.name, f.name.replace('_', '-'))}` | {default} |" in text
 
 
 def test_the_program_in_the_documentation_is_canonical() -> None:

@@ -8,7 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, ZEROED
-from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE, components_at_magic2
 from xfdfuzz.kernel.kvm.xsave import KvmFpu
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
@@ -27,6 +27,13 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
         area.data[i] = contents_of(image.data, owner)
     for i, content in ((xf.MXCSR, 0), *image.contents):
         area.data[i] = contents_of(content, owner)
+
+
+def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
+    """The same of a signal frame's image; a second magic that stands in what is written is no more."""
+    write(frame.area, image, owner)
+    if components_at_magic2(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
+        frame.magic2 = 0
 
 
 def area_of(image: UserImage, owner: Owner) -> XsaveArea:

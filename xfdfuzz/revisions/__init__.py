@@ -1,5 +1,6 @@
 """Revisions: named kernels.  A revision is a base plus a queue of patches."""
 
+from xfdfuzz.revisions.cured import findings_of
 from xfdfuzz.revisions.labels import Revision, base_of, find, resolve, stands_for, with_stack
 from xfdfuzz.revisions.outside import load_entries, series_files
 from xfdfuzz.revisions.queue import PATCHES, PROPOSED, Patch, RevisionError, UnknownRevision, in_order
@@ -20,6 +21,7 @@ __all__ = [
     "concerns",
     "family",
     "find",
+    "findings_of",
     "in_order",
     "lines",
     "load_entries",

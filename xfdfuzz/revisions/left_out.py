@@ -1,6 +1,7 @@
 """Commits about FPU or KVM xstate since v5.16 that the model leaves out on purpose, and why.
 
 Every commit id was seen in a public source: lists of what was pushed to kernel.org, mails, `Fixes:` lines.
+Those of v7.4 are what was in tip on 27 September 2026, after 7.3-rc4; nobody has looked whether v7.4 came with them.
 The sources of 6.1.192, 6.12.117, 7.2.13 and 7.3.4 were held against each other for it, function by function; those of
 5.17 against 6.1 in fpu/core.c, fpu/xstate.c, and where KVM has to do with XCR0, IA32_XSS, XFD, PKRU and CPUID.
 """
@@ -14,7 +15,7 @@ from xfdfuzz.revisions.commits import is_meant
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """One commit with the mainline version that has it first and the reason, a clause."""
+    """One commit with the mainline version that has it first, or was to have it, and the reason, a clause."""
 
     commit: str
     version: str
@@ -27,9 +28,10 @@ _MEMORY = "where struct fpu lies in memory is not modelled: a pointer is an inde
 _WORKERS = "no TIF_NEED_FPU_LOAD and no fpu__drop() of a thread that never leaves the kernel is looked at"
 _BOOT = "what boot checks and prints is not modelled"
 _MEMORY_ORDER = "components lie where CPUID has them, in whatever order that is"
-_CET = "of CET the model has the contents of the two components and IA32_XSS, no control flow, SSP, SMM or VMCS field"
+_CET = "of CET the model has the contents of two components and IA32_XSS, no control flow, SSP, SMM, VMCS or VMCB field"
 _XSS_ZERO = "a guest's IA32_XSS can only be 0 until 69cc3e886582"
-_AMD = "the model has VMX, and of SVM what seals an SEV-ES guest"
+_MATH_EMULATION = "no machine is without an FPU"
+_NMI_READS = "no NMI reads the registers of a task but its LBRs"
 
 #: By reason: commit, version, title.
 _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -53,6 +55,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("8c01290bda1a", "v6.14", "KVM: x86: Swap incoming guest CPUID into vCPU before massaging in KVM_SET_CPUID2"),
         ("7ea34578aea7", "v6.14", 'KVM: x86: Replace guts of "governed" features with comprehensive cpu_caps'),
         ("cbdeea032bfe", "v6.14", "KVM: x86: Drop superfluous host XSAVE check when adjusting guest XSAVES caps"),
+        ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
         ("2883b4c2169a", "v6.15", "x86/fpu: Use XSAVE{,OPT,C,S} and XRSTOR{,S} mnemonics in xstate.h"),
         ("ccb7735a1ea2", "v6.15", "x86/fpu: Fully optimize out WARN_ON_FPU()"),
         ("64e54461ab6e", "v6.16", "x86/fpu: Refactor xfeature bitmask update code for sigframe XSAVE"),
@@ -77,14 +80,12 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("1f34bb2a2464", "v6.5", "x86/fpu: Remove cpuinfo argument from init functions"),
         ("1703db2b90c9", "v6.5", "x86/fpu: Mark init functions __init"),
         ("1143c0b85c07", "v6.6", 'KVM: VMX: Recompute "XSAVES enabled" only after CPUID update'),
-        ("0497d2ac9b26", "v6.6", "KVM: VMX: Check KVM CPU caps, not just VMX MSR support, for XSAVE enabling"),
         ("662f6815786e", "v6.6", 'KVM: VMX: Rename XSAVES control to follow KVM\'s preferred "ENABLE_XYZ"'),
         ("24b8a23638cb", "v6.9", "x86/fpu: Clean up FPU switching in the middle of task switching"),
         ("546d714b0880", "v6.10", "KVM: introduce new vendor op for KVM_GET_DEVICE_ATTR"),
         ("7974c0643ee3", "v6.11", "KVM: x86: Add a struct to consolidate host values, e.g. EFER, XCR0, etc..."),
         ("1201f226c863", "v6.13", "KVM: x86: Cache CPUID.0xD XSTATE offsets+sizes during module init"),
         ("ec3d4440b2c8", "v6.14", 'KVM: x86: Explicitly do runtime CPUID updates "after" initial setup'),
-        ("1f66590d7ff0", "v6.14", "KVM: x86: Update OS{XSAVE,PKE} bits in guest CPUID irrespective of host support"),
         ("4c20cd4cee92", "v6.14", "KVM: x86: Avoid double RDPKRU when loading host/guest PKRU"),
         ("4348e9177813", "v6.15", 'x86/fpu: Clarify the "xa" symbolic name used in the XSTATE* macros'),
         ("aa93b6f96f64", "v6.15", "KVM: x86: Use for-loop to iterate over XSTATE size entries"),
@@ -93,9 +94,20 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("c2aa58b226ab", "v6.18", "KVM: x86: Add kvm_msr_{read,write}() helpers"),
         ("0b28f21ad462", "v6.19", "KVM: x86: Add a helper to dedup loading guest/host XCR0 and XSS"),
         ("c862dcd19975", "v5.17", "x86/fpu: Fix inline prefix warnings"),
+        ("54ee1844047c", "v6.0", "x86/pkeys: Clarify PKRU_AD_KEY macro"),
+        ("754aaac3bbf1", "v6.14", "x86/fpu: Move CPUID leaf definitions to common code"),
+        ("878477a59537", "v6.15", "x86/fpu: Update the outdated comment above fpstate_init_user()"),
+        ("3d69596c684b", "v7.4", "x86/fpu: Document signal frame layout and portability"),
+        ("344907fab5fd", "v7.4", "x86/fpu: Clean up and rename variables in signal frame handling"),
+        ("6916dec7a02f", "v7.4", "x86/fpu: Extract restore_from_ia32_fxstate() and clean up fpu__restore_sig()"),
+        ("731300df4f7d", "v7.4", "x86/fpu: Document reasoning of FX-only fallback"),
+        ("f1751b220bc8", "v7.4", "x86/fpu: Fix potential underflow in xstate_calculate_size()"),
     ),
     "the model has it as a part of c6617c61e8fe": (
         ("ee3a5f9e3d9b", "v5.17", "KVM: x86: Do runtime CPUID update before updating vcpu->arch.cpuid_entries"),
+    ),
+    "the model has it as a part of f17b168734c0": (
+        ("9f0112938277", "v6.0", "intel_idle: Add a new flag to initialize the AMX state"),
     ),
     "the model has it as a part of a401f45e3875": (
         ("c32d7cab57e3", "v6.1", "x86/fpu: Configure init_fpstate attributes orderly"),
@@ -176,6 +188,23 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("69a2fdf44604", "v6.15", "x86/fpu/xstate: Simplify print_xstate_features()"),
         ("39cd7fad39ce", "v6.16", "x86/fpu: Log XSAVE disablement consistently"),
         ("b81fac906a8f", "v6.5", "x86/fpu: Move FPU initialization into arch_cpu_finalize_init()"),
+        ("54d9a91a3d67", "v6.5", "x86/init: Initialize signal frame size late"),
+        ("588e148d8bab", "v6.14", "x86/fpu: Remove unnecessary CPUID level check"),
+        ("518aa9948e4f", "v7.4", "x86/fpu: Check for missing AVX and AVX-512 xstate bits"),
+    ),
+    _MATH_EMULATION: (
+        ("ab05214025ee", "v7.2", "x86/fpu: Remove MATH_EMULATION and related glue code"),
+        ("d8b55ce0c995", "v7.2", "x86/fpu: Remove the 'no387' boot option"),
+        ("823caa173884", "v7.2", "x86/fpu: Remove the math-emu/ FPU emulation library"),
+        ("67639ee98521", "v7.4", "x86/fpu: Remove unnecessary checks for X86_FEATURE_FPU"),
+        ("7606d01b963f", "v7.4", "x86/fpu: Remove additional remnants of math emulation"),
+    ),
+    _NMI_READS: (
+        ("450d73dc5f91", "v7.4", "x86/fpu: Add update_fpu_state_and_flag() helper"),
+        ("03b89c9f202e", "v7.4", "x86/fpu/xstate: Add xsaves_nmi() helper"),
+    ),
+    "it is not in 7.3, with which the model ends": (
+        ("fd14edd82077", "v7.4", "x86/fpu: Pre-fault only required size of xstate buffer"),
     ),
     "KVM's modules are loaded once": (
         ("c43ad19045d5", "v6.10", "KVM: x86: Fully re-initialize supported_vm_types on vendor module load"),
@@ -183,6 +212,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "the model has it as a part of 7c1ef59145f1, without which no thread gets a PASID": (
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
+        ("a3d29e8291b6", "v5.18", "sched: Define and initialize a flag to identify valid PASID in the task"),
     ),
     "of a signal frame one page may be absent, the one behind the header of its image, and it has no protection key": (
         ("d877550eaf2d", "v6.8", "x86/fpu: Stop relying on userspace for info to fault in xsave buffer"),
@@ -239,6 +269,12 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "a VMM gives a leaf a sub-leaf where the processor has one, and nowhere else": (
         ("277ad7d58611", "v6.0", "KVM: x86: Add dedicated helper to get CPUID entry with significant index"),
     ),
+    "of OSXSAVE and OSPKE a guest's CPUID has what its CR4 has, in all revisions": (
+        ("1f66590d7ff0", "v6.14", "KVM: x86: Update OS{XSAVE,PKE} bits in guest CPUID irrespective of host support"),
+    ),
+    "where KVM has XSAVES, VMX has it": (
+        ("0497d2ac9b26", "v6.6", "KVM: VMX: Check KVM CPU caps, not just VMX MSR support, for XSAVE enabling"),
+    ),
     "KVM has no MSR filter": (
         ("8a056ece45d2", "v6.17", "KVM: VMX: Manually recalc all MSR intercepts on userspace MSR filter change"),
         ("6057497336bb", "v6.18", "KVM: x86: Rework KVM_REQ_MSR_FILTER_CHANGED into a generic RECALC_INTERCEPTS"),
@@ -252,10 +288,28 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("6ee836687a3f", "v6.6", "x86/fpu: Add helper for modifying xstate"),
         ("98cfa4630912", "v6.6", "x86: Introduce userspace API for shadow stack"),
         ("b2926a36b97a", "v6.6", "x86/shstk: Handle thread shadow stack"),
+        ("18e66b695e78", "v6.6", "x86/shstk: Add Kconfig option for shadow stack"),
+        ("701fb66d576e", "v6.6", "x86/cpufeatures: Add CPU feature flags for shadow stacks"),
+        ("488af8ea7131", "v6.6", "x86/shstk: Wire in shadow stack interface"),
+        ("0dc2a76092d9", "v6.6", "x86/cpufeatures: Enable CET CR4 bit for shadow stack"),
     ),
     "a thread's shadow stack is one content: no address in it, no frame on it": (
         ("9874b2917b9f", "v7.1", "x86/shstk: Prevent deadlock during shstk sigreturn"),
         ("31255e072b2e", "v6.7", "x86/shstk: Delay signal entry SSP write until after user accesses"),
+        ("928054769dbd", "v6.6", "x86/shstk: Introduce routines modifying shstk"),
+        ("05e36022c054", "v6.6", "x86/shstk: Handle signals for shadow stack"),
+        ("b93d6c78829a", "v6.6", "x86/shstk: Check that SSP is aligned on sigreturn"),
+        ("7fad2a432cd3", "v6.6", "x86/shstk: Check that signal frame is shadow stack mem"),
+        ("c35559f94ebc", "v6.6", "x86/shstk: Introduce map_shadow_stack syscall"),
+        ("c6b53dcec07c", "v6.6", "x86/shstk: Don't retry vm_munmap() on -EINTR"),
+        ("331955600ddf", "v6.6", "x86/shstk: Handle vfork clone failure correctly"),
+        ("748c90c69336", "v6.6", "x86/shstk: Remove useless clone error handling"),
+        ("509ff51ee652", "v6.6", "x86/shstk: Add warning for shadow stack double unmap"),
+    ),
+    "of arch_prctl() for shadow stacks the model has enabling and disabling one's own": (
+        ("1d62c65372ab", "v6.6", "x86/shstk: Support WRSS for userspace"),
+        ("680ed2f15e70", "v6.6", "x86/shstk: Add ARCH_SHSTK_UNLOCK"),
+        ("67840ad0fa14", "v6.6", "x86/shstk: Add ARCH_SHSTK_STATUS"),
     ),
     "the model has it as a part of 4f5defae7089": (
         ("517987e3fb19", "v6.10", "KVM: x86: add fields to struct kvm_arch for CoCo features"),
@@ -271,7 +325,10 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("ec93675a3251", "v6.18", "KVM: VMX: Support the immediate form of WRMSRNS in the VM-Exit fastpath"),
         ("d90ebf5a06ec", "v6.18", "KVM: x86: Advertise support for the immediate form of MSR instructions"),
     ),
-    "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing else happens": (
+    "no vCPU is inside KVM_RUN, or in another ioctl, while it is sealed": (
+        ("cb923ee6a80f", "v7.1", "KVM: SEV: Lock all vCPUs when synchronzing VMSAs for SNP launch finish"),
+    ),
+    "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing but a PMI happens, which this leaves where it is": (
         ("6e640bb5caab", "v6.19", "KVM: SVM: Handle #MCs in guest outside of fastpath"),
         ("8934c592bcbf", "v6.19", "KVM: VMX: Handle #MCs on VM-Enter/TD-Enter outside of the fastpath"),
         ("3377a9233d30", "v6.19", "KVM: x86: Load guest/host XCR0 and XSS outside of the fastpath run loop"),
@@ -284,9 +341,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("f0585a714a75", "v6.19", "KVM: x86: Add emulator support for decoding VEX prefixes"),
         ("ebec25438f3d", "v6.19", "KVM: x86: Enable support for emulating AVX MOV instructions"),
     ),
-    "KVM_SET_NESTED_STATE is not modelled, without which no L2 is active in a vCPU that has not run": (
-        ("b47b93c15b12", "v7.0", "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active"),
-    ),
     "the processor has no sub-leaf 1 of leaf 0x1E": (
         ("58cbaf64e653", "v7.0", "KVM: x86: Advertise AMX CPUIDs in subleaf 0x1E.0x1 to userspace"),
     ),
@@ -298,19 +352,25 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("6418b715d5a2", "v7.3", "KVM: Protect all of kvm_vm_ioctl_create_vcpu() with kvm->lock"),
         ("700f8d24436c", "v7.3", 'Revert "KVM: Check for duplicate vcpu_id as early as possible"'),
     ),
-    _AMD: (
+    "of processors' errata the model has one of Sapphire Rapids, of no other": (
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
         ("d52734d00b8e", "v6.8", "KVM: x86: Give a hint when Win2016 might fail to boot due to XSAVES erratum"),
-        ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
-        ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
-        ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
-        ("8db428fd5229", "v6.18", "KVM: SVM: Enable shadow stack virtualization for SVM"),
+    ),
+    "FOP, FIP and FDP, which FXSAVE_LEAK is about, are no contents": (
         ("5d31174f3c8c", "v6.10", "x86/fpu: Fix AMD X86_BUG_FXSAVE_LEAK fixup"),
+    ),
+    "the model has it as a part of 8db428fd5229": (
+        ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
+    ),
+    "the host's XCR0 is the same at any time": (
         ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
-        ("05186d7a8e5b", "v6.17", "KVM: SVM: Simplify MSR interception logic for IA32_XSS MSR"),
+    ),
+    "what KVM prints of a VMCB is not modelled": (
         ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),
     ),
     _CET: (
+        ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
+        ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
         ("06f2969c6a12", "v6.18", "KVM: x86: Introduce KVM_{G,S}ET_ONE_REG uAPIs support"),
         ("586ef9dcbb28", "v6.18", "KVM: x86: Add fault checks for guest CR4.CET setting"),
         ("d6c387fc396b", "v6.18", "KVM: VMX: Introduce CET VMCS fields and control bits"),

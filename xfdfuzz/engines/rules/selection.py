@@ -13,7 +13,7 @@ that come all alike (docs/performance.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from random import Random
 from types import MappingProxyType
 
@@ -57,12 +57,17 @@ _SELDOM = {
     **dict.fromkeys(("ptrace_old_get_xfpregs", "ptrace_old_set_xfpregs", "execve_returns_ia32", "begin_ia32"), 1),
     **dict.fromkeys(("signal_preempted", "siglongjmp_at_once"), 1),
     **dict.fromkeys(("hotplug_starts", "hardirq_now", "kernel_fpu_begin", "kthread_kernel_fpu"), 1),
+    **dict.fromkeys(("kvm_get_nested_state", "kvm_set_nested_state"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
     **dict.fromkeys(("kvm_create_vm_of_type", "kvm_sev_es_init", "kvm_sev_launch_update_vmsa"), 1),
+    **dict.fromkeys(("kvm_sev_snp_launch_start", "kvm_sev_snp_launch_finish"), 1),
+    **dict.fromkeys(("kvm_enable_cap_exception_payload", "kvm_set_vcpu_events_pending"), 1),
     **dict.fromkeys(("create_io_thread", "worker_copy_from_user", "read_arch_status", "shstk_disable"), 1),
     **dict.fromkeys(("read_arch_status_of_kthread", "open_dsa", "user_enqcmd", "shstk_enable"), 1),
     **dict.fromkeys(("perf_event_close", "pmi"), 1),
+    **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
+    "restore_by_made_frame": 1,
     **dict.fromkeys(("sigframe_copy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
 }
@@ -98,7 +103,7 @@ def _weight(rule: Rule) -> int:
     return KNOWN_WEIGHTS.get(rule.name, 4)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def enabled_rules(possible: frozenset[str]) -> tuple[Rule, ...]:
     """The rules enabled where these lists of the situation are not empty, in the order of their slots."""
     return tuple(rule for rule in RULES.values() if rule.condition in possible)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import (
@@ -73,6 +73,10 @@ class CpuidEntries(NamedTuple):
         return sum(1 << i for i, lacking in enumerate(lacks) if not lacking)
 
 
+#: Those of its fields that are flags, in their order.
+CPUID_FLAGS = tuple(name for name, kind in get_type_hints(CpuidEntries).items() if kind is bool)
+
+
 def stored_entries(arch: VcpuArch) -> CpuidEntries:
     """What KVM_SET_CPUID2 has stored, whole."""
     return CpuidEntries(
@@ -118,6 +122,16 @@ class KvmCpuid(KvmProtected):
     def supported_xss(self) -> int:
         """supported_xss (arch/x86/kvm/x86.c): no supervisor state for guests until 69cc3e886582 (6.18)."""
         return 0
+
+    @seam
+    def is_svm(self) -> bool:
+        """kvm_amd.ko is loaded, not kvm_intel.ko."""
+        return self.machine.amd
+
+    @seam
+    def supported_xss_of_vendor(self) -> int:
+        """What svm_set_cpu_caps() leaves of supported_xss: nothing, until 8db428fd5229 (6.18); VMX leaves all."""
+        return 0 if self.is_svm() else xf.U64_MAX
 
     def kvm_cpu_cap_has_xfd(self) -> bool:
         """kvm_cpu_cap_has(X86_FEATURE_XFD) (cpuid.h)."""
@@ -306,6 +320,18 @@ class KvmCpuid(KvmProtected):
         """guest_cpuid_has(vcpu, X86_FEATURE_XSAVES), of a guest that has XSAVE (cpuid.h)."""
         arch = vcpu.arch
         return bool(arch.cpuid_set and not arch.cpuid_no_xsave and not arch.cpuid_no_xsaves)
+
+    @seam
+    def guest_cpu_cap_has_xsaves(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_XSAVES), vcpu->arch.xsaves_enabled until 6.6: the guest can execute it.
+
+        "SVM doesn't provide a way to disable just XSAVES in the guest", so there it goes by XSAVE in the guest's CPUID
+        (svm/svm.c, svm_vcpu_after_set_cpuid()), with VMX by XSAVES (vmx/vmx.c, vmx_compute_secondary_exec_control()).
+        """
+        arch = vcpu.arch
+        if not self.is_svm():
+            return self.machine.has_xsaves and self.guest_cpuid_has_xsaves(vcpu)
+        return bool(self.machine.has_xsaves and arch.cpuid_set and not arch.cpuid_no_xsave)
 
     def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
         """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK) (cpuid.h)."""

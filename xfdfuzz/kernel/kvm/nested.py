@@ -30,6 +30,9 @@ class KvmNested(KvmX86):
     def nested_vmx_l1_wants_exit(self, vcpu: Vcpu, kind: int) -> bool:
         """#NM if vmcs12 says so; CPUID and XSETBV always; L1 is taken to intercept nothing else, and L0
         wants none of them first.
+
+        With SVM, CPUID and XSETBV are vmcb12's choice (svm/nested.c, nested_svm_intercept()): L1 is taken to make it,
+        as KVM does (svm/svm.c, init_vmcb()).
         """
         if kind == st.EXIT_NM:
             return bool(vcpu.arch.vmcs12_nm)
@@ -43,6 +46,21 @@ class KvmNested(KvmX86):
         """
         vcpu.arch.guest_mode = 0
         self.kvm_clear_exception_queue(vcpu)
+
+    def vmx_set_nested_state(self, vcpu: Vcpu, guest_mode: bool, nm: bool) -> int:
+        """KVM_SET_NESTED_STATE of one that is whole; ``nm``: vmcs12's exception bitmap has #NM.
+
+        A guest in L2 leaves it first, whatever comes then.  Whether L1 is in VMX operation is not modelled.
+        """
+        self.vmx_leave_nested(vcpu)
+        if guest_mode:
+            self.nested_vmx_run(vcpu, int(nm))
+        return 0
+
+    def vmx_leave_nested(self, vcpu: Vcpu) -> None:
+        """As an exit to L1 of which L1 is told nothing."""
+        if vcpu.arch.guest_mode:
+            self.nested_vmx_vmexit(vcpu)
 
     @seam
     def nm_intercepted(self, vcpu: Vcpu) -> bool:

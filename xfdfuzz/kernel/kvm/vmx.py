@@ -1,4 +1,7 @@
-"""Intel's side: MSR bitmap, exception bitmap, exits (arch/x86/kvm/vmx/vmx.c, v5.16)."""
+"""The vendor's side: MSR bitmap, exception bitmap, exits (arch/x86/kvm/vmx/vmx.c, v5.16).
+
+What SVM does otherwise (arch/x86/kvm/svm/svm.c) goes by is_svm().
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,8 @@ class Kernel(KvmNested):
 
     @seam
     def msr_intercepted(self, vcpu: Vcpu, index: int, write: bool) -> bool:
-        """What the MSR bitmap says: CET MSRs are passed through to guests that have CET, IA32_XSS never is.
+        """What the MSR bitmap says: CET MSRs are passed through to guests that have CET, IA32_XSS never is; of SVM the
+        same, without the MSRs of XFD, which no guest has there (svm/svm.c, direct_access_msrs[]).
 
         vmcs02 passes neither IA32_XFD nor IA32_XFD_ERR through (nested.c, nested_vmx_prepare_msr_bitmap()).
         """
@@ -71,7 +75,12 @@ class Kernel(KvmNested):
 
     @phase_of("vmx_handle_exit_irqoff")
     def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
-        """vmx_handle_exit_irqoff(): the host's interrupt handler runs here, softirqs on its way out."""
+        """vmx_handle_exit_irqoff(): the host's interrupt handler runs here, softirqs on its way out.
+
+        svm_handle_exit_irqoff() has nothing to do: an interrupt is pending until interrupts are on.
+        """
+        if self.is_svm():
+            return
         if vcpu.exit_pending == st.EXIT_NM:
             self.handle_exception_nmi_irqoff(vcpu)
         elif kernel_fpu:
@@ -116,7 +125,8 @@ class Kernel(KvmNested):
                 return self.kvm_fast_pio_out(vcpu)
 
     def handle_set_cr4(self, vcpu: Vcpu, cr4: int) -> int:
-        """MOV to CR4, where the guest changes a bit that is the host's (handle_cr())."""
+        """MOV to CR4, where the guest changes a bit that is the host's (handle_cr()); any with SVM
+        (cr_interception())."""
         return self.kvm_complete_insn_gp(vcpu, self.kvm_set_cr4(vcpu, cr4))
 
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:

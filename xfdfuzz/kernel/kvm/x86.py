@@ -16,7 +16,7 @@ from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KvmXcrs
-from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.kernel.state import Vcpu, Vm
 
 _LAST_EXCEPTION = 31
 
@@ -137,23 +137,32 @@ class KvmX86(KvmMsrs):
         """Queue #GP(0)."""
         self.kvm_queue_exception(vcpu, st.GP_VECTOR)
 
-    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> int:
-        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0.
+    @phase_of("kvm_vm_ioctl_enable_cap")
+    def kvm_vm_ioctl_enable_cap_exception_payload(self, vm: Vm, enable: int) -> int:
+        """KVM_CAP_EXCEPTION_PAYLOAD, which can be taken back (x86.c)."""
+        vm.exception_payload_enabled = enable
+        return 0
+
+    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> tuple[int, bool]:
+        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0, and whether it is pending.
 
         Without KVM_CAP_EXCEPTION_PAYLOAD what is pending is given as injected, too (x86.c).
         """
         arch = vcpu.arch
-        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0
+        pending = arch.exception_pending and self.vms[vcpu.vm].exception_payload_enabled
+        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0, bool(pending)
 
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
-        """KVM_SET_VCPU_EVENTS with that exception injected, or none; EINVAL for a vector that is no exception's.
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
+        """KVM_SET_VCPU_EVENTS with that exception injected, or pending, or none; EINVAL.
 
-        Without KVM_VCPUEVENT_VALID_PAYLOAD none is pending (x86.c).
+        ``pending`` goes with KVM_VCPUEVENT_VALID_PAYLOAD, without which none is (x86.c).
         """
+        if pending and not self.vms[vcpu.vm].exception_payload_enabled:
+            return -EINVAL
         if vector > _LAST_EXCEPTION or vector == st.NMI_VECTOR:
             return -EINVAL
-        vcpu.arch.exception_injected = bool(vector)
-        vcpu.arch.exception_pending = 0
+        vcpu.arch.exception_injected = bool(vector) and not pending
+        vcpu.arch.exception_pending = bool(vector) and pending
         vcpu.arch.exception_vector = vector
         return 0
 
@@ -403,6 +412,8 @@ class KvmX86(KvmMsrs):
         if nmi:
             self.handle_nmi_irqoff()
         self.vcpu_exited_after_irqoff(vcpu)
+        if kernel_fpu and self.is_svm():
+            self.raise_softirq()  # "any pending interrupts, including the possible source of VM-Exit on SVM"
         self.preempt_enable()
 
     @phase_of("vmx_vcpu_enter_exit")
@@ -465,9 +476,7 @@ class KvmX86(KvmMsrs):
     @seam
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
         """vcpu->arch.xsaves_enabled, looked at under CR4.OSXSAVE."""
-        arch = vcpu.arch
-        given = arch.cpuid_xcr0 and not (arch.cpuid_no_xsave or arch.cpuid_no_xsaves)
-        return bool(self.machine.has_xsaves and arch.cr4_osxsave and given)
+        return bool(vcpu.arch.cr4_osxsave) and self.guest_cpu_cap_has_xsaves(vcpu)
 
     def xsetbv(self, value: int) -> None:
         """xsetbv(); the kernel has no exception table entry there."""

@@ -335,7 +335,8 @@ class GuestXsavec(_Save):
 
 @op("v{vcpu} xsaves({mask}, {torn})")
 class GuestXsaves(_Save):
-    """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
+    """XSAVES, likewise; #UD until KVM_SET_CPUID2 gave it to the guest (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES), or, on
+    ``amd``, XSAVE."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -343,7 +344,7 @@ class GuestXsaves(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        if not (k.machine.has_xsaves and k.guest_cpuid_has_xsaves(self.thread(k))):
+        if not k.guest_cpu_cap_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.save(k, partial(xsave.xsaves, exact_sse=k.machine.exact_sse))
 
@@ -400,8 +401,8 @@ class GuestXrstor(_Restore):
 
 @op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
 class GuestXrstors(_Restore):
-    """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave it to the guest
-    (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES)."""
+    """XRSTORS, likewise, of a compacted image with supervisor states; #UD until KVM_SET_CPUID2 gave XSAVES to the guest
+    (vmx.c, SECONDARY_EXEC_ENABLE_XSAVES), or, on ``amd``, XSAVE."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -412,7 +413,7 @@ class GuestXrstors(_Restore):
     mxcsr: Mxcsr = 0
 
     def run(self, k: Kernel) -> Result:
-        if not (k.machine.has_xsaves and k.guest_cpuid_has_xsaves(self.thread(k))):
+        if not k.guest_cpu_cap_has_xsaves(self.thread(k)):
             return Result("#UD")
         return self.restore(k, xsave.xrstors, xsave.enabled)
 
@@ -505,23 +506,26 @@ class GuestXgetbv(_Insn):
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
-        return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
+        return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
 
 
 @op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
     """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
     compacted one (1), a component's offset; of leaf 1 there are XSAVE and OSXSAVE, bits 26 and 27 of ECX.  Not in a TD,
-    which has these leaves from the TDX module."""
+    which has these leaves from the TDX module, nor in an SEV-SNP guest, which has them from its CPUID page."""
 
     vcpu: Nr = 0
     leaf: CpuidLeaf = LEAF_XSTATE
     subleaf: Subleaf = 0
 
     def hindrance(self, k: Kernel) -> str:
-        """A TD gets these leaves of the TDX module, by its XFAM, and KVM hears nothing of it."""
-        td = k.td_xfam(k.vcpus[self.vcpu]) is not None
-        return _Insn.hindrance(self, k) or (f"that of v{self.vcpu}, which is a TD's, is not modelled" if td else "")
+        """A TD gets these leaves of the TDX module, by its XFAM, an SNP guest from the page that the firmware has
+        checked, and KVM hears nothing of it."""
+        of_type = k.vms[k.vcpus[self.vcpu].vm].type
+        whose = {st.VM_X86_TDX_VM: "a TD's", st.VM_X86_SNP_VM: "an SNP guest's"}.get(of_type)
+        not_modelled = f"that of v{self.vcpu}, which is {whose}, is not modelled" if whose else ""
+        return _Insn.hindrance(self, k) or not_modelled
 
     def run(self, k: Kernel) -> Result:
         return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf, self.leaf)
@@ -553,7 +557,8 @@ class GuestStts(_Insn):
 
 @op("v{vcpu} mov_cr4({cr4})")
 class GuestMovCr4(_Insn):
-    """MOV to CR4 that changes OSXSAVE or PKE, which exits; #GP if the guest has no XSAVE or no PKU.  Not in L2."""
+    """MOV to CR4 that changes OSXSAVE or PKE, which exits, or, on ``amd``, any; #GP if the guest has no XSAVE or no
+    PKU.  Not in L2."""
 
     PROTECTED = False
     vcpu: Nr = 0
@@ -564,7 +569,7 @@ class GuestMovCr4(_Insn):
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
-        if read_cr4(vcpu) == self.cr4.value:
+        if read_cr4(vcpu) == self.cr4.value and not k.is_svm():
             return OK
         return self.insn_exit(k, vcpu, st.EXIT_CR4_WRITE, value=self.cr4.value)
 

@@ -423,7 +423,7 @@ class UserXgetbv(TaskOp):
         k.exit_to_user_mode()
         if not k.use_xsave:
             return Result("SIGILL")
-        return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
+        return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
 
 
 @op("t{task} tilerelease")

@@ -12,6 +12,7 @@ from xfdfuzz.revisions.mainline.cpuid import (
     DeferredCpuid,
     FilteredXcr0,
     GuestCpuCaps,
+    NoOtherCpuidInL2,
     SameCpuidAfterRun,
     SystemAttribute,
 )
@@ -46,6 +47,7 @@ from xfdfuzz.revisions.mainline.host import (
 )
 from xfdfuzz.revisions.mainline.kvm import (
     BugOnImbalance,
+    CetOnSvm,
     CetXss,
     EexistFirst,
     EferInSregs,
@@ -70,6 +72,7 @@ from xfdfuzz.revisions.mainline.protected import (
     MsrsOfDefaultType,
     MsrsOfVmsa,
     SevEsType,
+    SnpType,
     TdxRestoresHost,
     TdxType,
     VmsaSyncedOnce,
@@ -121,6 +124,7 @@ SERIES = (
     SevEsType,
     MsrsOfVmsa,
     MsrsOfDefaultType,
+    SnpType,
     LbrByXsave,
     AllPkeysForFrame,
     AltstackFirst,
@@ -152,6 +156,7 @@ SERIES = (
     CetXss,
     LoadFpuForMsrs,
     GhcbXss,
+    CetOnSvm,
     MpStateWithoutFpu,
     XfdOnSignal,
     NoSva,
@@ -159,6 +164,7 @@ SERIES = (
     BugOnImbalance,
     CpuidUpdatedFirst,
     ClearXstateBv,
+    NoOtherCpuidInL2,
     VmsaSyncedOnce,
     Magic2AtXstateSize,
     EferInSregs,

@@ -60,7 +60,8 @@ class CetXss(KvmX86):
     @property
     def supported_xss(self) -> int:
         """kvm_caps.supported_xss (x86.c)."""
-        return xf.MASK_CET if self.host_xss & xf.MASK_CET == xf.MASK_CET else 0
+        cet = self.host_xss & self.supported_xss_of_vendor() & xf.MASK_CET
+        return cet if cet == xf.MASK_CET else 0
 
     def kvm_probe_msr_to_save(self, index: int) -> bool:
         """The CET MSRs, and IA32_XSS where anything may be set there (x86.c, 6a11c860d8a4 and c0a5f2989122)."""
@@ -69,6 +70,20 @@ class CetXss(KvmX86):
     def kvm_init_xfeatures(self) -> int:
         """MPX and CET, as far as KVM supports them (x86.c, kvm_vcpu_reset())."""
         return (self.supported_xcr0 | self.supported_xss) & (xf.MASK_MPX | xf.MASK_CET)
+
+
+@patch(
+    "8db428fd5229",
+    "KVM: SVM: Enable shadow stack virtualization for SVM",
+    version="v6.18",
+    neutral="a feature",
+)
+class CetOnSvm(KvmX86):
+    """Guests on AMD's processors get CET, too; with 38c46bdbf998, which passes its MSRs through."""
+
+    def supported_xss_of_vendor(self) -> int:
+        """Shadow stacks are not cleared any more, by which the bits in kvm_caps.supported_xss go (svm/svm.c)."""
+        return xf.U64_MAX
 
 
 @patch("e44eb58334bb", "KVM: x86: Load guest FPU state when access XSAVE-managed MSRs", version="v6.18")
