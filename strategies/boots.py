@@ -54,7 +54,7 @@ def with_cpuid(machine: Machine) -> list[Op]:
 
 
 def narrow_cpuid(machine: Machine) -> list[Op]:
-    """A vCPU whose CPUID lacks what the machine has: the components, or, of AMD's, XSAVES, which its guest can execute."""
+    """A vCPU whose CPUID lacks components that the machine has, or, of AMD's, XSAVES, which its guest can execute."""
     if not machine.amd:
         return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(0, False, False))]
     hidden = CpuidEntries(machine.user_xfeatures, False, False, no_xsaves=True)
