@@ -8,7 +8,7 @@ from typing import get_args
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
-from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
+from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.cpuid import stored_entries
@@ -25,18 +25,35 @@ from xfdfuzz.program.ops.kvm import (
     KvmGetMsrs,
     KvmGetSupportedCpuid,
     KvmGetSupportedCpuidEntry,
+    KvmGetXcrs,
     KvmSetCpuid2,
     KvmSetCpuid2Supported,
     KvmSetMsrs,
+    KvmSetNestedState,
     KvmSetRegs,
+    KvmSetSregs,
     KvmSetVcpuEvents,
+    KvmSetXcrs,
 )
 from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
-from xfdfuzz.program.ops.vmm import KeepFpu, KeepMsr, KeepXsave, KeepXsave2, LoadMsrs, LoadVcpuEvents
-from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetXsave
+from xfdfuzz.program.ops.vmm import (
+    KeepFpu,
+    KeepMsr,
+    KeepXsave,
+    KeepXsave2,
+    LoadMsrs,
+    LoadNestedState,
+    LoadVcpuEvents,
+)
+from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetFpu, KvmSetXsave
 from xfdfuzz.program.step import Content, FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
+#: The calls on a vCPU's registers that fail where its VM has protected state.
+_PROTECTED_STATE = (
+    *(KvmGetXsave, KvmGetXsave2, KvmSetXsave, KvmGetFpu, KvmSetFpu),
+    *(KvmGetXcrs, KvmSetXcrs, KvmSetSregs, KvmSetRegs),
+)
 _VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
 
@@ -93,16 +110,18 @@ def faulting_instruction_changes_nothing(view: View) -> Iterator[Broken]:
 @invariant("ioctl-leaves-run-state-alone", "abi", ("INV-09",), ops=(VcpuIoctl,))
 def ioctl_leaves_run_state_alone(view: View) -> Iterator[Broken]:
     """A vCPU ioctl other than KVM_RUN executes no guest instruction, so it queues no exception, sets no exit reason and
-    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, and
-    KVM_SET_VCPU_EVENTS queues what it says."""
+    leaves no completion behind that would skip an instruction of the guest.  KVM_SET_REGS drops what is queued, as does
+    KVM_SET_NESTED_STATE where it leaves L2, and KVM_SET_VCPU_EVENTS queues what it says."""
     nr = view.vcpu_nr
     after = view.k.vcpus[nr]
     before = view.before.vcpus[nr] if view.changed else after
     if before.arch.init_pending and not after.arch.init_pending:
         return  # KVM_GET_MP_STATE accepted an INIT
     drops = isinstance(view.step.op, KvmSetRegs)
+    leaves = isinstance(view.step.op, KvmSetNestedState | LoadNestedState) and before.arch.guest_mode
     injects = isinstance(view.step.op, KvmSetVcpuEvents | LoadVcpuEvents)
-    if _queued(before) != _queued(after) and not injects and not (drops and before.arch.exception_pending):
+    dropped = leaves or (drops and before.arch.exception_pending)
+    if _queued(before) != _queued(after) and not (injects or dropped):
         yield Broken(f"v{nr}: the ioctl queued an exception for the guest", "exception")
     completes = after.arch.complete_userspace_io
     if before.arch.complete_userspace_io != completes and not (drops and not completes):
@@ -141,7 +160,8 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
             "incomplete",
         )
     if isinstance(op, KvmSetCpuid2Supported) and view.step.result.ret not in (0, -EIO):
-        ran = view.before.vcpus[op.vcpu].last_vmentry_cpu != -1
+        vcpu = view.before.vcpus[op.vcpu]
+        ran = vcpu.last_vmentry_cpu != -1 or vcpu.arch.guest_mode
         starved = view.step.result.ret == -EFAULT and view.before.alloc_failures
         if not ran and not starved:
             yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
@@ -302,6 +322,19 @@ def xsave_copies_what_it_promised(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu}: {copied} bytes are copied, KVM_CAP_XSAVE2 says {promised}")
 
 
+@invariant("buffer-has-room", VMM, ("VMM", "BUF", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmSetXsave))
+def buffer_has_room(view: View) -> Iterator[Broken]:
+    """A VMM's buffer for an XSAVE image has as many bytes as KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) says now, and 4096 at
+    least: KVM knows nothing of its size, and reads or writes what lies behind it.  What it says grows with
+    permissions, so it has to be asked behind them (Documentation/virt/kvm/api.rst).  The kernel did as it was told."""
+    op, k = view.step.op, view.k
+    assert isinstance(op, KvmGetXsave | KvmGetXsave2 | KvmSetXsave)
+    if view.step.result.ret == "overrun":
+        promised = _promised(k, k.vcpus[op.vcpu])
+        if op.buffer.overrun_by(promised):
+            yield Broken(f"v{op.vcpu}: the buffer has {op.buffer.size} bytes, KVM_CAP_XSAVE2 says {promised}")
+
+
 def _promised(k: Kernel, vcpu: Vcpu) -> int:
     """What KVM_CAP_XSAVE2 tells the calling process, in bytes; no limit where the vCPU has what it may not give."""
     own = k.tasks[k.current.group_leader].fpu.guest_perm.state_perm
@@ -372,14 +405,27 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
 )
 def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
-    memory that ioctls would show holds what the host last had in its registers."""
-    vcpu, out = view.k.vcpus[view.vcpu_nr], view.step.result.out
-    if not vcpu.arch.guest_state_protected:
+    memory that ioctls would show holds what the host last had in its registers.  What user space has written there it
+    knows."""
+    nr, out = view.vcpu_nr, view.step.result.out
+    if not view.k.vcpus[nr].arch.guest_state_protected:
         return
     held = [token for _, token in out.tokens] if isinstance(out, Image | FpuState) else []
-    shown = list(filter(ghost.owner, [out] if isinstance(out, Content) else held))
+    given = ghost.given(view.k, nr)
+    shown = [one for one in ([out] if isinstance(out, Content) else held) if ghost.owner(one) and one not in given]
     if shown:
         yield Broken(f"the ioctl shows {', '.join(map(ghost.content, shown))}")
+
+
+@invariant("protected-state-is-refused", "abi", ("ABI",), ops=_PROTECTED_STATE)
+def protected_state_is_refused(view: View) -> Iterator[Broken]:
+    """A call that reads or sets registers of a sealed guest fails, where the VM is of a type that says so
+    (has_protected_state): its user space is not to take for the guest's what is not (517987e3fb19)."""
+    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    vcpu = view.k.vcpus[nr]
+    sealed = vcpu.arch.guest_state_protected and view.k.has_protected_state(vcpu)
+    if sealed and view.step.result.ret in (0, "overrun"):
+        yield Broken(f"v{nr} is sealed, and the call says that it has done what it was asked to")
 
 
 @invariant("protected-guest-is-untouched", "corruption", ("GSTATE", "ABI"), ops=(VcpuIoctl,))

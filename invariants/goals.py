@@ -7,7 +7,8 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, CpuRegs
 from xfdfuzz.invariants.sometimes import sometimes
 from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.state import System, Task
+from xfdfuzz.kernel.state import System, Task, own_sigframe_of
+from xfdfuzz.program.fields import OWN
 from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp
 from xfdfuzz.program.step import Image
@@ -252,6 +253,17 @@ def sigreturn_brings_tiles(view: View) -> bool:
 def sigreturn_refuses_its_frame(view: View) -> bool:
     """A handler left a frame that faults in XRSTOR: the task gets initial registers and SIGSEGV."""
     return view.step.result.ret == "SIGSEGV"
+
+
+@sometimes("registers-come-from-a-made-frame", "signals", ops=(signals.Sigreturn,), needs=(signals.SigframeNew,))
+def registers_come_from_a_made_frame(view: View) -> bool:
+    """A task returns by a frame that it has made itself, and more than x87 and SSE come from it."""
+    op = view.step.op
+    assert isinstance(op, signals.Sigreturn)
+    extended = own_sigframe_of(view.before, op.task).area.xstate_bv & ~xf.MASK_FPSSE
+    held = _regs_of(view.k.system, view.k.tasks[op.task])
+    brought = any(held.data[i] for i in xf.components_in(extended & view.k.machine.user_xfeatures))
+    return op.frame == OWN and view.step.result.ret == "ok" and brought
 
 
 @sometimes("tracer-sets-tiles", "ptrace", ops=(ptrace.PtraceSetXstate,))

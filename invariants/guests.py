@@ -15,7 +15,8 @@ from xfdfuzz.program.step import format_ret
 class GuestState(NamedTuple):
     """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work.
 
-    ``registers`` are components, and MXCSR, and their contents.  ``exception`` is what it gets at once.
+    ``registers`` are components, and MXCSR, and their contents.  ``exception`` is what it gets at once,
+    ``l2`` that it goes on in its own guest.
     """
 
     entry: int | str
@@ -28,6 +29,7 @@ class GuestState(NamedTuple):
     xfd_err: int = 0
     registers: tuple[tuple[int, int], ...] = ()
     exception: int = 0
+    l2: bool = False
 
 
 def differences(
@@ -37,6 +39,8 @@ def differences(
     if one.entry != other.entry:
         yield "entry", f"VM entry: {format_ret(one.entry)} and {format_ret(other.entry)}"
         return
+    if one.l2 != other.l2:
+        yield "nested", f"L{one.l2 + 1:d} goes on and L{other.l2 + 1:d}"
     if one.osxsave != other.osxsave:
         yield "cr4", f"CR4.OSXSAVE = {one.osxsave:d} and {other.osxsave:d}"
     if one.pke != other.pke:

@@ -8,17 +8,23 @@ the kernel is to blame, and the other invariants say so.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import CpuidTable
 from xfdfuzz.invariants.guests import GuestState, differences, visible_components
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, invariant
 from xfdfuzz.kernel import state as st
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.state import GhostVcpu, GhostVmm, Vcpu
 from xfdfuzz.program import ghost
+from xfdfuzz.program.codecs import codec_of
 from xfdfuzz.program.ops.base import OK
 from xfdfuzz.program.ops.run import KvmRun, VmEnter
 from xfdfuzz.program.ops.vmm import VmmVisible
 
+#: Where a guest is to find the processor as after a reset, so that its CPUID may be any.
+_RESETS = (st.INTENT_RESET, st.INTENT_OUT_OF_RESET)
 #: What an exit that is not done with is called.
 _INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
     st.EXIT_NONE: "nothing",
@@ -34,7 +40,7 @@ def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
     not keep by itself, with calls and in an order that KVM's interface gives the guest for.  The kernel did what it was
     told."""
     nr, vmm = _promise(view)
-    if not vmm.pending or vmm.intent == st.INTENT_RESET:
+    if not vmm.pending or vmm.intent in _RESETS:
         return
     for site, what in _broken(view, nr):
         yield Broken(f"v{nr}: {what}, as its VMM means it and as the VMM's calls make it", site)
@@ -48,6 +54,45 @@ def reset_leaves_nothing(view: View) -> Iterator[Broken]:
     if vmm.pending and vmm.intent == st.INTENT_RESET:
         for site, what in _broken(view, nr):
             yield Broken(f"v{nr}: {what}, as a new tenant finds it and as the VMM's calls leave it", site)
+
+
+@invariant("reset-is-a-reset", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter))
+def reset_is_a_reset(view: View) -> Iterator[Broken]:
+    """A processor comes out of reset with XCR0 = 1, IA32_XSS, IA32_XFD and IA32_XFD_ERR = 0, and with x87, SSE and all
+    else in its initial configuration (SDM vol. 3, "Processor State After Reset"): firmware and kernels count on it.
+    The kernel did what it was told."""
+    nr, vmm = _promise(view)
+    if vmm.pending and vmm.intent == st.INTENT_OUT_OF_RESET:
+        for site, what in _broken(view, nr):
+            yield Broken(f"v{nr}: {what}, after a reset and as the VMM's calls make it", site)
+
+
+@invariant("guest-cpuid-is-coherent", VMM, ("VMM", "CPUIDOK"), ops=(KvmRun,))
+def guest_cpuid_is_coherent(view: View) -> Iterator[Broken]:
+    """The CPUID that a VMM gives a guest is that of a processor that could be: each component of 0xD.0 and 0xD.1 has
+    its sub-leaf, ECX of 0xD.0 is the image's size, IA32_XSS has components where there is XSAVES alone, and what has
+    AMX_TILE has the components, palettes (0x1D) and TMUL (0x1E).  Guests look at some of it and rely on all of it.
+    What KVM_GET_SUPPORTED_CPUID offers is KVM's."""
+    nr, k = view.vcpu_nr, view.k
+    arch = view.before.vcpus[nr].arch
+    if not arch.cpuid_set or view.before.vcpus[nr].last_vmentry_cpu != -1 or not k.use_xsave:
+        return
+    entries = stored_entries(arch)
+    if entries != k.kvm_dev_ioctl_get_cpuid().whole(k.machine.cpuid):
+        for site, what in _incoherent(entries, k.machine.cpuid):
+            yield Broken(f"v{nr}: its CPUID has {what}", site)
+
+
+def _incoherent(entries: CpuidEntries, table: CpuidTable) -> Iterator[tuple[str, str]]:
+    """(site, what is wrong) in an array as KVM_SET_CPUID2 stores it."""
+    if lacking := (entries.xcr0 | entries.xss) & ~xf.MASK_FPSSE & ~entries.leaves:
+        yield "leaf", f"{xf.format_mask(lacking)} in 0xD.0 or 0xD.1, and no sub-leaf of it"
+    if entries.size != (needed := table.standard_size(entries.xcr0)):
+        yield "size", f"{entries.size} bytes in ECX of 0xD.0 for an image of {needed}"
+    if entries.xss and entries.no_xsaves:
+        yield "xss", f"{xf.format_mask(entries.xss)} in 0xD.1 and no XSAVES"
+    if entries.amx and (entries.xcr0 & xf.MASK_XTILE != xf.MASK_XTILE or entries.no_palettes or entries.no_tmul):
+        yield "amx", "AMX_TILE and not all that AMX needs"
 
 
 def _promise(view: View) -> tuple[int, GhostVmm]:
@@ -86,16 +131,17 @@ def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
     system = view.k.system if entered else view.before
     vcpu, meant, made = system.vcpus[nr], system.ghost.vmms[nr], system.ghost.vcpus[nr]
     components = _readable(view, vcpu)
-    has = vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss
-    if meant.intent != st.INTENT_RESET and has != meant.supported:
-        yield "cpuid", f"its CPUID has {xf.format_mask(meant.supported)} and {xf.format_mask(has)}"
+    written = codec_of(CpuidEntries).write
+    if meant.intent not in _RESETS and (has := stored_entries(vcpu.arch)) != (promised := ghost.cpuid_in(meant.cpuid)):
+        yield "cpuid", f"its CPUID is {written(promised)} and {written(has)}"
     sure = components & ~meant.promise.regs.undefined
     # a VMM cares for each component, while to the kernel most are alike
     before, forgotten = view.before.ghost, entered and view.before.vcpus[nr].arch.init_pending
     to_get, gets = (0, 0) if forgotten else (before.vmms[nr].promise.exception, before.vcpus[nr].exception)
     yield from differences(
-        _found(meant.promise, (bool(meant.osxsave), bool(meant.ts), bool(meant.pke)), to_get, sure, vcpu),
-        _found(made, _control_registers(vcpu), gets, sure, vcpu),
+        _found(meant.promise, _Control.promised(meant), to_get, sure, vcpu),
+        # what is delivered at an entry to L2 may lead to L1
+        _found(made, _Control.of(vcpu, view.before.vcpus[nr]), gets, sure, vcpu),
         site=xf.CONTENTS.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
@@ -120,18 +166,30 @@ def _contents(mask: int) -> tuple[int, ...]:
     return (*xf.components_in(mask), *[xf.MXCSR] * bool(mask & xf.MASK_MXCSR))
 
 
-#: CR4.OSXSAVE, CR0.TS and CR4.PKE.
-_ControlRegisters = tuple[bool, bool, bool]
+class _Control(NamedTuple):
+    """CR4.OSXSAVE, CR0.TS and CR4.PKE, and whether it is L2 that goes on."""
+
+    osxsave: bool
+    ts: bool
+    pke: bool
+    l2: bool
+
+    @staticmethod
+    def promised(vmm: GhostVmm) -> _Control:
+        """As the VMM means it."""
+        return _Control(bool(vmm.osxsave), bool(vmm.ts), bool(vmm.pke), bool(vmm.guest_mode))
+
+    @staticmethod
+    def of(vcpu: Vcpu, before: Vcpu) -> _Control:
+        """What a vCPU has, and where it was ``before`` its entry."""
+        arch = vcpu.arch
+        return _Control(bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke), bool(before.arch.guest_mode))
 
 
-def _control_registers(vcpu: Vcpu) -> _ControlRegisters:
-    """Those that a vCPU has."""
-    return bool(vcpu.arch.cr4_osxsave), bool(vcpu.arch.cr0_ts), bool(vcpu.arch.cr4_pke)
-
-
-def _found(guest: GhostVcpu, crs: _ControlRegisters, exception: int, components: int, vcpu: Vcpu) -> GuestState:
+def _found(guest: GhostVcpu, control: _Control, exception: int, components: int, vcpu: Vcpu) -> GuestState:
     """What an ideal guest finds, as far as its CPUID lets it look."""
     arch = vcpu.arch
     xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
     registers = tuple((i, guest.regs.data[i]) for i in _contents(components))
-    return GuestState("entered", *crs, guest.xcr0, guest.xss, xfd, xfd_err, registers, exception)
+    osxsave, ts, pke, l2 = control
+    return GuestState("entered", osxsave, ts, pke, guest.xcr0, guest.xss, xfd, xfd_err, registers, exception, l2)

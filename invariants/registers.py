@@ -109,6 +109,9 @@ def no_foreign_registers(view: View) -> Iterator[Broken]:
         for i, found, expected, foreign in _differences(regs, ideal, own, hidden):
             if foreign:
                 yield Broken(_describe(who, i, found, expected), component_site(i))
+        pointers = regs.error_pointers
+        if ghost.owner(pointers) and not ghost.same_owner(pointers, own):
+            yield Broken(f"{who} can read {ghost.content(pointers)} in x87's error pointers", "error_pointers")
 
 
 @invariant("sampled-branches-are-the-threads", "leak", ("HSTATE",), ops=(Pmi, GuestPmi))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import VM_X86_TDX_VM
+from xfdfuzz.kernel.state import VM_X86_SNP_VM, VM_X86_TDX_VM
 from xfdfuzz.program.ops import guest, host, kvm, processes, protected, run, signals, tasks
 from xfdfuzz.program.ops.base import Op
 
@@ -54,7 +54,7 @@ def with_cpuid(machine: Machine) -> list[Op]:
 
 
 def narrow_cpuid(machine: Machine) -> list[Op]:
-    """A vCPU whose CPUID lacks components that the machine has, or, of AMD's, XSAVES, which its guest can execute."""
+    """A vCPU whose CPUID lacks what the machine has: the components, or, on AMD's, XSAVES, which its guest executes."""
     if not machine.amd:
         return [*unpermitted_vcpu(machine), kvm.KvmSetCpuid2(0, 0, CpuidEntries(0, False, False))]
     hidden = CpuidEntries(machine.user_xfeatures, False, False, no_xsaves=True)
@@ -155,6 +155,13 @@ def sealed(machine: Machine) -> list[Op]:
     return [*made, *ready, run.KvmRun(0, 0), run.VmEnter(0)]
 
 
+def snp_guest(machine: Machine) -> list[Op]:
+    """An SEV-SNP guest is sealed, and stopped; on old kernels there is none."""
+    made: list[Op] = [protected.KvmCreateVmOfType(0, VM_X86_SNP_VM), kvm.KvmCreateVcpu(0, 0, 0)]
+    launch: list[Op] = [protected.KvmSevSnpLaunchStart(0, 0), protected.KvmSevSnpLaunchFinish(0, 0)]
+    return [*made, kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine)), *launch]
+
+
 def trusted_domain(machine: Machine) -> list[Op]:
     """A TD runs; on old kernels there is none."""
     made: list[Op] = [protected.KvmCreateVmOfType(0, VM_X86_TDX_VM), kvm.KvmCreateVcpu(0, 0, 0)]
@@ -186,6 +193,7 @@ BOOTS: tuple[Boot, ...] = (
     unsealed,
     sealed_of_own_type,
     sealed,
+    snp_guest,
     trusted_domain,
     stopped_beside_another,
 )

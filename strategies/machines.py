@@ -5,8 +5,12 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.machine import Machine
 
+#: XINUSE of large components alone, which may need no tracking; and of all, "on a processor that does not support the
+#: init optimization" (SDM vol. 1, 13.6).
+_EXTENDED = xf.U64_MAX & ~(xf.MASK_FPSSE | xf.MASK_PKRU)
 #: The switches that change what a guest can do, or what the layout of an image hides; two of them often matter
 #: together.  ``amx_ignores_ts`` is not there: which #NM an AMX instruction reports under CR0.TS is not settled
 #: (docs/fidelity.md).
@@ -18,9 +22,11 @@ _SWITCHES: tuple[dict[str, Any], ...] = (
     {"mpx": True},
     {"debug_fpu": True},
     {"rt": True},
-    {"pku": False},
+    # AMD's without protection keys are those before Zen 3
+    {"pku": False, "fxsave_leak": True},
     {"avx512": False},
     {"exact_sse": True},
+    {"in_use": _EXTENDED},
 )
 #: Without one of these there is little to do.
 _LACKS: tuple[dict[str, Any], ...] = (
@@ -28,11 +34,12 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"amx": False},
     {"xfd": False},
     {"xfd": False, "cet": True},
-    {"xsave": False},
+    {"xsave": False, "fxsave_leak": True},
     {"xsaves": False},
-    {"xsaves": False, "xsavec": False},
-    {"avx": False, "mpx": True, "mpx_in_use": True},
-    {"pkru_in_use": True},
+    {"xsaves": False, "xsavec": False, "fxsave_leak": True},
+    {"avx": False, "mpx": True, "in_use": xf.MASK_MPX},
+    {"in_use": xf.MASK_PKRU},
+    {"in_use": xf.U64_MAX},
     {"nopku": True},
     {"apx": True},
     {"amx_ud_first": True},
@@ -42,6 +49,8 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
     {"amd": True, "cet": True},
+    # AMD's family 15h
+    {"amd": True, "xsaves": False, "xsavec": False, "avx512": False, "pku": False, "fxsave_leak": True},
 )
 _PLAIN = (Machine(), Machine(cpus=2), Machine(dyn2=True), Machine(cpus=2), Machine(cpus=2, dyn2=True), Machine(cpus=2))
 

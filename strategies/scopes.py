@@ -12,7 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import USER_TASKS
+from xfdfuzz.kernel.state import OWN_SIGFRAME, USER_TASKS
 from xfdfuzz.program.fields import INNERMOST, Msrs, UserImage
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import Op
@@ -43,7 +43,8 @@ class Scope:
     @property
     def sigframes(self) -> list[int]:
         """Which of the system's signal frames there can be."""
-        return [depth * USER_TASKS + task for depth in range(self.handlers) for task in range(self.tasks)]
+        own = [OWN_SIGFRAME] if any(isinstance(op, signals.SigframeNew) for op in self.ops) else []
+        return [depth * USER_TASKS + task for depth in (*range(self.handlers), *own) for task in range(self.tasks)]
 
     @property
     def returns_inside_out(self) -> bool:

@@ -22,18 +22,22 @@ from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_SNP_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
     BEYOND,
     DATA,
+    NULL_FPSTATE,
     RESERVED,
     UNALIGNED,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
     IovLen,
     Msrs,
+    Nested,
     Sregs,
+    SsSize,
     Switch,
     SwReserved,
     Undefined,
@@ -172,7 +176,8 @@ def domains(machine: Machine) -> Domains:
 _EVERYWHERE: dict[object, Domain[Any]] = {
     "token": Domain(tokens.values),
     "pkru": Domain(range(4)),
-    "contents": Domain((1, 2, 3, 0)),
+    "contents": Domain((1, 2, 3, 0, 1, 2, 3, ZERO)),
+    "sse contents": Domain((1, 2, 3, 0)),
     FpuImage: Domain(
         (
             FpuImage(1),
@@ -181,19 +186,22 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
             FpuImage(2, ((xf.SSE, 0),)),
             FpuImage(1, ((xf.MXCSR, 2),)),
             FpuImage(1, ((xf.MXCSR, RESERVED),)),
+            FpuImage(1, ((xf.X87, ZERO), (xf.MXCSR, ZERO))),
         )
     ),
-    "mxcsr": Domain((0, 0, 0, 1, 2, 0, 3, RESERVED)),
+    "mxcsr": Domain((0, 0, 0, 1, 2, ZERO, 3, RESERVED)),
     "ssp": Domain((2, 3, 1, UNALIGNED, BEYOND)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
     "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL)),
-    "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM)),
+    "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM, VM_X86_SNP_VM)),
     "failures": Domain((1, 0, 2)),
     "points": Domain((1, 2, 3, 4)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),
     "stack size": Domain((0, 8192, 65536, 2048, 12000), lambda pick: scatter(pick) & 0xFFFF),
+    "fpstate": Domain((NULL_FPSTATE, 16, 8, 32, 0)),
+    SsSize: Domain((SsSize(), SsSize(8192), SsSize(0), SsSize(65536), SsSize(1024))),
     "attribute group": Domain((0, 0, 1)),
     "attribute": Domain((0, 1, 0), lambda pick: scatter(pick) & 0xFFFFFFFF),
     "host msr": Domain((MSR_IA32_XFD, MSR_IA32_XFD_ERR)),
@@ -204,6 +212,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     Sregs: Domain((Sregs(True), Sregs(False), Sregs(True), Sregs(True, True), Sregs(True, False, True))),
     Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
     Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
+    Nested: Domain((Nested(), Nested(True), Nested(True, True))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }
 
@@ -302,6 +311,8 @@ def _with_contents(full: int, dynamic: int) -> Iterator[UserImage]:
         yield UserImage(mask, 3 if mask else 0, ((xf.MXCSR, 1),))
     yield UserImage(xf.MASK_FPSSE | xf.MASK_YMM, 1, ((xf.SSE, 0), (xf.MXCSR, 2)))
     yield UserImage(0, 0, ((xf.X87, 2), (xf.SSE, 3), (xf.MXCSR, 1)))
+    # a struct that nobody has filled in
+    yield UserImage(xf.MASK_FPSSE, 0, ((xf.X87, ZERO), (xf.MXCSR, ZERO)))
 
 
 def _odd_image(full: int, pick: int) -> UserImage:

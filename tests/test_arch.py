@@ -178,7 +178,7 @@ def test_leaf_0xd_is_that_of_a_zen_4(subleaf: int, expected: Leaf) -> None:
 def test_a_processor_of_amd_has_no_more_than_they_have() -> None:
     assert Processor(amd=True) == Processor(amd=True, amx=False, xfd=False, pasid=False)
     assert not Processor(amd=True).has_xfd
-    for name in ("mpx", "apx", "dyn2", "dense", "amx_ud_first", "amx_ignores_ts", "spr4_erratum", "mpx_in_use"):
+    for name in ("mpx", "apx", "dyn2", "dense", "amx_ud_first", "amx_ignores_ts", "spr4_erratum"):
         with pytest.raises(ValueError, match=f"^{name}: not with amd$"):
             Processor(**{"amd": True, name: True})
 

@@ -136,6 +136,38 @@ def test_make_fuzz_is_a_job_when_it_is_told_what_to_do(arguments: tuple[str, ...
     assert subprocess.run(command, capture_output=True, check=False).returncode == code
 
 
+#: A finding of a series whose file is not at hand.
+OF_A_SERIES = """# xfdfuzz program 1
+# expect: mine-v1 violates mine-promises
+machine cpus=1
+
+t0 ldmxcsr(1) = -EINVAL
+"""
+
+
+@pytest.mark.parametrize("command", [("replay", "--revision", "v7.3"), ("matrix", "--revision", "v7.3")])
+def test_what_is_expected_of_an_unknown_series_does_not_concern_the_kernel_asked_for(
+    run: Run, command: tuple[str, ...]
+) -> None:
+    name = write("p.xfd", OF_A_SERIES)
+    code, _, err = run(*command, name)
+    assert (code, err) == (0, "xfdfuzz: p.xfd: left out what it expects of mine-v1, not known here\n")
+    assert "-EINVAL" not in run(*command, name)[1]
+
+
+def test_a_finding_of_an_unknown_series_says_how_to_go_on(run: Run) -> None:
+    code, out, err = run("replay", write("p.xfd", OF_A_SERIES))
+    assert (code, out) == (2, "")
+    assert err.startswith("xfdfuzz: p.xfd:2:11: unknown revision mine-v1: ")
+    assert err.endswith("; this line does not count with --revision REVISION\n")
+
+
+def test_a_series_is_told_from_the_kernel_below_it_with_its_finding_alone(run: Run) -> None:
+    """bisect is told which kernels it is about."""
+    name = write("p.xfd", OF_A_SERIES)
+    assert "left out what it expects of mine-v1" in run("bisect", name, "--from", "v6.18", "--to", "v7.3")[2]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

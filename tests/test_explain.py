@@ -107,6 +107,7 @@ def test_an_op_is_known_by_what_it_is_called_in_a_program(run: Run) -> None:
         ("kvm_set_xsav", "unknown name kvm_set_xsav: did you mean KVM_SET_XSAVE or "),
         ("ioctl", "unknown name ioctl: see xfdfuzz list"),  # nearly every op
         ("v6.12+deadbeef", "unknown commit deadbeef"),
+        ("089f9fba56fa", "unknown commit 089f9fba56fa: expected one of `xfdfuzz list patches`; a series can take out "),
         ("", "unknown name : see xfdfuzz list"),
     ],
 )

@@ -177,6 +177,17 @@ def test_foreign_and_lost_contents_are_told(tmp_path: Path) -> None:
 
 
 @gcc
+def test_registers_without_a_bit_are_loaded_and_told(tmp_path: Path) -> None:
+    """FCW 0 and MXCSR 0 of any processor: MXCSR is checked, of x87 ST0."""
+    text = written(parse(HEADER + "t0 fld(zero)\nt0 ldmxcsr(zero)\nt0 stmxcsr = ok [zero]\nt0 xsave(x87)\n"))
+    assert not build(text, tmp_path / "p.c")
+    done = run(tmp_path / "p")
+    if done.returncode == 4:
+        pytest.skip(done.stdout)
+    assert not done.returncode, done.stdout
+
+
+@gcc
 def test_a_race_tells_how_often_it_looked(tmp_path: Path) -> None:
     """t1 looks at its PKRU, or sleeps, while t0 does what t1 is to meet: a signal, in its two halves."""
     text = written(

@@ -64,6 +64,7 @@ def test_a_field_is_where_its_member_is() -> None:
         ("t0.TIF_NEED_FPU_LOAD", "tasks[0].tif_need_fpu_load", "flag", "Task"),
         ("k1.on_cpu", f"tasks[{st.USER_TASKS + 1}].on_cpu", "cpu+1", "Task"),
         ("t4.sigframe.area.xstate_bv", "sigframes[4].area.xstate_bv", "mask of components", "XsaveArea"),
+        ("t1.sigframe-own.magic1", "sigframes[16].magic1", "flag", "SigFrame"),
         ("init_fpstate.size", "fpstates[1].size", "size in bytes", "Fpstate"),
         ("t0.fpu.__fpstate.regs", "fpstates[2].regs.data", "register content", "XsaveArea"),
         ("fpstate#12.regs.header.reserved", "fpstates[12].regs.reserved", "flag", "XsaveArea"),

@@ -53,7 +53,11 @@ from xfdfuzz.revisions.amx_v6 import AmxV6
 
 #: Invariants that no plausible kernel can break, and why.
 VACUOUS: dict[str, str] = dict.fromkeys(
-    ("procedure-keeps-the-guest", "reset-leaves-nothing"), "about VMMs, no kernel can help: tests/test_vmm.py"
+    (
+        *("procedure-keeps-the-guest", "reset-leaves-nothing", "reset-is-a-reset", "guest-cpuid-is-coherent"),
+        "buffer-has-room",
+    ),
+    "about VMMs, no kernel can help: tests/test_vmm.py",
 )
 
 
@@ -339,6 +343,20 @@ class ShowsSealedImages(KvmXsave):
         area = XsaveArea(xstate_bv=xf.MASK_YMM)
         area.data[xf.YMM] = self.fpstates[self.current.fpu.fpstate].regs.data[xf.YMM]
         return 0, area
+
+
+@mutant(
+    "protected-state-is-refused",
+    program(
+        "t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87)",
+    ),
+)
+class TakesXcrsOfAnybody(Kernel):
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
+        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
 
 
 @mutant(
@@ -874,6 +892,21 @@ class FrameHasAnInitialHeader(FpuSignal):
         frame.fsave = 0
 
 
+@mutant(
+    "host-registers-preserved",
+    program(
+        "t0 vmovups(1) = ok",
+        "t0 sigframe(new) = ok",
+        "t0 sigframe(fpstate, NULL) own = ok",
+        "t0 sigreturn own = ok",
+        "t0 movups(2) = ok",
+    ),
+)
+class NoImageLeavesTheRegisters(FpuSignal):
+    def fpu_restore_sig_begin(self, frame: SigFrame) -> bool:
+        return bool(frame.null) or super().fpu_restore_sig_begin(frame)
+
+
 @mutant("sigframe-describes-itself", program(HOST_TILES, "t0 signal ... = ok"))
 class FrameHasTheDefaultSize(FpuSignal):
     def save_xstate_epilog(self, frame: SigFrame, fpstate: Fpstate) -> None:
@@ -1048,8 +1081,7 @@ class EntersWithTheHostsPkru(KvmX86):
 class BreaksOlderMeasurements(KvmX86):
     """sev_es_sync_vmsa() without its "if (vcpu->kvm->arch.vm_type != KVM_X86_DEFAULT_VM)"."""
 
-    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        super().sev_es_sync_vmsa(vcpu)
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
         for i in (xf.X87, xf.MXCSR):
             self.vmsa_component(vcpu, i, regs.data[i])
@@ -1115,6 +1147,24 @@ class ForgetsThatTheKernelUsesTheFpu(FpuCore):
 class ForgetsTheOwnerOfTheRegisters(FpuCore):
     def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
         return fpu.last_cpu == self.cpu
+
+
+@mutant(
+    "no-foreign-registers",
+    program(
+        "t0 fld(1) = ok",
+        "cpu0 schedule(t1) = ok",
+        "t1 fld(1) = ok",
+        "cpu0 schedule(t0) = ok",
+        "t0 user = ok",
+        machine="cpus=1 fxsave-leak",
+    ),
+)
+class LeavesErrorPointers(FpuCore):
+    """CVE-2006-1056."""
+
+    def clear_error_pointers(self) -> None:
+        pass
 
 
 @mutant("no-foreign-registers", program("t0 vmovups(1) = ok", AMX_GUEST))
@@ -1359,7 +1409,7 @@ class NeitherSkipsNorFaults(KvmX86):
     ),
 )
 class ForgetsWhatIsInjected(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
         return 0
 
 

@@ -85,3 +85,38 @@ def test_who_has_closed_a_vm_cannot_use_it_although_a_forked_process_has_it() ->
         "t2 ioctl(v0, KVM_GET_XCRS) = -EIO",
         "t2 execve ... = ok",
     )
+
+
+@pytest.mark.parametrize("image", ["{x87: zero, mxcsr: zero}", "{xstate_bv: x87|sse, x87: zero, mxcsr: zero}"])
+def test_a_struct_of_zeros_masks_no_exception(image: str) -> None:
+    """FCW and MXCSR of 0 are taken as they are (gem5 877, solo5 190): the guest has them, not FNINIT's."""
+    request = "KVM_SET_XSAVE" if "xstate_bv" in image else "KVM_SET_FPU"
+    assert not unexpected(
+        "v7.3-cured",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        f"t0 ioctl(v0, {request}, {image}) = 0",
+        "t0 ioctl(v0, KVM_GET_FPU) = 0 {x87: zero, sse: init, mxcsr: zero}",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 stmxcsr = ok [zero]",
+    )
+
+
+def test_what_a_first_program_trips_over_is_as_the_format_says() -> None:
+    """PKRU of a task is the kernel's, an AVX instruction leaves SSE alone, without XSAVE there is no XCR."""
+    assert not unexpected(
+        "v7.3",
+        "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = not-enabled",
+        "cpu0 schedule(t1) = ok",
+        "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) = 0 {xstate_bv: pkru, pkru: kernel:1}",
+        "t1 vmovups(1) = ok",
+        "t1 xsave(sse|avx) = ok {xstate_bv: avx, avx: t1:1}",
+    )
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(v0, KVM_GET_XCRS) = 0",
+        machine="cpus=1 no-xsave",
+    )

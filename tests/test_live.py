@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -226,6 +227,28 @@ def test_handlers_nest_and_are_returned_from_by_any_frame(crew: Crew) -> None:
     assert task.frames[0] is outer
     assert task.frames[1].address == middle.address
     assert len(task.frames) == 2
+
+
+@with_tasks
+def test_a_made_frame_is_returned_by_in_a_handler_and_outside_of_one(crew: Crew) -> None:
+    """It is all 0 but for the registers that it has, and the task goes on where it is."""
+    task = crew.tasks[0]
+    for handlers in (0, 1):
+        if handlers:
+            assert crew.interrupt(task) == "ok"
+        crew.make_frame(task, struct.pack("<QixxxxQ", 0, ioctls.SS_DISABLE, 0))
+        frame = task.own
+        assert frame is not None
+        (image,) = struct.unpack("<Q", crew.fetch(task, frame.ucontext + tasks.FPSTATE, 8))
+        crew.store(task, image + 160, (7 + handlers).to_bytes(16, "little"))  # XMM0
+        crew.sigreturn_own(task, frame)
+        assert crew.execute(task, bytes.fromhex("66480f7ec0")) == 7 + handlers  # movq rax, xmm0
+        assert (crew.signal_of(task), task.handlers) == (None, handlers)
+        crew.store(task, frame.ucontext + tasks.FPSTATE, (image + 8).to_bytes(8, "little"))
+        crew.sigreturn_own(task, frame)
+        assert crew.signal_of(task) == "SIGSEGV"
+        assert crew.execute(task, bytes.fromhex("66480f7ec0")) == 0
+    crew.jump(task, 0)
 
 
 def alive(group: int) -> bool:

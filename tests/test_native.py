@@ -165,6 +165,9 @@ def test_every_op_is_in_the_table() -> None:
         ("host fail_alloc(1)", "op 1 (FailAlloc): user space cannot make one allocation of the kernel's fail"),
         ("t0 sigreturn frame0", "op 1 (Sigreturn): a handler in C comes back by its own frame"),
         ("t0 sigframe(copy, frame0)", "op 1 (SigframeCopyOf): a handler in C comes back by its own frame"),
+        ("t0 sigframe(new)", "op 1 (SigframeNew): no frame is made in C but by the kernel"),
+        ("t0 sigreturn own", "op 1 (Sigreturn): no frame is made in C but by the kernel"),
+        ("t0 sigframe(fpstate, 8)", "op 1 (SigframeFpstate): a handler in C leaves the image of its frame where it is"),
         ("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)", ""),
     ],
 )

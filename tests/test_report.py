@@ -196,7 +196,7 @@ LEFT_OUT = {
         "lbr_entries",
         *("lbr_xsave.xstate_bv", "lbr_xsave.xcomp_bv", "lbr_xsave.compacted"),
         "regs.data",
-        "regs.always_in_use",
+        *("regs.always_in_use", "regs.error_pointers"),
     },
     st.Task: {
         *("pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "in_signal", "vm_fds"),
@@ -208,7 +208,7 @@ LEFT_OUT = {
     st.Vcpu: {
         *("vm", "id", "mode", "task", "cpu", "preempted", "wants_to_run", "exit_pending", "run_over", "run_ret"),
         *("exit_msr", "exit_value", "exit_value2", "run.exit_reason", "arch.cpuid_set", "arch.complete_userspace_io"),
-        *("preempt_notifier", "arch.insn_skips", "vmsa.data", "vmsa.always_in_use"),
+        *("preempt_notifier", "arch.insn_skips", "vmsa.data", "vmsa.always_in_use", "vmsa.error_pointers"),
     },
     st.System: {"cpus", "tasks", "sigframes", "fpstates", "vms", "vcpus", "ghost"},
 }

@@ -103,6 +103,7 @@ def texts(relations: list[Mined]) -> list[str]:
         ("t0.fpu.__fpstate.xfd", "fpstate.xfd"),
         ("t2.sigframe.xfeatures", "t.sigframe.xfeatures"),
         ("t2.sigframe1.xfeatures", "t.sigframe.xfeatures"),
+        ("t2.sigframe-own.xfeatures", "t.sigframe.xfeatures"),
         ("host.alloc_failures", "host.alloc_failures"),
     ],
 )

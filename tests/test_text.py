@@ -21,18 +21,23 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
+from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
 from xfdfuzz.program.fields import (
     BEYOND,
     INNERMOST,
+    NULL_FPSTATE,
+    OWN,
     RESERVED,
     TOKENS,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
     IovLen,
     Msrs,
+    Nested,
     Sregs,
+    SsSize,
     Switch,
     SwReserved,
     Undefined,
@@ -91,10 +96,10 @@ CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1
 
 
 def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
-    """Contents by component, as a program names them; reserved bits are MXCSR's alone."""
+    """Contents by component, as a program names them; reserved bits are MXCSR's alone, zeros its and those of x87."""
     of_all = st.dictionaries(st.sampled_from(parts), st.integers(0, TOKENS))
-    reserved = st.booleans().map(lambda it: {xf.MXCSR: RESERVED} if it else {})
-    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, reserved)
+    special = st.sampled_from([{}, {xf.MXCSR: RESERVED}, {xf.MXCSR: ZERO}, {xf.X87: ZERO}])
+    return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, special)
 
 
 MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
@@ -111,13 +116,16 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
-    "contents": st.integers(0, TOKENS),
+    "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
+    "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
     FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
-    "mxcsr": st.integers(0, RESERVED),
-    "frame": st.integers(INNERMOST, NR_SIGFRAMES - 1),
+    "mxcsr": st.sampled_from([*range(TOKENS + 1), ZERO, RESERVED]),
+    "frame": st.integers(INNERMOST, OWN),
+    "fpstate": st.integers(0, NULL_FPSTATE),
+    SsSize: st.builds(SsSize, st.none() | st.integers(0, 2**32 - 1)),
     "ssp": st.integers(1, BEYOND),
     CpuidEntries: st.builds(
         CpuidEntries,
@@ -132,7 +140,8 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     ),
     Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
     Cr4: st.builds(Cr4, st.booleans()),
-    Events: st.builds(Events, st.sampled_from([0, *VECTORS])),
+    Nested: st.builds(Nested, st.booleans(), st.booleans()),
+    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
 }
@@ -158,7 +167,9 @@ NAME = st.sampled_from(["no-realloc-on-enter", "host-xrstor-never-faults", "xfd2
 
 
 def machines() -> st.SearchStrategy[Machine]:
-    switches = {f.name: st.booleans() for f in fields(Machine) if f.name not in ("cpus", "amd")}
+    names = [f.name for f in fields(Machine) if f.name not in ("cpus", "in_use", "amd")]
+    switches: dict[str, st.SearchStrategy[int]] = {name: st.booleans() for name in names}
+    switches["in_use"] = st.integers(0, (1 << xf.COMPONENTS) - 1)
     amd = {name: switch for name, switch in switches.items() if name not in NOT_AMD}
     cpus = st.integers(1, MAX_CPUS)
     return st.builds(Machine, cpus=cpus, **switches) | st.builds(Machine, cpus=cpus, amd=st.just(True), **amd)
@@ -311,10 +322,26 @@ def test_blank_lines_carriage_returns_and_a_missing_last_newline_do_not_matter()
         ("machine", Machine()),
         ("machine cpus=4 amx", Machine(cpus=4)),
         ("machine no-xfd amx-ignores-ts no-debug-fpu", Machine(xfd=False, amx_ignores_ts=True)),
+        ("machine in-use=0", Machine()),
+        ("machine in-use=pkru|xtile|ymm", Machine(in_use=xf.MASK_PKRU | xf.MASK_XTILE | xf.MASK_YMM)),
     ],
 )
 def test_machine_lines_may_name_defaults(line: str, machine: Machine) -> None:
     assert parse(f"# xfdfuzz program 1\n{line}\n") == Program(machine, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("mpx mpx-in-use", "cpus=1 mpx in-use=mpx"),
+        ("pkru-in-use no-mpx-in-use", "cpus=1 in-use=pkru"),
+        # they meant nothing there
+        ("mpx-in-use", "cpus=1"),
+        ("pkru-in-use no-pku", "cpus=1 no-pku"),
+    ],
+)
+def test_switches_of_before_are_read_as_in_use(before: str, now: str) -> None:
+    assert format_program(parse(f"# xfdfuzz program 1\nmachine {before}\n")) == f"# xfdfuzz program 1\nmachine {now}\n"
 
 
 @pytest.mark.parametrize("cpus", [0, MAX_CPUS + 1])
@@ -360,13 +387,7 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload?): ... copy_from_user, ... execve, ... execve(ia32), ... KVM_RUN, "
-            "... signal, ... sigreturn, ... sigreturn(gone), ... kernel_fpu_end, arch_prctl(...), call(...), "
-            "clone(...), close(...), create_io_thread, dyn2load(...), enqcmd, execve ..., exit, fld(...), fork, "
-            "ioctl(...), kernel_fpu_begin ..., kernel_simd, ldmxcsr(...), ldtilecfg(...), mov_egpr(...), movups(...), "
-            "open(...), perf_event_open(...), ptrace(...), read(...), sigaltstack(...), sigframe(...), "
-            "siglongjmp[ frame<n>], signal ..., sigreturn(...), stmxcsr, suspend, tileload(...), "
-            "tilerelease, tilestore, user, vmovups(...), wrpkru(...), xgetbv(...), xrstor(...), xsave(...)",
+            "an op of t (did you mean tileload or tilerelease?): see xfdfuzz list ops",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -377,15 +398,33 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_CREATE_CPU, 0)",
             15,
-            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SEV_ES_INIT or KVM_SEV_LAUNCH_UPDATE_VMSA "
-            "(did you mean KVM_CREATE_VCPU?)",
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START (did you mean KVM_CREATE_VCPU?)",
         ),
-        ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin (did you mean kernel_fpu_begin?)"),
+        # what only begins alike was not meant
+        ("v0 interrupt kernel_fpu_end", 14, "the end of the line or kernel_fpu_begin"),
+        ("v0 vmlaunch intercept-xsaves", 13, "the end of the line or intercept-nm"),
+        (
+            "t0 ioctl(vm0, KVM_TDX_INIT_VM)",
+            15,
+            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
+        ),
+        ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
+        (
+            "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",
+            29,
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE) of v<source> or "
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE, <image>[, buffer=<n>])",
+        ),
         # too few, too many
         ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
-        ("t0 sigreturn frame3", 14, "frame0 to frame2"),
+        ("t0 sigreturn frame3", 14, "frame0 to frame2, or own"),
         ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
         ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
+        ("t0 sigframe(copy, own)", 19, "a number from 0 to 4294967295"),
+        ("t0 sigframe(fpstate, 64)", 22, "NULL, or a number from 0 to 63"),
+        ("t0 sigframe(new, iov_len=1)", 18, "ss_size=N, where N is a number of bytes from 0 to 4294967295"),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
         ("t0 sigaltstack(1, 2)", 19, "t<task> sigaltstack(<size>)"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),
@@ -443,13 +482,13 @@ def error_of(text: str) -> str:
             29,
             "{xstate_bv: ..., data: ..., <component>: ..., mxcsr: ..., xcomp_bv: ..., reserved}",
         ),
-        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "0, or a token up to 7"),
+        ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "init, or a token up to 7"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 1, avx: 1})", 52, "avx only once"),
         ("t0 ioctl(v0, KVM_SET_FPU, {avx: 1})", 28, "data, x87, sse or mxcsr"),
         (
             "v0 xrstor(avx, avx, 1, 7)",
             24,
-            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is 0, a token up to 7, or reserved",
+            "xcomp_bv=N, where N is a 64-bit number or mxcsr=N, where N is init, zero, a token up to 7, or reserved",
         ),
         ("t0 ioctl(v0, KVM_SET_MSRS, IA32_XFD)", 28, f"{{MSR: value, ...}}, where MSR is {MSRS_KNOWN}"),
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD})", 29, "IA32_XFD: value"),
@@ -507,6 +546,17 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
     assert parse(HEAD.replace("\n", "\r\n") + "t0\tuser = ok \r\n# a\tb\r\n").notes == ((1, "a\tb"),)
 
 
+WORDS = (
+    "cpus=N, in-use=<mask>, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
+    "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, fxsave-leak, dense, exact-sse, amd, debug-fpu, rt, "
+    "nopku, or a switch with no-"
+)
+MASK = (
+    "state components joined by '|' (x87, sse, avx, bndregs, bndcsr, opmask, zmm_hi256, hi16_zmm, pkru, pasid, "
+    "cet_user, cet_kernel, lbr, xtilecfg, xtiledata, apx, dyn2, avx512, mpx, xtile), 0 or a 64-bit number"
+)
+
+
 @pytest.mark.parametrize(
     ("words", "column", "expected"),
     [
@@ -516,20 +566,26 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
         ("xfd amx no-xfd", 17, "xfd only once"),
         ("debug-fpu debug-fpu", 19, "debug-fpu only once"),
         ("amd amx", 13, "no-amx beside amd: no processor of AMD's has it"),
-        ("mpx-in-use cpus=1 amd", 27, "no-mpx-in-use beside amd: no processor of AMD's has it"),
+        ("spr4-erratum cpus=1 amd", 29, "no-spr4-erratum beside amd: no processor of AMD's has it"),
+        ("in-use=pkru in-use=avx", 21, "in-use only once"),
+        ("in-use=pkru|lbr", 21, "a component that the machine has: x87|sse|avx|avx512|pkru|pasid|xtile"),
+        ("in-use=avx no-avx", 16, "a component that the machine has: x87|sse|pkru|pasid|xtile"),
+        ("in-use=xtile amd", 16, "a component that the machine has: x87|sse|avx|avx512|pkru"),
+        ("in-use=0x2000", 16, "a component that the machine has: x87|sse|avx|avx512|pkru|pasid|xtile"),
+        ("in-use=x87 no-xsave", 16, "a component that the machine has: 0"),
+        ("exact-sse in-use=avx|sse", 30, "no sse beside exact-sse, which says that SSE can be initial"),
+        ("in-use=", 16, MASK),
+        ("in-use=avx|", 20, MASK),
+        ("in-use", 9, f"{WORDS} (did you mean in-use=<mask>?)"),
         (
             "vcpus=1",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
-            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
-            "amd, debug-fpu, rt, nopku, or a switch with no- (did you mean cpus=N?)",
+            f"{WORDS} (did you mean cpus=N?)",
         ),
         (
             "no-ams",
             9,
-            "cpus=N, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
-            "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, mpx-in-use, pkru-in-use, dense, exact-sse, "
-            "amd, debug-fpu, rt, nopku, or a switch with no- (did you mean no-amx?)",
+            f"{WORDS} (did you mean no-amx?)",
         ),
     ],
 )
@@ -645,9 +701,10 @@ def test_the_documentation_lists_every_op(name: str) -> None:
 
 def test_the_documentation_lists_every_machine_switch() -> None:
     text = DOC.read_text(encoding="utf-8")
+    words = {"cpus": "cpus=N", "in_use": "in-use=<mask>"}
     for f in fields(Machine):
         default = "on" if f.default is True else "off" if f.default is False else f.default
-        assert f"| `{'cpus=N' if f.name == 'cpus' else f.name.replace('_', '-')}` | {default} |" in text
+        assert f"| `{words.get(f.name, f.name.replace('_', '-'))}` | {default} |" in text
 
 
 def test_the_program_in_the_documentation_is_canonical() -> None:
@@ -664,20 +721,59 @@ def test_64_bit_values_are_written_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("bare", "form"),
+    [("ok t0:5", "ok [t0:5]"), ("ok v0.2:1", "ok [v0.2:1]"), ("0 0x2e7", "0 [0x2e7]"), ("ok init", "ok [init]")],
+)
+def test_a_value_without_its_brackets_is_refused(bare: str, form: str) -> None:
+    """It would never match."""
+    assert error_of(HEAD + f"v0 stmxcsr = {bare}") == f"4:12: expected {form}, with the value in brackets"
+    assert "with the value in brackets" in error_of(
+        f"{HEAD}v0 stmxcsr".replace("machine", f"# expect: * result 1 = {bare}\nmachine")
+    )
+    assert parse(f"{HEAD}v0 stmxcsr = {form}").results == (form,)
+
+
+@pytest.mark.parametrize(
     ("before", "now"),
     [
         ("t0 ioctl(v0, KVM_SET_FPU, 3)", "t0 ioctl(v0, KVM_SET_FPU, {data: 3})"),
-        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, init: sse})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, sse: 0})"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, init: sse})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, sse: init})"),
         (
             "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, init: avx, mxcsr})",
-            "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, avx: 0, mxcsr: reserved})",
+            "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|avx, data: 3, avx: init, mxcsr: reserved})",
         ),
+        ("v0 fld(0)", "v0 fld(init)"),
+        ("t0 ldmxcsr(0)", "t0 ldmxcsr(init)"),
+        ("t0 ioctl(v0, KVM_SET_FPU, {data: 3, mxcsr: 0})", "t0 ioctl(v0, KVM_SET_FPU, {data: 3, mxcsr: init})"),
         ("t0 sigframe(fx_only)", "t0 sigframe(sw_reserved, {magic1: 0})"),
     ],
 )
 def test_programs_of_before_are_read_and_written_as_now(before: str, now: str) -> None:
     assert format_op(parse_op(before)) == now
     assert parse_op(before) == parse_op(now)
+
+
+@pytest.mark.parametrize("written", ["v0 movups(zero)", "t0 sigframe({xstate_bv: sse|avx, sse: zero, avx: zero})"])
+def test_zeros_are_the_initial_configuration_of_all_but_x87_and_mxcsr(written: str) -> None:
+    assert parse_op(written) == parse_op(written.replace("zero", "init"))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "t0 fld(zero)",
+        "v0 fld(zero)",
+        "t0 ldmxcsr(zero)",
+        "t0 sigframe(fsave, zero)",
+        "t0 sigframe({xstate_bv: x87|sse, x87: zero, mxcsr: zero})",
+        "t0 ioctl(v0, KVM_SET_FPU, {x87: zero, mxcsr: zero})",
+        "t0 ptrace(PTRACE_SETREGSET, t1, NT_PRFPREG, {x87: zero, mxcsr: zero})",
+        "v0 xrstor(sse, sse, 1, mxcsr=zero)",
+    ],
+)
+def test_zero_is_not_the_initial_configuration_of_x87_and_mxcsr(written: str) -> None:
+    assert format_op(parse_op(written)) == written
+    assert parse_op(written) != parse_op(written.replace("zero", "init"))
 
 
 @pytest.mark.parametrize(

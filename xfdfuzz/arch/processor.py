@@ -20,7 +20,6 @@ NOT_AMD = (
     "amx_ignores_ts",
     "amx_ud_first",
     "spr4_erratum",
-    "mpx_in_use",
     "dense",
 )
 
@@ -37,8 +36,12 @@ class Processor:
     docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
     disables TILEDATA; ``dense`` takes a layout without gaps, which shows what gaps hide; ``exact_sse`` says that SSE
     can be in its initial configuration while AVX is in use, as it is after an XRSTOR of AVX alone; ``spr4_erratum`` is
-    a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4).
-    ``mpx_in_use`` and ``pkru_in_use``: see :attr:`always_in_use`.
+    a processor that stores zeros for TILEDATA when a VM exit interrupts an XSAVE (Sapphire Rapids' SPR4); on one with
+    ``fxsave_leak``, AMD's before Zen, no instruction saves or loads x87's error pointers (FOP, FIP and FDP) unless an
+    x87 exception is pending.
+    ``in_use`` has the components whose XINUSE is 1 even while they are initial, which the SDM allows for each
+    (vol. 1, 13.6: "a processor need not implement the init optimization for state component i", 13.8.3); those that the
+    processor lacks do not count, and with SSE among them ``exact_sse`` means nothing.
 
     ``amd`` is a processor of AMD's, Zen-4-like: with that layout, and without what :data:`AMD_LACKS` names, whatever
     was said of it.  ValueError for one that has what no such processor has.
@@ -63,20 +66,21 @@ class Processor:
     amx_ignores_ts: bool = False
     amx_ud_first: bool = False
     spr4_erratum: bool = False
-    mpx_in_use: bool = False
-    pkru_in_use: bool = False
+    fxsave_leak: bool = False
     dense: bool = False
     exact_sse: bool = False
+    in_use: int = 0
     amd: bool = False
 
     def __post_init__(self) -> None:
-        if not self.amd:
-            return
-        for name in AMD_LACKS:
-            object.__setattr__(self, name, False)
-        wrong = next((name for name in NOT_AMD if getattr(self, name)), None)
-        if wrong:
-            raise ValueError(f"{wrong}: not with amd")
+        if self.amd:
+            for name in AMD_LACKS:
+                object.__setattr__(self, name, False)
+            wrong = next((name for name in NOT_AMD if getattr(self, name)), None)
+            if wrong:
+                raise ValueError(f"{wrong}: not with amd")
+        object.__setattr__(self, "in_use", self.in_use & (self.user_xfeatures | self.supervisor_xfeatures))
+        object.__setattr__(self, "exact_sse", self.exact_sse and not self.in_use & xf.MASK_SSE)
 
     @property
     def cpuid(self) -> CpuidTable:
@@ -119,12 +123,6 @@ class Processor:
         mask |= xf.MASK_CET_USER if self.cet else 0
         mask |= xf.MASK_LBR if self.lbr and self.lbr_xsaves else 0
         return mask | (xf.MASK_CET_KERNEL if self.cet and self.cet_kernel else 0)
-
-    @cached_property
-    def always_in_use(self) -> int:
-        """The components whose XINUSE is 1 even while they are initial, as the SDM allows (vol. 1, 13.6)."""
-        mask = (xf.MASK_MPX if self.mpx_in_use else 0) | (xf.MASK_PKRU if self.pkru_in_use else 0)
-        return mask & self.user_xfeatures
 
     @cached_property
     def xfd_xfeatures(self) -> int:

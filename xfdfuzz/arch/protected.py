@@ -18,7 +18,6 @@ def swap(regs: CpuRegs, vmsa: CpuRegs) -> None:
     assign(vmsa, held)
     # that is no register, but what this processor calls in use
     regs.always_in_use, vmsa.always_in_use = held.always_in_use, 0
-    regs.xinuse |= regs.always_in_use
 
 
 def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
@@ -31,6 +30,7 @@ def leave(regs: CpuRegs, vmsa: CpuRegs, clobbered: int | None) -> None:
     for i in xf.CONTENTS:
         if i != xf.LBR:
             load_component(regs, i, 0)
+    regs.error_pointers = 0
     if clobbered is None:
         load_component(regs, xf.PKRU, pkru)
     else:

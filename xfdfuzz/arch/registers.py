@@ -70,7 +70,8 @@ class CpuRegs(Struct):
     """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0.
 
     ``data[MXCSR]`` is MXCSR's.  ``always_in_use``, which never changes, has the components that XINUSE holds even while
-    they are 0.
+    they are 0.  ``error_pointers`` are x87's where no instruction saves them (``fxsave_leak``): whose instruction it
+    was that set them, 0 for the kernel's and after FNINIT; elsewhere they are part of x87's token.
     """
 
     __slots__ = ()
@@ -80,6 +81,7 @@ class CpuRegs(Struct):
     xfd_err: Annotated[Xfd, "MSR_IA32_XFD_ERR"]
     xinuse: Xfeatures
     always_in_use: Xfeatures
+    error_pointers: Annotated[Token, "FOP, FIP, FDP"]
     data: Annotated[Array[Token], "regs"]
 
 
@@ -227,4 +229,6 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
         return
     if insn in ("ldtilecfg", "tilerelease"):
         load_component(regs, xf.XTILE_DATA, 0)
+    if insn == "fld" and processor.fxsave_leak:
+        regs.error_pointers = token
     load_component(regs, component, 0 if insn == "tilerelease" else token)

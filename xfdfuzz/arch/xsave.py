@@ -20,6 +20,10 @@ XCOMP_BV_COMPACTED = 1 << 63
 MXCSR_RESERVED = 3
 
 
+#: Of what an image's address has to be a multiple, for XSAVE and XRSTOR, and for FXSAVE and FXRSTOR.
+XSAVE_ALIGNMENT, FXSAVE_ALIGNMENT = 64, 16
+
+
 @struct(data=xf.COMPONENTS + 3)
 class XsaveArea(Struct):
     """An XSAVE image: the header, one token per component and one for MXCSR.
@@ -43,7 +47,12 @@ def enabled(regs: CpuRegs) -> int:
 
 def in_use(regs: CpuRegs) -> int:
     """XINUSE: what is not initial, and what this processor always calls in use (SDM vol. 1, 13.6)."""
-    return regs.xinuse | regs.always_in_use & regs.xcr0
+    return regs.xinuse | regs.always_in_use
+
+
+def xgetbv_in_use(regs: CpuRegs) -> int:
+    """XGETBV(1): XCR0 AND XINUSE, and SSE where MXCSR is not initial; XFD does not count (SDM vol. 1, 13.6)."""
+    return regs.xcr0 & (in_use(regs) | (xf.MASK_SSE if regs.data[xf.MXCSR] else 0))
 
 
 def effective_xinuse(regs: CpuRegs) -> int:
@@ -82,8 +91,8 @@ def xsaveopt(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
 def xsavec(regs: CpuRegs, area: XsaveArea, mask: int, exact_sse: bool = False) -> None:
     """XSAVEC: compacted format, user components; writes only what is in use.  XFD does not affect XCOMP_BV.
 
-    ``exact_sse``: SSE may be initial while AVX is in use, and MXCSR is not written then.  Otherwise AVX in use means
-    that SSE is, as VEX-encoded instructions write both, although the tokens here are apart.
+    ``exact_sse``: SSE may be initial while AVX is not, and MXCSR is not written then.  Otherwise SSE is in use where
+    AVX is not initial, as VEX-encoded instructions write both, although the tokens here are apart.
     """
     _save_compacted(regs, area, mask & regs.xcr0, exact_sse)
 
@@ -101,10 +110,16 @@ def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int, exact_sse: bool) 
     if mxcsr:
         live |= rfbm & xf.MASK_SSE
     _store(regs, area, live)
-    if live & (xf.MASK_SSE if exact_sse else xf.MASK_WITH_MXCSR):
+    if live & (xf.MASK_SSE if exact_sse else xf.MASK_SSE | xf.MASK_YMM & regs.xinuse):
         area.data[xf.MXCSR] = mxcsr
     area.xstate_bv = live
     area.xcomp_bv = rfbm | XCOMP_BV_COMPACTED
+
+
+def check_alignment(address: int, alignment: int) -> None:
+    """#GP for an image that is not aligned, before anything of it is looked at (SDM vol. 2, XRSTOR and FXRSTOR)."""
+    if address % alignment:
+        raise GeneralProtection
 
 
 def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
@@ -164,6 +179,8 @@ def _check_compacted(area: XsaveArea, possible: int, rfbm: int) -> None:
 def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
     """Load the components of RFBM that XSTATE_BV holds, initialise the others.
 
+    Initialising x87 zeroes its error pointers (Xen's cure of XSA-52 relies on it).
+
     Initialising never faults, even under XFD: the host restores every task with RFBM = all while XFD is set.
     """
     load = rfbm & area.xstate_bv
@@ -173,6 +190,8 @@ def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
     for i in xf.components_in(rfbm & ~load & xinuse):
         target[i] = 0
     xinuse &= ~rfbm
+    if rfbm & ~load & xf.MASK_X87:
+        regs.error_pointers = 0
     for i in xf.components_in(load):
         target[i] = source[i]
         if source[i]:

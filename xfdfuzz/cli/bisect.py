@@ -31,7 +31,7 @@ def _bisect(args: argparse.Namespace) -> int:
     load_invariants(args.invariants)
     if args.invariant and args.invariant not in INVARIANTS:
         raise BadInput(f"unknown invariant {args.invariant}: see xfdfuzz list invariants")
-    line = line_between(read_program(args.file), args.first, args.last)
+    line = line_between(read_program(args.file, [args.first, args.last]), args.first, args.last)
     found = bisect(line, args.invariant)
     if args.format == "json":
         write(bisection.as_object(str(args.file), line, found), sys.stdout)

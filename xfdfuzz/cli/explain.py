@@ -10,6 +10,9 @@ from xfdfuzz.cli.arguments import Commands, add_command
 from xfdfuzz.cli.exits import CLEAN, BadInput
 from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants
 
+#: A commit of git's that no word is: it has a digit.
+_COMMIT = re.compile(r"(?=.*[0-9])[0-9a-f]{6,40}")
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
@@ -33,10 +36,12 @@ def tell(args: argparse.Namespace, subject: str, kind: str = "") -> int:
     """Print what a name means, or what it means as a name of that kind; raises BadInput for an unknown one."""
     from xfdfuzz.report import explanation
     from xfdfuzz.report.console import console, write
-    from xfdfuzz.revisions import RevisionError
+    from xfdfuzz.revisions import RevisionError, find
 
     try:
         found = [one for one in explanation.explain(subject, _programs) if kind in ("", one.kind)]
+        if not found and _COMMIT.fullmatch(subject):
+            find(subject)  # says what there is to know of a commit that is no patch here
     except RevisionError as error:
         raise BadInput(str(error)) from None
     if not found:

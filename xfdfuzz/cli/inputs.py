@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xfdfuzz.cli.exits import VIOLATION, BadInput, NotModelled, complain, reason
+from xfdfuzz.cli.exits import CLEAN, VIOLATION, BadInput, NotModelled, complain, reason
 from xfdfuzz.extensions import LARGEST, line_of, read_file
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from xfdfuzz.baseline.entries import Baseline
     from xfdfuzz.engines.stream.known import Known
     from xfdfuzz.invariants.vocabulary import Invariant
-    from xfdfuzz.program.program import Program
-    from xfdfuzz.revisions import Revision
+    from xfdfuzz.program.program import Expectation, Program
+    from xfdfuzz.revisions import Revision, RevisionError
 
 #: A program on standard input.
 STDIN = Path("-")
@@ -208,20 +209,24 @@ def _located(path: Path) -> Path:
     return path
 
 
-def read_program(file: Path) -> Program:
-    """Read and check a program; raises BadInput with the place of what is wrong."""
+def read_program(file: Path, asked: Sequence[str] | None = None) -> Program:
+    """Read and check a program; raises BadInput with the place of what is wrong.
+
+    ``asked``: the revisions that the user wants it to be judged on, where a command can be told.  If there are some,
+    lines about revisions that are not known here are of no concern: a finding of a series has them.
+    """
     if file == STDIN:
-        return _mailed_program()
+        return _mailed_program(asked)
     try:
         # not read_text(), which would take a lone carriage return for the end of a line
-        return program_of(read_file(_located(file)).decode(), str(file))
+        return program_of(read_file(_located(file)).decode(), str(file), asked)
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not a UTF-8 text (byte {error.start})") from None
 
 
-def _mailed_program() -> Program:
+def _mailed_program(asked: Sequence[str] | None) -> Program:
     """That on standard input, by itself or in a mail."""
     from xfdfuzz.program.mail import cut
 
@@ -229,10 +234,10 @@ def _mailed_program() -> Program:
     program = cut(text)
     if program is None:
         raise BadInput("-: no program on standard input: no line '# xfdfuzz program 1'")
-    return program_of(program, str(STDIN))
+    return program_of(program, str(STDIN), asked)
 
 
-def program_of(text: str, file: str) -> Program:
+def program_of(text: str, file: str, asked: Sequence[str] | None = None) -> Program:
     """Check a program that was read; raises BadInput with the place of what is wrong."""
     from xfdfuzz.program.text import ProgramError, parse
 
@@ -240,23 +245,56 @@ def program_of(text: str, file: str) -> Program:
         program = parse(text, file)
     except ProgramError as error:
         raise BadInput(str(error)) from None
+    program = _of_known_revisions(program, file, asked)
     _check_expectations(program, file)
     _check_patches(program, file)
     return program
 
 
-def _check_expectations(program: Program, file: str) -> None:
-    """An `expect:` line that names what does not exist would never fail, or always; so would contradicting ones."""
-    from xfdfuzz.engines.judge.verdict import contradiction
-    from xfdfuzz.invariants.vocabulary import INVARIANTS
+def _of_known_revisions(program: Program, file: str, asked: Sequence[str] | None) -> Program:
+    """The program without `expect:` lines of unknown revisions, if others are asked for, which is told.
+
+    Where these alone say what it breaks, its results are of them, too.
+    """
+    from xfdfuzz.revisions import UnknownRevision
+
+    unknown: dict[str, None] = {}
+    lines = []
+    for line in program.expect:
+        error = _wrong_revisions(line)
+        if error is None:
+            lines.append(line)
+        elif asked and isinstance(error, UnknownRevision):
+            unknown[line.revisions] = None
+        else:
+            known = asked is None or not isinstance(error, UnknownRevision)
+            hint = "" if known else "; this line does not count with --revision REVISION"
+            raise BadInput(f"{file}:{line.line}:{line.columns[0]}: {error}{hint}")
+    if unknown:
+        complain(f"{file}: left out what it expects of {', '.join(unknown)}, not known here", CLEAN)
+    left = replace(program, expect=tuple(lines))
+    if any(line.kind != "result" for line in program.expect) and all(line.kind == "result" for line in lines):
+        return replace(left, results=())
+    return left
+
+
+def _wrong_revisions(line: Expectation) -> RevisionError | None:
     from xfdfuzz.revisions import RevisionError, names, selects
 
+    try:
+        selects(line.revisions, names()[0])
+    except RevisionError as error:
+        return error
+    return None
+
+
+def _check_expectations(program: Program, file: str) -> None:
+    """An `expect:` line that names no invariant would always fail, and so would one of two that contradict."""
+    from xfdfuzz.engines.judge.verdict import contradiction
+    from xfdfuzz.invariants.vocabulary import INVARIANTS
+
     for expectation in program.expect:
-        place, *columns = (f"{file}:{expectation.line}:{column}" for column in expectation.columns)
-        try:
-            selects(expectation.revisions, names()[0])
-        except RevisionError as error:
-            raise BadInput(f"{place}: {error}") from None
+        columns = (f"{file}:{expectation.line}:{column}" for column in expectation.columns[1:])
         for name, column in zip(expectation.invariants, columns, strict=True):
             if name not in INVARIANTS:
                 raise BadInput(f"{column}: unknown invariant {name}: see xfdfuzz list invariants")

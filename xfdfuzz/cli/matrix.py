@@ -39,7 +39,7 @@ def _matrix(args: argparse.Namespace) -> int:
     paths = [*args.paths, *([CORPUS] if args.corpus else [])]
     if not paths:
         raise BadInput("expected FILE, DIR or --corpus (see xfdfuzz matrix --help)")
-    programs = [(_name(file), read_program(file)) for file in find_programs(paths)]
+    programs = [(_name(file), read_program(file, args.revision)) for file in find_programs(paths)]
     if not programs:
         return complain(f"no *.xfd file below {', '.join(map(str, paths))}", NOT_JUDGED)
     labels = [revision.label for revision in revisions]

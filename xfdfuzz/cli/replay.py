@@ -144,7 +144,7 @@ def _replay_file(args: argparse.Namespace, file: Path, told: _Told, reports: Jud
     from xfdfuzz.report.console import write
     from xfdfuzz.report.privacy import fails_in_private, not_shown, on_current
 
-    program = read_program(file)
+    program = read_program(file, args.revision)
     patched = bool(args.apply or args.revert)
     verdicts = [judge(program, r, expectations=not patched) for r in _revisions_for(program, file, args)]
     shown = []

@@ -47,7 +47,7 @@ def _walk(args: argparse.Namespace, file: Path) -> int:
     from xfdfuzz.report.stepping.walk import Walk
     from xfdfuzz.revisions import RevisionError, names
 
-    program = read_program(file)
+    program = read_program(file, args.revision)
     patches = (args.apply, args.revert)
     try:
         if args.revision:  # of the others, those that cannot have the patches are left out

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from xfdfuzz.arch.kinds import Kind
-from xfdfuzz.kernel.state import FIRST_EMBEDDED, FIRST_VALLOC, INIT_FPSTATE, NULL, USER_TASKS, Ghost, System
+from xfdfuzz.kernel.state import (
+    FIRST_EMBEDDED,
+    FIRST_VALLOC,
+    INIT_FPSTATE,
+    NULL,
+    OWN_SIGFRAME,
+    USER_TASKS,
+    Ghost,
+    System,
+)
 
 
 class Field(NamedTuple):
@@ -78,8 +87,13 @@ def task_name(nr: int) -> str:
 
 
 def sigframe_name(nr: int) -> str:
-    """``t0.sigframe``, or ``t0.sigframe1``: the one of the handler that interrupted the handler of that."""
+    """``t0.sigframe``, or ``t0.sigframe1``: the one of the handler that interrupted the handler of that.
+
+    ``t0.sigframe-own`` is the one that the task has made itself.
+    """
     depth, task = divmod(nr, USER_TASKS)
+    if depth == OWN_SIGFRAME:
+        return f"t{task}.sigframe-own"
     return f"t{task}.sigframe{depth or ''}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.processor import AMD_LACKS, Processor
 
 MAX_CPUS = 4
@@ -42,12 +43,13 @@ class Machine(Config, Processor):
         return f"<machine {' '.join(self.words())}>"
 
     def words(self) -> list[str]:
-        """The set-up as that line writes it: ``cpus=2``, and each switch that differs from the default, or from what
-        ``amd`` says."""
+        """The set-up as that line writes it: ``cpus=2``, each switch that differs from the default, or from what
+        ``amd`` says, and ``in-use=...``."""
         said = AMD_LACKS if self.amd else ()
         switches = [
             ("" if value else "no-") + f.name.replace("_", "-")
             for f in fields(self)
-            if f.name not in ("cpus", *said) and (value := getattr(self, f.name)) != f.default
+            if f.name not in ("cpus", "in_use", *said) and (value := getattr(self, f.name)) != f.default
         ]
-        return [f"cpus={self.cpus}", *switches]
+        in_use = [f"in-use={xf.format_mask(self.in_use)}"] if self.in_use else []
+        return [f"cpus={self.cpus}", *switches, *in_use]

@@ -106,7 +106,7 @@ class Power(Exec):
         """The CPU's registers are as after RESET; PKRU is taken to survive (docs/fidelity.md)."""
         pkru = self.regs.data[xf.PKRU]
         xcr0 = xf.MASK_X87 if self.machine.xsave else 0
-        assign(self.regs, CpuRegs(xcr0=xcr0, always_in_use=self.machine.always_in_use))
+        assign(self.regs, CpuRegs(xcr0=xcr0, always_in_use=self.machine.in_use))
         load_component(self.regs, xf.PKRU, pkru)
 
     def restore_processor_state(self) -> None:

@@ -2,7 +2,8 @@
 
 Handlers nest: no signal is blocked.  A user stack is modelled as the frames on it, so the stack pointer is where the
 innermost handler is.  A handler is taken to have called one function when something interrupts it, and to have nothing
-else on its stack.  rt_sigreturn() is cut where its XRSTOR meets a page that is not there.
+else on its stack.  A frame that a task makes itself lies in memory of its own.  rt_sigreturn() is cut where its XRSTOR
+meets a page that is not there.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import ENOMEM, EPERM
+from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.fpu.signal import FREGS_SIZE
 from xfdfuzz.kernel.shstk import Shstk
-from xfdfuzz.kernel.state import REDZONE_SIZE, RETURN_ADDRESS_SIZE, SigFrame, handlers_of, sigframes_of
+from xfdfuzz.kernel.state import (
+    REDZONE_SIZE,
+    RETURN_ADDRESS_SIZE,
+    SigFrame,
+    handlers_of,
+    own_sigframe_of,
+    sigframes_of,
+)
 from xfdfuzz.memory.cstruct import assign
 
 #: sizeof(struct rt_sigframe) of a 64-bit task, in bytes.
@@ -90,9 +99,16 @@ class Signals(Shstk):
         return handlers_of(self.system, task)
 
     @seam
+    def own_sigframe_of(self, task: int) -> SigFrame:
+        """The one that a user task has made itself, whether there is anything in it or not."""
+        return own_sigframe_of(self.system, task)
+
+    @seam
     def innermost_frame(self) -> SigFrame:
-        """That of the handler that current is in; there has to be one."""
-        return self.sigframes_of(self.current_nr)[self.handlers_of(self.current_nr) - 1]
+        """That of the handler that current is in, of which there has to be one, or, while the stack pointer is at it,
+        the one that it has made itself."""
+        own = self.own_sigframe_of(self.current_nr)
+        return own if own.valid else self.sigframes_of(self.current_nr)[self.handlers_of(self.current_nr) - 1]
 
     @seam
     def user_stack_pointer(self) -> int:
@@ -125,11 +141,40 @@ class Signals(Shstk):
             there = frame.valid or frame.stale
             frame.valid = there and depth < handlers
             frame.stale = there and depth >= handlers
+        self.own_sigframe_of(self.current_nr).valid = 0
+
+    @seam
+    def make_sigframe(self, ss_size: int | None) -> None:
+        """Current fills memory of its own with zeros, and makes a frame of it that leads to where it is now.
+
+        Its uc_stack is an alternate stack of ``ss_size`` bytes, SS_DISABLE for 0, or the one that there is, as
+        sigaltstack() tells of it.
+        """
+        frame = self.own_sigframe_of(self.current_nr)
+        assign(frame, SigFrame())
+        frame.stale = 1
+        for i in (xf.X87, xf.MXCSR):
+            frame.area.data[i] = ZEROED
+        frame.fsave = ZEROED
+        frame.ss_size = self.current.sas_ss_size if ss_size is None else ss_size
+        frame.ss_disable = not frame.ss_size
+
+    @seam
+    def point_at_own_sigframe(self) -> None:
+        """The stack pointer is at the frame that current has made, so on no other stack."""
+        self.own_sigframe_of(self.current_nr).valid = 1
+
+    @seam
+    def restore_stack_pointer(self) -> None:
+        """restore_sigcontext() has restored the general registers: the stack pointer is where the signal came, or where
+        it was before the task let it point at a frame of its own."""
+        inside = 0 if self.own_sigframe_of(self.current_nr).valid else 1
+        self.set_stack_pointer(self.handlers_of(self.current_nr) - inside)
 
     @seam
     def forget_sigframes(self, task: int) -> None:
         """The stack is gone, or something else stands there."""
-        for frame in self.sigframes_of(task):
+        for frame in (*self.sigframes_of(task), self.own_sigframe_of(task)):
             assign(frame, SigFrame())
 
     @seam
@@ -143,9 +188,10 @@ class Signals(Shstk):
 
     @seam
     def copy_sigframes(self, child: int) -> None:
-        """A child has a copy of current's stack."""
+        """A child has a copy of current's stack, and of what else it has in memory."""
         for frame, copy in zip(self.sigframes_of(self.current_nr), self.sigframes_of(child), strict=True):
             assign(copy, frame)
+        assign(self.own_sigframe_of(child), self.own_sigframe_of(self.current_nr))
 
     # -- delivery ------------------------------------------------------------------------------------------------
 
@@ -173,7 +219,7 @@ class Signals(Shstk):
         Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is
         handled, and :meth:`rt_sigreturn_fault_in` goes on.
         """
-        success = self._fpu_restore_sig(self.innermost_frame())
+        success = self.fpu_restore_sig_begin(self.innermost_frame())
         if self.current.in_sigreturn:
             return False
         return self.rt_sigreturn_end(success)
@@ -197,8 +243,7 @@ class Signals(Shstk):
         self.fpu_restore_sig_end(success)
         frame = self.innermost_frame()
         frame.absent = frame.loadable = 0
-        # restore_sigcontext() has restored the general registers before
-        self.set_stack_pointer(self.handlers_of(self.current_nr) - 1)
+        self.restore_stack_pointer()
         if success:
             self.rt_sigreturn_altstack(frame)
         return success

@@ -50,6 +50,8 @@ NR_TASKS = USER_TASKS + MAX_CPUS
 NR_VMS = 3
 #: So many signal frames a task's stack has at most: so deep handlers nest.
 NR_SIGFRAMES = 3
+#: The number, beside those, of the one that a task has made itself, in memory of its own.
+OWN_SIGFRAME = NR_SIGFRAMES
 #: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
 REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
 #: Address spaces that can exist: one for each task, or kept by a VM.
@@ -93,19 +95,23 @@ KVM_EXIT_INTR = 10
 KVM_EXIT_FPU_REALLOC = 36
 
 # What a VMM means to do with a vCPU (GhostVmm.intent).
-INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET = range(4)
+INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET, INTENT_OUT_OF_RESET = range(5)
 
 # What a VMM has read of a vCPU (GhostVmm.kept).
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
 KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
-KEPT_EVENTS = 256
+# KVM_GET_VCPU_EVENTS, and whether it gave the exception as pending; KVM_GET_NESTED_STATE.
+KEPT_EVENTS, KEPT_PENDING, KEPT_NESTED = 256, 512, 1024
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
 
 # What a VM is: one of KVM_X86_DEFAULT_VM's type that KVM_SEV_ES_INIT made, or of its type from the start.
-VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM = range(4)
+VM_DEFAULT, VM_SEV_ES, VM_X86_SEV_ES_VM, VM_X86_TDX_VM, VM_X86_SNP_VM = range(5)
+
+# What the firmware has of an SEV-SNP VM: no context, one whose guest is being launched, one whose guest was.
+SNP_NONE, SNP_LAUNCHING, SNP_RUNNING = range(3)
 
 # Whether a task's LBRs are in its context (lbr_stack_state).
 LBR_NONE, LBR_VALID = range(2)
@@ -148,12 +154,15 @@ MmNr = Annotated[U8, Reference("mm")]
 FpstateNr = Annotated[U8, Reference("fpstate")]
 VmMask = Annotated[U8, Mask("vm")]
 VmType = Annotated[U8, Enumeration("VM type", _constants("VM_"))]
+SnpContext = Annotated[U8, Enumeration("SNP context", _constants("SNP_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
 Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
 #: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
 TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
+#: Numbers of contents, as tokens are written in programs.
+TokenMask = Annotated[U8, Mask("token")]
 #: What a VMM has read (KEPT_*).
 Kept = Annotated[U32, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
@@ -280,7 +289,7 @@ def inside_call(task: Task) -> bool:
 
 @struct()
 class SigFrame(Struct):
-    """A signal frame on a task's stack, as far as the FPU is concerned; ``valid``: the task is in its handler.
+    """A signal frame, as far as the FPU is concerned, on a task's stack; ``valid``: the task is in its handler.
 
     ``stale``: it is in that no more, and the frame still stands where the stack was, below the stack pointer.
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
@@ -291,6 +300,11 @@ class SigFrame(Struct):
     ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
     ``loadable``.
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
+    ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
+    the image's address and the multiple of 64 below.
+
+    Of a frame that the task has made itself, which lies in memory of its own, ``valid`` says that the stack pointer is
+    at it, inside of rt_sigreturn(), ``stale`` that it is there.
     """
 
     __slots__ = ()
@@ -298,6 +312,8 @@ class SigFrame(Struct):
     stale: Flag
     on_altstack: Flag
     absent: Flag
+    null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
+    misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
     altstack_sp: Size
     ss_size: Annotated[Size, "uc_stack.ss_size"]
     ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]
@@ -476,13 +492,16 @@ class Vcpu(Struct):
 @struct()
 class Vm(Struct):
     """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
-    NULL."""
+    NULL.  ``snp_context`` is the firmware's, with the state that it is in; ``exception_payload_enabled``: user space
+    can tell a pending exception from an injected one."""
 
     __slots__ = ()
     exists: Flag
     type: VmType
+    snp_context: SnpContext
     mm: MmNr
     vm_bugged: Flag
+    exception_payload_enabled: Flag
     vcpus_0: VcpuPlus1
 
 
@@ -506,7 +525,8 @@ class GhostVcpu(Struct):
     ``insn_owed``: a guest instruction exited and must now complete or fault, exactly once; ``owed_value`` is what it
     will have written then, or what user space wrote to the same register since.  ``nm_owed``: an XFD #NM
     was intercepted and must be delivered, exactly once.  ``exception`` is what the guest gets at its next entry,
-    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it.
+    whatever the reason; ``injected``: user space said so, and KVM_SET_REGS leaves it, unless user space called it
+    ``pending``.
     """
 
     __slots__ = ()
@@ -520,6 +540,7 @@ class GhostVcpu(Struct):
     nm_owed: Flag
     exception: Vector
     injected: Annotated[Flag, "exception.injected"]
+    pending: Annotated[Flag, "exception.pending"]
 
 
 @struct()
@@ -533,16 +554,31 @@ class GhostFpu(Struct):
 
 
 @struct()
+class GhostCpuid(Struct):
+    """A CPUID array as KVM_SET_CPUID2 stores it; ``flags`` are those of
+    :class:`~xfdfuzz.kernel.kvm.cpuid.CpuidEntries`, in their order from bit 0 on."""
+
+    __slots__ = ()
+    xcr0: Xfeatures
+    xss: Xfeatures
+    leaves: Xfeatures
+    other: Count
+    size: Size
+    flags: Annotated[U32, Mask("CPUID flag")]
+
+
+@struct()
 class GhostVmm(Struct):
     """What the VMM of a vCPU means to do, and what it has read of the vCPU and keeps.
 
     ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
     ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
-    has it, CR0.TS as ``ts`` and the components of its CPUID as ``supported`` has them, whatever the VMM's calls have
-    made of it.
+    has it, CR0.TS as ``ts``, its CPUID as ``cpuid`` has it, and in its L2 or not, whatever the VMM's calls have made of
+    it.
 
-    ``kept`` says what there is of XCR0, MSRs, ``exception``, ``image`` and ``fpu``, as KVM gave them; ``honest`` and
-    ``honest_fpu`` are what it should have given.
+    ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``image`` and ``fpu``, as KVM gave them;
+    ``honest`` and ``honest_fpu`` are what it should have given.  ``given`` are the contents that it wrote to the FPU of
+    a vCPU that is, or will be, protected: it knows them.
     """
 
     __slots__ = ()
@@ -551,9 +587,11 @@ class GhostVmm(Struct):
     osxsave: Annotated[Flag, "promise.cr4.osxsave"]
     ts: Annotated[Flag, "promise.cr0.ts"]
     pke: Annotated[Flag, "promise.cr4.pke"]
-    supported: Annotated[Xfeatures, "promise.guest_supported"]
+    guest_mode: Annotated[Flag, "promise.nested.guest_mode"]
+    cpuid: Annotated[GhostCpuid, "promise.cpuid"]
     tenant: TenantPlus1
     tenants: Count
+    given: TokenMask
     kept: Kept
     xcr0: Annotated[Xfeatures, "kept.xcr0"]
     xss: Annotated[Xfeatures, "kept.xss"]
@@ -562,6 +600,8 @@ class GhostVmm(Struct):
     u_cet: Annotated[Token, "kept.u_cet"]
     pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
     exception: Annotated[Vector, "kept.exception"]
+    nested_guest_mode: Annotated[Flag, "kept.nested.guest_mode"]
+    nested_nm: Annotated[Flag, "kept.nested.vmcs12_nm"]
     image: Annotated[XsaveArea, "kept.image"]
     fpu: Annotated[GhostFpu, "kept.fpu"]
     honest: GhostVcpu
@@ -580,13 +620,19 @@ class Ghost(Struct):
 
 
 @struct(
-    cpus=MAX_CPUS, tasks=NR_TASKS, sigframes=NR_SIGFRAMES * USER_TASKS, fpstates=NR_FPSTATES, vms=NR_VMS, vcpus=NR_VCPUS
+    cpus=MAX_CPUS,
+    tasks=NR_TASKS,
+    sigframes=(OWN_SIGFRAME + 1) * USER_TASKS,
+    fpstates=NR_FPSTATES,
+    vms=NR_VMS,
+    vcpus=NR_VCPUS,
 )
 class System(Struct):
     """Everything.  ``alloc_failures`` is how many of the next vzalloc()s fail; ``dead``: the host kernel died.
 
     Of ``sigframes`` the first are each user task's outermost, then come those of handlers that interrupted the first
-    ones, and so on (:func:`sigframes_of`).
+    ones, and so on (:func:`sigframes_of`), at last those that the tasks have made themselves
+    (:func:`own_sigframe_of`).
     """
 
     __slots__ = ()
@@ -604,6 +650,11 @@ class System(Struct):
 def sigframes_of(system: System, task: int) -> list[SigFrame]:
     """A user task's signal frames, the outermost first, whether there is anything in them or not."""
     return [system.sigframes[depth * USER_TASKS + task] for depth in range(NR_SIGFRAMES)]
+
+
+def own_sigframe_of(system: System, task: int) -> SigFrame:
+    """The signal frame that a user task has made itself, whether there is anything in it or not."""
+    return system.sigframes[OWN_SIGFRAME * USER_TASKS + task]
 
 
 def handlers_of(system: System, task: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.kernel.fpu.init import ZEROED
 
 Address = int
 
@@ -56,6 +57,7 @@ PLAIN: dict[str, Code] = {
     for key, code in (
         (None, _code("dbe3", "fninit")),
         (None, _code("db2f", "fldt (%rdi)")),
+        (None, _code("d92f", "fldcw (%rdi)")),
         ("movups", _code("440f103f", "movups (%rdi),%xmm15")),
         ("xorps", _code("450f57ff", "xorps %xmm15,%xmm15")),
         ("vinsertf128", _code("c46305183f01", "vinsertf128 $0x1,(%rdi),%ymm15,%ymm15")),
@@ -96,10 +98,11 @@ CLEAR_OSXSAVE = [_FROM_CR4, _code("480fbaf012", "btr $0x12,%rax"), _TO_CR4]
 STRIDE = mov32("esi", 64)
 
 
-def loads(instruction: str, initial: bool) -> list[Code]:
-    """The instruction of an op that loads contents from RDI; ``initial``: leave the initial configuration instead."""
+def loads(instruction: str, token: int) -> list[Code]:
+    """The instruction of an op that loads contents from RDI; without a token it leaves the initial configuration."""
+    initial = not token
     return {
-        "fld": [PLAIN["fninit"]] if initial else [PLAIN["fninit"], PLAIN["fldt"]],
+        "fld": [PLAIN["fninit"], *([] if initial else [PLAIN["fldcw" if token == ZEROED else "fldt"]])],
         "movups": [PLAIN["xorps" if initial else "movups"]],
         "vmovups": [PLAIN["vinsertf128"]],
         "ldtilecfg": [PLAIN["ldtilecfg"]],

@@ -38,7 +38,7 @@ TILES, TILE_ROWS, TILE_BYTES = 8, 16, 64
 def mxcsr(token: int) -> int:
     """A MXCSR that no other token has, with every exception masked: by its flags and how it rounds; initial for 0.
 
-    The kernel's own are a MXCSR without a bit, and one with reserved ones.
+    Nobody's are a MXCSR without a bit, and one with reserved ones.
     """
     if token in (ZEROED, MXCSR_RESERVED):
         return 0 if token == ZEROED else 0xFFFFFFFF
@@ -64,7 +64,7 @@ def pattern(component: int, token: int) -> bytes:
     if component == xf.PKRU:
         # keys 1 to 4 are denied something; key 0, which all memory has, never is
         return (LINUX_PKRU if token == PKRU_DEFAULT else token << 2).to_bytes(4, "little")
-    if not token:
+    if token in (0, ZEROED):
         return bytes(size)
     if component == xf.XTILE_CFG:
         return _tile_config(token)

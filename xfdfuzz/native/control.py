@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.fields import INNERMOST, Cr4, Sregs
+from xfdfuzz.program.fields import INNERMOST, OWN, Cr4, Sregs
 from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
 from xfdfuzz.program.program import Program
 
@@ -120,6 +120,8 @@ TABLE: dict[type[Op], Rule] = {
             signals.SigframeSwReserved,
             signals.SigframeCopy,
             signals.SigframeCopyOf,
+            signals.SigframeNew,
+            signals.SigframeFpstate,
             signals.Siglongjmp,
             signals.Sigreturn,
             ptrace.PtraceGetXstate,
@@ -178,14 +180,14 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys((guest.GuestXsave, guest.GuestXsavec, guest.GuestXsaves), _save),
     **dict.fromkeys((guest.GuestRdmsr, kvm.KvmGetMsrs, kvm.KvmGetMsrIndexList, host.HostRdmsr), _read_msr),
     **dict.fromkeys(
-        (guest.GuestVmlaunch, guest.GuestVmlaunchNm),
+        (guest.GuestVmlaunch, guest.GuestVmlaunchNm, kvm.KvmGetNestedState, kvm.KvmSetNestedState),
         _no("the guest would have to be a hypervisor"),
     ),
     tasks.ReqXcompGuestPerm: _facility,
     tasks.UserXrstor: _xrstor,
     kvm.KvmSetMsrs: _set_msrs,
     **dict.fromkeys(
-        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents),
+        (kvm.KvmGetVcpuEvents, kvm.KvmSetVcpuEvents, kvm.KvmEnableCapExceptionPayload),
         _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
     ),
     kvm.KvmSetSregs: _set_sregs,
@@ -259,8 +261,8 @@ TABLE: dict[type[Op], Rule] = {
         _no("single entries of a CPUID array are not read here"),
     ),
     **dict.fromkeys(
-        (protected.KvmCreateVmOfType, protected.KvmSevEsInit, protected.KvmSevLaunchUpdateVmsa),
-        _no("it takes a host with SEV-ES or TDX"),
+        (cls for cls in OPS.values() if cls.__module__ == protected.__name__),
+        _no("it takes a host with SEV-ES, SEV-SNP or TDX"),
     ),
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == vmm.__name__),
@@ -307,11 +309,21 @@ def unfit(program: Program) -> str:
         control = control_of(op)
         if control.no:
             return f"op {number} ({type(op).__name__}): {control.no}"
-        if isinstance(op, signals.SigframeCopyOf) or getattr(op, "frame", INNERMOST) != INNERMOST:
-            return f"op {number} ({type(op).__name__}): a handler in C comes back by its own frame"
+        if reason := _another_frame(op):
+            return f"op {number} ({type(op).__name__}): {reason}"
         if _mentions_dyn2(op):
             return f"op {number} ({type(op).__name__}): {IMPOSSIBLE['dyn2']}"
     return ""
+
+
+def _another_frame(op: Op) -> str:
+    """What an op does with a signal frame that a handler in C does not."""
+    if isinstance(op, signals.SigframeNew) or getattr(op, "frame", INNERMOST) == OWN:
+        return "no frame is made in C but by the kernel"
+    if isinstance(op, signals.SigframeFpstate):
+        return "a handler in C leaves the image of its frame where it is"
+    other = isinstance(op, signals.SigframeCopyOf) or getattr(op, "frame", INNERMOST) != INNERMOST
+    return "a handler in C comes back by its own frame" if other else ""
 
 
 def _machine(machine: Machine) -> str:

@@ -7,13 +7,14 @@ the vector in the one and goes on at the other.  So each instruction is done, or
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.native import assembler as asm
 from xfdfuzz.native import layout
 from xfdfuzz.native.assembler import PLAIN, Code
 from xfdfuzz.native.contents import mxcsr, pattern
-from xfdfuzz.program.ghost import vcpu_token
+from xfdfuzz.program.ghost import contents_of, vcpu_token
 from xfdfuzz.program.ops import Op, guest
 
 #: Loops of a wait for a tick: from 10 ms on fast processors to 50 ms.
@@ -139,13 +140,12 @@ class Stream:
     def _operand(self, op: Op) -> tuple[Operand | None, int | None]:
         if type(op) in _LOADS:
             _, component, name = _LOADS[type(op)]
-            token = getattr(op, name)
-            return (self._content(component, vcpu_token(self.vcpu, token)) if token else None), None
+            token = self._token(getattr(op, name))
+            return (self._content(component, token) if token else None), None
         if type(op) in _STORES:
             return self._room(), _STORES[type(op)]
         if isinstance(op, guest.GuestLdmxcsr):
-            token = vcpu_token(self.vcpu, op.contents) if op.contents else 0
-            return self._room(mxcsr(token).to_bytes(4, "little")), None
+            return self._room(mxcsr(self._token(op.contents)).to_bytes(4, "little")), None
         if isinstance(op, guest.GuestStmxcsr):
             return self._room(), xf.MXCSR
         if isinstance(op, guest.GuestFxsave) or type(op) in _SAVES:
@@ -153,6 +153,9 @@ class Stream:
         if isinstance(op, guest.GuestXrstor):
             return self._image(op), None
         return None, None
+
+    def _token(self, number: int) -> int:
+        return contents_of(number, partial(vcpu_token, self.vcpu))
 
     def _content(self, component: int, token: int) -> Operand:
         data = pattern(component, token)
@@ -174,7 +177,7 @@ class Stream:
 def _body(op: Op) -> list[Code]:
     if type(op) in _LOADS:
         name, _, contents = _LOADS[type(op)]
-        return asm.loads(name, not getattr(op, contents))
+        return asm.loads(name, contents_of(getattr(op, contents), partial(vcpu_token, op.vcpu)))  # type: ignore[attr-defined]
     if type(op) in _STORES:
         return asm.STORES[_STORES[type(op)]]
     if type(op) in _SAVES:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.native import assembler as asm
 from xfdfuzz.native.assembler import PLAIN, Code
 from xfdfuzz.native.contents import SAMPLES, mxcsr, pattern
-from xfdfuzz.program.ghost import task_token
+from xfdfuzz.program.ghost import contents_of, task_token
 from xfdfuzz.program.ops import Op, tasks
 
 #: The instruction that an op loads contents with, their component, and the op's field that has them.
@@ -42,14 +43,13 @@ def user_insn(op: Op) -> UserInsn | None:
     """The code of an op of user mode, None if it is none."""
     if type(op) in _LOADS:
         name, component, contents = _LOADS[type(op)]
-        token = getattr(op, contents)
-        data = pattern(component, task_token(op.task, token)) if token else b""  # type: ignore[attr-defined]
-        return UserInsn(tuple(asm.loads(name, not token)), data)
+        token = contents_of(getattr(op, contents), partial(task_token, op.task))  # type: ignore[attr-defined]
+        return UserInsn(tuple(asm.loads(name, token)), pattern(component, token) if token else b"")
     match op:
         case tasks.UserTilestore():
             return UserInsn(tuple(asm.STORES[xf.XTILE_DATA]), room=SAMPLES[xf.XTILE_DATA][1])
         case tasks.UserLdmxcsr():
-            token = task_token(op.task, op.contents) if op.contents else 0
+            token = contents_of(op.contents, partial(task_token, op.task))
             return UserInsn((PLAIN["ldmxcsr"],), mxcsr(token).to_bytes(4, "little"))
         case tasks.UserStmxcsr():
             return UserInsn((PLAIN["stmxcsr"],), room=4)

@@ -27,20 +27,25 @@ from xfdfuzz.kernel.state import (
     USER_TASKS,
     VECTORS,
     VM_X86_SEV_ES_VM,
+    VM_X86_SNP_VM,
     VM_X86_TDX_VM,
 )
 from xfdfuzz.program.fields import (
     BEYOND,
-    INNERMOST,
+    NULL_FPSTATE,
+    OWN,
     RESERVED,
     TOKENS,
     UNALIGNED,
+    ZERO,
     Cr4,
     Events,
     FpuImage,
     IovLen,
     Msrs,
+    Nested,
     Sregs,
+    SsSize,
     Switch,
     SwReserved,
     Undefined,
@@ -284,7 +289,14 @@ class ImageCodec(Codec[T]):
 
 def _of(i: int) -> Scalar:
     """What writes and reads the contents of a component, or of MXCSR."""
-    return MXCSR if i == xf.MXCSR else CONTENTS
+    return {xf.MXCSR: MXCSR, xf.X87: CONTENTS}.get(i, ZEROS)
+
+
+class _Contents(Scalar):
+    """``init`` was written as 0 before."""
+
+    def read_word(self, word: Word) -> int:
+        return 0 if word.text == "zero" and ZERO not in self.names else super().read_word(word)
 
 
 class _Magic1(Scalar):
@@ -357,9 +369,9 @@ class XcompBvCodec(Codec[int]):
 
 
 class MxcsrCodec(Codec[int]):
-    """``mxcsr=3``, ``mxcsr=reserved``; left out when it is initial."""
+    """``mxcsr=3``, ``mxcsr=zero``, ``mxcsr=reserved``; left out when it is initial."""
 
-    expected = f"mxcsr=N, where N is 0, a token up to {TOKENS}, or reserved"
+    expected = f"mxcsr=N, where N is init, zero, a token up to {TOKENS}, or reserved"
     optional = "mxcsr=<contents>"
     options = ("mxcsr",)
 
@@ -391,37 +403,40 @@ class BufferCodec(Codec[UserBuffer]):
         return UserBuffer(self.value.read_word(argument.value), argument.name.text == "mapped")
 
 
-class IovLenCodec(Codec[IovLen]):
-    """``iov_len=4096``; left out when it is as large as can be."""
+class SizeCodec(Codec[T]):
+    """``iov_len=4096``; left out where nothing is said, which is None in the ``kind``'s ``size``."""
 
-    expected = "iov_len=N, where N is a number of bytes from 0 to 4294967295"
-    optional = "iov_len=<n>"
-    options = ("iov_len",)
-    value = Scalar(expected, range(1 << 32))
+    def __init__(self, kind: Callable[[int], T], name: str) -> None:
+        self.kind, self.name = kind, name
+        self.expected = f"{name}=N, where N is a number of bytes from 0 to 4294967295"
+        self.optional = f"{name}=<n>"
+        self.options = (name,)
+        self.value = Scalar(self.expected, range(1 << 32))
 
-    def write(self, value: IovLen) -> str:
-        return "" if value.size is None else f"iov_len={value.size}"
+    def write(self, value: Any) -> str:
+        return "" if value.size is None else f"{self.name}={value.size}"
 
-    def read(self, argument: Argument) -> IovLen:
-        if not isinstance(argument, Option) or argument.name.text != "iov_len":
+    def read(self, argument: Argument) -> T:
+        if not isinstance(argument, Option) or argument.name.text != self.name:
             raise Unreadable(argument.column, self.expected)
-        return IovLen(self.value.read_word(argument.value))
+        return self.kind(self.value.read_word(argument.value))
 
 
 class FrameCodec(Codec[int]):
-    """``frame1``, a word outside of parentheses; left out for the innermost handler's frame."""
+    """``frame1`` or ``own``, a word outside of parentheses; left out for the innermost handler's frame."""
 
-    expected = f"frame0 to frame{NR_SIGFRAMES - 1}"
+    expected = f"frame0 to frame{NR_SIGFRAMES - 1}, or own"
     optional = "frame<n>"
     word = True
+    names: ClassVar[dict[str, int]] = {f"frame{nr}": nr for nr in range(NR_SIGFRAMES)} | {"own": OWN}
 
     def write(self, value: int) -> str:
-        return "" if value == INNERMOST else f"frame{value}"
+        return next((name for name, nr in self.names.items() if nr == value), "")
 
     def read(self, argument: Argument) -> int:
-        for nr in range(NR_SIGFRAMES):
-            if isinstance(argument, Names) and [word.text for word in argument.words] == [f"frame{nr}"]:
-                return nr
+        words = [word.text for word in argument.words] if isinstance(argument, Names) else []
+        if len(words) == 1 and words[0] in self.names:
+            return self.names[words[0]]
         raise Unreadable(argument.column, self.expected)
 
 
@@ -451,12 +466,22 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_FEATURES, *WHOLE_LEAVES)}
 CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
-VM_TYPE_NAMES = {VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM", VM_X86_TDX_VM: "KVM_X86_TDX_VM"}
+VM_TYPE_NAMES = {
+    VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM",
+    VM_X86_TDX_VM: "KVM_X86_TDX_VM",
+    VM_X86_SNP_VM: "KVM_X86_SNP_VM",
+}
 VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
 VECTOR = Scalar(any_of(list(VECTORS.values())), range(0), names=VECTORS)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
-CONTENTS = Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1))
-MXCSR = Scalar(f"0, a token up to {TOKENS}, or reserved", range(TOKENS + 1), names={RESERVED: "reserved"})
+CONTENTS = _Contents(f"init, zero, or a token up to {TOKENS}", range(TOKENS + 1), names={0: "init", ZERO: "zero"})
+MXCSR = _Contents(
+    f"init, zero, a token up to {TOKENS}, or reserved",
+    range(TOKENS + 1),
+    names={0: "init", ZERO: "zero", RESERVED: "reserved"},
+)
+#: Of all others zeros are the initial configuration.
+ZEROS = _Contents(f"init, or a token up to {TOKENS}", range(TOKENS + 1), names={0: "init"})
 XFEATURES = XfeaturesCodec()
 COUNT = Scalar("a number from 0 to 4294967295", range(1 << 32))
 SMALL = Scalar("a number from 0 to 255", range(1 << 8))
@@ -480,6 +505,7 @@ CODECS: dict[object, Codec[Any]] = {
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     "contents": CONTENTS,
+    "sse contents": ZEROS,
     "xcomp_bv": XcompBvCodec(),
     "mxcsr": MxcsrCodec(),
     "ssp": Scalar(
@@ -508,10 +534,13 @@ CODECS: dict[object, Codec[Any]] = {
     SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke")),
     Cr4: Record(Cr4, {}, ("osxsave", "pke")),
-    Events: Record(Events, {"injected": VECTOR}, zero=("injected",)),
+    Events: Record(Events, {"injected": VECTOR, "pending": VECTOR}, zero=("injected", "pending")),
+    Nested: Record(Nested, {}, ("guest_mode", "intercept_nm")),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
-    IovLen: IovLenCodec(),
+    IovLen: SizeCodec(IovLen, "iov_len"),
+    SsSize: SizeCodec(SsSize, "ss_size"),
+    "fpstate": Scalar("NULL, or a number from 0 to 63", range(64), names={NULL_FPSTATE: "NULL"}),
     "frame": FrameCodec(),
 }
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 from xfdfuzz.arch.registers import CR4_OSXSAVE, CR4_PKE
-from xfdfuzz.kernel.state import VECTORS
+from xfdfuzz.kernel.state import OWN_SIGFRAME, VECTORS
 
 #: The number in ``t0``, ``v1``, ``vm0``, ``cpu2``.
 Nr = Annotated[int, "nr"]
-#: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's.
+#: One of a task's signal frames, the outermost one's number is 0: ``frame1``; left out for the innermost handler's;
+#: ``own`` is the one that the task has made itself.
 FrameNr = Annotated[int, "frame"]
 INNERMOST = -1
+OWN = OWN_SIGFRAME
 #: A set of state components: ``x87|sse|avx``.
 Xfeatures = Annotated[int, "xfeatures"]
 #: The same, for XCR0.
@@ -28,6 +30,9 @@ MsrData = Annotated[int, "hex", DATA]
 StackSize = Annotated[int, "count", "stack size"]
 #: How many bytes of a signal frame's image are copied.
 FrameSize = Annotated[int, "count", "frame size"]
+#: Where a frame's context says that its image lies: in bytes above a multiple of 64, or :data:`NULL_FPSTATE`.
+Fpstate = Annotated[int, "fpstate"]
+NULL_FPSTATE = 64
 AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
 #: A leaf of CPUID: 1, 0xd, 0x1d or 0x1e.
@@ -52,8 +57,10 @@ HostMsrIndex = Annotated[int, "msr", "host msr"]
 Token = Annotated[int, "token"]
 #: A value of PKRU: a token, or 0, which is the initial one.
 Pkru = Annotated[int, "pkru"]
-#: What an x87 or SSE instruction leaves in its component: a token, or 0, the initial configuration.
+#: What an instruction leaves in x87 or MXCSR: a token, 0, the initial configuration, or :data:`ZERO`.
 Contents = Annotated[int, "contents"]
+#: What an SSE instruction leaves: a token, or 0, the initial configuration, in which no bit is set.
+SseContents = Annotated[int, "sse contents"]
 #: The format of an image to restore: XCOMP_BV.
 XcompBv = Annotated[int, "xcomp_bv"]
 #: What an image to restore has for MXCSR: contents, or :data:`RESERVED`.
@@ -88,18 +95,18 @@ class Msrs(NamedTuple):
     entries: tuple[tuple[int, int], ...]
 
 
-#: What stands for a MXCSR with reserved bits, beside the tokens.
-RESERVED = TOKENS + 1
+#: What stand for a MXCSR with reserved bits, and for an x87 or MXCSR without a bit, beside the tokens.
+RESERVED, ZERO = TOKENS + 1, TOKENS + 2
 #: What stand for shadow stack pointers that the kernel refuses, likewise.
 UNALIGNED, BEYOND = TOKENS + 1, TOKENS + 2
 
 #: What contents an argument names, by component or :data:`~xfdfuzz.arch.xfeatures.MXCSR`, in their order: tokens, 0 for
-#: the initial configuration, of MXCSR also :data:`RESERVED`.
+#: the initial configuration, of x87 and MXCSR also :data:`ZERO`, of MXCSR :data:`RESERVED`.
 Named = tuple[tuple[int, int], ...]
 
 
 class UserImage(NamedTuple):
-    """``{xstate_bv: avx|xtile, data: 3, xtilecfg: 0, mxcsr: 2}``: an image in the caller's memory.
+    """``{xstate_bv: avx|xtile, data: 3, xtilecfg: init, mxcsr: 2}``: an image in the caller's memory.
 
     Every component in XSTATE_BV holds token ``data``, but for those that ``contents`` names; these hold what it says,
     also where XSTATE_BV lacks them.  MXCSR is initial if it is not named.  ``xcomp_bv`` is the header's, 0 in the
@@ -129,8 +136,14 @@ class IovLen(NamedTuple):
         return whole if self.size is None else self.size
 
 
+class SsSize(NamedTuple):
+    """``ss_size=8192``: the alternate stack that a frame brings back, 0 for none; None: the one that there is."""
+
+    size: int | None = None
+
+
 class FpuImage(NamedTuple):
-    """``{data: 3, x87: 0, mxcsr: 2}``: what KVM_SET_FPU gets.
+    """``{data: 3, x87: init, mxcsr: 2}``: what KVM_SET_FPU gets.
 
     x87 and SSE hold token ``data`` unless ``contents`` says otherwise; MXCSR is initial if it is not named.
     """
@@ -180,12 +193,37 @@ class Cr4(NamedTuple):
 
 
 class Events(NamedTuple):
-    """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector, or ``{}`` without one."""
+    """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector; ``{pending: #NM}``, which user space
+    can say with KVM_CAP_EXCEPTION_PAYLOAD; or ``{}`` without one."""
 
     injected: int = 0
+    pending: int = 0
+
+    @classmethod
+    def of(cls, vector: int, pending: bool) -> Events:
+        """With that exception, or none."""
+        return cls(pending=vector) if pending else cls(vector)
+
+    @property
+    def vector(self) -> int:
+        """The exception; one that is pending goes before one that is injected."""
+        return self.pending or self.injected
 
     def __str__(self) -> str:
-        return f"{{injected: {VECTORS[self.injected]}}}" if self.injected else "{}"
+        said = {"injected": self.injected, "pending": self.pending}
+        return f"{{{', '.join(f'{name}: {VECTORS[vector]}' for name, vector in said.items() if vector)}}}"
+
+
+class Nested(NamedTuple):
+    """``{guest_mode, intercept_nm}``: of struct kvm_nested_state whether L2 runs, and whether its #NM exits to L1; or
+    ``{}`` where L1 runs."""
+
+    guest_mode: bool = False
+    intercept_nm: bool = False
+
+    def __str__(self) -> str:
+        names = [name for name, there in self._asdict().items() if there]
+        return f"{{{', '.join(names)}}}"
 
 
 class Undefined(NamedTuple):

@@ -6,7 +6,7 @@ task t0's never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
@@ -15,16 +15,20 @@ from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
+from xfdfuzz.kernel.fpu.signal import components_at_magic2
+from xfdfuzz.kernel.kvm.cpuid import CPUID_FLAGS, CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import OWNER_SHIFT, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
+from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
-from xfdfuzz.program.fields import TOKENS
+from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO
 
 _FIRST_VCPU_OWNER = 16
 #: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
 TENANTS = 5 * st.NR_VCPUS
 #: What contents are called that have no owner.
 _SPECIAL = {0: "init", ZEROED: "zero", MXCSR_RESERVED: "reserved"}
+#: By the numbers that a program has for them.
+_NOBODYS = {0: 0, ZERO: ZEROED, RESERVED: MXCSR_RESERVED}
 
 
 def task_token(task: int, token: int) -> int:
@@ -36,6 +40,11 @@ def vcpu_token(tenant: int, token: int) -> int:
     """Register content ``token`` of a guest: of the one that vCPU ``tenant`` is made for, or of a later tenant of
     ``tenant % NR_VCPUS``."""
     return (_FIRST_VCPU_OWNER + tenant) << OWNER_SHIFT | token
+
+
+def contents_of(number: int, owner: Callable[[int], int]) -> int:
+    """The content that a number of a program stands for: nobody's, or one of the ``owner``'s."""
+    return _NOBODYS[number] if number in _NOBODYS else owner(number)
 
 
 def tenant_of(k: Kernel, vcpu: int) -> int:
@@ -133,9 +142,12 @@ def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     A frame has extended state if sw_reserved says so and the second magic stands where the image ends
     (arch/x86/include/uapi/asm/sigcontext.h): then what it has of the features that it names is loaded, else what
     FXRSTOR does.  MXCSR goes with SSE; whether AVX alone brings it is left open, as is all of a frame that is larger
-    than any that this machine makes.  A 32-bit frame has x87 in its header, and what an XSTATE_BV without x87 or SSE
-    does to that, and to MXCSR, is left open.
+    than any that this machine makes, and what a component holds in whose bytes the second magic stands.  A 32-bit frame
+    has x87 in its header, and what an XSTATE_BV without x87 or SSE does to that, and to MXCSR, is left open.  Without a
+    pointer to an image "no FPU/extended context" is there (ibid.): all is initial, and PKRU the default.
     """
+    if frame.null:
+        return {xf.PKRU: PKRU_DEFAULT} if k.ospke else {}, 0
     loaded, unsaid = _of_image(k, frame)
     if k.current.ia32:
         unsaid |= xf.MASK_X87 if xf.X87 not in loaded else 0
@@ -150,10 +162,12 @@ def _of_image(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     whole = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
     if not (k.use_xsave and frame.magic1 and whole):
         return {i: area.data[i] for i in xf.LEGACY}, 0
-    loaded = {i: area.data[i] for i in xf.components_in(area.xstate_bv & frame.xfeatures)}
+    held = area.xstate_bv & frame.xfeatures & k.machine.user_xfeatures
+    loaded = {i: area.data[i] for i in xf.components_in(held)}
     if frame.xfeatures & xf.MASK_SSE:
         loaded[xf.MXCSR] = area.data[xf.MXCSR]
     unsaid = 0 if frame.xfeatures & xf.MASK_SSE else xf.MASK_MXCSR
+    unsaid |= components_at_magic2(frame.magic2, k.machine.cpuid) & xf.mask_of(*loaded)
     if frame.xstate_size > k.fpu_user_cfg.max_size:
         unsaid |= k.machine.user_xfeatures | xf.MASK_MXCSR
     return loaded, unsaid
@@ -223,12 +237,13 @@ def init(k: Kernel, nr: int) -> None:
 
 def owes_nothing(ideal: GhostVcpu) -> None:
     """No instruction waits to complete, and no exception to be delivered."""
-    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = 0
+    ideal.insn_owed = ideal.nm_owed = ideal.exception = ideal.injected = ideal.pending = 0
 
 
 def goes_elsewhere(ideal: GhostVcpu) -> None:
-    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected."""
-    injected = ideal.exception if ideal.injected else 0
+    """RIP was moved: what the instruction there owed is forgotten, but not what user space has injected, if it has not
+    called it pending."""
+    injected = ideal.exception if ideal.injected and not ideal.pending else 0
     owes_nothing(ideal)
     if injected:
         user_injected(ideal, injected)
@@ -243,11 +258,11 @@ def was_handled(vcpu: Vcpu, ideal: GhostVcpu) -> None:
         ideal.exception = vcpu.arch.exception_vector
 
 
-def user_injected(ideal: GhostVcpu, vector: int) -> None:
+def user_injected(ideal: GhostVcpu, vector: int, pending: bool = False) -> None:
     """KVM_SET_VCPU_EVENTS took an exception, or none: an instruction that was refused has nothing to wait for."""
     if ideal.exception and not ideal.injected:
         ideal.insn_owed = 0
-    ideal.exception, ideal.injected = vector, bool(vector)
+    ideal.exception, ideal.injected, ideal.pending = vector, bool(vector), bool(vector) and pending
     ideal.nm_owed = vector == st.NM_VECTOR
 
 
@@ -257,12 +272,32 @@ def takes(k: Kernel, vcpu: Vcpu) -> bool:
     return not vcpu.arch.guest_state_protected and k.vms[vcpu.vm].type != st.VM_SEV_ES
 
 
-def is_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
-    """The guest begins with what it was given, but one that KVM_SEV_ES_INIT made with a VMSA of zeros, on which its
-    launch measurement depends: "to avoid breaking older measurements" (eb4441864e03)."""
+def was_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
+    """The registers went into a VMSA, where XFD and what lies beyond AVX have no place but PKRU.
+
+    The guest begins with what it was given, but one that KVM_SEV_ES_INIT made with a VMSA of zeros, on which its launch
+    measurement depends: "to avoid breaking older measurements" (eb4441864e03).
+    """
+    ideal.xfd = ideal.xfd_err = 0
+    ideal.regs.undefined = 0
+    for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
+        define(ideal.regs, i, 0)
     if k.vms[vcpu.vm].type == st.VM_SEV_ES:
         define(ideal.regs, xf.X87, ZEROED)
         define(ideal.regs, xf.MXCSR, ZEROED)
+
+
+def gave(k: Kernel, nr: int, contents: Iterable[int]) -> None:
+    """The VMM of a protected guest, or of one that will be, wrote these contents: it is told nothing new by them."""
+    if k.vms[k.vcpus[nr].vm].type != st.VM_DEFAULT:
+        for token in filter(owner, contents):
+            k.system.ghost.vmms[nr].given |= 1 << (token & TOKENS)
+
+
+def given(k: Kernel, nr: int) -> set[int]:
+    """Those contents."""
+    mask = k.system.ghost.vmms[nr].given
+    return {guest_token(k, nr, token) for token in range(1, TOKENS + 1) if mask >> token & 1}
 
 
 def settle_insn(k: Kernel, nr: int) -> None:
@@ -322,8 +357,24 @@ def promise(k: Kernel, nr: int, source: int) -> None:
     vmm, arch = k.system.ghost.vmms[nr], k.vcpus[source].arch
     assign(vmm.promise, k.system.ghost.vcpus[source])
     vmm.osxsave, vmm.ts, vmm.pke = arch.cr4_osxsave, arch.cr0_ts, arch.cr4_pke
-    vmm.supported = arch.guest_supported_xcr0 | arch.guest_supported_xss
+    vmm.guest_mode = arch.guest_mode
+    store_cpuid(vmm.cpuid, stored_entries(arch))
     vmm.pending = 1
+
+
+def store_cpuid(stored: GhostCpuid, entries: CpuidEntries) -> None:
+    """Note a CPUID array."""
+    stored.xcr0, stored.xss, stored.leaves = entries.xcr0, entries.xss, entries.leaves
+    stored.other, stored.size = entries.other, entries.size
+    stored.flags = sum(1 << bit for bit, name in enumerate(CPUID_FLAGS) if getattr(entries, name))
+
+
+def cpuid_in(stored: GhostCpuid) -> CpuidEntries:
+    """The array that was noted."""
+    flags = {name: bool(stored.flags >> bit & 1) for bit, name in enumerate(CPUID_FLAGS)}
+    return CpuidEntries(
+        stored.xcr0, xss=stored.xss, leaves=stored.leaves, other=stored.other, size=stored.size, **flags
+    )
 
 
 def vmm_acts(k: Kernel, nr: int) -> None:
@@ -344,8 +395,9 @@ def left(k: Kernel, nr: int) -> None:
 
 def forget(vmm: GhostVmm) -> None:
     """Nothing is promised any more."""
-    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.supported = 0
+    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.guest_mode = 0
     assign(vmm.promise, GhostVcpu())
+    assign(vmm.cpuid, GhostCpuid())
 
 
 def new_vcpu(k: Kernel, nr: int) -> None:
@@ -353,15 +405,20 @@ def new_vcpu(k: Kernel, nr: int) -> None:
     assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
     vmm = k.system.ghost.vmms[nr]
     forget(vmm)
-    vmm.intent = vmm.tenant = 0
+    vmm.intent = vmm.tenant = vmm.given = 0
 
 
-def is_reset(k: Kernel, nr: int) -> None:
-    """The guest of a vCPU is another one from now on, and has to find the processor as it comes out of reset."""
+def gets_tenant(k: Kernel, nr: int) -> None:
+    """The guest of a vCPU is another one from now on."""
     vmm = k.system.ghost.vmms[nr]
     vmm.tenants += 1
     vmm.tenant = nr + st.NR_VCPUS * vmm.tenants + 1
-    vmm.intent = st.INTENT_RESET
+
+
+def is_reset(k: Kernel, nr: int, intent: int) -> None:
+    """The guest of a vCPU has to find the processor as it comes out of reset."""
+    vmm = k.system.ghost.vmms[nr]
+    vmm.intent = intent
     forget(vmm)
     vmm.promise.xcr0 = xf.MASK_X87
     vmm.pending = 1

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
-from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
+from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, ZEROED
-from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE, components_at_magic2
 from xfdfuzz.kernel.kvm.xsave import KvmFpu
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import RESERVED, FpuImage, Named, UserImage
+from xfdfuzz.program.ghost import contents_of
 
 #: An owner's content by its number.
 Owner = Callable[[int], int]
@@ -23,9 +24,16 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
     """Write the image over what is there; where it says nothing of a component, that stays."""
     area.xstate_bv, area.xcomp_bv, area.reserved = image.xstate_bv, image.xcomp_bv, image.reserved
     for i in xf.components_in(image.xstate_bv):
-        area.data[i] = _content(image.data, owner)
+        area.data[i] = contents_of(image.data, owner)
     for i, content in ((xf.MXCSR, 0), *image.contents):
-        area.data[i] = _content(content, owner)
+        area.data[i] = contents_of(content, owner)
+
+
+def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
+    """The same of a signal frame's image; a second magic that stands in what is written is no more."""
+    write(frame.area, image, owner)
+    if components_at_magic2(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
+        frame.magic2 = 0
 
 
 def area_of(image: UserImage, owner: Owner) -> XsaveArea:
@@ -38,13 +46,7 @@ def area_of(image: UserImage, owner: Owner) -> XsaveArea:
 def fpu_of(image: FpuImage, owner: Owner) -> KvmFpu:
     """The struct kvm_fpu that KVM_SET_FPU gets."""
     held = {xf.X87: image.data, xf.SSE: image.data, xf.MXCSR: 0} | dict(image.contents)
-    return KvmFpu(*(_content(held[i], owner) for i in xf.LEGACY))
-
-
-def _content(number: int, owner: Owner) -> int:
-    if number == RESERVED:
-        return MXCSR_RESERVED
-    return owner(number) if number else 0
+    return KvmFpu(*(contents_of(held[i], owner) for i in xf.LEGACY))
 
 
 #: Where x87 and SSE end in the legacy region, in bytes, and where MXCSR does.

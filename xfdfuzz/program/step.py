@@ -13,7 +13,7 @@ from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import HARMLESS, Event
 from xfdfuzz.kernel.state import System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
-from xfdfuzz.program.fields import Events
+from xfdfuzz.program.fields import Events, Nested
 from xfdfuzz.program.ghost import content
 
 if TYPE_CHECKING:
@@ -99,11 +99,12 @@ class Result(NamedTuple):
     """What an op returned.
 
     ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value,
-    a register content, an image or what surrounds one, or an exception, that it wrote to its caller, if it did.
+    a register content, an image or what surrounds one, an exception, or whether L2 runs, that it wrote to its caller,
+    if it did.
     """
 
     ret: int | str
-    out: int | Image | FpuState | SwBytes | Leaf | Events | None = None
+    out: int | Image | FpuState | SwBytes | Leaf | Events | Nested | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -173,7 +174,18 @@ def any_of(alternatives: list[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` for the known word that is closest to a mistyped one, or nothing."""
-    close = difflib.get_close_matches(text, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def did_you_mean(text: str, known: Iterable[str], most: int = 1) -> str:
+    """`` (did you mean X?)`` for the known words that are closest to a mistyped one, or nothing."""
+    close = [one for one in difflib.get_close_matches(text, list(known), most) if _differs_little(text, one)]
+    return f" (did you mean {any_of(close)}?)" if close else ""
+
+
+def _differs_little(text: str, known: str) -> bool:
+    """Whether they are alike without the parts that many words begin with: KVM_SET_, intercept-."""
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, known, strict=False)))
+    shared = max(text.rfind(mark, 0, alike) for mark in "_-(") + 1
+    return difflib.SequenceMatcher(None, text[shared:], known[shared:]).ratio() >= _NEAR
+
+
+#: How near a word has to be (difflib's own default).
+_NEAR = 0.6

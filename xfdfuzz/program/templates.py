@@ -226,6 +226,9 @@ def _step(node: _Node, item: Word | Argument, values: list[Any]) -> _Node:
         values.append(_number_of(item, prefix))
         return node.numbered[prefix]
     option = node.options.get(item.name.text) if isinstance(item, Option) else None
+    if isinstance(item, Option) and not node.options:
+        # it may belong to another form of the call, or behind an argument that lacks
+        raise Unreadable(item.column, any_of([synopsis(op) for op in node.ops]))
     argument = option or node.argument
     if argument is not None and (argument[0].word or not isinstance(item, Word)):
         codec, behind = argument
@@ -269,11 +272,16 @@ def _expected(node: _Node, text: str) -> str:
     if node.actor:
         verbs = sorted(node.literals)
         listed = ", ".join(_verb(verb, behind) for verb, behind in sorted(node.literals.items()))
-        return f"an op of {node.actor}{did_you_mean(text, verbs)}: {listed}"
+        many = len(verbs) > _FEW
+        return f"an op of {node.actor}{did_you_mean(text, verbs, 3)}: {'see xfdfuzz list ops' if many else listed}"
     if len(node.ops) == 1:
         return synopsis(node.ops[0])
     literals = [_PUNCTUATION.get(literal, literal) for literal in sorted(node.literals)]
     return any_of(literals + sorted(map(_range, node.numbered))) + did_you_mean(text, node.literals)
+
+
+#: So many verbs of an actor can be read through in a message.
+_FEW = 10
 
 
 def _verb(verb: str, behind: _Node) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.processor import NOT_AMD
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
+from xfdfuzz.program.codecs import XFEATURES
 from xfdfuzz.program.ops import Op
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.syntax import Unreadable, Word, any_of, did_you_mean, read_line, words
+from xfdfuzz.program.syntax import Names, Unreadable, Word, any_of, did_you_mean, read_line, words
 from xfdfuzz.program.templates import format_op, recognise, synopsis
 
 __all__ = ["CONTROL", "ProgramError", "format_op", "format_program", "parse", "parse_op", "synopsis"]
@@ -30,7 +32,12 @@ _NAME = r"\w(?:[\w+~^@/-]|\.(?=\w))*"
 _REVISIONS = re.compile(rf"\*|{_NAME}(?:\.\.(?:{_NAME})?)?|\.\.{_NAME}")
 _INVARIANT = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _KINDS = ("clean", "violates", "result")
-_SWITCHES = {f.name.replace("_", "-"): f.name for f in fields(Machine) if f.name != "cpus"}
+_SWITCHES = {f.name.replace("_", "-"): f.name for f in fields(Machine) if f.name not in ("cpus", "in_use")}
+_IN_USE = "in-use="
+#: Switches of before, and what they said of ``in-use``.
+_IN_USE_BEFORE = {"mpx-in-use": xf.MASK_MPX, "pkru-in-use": xf.MASK_PKRU}
+#: A value, or a content, that stands without its brackets behind what was returned, and would never match.
+_BARE = re.compile(r"(\S+) (0x[0-9a-fA-F]+|\d+|init|zero|reserved|[a-z]+[0-9.]*:\d+)")
 
 
 class ProgramError(Exception):
@@ -282,32 +289,69 @@ class _Reader:
             raise Unreadable(words(line)[0].column, "a machine line above the first op")
         parts = read_line(line)
         self.ops.append(recognise(parts))
-        self.results.append(parts.result.text if parts.result else None)
+        self.results.append(_result(parts.result.text, parts.result.column) if parts.result else None)
         self.lines.append(number)
+
+
+def _result(text: str, column: int) -> str:
+    """What is expected behind ``=``, as written."""
+    if bare := _BARE.fullmatch(text):
+        raise Unreadable(column, f"{bare[1]} [{bare[2]}], with the value in brackets")
+    return text
 
 
 def _read_machine(rest: list[Word]) -> Machine:
     """The set-up that the words after ``machine`` describe."""
     cpus = [f"cpus={n}" for n in range(1, MAX_CPUS + 1)]
     found: dict[str, Any] = {}
+    in_use: list[Word] = []
+    before = 0
     for word in rest:
         switch = word.text.removeprefix("no-")
+        if switch in _IN_USE_BEFORE:
+            before |= _IN_USE_BEFORE[switch] if switch == word.text else 0
+            continue
         if word.text in cpus:
             name, value = "cpus", cpus.index(word.text) + 1
         elif switch in _SWITCHES:
             name, value = _SWITCHES[switch], switch == word.text
+        elif word.text.startswith(_IN_USE):
+            in_use = _names_behind(word, len(_IN_USE))
+            name, value = "in_use", XFEATURES.read(Names(tuple(in_use)))
         elif word.text.startswith("cpus="):
             raise Unreadable(word.column, f"{cpus[0]} to {cpus[-1]}")
         else:
-            known = ["cpus=N", *_SWITCHES, *(f"no-{name}" for name in _SWITCHES)]
-            choice = ", ".join(known[: len(_SWITCHES) + 1])
+            known = ["cpus=N", "in-use=<mask>", *_SWITCHES, *(f"no-{name}" for name in _SWITCHES)]
+            choice = ", ".join(known[: len(_SWITCHES) + 2])
             raise Unreadable(word.column, f"{choice}, or a switch with no-{did_you_mean(word.text, known)}")
         if name in found:
             raise Unreadable(word.column, f"{name.replace('_', '-')} only once")
         found[name] = value
         if found.get("amd") and (wrong := next((one for one in NOT_AMD if found.get(one)), None)):
             raise Unreadable(word.column, f"no-{wrong.replace('_', '-')} beside amd: no processor of AMD's has it")
-    return Machine(**found)
+    machine = Machine(**found)
+    _check_in_use(machine, in_use, bool(found.get("exact_sse")))
+    return replace(machine, in_use=found.get("in_use", 0) | before)
+
+
+def _names_behind(word: Word, length: int) -> list[Word]:
+    """The words that ``|`` joins behind the first characters of a word."""
+    found, column = [], word.column + length
+    for text in word.text[length:].split("|"):
+        found.append(Word(text, column))
+        column += len(text) + 1
+    return found
+
+
+def _check_in_use(machine: Machine, components: list[Word], exact_sse: bool) -> None:
+    """Refuse what cannot be in use, and what says the contrary of ``exact-sse``."""
+    has = machine.user_xfeatures | machine.supervisor_xfeatures
+    for word in components:
+        mask = XFEATURES.read(Names((word,)))
+        if mask & ~has:
+            raise Unreadable(word.column, f"a component that the machine has: {xf.format_mask(has)}")
+        if mask & xf.MASK_SSE and exact_sse:
+            raise Unreadable(word.column, "no sse beside exact-sse, which says that SSE can be initial")
 
 
 def _invariants(rest: list[Word]) -> tuple[str, ...]:
@@ -328,4 +372,4 @@ def _op_result(rest: list[Word]) -> tuple[Word, str]:
         raise Unreadable(rest[1].column, "'=' and a result")
     if not rest[2].text:
         raise Unreadable(rest[2].column, "a result")
-    return op, " ".join(word.text for word in rest[2:-1])
+    return op, _result(" ".join(word.text for word in rest[2:-1]), rest[2].column)

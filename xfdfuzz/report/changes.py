@@ -57,7 +57,7 @@ FPSTATE = _shown(
     *("alloc_size", "size", "user_size", "xfeatures", "user_xfeatures", "xfd", "in_use", "is_confidential"),
     *("regs.xstate_bv", "regs.reserved"),
 )
-VM = _shown(st.Vm, "exists", "type", "vm_bugged")
+VM = _shown(st.Vm, "exists", "type", "snp_context", "vm_bugged", "exception_payload_enabled")
 VCPU = _shown(
     st.Vcpu,
     *("exists", "last_vmentry_cpu", "arch.xcr0", "arch.guest_supported_xcr0"),

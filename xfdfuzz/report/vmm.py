@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
 
+from xfdfuzz.engines.compare.known import OpenFindings
 from xfdfuzz.engines.compare.orders import Order, condition, words
 from xfdfuzz.engines.compare.procedures import Answer, Fact, Procedure, always_safe, worst
 from xfdfuzz.engines.judge.verdict import judge
@@ -25,10 +26,11 @@ Answers = Mapping[Revision, Sequence[Answer]]
 
 
 class Kernels(NamedTuple):
-    """Kernels on which all procedures come to the same."""
+    """Kernels on which all procedures come to the same, and which open findings that is on the first of them."""
 
     revisions: list[Revision]
     answers: Sequence[Answer]
+    findings: OpenFindings
 
     @property
     def names(self) -> str:
@@ -40,8 +42,17 @@ def together(answers: Answers) -> list[Kernels]:
     """Kernels with the same answers stand together, in the order of the first ones."""
     found: dict[object, Kernels] = {}
     for revision, some in answers.items():
-        found.setdefault(tuple(one.told for one in some), Kernels([], some)).revisions.append(revision)
+        found.setdefault(tuple(one.told for one in some), Kernels([], some, OpenFindings(revision))).revisions.append(
+            revision
+        )
     return [*found.values()]
+
+
+class Told(NamedTuple):
+    """What some orders come to, and the numbers of the open findings that it is."""
+
+    fact: Fact
+    findings: tuple[int, ...]
 
 
 class Row(NamedTuple):
@@ -50,7 +61,7 @@ class Row(NamedTuple):
     aim: str
     situations: list[str]
     safe: str
-    facts: tuple[Fact, ...]
+    facts: tuple[Told, ...]
 
 
 def _guests(answers: Sequence[Answer], aim: str, situations: Sequence[str]) -> str:
@@ -59,14 +70,15 @@ def _guests(answers: Sequence[Answer], aim: str, situations: Sequence[str]) -> s
     return "; ".join(situations) if len(situations) < len(possible) else "every guest"
 
 
-def rows(answers: Sequence[Answer]) -> Iterator[Row]:
+def rows(kernels: Kernels) -> Iterator[Row]:
     """A row for each aim and what comes of it."""
     found: dict[object, Row] = {}
-    for one in answers:
+    for one in kernels.answers:
         if one.possible:
             said = _safe(one)
-            same = (one.procedure.aim, said, one.facts)
-            row = found.setdefault(same, Row(one.procedure.aim, [], said, one.facts))
+            told = tuple(Told(fact, kernels.findings.of_fact(one, fact)) for fact in one.facts)
+            same = (one.procedure.aim, said, told)
+            row = found.setdefault(same, Row(one.procedure.aim, [], said, told))
             row.situations.append(one.procedure.situation)
     return iter(found.values())
 
@@ -80,17 +92,19 @@ class Other(NamedTuple):
     comes_to: Mapping[str, str]
 
 
-def others(answers: Sequence[Answer]) -> list[Other]:
+def others(kernels: Kernels) -> list[Other]:
     """A row for each way that comes to something else than the usual order, and the aims for which it is the same."""
     by_aim: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for one in answers:
+    for one in kernels.answers:
         for way, seen in one.others.items():
             if more := seen.facts - one.usual.facts:
+                kind = worst(more)
+                what = {what: kernels.findings.of_other(one, way, kind, what) for k, what in more if k == kind}
                 comes_to = by_aim.setdefault((way, one.procedure.aim), {})
-                comes_to.setdefault(_worst(more), []).append(one.procedure.situation)
+                comes_to.setdefault(_worst(kind, what), []).append(one.procedure.situation)
     found: dict[str, Other] = {}
     for (way, aim), comes_to in by_aim.items():
-        said = {come: _guests(answers, aim, situations) for come, situations in comes_to.items()}
+        said = {come: _guests(kernels.answers, aim, situations) for come, situations in comes_to.items()}
         found.setdefault(f"{way} {said}", Other(way, [], said)).aims.append(aim)
     return sorted(found.values(), key=lambda row: row.way)
 
@@ -124,14 +138,20 @@ def _what(kind: str, what: str) -> str:
     return _ioctl(what) if kind not in SEVERITY else what
 
 
-def _fact(fact: Fact) -> str:
-    return f"{fact.kind} {_what(fact.kind, fact.what)}: {words(fact.when, _ioctl)}"
+def _fact(told: Told) -> str:
+    fact = told.fact
+    return f"{fact.kind} {_what(fact.kind, fact.what)}{_findings(told.findings)}: {words(fact.when, _ioctl)}"
 
 
-def _worst(facts: Collection[tuple[str, str]]) -> str:
-    """``refused KVM_SET_XCRS``, ``vmm xfd, xtiledata``: the worst of it."""
-    kind = worst(facts)
-    return f"{kind} {', '.join(sorted(_what(kind, what) for one, what in facts if one == kind))}"
+def _findings(numbers: Sequence[int]) -> str:
+    """`` (finding 3)``, or nothing."""
+    return f" (finding{'s' * (len(numbers) > 1)} {' and '.join(map(str, numbers))})" if numbers else ""
+
+
+def _worst(kind: str, what: Mapping[str, Sequence[int]]) -> str:
+    """``refused KVM_SET_XCRS``, ``vmm xfd, xtiledata``: the worst of it, with the open findings that it is."""
+    said = sorted(f"{_what(kind, one)}{_findings(numbers)}" for one, numbers in what.items())
+    return f"{kind} {', '.join(said)}"
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
@@ -141,15 +161,16 @@ def terminal(out: Console, answers: Answers) -> None:
     """A section for each kind of kernel, then what the words mean."""
     for kernels in together(answers):
         line(out, (kernels.names, "bold"))
-        for row in rows(kernels.answers):
+        for row in rows(kernels):
             line(out)
             line(out, f"  {row.aim}", (f" ({_guests(kernels.answers, row.aim, row.situations)})", "dim"))
             hanging(out, 6, "    safe orders: ", row.safe)
-            for fact in row.facts:
-                hanging(out, 6, "    ", (fact.kind, SEVERITY.get(fact.kind, "")), _fact(fact).removeprefix(fact.kind))
+            for told in row.facts:
+                kind = told.fact.kind
+                hanging(out, 6, "    ", (kind, SEVERITY.get(kind, "")), _fact(told).removeprefix(kind))
         line(out)
         line(out, "  in the usual order, but")
-        for other in others(kernels.answers):
+        for other in others(kernels):
             line(out, f"    {other.way}", (f" ({'; '.join(other.aims)})", "dim"))
             for come, guests in other.comes_to.items():
                 hanging(out, 8, f"      {come}", (f" ({guests})", "dim"))
@@ -164,7 +185,8 @@ def terminal(out: Console, answers: Answers) -> None:
 
 
 _MEANING = (
-    "A severity: the kernel does wrong, although the VMM says all that it means. vmm: the kernel does what it is told, "
+    "A severity: the kernel does wrong, although the VMM says all that it means. With the number of an open finding "
+    "(docs/fidelity.md): its proposed cure takes that away. vmm: the kernel does what it is told, "
     "and the guest does not find what its VMM means. refused: a call fails, so a VMM that looks at results knows; what "
     "comes of going on is not told."
 )
@@ -200,7 +222,7 @@ def markdown(out: TextIO, answers: Answers) -> None:
                 row.safe,
                 "<br>".join(map(_fact, row.facts)) or "-",
             )
-            for row in rows(kernels.answers)
+            for row in rows(kernels)
         ]
         parts.append(markdown_table(("procedure", "guest", "safe orders", "otherwise"), table))
         ways = [
@@ -209,7 +231,7 @@ def markdown(out: TextIO, answers: Answers) -> None:
                 "; ".join(other.aims),
                 "<br>".join(f"{come} ({guests})" for come, guests in other.comes_to.items()),
             )
-            for other in others(kernels.answers)
+            for other in others(kernels)
         ]
         parts.append("In the usual order, but:")
         parts.append(markdown_table(("what is different", "procedure", "comes to"), ways))
@@ -278,10 +300,11 @@ def save(answers: Answers, directory: Path) -> list[Path]:
 
 def as_object(revision: Revision, answers: Sequence[Answer]) -> dict[str, Any]:
     """One object for a kernel; the keys are documented in docs/cli.md."""
-    return {"revision": revision.label, "procedures": [_as_object(one) for one in answers]}
+    known = OpenFindings(revision)
+    return {"revision": revision.label, "procedures": [_as_object(one, known) for one in answers]}
 
 
-def _as_object(one: Answer) -> dict[str, Any]:
+def _as_object(one: Answer, known: OpenFindings) -> dict[str, Any]:
     return {
         "aim": one.procedure.aim,
         "situation": one.procedure.situation,
@@ -294,6 +317,7 @@ def _as_object(one: Answer) -> dict[str, Any]:
                 "what": fact.what,
                 "when": words(fact.when, _ioctl),
                 "orders": fact.many,
+                "findings": list(known.of_fact(one, fact)),
                 "program": format_program(one.procedure.program(fact.example)),
             }
             for fact in one.facts

@@ -6,6 +6,8 @@ kernel developer might write; the docstring names the finding, the function and 
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
@@ -334,9 +336,9 @@ class VmsaByXstateBv(KvmX86):
     sev_es_sync_vmsa(): copy x87 and the XMM registers from init_fpstate then, and MXCSR, which XRSTORS has with SSE.
     """
 
-    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """(arch/x86/kvm/svm/sev.c)."""
-        super().sev_es_sync_vmsa(vcpu)
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
+        """(arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa())."""
+        super().sync_vmsa_fpu(vcpu)
         if self.vms[vcpu.vm].type == VM_SEV_ES:
             return
         held = self.deref(vcpu.arch.guest_fpu.fpstate).regs.xstate_bv
@@ -435,12 +437,69 @@ class IrqFpuWithRt(FpuCore):
         return not locked and super().irq_fpu_usable()
 
 
+@propose(
+    "open-24-snp-is-confidential",
+    "KVM: SEV: Mark the FPU state of a sealed SNP guest as confidential",
+    fixes=("ad27ce155566",),
+)
+class SnpIsConfidential(KvmX86):
+    """Finding 24: what KVM has of the guest's FPU is not the guest's, so nobody may read, set, save or restore it.
+
+    snp_launch_update_vmsa(), where it sets guest_state_protected: ``fpstate_set_confidential(&vcpu->arch.guest_fpu)``,
+    as __sev_launch_update_vmsa() has it.
+    """
+
+    def snp_launch_update_vcpu(self, vcpu: Vcpu) -> int:
+        """(arch/x86/kvm/svm/sev.c, snp_launch_update_vmsa())."""
+        ret = super().snp_launch_update_vcpu(vcpu)
+        if not ret:
+            self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+        return ret
+
+
+@propose(
+    "open-25-error-pointers-of-loaded-frames",
+    "x86/fpu: Clear x87's error pointers wherever a frame or init_fpstate is loaded",
+)
+class ErrorPointersOfLoadedFrames(FpuSignal):
+    """Finding 25: of X86_BUG_FXSAVE_LEAK restore_fpregs_from_fpstate() alone takes care.
+
+    Its FNCLEX, EMMS and FILD become a function, which __restore_fpregs_from_user(), os_xrstor_safe(), fxrstor_safe()
+    and restore_fpregs_from_init_fpstate() call, too.
+    """
+
+    def _restore_fpregs_from_user(self, frame: SigFrame, ufeatures: int, xrestore: int, fx_only: bool) -> bool:
+        """(fpu/signal.c)."""
+        self.clear_error_pointers()
+        return super()._restore_fpregs_from_user(frame, ufeatures, xrestore, fx_only)
+
+    def os_xrstor_safe(self, fpstate: Fpstate, mask: int) -> bool:
+        """(fpu/xstate.h)."""
+        self.clear_error_pointers()
+        return super().os_xrstor_safe(fpstate, mask)
+
+    def fxrstor_safe(self, area: XsaveArea) -> bool:
+        """(fpu/legacy.h)."""
+        self.clear_error_pointers()
+        return super().fxrstor_safe(area)
+
+    def restore_fpregs_from_init_fpstate(self, mask: int) -> None:
+        """(fpu/core.c)."""
+        self.clear_error_pointers()
+        super().restore_fpregs_from_init_fpstate(mask)
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),
-    *(ExecForgetsPasid, LbrByMsr),
+    *(ExecForgetsPasid, LbrByMsr, SnpIsConfidential),
 )
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.
 CURES = tuple(PROPOSED)
 CURES_OF_V5_16 = tuple(p.commit for p in PROPOSED.values() if p.cls not in _LATER)
+
+
+def findings_of(cure: str) -> tuple[int, ...]:
+    """The numbers of the open findings that a proposed cure is for (docs/fidelity.md), which its name begins with."""
+    return tuple(int(part) for part in takewhile(str.isdecimal, cure.removeprefix("open-").split("-")))

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.revisions.outside import Outside, load_entries, load_file
-from xfdfuzz.revisions.queue import PATCHES, Patch, RevisionError, compose, find_patch, in_order, why_unknown
+from xfdfuzz.revisions.queue import (
+    PATCHES,
+    Patch,
+    RevisionError,
+    UnknownRevision,
+    compose,
+    find_patch,
+    in_order,
+    why_unknown,
+)
 from xfdfuzz.revisions.releases import release_of, told
 from xfdfuzz.revisions.table import ALIASES, MAINLINE, NAMED, SERIES, is_known, model_of, named, names
 
@@ -52,13 +61,13 @@ def canonical(name: str) -> str:
             raise RevisionError(reason)
         release = release_of(name)
         if release and not model_of(release):
-            raise RevisionError(
+            raise UnknownRevision(
                 f"unknown revision {name}: older than {next(iter(MAINLINE))}, the oldest that is modelled"
             )
         known = [*names(), *ALIASES]
         near = _nearest(name, known)
         expected = f"did you mean {near}?" if near else f"expected one of {', '.join(known)}, or a file *.py"
-        raise RevisionError(f"unknown revision {name}: {expected}")
+        raise UnknownRevision(f"unknown revision {name}: {expected}")
     return name
 
 

@@ -325,6 +325,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("ec93675a3251", "v6.18", "KVM: VMX: Support the immediate form of WRMSRNS in the VM-Exit fastpath"),
         ("d90ebf5a06ec", "v6.18", "KVM: x86: Advertise support for the immediate form of MSR instructions"),
     ),
+    "no vCPU is inside KVM_RUN, or in another ioctl, while it is sealed": (
+        ("cb923ee6a80f", "v7.1", "KVM: SEV: Lock all vCPUs when synchronzing VMSAs for SNP launch finish"),
+    ),
     "between VM exit and the host's XCR0, IA32_XSS and PKRU nothing but a PMI happens, which this leaves where it is": (
         ("6e640bb5caab", "v6.19", "KVM: SVM: Handle #MCs in guest outside of fastpath"),
         ("8934c592bcbf", "v6.19", "KVM: VMX: Handle #MCs on VM-Enter/TD-Enter outside of the fastpath"),
@@ -337,9 +340,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("4cb21be4c3b0", "v6.19", "KVM: x86: Add AVX support to the emulator's register fetch and writeback"),
         ("f0585a714a75", "v6.19", "KVM: x86: Add emulator support for decoding VEX prefixes"),
         ("ebec25438f3d", "v6.19", "KVM: x86: Enable support for emulating AVX MOV instructions"),
-    ),
-    "KVM_SET_NESTED_STATE is not modelled, without which no L2 is active in a vCPU that has not run": (
-        ("b47b93c15b12", "v7.0", "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active"),
     ),
     "the processor has no sub-leaf 1 of leaf 0x1E": (
         ("58cbaf64e653", "v7.0", "KVM: x86: Advertise AMX CPUIDs in subleaf 0x1E.0x1 to userspace"),

@@ -20,6 +20,10 @@ class RevisionError(Exception):
     """A revision or patch that does not exist, or a stack that cannot be built; one line."""
 
 
+class UnknownRevision(RevisionError):
+    """A name that no revision has."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
     """One change: its commit, title, the mainline version that has it first, what it fixes, stable versions with it.

@@ -113,9 +113,9 @@ class Procedure:
         return replace(self, first=first, others={name: (_small(ops), calls) for name, (ops, calls) in others.items()})
 
     def program(self, order: Order, other: str = "") -> Program:
-        """The whole of it, in an order; with the first op and calls of one of the ``others``."""
+        """The whole of it, in an order; with the first ops and those calls that one of the ``others`` has."""
         first, calls = self.others[other] if other else (self.first, self.calls)
-        made = [op for call in order for op in calls[call]]
+        made = [op for call in order if call in calls for op in calls[call]]
         return Program(self.machine, (*self.before, *first, *made, *self.entry))
 
 

@@ -215,7 +215,7 @@ def _order(group: Group) -> list[int]:
     moves: list[tuple[str, Iterable[tuple[int, int]]]] = [
         ("cpus", enumerate(group.cpus)),
         ("tasks", enumerate(tasks)),
-        *(("sigframes", _of_handlers(group, depth)) for depth in range(st.NR_SIGFRAMES)),
+        *(("sigframes", _of_handlers(group, depth)) for depth in (*range(st.NR_SIGFRAMES), st.OWN_SIGFRAME)),
         ("fpstates", _embedded(tasks).items()),
         ("vcpus", enumerate(group.vcpus)),
         ("ghost.tasks", enumerate(group.tasks)),
@@ -230,7 +230,7 @@ def _order(group: Group) -> list[int]:
 
 
 def _of_handlers(group: Group, depth: int) -> Iterator[tuple[int, int]]:
-    """New number by old, of the signal frames of handlers that ``depth`` others surround."""
+    """New number by old, of the signal frames of handlers that ``depth`` others surround, or that tasks have made."""
     first = depth * st.USER_TASKS
     return ((first + old, first + new) for old, new in enumerate(group.tasks))
 

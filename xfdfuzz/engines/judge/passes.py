@@ -129,6 +129,8 @@ def on_plainer_machines(program: Program) -> Iterator[Program]:
         if plain != machine:
             yield _with(replace(program, machine=plain), (_translated(op, machine, plain) for op in program.ops))
             yield replace(program, machine=plain)
+    for i in xf.components_in(machine.in_use):
+        yield replace(program, machine=replace(machine, in_use=machine.in_use & ~(1 << i)))
 
 
 def on_fewer_cpus(program: Program) -> Iterator[Program]:

@@ -57,6 +57,7 @@ die:
     0f05                  syscall
 syscall:
     0f05                  syscall
+return:
     c3                    ret
 copy:
     4889d1                mov rcx,rdx

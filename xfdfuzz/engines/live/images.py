@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import SAPPHIRE_RAPIDS, CpuidTable
-from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED
+from xfdfuzz.arch.xsave import XCOMP_BV_COMPACTED
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.native.contents import SAMPLES, mxcsr, mxcsr_token, pattern, token_of
-from xfdfuzz.program.fields import RESERVED, FpuImage, UserImage
+from xfdfuzz.program.fields import FpuImage, UserImage
+from xfdfuzz.program.ghost import contents_of
 from xfdfuzz.program.ops import guest, tasks
 from xfdfuzz.program.step import FpuState, Image
 
@@ -27,7 +28,9 @@ _X87, _ST, _XMM = slice(0, 24), slice(32, 160), slice(160, 416)
 
 
 def x87(token: int) -> tuple[bytes, bytes]:
-    """Control words and registers of x87: as FNINIT leaves them, or with a number in ST0."""
+    """Control words and registers of x87: as FNINIT leaves them, or with a number in ST0, or without a bit."""
+    if token == ZEROED:
+        return bytes(24), bytes(128)
     control = struct.pack("<HHBxHQQ", 0x37F, *((0x3800, 0x80) if token else (0, 0)), 0, 0, 0)
     return control, (pattern(xf.X87, token) if token else b"").ljust(128, b"\0")
 
@@ -41,19 +44,13 @@ def sse(token: int) -> bytes:
 def held(wanted: UserImage, owner: Callable[[int], int]) -> dict[int, int]:
     """What a program's image says of each component, and of MXCSR, as tokens of the ``owner``'s."""
     numbers = dict.fromkeys(xf.components_in(wanted.xstate_bv), wanted.data) | {xf.MXCSR: 0} | dict(wanted.contents)
-    return {i: _token_of(number, owner) for i, number in numbers.items()}
-
-
-def _token_of(number: int, owner: Callable[[int], int]) -> int:
-    if number == RESERVED:
-        return MXCSR_RESERVED
-    return owner(number) if number else 0
+    return {i: contents_of(number, owner) for i, number in numbers.items()}
 
 
 def fpu(wanted: FpuImage, owner: Callable[[int], int]) -> dict[int, int]:
     """What a program gives the legacy region, as tokens."""
     numbers = {xf.X87: wanted.data, xf.SSE: wanted.data, xf.MXCSR: 0} | dict(wanted.contents)
-    return {i: _token_of(number, owner) for i, number in numbers.items()}
+    return {i: contents_of(number, owner) for i, number in numbers.items()}
 
 
 def legacy(tokens: dict[int, int]) -> bytes:

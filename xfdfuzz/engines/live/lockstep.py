@@ -17,13 +17,14 @@ from xfdfuzz.engines.live.host import CARRIED, Host
 from xfdfuzz.engines.live.quirks import Quirk
 from xfdfuzz.engines.live.tasks import Crew, Hung, TaskDied
 from xfdfuzz.kernel.errno import EAGAIN, ENOMEM
+from xfdfuzz.kernel.fpu.signal import components_at_magic2
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.native.agreement import same
 from xfdfuzz.native.control import control_of
 from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ops import guest, host, kvm, processes, run, tasks, xsave
+from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl, VmIoctl
 from xfdfuzz.program.step import NOT_ENABLED, Result
 
@@ -164,6 +165,8 @@ class Lockstep:
             return "without a tile configuration processors differ: #UD or #NM comes first"
         if isinstance(op, xsave.KvmSetFpu | xsave.KvmGetFpu) and self.kernel.vcpus[op.vcpu].last_vmentry_cpu != -1:
             return "it depends on what the processor called in use when the guest ran"
+        if isinstance(op, signals.SigframeSwReserved) and self._overwrites(op.sw.magic2 or 0):
+            return "the magic would overwrite a part of a component, of which contents are told as a whole"
         return "" if self._has_open(op) else "a descriptor that was opened after the fork is not there"
 
     def _ends(self, op: Op, expected: Result) -> str:
@@ -180,6 +183,9 @@ class Lockstep:
 
     def _has_tiles(self, nr: int) -> bool:
         return bool(self.kernel.system.ghost.tasks[nr].data[xf.XTILE_CFG])
+
+    def _overwrites(self, magic2: int) -> int:
+        return components_at_magic2(magic2, self.host.cpuid) & self.kernel.machine.user_xfeatures
 
     def _has_open(self, op: Op) -> bool:
         """The model asks for the VM alone."""

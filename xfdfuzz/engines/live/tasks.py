@@ -38,8 +38,11 @@ _STACK_SIZE = 0x4_0000
 _WALL = 0x4000_0000
 #: What is kept of a stack below a frame, in bytes.
 _BELOW = 16
-#: Where a context tells of the image, and where in that software's bytes begin.
-FPSTATE, SW_RESERVED = 0xE0, 464
+#: Where a context tells of the alternate stack, of RSP and what is behind, and of the image, and where in that
+#: software's bytes begin.
+UC_STACK, _RSP, FPSTATE, SW_RESERVED = 0x10, 0xA0, 0xE0, 464
+#: Where the image lies in the memory of a frame that a task has made.
+_OWN_IMAGE = 0x1000
 #: What is mapped behind a stack: the kernel looks for the end of a frame where it would be if it were larger.
 BEHIND = 0x1_0000
 CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND = 0x100, 0x200, 0x400, 0x800
@@ -76,8 +79,9 @@ class Frame:
     """A signal frame: where it lies and how large it is with what stands just below, in bytes, and the context in it.
 
     ``image_size`` is that of its image with the magic behind, ``magic2`` where that is.  ``elsewhere``: the image was
-    copied to memory of its own.  ``left``, of one whose handler has ended, is what stood there: a signal that an order
-    ends in is handled on the same stack.
+    copied to memory of its own.  ``misaligned`` is how far that is from a multiple of 64; ``hidden`` is where it lies
+    if its context says that there is none.  ``left``, of one whose handler has ended, is what stood there: a signal
+    that an order ends in is handled on the same stack.
     """
 
     address: int
@@ -86,6 +90,8 @@ class Frame:
     image_size: int
     magic2: int
     elsewhere: bool = False
+    misaligned: int = 0
+    hidden: int = 0
     left: bytes = b""
 
     @property
@@ -98,6 +104,7 @@ class Frame:
 class Task:
     """One of them: its process, its files, the frames on its stack, outermost first, and how many handlers it is in.
 
+    ``own`` is the frame that it has made itself.
     ``given`` is how much of its room for code is used.  ``release``, if it was stopped, lets it go on.
     """
 
@@ -108,6 +115,7 @@ class Task:
     files: Files
     frames: list[Frame] = field(default_factory=list)
     handlers: int = 0
+    own: Frame | None = None
     stack: int = 0
     given: int = 0
     release: Callable[[], None] | None = None
@@ -302,6 +310,7 @@ class Crew:
         struct.pack_into("<Q", self.arena, nr * agent.SLOT + agent.STACK, child.stack)
         if not flags & CLONE_VM:
             child.frames, child.handlers = [replace(frame) for frame in parent.frames], parent.handlers
+            child.own = parent.own and replace(parent.own)
         return 0
 
     def execve(self, task: Task) -> int:
@@ -316,7 +325,7 @@ class Crew:
         if ret:
             return ret
         # it is the leader now, whatever it was
-        task.files, task.frames, task.handlers, task.tid = Files(), [], 0, task.pid
+        task.files, task.frames, task.handlers, task.own, task.tid = Files(), [], 0, None, task.pid
         self._settle(task)
         return 0
 
@@ -343,10 +352,28 @@ class Crew:
     def jump(self, task: Task, handlers: int) -> None:
         """Leave all handlers but that many of the outermost."""
         self.leave(task, handlers)
-        stack = task.frames[handlers - 1].address if handlers else task.stack
-        struct.pack_into("<Q", self.arena, task.nr * agent.SLOT + agent.STACK, stack)
+        struct.pack_into("<Q", self.arena, task.nr * agent.SLOT + agent.STACK, self._top(task, handlers))
         self.call(task, "longjmp")
         task.handlers = handlers
+
+    def _top(self, task: Task, handlers: int) -> int:
+        """Where its stack pointer is between orders, in so many handlers."""
+        return task.frames[handlers - 1].address if handlers else task.stack
+
+    def make_frame(self, task: Task, altstack: bytes) -> None:
+        """A frame in memory of its own, all 0 but for the alternate stack that it brings back."""
+        base = self.allocate(task, 2 * BEHIND)
+        frame = task.own = Frame(base, base + 8, 0, 0, 0, elsewhere=True)
+        self.store(task, frame.ucontext + UC_STACK, altstack)
+        self.store(task, frame.ucontext + FPSTATE, struct.pack("<Q", base + _OWN_IMAGE))
+
+    def sigreturn_own(self, task: Task, frame: Frame) -> None:
+        """Return by that one, to where the task is: as the function does that it is told to execute."""
+        state = struct.pack(
+            "<QQQHHHH", self._top(task, task.handlers) - 8, agent.address("return"), 0x202, 0x33, 0, 0, 0x2B
+        )
+        self.store(task, frame.ucontext + _RSP, state)
+        self.call(task, "sigreturn", frame.address, frame.ucontext)
 
     def leave(self, task: Task, handlers: int) -> None:
         """Remember what stands in the frames of all handlers but that many of the outermost, which are about to end."""

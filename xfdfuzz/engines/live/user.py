@@ -35,18 +35,19 @@ from xfdfuzz.engines.live.tasks import (
     FPSTATE,
     PATIENCE,
     SW_RESERVED,
+    UC_STACK,
     Frame,
     Hung,
     Task,
 )
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_X86_XSTATE
-from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1, components_at_magic2
 from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.native.usercode import user_insn
 from xfdfuzz.native.values import STORED, Value, value_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import INNERMOST, IovLen
+from xfdfuzz.program.fields import INNERMOST, NULL_FPSTATE, OWN, IovLen
 from xfdfuzz.program.images import lost
 from xfdfuzz.program.ops import host as around
 from xfdfuzz.program.ops import processes, ptrace, signals, tasks
@@ -94,13 +95,17 @@ def _request_for_guests(host: Host, op: tasks.ReqXcompGuestPerm, expected: Resul
     return Result(host.crew.syscall(host.task(op.task), SYS_ARCH_PRCTL, xstate.ARCH_REQ_XCOMP_GUEST_PERM, op.facility))
 
 
+def _new_stack(host: Host, task: Task, size: int) -> int:
+    """Where an alternate stack of that size lies."""
+    place = host.crew.allocate(task, size + BEHIND) if size else 0
+    # its end is aligned, as the model takes it to be
+    return place + (-(place + size) & 63)
+
+
 @carries(tasks.Sigaltstack)
 def _sigaltstack(host: Host, op: tasks.Sigaltstack, expected: Result) -> Result:
     task = host.task(op.task)
-    place = host.crew.allocate(task, op.size + BEHIND) if op.size else 0
-    # its end is aligned, as the model takes it to be
-    place += -(place + op.size) & 63
-    stack = struct.pack("<QixxxxQ", place, 0 if op.size else SS_DISABLE, op.size)
+    stack = _stack_t(_new_stack(host, task, op.size), op.size)
     return Result(host.crew.syscall(task, SYS_SIGALTSTACK, host.crew.scratch(task, stack), 0))
 
 
@@ -209,13 +214,18 @@ def _image(host: Host, task: Task, frame: Frame) -> bytes:
 
 
 def _fpstate(host: Host, task: Task, frame: Frame) -> int:
-    """Where the image of a frame lies."""
+    """Where the image of a frame lies, whether its context says so or not."""
+    if frame.hidden:
+        return frame.hidden
     address: int = struct.unpack("<Q", host.crew.fetch(task, frame.ucontext + FPSTATE, 8))[0]
     return address
 
 
 def _frame(host: Host, task: Task, number: int) -> Frame:
     """The frame that an op means, as it stands in memory."""
+    if number == OWN:
+        assert task.own is not None
+        return task.own
     frame = task.frames[task.handlers - 1 if number == INNERMOST else number]
     host.crew.put_back(task, frame)
     return frame
@@ -231,13 +241,19 @@ def _place_to_write(host: Host, task: Task, frame: Frame) -> int:
 
 def _copied(host: Host, task: Task, frame: Frame, source: Frame, size: int) -> None:
     """A frame's context points to memory of its own, with as many bytes of a frame's image as there are."""
-    copy = host.crew.allocate(task, 2 * BEHIND)
+    copy = host.crew.allocate(task, 2 * BEHIND) + frame.misaligned
     alone = source.elsewhere or len(task.frames) == 1
     size = size if alone else min(size, source.image_size)
     if size:
         host.crew.call(task, "copy", copy, _fpstate(host, task, source), size)
-    host.crew.store(task, frame.ucontext + FPSTATE, struct.pack("<Q", copy))
     frame.magic2, frame.elsewhere = source.magic2, True
+    _points_to(host, task, frame, copy, null=bool(frame.hidden))
+
+
+def _points_to(host: Host, task: Task, frame: Frame, image: int, *, null: bool) -> None:
+    """A frame's context says where its image is, or that there is none."""
+    host.crew.store(task, frame.ucontext + FPSTATE, struct.pack("<Q", 0 if null else image))
+    frame.hidden = image if null else 0
     if frame.left:
         frame.left = host.crew.fetch(task, frame.lowest, frame.size)
 
@@ -265,15 +281,22 @@ def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]
 @carries(signals.SigframeWrite)
 def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Result:
     task = host.task(op.task)
-    address = _place_to_write(host, task, _frame(host, task, op.frame))
+    frame = _frame(host, task, op.frame)
+    address = _place_to_write(host, task, frame)
     image = host.images.made(op.image, partial(ghost.task_token, op.task))
-    size = max(_software(host, task, address)[3], images.HEADER.stop)
-    area = bytearray(host.crew.fetch(task, address, size))
     written = op.image.xstate_bv | xf.mask_of(*(i for i, _ in op.image.contents if i != xf.MXCSR))
-    for place in (images.MXCSR, images.HEADER, *host.images.places(written)):
-        if place.stop <= size:
-            area[place] = image[place]
+    places = (images.MXCSR, images.HEADER, *host.images.places(written))
+    size = max(place.stop for place in places)
+    if not frame.elsewhere and size > max(_software(host, task, address)[3], images.HEADER.stop):
+        # what lies behind it on the stack is somebody's
+        _copied(host, task, frame, frame, _LARGEST_FRAME)
+        address = _fpstate(host, task, frame)
+    area = bytearray(host.crew.fetch(task, address, size))
+    for place in places:
+        area[place] = image[place]
     host.crew.store(task, address, bytes(area))
+    if components_at_magic2(frame.magic2, host.cpuid) & written:
+        frame.magic2 = 0
     return OK
 
 
@@ -281,6 +304,8 @@ def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Res
 def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result) -> Result:
     task, sw = host.task(op.task), op.sw
     frame = _frame(host, task, op.frame)
+    if not frame.elsewhere and (sw.magic2 or 0) >= frame.image_size:
+        _copied(host, task, frame, frame, _LARGEST_FRAME)
     address = _place_to_write(host, task, frame)
     magic1, extended, xfeatures, size = _software(host, task, address)
     if sw.magic1 is not None:
@@ -315,6 +340,42 @@ def _copy_other_frame(host: Host, op: signals.SigframeCopyOf, expected: Result) 
     return OK
 
 
+@carries(signals.SigframeNew)
+def _make_frame(host: Host, op: signals.SigframeNew, expected: Result) -> Result:
+    task = host.task(op.task)
+    place, size = _stack(host, task)
+    if op.ss_size.size not in (None, size):
+        size = op.ss_size.size
+        place = _new_stack(host, task, size)
+    host.crew.make_frame(task, _stack_t(place, size))
+    return OK
+
+
+def _stack(host: Host, task: Task) -> tuple[int, int]:
+    """Where the task's alternate stack is, and its size; 0 without one."""
+    here = host.crew.scratch(task, bytes(24))
+    host.crew.syscall(task, SYS_SIGALTSTACK, 0, here)
+    place, _, size = struct.unpack("<QixxxxQ", host.crew.bytes_at(here, 24))
+    return place, size
+
+
+def _stack_t(place: int, size: int) -> bytes:
+    return struct.pack("<QixxxxQ", place, 0 if size else SS_DISABLE, size)
+
+
+@carries(signals.SigframeFpstate)
+def _point(host: Host, op: signals.SigframeFpstate, expected: Result) -> Result:
+    task = host.task(op.task)
+    frame = _frame(host, task, op.frame)
+    if op.fpstate == NULL_FPSTATE:
+        _points_to(host, task, frame, _fpstate(host, task, frame), null=True)
+        return OK
+    frame.misaligned = op.fpstate
+    _copied(host, task, frame, frame, _LARGEST_FRAME)
+    _points_to(host, task, frame, _fpstate(host, task, frame), null=False)
+    return OK
+
+
 @carries(signals.Siglongjmp)
 def _siglongjmp(host: Host, op: signals.Siglongjmp, expected: Result) -> Result:
     task = host.task(op.task)
@@ -325,7 +386,14 @@ def _siglongjmp(host: Host, op: signals.Siglongjmp, expected: Result) -> Result:
 @carries(signals.Sigreturn)
 def _sigreturn(host: Host, op: signals.Sigreturn, expected: Result) -> Result:
     task = host.task(op.task)
-    host.crew.sigreturn(task, _frame(host, task, op.frame))
+    frame = _frame(host, task, op.frame)
+    if op.frame == OWN:
+        place, size = _stack(host, task)
+        if size == struct.unpack("<Q", host.crew.fetch(task, frame.ucontext + UC_STACK + 16, 8))[0]:
+            host.crew.store(task, frame.ucontext + UC_STACK, _stack_t(place, size))  # it may be another one by now
+        host.crew.sigreturn_own(task, frame)
+    else:
+        host.crew.sigreturn(task, frame)
     return Result(host.crew.signal_of(task) or "ok")
 
 

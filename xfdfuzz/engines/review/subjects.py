@@ -55,7 +55,7 @@ def without_number(name: str) -> str:
         return f"fpstate.{name.partition('.')[2]}"
     head, dot, rest = name.partition(".")
     head = re.sub(r"^(?:fpstate#|([a-z]+))\d+$", lambda match: match[1] or "fpstate", head)
-    return f"{'t' if head == 'k' else head}{dot}{re.sub(r'^sigframe[0-9]+', 'sigframe', rest)}"
+    return f"{'t' if head == 'k' else head}{dot}{re.sub(r'^sigframe(?:-own|[0-9]+)', 'sigframe', rest)}"
 
 
 def _unknown(name: str, wanted: str) -> str:

@@ -56,7 +56,7 @@ class GuestRules(Rules):
     protected_vmovups = one(guest.GuestVmovups, on="protected_guests")
     protected_fxsave = one(guest.GuestFxsave, on="protected_guests")
     protected_xsetbv = one(guest.GuestXsetbv, on="protected_guests")
-    protected_cpuid = one(guest.GuestCpuid, on="sev_guests")
+    protected_cpuid = one(guest.GuestCpuid, on="sev_es_guests")
     protected_hlt = one(guest.GuestHlt, on="protected_guests")
     protected_out = one(guest.GuestOut, on="protected_guests")
     protected_interrupt = one(guest.GuestInterrupt, on="protected_guests")

@@ -91,11 +91,12 @@ class HostRules(Rules):
             yield signals.SignalDelivered(task)
 
     def _interlude(self, cpu: int, other: int) -> Iterator[Op]:
-        """Another task has the CPU for a while, and computes if it is not inside a call."""
+        """Another task has the CPU for a while, and computes if it is not inside a call: with x87, if that leaves
+        something behind."""
         task, computes = self.now.current[cpu], other in self.now.computing
         yield host.Schedule(cpu, other)
         if computes:
-            yield tasks.ReturnToUser(other)
+            yield tasks.UserFld(other, 1) if self.run.machine.fxsave_leak else tasks.ReturnToUser(other)
         yield host.Schedule(cpu, task) if task < USER_TASKS else host.ScheduleKthread(cpu)
 
     def _move(self, old: int, new: int, task: int) -> Iterator[Op]:

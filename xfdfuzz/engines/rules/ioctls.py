@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from xfdfuzz.engines.rules.base import Rules, one
+from collections.abc import Iterator
+
+from xfdfuzz.engines.rules.base import Rules, on, one
+from xfdfuzz.kernel.state import VECTORS
+from xfdfuzz.program.fields import Events
 from xfdfuzz.program.ops import kvm, protected
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.strategies.values import Range, targets
 
 
 class IoctlRules(Rules):
@@ -21,6 +27,8 @@ class IoctlRules(Rules):
     kvm_create_vm_of_type = one(protected.KvmCreateVmOfType, on="tasks")
     kvm_sev_es_init = one(protected.KvmSevEsInit, on="vm_calls")
     kvm_sev_launch_update_vmsa = one(protected.KvmSevLaunchUpdateVmsa, on="closable")
+    kvm_sev_snp_launch_start = one(protected.KvmSevSnpLaunchStart, on="vm_calls")
+    kvm_sev_snp_launch_finish = one(protected.KvmSevSnpLaunchFinish, on="closable")
     close_vm = one(kvm.CloseVm, on="closable")
     kvm_set_cpuid2 = one(kvm.KvmSetCpuid2, on="vcpu_calls")
     kvm_set_cpuid2_supported = one(kvm.KvmSetCpuid2Supported, on="vcpu_calls")
@@ -30,8 +38,17 @@ class IoctlRules(Rules):
     kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
     kvm_get_vcpu_events = one(kvm.KvmGetVcpuEvents, on="vmm_calls")
     kvm_set_vcpu_events = one(kvm.KvmSetVcpuEvents, on="vmm_calls")
+    kvm_get_nested_state = one(kvm.KvmGetNestedState, on="vmm_calls")
+    kvm_set_nested_state = one(kvm.KvmSetNestedState, on="nesting_calls")
+    kvm_enable_cap_exception_payload = one(kvm.KvmEnableCapExceptionPayload, on="vm_calls")
     kvm_set_xcrs = one(kvm.KvmSetXcrs, on="vcpu_calls")
     kvm_get_xcrs = one(kvm.KvmGetXcrs, on="vcpu_calls")
     kvm_set_msrs = one(kvm.KvmSetMsrs, on="vcpu_calls")
     kvm_get_msrs = one(kvm.KvmGetMsrs, on="vcpu_calls")
     kvm_get_mp_state = one(kvm.KvmGetMpState, on="vcpu_calls")
+
+    @on("vmm_calls_of_l1", n=targets, vector=Range(0, len(VECTORS) - 1))
+    def kvm_set_vcpu_events_pending(self, n: int, vector: int) -> Iterator[Op]:
+        """KVM_SET_VCPU_EVENTS with an exception that is pending."""
+        task, nr = self.choice("vmm_calls_of_l1", n)
+        yield kvm.KvmSetVcpuEvents(task, nr, Events(pending=[*VECTORS][vector]))

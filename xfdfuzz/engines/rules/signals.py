@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
+from xfdfuzz.program.fields import OWN, SwReserved, UserImage
 from xfdfuzz.program.ops import signals
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import targets
+from xfdfuzz.strategies.values import Range, picks, targets
 
 
 class SignalRules(Rules):
@@ -63,3 +64,46 @@ class SignalRules(Rules):
         """Come back by another frame than the innermost: an outer one, or one that was used before."""
         task, frame = self.choice("frames", n)
         yield signals.Sigreturn(task, frame)
+
+    sigframe_new = one(signals.SigframeNew, on="tasks")
+    sigframe_fpstate = one(signals.SigframeFpstate, on="handlers")
+
+    @on("own_frames", n=targets, what=Range(0, 3), value=picks)
+    def sigframe_own(self, n: int, what: int, value: int) -> Iterator[Op]:
+        """Change the frame that a task has made."""
+        task = self.choice("own_frames", n)
+        if what == 0:
+            yield signals.SigframeWrite(task, self.domains[UserImage].value(value), OWN)
+        elif what == 1:
+            yield self._software(task, value)
+        elif what == 2:
+            yield signals.SigframeCopy(task, self.domains["frame size"].value(value), OWN)
+        else:
+            yield signals.SigframeFpstate(task, self.domains["fpstate"].value(value), OWN)
+
+    def _software(self, task: int, value: int) -> Op:
+        """What surrounds an image; with all features where it says that there is one, as nothing is there yet."""
+        sw: SwReserved = self.domains[SwReserved].value(value)
+        if sw.magic1 and sw.xfeatures is None:
+            sw = sw._replace(xfeatures=self.run.machine.user_xfeatures)
+        return signals.SigframeSwReserved(task, sw, OWN)
+
+    @on("own_copies", n=targets)
+    def sigframe_own_copy(self, n: int) -> Iterator[Op]:
+        """Copy a frame that the kernel has written to one that the task has made."""
+        task, frame = self.choice("own_copies", n)
+        yield signals.SigframeCopyOf(task, frame, OWN)
+
+    @on("own_returns", n=targets)
+    def sigreturn_own(self, n: int) -> Iterator[Op]:
+        """Come back by the frame that the task has made, in a handler or outside of one."""
+        yield signals.Sigreturn(self.choice("own_returns", n), OWN)
+
+    @on("makers", n=targets, image=picks, sw=picks)
+    def restore_by_made_frame(self, n: int, image: int, sw: int) -> Iterator[Op]:
+        """As CRIU gives a task its registers: make a frame with an image, and return by it."""
+        task = self.choice("makers", n)
+        yield signals.SigframeNew(task)
+        yield signals.SigframeWrite(task, self.domains[UserImage].value(image), OWN)
+        yield self._software(task, sw)
+        yield signals.Sigreturn(task, OWN)

@@ -36,7 +36,9 @@ class Situation:
     programs), ``signalable`` tasks have room for one more, ``nesting`` ones both; ``signalled`` are about to be in one,
     ``faulting`` are on their way out, in a page fault.  ``frames`` are (task, frame) pairs of all that is on their
     stacks but for the innermost handler's, ``left_frames`` those of other handlers that they are in, ``copies`` those
-    of tasks that are in a handler.
+    of tasks that are in a handler.  ``own_frames`` have made a frame of their own, ``own_copies`` are (task, frame)
+    pairs of what they have on their stacks; ``own_returns`` can return by it, ``makers`` by one that leaves
+    the alternate stack alone.
     ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``stopped`` the
     tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
     ``kthread_lookups`` (reader, CPU) pairs.
@@ -47,7 +49,8 @@ class Situation:
     it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
     likewise, of vCPUs outside KVM_RUN.
 
-    ``vmm_calls`` are those of them whose state the VMM can see, each once;
+    ``vmm_calls`` are those of them whose state the VMM can see, each once, ``vmm_calls_of_l1`` such that are not in L2,
+    ``nesting_calls`` such for which no exception is pending;
     ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
     another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
@@ -85,6 +88,10 @@ class Situation:
     frames: list[tuple[int, int]]
     left_frames: list[tuple[int, int]]
     copies: list[tuple[int, int]]
+    own_frames: list[int]
+    own_copies: list[tuple[int, int]]
+    own_returns: list[int]
+    makers: list[int]
     faulting: list[int]
     long_mode: list[int]
     long_mode_handlers: list[int]
@@ -108,6 +115,8 @@ class Situation:
     closable: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
     vmm_calls: list[tuple[int, int]]
+    vmm_calls_of_l1: list[tuple[int, int]]
+    nesting_calls: list[tuple[int, int]]
     run_calls: list[tuple[int, int]]
     old_vcpus: list[int]
     twins: list[tuple[int, int, int]]
@@ -205,6 +214,9 @@ def look_at_tasks(system: st.System) -> Look:
         if (frame.valid or frame.stale) and number != depth - 1 and not system.tasks[nr].shstk
     ]
     in_handler = [nr for nr in free if depths[nr]]
+    without_shstk = [nr for nr in free if not system.tasks[nr].shstk]
+    own_frames = [nr for nr in without_shstk if st.own_sigframe_of(system, nr).stale]
+    on_altstack = {nr for nr in in_handler if st.sigframes_of(system, nr)[depths[nr] - 1].on_altstack}
     signalable = [nr for nr in free if not st.altstack_begins_anew(system, nr) and depths[nr] < st.NR_SIGFRAMES]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
@@ -236,6 +248,15 @@ def look_at_tasks(system: st.System) -> Look:
         "frames": frames,
         "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
         "copies": [(nr, number) for nr, number in frames if depths[nr]],
+        "own_frames": own_frames,
+        "own_copies": [
+            (nr, number)
+            for nr in own_frames
+            for number, frame in enumerate(st.sigframes_of(system, nr))
+            if frame.valid or frame.stale
+        ],
+        "own_returns": [nr for nr in own_frames if nr not in on_altstack],
+        "makers": without_shstk,
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
@@ -285,6 +306,11 @@ def _mostly(own: list[tuple[int, int]], foreign: list[tuple[int, int]]) -> list[
     return own * 3 + foreign if own else []
 
 
+def tells_of_cpuid(system: st.System, vcpu: int) -> bool:
+    """Whether a protected guest asks KVM for CPUID."""
+    return system.vms[system.vcpus[vcpu].vm].type in (st.VM_SEV_ES, st.VM_X86_SEV_ES_VM)
+
+
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
     ``intents`` are ops; ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
@@ -308,9 +334,7 @@ def look_at_vcpus(system: st.System) -> Look:
         "vcpus": l1,
         "guests": guests,
         "protected_guests": [nr for nr in inside if nr in sealed],
-        "sev_guests": [
-            nr for nr in inside if nr in sealed and system.vms[system.vcpus[nr].vm].type != st.VM_X86_TDX_VM
-        ],
+        "sev_es_guests": [nr for nr in inside if nr in sealed and tells_of_cpuid(system, nr)],
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
@@ -329,11 +353,14 @@ def look_at_vcpus(system: st.System) -> Look:
             *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
         ],
         "kept": [(nr, load) for nr in plain if vmms[nr].kept for load in _loads(system, nr)],
+        "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
+        "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
+        "with_exception": [nr for nr in plain if system.vcpus[nr].arch.exception_pending],
     }
     return Look(lists, more)
 
 
-_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents)
+_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents, vmm.KeepNestedState)
 
 
 def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
@@ -364,6 +391,8 @@ def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]
         yield vmm.LoadFpu
     if kept & st.KEPT_EVENTS:
         yield vmm.LoadVcpuEvents
+    if kept & st.KEPT_NESTED:
+        yield vmm.LoadNestedState
 
 
 def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
@@ -420,7 +449,14 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
     rest = dict(tasks.more["rest"] + vcpus.more["rest"])
     calls = [(nr, vcpu) for nr, vm in vm_calls for vcpu, of in vcpus.more["idle"] if of == vm]
     each = [*dict.fromkeys(pair for pair in calls if pair[1] in vcpus.more["plain"])]
-    loads = [load(nr, one, source) for nr, one in each for source, load in vcpus.more["kept"]]
+    l2, pending = vcpus.more["l2"], vcpus.more["kept_pending"]
+    loads = [
+        load(nr, one, source)
+        for nr, one in each
+        for source, load in vcpus.more["kept"]
+        if not (load is vmm.LoadVcpuEvents and one in l2 and source in pending)
+        if not (load is vmm.LoadNestedState and one in vcpus.more["with_exception"])
+    ]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
         "dyn2_tasks": calling if machine.dyn2 else [],
@@ -439,6 +475,8 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
         "vmm_calls": each,
+        "vmm_calls_of_l1": [pair for pair in each if pair[1] not in l2],
+        "nesting_calls": [pair for pair in each if pair[1] not in vcpus.more["with_exception"]],
         "twins": [(nr, one, other) for nr, one in each for who, other in each if nr == who and one != other],
         "loads": loads,
         "vmm_steps": [*vcpus.more["intents"], *keeps, *loads],
@@ -459,13 +497,13 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
 #: So many looks at each kind of thing, and situations, a search remembers, of all machines together: then it forgets
 #: them, and its memory grows no further.
 _MANY = 20_000
-_WHO = f"tasks[:{st.USER_TASKS}]"
+_WHO, _STACKS = f"tasks[:{st.USER_TASKS}]", f"sigframes[:{st.NR_SIGFRAMES * st.USER_TASKS}]"
 #: All that each look reads; tests/test_situation.py finds it out.
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
-    *("sigframes[].valid", "sigframes[].stale", "sigframes[].on_altstack", "sigframes[].altstack_sp"),
+    *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     f"{_WHO}.fpu.perm.state_perm",
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
@@ -473,7 +511,13 @@ READ_BY_TASKS = Regions(
 READ_BY_VCPUS = Regions(
     st.System,
     *(f"vcpus[].{name}" for name in ("exists", "vm", "mode", "task", "exit_pending", "run_over")),
-    *("vcpus[].arch.guest_mode", "vcpus[].arch.init_pending", "vcpus[].arch.guest_state_protected", "vms[].type"),
+    *(
+        "vcpus[].arch.guest_mode",
+        "vcpus[].arch.exception_pending",
+        "vcpus[].arch.init_pending",
+        "vcpus[].arch.guest_state_protected",
+        "vms[].type",
+    ),
     *(f"{_WHO}.on_cpu", "vcpus[].arch.cpuid_set"),
     *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )

@@ -8,7 +8,7 @@ from itertools import permutations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.engines.rules.situation import msrs_of
-from xfdfuzz.program.fields import Events, Msrs, Sregs, UserImage
+from xfdfuzz.program.fields import Events, Msrs, Nested, Sregs, UserImage
 from xfdfuzz.program.ops import kvm, run, vmm, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, picks, targets
@@ -72,7 +72,7 @@ class VmmRules(Rules):
     def copy_vcpu(self, n: int, image: int, order: int, without: int) -> Iterator[Op]:
         """A VMM makes a vCPU go on as another one, in an order of its own; it may forget a call."""
         task, nr, source = self.choice("twins", n)
-        yield from keeping(task, source, self._msrs(), image)
+        yield from self._keeping(task, source, image)
         yield vmm.VmmCopy(nr, source)
         yield from self._loads((task, nr, source), image, order, without)
         yield from self._enter(task, nr)
@@ -82,7 +82,7 @@ class VmmRules(Rules):
         """A VMM reads a vCPU and writes what it has read, which is not to be seen."""
         task, nr = self.choice("vmm_calls", n)
         yield vmm.VmmInvisible(nr)
-        yield from keeping(task, nr, self._msrs(), image)
+        yield from self._keeping(task, nr, image)
         yield from self._loads((task, nr, nr), image, order, without)
         yield vmm.VmmVisible(nr)
 
@@ -93,6 +93,8 @@ class VmmRules(Rules):
         if nr not in self.now.old_vcpus:
             return
         yield vmm.VmmReset(nr)
+        if nr not in self.now.vcpus:
+            yield kvm.KvmSetNestedState(task, nr, Nested())
         calls = resetting(task, nr, self.run.machine.user_xfeatures or xf.MASK_FPSSE, self._msrs())
         yield from (calls[call] for call in _RESETS[order] if call != without)
         yield from self._enter(task, nr)
@@ -100,8 +102,17 @@ class VmmRules(Rules):
     def _msrs(self) -> tuple[int, ...]:
         return msrs_of(True, self.run.machine.cet)
 
+    def _keeping(self, task: int, nr: int, image: int) -> Iterator[Op]:
+        """The calls that read a vCPU, whose guest may be in its L2."""
+        yield from keeping(task, nr, self._msrs(), image)
+        if nr not in self.now.vcpus:
+            yield vmm.KeepNestedState(task, nr)
+
     def _loads(self, who: tuple[int, int, int], image: int, order: int, without: int) -> Iterable[Op]:
-        """The calls that write a vCPU, as far as there is something to write."""
+        """The calls that write a vCPU, as far as there is something to write; what waits in L2 comes behind L2."""
+        nested = vmm.LoadNestedState(*who)
+        if nested in self.now.loads:
+            yield nested
         for call in _ORDERS[order % len(_ORDERS)]:
             make = LOADS[call]
             load = (IMAGES[image][1] if make is vmm.LoadXsave else make)(*who)

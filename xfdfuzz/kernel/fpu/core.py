@@ -52,6 +52,10 @@ class FpuCore(FpuInit):
         if self.config.debug_fpu:
             self.warn_on(not self.xstate_op_valid(fpstate, mask, rstor))
 
+    def xfeatures_in_use(self) -> int:
+        """What XGETBV with ECX = 1 shows (arch/x86/include/asm/fpu/xcr.h)."""
+        return xsave.xgetbv_in_use(self.regs)
+
     def os_xsave(self, fpstate: Fpstate) -> None:
         """XSAVES with RFBM = fpstate->xfeatures, not XCR0 (fpu/xstate.h, os_xsave())."""
         mask = fpstate.xfeatures
@@ -59,7 +63,8 @@ class FpuCore(FpuInit):
         self.xfd_validate_state(fpstate, mask, False)
         regs = self.regs
         live = xsave.effective_xinuse(regs)
-        lost = live & ~mask & regs.xcr0
+        # what is initial is not lost, whatever the processor calls it
+        lost = live & regs.xinuse & ~mask & regs.xcr0
         # a task in exec has given its registers up, and a protected guest's are not there
         given_up = self.current.in_execve or fpstate.is_confidential
         if lost and fpstate is self.fpstates[self.current.fpu.fpstate] and not given_up:
@@ -171,12 +176,19 @@ class FpuCore(FpuInit):
 
         So a feature that the previous task used goes to its initial state although this one has no permission for it.
         """
+        self.clear_error_pointers()
         if self.use_xsave:
             self.xfd_update_state(fpstate)
             self.os_xrstor(fpstate, self.fpu_kernel_cfg.max_features & mask)
         else:
             for i in xf.LEGACY:
                 load_component(self.regs, i, fpstate.regs.data[i])
+
+    @phase_of("restore_fpregs_from_fpstate")
+    def clear_error_pointers(self) -> None:
+        """X86_BUG_FXSAVE_LEAK: FNCLEX, EMMS and FILD, so that x87's error pointers are the kernel's (fpu/core.c)."""
+        if self.machine.fxsave_leak:
+            self.regs.error_pointers = 0
 
     def fpregs_state_valid(self, fpu: Fpu, task: int) -> bool:
         """Whether the registers of this CPU still hold the task's state (fpu/context.h)."""

@@ -214,7 +214,7 @@ class FpuInit(Vmalloc):
         regs.xcr0 = self.fpu_user_cfg.max_features
         regs.xss = self.booted_xss()
         regs.xfd = self.this_cpu.xfd_state = self.init_xfd
-        regs.always_in_use = self.machine.always_in_use
+        regs.always_in_use = self.machine.in_use
         self.fpu_init_cpu_generic()
         self.kernel_fpu_allow()
         first = nr == 0

@@ -3,6 +3,8 @@
 That of a 32-bit program has x87 twice: in front of the image there is a header as FNSAVE stores it, which sigreturn
 takes it from, "for histerical raisins".
 
+Where the image lies is told by its context: nowhere (NULL), or at an address that XRSTOR may refuse.
+
 User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a
 page that is not there, is left out.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
-from xfdfuzz.arch.cpuid import HEADER_END
+from xfdfuzz.arch.cpuid import HEADER_END, CpuidTable
 from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, PageFault, load_component
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
@@ -26,6 +28,15 @@ FP_XSTATE_MAGIC1 = 0x46505853
 FP_XSTATE_MAGIC2_SIZE = 4
 #: sizeof(struct fregs_state), in bytes: the header of a 32-bit frame.
 FREGS_SIZE = 112
+
+
+def components_at_magic2(magic2: int, cpuid: CpuidTable) -> int:
+    """The components behind the header in whose bytes the second magic stands, as a whole or in part; in the legacy
+    region and in the header nobody looks for it."""
+    if magic2 + FP_XSTATE_MAGIC2_SIZE <= HEADER_END:
+        return 0
+    places = ((i, one.offset, one.offset + one.size) for i, one in cpuid.components.items())
+    return xf.mask_of(*(i for i, at, end in places if at < magic2 + FP_XSTATE_MAGIC2_SIZE and magic2 < end))
 
 
 class FpuSignal(Xstate):
@@ -87,12 +98,12 @@ class FpuSignal(Xstate):
         """What happens to PKRU in the image that XSAVE wrote with ``mask``: nothing, until 70044df250d0 (6.12)."""
 
     def xfeatures_need_sigframe_write(self) -> int:
-        """What XGETBV(1) says to be in use, and all but tiles (fpu/xstate.h, xfeatures_in_use()).
+        """What is in use, and all but tiles (fpu/xstate.h).
 
         XFEATURE_MASK_SIGFRAME_INITOPT is XFEATURE_MASK_XTILE; the synthetic component is taken to be like it.
         """
         optimisable = xf.MASK_XTILE | xf.MASK_DYN2
-        return self.regs.xcr0 & xsave.in_use(self.regs) | self.user_supported & ~optimisable
+        return self.xfeatures_in_use() | self.user_supported & ~optimisable
 
     def save_fsave_header(self, frame: SigFrame, fpstate: Fpstate) -> None:
         """FXSAVE into current's own buffer, if the registers are there, and x87 from there into the header."""
@@ -152,6 +163,15 @@ class FpuSignal(Xstate):
             load_component(self.regs, xf.PKRU, PKRU_DEFAULT)
 
     # -- sigreturn -----------------------------------------------------------------------------------------------
+
+    @phase_of("fpu_restore_sig")
+    def fpu_restore_sig_begin(self, frame: SigFrame) -> bool:
+        """fpu__restore_sig() but for its end: without an image the registers get their initial values, and PKRU its
+        default, as for a handler, and that is a success."""
+        if frame.null:
+            self.fpu_clear_user_states()
+            return True
+        return self._fpu_restore_sig(frame)
 
     @phase_of("fpu_restore_sig")
     def fpu_restore_sig_end(self, success: bool) -> None:
@@ -259,7 +279,11 @@ class FpuSignal(Xstate):
         self.os_xrstor(self.fpstates[INIT_FPSTATE], init_bv)
 
     def fxrstor_from_user_sigframe(self, frame: SigFrame) -> bool:
-        """FXRSTOR (fpu/legacy.h)."""
+        """FXRSTOR, where the image lies (fpu/legacy.h)."""
+        try:
+            xsave.check_alignment(frame.misaligned, xsave.FXSAVE_ALIGNMENT)
+        except GeneralProtection:
+            return False
         return self.fxrstor_safe(frame.area)
 
     def fxrstor_safe(self, area: XsaveArea) -> bool:
@@ -275,6 +299,7 @@ class FpuSignal(Xstate):
         self.xfd_validate_state(self.deref(self.current.fpu.fpstate), mask, True)
         area: XsaveArea = frame.area
         try:
+            xsave.check_alignment(frame.misaligned, xsave.XSAVE_ALIGNMENT)
             if frame.absent:
                 xsave.xrstor_page_fault(self.regs, area, mask, frame.loadable)
             xsave.xrstor(self.regs, area, mask)

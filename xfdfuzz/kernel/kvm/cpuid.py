@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import (
@@ -71,6 +71,10 @@ class CpuidEntries(NamedTuple):
         """0xD.1 EAX."""
         lacks = (self.no_xsaveopt, self.no_xsavec, self.no_xgetbv1, self.no_xsaves, not self.xfd)
         return sum(1 << i for i, lacking in enumerate(lacks) if not lacking)
+
+
+#: Those of its fields that are flags, in their order.
+CPUID_FLAGS = tuple(name for name, kind in get_type_hints(CpuidEntries).items() if kind is bool)
 
 
 def stored_entries(arch: VcpuArch) -> CpuidEntries:

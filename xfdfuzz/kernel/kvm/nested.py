@@ -47,6 +47,21 @@ class KvmNested(KvmX86):
         vcpu.arch.guest_mode = 0
         self.kvm_clear_exception_queue(vcpu)
 
+    def vmx_set_nested_state(self, vcpu: Vcpu, guest_mode: bool, nm: bool) -> int:
+        """KVM_SET_NESTED_STATE of one that is whole; ``nm``: vmcs12's exception bitmap has #NM.
+
+        A guest in L2 leaves it first, whatever comes then.  Whether L1 is in VMX operation is not modelled.
+        """
+        self.vmx_leave_nested(vcpu)
+        if guest_mode:
+            self.nested_vmx_run(vcpu, int(nm))
+        return 0
+
+    def vmx_leave_nested(self, vcpu: Vcpu) -> None:
+        """As an exit to L1 of which L1 is told nothing."""
+        if vcpu.arch.guest_mode:
+            self.nested_vmx_vmexit(vcpu)
+
     @seam
     def nm_intercepted(self, vcpu: Vcpu) -> bool:
         """Bit 7 of the exception bitmap in the current VMCS: vmcs02 has what L0 or L1 wants."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XSS, XSTATE_MSRS, CpuRegs, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
+from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.kvm.main import KvmMain
 from xfdfuzz.kernel.state import Vcpu, Vm
 from xfdfuzz.memory.cstruct import assign
 
-_SEV_ES = (st.VM_SEV_ES, st.VM_X86_SEV_ES_VM)
+#: sev_es_guest(): an SNP guest is one, too.
+_SEV_ES = (st.VM_SEV_ES, st.VM_X86_SEV_ES_VM, st.VM_X86_SNP_VM)
 
 
 class KvmProtected(KvmMain):
@@ -39,33 +43,102 @@ class KvmProtected(KvmMain):
         vm.type = st.VM_SEV_ES
         return 0
 
+    @phase_of("sev_mem_enc_op")
+    def sev_command_refused(self, vm: Vm, snp: bool) -> int:
+        """What is said of a command before its own function is called: none of SNP's is known before 6.11, EINVAL
+        (arch/x86/kvm/svm/sev.c)."""
+        return -EINVAL if snp else 0
+
     def sev_launch_update_vmsa(self, vm_nr: int) -> int:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: ENOTTY, or what a vCPU gives (arch/x86/kvm/svm/sev.c)."""
         if self.vms[vm_nr].type not in _SEV_ES:
             return -ENOTTY
-        for vcpu in self.vcpus:
-            if vcpu.exists and vcpu.vm == vm_nr and (ret := self._sev_launch_update_vmsa(vcpu)):
+        for vcpu in self.vcpus_of(vm_nr):
+            if ret := self._sev_launch_update_vmsa(vcpu):
                 return ret
         return 0
+
+    @seam
+    def vcpus_of(self, vm_nr: int) -> Iterator[Vcpu]:
+        """kvm_for_each_vcpu()."""
+        return (vcpu for vcpu in self.vcpus if vcpu.exists and vcpu.vm == vm_nr)
 
     def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
         """__sev_launch_update_vmsa(): from here on the vCPU's registers are encrypted; EIO (arch/x86/kvm/svm/sev.c).
 
-        Of a VMSA that is encrypted already the firmware wants to know nothing; what is written over it before that is
-        not modelled.
+        Of a VMSA that is encrypted already the firmware wants to know nothing.
         """
+        if ret := self.sev_es_sync_vmsa(vcpu):
+            return ret
         if vcpu.arch.guest_state_protected:
             return -EIO
-        self.sev_es_sync_vmsa(vcpu)
         vcpu.arch.guest_state_protected = 1
         return 0
 
-    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """XCR0, IA32_XSS and PKRU are KVM's; nothing else is written to the zeroed page (arch/x86/kvm/svm/sev.c)."""
+    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> int:
+        """XCR0, IA32_XSS and PKRU are KVM's; nothing else is written to the zeroed page (arch/x86/kvm/svm/sev.c).
+
+        An encrypted VMSA of an SNP guest is the guest's page, where a write of the host's is a #PF (RMP violation) that
+        nothing handles (9b9f7962e3e8); what a write does to that of an SEV-ES guest is not modelled.
+        """
+        if vcpu.arch.guest_state_protected:
+            if self.vms[vcpu.vm].type == st.VM_X86_SNP_VM:
+                self.die(OOPS)
+            return 0
         assign(vcpu.vmsa, CpuRegs(xcr0=vcpu.arch.xcr0, xss=vcpu.arch.ia32_xss))
         self.vmsa_component(vcpu, xf.X87, ZEROED)
         self.vmsa_component(vcpu, xf.MXCSR, ZEROED)
         self.vmsa_component(vcpu, xf.PKRU, vcpu.arch.pkru)
+        self.sync_vmsa_fpu(vcpu)
+        return 0
+
+    @phase_of("sev_es_sync_vmsa")
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
+        """Nothing of the FPU is KVM's to copy, until eb4441864e03 (arch/x86/kvm/svm/sev.c)."""
+
+    # -- SEV-SNP, of 6.11: nothing below is reached before ---------------------------------------------------------
+
+    def snp_launch_start(self, vm: Vm) -> int:
+        """KVM_SEV_SNP_LAUNCH_START: ENOTTY, EINVAL where there is a context (arch/x86/kvm/svm/sev.c)."""
+        if vm.type != st.VM_X86_SNP_VM:
+            return -ENOTTY
+        if vm.snp_context:
+            return -EINVAL
+        vm.snp_context = st.SNP_LAUNCHING
+        return 0
+
+    def snp_launch_finish(self, vm_nr: int) -> int:
+        """KVM_SEV_SNP_LAUNCH_FINISH: ENOTTY, EINVAL, EIO; it seals all vCPUs first (arch/x86/kvm/svm/sev.c)."""
+        vm = self.vms[vm_nr]
+        if vm.type != st.VM_X86_SNP_VM:
+            return -ENOTTY
+        if not vm.snp_context:
+            return -EINVAL
+        ret = self.snp_launch_update_vmsa(vm_nr) or self.snp_firmware_refuses(vm)
+        if not ret:
+            vm.snp_context = st.SNP_RUNNING
+        return ret
+
+    def snp_launch_update_vmsa(self, vm_nr: int) -> int:
+        """What a vCPU gives; it does not stop at one that is sealed (arch/x86/kvm/svm/sev.c)."""
+        for vcpu in self.vcpus_of(vm_nr):
+            if ret := self.snp_launch_update_vcpu(vcpu):
+                return ret
+        return 0
+
+    @phase_of("snp_launch_update_vmsa")
+    def snp_launch_update_vcpu(self, vcpu: Vcpu) -> int:
+        """Unlike __sev_launch_update_vmsa() it does not call fpstate_set_confidential() (arch/x86/kvm/svm/sev.c)."""
+        ret = self.sev_es_sync_vmsa(vcpu) or self.snp_firmware_refuses(self.vms[vcpu.vm])
+        if not ret:
+            vcpu.arch.guest_state_protected = 1
+        return ret
+
+    @seam
+    def snp_firmware_refuses(self, vm: Vm) -> int:
+        """EIO: SNP_LAUNCH_UPDATE and SNP_LAUNCH_FINISH are for a guest that was not launched (SEV-SNP ABI, 8.17 and
+        8.18)."""
+        return -EIO if vm.snp_context == st.SNP_RUNNING else 0
 
     @seam
     def vmsa_component(self, vcpu: Vcpu, component: int, token: int) -> None:

@@ -15,7 +15,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
-from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.kernel.state import Vcpu, Vm
 
 _LAST_EXCEPTION = 31
 
@@ -136,23 +136,32 @@ class KvmX86(KvmMsrs):
         """Queue #GP(0)."""
         self.kvm_queue_exception(vcpu, st.GP_VECTOR)
 
-    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> int:
-        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0.
+    @phase_of("kvm_vm_ioctl_enable_cap")
+    def kvm_vm_ioctl_enable_cap_exception_payload(self, vm: Vm, enable: int) -> int:
+        """KVM_CAP_EXCEPTION_PAYLOAD, which can be taken back (x86.c)."""
+        vm.exception_payload_enabled = enable
+        return 0
+
+    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> tuple[int, bool]:
+        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0, and whether it is pending.
 
         Without KVM_CAP_EXCEPTION_PAYLOAD what is pending is given as injected, too (x86.c).
         """
         arch = vcpu.arch
-        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0
+        pending = arch.exception_pending and self.vms[vcpu.vm].exception_payload_enabled
+        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0, bool(pending)
 
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int) -> int:
-        """KVM_SET_VCPU_EVENTS with that exception injected, or none; EINVAL for a vector that is no exception's.
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
+        """KVM_SET_VCPU_EVENTS with that exception injected, or pending, or none; EINVAL.
 
-        Without KVM_VCPUEVENT_VALID_PAYLOAD none is pending (x86.c).
+        ``pending`` goes with KVM_VCPUEVENT_VALID_PAYLOAD, without which none is (x86.c).
         """
+        if pending and not self.vms[vcpu.vm].exception_payload_enabled:
+            return -EINVAL
         if vector > _LAST_EXCEPTION or vector == st.NMI_VECTOR:
             return -EINVAL
-        vcpu.arch.exception_injected = bool(vector)
-        vcpu.arch.exception_pending = 0
+        vcpu.arch.exception_injected = bool(vector) and not pending
+        vcpu.arch.exception_pending = bool(vector) and pending
         vcpu.arch.exception_vector = vector
         return 0
 

@@ -29,6 +29,7 @@ from xfdfuzz.program.fields import (
     Mxcsr,
     Nr,
     Pkru,
+    SseContents,
     Subleaf,
     Token,
     Torn,
@@ -94,7 +95,7 @@ class _DataInsn(_Insn):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         vcpu = self.thread(k)
-        token = ghost.guest_token(k, self.vcpu, token) if token else 0
+        token = ghost.contents_of(token, partial(ghost.guest_token, k, self.vcpu))
         if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
             return Result("#UD")
         try:
@@ -123,7 +124,7 @@ class GuestMovups(_DataInsn):
     """An SSE instruction, likewise."""
 
     vcpu: Nr = 0
-    contents: Contents = 1
+    contents: SseContents = 1
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "movups", self.contents)
@@ -155,7 +156,8 @@ class GuestStmxcsr(_Insn):
 
 @op("v{vcpu} vmovups({token})")
 class GuestVmovups(_DataInsn):
-    """An AVX instruction; #NM while CR0.TS is set."""
+    """An AVX instruction that writes the upper halves of registers alone (VINSERTF128): the lower ones are SSE, which
+    stays as it is; #NM while CR0.TS is set."""
 
     vcpu: Nr = 0
     token: Token = 1
@@ -499,23 +501,26 @@ class GuestXgetbv(_Insn):
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
-        return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
+        return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
 
 
 @op("v{vcpu} cpuid({leaf}, {subleaf})")
 class GuestCpuid(_Insn):
     """CPUID, which always exits; `handle` gives the four registers.  EBX of 0xD is the image's size for XCR0 (0), the
     compacted one (1), a component's offset; of leaf 1 there are XSAVE and OSXSAVE, bits 26 and 27 of ECX.  Not in a TD,
-    which has these leaves from the TDX module."""
+    which has these leaves from the TDX module, nor in an SEV-SNP guest, which has them from its CPUID page."""
 
     vcpu: Nr = 0
     leaf: CpuidLeaf = LEAF_XSTATE
     subleaf: Subleaf = 0
 
     def hindrance(self, k: Kernel) -> str:
-        """A TD gets these leaves of the TDX module, by its XFAM, and KVM hears nothing of it."""
-        td = k.td_xfam(k.vcpus[self.vcpu]) is not None
-        return _Insn.hindrance(self, k) or (f"that of v{self.vcpu}, which is a TD's, is not modelled" if td else "")
+        """A TD gets these leaves of the TDX module, by its XFAM, an SNP guest from the page that the firmware has
+        checked, and KVM hears nothing of it."""
+        of_type = k.vms[k.vcpus[self.vcpu].vm].type
+        whose = {st.VM_X86_TDX_VM: "a TD's", st.VM_X86_SNP_VM: "an SNP guest's"}.get(of_type)
+        not_modelled = f"that of v{self.vcpu}, which is {whose}, is not modelled" if whose else ""
+        return _Insn.hindrance(self, k) or not_modelled
 
     def run(self, k: Kernel) -> Result:
         return self.insn_exit(k, self.thread(k), st.EXIT_CPUID, self.subleaf, self.leaf)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import INTENT_RESET, VM_DEFAULT, Vcpu
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import INTENT_OUT_OF_RESET, INTENT_RESET, VM_DEFAULT, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
     AttributeGroup,
+    Bit,
     CpuidLeaf,
     Events,
     MsrIndex,
     Msrs,
+    Nested,
     Nr,
     Null,
     Reset,
@@ -199,7 +204,7 @@ class KvmSetSregs(VcpuIoctl):
     """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, CR0.TS, and CR4.PKE, without
     which it has no WRPKRU.
 
-    A vCPU has CR4.OSXSAVE from the start."""
+    A vCPU has CR4.OSXSAVE from the start unless it was made with `reset`."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -213,7 +218,7 @@ def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
     """KVM_SET_SREGS with CR4 and CR0.TS as given."""
     ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts)
     vmm = k.system.ghost.vmms[nr]
-    if not ret and vmm.intent == INTENT_RESET:
+    if not ret and vmm.intent in (INTENT_RESET, INTENT_OUT_OF_RESET):
         vmm.osxsave, vmm.ts, vmm.pke = sregs
     return Result(ret)
 
@@ -232,45 +237,125 @@ class KvmSetRegs(VcpuIoctl):
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
 
 
-class _Events(VcpuIoctl):
+class _OfVisible(VcpuIoctl):
     __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
-        """The exceptions of a guest that KVM cannot see go by ways of their own."""
+        """A guest that KVM cannot see gets its exceptions by ways of its own, and has no L2."""
         protected = k.vms[k.vcpus[self.vcpu].vm].type != VM_DEFAULT
         not_modelled = f"that of v{self.vcpu}, which is protected, is not modelled" if protected else ""
         return VcpuIoctl.hindrance(self, k) or not_modelled
 
 
+@op("t{task} ioctl(vm{vm}, KVM_ENABLE_CAP, KVM_CAP_EXCEPTION_PAYLOAD, {enable})")
+class KvmEnableCapExceptionPayload(VmIoctl):
+    """Let user space tell a pending exception from an injected one, in KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS; 0
+    takes it back."""
+
+    task: Nr = 0
+    vm: Nr = 0
+    enable: Bit = 1
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        vm = k.vms[self.vm]
+        return Result(k.kvm_vm_ioctl_guard(vm) or k.kvm_vm_ioctl_enable_cap_exception_payload(vm, self.enable))
+
+
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS)")
-class KvmGetVcpuEvents(_Events):
-    """Read which exception the guest will get; one that is pending reads as injected."""
+class KvmGetVcpuEvents(_OfVisible):
+    """Read which exception the guest will get; one that is pending reads as injected, unless the VM has
+    KVM_CAP_EXCEPTION_PAYLOAD."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, Events(k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
+        return Result(0, Events.of(*k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS, {events})")
-class KvmSetVcpuEvents(_Events):
-    """Inject an exception, or, with ``{}``, drop what the guest would get."""
+class KvmSetVcpuEvents(_OfVisible):
+    """Inject an exception, or, with ``{}``, drop what the guest would get.  ``pending`` takes a VM with
+    KVM_CAP_EXCEPTION_PAYLOAD; not in L2, where L1 may want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
     events: Events = Events()
 
+    def hindrance(self, k: Kernel) -> str:
+        return _OfVisible.hindrance(self, k) or in_l2(k, self.vcpu, bool(self.events.pending))
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return set_vcpu_events(k, self.vcpu, self.events.injected, self.events.injected)
+        return set_vcpu_events(k, self.vcpu, self.events, self.events.vector)
 
 
-def set_vcpu_events(k: Kernel, nr: int, vector: int, honest: int) -> Result:
+def in_l2(k: Kernel, nr: int, pending: bool) -> str:
+    """That an exception cannot be pending for L2; nothing if it is not."""
+    of_l2 = pending and k.vcpus[nr].arch.guest_mode
+    return f"an exception that is pending for v{nr}'s L2 is not modelled" if of_l2 else ""
+
+
+def set_vcpu_events(k: Kernel, nr: int, events: Events, honest: int) -> Result:
     """KVM_SET_VCPU_EVENTS with an exception that should be ``honest``."""
-    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], vector)
+    pending = bool(events.pending)
+    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], events.vector, pending)
     for ideal in () if ret else ghost.told(k, nr):
-        ghost.user_injected(ideal, honest)
+        ghost.user_injected(ideal, honest, pending)
     return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE)")
+class KvmGetNestedState(_OfVisible):
+    """Read whether L2 runs, and whether its #NM exits to L1."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, nested_state(vcpu))
+
+
+def nested_state(vcpu: Vcpu) -> Nested:
+    """What KVM_GET_NESTED_STATE gives."""
+    return Nested(bool(vcpu.arch.guest_mode), bool(vcpu.arch.guest_mode and vcpu.arch.vmcs12_nm))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE, {nested})")
+class KvmSetNestedState(_OfVisible):
+    """Let the guest go on in its L2, or, with ``{}``, in L1; an exception that waits in L2 is dropped.  One that is
+    pending in L1 does not go to L2 here, where L1 may want to have it."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    nested: Nested = Nested(True)
+
+    def hindrance(self, k: Kernel) -> str:
+        return _OfVisible.hindrance(self, k) or takes_along(k, self.vcpu, self.nested)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_nested_state(k, self.vcpu, self.nested)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        if self.nested == Nested(False, True):
+            yield "intercept_nm: has no effect: no L2 runs"
+
+
+def takes_along(k: Kernel, nr: int, nested: Nested) -> str:
+    """That an exception would come to be pending for L2; nothing if none would."""
+    arch = k.vcpus[nr].arch
+    waits = nested.guest_mode and arch.exception_pending and not arch.guest_mode
+    return f"an exception that is pending for v{nr}'s L2 is not modelled" if waits else ""
+
+
+def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:
+    """KVM_SET_NESTED_STATE with that."""
+    vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
+    for ideal in ghost.told(k, nr) if vcpu.arch.guest_mode else ():
+        ghost.user_injected(ideal, 0)
+    if vmm.intent == INTENT_RESET:
+        vmm.guest_mode = nested.guest_mode
+    return Result(k.vmx_set_nested_state(vcpu, *nested))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")
@@ -296,7 +381,7 @@ def set_xcrs(k: Kernel, nr: int, value: int, honest: int) -> Result:
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_XCRS)")
 class KvmGetXcrs(VcpuIoctl):
-    """Read XCR0."""
+    """Read XCR0; no value on a machine without XSAVE, where nr_xcrs is 0."""
 
     task: Nr = 0
     vcpu: Nr = 0

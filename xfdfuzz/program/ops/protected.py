@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch import xfeatures as xf
+from typing import ClassVar
+
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import Vm
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr, VmTypeOf
 from xfdfuzz.program.ops.base import TaskOp, VmIoctl, op
@@ -24,40 +26,84 @@ class KvmCreateVmOfType(TaskOp):
         return Result(ret or f"vm{vm}")
 
 
+class _SevCommand(VmIoctl):
+    """KVM_MEMORY_ENCRYPT_OP with an SEV command; ``SNP``: it is one of SNP's."""
+
+    __slots__ = ()
+    SNP: ClassVar[bool] = False
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        vm = k.vms[self.vm]
+        refused = k.kvm_vm_ioctl_guard(vm) or k.sev_command_refused(vm, self.SNP)
+        return Result(refused or self.command(k, vm))
+
+    def command(self, k: Kernel, vm: Vm) -> int:
+        """What the command returns."""
+        raise NotImplementedError
+
+
 @op("t{task} ioctl(vm{vm}, KVM_SEV_ES_INIT)")
-class KvmSevEsInit(VmIoctl):
+class KvmSevEsInit(_SevCommand):
     """A VM of the default type becomes an SEV-ES one, before it has vCPUs."""
 
     task: Nr = 0
     vm: Nr = 0
 
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        ret = k.kvm_vm_ioctl_guard(k.vms[self.vm])
-        return Result(ret or k.sev_guest_init(k.vms[self.vm]))
+    def command(self, k: Kernel, vm: Vm) -> int:
+        return k.sev_guest_init(vm)
 
 
-@op("t{task} ioctl(vm{vm}, KVM_SEV_LAUNCH_UPDATE_VMSA)")
-class KvmSevLaunchUpdateVmsa(VmIoctl):
-    """The registers of the VM's vCPUs are sealed; only then an SEV-ES guest can run."""
-
-    task: Nr = 0
-    vm: Nr = 0
+class _Sealing(_SevCommand):
+    __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
         running = next((nr for nr, v in enumerate(k.vcpus) if v.exists and v.vm == self.vm and v.task), None)
         return VmIoctl.hindrance(self, k) if running is None else f"v{running} is inside KVM_RUN"
 
-    def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        ret = k.kvm_vm_ioctl_guard(k.vms[self.vm]) or k.sev_launch_update_vmsa(self.vm)
+    def command(self, k: Kernel, vm: Vm) -> int:
+        old = [nr for nr, vcpu in enumerate(k.vcpus) if vcpu.arch.guest_state_protected]
+        ret = self.seal(k)
         for nr, vcpu in enumerate(k.vcpus):
-            if not ret and vcpu.exists and vcpu.vm == self.vm:
-                ideal = k.system.ghost.vcpus[nr]
-                # XFD and what lies beyond AVX have no way into the guest
-                ideal.xfd = ideal.xfd_err = 0
-                ideal.regs.undefined = 0
-                for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
-                    ghost.define(ideal.regs, i, 0)
-                ghost.is_sealed(k, vcpu, ideal)
-        return Result(ret)
+            if vcpu.arch.guest_state_protected and nr not in old:
+                ghost.was_sealed(k, vcpu, k.system.ghost.vcpus[nr])
+        return ret
+
+    def seal(self, k: Kernel) -> int:
+        """What the command returns that seals the vCPUs."""
+        raise NotImplementedError
+
+
+@op("t{task} ioctl(vm{vm}, KVM_SEV_LAUNCH_UPDATE_VMSA)")
+class KvmSevLaunchUpdateVmsa(_Sealing):
+    """The registers of the VM's vCPUs are sealed; only then an SEV-ES guest can run."""
+
+    task: Nr = 0
+    vm: Nr = 0
+
+    def seal(self, k: Kernel) -> int:
+        return k.sev_launch_update_vmsa(self.vm)
+
+
+@op("t{task} ioctl(vm{vm}, KVM_SEV_SNP_LAUNCH_START)")
+class KvmSevSnpLaunchStart(_SevCommand):
+    """The launch of an SEV-SNP guest begins."""
+
+    SNP = True
+    task: Nr = 0
+    vm: Nr = 0
+
+    def command(self, k: Kernel, vm: Vm) -> int:
+        return k.snp_launch_start(vm)
+
+
+@op("t{task} ioctl(vm{vm}, KVM_SEV_SNP_LAUNCH_FINISH)")
+class KvmSevSnpLaunchFinish(_Sealing):
+    """The registers of the VM's vCPUs are sealed, and the launch is over: only then an SEV-SNP guest can run."""
+
+    SNP = True
+    task: Nr = 0
+    vm: Nr = 0
+
+    def seal(self, k: Kernel) -> int:
+        return k.snp_launch_finish(self.vm)

@@ -22,7 +22,7 @@ _EXIT_REASONS = {
 
 @op("t{task} ioctl(v{vcpu}, KVM_RUN) ...")
 class KvmRun(TaskOp):
-    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``.  An SEV-ES guest must have been sealed."""
+    """Enter KVM_RUN; the ioctl goes on until ``KvmRunReturns``.  An SEV-ES or SEV-SNP guest must have been sealed."""
 
     task: Nr = 0
     vcpu: Nr = 0

@@ -11,7 +11,20 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame, altstack_begins_anew
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import INNERMOST, Contents, FrameNr, FrameSize, Nr, SwReserved, UserImage, Xfeatures
+from xfdfuzz.program.fields import (
+    INNERMOST,
+    NULL_FPSTATE,
+    OWN,
+    Contents,
+    Fpstate,
+    FrameNr,
+    FrameSize,
+    Nr,
+    SsSize,
+    SwReserved,
+    UserImage,
+    Xfeatures,
+)
 from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import FpuState, Result, SwBytes, image_of
 
@@ -70,9 +83,9 @@ def not_there(k: Kernel, nr: int, frame: int) -> str:
     handlers = k.handlers_of(nr)
     if frame == INNERMOST:
         return "" if handlers else f"t{nr} is in no signal handler"
-    one = k.sigframes_of(nr)[frame]
+    one = frame_of(k, nr, frame)
     if not (one.valid or one.stale):
-        return f"t{nr} has no frame{frame} on its stack"
+        return f"t{nr} has made no frame of its own" if frame == OWN else f"t{nr} has no frame{frame} on its stack"
     if k.tasks[nr].shstk and frame != handlers - 1:
         return f"t{nr} has a shadow stack, on which only the innermost frame can be returned by"
     return ""
@@ -85,7 +98,15 @@ def number_of(k: Kernel, nr: int, frame: int) -> int:
 
 def frame_of(k: Kernel, nr: int, frame: int) -> SigFrame:
     """That signal frame of a task's."""
-    return k.sigframes_of(nr)[number_of(k, nr, frame)]
+    return k.own_sigframe_of(nr) if frame == OWN else k.sigframes_of(nr)[number_of(k, nr, frame)]
+
+
+def _changes_its_stack(k: Kernel, nr: int) -> str:
+    """Whether the task's own frame brings back another alternate stack than the one on which its handler runs."""
+    if k.own_sigframe_of(nr).ss_size == k.tasks[nr].sas_ss_size:
+        return ""
+    running = any(frame.valid and frame.on_altstack for frame in k.sigframes_of(nr))
+    return f"t{nr}'s handler runs on the alternate stack that goes, which is not modelled" if running else ""
 
 
 class _FrameOp(TaskOp):
@@ -102,6 +123,23 @@ class _FrameOp(TaskOp):
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
         return frame_of(k, self.task, self.frame)
+
+
+@op("t{task} sigframe(new, {ss_size})")
+class SigframeNew(TaskOp):
+    """The task makes a frame of its own, in memory of its own, which is all 0: an image without anything in it.
+
+    It leads to where the task is, whenever it is returned by.  A frame that it has made before is no more.
+    """
+
+    task: Nr = 0
+    ss_size: SsSize = SsSize()
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        k.make_sigframe(self.ss_size.size)
+        return OK
 
 
 @op("t{task} sigframe {frame}")
@@ -127,7 +165,8 @@ class SigframeWrite(_FrameOp):
     frame: FrameNr = INNERMOST
 
     def run(self, k: Kernel) -> Result:
-        images.write(self.in_user_mode(k).area, self.image, partial(ghost.task_token, self.task))
+        owner = partial(ghost.task_token, self.task)
+        images.write_frame(self.in_user_mode(k), self.image, owner, k.machine.cpuid)
         return OK
 
 
@@ -164,7 +203,7 @@ class SigframeFsave(_FrameOp):
         return _FrameOp.hindrance(self, k) or other
 
     def run(self, k: Kernel) -> Result:
-        self.in_user_mode(k).fsave = ghost.task_token(self.task, self.contents) if self.contents else 0
+        self.in_user_mode(k).fsave = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
         return OK
 
 
@@ -199,6 +238,23 @@ class SigframeCopyOf(_FrameOp):
     def without_effect(self, machine: Machine) -> Iterator[str]:
         if self.source == self.frame:
             yield f"frame{self.source}: has no effect: it is the frame itself"
+
+
+@op("t{task} sigframe(fpstate, {fpstate}) {frame}")
+class SigframeFpstate(_FrameOp):
+    """The handler says where the image of its frame lies: nowhere (NULL), or ``fpstate`` bytes above a multiple of 64,
+    to which it is moved, with what surrounds it."""
+
+    task: Nr = 0
+    fpstate: Fpstate = NULL_FPSTATE
+    frame: FrameNr = INNERMOST
+
+    def run(self, k: Kernel) -> Result:
+        frame = self.in_user_mode(k)
+        frame.null = self.fpstate == NULL_FPSTATE
+        if not frame.null:
+            frame.misaligned = self.fpstate
+        return OK
 
 
 @op("t{task} siglongjmp {frame}")
@@ -253,7 +309,10 @@ class _SigreturnBegins(_Sigreturn):
     def sigreturn(self, k: Kernel, frame: int) -> Result:
         """A task that was preempted before is taken to have been inside the system call already."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.set_stack_pointer(number_of(k, self.task, frame) + 1)
+        if frame == OWN:
+            k.point_at_own_sigframe()
+        else:
+            k.set_stack_pointer(number_of(k, self.task, frame) + 1)
         k.current.user_mode = 0
         expected = ghost.of_sigframe(k, k.innermost_frame())
         success = k.rt_sigreturn()
@@ -265,17 +324,24 @@ class Sigreturn(_SigreturnBegins):
     """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.
 
     By the frame of another handler the task goes on where that one's signal came, by a frame that is done with once
-    more.
+    more, by one that it has made itself where it is.  If that one brings another alternate stack, what was left on the
+    one before is lost.
     """
 
     task: Nr = 0
     frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
-        return TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
+        why = TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
+        return why or (_changes_its_stack(k, self.task) if self.frame == OWN else "")
 
     def run(self, k: Kernel) -> Result:
-        return self.sigreturn(k, self.frame)
+        task = k.tasks[self.task]
+        before = task.sas_ss_size
+        result = self.sigreturn(k, self.frame)
+        if self.frame == OWN and task.sas_ss_size != before:
+            k.forget_altstack(self.task)
+        return result
 
 
 @op("t{task} sigreturn(absent, {loadable}) ...")

@@ -22,6 +22,7 @@ from xfdfuzz.program.fields import (
     Nr,
     Null,
     Pkru,
+    SseContents,
     StackSize,
     Token,
     Undefined,
@@ -192,7 +193,7 @@ class _UserInsn(TaskOp):
 
     def insn(self, k: Kernel, name: str, token: int) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        token = ghost.task_token(self.task, token) if token else 0
+        token = ghost.contents_of(token, partial(ghost.task_token, self.task))
         result = k.user_insn(name, token)
         if result == "ok":
             ghost.execute(k.system.ghost.tasks[self.task], name, token)
@@ -215,7 +216,7 @@ class UserMovups(_UserInsn):
     """An SSE instruction in user mode."""
 
     task: Nr = 0
-    contents: Contents = 1
+    contents: SseContents = 1
 
     def run(self, k: Kernel) -> Result:
         return self.insn(k, "movups", self.contents)
@@ -246,7 +247,8 @@ class UserStmxcsr(TaskOp):
 
 @op("t{task} vmovups({token})")
 class UserVmovups(_UserInsn):
-    """An AVX instruction in user mode."""
+    """An AVX instruction in user mode that writes the upper halves of registers alone (VINSERTF128): the lower ones are
+    SSE, which stays as it is."""
 
     task: Nr = 0
     token: Token = 1
@@ -421,7 +423,7 @@ class UserXgetbv(TaskOp):
         k.exit_to_user_mode()
         if not k.use_xsave:
             return Result("SIGILL")
-        return Result("ok", k.regs.xcr0 & xsave.in_use(k.regs) if self.index else k.regs.xcr0)
+        return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
 
 
 @op("t{task} tilerelease")

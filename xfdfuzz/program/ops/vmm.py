@@ -23,9 +23,18 @@ from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Events, MsrIndex, Nr, Sregs
+from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
-from xfdfuzz.program.ops.kvm import set_msrs, set_sregs, set_vcpu_events, set_xcrs
+from xfdfuzz.program.ops.kvm import (
+    in_l2,
+    nested_state,
+    set_msrs,
+    set_nested_state,
+    set_sregs,
+    set_vcpu_events,
+    set_xcrs,
+    takes_along,
+)
 from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
 
 #: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
@@ -132,7 +141,22 @@ class VmmReset(_Intent):
         return many or _Intent.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
-        ghost.is_reset(k, self.vcpu)
+        ghost.gets_tenant(k, self.vcpu)
+        ghost.is_reset(k, self.vcpu, st.INTENT_RESET)
+        return OK
+
+
+@op("v{vcpu} out of reset")
+class VmmOutOfReset(_Intent):
+    """The VMM makes the vCPU a processor that comes out of reset: whatever ioctls come between, its guest finds XCR0,
+    MSRs and all registers as after a reset.  CR0 and CR4 may be what KVM_SET_SREGS makes them, for a kernel that is
+    booted at once, and its CPUID is whatever the VMM gives it."""
+
+    DRAWN = False
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        ghost.is_reset(k, self.vcpu, st.INTENT_OUT_OF_RESET)
         return OK
 
 
@@ -262,10 +286,25 @@ class KeepVcpuEvents(_Keep):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm = self.vmm(k)
-        vmm.exception = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        vmm.exception, pending = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
         vmm.honest.exception = k.system.ghost.vcpus[self.vcpu].exception
-        vmm.kept |= st.KEPT_EVENTS
-        return Result(0, Events(vmm.exception))
+        vmm.kept = vmm.kept & ~st.KEPT_PENDING | st.KEPT_EVENTS | (st.KEPT_PENDING if pending else 0)
+        return Result(0, Events.of(vmm.exception, pending))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE) keep")
+class KeepNestedState(_Keep):
+    """Read whether L2 runs and keep it, with what goes with it."""
+
+    call = "KvmGetNestedState"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        vmm, nested = self.vmm(k), nested_state(vcpu)
+        vmm.nested_guest_mode, vmm.nested_nm = nested
+        vmm.kept |= st.KEPT_NESTED
+        return Result(0, nested)
 
 
 # -- what it writes of that --------------------------------------------------------------------------------------------
@@ -327,7 +366,8 @@ class LoadSregs(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")
 class LoadVcpuEvents(_Load):
-    """Inject the exception that was kept of a vCPU, or drop what the guest would get where it had none."""
+    """Inject the exception that was kept of a vCPU, as pending where KVM gave it so, or drop what the guest would get
+    where it had none."""
 
     call = "KvmSetVcpuEvents"
     task: Nr = 0
@@ -337,9 +377,40 @@ class LoadVcpuEvents(_Load):
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_EVENTS, "KVM_GET_VCPU_EVENTS")
 
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or in_l2(k, self.vcpu, self.pending(k))
+
+    def pending(self, k: Kernel) -> bool:
+        """Whether KVM gave it as pending."""
+        return bool(self.kept(k).kept & st.KEPT_PENDING)
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
-        return set_vcpu_events(k, self.vcpu, kept.exception, kept.honest.exception)
+        return set_vcpu_events(k, self.vcpu, Events.of(kept.exception, self.pending(k)), kept.honest.exception)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE) of v{source}")
+class LoadNestedState(_Load):
+    """Let the guest go on in L2 or in L1, as was kept of a vCPU."""
+
+    call = "KvmSetNestedState"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_NESTED, "KVM_GET_NESTED_STATE")
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or takes_along(k, self.vcpu, self.nested(k))
+
+    def nested(self, k: Kernel) -> Nested:
+        """What it has."""
+        kept = self.kept(k)
+        return Nested(bool(kept.nested_guest_mode), bool(kept.nested_nm))
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_nested_state(k, self.vcpu, self.nested(k))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS) of v{source}")

@@ -66,6 +66,7 @@ class KvmSetXsave(_XsaveIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         area = images.area_of(self.image, partial(ghost.guest_token, k, self.vcpu))
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(area), self.buffer)
+        ghost.gave(k, self.vcpu, area.data)
         if not ret and ghost.takes(k, vcpu):
             for ideal in ghost.told(k, self.vcpu):
                 ghost.set_xsave(k, ideal, area)
@@ -116,6 +117,7 @@ class KvmSetFpu(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         fpu = images.fpu_of(self.image, partial(ghost.guest_token, k, self.vcpu))
         ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        ghost.gave(k, self.vcpu, fpu)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.set_legacy(ideal.regs, fpu)
         return Result(ret)

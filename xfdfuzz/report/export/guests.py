@@ -13,7 +13,7 @@ from xfdfuzz.native.assembler import Code
 from xfdfuzz.native.contents import SAMPLES, mxcsr, pattern
 from xfdfuzz.native.guestcode import Insn, Stream
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import RESERVED, Named, UserImage
+from xfdfuzz.program.fields import Named, UserImage
 from xfdfuzz.program.text import format_op
 
 _COLUMN = 40
@@ -97,7 +97,7 @@ def _operands(stream: Stream) -> Iterator[str]:
             named = ((xf.MXCSR, op.mxcsr),) if op.mxcsr else ()
             held = image(UserImage(op.xstate_bv, op.token, named, op.xcomp_bv), partial(ghost.vcpu_token, stream.vcpu))
             yield f"fill_image({where}, {operand.size:#x}, {held});"
-        elif operand.data:
+        elif any(operand.data):
             component, value = _contents(operand.data)
             yield f"put_sample({where}, {component}, {token(value)});"
 
@@ -130,14 +130,7 @@ def image(held: UserImage, owner: Callable[[int], int]) -> str:
 
 
 def _named(named: Named, owner: Callable[[int], int]) -> str:
-    return content_list((i, content_of(number, owner)) for i, number in named)
-
-
-def content_of(number: int, owner: Callable[[int], int]) -> int:
-    """The token of a content's number."""
-    if number == RESERVED:
-        return MXCSR_RESERVED
-    return owner(number) if number else 0
+    return content_list((i, ghost.contents_of(number, owner)) for i, number in named)
 
 
 def content_list(held: Iterable[tuple[int, int]]) -> str:

@@ -389,8 +389,11 @@ static void fill_image(unsigned char *to, size_t size, const struct image *want)
 	for (int i = 0; i <= XTILEDATA; i++)
 		if (want->bv & BIT(i) & ~BIT(10) & ~BIT(11) & ~BIT(12))
 			put_sample(at + offset_in(at, i), i, want->token);
-	for (const struct content *one = want->named; one && one->component >= 0; one++)
+	for (const struct content *one = want->named; one && one->component >= 0; one++) {
 		put_sample(at + offset_in(at, one->component), one->component, one->token);
+		if (one->component == X87 && one->token == ZERO)
+			memset(at, 0, 2);
+	}
 	memcpy(to, at, size);
 }
 
@@ -477,6 +480,12 @@ static void wrpkru(void *p)		/* wrpkru */
 static void fld(void *p)		/* fninit; fldt (%rdi) */
 {
 	USER_INSN("0xdb, 0xe3, 0xdb, 0x2f", "D"(p));
+}
+
+//@
+static void fldcw(void *p)		/* fninit; fldcw (%rdi) */
+{
+	USER_INSN("0xdb, 0xe3, 0xd9, 0x2f", "D"(p));
 }
 
 //@
@@ -1167,7 +1176,7 @@ static long get_xsave(int vcpu, unsigned long command)
 //@
 static long set_fpu(int vcpu, int x87, int sse, int mxcsr)
 {
-	struct kvm_fpu fpu = { .fcw = 0x37f };
+	struct kvm_fpu fpu = { .fcw = x87 == ZERO ? 0 : 0x37f };
 
 	put_sample(fpu.fpr[0], X87, x87);
 	put_sample(fpu.xmm[15], SSE, sse);

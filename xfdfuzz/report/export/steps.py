@@ -17,7 +17,7 @@ from xfdfuzz.program.fields import FpuImage, IovLen, UserImage
 from xfdfuzz.program.ops import Op, guest, host, kvm, processes, ptrace, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, FpuState, Image, Result, SwBytes
-from xfdfuzz.report.export.guests import COMPONENTS, content_list, content_of, image, number_of, token
+from xfdfuzz.report.export.guests import COMPONENTS, content_list, image, number_of, token
 
 _VECTORS = {"#UD": 6, "#NM": 7, "#DF": 8, "#GP": 13}
 _EXITS = {"KVM_EXIT_IO": "EXIT_OUT", "KVM_EXIT_HLT": "EXIT_HLT"}
@@ -187,7 +187,7 @@ class Steps:
     def _fpu(self, held: FpuImage, owner: Callable[[int], int]) -> str:
         """x87, SSE and MXCSR as arguments."""
         numbers = {xf.X87: held.data, xf.SSE: held.data, xf.MXCSR: 0} | dict(held.contents)
-        return ", ".join(token(content_of(numbers[i], owner)) for i in xf.LEGACY)
+        return ", ".join(token(ghost.contents_of(numbers[i], owner)) for i in xf.LEGACY)
 
     def _legacy(self, step: Expected, at: dict[int, str]) -> Iterator[str]:
         """Check x87, SSE and MXCSR, as far as there are any."""
@@ -234,6 +234,10 @@ class Steps:
             case _:
                 yield from self._instruction(op, step)
 
+    def _surely(self, in_use: int) -> int:
+        """What of it any processor calls in use."""
+        return in_use & ~self.script.program.machine.in_use
+
     def _instruction(self, op: Op, step: Expected) -> Iterator[str]:
         match op:
             case tasks.UserXgetbv():
@@ -241,7 +245,7 @@ class Steps:
                 if wanted is not None and isinstance(wanted.out, int):
                     yield f"value = xgetbv({op.index});"
                     check = self.check(step)
-                    both = f"value, {wanted.out:#x});"
+                    both = f"value, {self._surely(wanted.out) if op.index else wanted.out:#x});"
                     masked = both.replace(")", ", host_features())")
                     yield f"check_in_use({check}, {both}" if op.index else f"check_mask({check}, 0, 0, {masked}"
             case tasks.UserXsave():
@@ -285,10 +289,11 @@ class Steps:
         }
         insn, component, number = known[type(op)]
         value = getattr(op, number)
-        held = token(ghost.task_token(op.task, value)) if value else "INIT"  # type: ignore[attr-defined]
+        held = token(ghost.contents_of(value, partial(ghost.task_token, op.task)))  # type: ignore[attr-defined]
         if insn == "fld" and not value:
             yield from self._signal(step, "try_user(fninit, NULL)")
             return
+        insn = "fldcw" if held == "ZERO" and insn == "fld" else insn
         name = f"{component.lower()}_t{op.task}_{value}"  # type: ignore[attr-defined]
         self._declare(f"static unsigned char {name}[1024];")
         statement = f"put_sample({name}, {component}, {held});"
@@ -455,7 +460,7 @@ class Steps:
             case Value.NUMBER if isinstance(wanted.out, int):
                 yield f"check_read({number}, {vcpu}, {nr}, {wanted.out:#x});"
             case Value.IN_USE if isinstance(wanted.out, int):
-                yield f"check_read_in_use({number}, {vcpu}, {nr}, {wanted.out:#x});"
+                yield f"check_read_in_use({number}, {vcpu}, {nr}, {self._surely(wanted.out):#x});"
             case Value.CONTENT if isinstance(wanted.out, int):
                 component = COMPONENTS[STORED[type(step.op)]]
                 yield f"if ({done})"

@@ -51,6 +51,22 @@ class SameCpuidAfterRun(KvmCpuid):
 
 
 @patch(
+    "b47b93c15b12",
+    "KVM: x86: Disallow setting CPUID and/or feature MSRs if L2 is active",
+    version="v7.0",
+    neutral="no document promises a second CPUID to a guest that KVM_SET_NESTED_STATE has sent into L2",
+)
+class NoOtherCpuidInL2(KvmCpuid):
+    """Nor may it be another one while L2 runs, as in a vCPU that has not run and got there by KVM_SET_NESTED_STATE."""
+
+    def kvm_cpuid_after_run(self, vcpu: Vcpu, entries: CpuidEntries) -> int | None:
+        """kvm_can_set_cpuid_and_feature_msrs() (x86.h)."""
+        if vcpu.arch.guest_mode:
+            return self.kvm_cpuid_check_equal(vcpu, entries)
+        return super().kvm_cpuid_after_run(vcpu, entries)
+
+
+@patch(
     "55cd57b596e8",
     "KVM: x86: Filter out XTILE_CFG if XTILE_DATA isn't permitted",
     version="v6.4",

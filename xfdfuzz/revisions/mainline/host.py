@@ -174,7 +174,7 @@ class IdleReleasesTiles(Power):
 
     def fpu_idle_fpregs(self) -> None:
         """TILERELEASE, and nobody owns the registers any more (fpu/core.c)."""
-        if self.fpu_user_cfg.max_features & xf.MASK_XTILE and self.regs.xinuse & xf.MASK_XTILE:
+        if self.fpu_user_cfg.max_features & xf.MASK_XTILE and self.xfeatures_in_use() & xf.MASK_XTILE:
             execute(self.regs, self.machine, "tilerelease", 0, cr0_ts=False)
             self.cpu_invalidate_fpregs_state()
 

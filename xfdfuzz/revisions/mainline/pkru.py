@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.fpu.init import FpuInit
@@ -79,7 +78,7 @@ class SigframeHasPkru(FpuSignal):
         """update_pkru_in_sigframe() (fpu/xstate.h)."""
         super().sigframe_pkru(frame, mask, pkru)
         if self.ospke:
-            frame.area.xstate_bv = mask & self.regs.xcr0 & xsave.in_use(self.regs) | xf.MASK_PKRU
+            frame.area.xstate_bv = mask & self.xfeatures_in_use() | xf.MASK_PKRU
 
 
 @patch(

@@ -1,4 +1,4 @@
-"""Protected guests: SEV-ES VMs, of a type of their own too, what KVM and their VMM may know, and TDX."""
+"""Protected guests: SEV-ES VMs, of a type of their own too, what KVM and their VMM may know, SEV-SNP, and TDX."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.errno import EINVAL
+from xfdfuzz.kernel.errno import EINVAL, EPERM
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.kernel.state import Vcpu, Vm
 from xfdfuzz.revisions.queue import patch
 
 
@@ -24,10 +24,10 @@ class FpuIntoVmsa(KvmX86):
     def vcpu_create_protected(self, vcpu: Vcpu) -> None:
         """Nothing (arch/x86/kvm/svm/svm.c, svm_vcpu_create())."""
 
-    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> None:
-        """Legacy region as it lies in memory, AVX by XSTATE_BV; not of the default type (arch/x86/kvm/svm/sev.c)."""
-        super().sev_es_sync_vmsa(vcpu)
-        if self.vms[vcpu.vm].type == st.VM_X86_SEV_ES_VM:
+    def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
+        """Legacy region as it lies in memory, AVX by XSTATE_BV; not of the default type (arch/x86/kvm/svm/sev.c,
+        sev_es_sync_vmsa())."""
+        if self.vms[vcpu.vm].type != st.VM_SEV_ES:
             regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
             for i in (xf.X87, xf.SSE, xf.MXCSR):
                 self.vmsa_component(vcpu, i, regs.data[i])
@@ -79,6 +79,23 @@ class MsrsOfDefaultType(KvmX86):
         """(arch/x86/kvm/svm/svm.c, svm_get_msr(), svm_set_msr())."""
         ret = super().protected_msr(vcpu, index)
         return 0 if ret and self.sev_es_sealed(vcpu) and not self.has_protected_state(vcpu) else ret
+
+
+@patch("ad27ce155566", "KVM: SEV: Add KVM_SEV_SNP_LAUNCH_FINISH command", version="v6.11", neutral="a feature")
+class SnpType(KvmX86):
+    """VMs of the type KVM_X86_SNP_VM, with what else came of them in 6.11."""
+
+    def kvm_is_vm_type_supported(self, vm_type: int) -> bool:
+        """(arch/x86/kvm/x86.c)."""
+        return super().kvm_is_vm_type_supported(vm_type) or vm_type == st.VM_X86_SNP_VM
+
+    def has_protected_state(self, vcpu: Vcpu) -> bool:
+        """(arch/x86/kvm/svm/svm.c, svm_vm_init())."""
+        return self.vms[vcpu.vm].type == st.VM_X86_SNP_VM or super().has_protected_state(vcpu)
+
+    def sev_command_refused(self, vm: Vm, snp: bool) -> int:
+        """An SNP guest has SNP's commands alone: EPERM (arch/x86/kvm/svm/sev.c, sev_mem_enc_ioctl())."""
+        return -EPERM if vm.type == st.VM_X86_SNP_VM and not snp else 0
 
 
 @patch("161d34609f9b", "KVM: TDX: Make TDX VM type supported", version="v6.16", neutral="a feature")
@@ -167,12 +184,12 @@ class GhcbXss(Kernel):
     "9b9f7962e3e8",
     "KVM: SEV: Reject attempts to sync VMSA of an already-launched/encrypted vCPU",
     version="v7.1",
+    fixes=("ad27ce155566",),
     stable=("..v6.12.117",),
-    neutral="what a second KVM_SEV_LAUNCH_UPDATE_VMSA returns, which no invariant speaks of",
 )
 class VmsaSyncedOnce(KvmX86):
-    """KVM does not touch a VMSA that is encrypted; with SEV-SNP that would be the end of the host."""
+    """KVM does not touch a VMSA that is encrypted; with SEV-SNP that was the end of the host."""
 
-    def _sev_launch_update_vmsa(self, vcpu: Vcpu) -> int:
-        """EINVAL of sev_es_sync_vmsa() (arch/x86/kvm/svm/sev.c)."""
-        return -EINVAL if vcpu.arch.guest_state_protected else super()._sev_launch_update_vmsa(vcpu)
+    def sev_es_sync_vmsa(self, vcpu: Vcpu) -> int:
+        """EINVAL (arch/x86/kvm/svm/sev.c)."""
+        return -EINVAL if vcpu.arch.guest_state_protected else super().sev_es_sync_vmsa(vcpu)
