@@ -20,6 +20,7 @@ from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import read_cr4
+from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_DEFAULT, Vcpu
 from xfdfuzz.memory.cstruct import from_bytes
@@ -255,7 +256,7 @@ def _set_msrs(k: Kernel, saved: Saved) -> bool:
 
 
 def _set_xcrs(k: Kernel, saved: Saved) -> bool:
-    return saved.xcr0 is None or k.kvm_vcpu_ioctl_x86_set_xcrs(k.vcpus[0], saved.xcr0) == 0
+    return saved.xcr0 is None or k.kvm_vcpu_ioctl_x86_set_xcrs(k.vcpus[0], KvmXcrs(saved.xcr0)) == 0
 
 
 def _set_xsave(k: Kernel, saved: Saved) -> bool:

@@ -12,6 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_X86_SNP_VM, VM_X86_TDX_VM
+from xfdfuzz.program.fields import Cr4
 from xfdfuzz.program.ops import guest, host, kvm, processes, protected, run, signals, tasks
 from xfdfuzz.program.ops.base import Op
 
@@ -83,6 +84,18 @@ def tiles_live(machine: Machine) -> list[Op]:
     return [*in_amx_guest(machine), guest.GuestLdtilecfg(0, 1), guest.GuestTileload(0, 2)]
 
 
+def all_live(machine: Machine) -> list[Op]:
+    """The guest has something in every component that it can use."""
+    components = machine.user_xfeatures
+    return [*in_amx_guest(machine), guest.GuestXrstor(0, components, components, 1, mxcsr=1)]
+
+
+def own_keys(machine: Machine) -> list[Op]:
+    """The guest uses protection keys; the VMM's thread has a PKRU that it had not when it made the vCPU."""
+    keys: list[Op] = [guest.GuestMovCr4(0, Cr4(True, True)), run.HandleExit(0), run.VmEnter(0), guest.GuestWrpkru(0, 3)]
+    return [*with_xcr0(machine), tasks.UserWrpkru(0, 2), run.KvmRun(0, 0), run.VmEnter(0), *keys]
+
+
 def guest_disabled_xfd(machine: Machine) -> list[Op]:
     """The guest has written a non-zero XFD, so later writes of it may not exit."""
     writes: list[Op] = [guest.GuestWrmsr(0, value=machine.xfd_xfeatures), run.HandleExit(0), run.VmEnter(0)]
@@ -122,12 +135,14 @@ def signalled(machine: Machine) -> list[Op]:
 def handling(machine: Machine) -> list[Op]:
     """Another process uses every dynamic feature; the VMM's thread may too, and is in a signal handler."""
     may_use = [tasks.ReqXcompPerm(0, i) for i in xf.components_in(machine.xfd_xfeatures)]
-    return [*host_amx(machine), *may_use, tasks.UserLdtilecfg(0, 1), signals.Signal(0), signals.SignalDelivered(0)]
+    use: list[Op] = [tasks.UserLdmxcsr(0, 1), tasks.UserLdtilecfg(0, 1)]
+    return [*host_amx(machine), *may_use, *use, signals.Signal(0), signals.SignalDelivered(0)]
 
 
 def executing(machine: Machine) -> list[Op]:
-    """A process that has used AVX is in the middle of execve()."""
-    return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), processes.Execve(1)]
+    """A process that has used AVX, and a shadow stack, is in the middle of execve()."""
+    own: list[Op] = [tasks.ShstkEnable(1)] if machine.cet else []
+    return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), *own, processes.Execve(1)]
 
 
 def _avx_and_cet(machine: Machine) -> CpuidEntries:
@@ -186,10 +201,10 @@ BOOTS: tuple[Boot, ...] = (
     narrow_cpuid,
     without_memory,
     nested,
-    tiles_live,
+    all_live,
     executing,
     nested,
-    in_amx_guest,
+    own_keys,
     unsealed,
     sealed_of_own_type,
     sealed,

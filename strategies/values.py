@@ -20,7 +20,7 @@ from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ER
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_SNP_VM, VM_X86_TDX_VM
 from xfdfuzz.program.fields import (
@@ -83,8 +83,8 @@ _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 class Domain(Generic[T]):
     """The values of one kind: a table, plainest first, and what the other picks give.
 
-    ``spread`` of 256 picks go to the table, the rest to ``arbitrary``.  Without that there is nothing but the table,
-    which then has the same length on every machine.
+    ``spread`` of 256 picks go to the table, the rest, counted from 0, to ``arbitrary``.  Without that there is nothing
+    but the table, which then has the same length on every machine.
     """
 
     table: Sequence[T]
@@ -100,7 +100,7 @@ class Domain(Generic[T]):
         """The value that a drawn number stands for."""
         if self.arbitrary is None or number < self.spread:
             return self.table[number % len(self.table)]
-        return self.arbitrary(number)
+        return self.arbitrary(number - self.spread)
 
     def plainer(self, value: T) -> list[T]:
         """What stands before a value in the table: all of it, if the value does not stand there."""
@@ -117,8 +117,8 @@ def scatter(pick: int) -> int:
 
 
 def neighbour(mask: int) -> Callable[[int], int]:
-    """``mask`` with one bit flipped, or an arbitrary 64-bit value every eighth time."""
-    return lambda pick: scatter(pick) if pick % 8 == 0 else mask ^ 1 << pick % 64
+    """``mask`` with one bit flipped, those of components first, or an arbitrary 64-bit value every eighth time."""
+    return lambda pick: scatter(pick) if pick % 8 == 7 else mask ^ 1 << (pick - pick // 8) % 64
 
 
 def kinds(op: type[Op], known: Mapping[str, Any]) -> dict[str, object]:
@@ -190,6 +190,9 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
         )
     ),
     "mxcsr": Domain((0, 0, 0, 1, 2, ZERO, 3, RESERVED)),
+    "xcr": Domain((*[0] * 15, 1)),
+    "nr_xcrs": Domain((*[1] * 14, 0, KVM_MAX_XCRS + 1)),
+    "flags": Domain((*[0] * 15, 1)),
     "ssp": Domain((2, 3, 1, UNALIGNED, BEYOND)),
     "bit": Domain((0, 1)),
     # sizes, the components, one more
@@ -221,7 +224,10 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
 def _xcr0(full: int, plain: int) -> Domain[int]:
     without_tiles, half_tiles = full & ~xf.MASK_XTILE, full & ~xf.MASK_XTILE_DATA
     table = (full, plain, full & ~xf.MASK_DYN2, xf.MASK_X87, full, 0x7, without_tiles, half_tiles, 3)
-    return Domain(table, neighbour(full))
+    flipped = neighbour(full)
+    # a part of what XCR0 has as a whole or not at all, or what stands on something without it
+    torn = [part for i in xf.components_in(full) if not xf.legal_xcr0(part := full & ~(1 << i))]
+    return Domain(table, lambda pick: torn[pick // 2 % len(torn)] if pick % 2 else flipped(pick // 2), 208)
 
 
 def _xcomp_bv(full: int) -> Domain[int]:

@@ -37,7 +37,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXsave, UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
@@ -355,8 +355,8 @@ class ShowsSealedImages(KvmXsave):
     ),
 )
 class TakesXcrsOfAnybody(Kernel):
-    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
-        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcrs: KvmXcrs) -> int:
+        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcrs.value) else 0
 
 
 @mutant(

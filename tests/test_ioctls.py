@@ -120,3 +120,39 @@ def test_what_a_first_program_trips_over_is_as_the_format_says() -> None:
         "t0 ioctl(v0, KVM_GET_XCRS) = 0",
         machine="cpus=1 no-xsave",
     )
+
+
+def test_only_xcr0_can_be_written() -> None:
+    """kvm_vcpu_ioctl_x86_set_xcrs(): other entries are passed over; those behind the first are 0, no legal XCR0."""
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, flags=1) = -EINVAL",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, nr_xcrs=17) = -EINVAL",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, nr_xcrs=0) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, xcr=1) = 0",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, xcr=1, nr_xcrs=2) = -EINVAL",
+        "t0 ioctl(v0, KVM_GET_XCRS) = 0 [0x1]",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, nr_xcrs=16) = 0",
+        "t0 ioctl(v0, KVM_GET_XCRS) = 0 [0x3]",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 xsetbv(x87|sse|avx, index=1) = exit",
+        "v0 handle = resume",
+        "v0 vmenter = #GP",
+        "v0 xgetbv(0) = ok [0x3]",
+    )
+
+
+def test_a_machine_without_osxsave_looks_at_no_index() -> None:
+    """#UD has priority over the exit (kvm_emulate_xsetbv())."""
+    assert not unexpected(
+        "v7.3",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0, reset) = v0",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 xsetbv(x87, index=1) = #UD",
+    )

@@ -44,11 +44,11 @@ series = Series("warns", base="v5.16", title="a WARN that fires", promises=PROMI
 
 @series.patch("warns-1", "KVM: x86: a WARN that fires")
 class Warns(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu, xcr0):
-        if self.warn_on(vcpu.arch.xcr0 == xcr0):
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu, xcrs):
+        if self.warn_on(vcpu.arch.xcr0 == xcrs.value):
             return -EPERM
-        vcpu.arch.guest_fpu.realloc_request = xcr0
-        return super().kvm_vcpu_ioctl_x86_set_xcrs(vcpu, xcr0)
+        vcpu.arch.guest_fpu.realloc_request = xcrs.value
+        return super().kvm_vcpu_ioctl_x86_set_xcrs(vcpu, xcrs)
 """
 
 Run = Callable[..., tuple[int, str, str]]

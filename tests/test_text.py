@@ -119,6 +119,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
     "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
+    **dict.fromkeys(("index", "xcr", "nr_xcrs", "flags"), st.integers(0, 2**32 - 1)),
     FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),

@@ -190,7 +190,7 @@ def _body(op: Op) -> list[Code]:
         case guest.GuestRdmsr():
             return [asm.mov32("ecx", op.msr), PLAIN["rdmsr"], *asm.JOIN]
         case guest.GuestXsetbv():
-            return [asm.mov32("ecx", 0), *asm.edx_eax(op.xcr0), PLAIN["xsetbv"]]
+            return [asm.mov32("ecx", op.index), *asm.edx_eax(op.xcr0), PLAIN["xsetbv"]]
         case guest.GuestXgetbv():
             return [asm.mov32("ecx", op.index), PLAIN["xgetbv"], *asm.JOIN]
         case guest.GuestCpuid():

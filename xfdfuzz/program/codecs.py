@@ -384,6 +384,25 @@ class MxcsrCodec(Codec[int]):
         return MXCSR.read_word(argument.value)
 
 
+class NumberOption(Codec[int]):
+    """``flags=1``, a number of 32 bits; left out when it is the usual one."""
+
+    def __init__(self, name: str, usual: int) -> None:
+        self.name, self.usual = name, usual
+        self.expected = f"{name}=N, where N is a number from 0 to 4294967295"
+        self.optional = f"{name}=<n>"
+        self.options = (name,)
+        self.value = Scalar(self.expected, range(1 << 32))
+
+    def write(self, value: int) -> str:
+        return "" if value == self.usual else f"{self.name}={value}"
+
+    def read(self, argument: Argument) -> int:
+        if not isinstance(argument, Option) or argument.name.text != self.name:
+            raise Unreadable(argument.column, self.expected)
+        return self.value.read_word(argument.value)
+
+
 class BufferCodec(Codec[UserBuffer]):
     """``buffer=4096`` or ``mapped=4096``; left out when the caller's memory is large enough for everything."""
 
@@ -508,6 +527,7 @@ CODECS: dict[object, Codec[Any]] = {
     "sse contents": ZEROS,
     "xcomp_bv": XcompBvCodec(),
     "mxcsr": MxcsrCodec(),
+    **{name: NumberOption(name, usual) for name, usual in (("index", 0), ("xcr", 0), ("nr_xcrs", 1), ("flags", 0))},
     "ssp": Scalar(
         f"a token from 1 to {TOKENS}, unaligned or beyond",
         range(1, TOKENS + 1),

@@ -47,6 +47,12 @@ Failures = Annotated[int, "small", "failures"]
 Points = Annotated[int, "points"]
 #: 0 or 1.
 Bit = Annotated[int, "bit"]
+#: Which extended control register: 0 is XCR0, and there is no other one to write.
+Xcr = Annotated[int, "index", "xcr"]
+EntryXcr = Annotated[int, "xcr", "xcr"]
+#: The header of struct kvm_xcrs: how many entries there are, of which the first is said and others are 0; its flags.
+NrXcrs = Annotated[int, "nr_xcrs"]
+XcrsFlags = Annotated[int, "flags"]
 #: A component number as arch_prctl() takes it: ``XTILEDATA``, ``5``.
 Facility = Annotated[int, "facility"]
 #: IA32_XFD or IA32_XFD_ERR.

@@ -181,10 +181,11 @@ def did_you_mean(text: str, known: Iterable[str], most: int = 1) -> str:
 
 
 def _differs_little(text: str, known: str) -> bool:
-    """Whether they are alike without the parts that many words begin with: KVM_SET_, intercept-."""
+    """Whether one is not finished, or they are alike without the parts that many words begin with: KVM_SET_."""
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, known, strict=False)))
     shared = max(text.rfind(mark, 0, alike) for mark in "_-(") + 1
-    return difflib.SequenceMatcher(None, text[shared:], known[shared:]).ratio() >= _NEAR
+    near = difflib.SequenceMatcher(None, text[shared:], known[shared:]).ratio() >= _NEAR
+    return near or known.startswith(text)
 
 
 #: How near a word has to be (difflib's own default).

@@ -65,6 +65,6 @@ def msr_list(entries: Iterable[tuple[int, int]]) -> bytes:
     return struct.pack("<II", len(packed), 0) + b"".join(packed)
 
 
-def xcrs(value: int) -> bytes:
-    """struct kvm_xcrs with XCR0 alone."""
-    return struct.pack("<IIIIQ", 1, 0, 0, 0, value).ljust(KVM_SIZE_XCRS, b"\0")
+def xcrs(value: int, xcr: int, nr_xcrs: int, flags: int) -> bytes:
+    """struct kvm_xcrs with one entry."""
+    return struct.pack("<IIIIQ", nr_xcrs, flags, xcr, 0, value).ljust(KVM_SIZE_XCRS, b"\0")

@@ -219,7 +219,8 @@ def _set_regs(host: Host, op: kvm.KvmSetRegs, expected: Result) -> Result:
 @carries(kvm.KvmSetXcrs)
 def _set_xcrs(host: Host, op: kvm.KvmSetXcrs, expected: Result) -> Result:
     task = host.task(op.task)
-    return Result(host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_SET_XCRS, abi.xcrs(op.xcr0))[0])
+    xcrs = abi.xcrs(op.xcr0, op.xcr, op.nr_xcrs, op.flags)
+    return Result(host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_SET_XCRS, xcrs)[0])
 
 
 @carries(kvm.KvmGetXcrs)

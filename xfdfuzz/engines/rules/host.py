@@ -42,6 +42,16 @@ class HostRules(Rules):
         """Allocations fail, or no longer."""
         yield host.FailAlloc(count)
 
+    @on("vcpus", n=targets)
+    def init_at_once(self, n: int) -> Iterator[Op]:
+        """An INIT that KVM accepts before the guest does anything else."""
+        nr = self.choice("vcpus", n)
+        yield guest.PendInit(nr)
+        if nr in self.now.guests:
+            yield guest.GuestInterrupt(nr)
+        if nr in self.now.ready:
+            yield VmEnter(nr)
+
     @on("movable", n=targets)
     def migrate(self, n: int) -> Iterator[Op]:
         """A task moves to an idle CPU."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.kernel.state import VECTORS
 from xfdfuzz.program.fields import Events
-from xfdfuzz.program.ops import kvm, protected
+from xfdfuzz.program.ops import kvm, protected, run
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, targets
 
@@ -29,6 +29,20 @@ class IoctlRules(Rules):
     kvm_sev_launch_update_vmsa = one(protected.KvmSevLaunchUpdateVmsa, on="closable")
     kvm_sev_snp_launch_start = one(protected.KvmSevSnpLaunchStart, on="vm_calls")
     kvm_sev_snp_launch_finish = one(protected.KvmSevSnpLaunchFinish, on="closable")
+
+    @on("closable", n=targets)
+    def seal_and_run(self, n: int) -> Iterator[Op]:
+        """A VMM has its guest sealed, and runs it."""
+        task, vm = self.choice("closable", n)
+        # which an INIT can be sent to: KVM sees their registers
+        open_to_kvm = self.now.vcpus
+        yield protected.KvmSevLaunchUpdateVmsa(task, vm)
+        sealed = [nr for nr in open_to_kvm if nr not in self.now.vcpus and (task, nr) in self.now.run_calls]
+        if sealed:
+            yield run.KvmRun(task, sealed[0])
+            if sealed[0] in self.now.ready:
+                yield run.VmEnter(sealed[0])
+
     close_vm = one(kvm.CloseVm, on="closable")
     kvm_set_cpuid2 = one(kvm.KvmSetCpuid2, on="vcpu_calls")
     kvm_set_cpuid2_supported = one(kvm.KvmSetCpuid2Supported, on="vcpu_calls")

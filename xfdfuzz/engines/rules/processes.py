@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
-from xfdfuzz.program.ops import processes, tasks
+from xfdfuzz.program.ops import host, processes, ptrace, tasks
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import targets, tokens
+from xfdfuzz.strategies.values import Range, flags, targets, tokens
 
 
 class ProcessRules(Rules):
@@ -20,6 +20,19 @@ class ProcessRules(Rules):
     fork = one(processes.Fork, on="cloning")
     create_io_thread = one(processes.CreateIoThread, on="cloning")
     worker_copy_from_user = one(processes.WorkerCopyFromUser, on="workers")
+
+    @on("cloning", n=targets, how=Range(0, 2), traced=flags)
+    def child_first(self, n: int, how: int, traced: int) -> Iterator[Op]:
+        """A task makes another one, which runs at once, or which a tracer that follows forks looks at."""
+        task, before = self.choice("cloning", n), self.now.stopped
+        yield (processes.Fork, processes.CloneThread, processes.CloneVm)[how](task)
+        for child in (nr for nr in self.now.stopped if nr not in before):
+            if traced:
+                yield ptrace.PtraceGetXstate(task, child)
+            else:
+                yield host.Schedule(self.now.current.index(task), child)
+                yield tasks.ReturnToUser(child)
+
     execve = one(processes.Execve, on="exec_ready")
     execve_returns = one(processes.ExecveReturns, on="execs")
     execve_returns_ia32 = one(processes.ExecveReturnsIa32, on="execs")

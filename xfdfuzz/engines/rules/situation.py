@@ -39,7 +39,8 @@ class Situation:
     of tasks that are in a handler.  ``own_frames`` have made a frame of their own, ``own_copies`` are (task, frame)
     pairs of what they have on their stacks; ``own_returns`` can return by it, ``makers`` by one that leaves
     the alternate stack alone.
-    ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``stopped`` the
+    ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``distant_traces``
+    (tracer, its CPU, another CPU) whose task can stop there, while the tracer is on its CPU or can be; ``stopped`` the
     tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
     ``kthread_lookups`` (reader, CPU) pairs.
     ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
@@ -98,6 +99,7 @@ class Situation:
     ia32_handlers: list[int]
     ia32_traces: list[tuple[int, int]]
     traces: list[tuple[int, int]]
+    distant_traces: list[tuple[int, int, int]]
     stopped: list[int]
     computing: list[int]
     lookups: list[tuple[int, int]]
@@ -459,6 +461,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
     ]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     both: Lists = {
+        "distant_traces": _distant(tasks, cpus),
         "dyn2_tasks": calling if machine.dyn2 else [],
         "apx_tasks": calling if machine.apx else [],
         "cet_tasks": calling if machine.cet else [],
@@ -490,6 +493,15 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
     both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in vcpus.more["able"]]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
+
+
+def _distant(tasks: Look, cpus: Look) -> list[tuple[int, int, int]]:
+    """The ``distant_traces``."""
+    current, free = cpus.lists["current"], tasks.lists["tasks"]
+    stopping = [cpu for cpu in cpus.lists["leaving_cpus"] if current[cpu] in free]
+    tracers = [(current[cpu], cpu) for cpu in stopping]
+    tracers += [(nr, cpu) for cpu in cpus.more["switching"] for nr in tasks.lists["computing"]]
+    return [(nr, there, cpu) for cpu in stopping for nr, there in tracers if there != cpu]
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

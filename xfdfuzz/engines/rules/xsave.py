@@ -28,6 +28,13 @@ class XsaveRules(Rules):
     kvm_set_fpu = one(xsave.KvmSetFpu, on="vcpu_calls")
     kvm_get_fpu = one(xsave.KvmGetFpu, on="vcpu_calls")
 
+    @on("vcpu_calls", n=targets, image=picks)
+    def set_xsave_then_less(self, n: int, image: int) -> Iterator[Op]:
+        """A VMM writes an image, and then one that has nothing in use."""
+        task, nr = self.choice("vcpu_calls", n)
+        yield xsave.KvmSetXsave(task, nr, self.domains[UserImage].value(image))
+        yield xsave.KvmSetXsave(task, nr, UserImage(0))
+
     @on("vcpu_calls", n=targets, order=Range(0, len(_ORDERS) - 1), msrs=picks, xcr0=picks, image=picks)
     def restore(self, n: int, order: int, msrs: int, xcr0: int, image: int) -> Iterator[Op]:
         """A VMM restores a vCPU, in an order of its own."""

@@ -120,7 +120,7 @@ class Kernel(KvmNested):
             case st.EXIT_CR4_WRITE:
                 return self.handle_set_cr4(vcpu, vcpu.exit_value)
             case st.EXIT_XSETBV:
-                return self.kvm_emulate_xsetbv(vcpu, 0, vcpu.exit_value)
+                return self.kvm_emulate_xsetbv(vcpu, vcpu.exit_msr, vcpu.exit_value)
             case _:
                 return self.kvm_fast_pio_out(vcpu)
 

@@ -15,6 +15,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
+from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KvmXcrs
 from xfdfuzz.kernel.state import Vcpu, Vm
 
 _LAST_EXCEPTION = 31
@@ -272,11 +273,16 @@ class KvmX86(KvmMsrs):
             return 1
         return self.kvm_skip_emulated_instruction(vcpu)
 
-    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcr0: int) -> int:
-        """KVM_SET_XCRS with one entry, XCR0; EINVAL."""
+    def kvm_vcpu_ioctl_x86_set_xcrs(self, vcpu: Vcpu, xcrs: KvmXcrs) -> int:
+        """KVM_SET_XCRS: of the entries the first one that is for XCR0 counts, the others are passed over; EINVAL."""
         if self.refuses_protected(vcpu) or not self.use_xsave:
             return -EINVAL
-        return -EINVAL if self._kvm_set_xcr(vcpu, 0, xcr0) else 0
+        if xcrs.nr_xcrs > KVM_MAX_XCRS or xcrs.flags:
+            return -EINVAL
+        for xcr, value in [(xcrs.xcr, xcrs.value), (0, 0)][: xcrs.nr_xcrs]:
+            if not xcr:
+                return -EINVAL if self._kvm_set_xcr(vcpu, 0, value) else 0
+        return 0
 
     def kvm_vcpu_ioctl_x86_get_xcrs(self, vcpu: Vcpu) -> tuple[int, int | None]:
         """KVM_GET_XCRS: XCR0; no entry without XSAVE; EINVAL."""

@@ -31,6 +31,19 @@ class UserBuffer(NamedTuple):
         return self.size is not None and size > self.size
 
 
+#: Entries of struct kvm_xcrs.
+KVM_MAX_XCRS = 16
+
+
+class KvmXcrs(NamedTuple):
+    """struct kvm_xcrs whose first entry is for register ``xcr``; the others are 0."""
+
+    value: int
+    xcr: int = 0
+    nr_xcrs: int = 1
+    flags: int = 0
+
+
 class KvmFpu(NamedTuple):
     """struct kvm_fpu, by what its registers hold (arch/x86/include/uapi/asm/kvm.h)."""
 

@@ -35,6 +35,7 @@ from xfdfuzz.program.fields import (
     Torn,
     UserImage,
     XcompBv,
+    Xcr,
     Xcr0,
     Xfeatures,
 )
@@ -466,19 +467,23 @@ class GuestRdmsr(_Insn):
             return Result("#GP")
 
 
-@op("v{vcpu} xsetbv({xcr0})")
+@op("v{vcpu} xsetbv({xcr0}, {index})")
 class GuestXsetbv(_Insn):
-    """XSETBV of XCR0; it always exits, but in protected guests, unless it is #UD because CR4.OSXSAVE is clear."""
+    """XSETBV of XCR0, or, which is #GP, of the register that ECX names; it always exits, but in protected guests,
+    unless it is #UD because CR4.OSXSAVE is clear."""
 
     vcpu: Nr = 0
     xcr0: Xcr0 = xf.MASK_X87
+    index: Xcr = 0
 
     def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
         if not vcpu.arch.guest_state_protected:
-            return self.insn_exit(k, vcpu, st.EXIT_XSETBV, 0, self.xcr0)
+            return self.insn_exit(k, vcpu, st.EXIT_XSETBV, self.index, self.xcr0)
+        if self.index:
+            return Result("#GP")
         xfam = k.td_xfam(vcpu)
         if xfam is not None and self.xcr0 & ~xfam:
             return Result("#GP")

@@ -9,6 +9,7 @@ from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import INTENT_OUT_OF_RESET, INTENT_RESET, VM_DEFAULT, Vcpu
 from xfdfuzz.program import ghost
@@ -17,17 +18,20 @@ from xfdfuzz.program.fields import (
     AttributeGroup,
     Bit,
     CpuidLeaf,
+    EntryXcr,
     Events,
     MsrIndex,
     Msrs,
     Nested,
     Nr,
+    NrXcrs,
     Null,
     Reset,
     Sregs,
     Subleaf,
     VcpuId,
     Xcr0,
+    XcrsFlags,
 )
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result, msr_value
@@ -358,23 +362,27 @@ def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:
     return Result(k.vmx_set_nested_state(vcpu, *nested))
 
 
-@op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0})")
+@op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0}, {xcr}, {nr_xcrs}, {flags})")
 class KvmSetXcrs(VcpuIoctl):
-    """Set XCR0 from user space."""
+    """Set XCR0 from user space; an entry for another register is passed over."""
 
     task: Nr = 0
     vcpu: Nr = 0
     xcr0: Xcr0 = xf.MASK_X87
+    xcr: EntryXcr = 0
+    nr_xcrs: NrXcrs = 1
+    flags: XcrsFlags = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return set_xcrs(k, self.vcpu, self.xcr0, self.xcr0)
+        return set_xcrs(k, self.vcpu, KvmXcrs(self.xcr0, self.xcr, self.nr_xcrs, self.flags), self.xcr0)
 
 
-def set_xcrs(k: Kernel, nr: int, value: int, honest: int) -> Result:
+def set_xcrs(k: Kernel, nr: int, xcrs: KvmXcrs, honest: int) -> Result:
     """KVM_SET_XCRS with a value that should be ``honest``."""
     vcpu = k.vcpus[nr]
-    ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, value)
-    for ideal in () if ret or vcpu.arch.guest_state_protected else ghost.told(k, nr):
+    ret = k.kvm_vcpu_ioctl_x86_set_xcrs(vcpu, xcrs)
+    passed_over = xcrs.xcr or not xcrs.nr_xcrs
+    for ideal in () if ret or passed_over or vcpu.arch.guest_state_protected else ghost.told(k, nr):
         ghost.user_wrote_xcr0(ideal, honest)
     return Result(ret)
 

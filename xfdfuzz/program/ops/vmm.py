@@ -19,7 +19,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.cpuid import stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, UserBuffer
+from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
@@ -427,7 +427,7 @@ class LoadXcrs(_Load):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
-        return set_xcrs(k, self.vcpu, kept.xcr0, kept.honest.xcr0)
+        return set_xcrs(k, self.vcpu, KvmXcrs(kept.xcr0), kept.honest.xcr0)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MSRS) of v{source}")

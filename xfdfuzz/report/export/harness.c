@@ -1108,9 +1108,9 @@ static long has_msr(unsigned int index)
 }
 
 //@
-static long set_xcr0(int vcpu, unsigned long long value)
+static long set_xcrs(int vcpu, unsigned long long value, unsigned int xcr, unsigned int nr, unsigned int flags)
 {
-	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = value } } };
+	struct kvm_xcrs xcrs = { .nr_xcrs = nr, .flags = flags, .xcrs = { { .xcr = xcr, .value = value } } };
 
 	return do_ioctl(vcpus[vcpu].fd, KVM_SET_XCRS, &xcrs);
 }

@@ -354,7 +354,7 @@ class Steps:
             case kvm.KvmSetRegs():
                 yield self.ret(step, f"set_regs({vcpu})")
             case kvm.KvmSetXcrs():
-                yield self.ret(step, f"set_xcr0({vcpu}, {op.xcr0:#x})")
+                yield self.ret(step, f"set_xcrs({vcpu}, {op.xcr0:#x}, {op.xcr}, {op.nr_xcrs}, {op.flags})")
             case kvm.KvmGetXcrs():
                 yield from self.valued(step, f"get_xcr0({vcpu}, &value)")
             case kvm.KvmSetMsrs():
