@@ -160,8 +160,8 @@ def _caller(trace: tuple[str, ...]) -> str:
 @invariant("kernel-computes-with-default-mxcsr", "panic", ("KFPU",), events=(KERNEL_MXCSR,))
 def kernel_computes_with_default_mxcsr(view: View) -> Iterator[Broken]:
     """Between kernel_fpu_begin() and kernel_fpu_end() MXCSR has its default (KFPU_MXCSR, asm/fpu/api.h).  With a
-    user's, an exception that the user has unmasked is raised in the kernel, which dies of it, and results are rounded as the
-    user likes.  Code that does not call kernel_fpu_begin() is itself to blame."""
+    user's, an exception that the user has unmasked is raised in the kernel, which dies of it, and results are rounded
+    as the user likes.  Code that does not call kernel_fpu_begin() is itself to blame."""
     for event in () if isinstance(view.step.op, KernelSimd) else view.events(KERNEL_MXCSR):
         yield Broken(f"kernel code computes with MXCSR = {ghost.content(event.detail[0])}")
 

@@ -117,6 +117,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
+    "legacy part": st.sampled_from(xf.LEGACY),
     "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
     **dict.fromkeys(("index", "xcr", "nr_xcrs", "flags"), st.integers(0, 2**32 - 1)),
