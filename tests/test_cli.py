@@ -606,7 +606,7 @@ def test_patches_that_the_model_leaves_out_are_listed_with_the_reason(run: Run) 
 def test_one_of_a_list_is_explained(run: Run) -> None:
     assert run("list", "invariants", "no-warning") == run("explain", "no-warning")
     code, _, err = run("list", "patches", "b45f72177595")
-    assert (code, err.split(":")[1].strip()) == (2, "unknown patch b45f72177595")
+    assert (code, err.split(":")[1].strip()) == (2, "unknown commit b45f72177595")
 
 
 def test_a_program_that_executes_nothing_is_not_clean(run: Run) -> None:

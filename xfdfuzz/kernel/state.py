@@ -302,8 +302,8 @@ class SigFrame(Struct):
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
     the image's address and the multiple of 64 below.
-    ``legacy`` is the ghost's: what the handler has written as programs do that know nothing of XSAVE, without a look
-    at XSTATE_BV.
+    ``legacy`` is the ghost's: what sigreturn has to load whatever XSTATE_BV says, as that is the kernel's, and programs
+    that know nothing of XSAVE edit the image without a look at it.
 
     Of a frame that the task has made itself, which lies in memory of its own, ``valid`` says that the stack pointer is
     at it, inside of rt_sigreturn(), ``stale`` that it is there.

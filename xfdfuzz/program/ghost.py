@@ -145,8 +145,8 @@ def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
     than any that this machine makes, and what a component holds in whose bytes the second magic stands.  A 32-bit frame
     has x87 in its header, and what an XSTATE_BV without x87 or SSE does to that, and to MXCSR, is left open.  Without a
     pointer to an image "no FPU/extended context" is there (ibid.): all is initial, and PKRU the default.  x87 and SSE
-    that a handler has written in the kernel's frame are loaded, whatever was in use: its programs may be older than
-    XSAVE (04944b793e18).
+    of a frame whose header is the kernel's are loaded, whatever was in use: a handler that has edited them may be older
+    than XSAVE (04944b793e18).
     """
     if frame.null:
         return {xf.PKRU: PKRU_DEFAULT} if k.ospke else {}, 0
@@ -155,6 +155,10 @@ def of_sigframe(k: Kernel, frame: SigFrame) -> tuple[dict[int, int], int]:
         unsaid |= xf.MASK_X87 if xf.X87 not in loaded else 0
         unsaid |= xf.MASK_MXCSR if xf.SSE not in loaded else 0
         loaded[xf.X87] = frame.fsave
+    # of what nobody promises a task has what its frame has, or the initial state, and so have those that inherit it
+    for i in xf.CONTENTS:
+        if unsaid >> i & 1:
+            loaded.setdefault(i, frame.area.data[i])
     return loaded, unsaid
 
 

@@ -356,7 +356,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("b0563468eeac", "v6.3", "x86/CPU/AMD: Disable XSAVES on AMD family 0x17"),
         ("d52734d00b8e", "v6.8", "KVM: x86: Give a hint when Win2016 might fail to boot due to XSAVES erratum"),
     ),
-    "FOP, FIP and FDP, which FXSAVE_LEAK is about, are no contents": (
+    "FILD clears the error pointers whatever memory it reads": (
         ("5d31174f3c8c", "v6.10", "x86/fpu: Fix AMD X86_BUG_FXSAVE_LEAK fixup"),
     ),
     "the model has it as a part of 8db428fd5229": (

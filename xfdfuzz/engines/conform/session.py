@@ -128,7 +128,7 @@ class Session:
         self.exiting: list[int] = []
         self.executor = Executor(revision.kernel, machine)
         self.kernel = self.executor.kernel
-        self.checker = Checker(self.kernel, revision.name)
+        self.checker = Checker(self.kernel, revision.name, vmms=False)
         self.contents = Contents()
         self.processes = [HarnessProcess()]
         self.vcpus: dict[int, HarnessVcpu] = {}

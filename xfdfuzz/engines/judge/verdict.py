@@ -213,7 +213,8 @@ def revisions_for(
 
 def named_by(program: Program) -> list[str]:
     """The revisions that the `expect:` lines select; raises RevisionError."""
-    return [name for name in names() if any(selects(e.revisions, name) for e in program.expect)]
+    ranges = {e.revisions for e in program.expect}
+    return [name for name in names() if any(selects(one, name) for one in ranges)]
 
 
 def _with_patches(program: Program, name: str, apply: Sequence[str], revert: Sequence[str]) -> Revision:

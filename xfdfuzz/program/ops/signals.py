@@ -54,7 +54,8 @@ class Signal(TaskOp):
         k.current.user_mode = 0
         if not k.setup_rt_frame():
             return Result("SIGSEGV")
-        area = k.innermost_frame().area
+        frame = k.innermost_frame()
+        frame.legacy, area = xf.MASK_FPSSE, frame.area
         # FXSAVE writes no header
         return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
 
@@ -174,7 +175,7 @@ class SigframeWrite(_FrameOp):
 @op("t{task} sigframe(legacy, {part}, {contents}) {frame}")
 class SigframeLegacy(_FrameOp):
     """The handler writes x87, SSE or MXCSR in its frame as programs do that know nothing of XSAVE, and leaves the
-    header alone: sigreturn loads it, unless the frame is one of the task's own, which XSTATE_BV decides of."""
+    header alone: sigreturn loads it, unless the header is one that the task has written, which decides then."""
 
     task: Nr = 0
     part: LegacyPart = xf.SSE
@@ -189,7 +190,6 @@ class SigframeLegacy(_FrameOp):
     def run(self, k: Kernel) -> Result:
         frame = self.in_user_mode(k)
         frame.area.data[self.part] = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
-        frame.legacy |= 0 if self.frame == OWN else 1 << self.part & xf.MASK_FPSSE
         return OK
 
 
