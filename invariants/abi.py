@@ -14,7 +14,7 @@ from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.kvm.cpuid import stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
-from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, KvmExitReason, System, Vcpu
+from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, Fpstate, KvmExitReason, System, Vcpu
 from xfdfuzz.memory.cstruct import Regions, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.images import has_reserved_mxcsr
@@ -79,9 +79,23 @@ def failed_call_changes_nothing(view: View) -> Iterator[Broken]:
 def _as_before(view: View, nr: int) -> bool:
     """Whether the vCPU and its fpstate are what they were."""
     before, after = view.before.vcpus[nr], view.k.vcpus[nr]
-    if view.step.changed(_FPSTATES[after.arch.guest_fpu.fpstate]):
-        return False
+    fpstate = after.arch.guest_fpu.fpstate
+    if view.step.changed(_FPSTATES[fpstate]):
+        was, now = view.before.fpstates[fpstate], view.k.fpstates[fpstate]
+        if _without_what_saving_adds(was) != _without_what_saving_adds(now):
+            return False
     return not view.step.changed(_VCPUS[nr]) or _without_cached_cpuid(before) == _without_cached_cpuid(after)
+
+
+def _without_what_saving_adds(fpstate: Fpstate) -> bytes:
+    """A guest's fpstate without what a save of its registers may add, where KVM_SET_MSRS has loaded them and is
+    preempted: PKRU, which is the VMM's there, and in XSTATE_BV components that are initial."""
+    copy = copy_of(fpstate)
+    copy.regs.data[xf.PKRU] = 0
+    for i in xf.components_in(copy.regs.xstate_bv):
+        if not copy.regs.data[i]:
+            copy.regs.xstate_bv &= ~(1 << i)
+    return bytes(copy)
 
 
 def _without_cached_cpuid(vcpu: Vcpu) -> bytes:

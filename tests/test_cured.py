@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xfdfuzz.engines.judge.verdict import judge, revisions_for
+from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.engines.judge.verdict import judge, revisions_for, steps
 from xfdfuzz.invariants.vocabulary import VMM
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.text import parse
@@ -222,3 +223,23 @@ v0 handle
 v0 vmenter
 """)
     assert judge(program, "v7.3-cured").buckets == ()
+
+
+def test_a_refused_msr_may_find_the_guests_registers_saved() -> None:
+    """KVM_SET_MSRS loads them for an MSR of CET, and a preemption saves them, with the VMM's PKRU."""
+    program = parse("""\
+# xfdfuzz program 1
+machine cpus=1 cet
+
+t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_TDX_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx, xss: cet_user|cet_kernel}) = 0
+t0 kernel_fpu_begin ... = ok
+cpu0 preempt(t1, 3) = ok
+t0 ... kernel_fpu_end = ok [kernel:5]
+t0 ioctl(v0, KVM_SET_MSRS, {IA32_U_CET: 0x1}) = 0
+""")
+    run = steps(program, resolve("v7.3-cured"))
+    after = next(one.step.after for one in run if one.step and one.step.op == program.ops[-1])
+    assert after.fpstates[after.vcpus[0].arch.guest_fpu.fpstate].regs.xstate_bv & xf.MASK_PKRU
+    assert judge(program, resolve("v7.3-cured")).ok
