@@ -193,9 +193,9 @@ def test_a_copy_writes_the_contents_of_the_guest_that_it_is() -> None:
 
 
 def test_the_fuzzer_draws_procedures_and_blames_vmms_only_when_asked() -> None:
-    plan = Plan(seed=1, engine="scout", examples=900, seconds=None)
-    assert not fuzz("v7.3-cured", plan).found
-    found = fuzz("v7.3-cured", plan, vmms=True).found
+    few, more = (Plan(seed=1, engine="scout", examples=examples, seconds=None) for examples in (300, 900))
+    assert not fuzz("v7.3-cured", few).found
+    found = fuzz("v7.3-cured", more, vmms=True).found
     assert {one.violation.severity for one in found} == {VMM}
     procedures = {"procedure-keeps-the-guest", "reset-leaves-nothing"}
     assert {one.violation.invariant for one in found} == procedures | {"guest-cpuid-is-coherent", "buffer-has-room"}
