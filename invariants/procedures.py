@@ -23,8 +23,6 @@ from xfdfuzz.program.ops.base import OK
 from xfdfuzz.program.ops.run import KvmRun, VmEnter
 from xfdfuzz.program.ops.vmm import VmmVisible
 
-#: Where a guest is to find the processor as after a reset, so that its CPUID may be any.
-_RESETS = (st.INTENT_RESET, st.INTENT_OUT_OF_RESET)
 #: What an exit that is not done with is called.
 _INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
     st.EXIT_NONE: "nothing",
@@ -40,7 +38,7 @@ def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
     not keep by itself, with calls and in an order that KVM's interface gives the guest for.  The kernel did what it was
     told."""
     nr, vmm = _promise(view)
-    if not vmm.pending or vmm.intent in _RESETS:
+    if not vmm.pending or vmm.intent in st.RESETS:
         return
     for site, what in _broken(view, nr):
         yield Broken(f"v{nr}: {what}, as its VMM means it and as the VMM's calls make it", site)
@@ -132,7 +130,9 @@ def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
     vcpu, meant, made = system.vcpus[nr], system.ghost.vmms[nr], system.ghost.vcpus[nr]
     components = _readable(view, vcpu)
     written = codec_of(CpuidEntries).write
-    if meant.intent not in _RESETS and (has := stored_entries(vcpu.arch)) != (promised := ghost.cpuid_in(meant.cpuid)):
+    if meant.intent not in st.RESETS and (has := stored_entries(vcpu.arch)) != (
+        promised := ghost.cpuid_in(meant.cpuid)
+    ):
         yield "cpuid", f"its CPUID is {written(promised)} and {written(has)}"
     sure = components & ~meant.promise.regs.undefined
     # a VMM cares for each component, while to the kernel most are alike

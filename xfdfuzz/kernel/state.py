@@ -96,6 +96,8 @@ KVM_EXIT_FPU_REALLOC = 36
 
 # What a VMM means to do with a vCPU (GhostVmm.intent).
 INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET, INTENT_OUT_OF_RESET = range(5)
+#: The guest is to find the processor as after a reset, so its CPUID may be any.
+RESETS = (INTENT_RESET, INTENT_OUT_OF_RESET)
 
 # What a VMM has read of a vCPU (GhostVmm.kept).
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4

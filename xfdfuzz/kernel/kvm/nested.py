@@ -58,9 +58,15 @@ class KvmNested(KvmX86):
         return 0
 
     def vmx_leave_nested(self, vcpu: Vcpu) -> None:
-        """As an exit to L1 of which L1 is told nothing."""
-        if vcpu.arch.guest_mode:
+        """As an exit to L1 of which L1 is told nothing; svm_leave_nested(), of svm/nested.c, is none."""
+        if vcpu.arch.guest_mode and self.leaving_l2_drops_events():
             self.nested_vmx_vmexit(vcpu)
+        vcpu.arch.guest_mode = 0
+
+    @seam
+    def leaving_l2_drops_events(self) -> bool:
+        """Whether what waits in L2 is dropped where L2 is left without an exit: svm_leave_nested() leaves it."""
+        return not self.is_svm()
 
     @seam
     def nm_intercepted(self, vcpu: Vcpu) -> bool:

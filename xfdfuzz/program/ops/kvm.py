@@ -11,7 +11,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import INTENT_OUT_OF_RESET, INTENT_RESET, VM_DEFAULT, Vcpu
+from xfdfuzz.kernel.state import INTENT_RESET, RESETS, VM_DEFAULT, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
@@ -222,7 +222,7 @@ def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
     """KVM_SET_SREGS with CR4 and CR0.TS as given."""
     ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts)
     vmm = k.system.ghost.vmms[nr]
-    if not ret and vmm.intent in (INTENT_RESET, INTENT_OUT_OF_RESET):
+    if not ret and vmm.intent in RESETS:
         vmm.osxsave, vmm.ts, vmm.pke = sregs
     return Result(ret)
 
@@ -288,16 +288,19 @@ class KvmSetVcpuEvents(_OfVisible):
     events: Events = Events()
 
     def hindrance(self, k: Kernel) -> str:
-        return _OfVisible.hindrance(self, k) or in_l2(k, self.vcpu, bool(self.events.pending))
+        return _OfVisible.hindrance(self, k) or events_in_l2(k, self.vcpu, self.events)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_vcpu_events(k, self.vcpu, self.events, self.events.vector)
 
 
-def in_l2(k: Kernel, nr: int, pending: bool) -> str:
-    """That an exception cannot be pending for L2; nothing if it is not."""
-    of_l2 = pending and k.vcpus[nr].arch.guest_mode
-    return f"an exception that is pending for v{nr}'s L2 is not modelled" if of_l2 else ""
+def events_in_l2(k: Kernel, nr: int, events: Events) -> str:
+    """That KVM_SET_VCPU_EVENTS would make an exception pending for L2; nothing if not."""
+    return _pending_for_l2(nr, bool(events.pending and k.vcpus[nr].arch.guest_mode))
+
+
+def _pending_for_l2(nr: int, would_be: bool) -> str:
+    return f"an exception that is pending for v{nr}'s L2 is not modelled" if would_be else ""
 
 
 def set_vcpu_events(k: Kernel, nr: int, events: Events, honest: int) -> Result:
@@ -327,15 +330,15 @@ def nested_state(vcpu: Vcpu) -> Nested:
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE, {nested})")
 class KvmSetNestedState(_OfVisible):
-    """Let the guest go on in its L2, or, with ``{}``, in L1; an exception that waits in L2 is dropped.  One that is
-    pending in L1 does not go to L2 here, where L1 may want to have it."""
+    """Let the guest go on in its L2, or, with ``{}``, in L1; an exception that waits in L2 is dropped, but on ``amd``.
+    One that is pending in L1 does not go to L2 here, where L1 may want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
     nested: Nested = Nested(True)
 
     def hindrance(self, k: Kernel) -> str:
-        return _OfVisible.hindrance(self, k) or takes_along(k, self.vcpu, self.nested)
+        return _OfVisible.hindrance(self, k) or taken_to_l2(k, self.vcpu, self.nested)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_nested_state(k, self.vcpu, self.nested)
@@ -345,17 +348,17 @@ class KvmSetNestedState(_OfVisible):
             yield "intercept_nm: has no effect: no L2 runs"
 
 
-def takes_along(k: Kernel, nr: int, nested: Nested) -> str:
-    """That an exception would come to be pending for L2; nothing if none would."""
+def taken_to_l2(k: Kernel, nr: int, nested: Nested) -> str:
+    """That KVM_SET_NESTED_STATE would take an exception that is pending to L2; nothing if not."""
     arch = k.vcpus[nr].arch
-    waits = nested.guest_mode and arch.exception_pending and not arch.guest_mode
-    return f"an exception that is pending for v{nr}'s L2 is not modelled" if waits else ""
+    stays = arch.exception_pending and not (arch.guest_mode and k.leaving_l2_drops_events())
+    return _pending_for_l2(nr, bool(nested.guest_mode and stays))
 
 
 def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:
     """KVM_SET_NESTED_STATE with that."""
     vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
-    for ideal in ghost.told(k, nr) if vcpu.arch.guest_mode else ():
+    for ideal in ghost.told(k, nr) if vcpu.arch.guest_mode and k.leaving_l2_drops_events() else ():
         ghost.user_injected(ideal, 0)
     if vmm.intent == INTENT_RESET:
         vmm.guest_mode = nested.guest_mode

@@ -26,14 +26,14 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
-    in_l2,
+    events_in_l2,
     nested_state,
     set_msrs,
     set_nested_state,
     set_sregs,
     set_vcpu_events,
     set_xcrs,
-    takes_along,
+    taken_to_l2,
 )
 from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
 
@@ -378,15 +378,15 @@ class LoadVcpuEvents(_Load):
         return self.not_kept(k, st.KEPT_EVENTS, "KVM_GET_VCPU_EVENTS")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or in_l2(k, self.vcpu, self.pending(k))
+        return _Load.hindrance(self, k) or events_in_l2(k, self.vcpu, self.events(k))
 
-    def pending(self, k: Kernel) -> bool:
-        """Whether KVM gave it as pending."""
-        return bool(self.kept(k).kept & st.KEPT_PENDING)
+    def events(self, k: Kernel) -> Events:
+        """What it has, pending where KVM gave it so."""
+        kept = self.kept(k)
+        return Events.of(kept.exception, bool(kept.kept & st.KEPT_PENDING))
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        kept = self.kept(k)
-        return set_vcpu_events(k, self.vcpu, Events.of(kept.exception, self.pending(k)), kept.honest.exception)
+        return set_vcpu_events(k, self.vcpu, self.events(k), self.kept(k).honest.exception)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE) of v{source}")
@@ -402,7 +402,7 @@ class LoadNestedState(_Load):
         return self.not_kept(k, st.KEPT_NESTED, "KVM_GET_NESTED_STATE")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or takes_along(k, self.vcpu, self.nested(k))
+        return _Load.hindrance(self, k) or taken_to_l2(k, self.vcpu, self.nested(k))
 
     def nested(self, k: Kernel) -> Nested:
         """What it has."""
