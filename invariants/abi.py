@@ -435,7 +435,7 @@ def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
 def protected_state_is_refused(view: View) -> Iterator[Broken]:
     """A call that reads or sets registers of a sealed guest fails, where the VM is of a type that says so
     (has_protected_state): its user space is not to take for the guest's what is not (517987e3fb19)."""
-    nr = view.step.op.vcpu  # type: ignore[attr-defined]
+    nr = view.vcpu_nr
     vcpu = view.k.vcpus[nr]
     sealed = vcpu.arch.guest_state_protected and view.k.has_protected_state(vcpu)
     if sealed and view.step.result.ret in (0, "overrun"):

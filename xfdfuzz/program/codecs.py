@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
@@ -384,23 +385,33 @@ class MxcsrCodec(Codec[int]):
         return MXCSR.read_word(argument.value)
 
 
-class NumberOption(Codec[int]):
-    """``flags=1``, a number of 32 bits; left out when it is the usual one."""
+class NumberOption(Codec[T]):
+    """``flags=1``, ``iov_len=4096``: a number of 32 bits that has a name; left out for the ``usual`` value.
 
-    def __init__(self, name: str, usual: int) -> None:
-        self.name, self.usual = name, usual
-        self.expected = f"{name}=N, where N is a number from 0 to 4294967295"
+    ``make`` makes a value of a number, ``number`` a number of a value; ``what`` it is a number of, in messages.
+    """
+
+    def __init__(
+        self, name: str, usual: T, make: Callable[[int], T], number: Callable[[T], int], what: str = ""
+    ) -> None:
+        self.name, self.usual, self.make, self.number = name, usual, make, number
+        self.expected = f"{name}=N, where N is a number{what} from 0 to 4294967295"
         self.optional = f"{name}=<n>"
         self.options = (name,)
         self.value = Scalar(self.expected, range(1 << 32))
 
-    def write(self, value: int) -> str:
-        return "" if value == self.usual else f"{self.name}={value}"
+    def write(self, value: T) -> str:
+        return "" if value == self.usual else f"{self.name}={self.number(value)}"
 
-    def read(self, argument: Argument) -> int:
+    def read(self, argument: Argument) -> T:
         if not isinstance(argument, Option) or argument.name.text != self.name:
             raise Unreadable(argument.column, self.expected)
-        return self.value.read_word(argument.value)
+        return self.make(self.value.read_word(argument.value))
+
+
+def _option_of_size(name: str, kind: Callable[..., T]) -> NumberOption[T]:
+    """What writes and reads a size in bytes, of a kind that says nothing without one."""
+    return NumberOption(name, kind(), kind, attrgetter("size"), " of bytes")
 
 
 class BufferCodec(Codec[UserBuffer]):
@@ -420,25 +431,6 @@ class BufferCodec(Codec[UserBuffer]):
         if not isinstance(argument, Option) or argument.name.text not in ("buffer", "mapped"):
             raise Unreadable(argument.column, self.expected)
         return UserBuffer(self.value.read_word(argument.value), argument.name.text == "mapped")
-
-
-class SizeCodec(Codec[T]):
-    """``iov_len=4096``; left out where nothing is said, which is None in the ``kind``'s ``size``."""
-
-    def __init__(self, kind: Callable[[int], T], name: str) -> None:
-        self.kind, self.name = kind, name
-        self.expected = f"{name}=N, where N is a number of bytes from 0 to 4294967295"
-        self.optional = f"{name}=<n>"
-        self.options = (name,)
-        self.value = Scalar(self.expected, range(1 << 32))
-
-    def write(self, value: Any) -> str:
-        return "" if value.size is None else f"{self.name}={value.size}"
-
-    def read(self, argument: Argument) -> T:
-        if not isinstance(argument, Option) or argument.name.text != self.name:
-            raise Unreadable(argument.column, self.expected)
-        return self.kind(self.value.read_word(argument.value))
 
 
 class FrameCodec(Codec[int]):
@@ -527,7 +519,10 @@ CODECS: dict[object, Codec[Any]] = {
     "sse contents": ZEROS,
     "xcomp_bv": XcompBvCodec(),
     "mxcsr": MxcsrCodec(),
-    **{name: NumberOption(name, usual) for name, usual in (("index", 0), ("xcr", 0), ("nr_xcrs", 1), ("flags", 0))},
+    **{
+        name: NumberOption(name, usual, int, int)
+        for name, usual in (("index", 0), ("xcr", 0), ("nr_xcrs", 1), ("flags", 0))
+    },
     "ssp": Scalar(
         f"a token from 1 to {TOKENS}, unaligned or beyond",
         range(1, TOKENS + 1),
@@ -558,8 +553,8 @@ CODECS: dict[object, Codec[Any]] = {
     Nested: Record(Nested, {}, ("guest_mode", "intercept_nm")),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),
-    IovLen: SizeCodec(IovLen, "iov_len"),
-    SsSize: SizeCodec(SsSize, "ss_size"),
+    IovLen: _option_of_size("iov_len", IovLen),
+    SsSize: _option_of_size("ss_size", SsSize),
     "legacy part": Scalar("x87, sse or mxcsr", range(0), names={i: xf.CONTENTS[i] for i in xf.LEGACY}),
     "fpstate": Scalar("NULL, or a number from 0 to 63", range(64), names={NULL_FPSTATE: "NULL"}),
     "frame": FrameCodec(),
