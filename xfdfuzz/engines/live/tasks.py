@@ -342,12 +342,22 @@ class Crew:
         if name != "SIGUSR1":
             return name or "no signal"
         address, ucontext = self.field(task, agent.FRAME), self.field(task, agent.UCONTEXT)
-        image: int = struct.unpack("<Q", self.fetch(task, ucontext + FPSTATE, 8))[0]
-        _, extended, _, xstate_size = struct.unpack("<IIQI", self.fetch(task, image + SW_RESERVED, 20))
+        image = self.fpstate(task, ucontext)
+        _, extended, _, xstate_size = self.software(task, image)
         size = image + extended - address + _BELOW
         task.frames[task.handlers :] = [Frame(address, ucontext, size, extended, xstate_size)]
         task.handlers += 1
         return "ok"
+
+    def fpstate(self, task: Task, ucontext: int) -> int:
+        """Where a context says that the image is; 0 for nowhere."""
+        address: int = struct.unpack("<Q", self.fetch(task, ucontext + FPSTATE, 8))[0]
+        return address
+
+    def software(self, task: Task, image: int) -> tuple[int, int, int, int]:
+        """struct _fpx_sw_bytes of an image: magic1, extended_size, xfeatures, xstate_size."""
+        found: tuple[int, int, int, int] = struct.unpack("<IIQI", self.fetch(task, image + SW_RESERVED, 20))
+        return found
 
     def jump(self, task: Task, handlers: int) -> None:
         """Leave all handlers but that many of the outermost."""

@@ -215,10 +215,7 @@ def _image(host: Host, task: Task, frame: Frame) -> bytes:
 
 def _fpstate(host: Host, task: Task, frame: Frame) -> int:
     """Where the image of a frame lies, whether its context says so or not."""
-    if frame.hidden:
-        return frame.hidden
-    address: int = struct.unpack("<Q", host.crew.fetch(task, frame.ucontext + FPSTATE, 8))[0]
-    return address
+    return frame.hidden or host.crew.fpstate(task, frame.ucontext)
 
 
 def _frame(host: Host, task: Task, number: int) -> Frame:
@@ -267,15 +264,9 @@ def _delivered(host: Host, op: signals.SignalDelivered, expected: Result) -> Res
 def _read_frame(host: Host, op: signals.SigframeRead, expected: Result) -> Result:
     task = host.task(op.task)
     address = _fpstate(host, task, _frame(host, task, op.frame))
-    magic1, _, xfeatures, size = _software(host, task, address)
+    magic1, _, xfeatures, size = host.crew.software(task, address)
     magic2 = struct.unpack("<I", host.crew.fetch(task, address + size, 4))[0] if size < BEHIND else 0
     return Result("ok", SwBytes(magic1 == FP_XSTATE_MAGIC1, xfeatures, size, magic2 == _MAGIC2))
-
-
-def _software(host: Host, task: Task, address: int) -> tuple[int, int, int, int]:
-    """struct _fpx_sw_bytes: magic1, extended_size, xfeatures, xstate_size."""
-    found: tuple[int, int, int, int] = struct.unpack("<IIQI", host.crew.fetch(task, address + SW_RESERVED, 20))
-    return found
 
 
 @carries(signals.SigframeLegacy)
@@ -299,7 +290,7 @@ def _write_frame(host: Host, op: signals.SigframeWrite, expected: Result) -> Res
     written = op.image.xstate_bv | xf.mask_of(*(i for i, _ in op.image.contents if i != xf.MXCSR))
     places = (images.MXCSR, images.HEADER, *host.images.places(written))
     size = max(place.stop for place in places)
-    if not frame.elsewhere and size > max(_software(host, task, address)[3], images.HEADER.stop):
+    if not frame.elsewhere and size > max(host.crew.software(task, address)[3], images.HEADER.stop):
         # what lies behind it on the stack is somebody's
         _copied(host, task, frame, frame, _LARGEST_FRAME)
         address = _fpstate(host, task, frame)
@@ -319,7 +310,7 @@ def _write_software(host: Host, op: signals.SigframeSwReserved, expected: Result
     if not frame.elsewhere and (sw.magic2 or 0) >= frame.image_size:
         _copied(host, task, frame, frame, _LARGEST_FRAME)
     address = _place_to_write(host, task, frame)
-    magic1, extended, xfeatures, size = _software(host, task, address)
+    magic1, extended, xfeatures, size = host.crew.software(task, address)
     if sw.magic1 is not None:
         magic1 = FP_XSTATE_MAGIC1 if sw.magic1 else 0
     extended = extended if sw.extended_size is None else sw.extended_size
