@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from types import CodeType, FrameType, FunctionType
+from typing import NamedTuple
 
 from xfdfuzz.engines.compare.procedures import REFUSED, Answer, Fact
 from xfdfuzz.engines.judge.verdict import judge
@@ -11,11 +16,19 @@ from xfdfuzz.program.program import Program
 from xfdfuzz.revisions import PROPOSED, Revision, RevisionError, findings_of, resolve
 
 
+class _Run(NamedTuple):
+    """What a program broke, and the code that it came to."""
+
+    buckets: frozenset[str]
+    executed: frozenset[CodeType]
+
+
 class OpenFindings:
     """The open findings of a revision, as its cures tell them."""
 
     def __init__(self, revision: Revision) -> None:
         self._revision = revision
+        self._runs: dict[Program, _Run] = {}
         self._buckets: dict[tuple[str, Program], frozenset[str]] = {}
 
     def of_fact(self, one: Answer, fact: Fact) -> tuple[int, ...]:
@@ -30,12 +43,13 @@ class OpenFindings:
         """With all cures the program does not break it, and without those of these findings it does."""
         if kind in (REFUSED, VMM):
             return ()
-        cured = self._with(self._cures)
-        if cured is None or bucket in self._broken(cured, program):
+        run = self._cured(program)
+        if run is None or bucket in run.buckets:
             return ()
         found: set[int] = set()
         for cure, without in self._without.items():
-            if bucket in self._broken(without, program):
+            # one that was not come to is not missed
+            if run.executed & _code_of(cure) and bucket in self._broken(without, program):
                 found.update(findings_of(cure))
         return tuple(sorted(found))
 
@@ -43,6 +57,11 @@ class OpenFindings:
     def _cures(self) -> tuple[str, ...]:
         """Those that apply to it and that it lacks."""
         return tuple(cure for cure in PROPOSED if self._with((cure,)))
+
+    @cached_property
+    def _all(self) -> Revision | None:
+        """The revision with all of them."""
+        return self._with(self._cures)
 
     @cached_property
     def _without(self) -> dict[str, Revision]:
@@ -56,8 +75,39 @@ class OpenFindings:
         except RevisionError:
             return None
 
+    def _cured(self, program: Program) -> _Run | None:
+        """With all cures; None if they do not go together."""
+        cured = self._all
+        if cured and program not in self._runs:
+            with _executing() as executed:
+                buckets = frozenset(judge(program, cured, expectations=False).buckets)
+            self._runs[program] = _Run(buckets, frozenset(executed))
+        return self._runs.get(program)
+
     def _broken(self, revision: Revision, program: Program) -> frozenset[str]:
         key = (revision.label, program)
         if key not in self._buckets:
             self._buckets[key] = frozenset(judge(program, revision, expectations=False).buckets)
         return self._buckets[key]
+
+
+def _code_of(cure: str) -> set[CodeType]:
+    """The functions that a cure replaces, as it has them."""
+    return {one.__code__ for one in vars(PROPOSED[cure].cls).values() if isinstance(one, FunctionType)}
+
+
+@contextmanager
+def _executing() -> Iterator[set[CodeType]]:
+    """The code of all functions that are called meanwhile."""
+    called: set[CodeType] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            called.add(frame.f_code)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(before)

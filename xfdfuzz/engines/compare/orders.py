@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import combinations, permutations
+from operator import and_, or_
 from typing import NamedTuple
 
 #: Names of calls, in the order in which they are made.
@@ -20,19 +22,40 @@ class Condition(NamedTuple):
     any: bool = False
     example: Order | None = None
 
-    def holds(self, order: Order) -> bool:
-        """Whether the order belongs to the set, as far as pairs say it."""
-        met = [order.index(one) < order.index(other) for one, other in self.pairs]
-        return any(met) if self.any else all(met)
-
 
 def condition(chosen: Collection[Order], among: Collection[Order]) -> Condition:
     """What tells the ``chosen`` orders from the others ``among`` which they are: the fewest pairs."""
-    wanted, first = set(chosen), next(iter(chosen))
+    sets = _Sets(among)
+    wanted, first = sets.of(chosen), next(iter(chosen))
     for found in _conditions(first):
-        if all((order in wanted) == found.holds(order) for order in among):
+        if sets.meeting(found) == wanted:
             return found
     return Condition(example=first)
+
+
+class _Sets:
+    """Sets of some orders, each a bit of a number, so that thousands of conditions are tried in no time."""
+
+    def __init__(self, orders: Collection[Order]) -> None:
+        self._places = [{call: place for place, call in enumerate(order)} for order in orders]
+        self._bits = {order: 1 << bit for bit, order in enumerate(orders)}
+        self._all = (1 << len(orders)) - 1
+        self._having: dict[Pair, int] = {}
+
+    def of(self, orders: Iterable[Order]) -> int:
+        """Those of them that are among the orders."""
+        return reduce(or_, (self._bits.get(order, 0) for order in orders), 0)
+
+    def meeting(self, condition: Condition) -> int:
+        """Those that meet a condition."""
+        sets = [self._with(pair) for pair in condition.pairs]
+        return reduce(or_, sets, 0) if condition.any else reduce(and_, sets, self._all)
+
+    def _with(self, pair: Pair) -> int:
+        if pair not in self._having:
+            front, behind = pair
+            self._having[pair] = sum(1 << bit for bit, at in enumerate(self._places) if at[front] < at[behind])
+        return self._having[pair]
 
 
 def _conditions(order: Order) -> Iterator[Condition]:
