@@ -199,6 +199,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
     "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL)),
     "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM, VM_X86_SNP_VM)),
+    "init2": Domain((1, 1, 1, 0)),
     "failures": Domain((1, 0, 2)),
     "points": Domain((1, 2, 3, 4)),
     "vcpu id": Domain((0, 1, 0, 2, 4, 255), lambda pick: pick),

@@ -6,10 +6,11 @@ import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.ops.base import VcpuIoctl
-from xfdfuzz.program.text import parse
+from xfdfuzz.program.text import ProgramError, parse
 from xfdfuzz.revisions import resolve
 
-#: How a vCPU comes to be protected: one of KVM_SEV_ES_INIT's, one of SEV-ES' own VM type, a TD's, an SNP guest's.
+#: How a vCPU comes to be protected: one of KVM_SEV_ES_INIT's, one of SEV-ES' own type, a TD's, an SNP guest's, one of
+#: the second kind that has taken over another's guest.
 KINDS = {
     "default": """
         t0 ioctl(kvm, KVM_CREATE_VM) = vm0
@@ -32,10 +33,18 @@ KINDS = {
         t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0
         t0 ioctl(vm0, KVM_SEV_SNP_LAUNCH_START) = 0
         t0 ioctl(vm0, KVM_SEV_SNP_LAUNCH_FINISH) = 0""",
+    "moved": """
+        t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM, init2=0) = vm0
+        t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+        t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0
+        t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm1
+        t0 ioctl(vm1, KVM_CREATE_VCPU, 0) = v1
+        t0 ioctl(vm1, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0
+        t0 ioctl(vm0, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm1) = 0""",
 }
 
-#: Calls with their results in the order of KINDS, on 7.3; of an SNP guest those of SEV-ES' own type, but where SNP has
-#: its own below.
+#: Calls with their results in the order of KINDS, on 7.3; of an SNP guest, and a moved one, those of SEV-ES' own type,
+#: but where they have their own below.
 #:
 #: has_protected_state && guest_state_protected is -EINVAL in KVM_SET_REGS, KVM_SET_SREGS, KVM_GET_XCRS, KVM_SET_XCRS.
 #: fpstate_is_confidential() is 0 or, with has_protected_state, -EINVAL in the five that read or write the FPU.  What 0
@@ -65,8 +74,8 @@ CALLS = {
     "KVM_SET_MSRS, {IA32_XFD: 0, IA32_PL0_SSP: 1}": ("2", "1", "0"),
     "KVM_GET_MP_STATE": ("0", "0", "0"),
 }
-#: Finding 24: the FPU state of a sealed SNP guest is not confidential.
-SNP = {
+#: Findings 24 and 26: the FPU state of a sealed SNP guest, and of one that was moved, is not confidential.
+NOT_CONFIDENTIAL = {
     "KVM_GET_XSAVE": "0",
     "KVM_GET_XSAVE2": "0",
     "KVM_GET_XSAVE, mapped=4095": "-EFAULT",
@@ -86,13 +95,14 @@ def unexpected(revision: str, kind: str, *ops: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ioctl_returns_what_the_source_says(kind: str) -> None:
-    nr = list(KINDS).index("sev-es" if kind == "snp" else kind)
+    open_finding = kind in ("snp", "moved")
+    nr = list(KINDS).index("sev-es" if open_finding else kind)
     results = {call: results[nr] for call, results in CALLS.items()}
     assert not unexpected("v7.3-cured", kind, *(f"t0 ioctl(v0, {call}) = {one}" for call, one in results.items()))
-    if kind == "snp":
-        results |= SNP
+    if open_finding:
+        results |= NOT_CONFIDENTIAL
     broken = unexpected("v7.3", kind, *(f"t0 ioctl(v0, {call}) = {one}" for call, one in results.items()))
-    assert set(broken) == ({"protected-state-is-refused"} if kind == "snp" else set())
+    assert set(broken) == ({"protected-state-is-refused"} if open_finding else set())
 
 
 def test_every_ioctl_of_a_vcpu_has_its_line() -> None:
@@ -177,3 +187,90 @@ def test_what_the_vmm_has_written_itself_is_no_leak() -> None:
     """It is not what the guest has, but nobody learns anything from it."""
     given = ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: avx, data: 1})", "t0 ioctl(v0, KVM_GET_XSAVE2)")
     assert set(unexpected("v7.3", "snp", *given)) == {"protected-state-is-refused"}
+
+
+#: A guest of the default type that has run is moved from v1 to v0, whose VMM has written to it before.
+MOVED = (
+    "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+    "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+    "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0",
+    "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: sse, data: 4}) = 0",
+    "t0 ioctl(kvm, KVM_CREATE_VM) = vm1",
+    "t0 ioctl(vm1, KVM_SEV_ES_INIT) = 0",
+    "t0 ioctl(vm1, KVM_CREATE_VCPU, 0) = v1",
+    "t0 ioctl(vm1, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0",
+    "t0 ioctl(v1, KVM_RUN) ... = ok",
+    "v1 vmenter = ok",
+    "v1 movups(2) = ok",
+    "v1 hlt = exit",
+    "v1 handle = exit",
+    "t0 ... KVM_RUN = KVM_EXIT_HLT",
+    "t0 ioctl(vm0, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm1) = 0",
+)
+
+
+def of_moved(revision: str, *ops: str) -> list[str]:
+    """What breaks behind that, and the results that did not come out."""
+    verdict = judge(parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", *MOVED, *ops])), resolve(revision))
+    results = [failure for failure in verdict.failures if failure.startswith("op ")]
+    return [*results, *(violation.invariant for violation in verdict.violations)]
+
+
+@pytest.mark.parametrize("revision", ["v5.16", "v6.6", "v7.3"])
+def test_what_a_vcpu_had_before_it_took_over_a_guest_is_no_secret(revision: str) -> None:
+    """KVM's FPU state is the VMM's until the guest leaves its initial registers there (__svm_sev_es_vcpu_run())."""
+    shows = "t0 ioctl(v0, KVM_GET_XSAVE) = 0 {xstate_bv: %s}"
+    run = (
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 fxsave = ok {%s}",
+        "v0 hlt = exit",
+        "v0 handle = exit",
+    )
+    found = "xstate_bv: x87|sse, x87: zero, sse: v1:2, mxcsr: zero"
+    assert not of_moved(
+        revision, shows % "sse, sse: v0:4", *(op.replace("%s", found) for op in run), "t0 ... KVM_RUN = KVM_EXIT_HLT"
+    )
+
+
+def test_of_the_default_type_the_calls_return_0_in_any_case() -> None:
+    """fpstate_is_confidential() is the cure's; else nobody is told anything by it."""
+    assert not of_moved(
+        "v7.3-cured",
+        "t0 ioctl(v0, KVM_GET_XSAVE) = 0 {xstate_bv: 0, mxcsr: zero}",
+        "t0 ioctl(v0, KVM_SET_FPU, {data: 1}) = 0",
+    )
+
+
+def test_a_vm_takes_over_a_guest_that_another_process_has_made() -> None:
+    """It takes the source's descriptor: kvm_vm_ioctl() asks for the address space of the VM itself alone."""
+    assert not of_moved(
+        "v7.3-cured",
+        "t0 fork = t2",
+        "cpu0 schedule(t2)",
+        "t2 ioctl(kvm, KVM_CREATE_VM) = vm2",
+        "t2 ioctl(vm2, KVM_CREATE_VCPU, 0) = v2",
+        "t2 ioctl(vm0, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm2) = -EIO",
+        "t2 ioctl(vm2, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm0) = 0",
+        "t2 ioctl(v2, KVM_RUN) ... = ok",
+        "v2 vmenter = ok",
+        "v2 fxsave = ok {xstate_bv: x87|sse, x87: zero, sse: v1:2, mxcsr: zero}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "why"),
+    [
+        ("t0 ioctl(v2, KVM_SET_VCPU_EVENTS, {injected: #GP}) = 0", "v2 has an L2, an exception or an INIT"),
+        ("v2 init = ok", "v2 has an L2, an exception or an INIT"),
+    ],
+)
+def test_who_has_something_to_deliver_takes_over_no_guest(op: str, why: str) -> None:
+    move = "t0 ioctl(vm2, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm0) = not-enabled"
+    made = ("t0 ioctl(kvm, KVM_CREATE_VM) = vm2", "t0 ioctl(vm2, KVM_CREATE_VCPU, 0) = v2")
+    assert not of_moved("v7.3-cured", *made, op, move), why
+
+
+def test_init2_is_0_or_1() -> None:
+    with pytest.raises(ProgramError, match="init2=N, where N is a number from 0 to 1"):
+        parse("# xfdfuzz program 1\nmachine cpus=1\nt0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM, init2=2)\n")

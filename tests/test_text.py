@@ -129,6 +129,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "fpstate": st.integers(0, NULL_FPSTATE),
     SsSize: st.builds(SsSize, st.none() | st.integers(0, 2**32 - 1)),
     "ssp": st.integers(1, BEYOND),
+    "init2": st.integers(0, 1),
     CpuidEntries: st.builds(
         CpuidEntries,
         *(U64, st.booleans(), st.booleans(), U64, U64, st.integers(0, 255)),

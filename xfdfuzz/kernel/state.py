@@ -165,6 +165,7 @@ Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
 TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
 #: Numbers of contents, as tokens are written in programs.
 TokenMask = Annotated[U8, Mask("token")]
+TenantMask = Annotated[U32, Mask("tenant")]
 #: What a VMM has read (KEPT_*).
 Kept = Annotated[U32, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
@@ -408,7 +409,7 @@ class VcpuArch(Struct):
     amx-v3. ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is KVM_APIC_INIT in
     the local APIC's pending_events.  ``guest_mode``: L2 runs; ``vmcs12_nm``: bit 7 of L1's exception bitmap.
     ``insn_skips`` counts kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its
-    registers are encrypted.
+    registers are encrypted; ``xss_intercept``: IA32_XSS exits although they are and its CPUID has XSAVES.
     """
 
     __slots__ = ()
@@ -455,6 +456,7 @@ class VcpuArch(Struct):
     vmcs12_nm: Annotated[Flag, "nested.vmcs12.nm_intercept"]
     insn_skips: Count
     guest_state_protected: Flag
+    xss_intercept: Flag
     pkru: Token
     host_pkru: Token
     xfd_realloc_request: Xfeatures
@@ -497,15 +499,19 @@ class Vcpu(Struct):
 @struct()
 class Vm(Struct):
     """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
-    NULL.  ``snp_context`` is the firmware's, with the state that it is in; ``exception_payload_enabled``: user space
-    can tell a pending exception from an injected one."""
+    NULL.  ``es_active``: it has an SEV-ES guest, or SEV-SNP one; ``need_init``: of such a type, KVM_SEV_INIT2 is
+    missing; ``vm_dead``: its guest has gone to another VM.  ``snp_context`` is the firmware's, with the state that it
+    is in; ``exception_payload_enabled``: user space can tell a pending exception from an injected one."""
 
     __slots__ = ()
     exists: Flag
     type: VmType
+    es_active: Flag
+    need_init: Flag
     snp_context: SnpContext
     mm: MmNr
     vm_bugged: Flag
+    vm_dead: Flag
     exception_payload_enabled: Flag
     vcpus_0: VcpuPlus1
 
@@ -583,7 +589,8 @@ class GhostVmm(Struct):
 
     ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``image`` and ``fpu``, as KVM gave them;
     ``honest`` and ``honest_fpu`` are what it should have given.  ``given`` are the contents that it wrote to the FPU of
-    a vCPU that is, or will be, protected: it knows them.
+    a vCPU that is, or will be, protected: it knows them, and those of ``known`` guests, which came from another vCPU or
+    were this one's before.
     """
 
     __slots__ = ()
@@ -597,6 +604,7 @@ class GhostVmm(Struct):
     tenant: TenantPlus1
     tenants: Count
     given: TokenMask
+    known: TenantMask
     kept: Kept
     xcr0: Annotated[Xfeatures, "kept.xcr0"]
     xss: Annotated[Xfeatures, "kept.xss"]

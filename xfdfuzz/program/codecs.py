@@ -388,17 +388,24 @@ class MxcsrCodec(Codec[int]):
 class NumberOption(Codec[T]):
     """``flags=1``, ``iov_len=4096``: a number of 32 bits that has a name; left out for the ``usual`` value.
 
-    ``make`` makes a value of a number, ``number`` a number of a value; ``what`` it is a number of, in messages.
+    ``make`` makes a value of a number, ``number`` a number of a value; ``what`` it is a number of, in messages, and
+    ``last`` the largest.
     """
 
     def __init__(
-        self, name: str, usual: T, make: Callable[[int], T], number: Callable[[T], int], what: str = ""
+        self,
+        name: str,
+        usual: T,
+        make: Callable[[int], T],
+        number: Callable[[T], int],
+        what: str = "",
+        last: int = (1 << 32) - 1,
     ) -> None:
         self.name, self.usual, self.make, self.number = name, usual, make, number
-        self.expected = f"{name}=N, where N is a number{what} from 0 to 4294967295"
+        self.expected = f"{name}=N, where N is a number{what} from 0 to {last}"
         self.optional = f"{name}=<n>"
         self.options = (name,)
-        self.value = Scalar(self.expected, range(1 << 32))
+        self.value = Scalar(self.expected, range(last + 1))
 
     def write(self, value: T) -> str:
         return "" if value == self.usual else f"{self.name}={self.number(value)}"
@@ -523,6 +530,7 @@ CODECS: dict[object, Codec[Any]] = {
         name: NumberOption(name, usual, int, int)
         for name, usual in (("index", 0), ("xcr", 0), ("nr_xcrs", 1), ("flags", 0))
     },
+    "init2": NumberOption("init2", 1, int, int, last=1),
     "ssp": Scalar(
         f"a token from 1 to {TOKENS}, unaligned or beyond",
         range(1, TOKENS + 1),

@@ -39,6 +39,8 @@ Attribute = Annotated[int, "count", "attribute"]
 CpuidLeaf = Annotated[int, "cpuid leaf"]
 #: A type of KVM_CREATE_VM other than the default one: ``KVM_X86_SEV_ES_VM``.
 VmTypeOf = Annotated[int, "vm type"]
+#: Whether KVM_SEV_INIT2 follows.
+Init2 = Annotated[int, "init2"]
 #: A decimal number from 0 to 255: a vCPU's id, a subleaf of CPUID, how many allocations fail.
 VcpuId = Annotated[int, "small", "vcpu id"]
 Subleaf = Annotated[int, "small", "subleaf"]

@@ -293,17 +293,34 @@ def was_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
         define(ideal.regs, xf.MXCSR, ZEROED)
 
 
+def was_moved(k: Kernel, nr: int, source: int) -> None:
+    """The sealed guest of ``source`` is the vCPU's now.  What this one had before was no secret from user space."""
+    vmm, old = k.system.ghost.vmms[nr], k.system.ghost.vmms[source]
+    forget(vmm)
+    vmm.intent = st.INTENT_NONE
+    vmm.known |= 1 << tenant_of(k, nr) | old.known
+    vmm.given = old.given
+    vmm.tenant = tenant_of(k, source) + 1
+    assign(k.system.ghost.vcpus[nr], k.system.ghost.vcpus[source])
+    assign(k.system.ghost.vcpus[source], GhostVcpu(xcr0=xf.MASK_X87))
+
+
 def gave(k: Kernel, nr: int, contents: Iterable[int]) -> None:
     """The VMM of a protected guest, or of one that will be, wrote these contents: it is told nothing new by them."""
-    if k.vms[k.vcpus[nr].vm].type != st.VM_DEFAULT:
-        for token in filter(owner, contents):
-            k.system.ghost.vmms[nr].given |= 1 << (token & TOKENS)
+    vmm = k.system.ghost.vmms[nr]
+    for token in contents if k.vms[k.vcpus[nr].vm].type != st.VM_DEFAULT else ():
+        if token == guest_token(k, nr, token & TOKENS):
+            vmm.given |= 1 << (token & TOKENS)
+        elif owner(token) >= _FIRST_VCPU_OWNER:
+            vmm.known |= 1 << (owner(token) - _FIRST_VCPU_OWNER)
 
 
 def given(k: Kernel, nr: int) -> set[int]:
-    """Those contents."""
-    mask = k.system.ghost.vmms[nr].given
-    return {guest_token(k, nr, token) for token in range(1, TOKENS + 1) if mask >> token & 1}
+    """Those contents, and all that another guest had whose contents were there."""
+    vmm = k.system.ghost.vmms[nr]
+    own = {guest_token(k, nr, token) for token in range(1, TOKENS + 1) if vmm.given >> token & 1}
+    others = (tenant for tenant in range(TENANTS) if vmm.known >> tenant & 1 and tenant != tenant_of(k, nr))
+    return own | {vcpu_token(tenant, token) for tenant in others for token in range(1, TOKENS + 1)}
 
 
 def settle_insn(k: Kernel, nr: int) -> None:
@@ -411,7 +428,7 @@ def new_vcpu(k: Kernel, nr: int) -> None:
     assign(k.system.ghost.vcpus[nr], GhostVcpu(xcr0=xf.MASK_X87))
     vmm = k.system.ghost.vmms[nr]
     forget(vmm)
-    vmm.intent = vmm.tenant = vmm.given = 0
+    vmm.intent = vmm.tenant = vmm.given = vmm.known = 0
 
 
 def gets_tenant(k: Kernel, nr: int) -> None:

@@ -57,7 +57,10 @@ FPSTATE = _shown(
     *("alloc_size", "size", "user_size", "xfeatures", "user_xfeatures", "xfd", "in_use", "is_confidential"),
     *("regs.xstate_bv", "regs.reserved"),
 )
-VM = _shown(st.Vm, "exists", "type", "snp_context", "vm_bugged", "exception_payload_enabled")
+VM = _shown(
+    st.Vm,
+    *("exists", "type", "es_active", "need_init", "snp_context", "vm_bugged", "vm_dead", "exception_payload_enabled"),
+)
 VCPU = _shown(
     st.Vcpu,
     *("exists", "last_vmentry_cpu", "arch.xcr0", "arch.guest_supported_xcr0"),
@@ -69,7 +72,8 @@ VCPU = _shown(
     *("arch.cpuid_0xd_0_ecx", "arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx"),
     *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
     "arch.cr4_pke",
-    *("arch.guest_state_protected", "vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),
+    *("arch.guest_state_protected", "arch.xss_intercept"),
+    *("vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),
     *("arch.xfd_no_write_intercept", "arch.nm_intercept", "arch.xfd_read_intercept", "arch.xfd_write_intercept"),
     *("arch.xfd_err_read_intercept", "arch.xfd_err_write_intercept"),
     *("arch.exception_pending", "arch.exception_injected", "arch.exception_vector"),

@@ -489,10 +489,28 @@ class ErrorPointersOfLoadedFrames(FpuSignal):
         super().restore_fpregs_from_init_fpstate(mask)
 
 
+@propose(
+    "open-26-moved-is-confidential",
+    "KVM: SEV: Mark the FPU state of a vCPU that takes over an SEV-ES guest as confidential",
+    fixes=("4f5defae7089",),
+)
+class MovedIsConfidential(KvmX86):
+    """Finding 26: as 24, of a vCPU whose VM has taken over the guest of another one.
+
+    sev_migrate_from(), where it sets guest_state_protected: ``fpstate_set_confidential(&dst_vcpu->arch.guest_fpu)``.
+    It is the same since 0b020f5af092 (5.16); until there are VMs whose ioctls have to say so, they are 0 either way.
+    """
+
+    def sev_migrate_vcpu(self, vcpu: Vcpu, source: Vcpu) -> None:
+        """(arch/x86/kvm/svm/sev.c, sev_migrate_from())."""
+        super().sev_migrate_vcpu(vcpu, source)
+        self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),
-    *(ExecForgetsPasid, LbrByMsr, SnpIsConfidential),
+    *(ExecForgetsPasid, LbrByMsr, SnpIsConfidential, MovedIsConfidential),
 )
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.

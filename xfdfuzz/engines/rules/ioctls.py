@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
+from xfdfuzz.engines.rules.situation import msrs_of
 from xfdfuzz.kernel.state import VECTORS
 from xfdfuzz.program.fields import Events
-from xfdfuzz.program.ops import kvm, protected, run
+from xfdfuzz.program.ops import guest, kvm, protected, run, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, targets
 
@@ -42,6 +43,37 @@ class IoctlRules(Rules):
             yield run.KvmRun(task, sealed[0])
             if sealed[0] in self.now.ready:
                 yield run.VmEnter(sealed[0])
+
+    @on("sealed_calls", n=targets)
+    def look_at_sealed(self, n: int) -> Iterator[Op]:
+        """A VMM reads what KVM gives of a sealed guest, the MSRs that the processor switches among it."""
+        task, nr = self.choice("sealed_calls", n)
+        for msr in msrs_of(True, self.run.machine.cet):
+            yield kvm.KvmGetMsrs(task, nr, msr)
+        yield xsave.KvmGetXsave2(task, nr)
+        yield xsave.KvmGetFpu(task, nr)
+
+    @on("protected_guests", n=targets)
+    def stop_protected(self, n: int) -> Iterator[Op]:
+        """A guest that KVM cannot see stops, and its VMM is told."""
+        nr = self.choice("protected_guests", n)
+        yield guest.GuestHlt(nr)
+        if nr in self.now.pending:
+            yield run.HandleExit(nr)
+        if self.now.returning:
+            yield run.KvmRunReturns(self.now.returning[0])
+
+    kvm_move_enc_context_from = one(protected.KvmMoveEncContextFrom, on="moves")
+
+    @on("moving", n=targets)
+    def migrate_within_host(self, n: int) -> Iterator[Op]:
+        """A VMM makes a VM that takes over the guest of another one."""
+        task, source, own_type = self.choice("moving", n)
+        yield protected.KvmCreateVmOfType(task, init2=0) if own_type else kvm.KvmCreateVm(task)
+        made = [vm for nr, vm, other in self.now.moves if nr == task and other == source]
+        if made:
+            yield kvm.KvmCreateVcpu(task, made[-1], 0)
+            yield protected.KvmMoveEncContextFrom(task, made[-1], source)
 
     close_vm = one(kvm.CloseVm, on="closable")
     kvm_set_cpuid2 = one(kvm.KvmSetCpuid2, on="vcpu_calls")

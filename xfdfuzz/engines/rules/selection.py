@@ -39,6 +39,7 @@ _OFTEN = {
     **dict.fromkeys(("handle_exit", "vm_enter", "kvm_run", "guest_wrmsr_xfd", "kvm_set_msrs", "guest_tileload"), 8),
     **dict.fromkeys(("execve_returns", "migrate", "guest_switches_lazily", "kernel_fpu_end", "hotplug_ends"), 8),
     "preempted": 16,
+    "look_at_sealed": 8,
     "schedule_vmm": 24,
     "go_on_elsewhere": 24,
 }
@@ -61,7 +62,7 @@ _SELDOM = {
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),
     **dict.fromkeys(("guest_tilezero", "guest_xrstors", "user_fld", "user_movups"), 1),
     **dict.fromkeys(("kvm_create_vm_of_type", "kvm_sev_es_init", "kvm_sev_launch_update_vmsa"), 1),
-    **dict.fromkeys(("kvm_sev_snp_launch_start", "kvm_sev_snp_launch_finish"), 1),
+    **dict.fromkeys(("kvm_sev_snp_launch_start", "kvm_sev_snp_launch_finish", "kvm_move_enc_context_from"), 1),
     **dict.fromkeys(("kvm_enable_cap_exception_payload", "kvm_set_vcpu_events_pending"), 1),
     **dict.fromkeys(("create_io_thread", "worker_copy_from_user", "read_arch_status", "shstk_disable"), 1),
     **dict.fromkeys(("read_arch_status_of_kthread", "open_dsa", "user_enqcmd", "shstk_enable"), 1),
@@ -72,7 +73,7 @@ _SELDOM = {
         ("sigframe_copy", "sigframe_legacy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1
     ),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
-    **dict.fromkeys(("child_first", "seal_and_run"), 2),
+    **dict.fromkeys(("child_first", "seal_and_run", "migrate_within_host", "stop_protected"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM
 

@@ -20,6 +20,7 @@ from xfdfuzz.memory.cstruct import Regions
 from xfdfuzz.program.ghost import TENANTS
 from xfdfuzz.program.ops import processes, run, signals, vmm
 from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.ops.protected import is_busy
 
 #: Lists by the names that rules know them by.
 Lists = dict[str, list[Any]]
@@ -47,8 +48,10 @@ class Situation:
     ``suspenders`` can ask for suspend.
 
     ``vm_calls`` are (task, VM) pairs: the task has the VM open and mostly shares its address space, but one in four has
-    it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN.  ``vcpu_calls`` are (task, vCPU) pairs
-    likewise, of vCPUs outside KVM_RUN.
+    it from before a fork; ``closable`` those whose VM has no vCPU in KVM_RUN, ``moving`` such that have a sealed SEV-ES
+    guest, each once, with whether the VM is of a type of its own, ``moves`` are (task, VM, another) that may take it
+    over from the other.  ``vcpu_calls`` are (task, vCPU) pairs likewise, of vCPUs outside KVM_RUN, ``sealed_calls``
+    those of protected guests.
 
     ``vmm_calls`` are those of them whose state the VMM can see, each once, ``vmm_calls_of_l1`` such that are not in L2,
     ``nesting_calls`` such for which no exception is pending;
@@ -115,6 +118,9 @@ class Situation:
     lbr_cpus: list[int]
     vm_calls: list[tuple[int, int]]
     closable: list[tuple[int, int]]
+    moving: list[tuple[int, int, bool]]
+    moves: list[tuple[int, int, int]]
+    sealed_calls: list[tuple[int, int]]
     vcpu_calls: list[tuple[int, int]]
     vmm_calls: list[tuple[int, int]]
     vmm_calls_of_l1: list[tuple[int, int]]
@@ -346,6 +352,7 @@ def look_at_vcpus(system: st.System) -> Look:
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
         "able": [nr for nr, vcpu in vcpus if nr in sealed or system.vms[vcpu.vm].type == st.VM_DEFAULT],
         "plain": plain,
+        "sealed": sealed,
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
         "intents": [
@@ -358,6 +365,9 @@ def look_at_vcpus(system: st.System) -> Look:
         "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
         "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
         "with_exception": [nr for nr in plain if system.vcpus[nr].arch.exception_pending],
+        "of_busy": [vcpu.vm for _, vcpu in vcpus if is_busy(vcpu)],
+        "movable_vms": [system.vcpus[nr].vm for nr in sealed if tells_of_cpuid(system, nr)],
+        "of_own_type": [nr for nr, vm in enumerate(system.vms) if vm.type == st.VM_X86_SEV_ES_VM],
     }
     return Look(lists, more)
 
@@ -477,6 +487,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "xfd_cpus": host if machine.has_xfd else [],
         "closable": [(nr, vm) for nr, vm in vm_calls if vm not in vcpus.more["running"]],
         "vcpu_calls": calls,
+        "sealed_calls": [pair for pair in calls if pair[1] in vcpus.more["sealed"]],
         "vmm_calls": each,
         "vmm_calls_of_l1": [pair for pair in each if pair[1] not in l2],
         "nesting_calls": [pair for pair in each if pair[1] not in vcpus.more["with_exception"]],
@@ -490,9 +501,21 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
         "suspenders": [nr for nr in current[:1] if nr in calling and not (tasks.more["busy"] or starting)],
     }
+    both |= _moves(tasks, vcpus, dict.fromkeys(both["closable"]))
     both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in vcpus.more["able"]]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
+
+
+def _moves(tasks: Look, vcpus: Look, stopped: Iterable[tuple[int, int]]) -> Lists:
+    """The ``moving`` and ``moves``, of VMs that are ``stopped``."""
+    own, busy = vcpus.more["of_own_type"], vcpus.more["of_busy"]
+    moving = [(nr, vm, vm in own) for nr, vm in stopped if vm in vcpus.more["movable_vms"]]
+    into = [pair for pair in stopped if pair[1] not in busy]
+    return {
+        "moving": moving,
+        "moves": [(nr, vm, source) for who, source, _ in moving for nr, vm in into if nr == who and vm != source],
+    }
 
 
 def _distant(tasks: Look, cpus: Look) -> list[tuple[int, int, int]]:
@@ -526,6 +549,7 @@ READ_BY_VCPUS = Regions(
     *(
         "vcpus[].arch.guest_mode",
         "vcpus[].arch.exception_pending",
+        "vcpus[].arch.exception_injected",
         "vcpus[].arch.init_pending",
         "vcpus[].arch.guest_state_protected",
         "vms[].type",

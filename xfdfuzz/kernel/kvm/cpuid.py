@@ -352,4 +352,5 @@ class KvmCpuid(KvmProtected):
         vcpu.arch.guest_supported_xss = vcpu.arch.cpuid_xss & self.supported_xss
         self.kvm_limit_user_xfeatures(vcpu)
         self.kvm_x86_vcpu_after_set_cpuid(vcpu)
+        vcpu.arch.xss_intercept = 0
         return 0

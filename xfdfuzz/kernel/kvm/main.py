@@ -41,8 +41,8 @@ class KvmMain(Power):
 
     @seam
     def kvm_vm_ioctl_guard(self, vm: Vm) -> int:
-        """EIO from another address space or once the VM is bugged (kvm_vm_ioctl(), kvm_vcpu_ioctl())."""
-        return -EIO if vm.mm != self.current.mm or vm.vm_bugged else 0
+        """EIO from another address space or once the VM is bugged or dead (kvm_vm_ioctl(), kvm_vcpu_ioctl())."""
+        return -EIO if vm.mm != self.current.mm or vm.vm_bugged or vm.vm_dead else 0
 
     # -- load and put --------------------------------------------------------------------------------------------
 

@@ -27,20 +27,24 @@ class KvmProtected(KvmMain):
         return vm_type == st.VM_DEFAULT
 
     @phase_of("kvm_dev_ioctl_create_vm")
-    def kvm_dev_ioctl_create_vm_of_type(self, vm_type: int) -> tuple[int, int]:
-        """KVM_CREATE_VM of a type: EINVAL, ENOMEM (arch/x86/kvm/x86.c)."""
+    def kvm_dev_ioctl_create_vm_of_type(self, vm_type: int, init: bool = True) -> tuple[int, int]:
+        """KVM_CREATE_VM of a type, and KVM_SEV_INIT2 of an SEV one if ``init``: EINVAL, ENOMEM (arch/x86/kvm/x86.c;
+        svm_vm_init())."""
         if not self.kvm_is_vm_type_supported(vm_type):
             return -EINVAL, 0
         ret, nr = self.kvm_dev_ioctl_create_vm()
         if not ret:
-            self.vms[nr].type = vm_type
+            vm = self.vms[nr]
+            vm.type = vm_type
+            vm.es_active = vm_type in _SEV_ES and init
+            vm.need_init = vm_type in _SEV_ES and not init
         return ret, nr
 
     def sev_guest_init(self, vm: Vm) -> int:
         """KVM_SEV_ES_INIT of a VM without vCPUs: EINVAL (arch/x86/kvm/svm/sev.c)."""
         if vm.type != st.VM_DEFAULT or vm.vcpus_0:
             return -EINVAL
-        vm.type = st.VM_SEV_ES
+        vm.type, vm.es_active = st.VM_SEV_ES, 1
         return 0
 
     @phase_of("sev_mem_enc_op")
@@ -51,7 +55,7 @@ class KvmProtected(KvmMain):
 
     def sev_launch_update_vmsa(self, vm_nr: int) -> int:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: ENOTTY, or what a vCPU gives (arch/x86/kvm/svm/sev.c)."""
-        if self.vms[vm_nr].type not in _SEV_ES:
+        if not self.vms[vm_nr].es_active:
             return -ENOTTY
         for vcpu in self.vcpus_of(vm_nr):
             if ret := self._sev_launch_update_vmsa(vcpu):
@@ -96,11 +100,71 @@ class KvmProtected(KvmMain):
     def sync_vmsa_fpu(self, vcpu: Vcpu) -> None:
         """Nothing of the FPU is KVM's to copy, until eb4441864e03 (arch/x86/kvm/svm/sev.c)."""
 
+    # -- intra-host migration, of 5.16 ------------------------------------------------------------------------------
+
+    def sev_vm_move_enc_context_from(self, vm_nr: int, source_nr: int) -> int:
+        """KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM: the VM takes the guest over, and the source is dead; EINVAL
+        (arch/x86/kvm/svm/sev.c, b56639318bb2, 0b020f5af092).
+
+        Types are compared since there are several (6.10).
+        """
+        vm, source = self.vms[vm_nr], self.vms[source_nr]
+        if vm_nr == source_nr or vm.es_active or not source.es_active:
+            return -EINVAL
+        if self.arch_vm_type(vm) != self.arch_vm_type(source):
+            return -EINVAL
+        ret = self.sev_check_source_vcpus(vm_nr, source_nr)
+        if not ret:
+            self.sev_migrate_from(vm_nr, source_nr)
+            source.vm_dead = 1
+        return ret
+
+    @seam
+    def arch_vm_type(self, vm: Vm) -> int:
+        """kvm->arch.vm_type."""
+        return st.VM_DEFAULT if vm.type == st.VM_SEV_ES else vm.type
+
+    def sev_check_source_vcpus(self, vm_nr: int, source_nr: int) -> int:
+        """As many vCPUs, and all that have the guest's state sealed: EINVAL (arch/x86/kvm/svm/sev.c)."""
+        sources = list(self.vcpus_of(source_nr))
+        if len(sources) != len(list(self.vcpus_of(vm_nr))):
+            return -EINVAL
+        return 0 if all(vcpu.arch.guest_state_protected for vcpu in sources) else -EINVAL
+
+    def sev_migrate_from(self, vm_nr: int, source_nr: int) -> None:
+        """need_init is left as it is (arch/x86/kvm/svm/sev.c)."""
+        vm, source = self.vms[vm_nr], self.vms[source_nr]
+        # of the default type there is but a number that stands for this
+        vm.type, vm.es_active, source.es_active = source.type, 1, 0
+        for vcpu, source_vcpu in zip(self.vcpus_of(vm_nr), self.vcpus_of(source_nr), strict=True):
+            self.sev_migrate_vcpu(vcpu, source_vcpu)
+
+    @phase_of("sev_migrate_from")
+    def sev_migrate_vcpu(self, vcpu: Vcpu, source: Vcpu) -> None:
+        """The VMSA goes to the vCPU of the same index (arch/x86/kvm/svm/sev.c).
+
+        Nobody calls fpstate_set_confidential(), as at KVM_SEV_LAUNCH_UPDATE_VMSA, or KVM_CREATE_VCPU before 6.10.
+        svm_vcpu_after_set_cpuid() has opened IA32_XSS to SEV-ES guests alone (sev_vcpu_after_set_cpuid()).
+        """
+        assign(vcpu.vmsa, source.vmsa)
+        assign(source.vmsa, CpuRegs())
+        vcpu.arch.guest_state_protected, source.arch.guest_state_protected = 1, 0
+        vcpu.arch.xss_intercept = vcpu.arch.cpuid_set
+
+    @seam
+    def vcpu_pre_run(self, vcpu: Vcpu) -> int:
+        """svm_vcpu_pre_run(): 1, or EINVAL where KVM_SEV_INIT2 is missing (with the VM types, 6.10)."""
+        return -EINVAL if self.vms[vcpu.vm].need_init else 1
+
     # -- SEV-SNP, of 6.11: nothing below is reached before ---------------------------------------------------------
+
+    def sev_snp_guest(self, vm: Vm) -> bool:
+        """Of SNP's type, and not without KVM_SEV_INIT2 (arch/x86/kvm/svm/svm.h)."""
+        return vm.type == st.VM_X86_SNP_VM and bool(vm.es_active)
 
     def snp_launch_start(self, vm: Vm) -> int:
         """KVM_SEV_SNP_LAUNCH_START: ENOTTY, EINVAL where there is a context (arch/x86/kvm/svm/sev.c)."""
-        if vm.type != st.VM_X86_SNP_VM:
+        if not self.sev_snp_guest(vm):
             return -ENOTTY
         if vm.snp_context:
             return -EINVAL
@@ -110,7 +174,7 @@ class KvmProtected(KvmMain):
     def snp_launch_finish(self, vm_nr: int) -> int:
         """KVM_SEV_SNP_LAUNCH_FINISH: ENOTTY, EINVAL, EIO; it seals all vCPUs first (arch/x86/kvm/svm/sev.c)."""
         vm = self.vms[vm_nr]
-        if vm.type != st.VM_X86_SNP_VM:
+        if not self.sev_snp_guest(vm):
             return -ENOTTY
         if not vm.snp_context:
             return -EINVAL
@@ -148,7 +212,7 @@ class KvmProtected(KvmMain):
     @seam
     def vcpu_create_protected(self, vcpu: Vcpu) -> None:
         """svm_vcpu_create(): nobody is to save or restore the FPU of an SEV-ES guest, until eb4441864e03 (6.10)."""
-        if self.vms[vcpu.vm].type in _SEV_ES:
+        if self.vms[vcpu.vm].es_active:
             self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
 
     @seam
@@ -176,14 +240,15 @@ class KvmProtected(KvmMain):
     @seam
     def sev_es_sealed(self, vcpu: Vcpu) -> bool:
         """sev_es_guest(vcpu->kvm) && vcpu->arch.guest_state_protected."""
-        return bool(vcpu.arch.guest_state_protected) and self.vms[vcpu.vm].type in _SEV_ES
+        return bool(vcpu.arch.guest_state_protected and self.vms[vcpu.vm].es_active)
 
     @seam
     def vmsa_switches(self, vcpu: Vcpu, index: int) -> bool:
         """!msr_write_intercepted(): IA32_XSS of a guest that has XSAVES (a26b7cd22546), and the MSRs of CET of one that
         has shadow stacks (38c46bdbf998, 6.18)."""
         if index == MSR_IA32_XSS:
-            return self.machine.has_xsaves and self.guest_cpuid_has_xsaves(vcpu)
+            passed_through = self.machine.has_xsaves and self.guest_cpuid_has_xsaves(vcpu)
+            return passed_through and not vcpu.arch.xss_intercept
         return index in XSTATE_MSRS and self.guest_cpu_cap_has_shstk(vcpu)
 
     def sev_es_sync_from_ghcb(self, vcpu: Vcpu) -> None:

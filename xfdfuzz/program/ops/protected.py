@@ -6,23 +6,25 @@ from typing import ClassVar
 
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import Vm
+from xfdfuzz.kernel.state import Vcpu, Vm
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Nr, VmTypeOf
-from xfdfuzz.program.ops.base import TaskOp, VmIoctl, op
+from xfdfuzz.program.fields import Init2, Nr, VmTypeOf
+from xfdfuzz.program.ops.base import TaskOp, VmIoctl, not_open, op
 from xfdfuzz.program.step import Result
 
 
-@op("t{task} ioctl(kvm, KVM_CREATE_VM, {vm_type})")
+@op("t{task} ioctl(kvm, KVM_CREATE_VM, {vm_type}, {init2})")
 class KvmCreateVmOfType(TaskOp):
-    """A VM of a type whose guests are protected.  What the type needs before vCPUs can be created is done too."""
+    """A VM of a type whose guests are protected.  What the type needs before vCPUs can be created is done too, but for
+    KVM_SEV_INIT2 if ``init2`` is 0: the VM has no guest of its own then, and can take over that of another."""
 
     task: Nr = 0
     vm_type: VmTypeOf = st.VM_X86_SEV_ES_VM
+    init2: Init2 = 1
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        ret, vm = k.kvm_dev_ioctl_create_vm_of_type(self.vm_type)
+        ret, vm = k.kvm_dev_ioctl_create_vm_of_type(self.vm_type, bool(self.init2))
         return Result(ret or f"vm{vm}")
 
 
@@ -107,3 +109,46 @@ class KvmSevSnpLaunchFinish(_Sealing):
 
     def seal(self, k: Kernel) -> int:
         return k.snp_launch_finish(self.vm)
+
+
+def is_busy(vcpu: Vcpu) -> bool:
+    """Whether it has an L2, or something that its guest would get at the next entry."""
+    arch = vcpu.arch
+    return bool(arch.guest_mode or arch.init_pending or arch.exception_pending or arch.exception_injected)
+
+
+@op("t{task} ioctl(vm{vm}, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm{source})")
+class KvmMoveEncContextFrom(VmIoctl):
+    """A VM that has as many vCPUs takes over the sealed SEV-ES guest of another one, of which all ioctls are -EIO from
+    then on."""
+
+    task: Nr = 0
+    vm: Nr = 1
+    source: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if k.vms[self.source].type == st.VM_X86_SNP_VM:
+            return f"that of vm{self.source}, which is an SEV-SNP guest's, is not modelled"
+        vcpus = [(nr, v) for nr, v in enumerate(k.vcpus) if v.exists and v.vm in (self.vm, self.source)]
+        hindered = next((reason for nr, v in vcpus if (reason := self._in_the_way(nr, v))), "")
+        return not_open(k, self.task, self.source) or VmIoctl.hindrance(self, k) or hindered
+
+    def _in_the_way(self, nr: int, vcpu: Vcpu) -> str:
+        """That KVM_RUN has the mutex of a vCPU, or that something waits in one, which KVM could not give its guest."""
+        if vcpu.task:
+            return f"v{nr} is inside KVM_RUN"
+        taken = vcpu.vm == self.vm and is_busy(vcpu)
+        return f"v{nr} has an L2, an exception or an INIT, which is not modelled" if taken else ""
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        refused = k.kvm_vm_ioctl_guard(k.vms[self.vm])
+        of_vm, of_source = ([nr for nr, v in enumerate(k.vcpus) if v.exists and v.vm == vm] for vm in self._vms)
+        ret = refused or k.sev_vm_move_enc_context_from(self.vm, self.source)
+        for nr, source in zip(of_vm, of_source, strict=True) if not ret else ():
+            ghost.was_moved(k, nr, source)
+        return Result(ret)
+
+    @property
+    def _vms(self) -> tuple[int, int]:
+        return self.vm, self.source

@@ -30,7 +30,8 @@ class KvmRun(TaskOp):
     def hindrance(self, k: Kernel) -> str:
         hindered = not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
         vcpu = k.vcpus[self.vcpu]
-        if hindered or vcpu.arch.guest_state_protected or k.vms[vcpu.vm].type == st.VM_DEFAULT:
+        vm = k.vms[vcpu.vm]
+        if hindered or vcpu.arch.guest_state_protected or vm.type == st.VM_DEFAULT or vm.vm_dead:
             return hindered
         return f"v{self.vcpu} is not sealed yet"
 

@@ -95,7 +95,7 @@ class SnpType(KvmX86):
 
     def sev_command_refused(self, vm: Vm, snp: bool) -> int:
         """An SNP guest has SNP's commands alone: EPERM (arch/x86/kvm/svm/sev.c, sev_mem_enc_ioctl())."""
-        return -EPERM if vm.type == st.VM_X86_SNP_VM and not snp else 0
+        return -EPERM if self.sev_snp_guest(vm) and not snp else 0
 
 
 @patch("161d34609f9b", "KVM: TDX: Make TDX VM type supported", version="v6.16", neutral="a feature")
