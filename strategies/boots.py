@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_XSS, XSTATE_MSRS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_X86_SNP_VM, VM_X86_TDX_VM
@@ -158,15 +159,21 @@ def unsealed(machine: Machine) -> list[Op]:
     return [*own, *made, kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine))]
 
 
+def _sealing(machine: Machine) -> list[Op]:
+    """The guest is sealed, and its VMM reads the MSRs of supervisor state, as one does for a snapshot."""
+    msrs = (MSR_IA32_XSS, *XSTATE_MSRS) if machine.cet else ()
+    return [protected.KvmSevLaunchUpdateVmsa(0, 0), *(kvm.KvmGetMsrs(0, 0, msr) for msr in msrs)]
+
+
 def sealed_of_own_type(machine: Machine) -> list[Op]:
     """The same, and the guest is sealed, which a VMM's calls are tried on."""
-    return [*unsealed(machine), protected.KvmSevLaunchUpdateVmsa(0, 0)]
+    return [*unsealed(machine), *_sealing(machine)]
 
 
 def sealed(machine: Machine) -> list[Op]:
     """A protected guest runs, made as on every kernel."""
     made: list[Op] = [kvm.KvmCreateVm(0), protected.KvmSevEsInit(0, 0), kvm.KvmCreateVcpu(0, 0, 0)]
-    ready: list[Op] = [kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine)), protected.KvmSevLaunchUpdateVmsa(0, 0)]
+    ready: list[Op] = [kvm.KvmSetCpuid2(0, 0, _avx_and_cet(machine)), *_sealing(machine)]
     return [*made, *ready, run.KvmRun(0, 0), run.VmEnter(0)]
 
 
