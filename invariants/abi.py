@@ -39,11 +39,16 @@ from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
 from xfdfuzz.program.ops.vmm import (
     KeepFpu,
     KeepMsr,
+    KeepXcrs,
     KeepXsave,
     KeepXsave2,
+    LoadFpu,
     LoadMsrs,
     LoadNestedState,
+    LoadSregs,
     LoadVcpuEvents,
+    LoadXcrs,
+    LoadXsave,
 )
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetFpu, KvmSetXsave
 from xfdfuzz.program.step import Content, FpuState, Image
@@ -53,7 +58,9 @@ _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 _PROTECTED_STATE = (
     *(KvmGetXsave, KvmGetXsave2, KvmSetXsave, KvmGetFpu, KvmSetFpu),
     *(KvmGetXcrs, KvmSetXcrs, KvmSetSregs, KvmSetRegs),
+    *(KeepXsave, KeepXsave2, LoadXsave, KeepFpu, LoadFpu, KeepXcrs, LoadXcrs, LoadSregs),
 )
+_SHOWS_REGISTERS = (KvmGetXsave, KvmGetXsave2, KvmGetFpu, KvmGetMsrs, KeepXsave, KeepXsave2, KeepFpu, KeepMsr)
 _VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
 
@@ -414,9 +421,7 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
             yield Broken(f"v{op.vcpu}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant(
-    "protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmGetFpu, KvmGetMsrs)
-)
+@invariant("protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=_SHOWS_REGISTERS)
 def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
     memory that ioctls would show holds what the host last had in its registers.  What user space has written there it

@@ -274,3 +274,86 @@ def test_who_has_something_to_deliver_takes_over_no_guest(op: str, why: str) -> 
 def test_init2_is_0_or_1() -> None:
     with pytest.raises(ProgramError, match="init2=N, where N is a number from 0 to 1"):
         parse("# xfdfuzz program 1\nmachine cpus=1\nt0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM, init2=2)\n")
+
+
+# -- what a VMM means, and keeps -------------------------------------------------------------------------------------
+
+#: A vCPU of each VM type, as it comes out of reset.
+BEFORE_SEALING = {
+    "default": ("t0 ioctl(kvm, KVM_CREATE_VM) = vm0", "t0 ioctl(vm0, KVM_SEV_ES_INIT) = 0"),
+    "sev-es": ("t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0",),
+}
+RUN = ("t0 ioctl(v0, KVM_RUN) ... = ok", "v0 vmenter = ok")
+
+
+def of_procedure(revision: str, kind: str, *ops: str) -> list[str]:
+    """What breaks, with where, and the results that did not come out."""
+    made = (*BEFORE_SEALING[kind], "t0 ioctl(vm0, KVM_CREATE_VCPU, 0, reset) = v0")
+    cpuid = "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0"
+    verdict = judge(parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", *made, cpuid, *ops])), resolve(revision))
+    results = [failure for failure in verdict.failures if failure.startswith("op ")]
+    return [*results, *(violation.bucket for violation in verdict.violations)]
+
+
+#: A VMM that sets FCW and MXCSR before it seals (eb4441864e03).
+SEALED_AS_RESET = (
+    "v0 out of reset",
+    "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0}) = 0",
+    "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0",
+)
+
+
+def test_only_a_guest_of_its_own_type_comes_out_of_reset() -> None:
+    """KVM_SEV_ES_INIT's VMSA has FCW and MXCSR 0, "to avoid breaking older measurements", whatever its VMM sets."""
+    assert not of_procedure("v6.12", "sev-es", *SEALED_AS_RESET, *RUN)
+    assert of_procedure("v6.12", "default", *SEALED_AS_RESET, *RUN) == [
+        "reset-is-a-reset@x87",
+        "reset-is-a-reset@mxcsr",
+    ]
+
+
+def test_a_vmm_sets_a_guest_up_by_what_it_has_kept_until_it_seals_it() -> None:
+    """What another guest had is no leak where the VMM has written it, sealed or not."""
+    kept = (
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm1",
+        "t0 ioctl(vm1, KVM_CREATE_VCPU, 0) = v1",
+        "t0 ioctl(v1, KVM_SET_CPUID2) of v0 = 0",
+        "t0 ioctl(v1, KVM_SET_XSAVE, {xstate_bv: sse|avx, data: 3}) = 0",
+        "t0 ioctl(v1, KVM_GET_XSAVE) keep",
+        "t0 ioctl(v0, KVM_SET_XSAVE) of v1 = 0",
+        "t0 ioctl(v0, KVM_GET_XCRS) keep = 0 [0x1]",
+        "t0 ioctl(v0, KVM_GET_FPU) keep = 0 {x87: init, sse: v1:3, mxcsr: init}",
+        "t0 ioctl(v0, KVM_GET_VCPU_EVENTS) keep = not-enabled",
+    )
+    runs = (*RUN, "v0 fxsave = ok {xstate_bv: sse, sse: v1:3}")
+    found = set(of_procedure("v7.3-cured", "sev-es", *kept, "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0", *runs))
+    assert not found
+
+
+def test_of_a_sealed_guest_a_vmm_keeps_what_kvm_gives_in_its_place() -> None:
+    """0 and zeros of the default type, which another vCPU then gets; -EINVAL of the others."""
+    sealed = "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0"
+    assert not of_procedure(
+        "v7.3-cured",
+        "default",
+        sealed,
+        "t0 ioctl(v0, KVM_GET_XSAVE2) keep = 0 {xstate_bv: 0, mxcsr: zero}",
+        "t0 ioctl(v0, KVM_GET_FPU) keep = 0 {x87: zero, sse: init, mxcsr: zero}",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm1",
+        "t0 ioctl(vm1, KVM_CREATE_VCPU, 0) = v1",
+        "t0 ioctl(v1, KVM_SET_XSAVE) of v0 = 0",
+        "t0 ioctl(v1, KVM_GET_XSAVE2) = 0 {xstate_bv: 0}",
+        "t0 ioctl(v1, KVM_SET_FPU) of v0 = 0",
+        "t0 ioctl(v1, KVM_RUN) ... = ok",
+        "v1 vmenter = ok",
+        "v1 fxsave = ok {xstate_bv: x87, x87: zero, mxcsr: zero}",
+        "v0 out of reset = not-enabled",
+    )
+    refused = ("KVM_GET_XSAVE) keep", "KVM_GET_FPU) keep", "KVM_GET_XCRS) keep")
+    assert not of_procedure("v7.3", "sev-es", sealed, *(f"t0 ioctl(v0, {call} = -EINVAL" for call in refused))
+
+
+@pytest.mark.parametrize("call", ["KVM_GET_XSAVE) keep", "KVM_GET_XSAVE2) keep", "KVM_GET_FPU) keep"])
+def test_keeping_is_no_way_around_what_is_refused(call: str) -> None:
+    assert unexpected("v7.3", "snp", f"t0 ioctl(v0, {call}") == ["protected-state-is-refused"]
+    assert not unexpected("v7.3-cured", "snp", f"t0 ioctl(v0, {call} = -EINVAL")

@@ -334,7 +334,8 @@ def look_at_vcpus(system: st.System) -> Look:
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
     plain = [nr for nr, vcpu in vcpus if system.vms[vcpu.vm].type == st.VM_DEFAULT and nr not in sealed]
-    outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE and nr in plain]
+    unsealed = [nr for nr, _ in vcpus if nr not in sealed]
+    outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE and nr in unsealed]
     vmms = system.ghost.vmms
     old = [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS]
     lists: Lists = {
@@ -361,7 +362,8 @@ def look_at_vcpus(system: st.System) -> Look:
             *(vmm.VmmReset(nr) for nr in old),
             *(vmm.VmmCopy(nr, other) for nr in outside for other in outside if nr != other),
         ],
-        "kept": [(nr, load) for nr in plain if vmms[nr].kept for load in _loads(system, nr)],
+        "kept": [(nr, load) for nr in unsealed if vmms[nr].kept for load in _loads(system, nr)],
+        "to_be_sealed": [nr for nr in unsealed if nr not in plain],
         "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
         "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
         "with_exception": [nr for nr in plain if system.vcpus[nr].arch.exception_pending],
@@ -372,6 +374,11 @@ def look_at_vcpus(system: st.System) -> Look:
     return Look(lists, more)
 
 
+#: What reads, and what writes, the state of a guest that is going to be sealed.
+_SEEN = (
+    *(vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepMsr),
+    *(vmm.LoadCpuid, vmm.LoadSregs, vmm.LoadXcrs, vmm.LoadMsrs, vmm.LoadXsave, vmm.LoadFpu),
+)
 _KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents, vmm.KeepNestedState)
 
 
@@ -470,6 +477,10 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         if not (load is vmm.LoadNestedState and one in vcpus.more["with_exception"])
     ]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
+    # of a guest that KVM will not see exceptions and L2 are not modelled
+    protected = dict.fromkeys(pair for pair in calls if pair[1] in vcpus.more["to_be_sealed"])
+    loads += [load(nr, one, source) for nr, one in protected for source, load in vcpus.more["kept"] if load in _SEEN]
+    keeps += [keep for nr, one in protected for keep in _keeps(nr, one, machine.cet) if type(keep) in _SEEN]
     both: Lists = {
         "distant_traces": _distant(tasks, cpus),
         "dyn2_tasks": calling if machine.dyn2 else [],

@@ -241,14 +241,18 @@ class KvmSetRegs(VcpuIoctl):
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
 
 
+def not_visible(k: Kernel, nr: int) -> str:
+    """That a vCPU is of a VM whose guests KVM cannot see, or will not; nothing if it is not."""
+    protected = k.vms[k.vcpus[nr].vm].type != VM_DEFAULT
+    return f"that of v{nr}, which is protected, is not modelled" if protected else ""
+
+
 class _OfVisible(VcpuIoctl):
     __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
         """A guest that KVM cannot see gets its exceptions by ways of its own, and has no L2."""
-        protected = k.vms[k.vcpus[self.vcpu].vm].type != VM_DEFAULT
-        not_modelled = f"that of v{self.vcpu}, which is protected, is not modelled" if protected else ""
-        return VcpuIoctl.hindrance(self, k) or not_modelled
+        return VcpuIoctl.hindrance(self, k) or not_visible(k, self.vcpu)
 
 
 @op("t{task} ioctl(vm{vm}, KVM_ENABLE_CAP, KVM_CAP_EXCEPTION_PAYLOAD, {enable})")

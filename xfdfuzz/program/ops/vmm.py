@@ -28,6 +28,7 @@ from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     events_in_l2,
     nested_state,
+    not_visible,
     set_msrs,
     set_nested_state,
     set_sregs,
@@ -59,8 +60,8 @@ def not_stopped(k: Kernel, nr: int) -> str:
 
 
 def hidden(k: Kernel, nr: int) -> str:
-    """That a vCPU's state is not its VMM's to see; nothing if it is."""
-    return "" if k.vms[k.vcpus[nr].vm].type == st.VM_DEFAULT else f"v{nr} is of a protected guest"
+    """That a vCPU's state is not its VMM's any more, so that this can mean nothing with it; nothing if it is."""
+    return f"v{nr} is sealed" if k.vcpus[nr].arch.guest_state_protected else ""
 
 
 # -- what a VMM means to do --------------------------------------------------------------------------------------------
@@ -164,10 +165,9 @@ class VmmOutOfReset(_Intent):
 
 
 class _Keep(VcpuIoctl):
-    __slots__ = ()
+    """Where KVM cannot see the guest, an honest kernel gives what it has in its place."""
 
-    def hindrance(self, k: Kernel) -> str:
-        return VcpuIoctl.hindrance(self, k) or hidden(k, self.vcpu)
+    __slots__ = ()
 
     def vmm(self, k: Kernel) -> GhostVmm:
         """Who reads."""
@@ -183,8 +183,12 @@ class _Keep(VcpuIoctl):
         shown = _user_components(k) & (k.kvm_get_xsave_features(k.vcpus[self.vcpu]) | ~xf.MASK_PKRU)
         fits = [i for i in xf.components_in(shown) if size is None or size_of(1 << i) <= size]
         offered = k.vcpus[self.vcpu].arch.guest_supported_xcr0 | xf.MASK_FPSSE | xf.MASK_MXCSR
-        ideal = k.system.ghost.vcpus[self.vcpu]
-        ghost.read_image(ideal, vmm.honest.regs, _user_components(k), xf.mask_of(*fits), offered)
+        if ghost.takes(k, k.vcpus[self.vcpu]):
+            ideal = k.system.ghost.vcpus[self.vcpu]
+            ghost.read_image(ideal, vmm.honest.regs, _user_components(k), xf.mask_of(*fits), offered)
+        else:
+            ghost.define(vmm.honest.regs, xf.PKRU, 0)
+            ghost.set_xsave(k, vmm.honest, image)
         assign(vmm.image, image)
         vmm.kept |= st.KEPT_IMAGE
         return Result(0, image_of(image))
@@ -228,9 +232,10 @@ class KeepFpu(_Keep):
             return Result(ret)
         vmm, ideal = self.vmm(k), k.system.ghost.vcpus[self.vcpu].regs
         vmm.fpu.x87, vmm.fpu.sse, vmm.fpu.mxcsr = fpu
-        for i in xf.LEGACY:
-            vmm.honest_fpu.data[i] = ideal.data[i]
-        vmm.honest_fpu.undefined = ideal.undefined & xf.mask_of(*xf.LEGACY)
+        seen = ghost.takes(k, vcpu)
+        for i, given in zip(xf.LEGACY, fpu, strict=True):
+            vmm.honest_fpu.data[i] = ideal.data[i] if seen else given
+        vmm.honest_fpu.undefined = ideal.undefined & xf.mask_of(*xf.LEGACY) if seen else 0
         vmm.kept |= st.KEPT_FPU
         return Result(ret, FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))
 
@@ -247,7 +252,8 @@ class KeepXcrs(_Keep):
         ret, value = k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)
         if value is not None:
             vmm = self.vmm(k)
-            vmm.xcr0, vmm.honest.xcr0 = value, k.system.ghost.vcpus[self.vcpu].xcr0
+            vmm.xcr0 = value
+            vmm.honest.xcr0 = value if hidden(k, self.vcpu) else k.system.ghost.vcpus[self.vcpu].xcr0
             vmm.kept |= st.KEPT_XCR0
         return Result(ret, value)
 
@@ -267,7 +273,7 @@ class KeepMsr(_Keep):
             return Result(count)
         vmm, (bit, name) = self.vmm(k), _MSRS[self.msr]
         setattr(vmm, name, value)
-        honest = ghost.read_msr(k.system.ghost.vcpus[self.vcpu], self.msr)
+        honest = value if hidden(k, self.vcpu) else ghost.read_msr(k.system.ghost.vcpus[self.vcpu], self.msr)
         if self.msr in XSTATE_MSRS:
             ghost.define(vmm.honest.regs, XSTATE_MSRS[self.msr], honest)
         else:
@@ -283,6 +289,9 @@ class KeepVcpuEvents(_Keep):
     call = "KvmGetVcpuEvents"
     task: Nr = 0
     vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm = self.vmm(k)
@@ -300,6 +309,9 @@ class KeepNestedState(_Keep):
     task: Nr = 0
     vcpu: Nr = 0
 
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm, nested = self.vmm(k), nested_state(vcpu)
         vmm.nested_guest_mode, vmm.nested_nm = nested
@@ -315,7 +327,7 @@ class _Load(VcpuIoctl):
     source: int
 
     def hindrance(self, k: Kernel) -> str:
-        return self.missing(k) or VcpuIoctl.hindrance(self, k) or hidden(k, self.vcpu)
+        return self.missing(k) or VcpuIoctl.hindrance(self, k)
 
     def missing(self, k: Kernel) -> str:
         """Why the VMM does not have what it would write; nothing where it has."""
@@ -378,7 +390,7 @@ class LoadVcpuEvents(_Load):
         return self.not_kept(k, st.KEPT_EVENTS, "KVM_GET_VCPU_EVENTS")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or events_in_l2(k, self.vcpu, self.events(k))
+        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or events_in_l2(k, self.vcpu, self.events(k))
 
     def events(self, k: Kernel) -> Events:
         """What it has, pending where KVM gave it so."""
@@ -402,7 +414,7 @@ class LoadNestedState(_Load):
         return self.not_kept(k, st.KEPT_NESTED, "KVM_GET_NESTED_STATE")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or taken_to_l2(k, self.vcpu, self.nested(k))
+        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or taken_to_l2(k, self.vcpu, self.nested(k))
 
     def nested(self, k: Kernel) -> Nested:
         """What it has."""
@@ -464,6 +476,7 @@ class LoadXsave(_Load):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(kept.image), UserBuffer())
+        ghost.gave(k, self.vcpu, kept.image.data)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.load_image(ideal, kept.honest.regs, _user_components(k))
         return Result(ret)
@@ -483,7 +496,9 @@ class LoadFpu(_Load):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr))
+        fpu = KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr)
+        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        ghost.gave(k, self.vcpu, fpu)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.set_legacy(ideal.regs, (kept.honest_fpu.data[i] for i in xf.LEGACY))
             ideal.regs.undefined |= kept.honest_fpu.undefined
