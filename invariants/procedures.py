@@ -21,6 +21,7 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import codec_of
 from xfdfuzz.program.ops.base import OK
 from xfdfuzz.program.ops.run import KvmRun, VmEnter
+from xfdfuzz.program.ops.tracer import TaskGoesOn
 from xfdfuzz.program.ops.vmm import VmmVisible
 
 #: What an exit that is not done with is called.
@@ -91,6 +92,25 @@ def _incoherent(entries: CpuidEntries, table: CpuidTable) -> Iterator[tuple[str,
         yield "xss", f"{xf.format_mask(entries.xss)} in 0xD.1 and no XSAVES"
     if entries.amx and (entries.xcr0 & xf.MASK_XTILE != xf.MASK_XTILE or entries.no_palettes or entries.no_tmul):
         yield "amx", "AMX_TILE and not all that AMX needs"
+
+
+@invariant("procedure-keeps-the-task", VMM, ("VMM", "HSTATE"), ops=(TaskGoesOn,))
+def procedure_keeps_the_task(view: View) -> Iterator[Broken]:
+    """A checkpoint that is restored, and a task that a tracer, a signal handler or a call made in its place has been
+    at, goes on with the registers that were there: whoever changed some has to put them back.  The kernel did what it
+    was told."""
+    op = view.step.op
+    assert isinstance(op, TaskGoesOn)
+    system = view.k.system
+    meant, has = system.ghost.tracers[op.task].promise, system.ghost.tasks[op.task]
+    for i in (*xf.components_in(view.k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR):
+        open_now = has.undefined >> i & 1
+        if not meant.undefined >> i & 1 and (open_now or has.data[i] != meant.data[i]):
+            found, wanted = (
+                ("nothing for sure" if open_now else ghost.content(has.data[i])),
+                ghost.content(meant.data[i]),
+            )
+            yield Broken(f"t{op.task} goes on with {found} in {xf.CONTENTS[i]}, not {wanted}", xf.CONTENTS[i])
 
 
 def _promise(view: View) -> tuple[int, GhostVmm]:

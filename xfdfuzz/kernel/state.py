@@ -160,7 +160,7 @@ SnpContext = Annotated[U8, Enumeration("SNP context", _constants("SNP_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
-Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
+Intent = Annotated[U8, Enumeration("intent", _constants("INTENT_"))]
 #: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
 TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
 #: Numbers of contents, as tokens are written in programs.
@@ -614,7 +614,23 @@ class GhostVmm(Struct):
     promise: GhostVcpu
 
 
-@struct(tasks=USER_TASKS, vcpus=NR_VCPUS, vmms=NR_VCPUS)
+@struct()
+class GhostTracer(Struct):
+    """What somebody means to do with a task, and the image that was read of it and is kept.
+
+    While there is an ``intent`` the task has to have the registers of ``promise`` when it goes on.  ``image`` is as
+    ptrace gave it, ``honest`` what it should have had; ``kept``: there is one.
+    """
+
+    __slots__ = ()
+    intent: Intent
+    kept: Flag
+    image: Annotated[XsaveArea, "kept.image"]
+    honest: GhostRegs
+    promise: GhostRegs
+
+
+@struct(tasks=USER_TASKS, vcpus=NR_VCPUS, vmms=NR_VCPUS, tracers=USER_TASKS)
 class Ghost(Struct):
     """Nothing that a kernel may read."""
 
@@ -622,6 +638,7 @@ class Ghost(Struct):
     tasks: Array[GhostRegs]
     vcpus: Array[GhostVcpu]
     vmms: Array[GhostVmm]
+    tracers: Array[GhostTracer]
 
 
 @struct(
