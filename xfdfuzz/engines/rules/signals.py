@@ -18,6 +18,24 @@ class SignalRules(Rules):
 
     signal = one(signals.Signal, on="signalable")
     signal_delivered = one(signals.SignalDelivered, on="signalled")
+
+    @on("signalable", n=targets, how=Range(0, 3))
+    def signal_faults(self, n: int, how: int) -> Iterator[Op]:
+        """A frame meets a page that is not there, whatever comes before it is; or memory that may not be written."""
+        task = self.choice("signalable", n)
+        if how == 0:
+            yield signals.SignalUnwritable(task)
+        elif how == 1:
+            yield signals.SignalHalfUnwritable(task)
+        else:
+            yield signals.SignalFaults(task)
+
+    @on("framing", n=targets, gone=Range(0, 3))
+    def signal_fault_in(self, n: int, gone: int) -> Iterator[Op]:
+        """The page of a frame is there, mostly."""
+        task = self.choice("framing", n)
+        yield signals.SignalGone(task) if gone == 3 else signals.SignalFaultIn(task)
+
     sigframe_read = one(signals.SigframeRead, on="handlers")
     sigframe_write = one(signals.SigframeWrite, on="handlers")
     sigframe_sw_reserved = one(signals.SigframeSwReserved, on="handlers")

@@ -9,7 +9,13 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame, altstack_begins_anew
+from xfdfuzz.kernel.state import (
+    NR_SIGFRAMES,
+    UNWRITABLE_ALL,
+    UNWRITABLE_RT_SIGFRAME,
+    SigFrame,
+    altstack_begins_anew,
+)
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     INNERMOST,
@@ -30,16 +36,25 @@ from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import FpuState, Result, SwBytes, image_of
 
 
-@op("t{task} signal ...")
-class Signal(TaskOp):
-    """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
+class _SignalFrame(TaskOp):
+    """A frame is set up for a signal."""
 
-    The task may be in a handler already, which is interrupted then.  The value is the image in the frame, or the
-    registers that FXSAVE stores; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
-    user mode, so what is pending there is not finished first.
-    """
+    __slots__ = ()
 
-    task: Nr = 0
+    def end(self, k: Kernel, stands: bool) -> Result:
+        """What has become of it: the image in it, or the registers that FXSAVE stores."""
+        if k.current.in_sigframe:
+            return Result("#PF")
+        if not stands:
+            return Result("SIGSEGV")
+        frame = k.innermost_frame()
+        frame.legacy, area = xf.MASK_FPSSE, frame.area
+        # FXSAVE writes no header
+        return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
+
+
+class _SignalBegins(_SignalFrame):
+    __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
         if why := TaskOp.hindrance(self, k):
@@ -49,15 +64,100 @@ class Signal(TaskOp):
         anew = f"the frame would lie over those on t{self.task}'s alternate stack, which is not modelled"
         return anew if altstack_begins_anew(k.system, self.task) else ""
 
-    def run(self, k: Kernel) -> Result:
+    def deliver(self, k: Kernel, absent: int = 0, unwritable: int = 0) -> Result:
+        """Set the frame up in memory in which this is the matter, unless the alternate stack has no room."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.current.user_mode = 0
-        if not k.setup_rt_frame():
-            return Result("SIGSEGV")
-        frame = k.innermost_frame()
-        frame.legacy, area = xf.MASK_FPSSE, frame.area
-        # FXSAVE writes no header
-        return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
+        there = k.sigframes_of(self.task)[k.handlers_of(self.task)]
+        there.absent, there.unwritable = absent, unwritable
+        result = self.end(k, k.setup_rt_frame())
+        if not k.current.in_sigframe:
+            there.absent = there.unwritable = 0
+        return result
+
+
+@op("t{task} signal ...")
+class Signal(_SignalBegins):
+    """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
+
+    The task may be in a handler already, which is interrupted then.  The value is the image in the frame, or the
+    registers that FXSAVE stores; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
+    user mode, so what is pending there is not finished first.
+    """
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k)
+
+
+@op("t{task} signal(absent) ...")
+class SignalFaults(_SignalBegins):
+    """A signal is about to be handled, and of the pages that its frame goes to one is not there, behind the header of
+    the image: XSAVE, or FXSAVE, faults, and no register has changed."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, absent=1)
+
+
+@op("t{task} signal(unwritable)")
+class SignalUnwritable(_SignalBegins):
+    """A signal cannot be handled, as nothing may be written where its frame goes, behind the end of a stack: SIGSEGV.
+
+    The task keeps its registers.
+    """
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, unwritable=UNWRITABLE_ALL)
+
+
+@op("t{task} signal(unwritable, rt_sigframe)")
+class SignalHalfUnwritable(_SignalBegins):
+    """The same where the stack ends between the image and struct rt_sigframe, which is below it and written last."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, unwritable=UNWRITABLE_RT_SIGFRAME)
+
+
+class _SignalGoesOn(_SignalFrame):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if not task.in_sigframe:
+            return f"t{self.task} waits for no page that a signal frame goes to"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
+
+    def fault_in(self, k: Kernel, present: bool) -> Result:
+        """The page fault is over."""
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        return self.end(k, k.sigframe_fault_in(present))
+
+
+@op("t{task} ... signal(present) ...")
+class SignalFaultIn(_SignalGoesOn):
+    """The page is there, and XSAVE is tried again: the frame is set up."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, True)
+
+
+@op("t{task} ... signal(gone)")
+class SignalGone(_SignalGoesOn):
+    """The page cannot be had: SIGSEGV, and the task keeps its registers."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, False)
 
 
 @op("t{task} ... signal")

@@ -57,6 +57,12 @@ class AllPkeysForFrame(Signals):
             load_component(self.regs, xf.PKRU, 0)
         return pkru
 
+    def get_sigframe_pkru(self) -> None:
+        """write_pkru() of what it was (arch/x86/kernel/signal.c, get_sigframe())."""
+        super().get_sigframe_pkru()
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, self.current.sig_pkru)
+
     def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
         """update_pkru_in_sigframe() (fpu/signal.c)."""
         super().sigframe_pkru(frame, mask, pkru)
