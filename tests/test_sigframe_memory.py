@@ -172,3 +172,74 @@ def test_the_handler_of_the_sigsegv_brings_back_pkru_0() -> None:
         results, broken = run(text, resolve(name), machine="machine cpus=1")
         assert results[-1] == "ok {xstate_bv: pkru, pkru: t0:3}", name
         assert not broken, name
+
+
+# -- an alternate stack that a protection key guards -------------------------------------------------------------------
+
+#: XSTATE_BV has PKRU, as on Intel's processors.
+_KEYS = "machine cpus=1 no-amx in-use=pkru"
+_GUARDED = "t0 sigaltstack(16384)\nt0 wrpkru(3)\nt0 vmovups(1)\nt0 signal(pkey) ...\nt0 ... signal\n"
+
+
+def test_the_kernel_writes_a_frame_under_the_tasks_pkru_until_70044df250d0() -> None:
+    text = _GUARDED + "t0 xsave(avx|pkru)\n"
+    for name in ("v6.6", "v6.12-70044df250d0"):
+        results, _ = run(text, resolve(name), machine=_KEYS)
+        assert results[3:] == ("SIGSEGV", "not-enabled", "ok {xstate_bv: avx|pkru, avx: t0:1, pkru: t0:3}"), name
+    results, broken = run(text, resolve("v6.12"), machine=_KEYS)
+    assert results[4:] == ("ok", "ok {xstate_bv: pkru, pkru: kernel:1}"), "the handler begins with init_pkru"
+    assert not broken
+
+
+def test_pkru_0_denies_nothing() -> None:
+    results, broken = run(_GUARDED.replace("(3)", "(0)"), resolve("v6.6"), machine=_KEYS + " no-xfd")
+    assert results[3].startswith("ok {")
+    assert not broken
+
+
+def test_a_handler_that_leaves_its_pkru_alone_cannot_return() -> None:
+    """rt_sigreturn() cannot read the signal mask, and touches no register; siglongjmp() needs no frame."""
+    results, broken = run(_GUARDED + "t0 vmovups(5)\nt0 sigreturn\nt0 xsave(avx)\nt0 siglongjmp\n", machine=_KEYS)
+    assert results[6:] == ("SIGSEGV", "ok {xstate_bv: avx, avx: t0:5}", "ok")
+    assert not broken
+
+
+def test_sigreturn_reads_uc_stack_under_the_restored_pkru_until_d10b554919d4() -> None:
+    """Behind restore_sigcontext(), so that all registers are there; that of 32-bit frames is as before."""
+    text = _GUARDED + "t0 wrpkru(0)\nt0 sigreturn\nt0 xsave(avx|pkru)\n"
+    registers = "ok {xstate_bv: avx|pkru, avx: t0:1, pkru: t0:3}"
+    results, broken = run(text, machine=_KEYS)
+    assert results[6:] == ("ok", registers)
+    assert not broken
+    results, broken = run(text, resolve("v7.3-d10b554919d4"), machine=_KEYS)
+    assert results[6:] == ("SIGSEGV", registers)
+    assert not broken
+    ia32 = "t0 execve ...\nt0 ... execve(ia32)\n"
+    results, broken = run(ia32 + text, machine=_KEYS)
+    assert results[8] == "SIGSEGV"
+    assert not broken
+
+
+def test_a_nested_frame_is_guarded_by_the_same_key() -> None:
+    """get_sigframe() goes on below the frame on the alternate stack (on_sig_stack())."""
+    text = _GUARDED.replace("16384", "32768") + "t0 signal ...\nt0 ... signal\nt0 sigframe\nt0 wrpkru(0)\nt0 sigframe\n"
+    results, _ = run(text, machine=_KEYS)
+    assert results[7] == "SIGSEGV"
+    assert results[9].startswith("ok {magic1")
+
+
+def test_a_page_is_not_read_in_under_a_pkru_that_xrstor_has_loaded() -> None:
+    """XRSTOR had come as far as PKRU when it met the page; fault_in_readable() reads under that one."""
+    begin = _GUARDED + "t0 wrpkru(0)\n"
+    for loadable, last in (("avx", "ok"), ("avx|pkru", "SIGSEGV")):
+        results, broken = run(f"{begin}t0 sigreturn(absent, {loadable}) ...\nt0 ... sigreturn\n", machine=_KEYS)
+        assert results[6:] == ("#PF", last)
+        assert not broken
+
+
+def test_a_new_frame_is_guarded_if_its_signal_says_so() -> None:
+    """An old one stays it: sigframe(...) of it is SIGSEGV under any PKRU but 0."""
+    opened = _GUARDED + "t0 wrpkru(0)\nt0 sigreturn\n"
+    results, _ = run(opened + "t0 sigframe frame0\nt0 signal ...\nt0 ... signal\nt0 sigframe\n", machine=_KEYS)
+    assert results[7] == "SIGSEGV"
+    assert results[10].startswith("ok {magic1"), "the new frame's memory is guarded by no key"

@@ -70,8 +70,10 @@ class Signals(Shstk):
         sp = self.get_sigframe_place()
         if sp is None:
             return False
+        guarded = self.on_sig_stack() and self.innermost_frame().pkey
         frame = self.new_sigframe()
         frame.on_altstack, frame.altstack_sp = sp > 0, max(sp, 0)
+        frame.pkey = frame.pkey or guarded
         self.save_altstack(frame)
         self.current.sig_pkru = self.sig_prepare_pkru()
         return self.get_sigframe_end(self.copy_fpstate_to_sigframe(frame, self.current.sig_pkru))
@@ -161,11 +163,12 @@ class Signals(Shstk):
         """
         frames = self.sigframes_of(self.current_nr)
         depth = self.handlers_of(self.current_nr)
-        absent, unwritable = frames[depth].absent, frames[depth].unwritable
+        there = frames[depth]
+        absent, unwritable, pkey = there.absent, there.unwritable, there.pkey
         for frame in frames[depth:]:
             assign(frame, SigFrame())
-        frames[depth].valid, frames[depth].absent, frames[depth].unwritable = 1, absent, unwritable
-        return frames[depth]
+        there.valid, there.absent, there.unwritable, there.pkey = 1, absent, unwritable, pkey
+        return there
 
     @seam
     def set_stack_pointer(self, handlers: int) -> None:
@@ -261,6 +264,8 @@ class Signals(Shstk):
         Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is
         handled, and :meth:`rt_sigreturn_fault_in` goes on.
         """
+        if self.pkey_denies(self.innermost_frame()):
+            return False  # __get_user() of the signal mask
         success = self.fpu_restore_sig_begin(self.innermost_frame())
         if self.current.in_sigreturn:
             return False
@@ -277,6 +282,7 @@ class Signals(Shstk):
         self.might_fault()
         if present:
             frame.absent = 0
+        present = present and not self.pkey_denies(frame)
         return self.rt_sigreturn_end(present and self._fpu_restore_sig(frame))
 
     @phase_of("rt_sigreturn")
@@ -286,24 +292,25 @@ class Signals(Shstk):
         frame = self.innermost_frame()
         frame.absent = frame.loadable = 0
         self.restore_stack_pointer()
-        if success:
-            self.rt_sigreturn_altstack(frame)
-        return success
+        return success and self.rt_sigreturn_altstack(frame)
 
     @seam
-    def rt_sigreturn_altstack(self, frame: SigFrame) -> None:
+    def rt_sigreturn_altstack(self, frame: SigFrame) -> bool:
         """Behind restore_sigcontext(), unless the frame was bad, until d10b554919d4 (6.12)."""
-        self.restore_altstack(frame)
+        return self.restore_altstack(frame)
 
-    def restore_altstack(self, frame: SigFrame) -> None:
+    def restore_altstack(self, frame: SigFrame) -> bool:
         """The alternate stack is what it was when the signal came; where it cannot be, it stays (kernel/signal.c).
 
-        do_sigaltstack() takes no lock where nothing changes (6c3118c32129, 5.17).
+        do_sigaltstack() takes no lock where nothing changes (6c3118c32129, 5.17).  False: uc_stack cannot be read.
         """
         self.might_fault()
+        if self.pkey_denies(frame):
+            return False
         task = self.current
         if (frame.ss_size, frame.ss_disable) != (task.sas_ss_size, task.sas_ss_disable):
             self.do_sigaltstack(frame.ss_size, bool(frame.ss_disable))
+        return True
 
     def sigaltstack(self, size: int) -> int:
         """sigaltstack(2) with a stack of ``size`` bytes in memory of its own; SS_DISABLE for 0 (kernel/signal.c)."""

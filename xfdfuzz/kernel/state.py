@@ -308,6 +308,7 @@ class SigFrame(Struct):
     alternate stack that its sigreturn brings back; of its flags nobody sets another one than SS_DISABLE.
     ``absent``: the page behind the image's header is not there, so XSAVE and XRSTOR fault; an XRSTOR gets as far as the
     components of ``loadable``.  ``unwritable``: what of the memory that a frame is about to take may not be written.
+    ``pkey``: a protection key guards it, which each PKRU but 0 denies.
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
     the image's address and the multiple of 64 below.
@@ -324,6 +325,7 @@ class SigFrame(Struct):
     on_altstack: Flag
     absent: Flag
     unwritable: Unwritable
+    pkey: Flag
     null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
     misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
     altstack_sp: Size
@@ -673,6 +675,13 @@ def own_sigframe_of(system: System, task: int) -> SigFrame:
 def handlers_of(system: System, task: int) -> int:
     """In how many signal handlers a user task is, each of which interrupted the one before."""
     return sum([frame.valid for frame in sigframes_of(system, task)])
+
+
+def enters_altstack(system: System, task: int) -> bool:
+    """Whether the next frame would be the first on the alternate stack."""
+    handlers = handlers_of(system, task)
+    on_it = handlers and sigframes_of(system, task)[handlers - 1].on_altstack
+    return bool(system.tasks[task].sas_ss_size and not on_it)
 
 
 def altstack_begins_anew(system: System, task: int) -> bool:

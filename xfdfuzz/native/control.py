@@ -230,6 +230,7 @@ TABLE: dict[type[Op], Rule] = {
         (signals.SignalUnwritable, signals.SignalHalfUnwritable),
         _no("its stacks do not end where a frame goes"),
     ),
+    signals.SignalPkey: _no("no key guards its alternate stacks"),
     **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
         _no("which components are loaded before the fault is the processor's choice"),

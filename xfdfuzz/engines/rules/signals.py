@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.program.fields import OWN, SwReserved, UserImage
-from xfdfuzz.program.ops import signals
+from xfdfuzz.program.ops import signals, tasks
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import Range, picks, targets
+from xfdfuzz.strategies.values import Range, flags, picks, targets
 
 
 class SignalRules(Rules):
@@ -29,6 +29,16 @@ class SignalRules(Rules):
             yield signals.SignalHalfUnwritable(task)
         else:
             yield signals.SignalFaults(task)
+
+    @on("entering_altstack", n=targets, opens=flags)
+    def signal_pkey(self, n: int, opens: int) -> Iterator[Op]:
+        """A protection key guards the alternate stack, if there are such, and the handler opens it."""
+        task, machine = self.choice("entering_altstack", n), self.run.machine
+        keys = machine.xsave and machine.pku and not machine.nopku
+        yield signals.SignalPkey(task) if keys else signals.Signal(task)
+        if opens and task in self.now.signalled:
+            yield signals.SignalDelivered(task)
+            yield tasks.UserWrpkru(task, 0)
 
     @on("framing", n=targets, gone=Range(0, 3))
     def signal_fault_in(self, n: int, gone: int) -> Iterator[Op]:

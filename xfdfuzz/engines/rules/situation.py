@@ -247,6 +247,7 @@ def look_at_tasks(system: st.System) -> Look:
         "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
         "ia32_handlers": [nr for nr in in_handler if nr in ia32],
         "signalable": signalable,
+        "entering_altstack": [nr for nr in signalable if st.enters_altstack(system, nr)],
         "nesting": [nr for nr in signalable if depths[nr]],
         "frames": frames,
         "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
@@ -520,7 +521,7 @@ READ_BY_TASKS = Regions(
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
-    f"{_WHO}.fpu.perm.state_perm",
+    *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

@@ -60,7 +60,7 @@ class FpuSignal(Xstate):
         """
         if self.use_xsave:
             self.might_fault()
-            if frame.unwritable == UNWRITABLE_ALL:
+            if frame.unwritable == UNWRITABLE_ALL or self.pkey_denies(frame):
                 return False
         frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = 0
         return self.copy_fpstate_retry(frame, pkru)
@@ -95,6 +95,11 @@ class FpuSignal(Xstate):
         for i in xf.LEGACY:
             frame.area.data[i] = self.regs.data[i]
         return True
+
+    @seam
+    def pkey_denies(self, frame: SigFrame) -> bool:
+        """Whether current's PKRU denies access to the memory of the frame, to the kernel on its behalf too."""
+        return bool(frame.pkey and self.regs.data[xf.PKRU])
 
     @seam
     def sigframe_faults(self, frame: SigFrame) -> bool:

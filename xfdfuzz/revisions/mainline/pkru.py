@@ -44,7 +44,7 @@ class PkruNeedsOspke(FpuInit):
     "70044df250d0",
     "x86/pkeys: Update PKRU to enable all pkeys before XSAVE",
     version="v6.12",
-    neutral="an alternate stack that a protection key guards is not modelled",
+    neutral="no invariant asks whether SIGSEGV has a reason",
 )
 class AllPkeysForFrame(Signals):
     """The frame is written with PKRU = 0, so that any key may guard the alternate stack; then the task's PKRU goes
