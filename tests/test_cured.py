@@ -57,6 +57,7 @@ VIEWS = {
     "open-23-irq-fpu-with-rt": ("irq-in-locked-region-with-rt",),
     "open-24-snp-is-confidential": ("snp-guest-takes-",),
     "open-25-error-pointers-of-loaded-frames": ("sigreturn-leaves-anothers-error-pointers", "handler-has-anothers-"),
+    "open-26-pkru-of-failed-signals": ("signal-that-failed-",),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 
@@ -94,7 +95,7 @@ def test_every_cure_has_its_programs_and_says_that_it_is_a_proposal() -> None:
     assert list(VIEWS) == list(PROPOSED)
     assert {cure_of(name) for name in NAMES} == set(PROPOSED)
     for cure in PROPOSED.values():
-        areas = ("x86/fpu", "x86/shstk", "KVM: x86", "KVM: SEV", "perf/x86/intel")
+        areas = ("x86/fpu", "x86/shstk", "x86/pkeys", "KVM: x86", "KVM: SEV", "perf/x86/intel")
         assert cure.title.startswith(tuple(f"PROPOSED: {area}: " for area in areas))
         assert cure.doc.startswith("Finding")
 

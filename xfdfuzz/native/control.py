@@ -223,6 +223,15 @@ TABLE: dict[type[Op], Rule] = {
         _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),
     **dict.fromkeys(
+        (signals.SignalFaults, signals.SignalFaultIn, signals.SignalGone),
+        _no("what the page waits for, or takes it away, is the kernel's"),
+    ),
+    **dict.fromkeys(
+        (signals.SignalUnwritable, signals.SignalHalfUnwritable),
+        _no("its stacks do not end where a frame goes"),
+    ),
+    signals.SignalPkey: _no("no key guards its alternate stacks"),
+    **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
         _no("which components are loaded before the fault is the processor's choice"),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fork import Fork
@@ -21,6 +22,7 @@ from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.locking import PREEMPT_MASK
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import FIRST_VALLOC, VM_SEV_ES, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
@@ -487,6 +489,25 @@ class ErrorPointersOfLoadedFrames(FpuSignal):
         """(fpu/core.c)."""
         self.clear_error_pointers()
         super().restore_fpregs_from_init_fpstate(mask)
+
+
+@propose(
+    "open-26-pkru-of-failed-signals",
+    "x86/pkeys: Restore PKRU wherever a signal frame cannot be set up",
+    fixes=("70044df250d0",),
+)
+class PkruOfFailedSignals(Signals):
+    """Finding 26: get_sigframe() restores PKRU where the image cannot be written, nobody where the rest cannot.
+
+    handle_signal(): ``u32 pkru = read_pkru();`` before setup_rt_frame(), ``if (failed) write_pkru(pkru);`` behind it,
+    as in v4 of the series (20240528144331.2758104-4-aruna.ramakrishna@oracle.com).
+    """
+
+    def setup_rt_frame_failed(self) -> None:
+        """(arch/x86/kernel/signal.c, handle_signal())."""
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, self.current.sig_pkru)
+        super().setup_rt_frame_failed()
 
 
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.

@@ -241,11 +241,13 @@ def look_at_tasks(system: st.System) -> Look:
         "ia32_ready": [nr for nr in exec_ready if nr not in ia32 and not _invested(system, nr)],
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
+        "framing": [nr for nr, task in at_work if task.in_sigframe],
         "kernel_fpu": [nr for nr, task in at_work if task.kernel_fpu],
         "handlers": in_handler,
         "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
         "ia32_handlers": [nr for nr in in_handler if nr in ia32],
         "signalable": signalable,
+        "entering_altstack": [nr for nr in signalable if st.enters_altstack(system, nr)],
         "nesting": [nr for nr in signalable if depths[nr]],
         "frames": frames,
         "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
@@ -281,6 +283,8 @@ def _rest_of_call(nr: int, task: st.Task) -> Op | None:
         return processes.ExecveReturns(nr)
     if task.in_sigreturn:
         return signals.SigreturnFaultIn(nr)
+    if task.in_sigframe:
+        return signals.SignalFaultIn(nr)
     return signals.SignalDelivered(nr) if task.in_signal else None
 
 
@@ -514,10 +518,10 @@ _WHO, _STACKS = f"tasks[:{st.USER_TASKS}]", f"sigframes[:{st.NR_SIGFRAMES * st.U
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
-    f"{_WHO}.fpu.perm.state_perm",
+    *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

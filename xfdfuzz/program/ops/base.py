@@ -88,7 +88,7 @@ def inside(task: Task, nr: int) -> str:
         return f"t{nr} is inside KVM_RUN"
     if task.in_execve:
         return f"t{nr} is inside execve()"
-    if task.in_sigreturn:
+    if task.in_sigreturn or task.in_sigframe:
         return f"t{nr} waits for a page of its signal frame"
     if task.kernel_fpu:
         return f"t{nr} uses the FPU in the kernel"

@@ -281,8 +281,8 @@ class UserTileload(_UserInsn):
 
 @op("t{task} wrpkru({pkru})")
 class UserWrpkru(TaskOp):
-    """WRPKRU in user mode; `xsave(pkru)` reads it.  Which keys a value denies is not modelled; 0 is the initial value,
-    which denies nothing."""
+    """WRPKRU in user mode; `xsave(pkru)` reads it.  Which keys a value denies is not modelled but for ``signal(pkey)``;
+    0 is the initial value, which denies nothing."""
 
     task: Nr = 0
     pkru: Pkru = 1
