@@ -58,7 +58,7 @@ VACUOUS: dict[str, str] = dict.fromkeys(
         "buffer-has-room",
     ),
     "about VMMs, no kernel can help: tests/test_vmm.py",
-)
+) | {"procedure-keeps-the-task": "about tracers, likewise: tests/test_tracers.py"}
 
 
 @dataclass(frozen=True)

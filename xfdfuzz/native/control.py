@@ -10,7 +10,22 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import INNERMOST, OWN, Cr4, Sregs
-from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
+from xfdfuzz.program.ops import (
+    OPS,
+    Op,
+    guest,
+    host,
+    kvm,
+    processes,
+    protected,
+    ptrace,
+    run,
+    signals,
+    tasks,
+    tracer,
+    vmm,
+    xsave,
+)
 from xfdfuzz.program.program import Program
 
 
@@ -277,6 +292,10 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == vmm.__name__),
         _no("what a VMM keeps of a guest, and means by it, is not written here"),
+    ),
+    **dict.fromkeys(
+        (cls for cls in OPS.values() if cls.__module__ == tracer.__name__),
+        _no("what a tracer keeps of a task, and means by it, is not written here"),
     ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }

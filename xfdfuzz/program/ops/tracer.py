@@ -10,6 +10,7 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fpu.regset import NT_X86_XSTATE
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import INNERMOST, FrameNr, Nr
@@ -158,6 +159,6 @@ class SigframeOf(FrameOp):
     def hindrance(self, k: Kernel) -> str:
         return _not_kept(k, self.source) or FrameOp.hindrance(self, k)
 
-    def run(self, k: Kernel) -> Result:
-        images.fill_frame(self.in_user_mode(k), k.system.ghost.tracers[self.source].image, k.machine.cpuid)
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        images.fill_frame(frame, k.system.ghost.tracers[self.source].image, k.machine.cpuid)
         return OK
