@@ -855,12 +855,11 @@ class PtraceTakesAnyImage(Regset):
 
 
 WITH_SHADOW_STACK = program(
-    "t0 clone(CLONE_THREAD) = t2",
     "t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0",
-    "cpu0 schedule(t2) = ok",
-    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
-    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
-    "t2 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
+    "cpu0 schedule(t1) = ok",
+    "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
+    "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
+    "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
     machine="cpus=1 cet",
 )
 
