@@ -28,6 +28,7 @@ from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
@@ -777,6 +778,18 @@ class NeverExpandsTheBuffer(AmxV6):
 
 
 # -- permissions -------------------------------------------------------------------------------------------------------
+
+
+@mutant(
+    "host-registers-preserved",
+    program("t0 wrpkru(3)", "t0 create_io_thread = t2", "cpu0 schedule(t2)", "t2 ... copy_from_user"),
+)
+class WorkerMayTouchAnything(Fork):
+    def create_io_thread(self) -> tuple[int, int]:
+        ret, child = super().create_io_thread()
+        self.tasks[child].pkru = 0
+        return ret, child
+
 
 known(
     "permission-only-grows",

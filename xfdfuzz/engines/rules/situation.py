@@ -202,8 +202,8 @@ def _filled(lists: Lists) -> Iterable[str]:
 
 def look_at_tasks(system: st.System) -> Look:
     """``open`` are (task, VM) pairs, ``waiting`` the tasks that the scheduler may choose, ``missed`` those of them that
-    a VM, or a call that is cut in two, waits for; ``busy`` are inside such a call; ``groups`` are (task, its process) pairs; ``rest`` are (task, op
-    that goes on with the call) pairs."""
+    a VM, or a call that is cut in two, waits for; ``busy`` are inside such a call; ``groups`` are (task, its process)
+    pairs, ``rest`` (task, op that goes on with the call) pairs."""
     tasks = [(nr, system.tasks[nr]) for nr in range(st.USER_TASKS) if system.tasks[nr].exists]
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
     calling = [(nr, task) for nr, task in at_work if not (st.inside_call(task) or task.pf_user_worker)]

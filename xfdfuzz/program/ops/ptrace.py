@@ -30,7 +30,7 @@ from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
 
 class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside calls that are cut in two, and of another process: it is taken to be stopped."""
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped, of another process."""
 
     __slots__ = ()
     NOTE_TYPE: ClassVar[int]
