@@ -415,6 +415,8 @@ def error_of(text: str) -> str:
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
         ),
         ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
+        ("t0 vextractf128", 4, "an op of t (vextractf128 is one of v): see xfdfuzz list ops"),
+        ("v0 execve ...", 4, "an op of v (execve is one of t): see xfdfuzz list ops"),
         (
             "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",
             29,
