@@ -36,7 +36,7 @@ VIEWS = {
     "open-5-exec-resets-at-once": ("cand-exec-preempt-window",),
     "open-6-resume-sets-shadow": ("resume-",),
     "open-7-sigreturn-initialises-all": ("sigreturn-leaves-anothers-tiles",),
-    "open-8-9-pkru-in-copies": ("exec-hides-pkru", "get-xsave-loses-pkru", "set-xsave-without-pkru"),
+    "open-8-9-pkru-in-copies": ("exec-hides-", "worker-hides-", "get-xsave-loses-pkru", "set-xsave-without-pkru"),
     "open-10-larger-sigframe": ("fork-in-handler", "made-frame-is-larger"),
     "open-11-set-fpu-marks": ("set-fpu-is-lost",),
     "open-12-get-fpu-initial": ("get-fpu-shows-",),

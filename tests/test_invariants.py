@@ -28,6 +28,7 @@ from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
@@ -778,6 +779,18 @@ class NeverExpandsTheBuffer(AmxV6):
 
 # -- permissions -------------------------------------------------------------------------------------------------------
 
+
+@mutant(
+    "host-registers-preserved",
+    program("t0 wrpkru(3)", "t0 create_io_thread = t2", "cpu0 schedule(t2)", "t2 ... copy_from_user"),
+)
+class WorkerMayTouchAnything(Fork):
+    def create_io_thread(self) -> tuple[int, int]:
+        ret, child = super().create_io_thread()
+        self.tasks[child].pkru = 0
+        return ret, child
+
+
 known(
     "permission-only-grows",
     program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0"),
@@ -855,12 +868,11 @@ class PtraceTakesAnyImage(Regset):
 
 
 WITH_SHADOW_STACK = program(
-    "t0 clone(CLONE_THREAD) = t2",
     "t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0",
-    "cpu0 schedule(t2) = ok",
-    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
-    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
-    "t2 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
+    "cpu0 schedule(t1) = ok",
+    "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
+    "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
+    "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
     machine="cpus=1 cet",
 )
 

@@ -87,6 +87,23 @@ def test_who_has_closed_a_vm_cannot_use_it_although_a_forked_process_has_it() ->
     )
 
 
+def test_a_tracer_is_of_another_process() -> None:
+    """ptrace_attach() is -EPERM in a thread group, "t2" and the worker "t3" here, whoever shares the address space."""
+    assert not unexpected(
+        "v7.3",
+        "t0 clone(CLONE_THREAD) = t2",
+        "t0 create_io_thread = t3",
+        "t0 clone(CLONE_VM) = t4",
+        "t0 ptrace(PTRACE_GETREGSET, t2, NT_X86_XSTATE) = not-enabled",
+        "t0 ptrace(PTRACE_SETREGSET, t3, NT_PRFPREG, {data: 1}) = not-enabled",
+        "t0 ptrace(PTRACE_GETFPREGS, t2) = not-enabled",
+        "t0 ptrace(PTRACE_GETREGSET, t4, NT_PRFPREG) = 0 {x87: init, sse: init, mxcsr: init}",
+        "cpu0 schedule(t4) = ok",
+        "t4 ptrace(PTRACE_SETREGSET, t3, NT_PRFPREG, {data: 1}) = 0",
+        "t4 ptrace(PTRACE_GETREGSET, t3, NT_PRFPREG) = 0 {x87: t3:1, sse: t3:1, mxcsr: init}",
+    )
+
+
 @pytest.mark.parametrize("image", ["{x87: zero, mxcsr: zero}", "{xstate_bv: x87|sse, x87: zero, mxcsr: zero}"])
 def test_a_struct_of_zeros_masks_no_exception(image: str) -> None:
     """FCW and MXCSR of 0 are taken as they are (gem5 877, solo5 190): the guest has them, not FNINIT's."""

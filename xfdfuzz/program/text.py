@@ -330,6 +330,10 @@ def _read_machine(rest: list[Word]) -> Machine:
         if found.get("amd") and (wrong := next((one for one in NOT_AMD if found.get(one)), None)):
             raise Unreadable(word.column, f"no-{wrong.replace('_', '-')} beside amd: no processor of AMD's has it")
     machine = Machine(**found)
+    if found.get("amx") and not machine.amx:
+        why = "Linux does not boot there, as TILECFG alone in XCR0 is #GP"
+        column = next(word.column for word in rest if word.text == "amx")
+        raise Unreadable(column, f"no-amx where there is no XFD: {why}")
     _check_in_use(machine, in_use, bool(found.get("exact_sse")))
     return replace(machine, in_use=found.get("in_use", 0) | before)
 

@@ -330,8 +330,8 @@ class FpuSignal(Xstate):
         try:
             xsave.check_alignment(frame.misaligned, xsave.XSAVE_ALIGNMENT)
             if frame.absent:
-                xsave.xrstor_page_fault(self.regs, area, mask, frame.loadable)
-            xsave.xrstor(self.regs, area, mask)
+                xsave.xrstor_page_fault(self.regs, self.machine, area, mask, frame.loadable)
+            xsave.xrstor(self.regs, self.machine, area, mask)
         except DeviceNotAvailable:
             self.exc_device_not_available_in_kernel()
         except GeneralProtection:

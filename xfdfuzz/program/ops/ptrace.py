@@ -30,7 +30,7 @@ from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
 
 class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped, of another process."""
 
     __slots__ = ()
     NOTE_TYPE: ClassVar[int]
@@ -53,7 +53,10 @@ class _Ptrace(TaskOp):
             return f"{name} is on a CPU, not stopped"
         if tracee.exit_state:
             return f"{name} has exited"
-        return inside(tracee, self.tracee) or TaskOp.hindrance(self, k)
+        if found := inside(tracee, self.tracee) or TaskOp.hindrance(self, k):
+            return found
+        refused = k.ptrace_attach(self.task, self.tracee)
+        return f"PTRACE_ATTACH of {name}, of t{self.task}'s own process, is -EPERM" if refused else ""
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE, {iov_len})")

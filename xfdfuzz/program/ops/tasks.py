@@ -270,7 +270,7 @@ class UserLdtilecfg(_UserInsn):
 
 @op("t{task} tileload({token})")
 class UserTileload(_UserInsn):
-    """TILELOADD in user mode; its first use grows the fpstate, or kills the task without permission."""
+    """TILELOADD in user mode; its first use grows the fpstate, or is SIGILL without permission."""
 
     task: Nr = 0
     token: Token = 1
@@ -482,7 +482,7 @@ class UserXsave(TaskOp):
 @op("t{task} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
 class UserXrstor(TaskOp):
     """XRSTOR in user mode of an image that holds ``token`` in the components of ``xstate_bv``; a #GP is SIGSEGV, and
-    tile data under XFD grow the fpstate, or kill the task without permission.  PKRU is loaded as the others."""
+    tile data under XFD grow the fpstate, or are SIGILL without permission.  PKRU is loaded as the others."""
 
     task: Nr = 0
     mask: Xfeatures = xf.MASK_X87
