@@ -85,7 +85,7 @@ def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
         if item.step or broken:
             hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
         if item.step:
-            _remarks(out, program.machine, item.step, interrupted)
+            _remarks(out, program.machine, item, item.step, interrupted)
 
 
 class _Marks:
@@ -119,7 +119,7 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
-    _remarks(out, machine, step, notes.windows)
+    _remarks(out, machine, item, step, notes.windows)
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -130,9 +130,12 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
         line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
 
 
-def _remarks(out: Console, machine: Machine, step: Step, interrupted: Mapping[int, Sequence[windows.Said]]) -> None:
-    """What of an op has no effect, and where calls were interrupted."""
-    for text in (*step.op.without_effect(machine), *(one.text for one in interrupted.get(step.number, ()))):
+def _remarks(
+    out: Console, machine: Machine, item: Judged, step: Step, interrupted: Mapping[int, Sequence[windows.Said]]
+) -> None:
+    """What of an op has no effect, where calls were interrupted, and what is kept that need not be."""
+    kept = [f"{content} is as the VMM means it, and nothing promises that" for content in item.unpromised]
+    for text in (*step.op.without_effect(machine), *(one.text for one in interrupted.get(step.number, ())), *kept):
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{text}", "yellow"))
 
 
