@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
+from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs, KvmSetSregs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
@@ -135,8 +136,18 @@ def _remarks(
 ) -> None:
     """What of an op has no effect, where calls were interrupted, and what is kept that need not be."""
     kept = [f"{content} is as the VMM means it, and nothing promises that" for content in item.unpromised]
-    for text in (*step.op.without_effect(machine), *(one.text for one in interrupted.get(step.number, ())), *kept):
+    stopped = [one.text for one in interrupted.get(step.number, ())]
+    for text in (*step.op.without_effect(machine), *_refusals(step), *stopped, *kept):
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{text}", "yellow"))
+
+
+def _refusals(step: Step) -> Iterator[str]:
+    """Why KVM_SET_SREGS is EINVAL, where it can be EFER alone."""
+    op = step.op
+    if isinstance(op, KvmSetSregs) and step.result.ret == -EINVAL and not (op.sregs.no_lme or op.sregs.cr4):
+        arch = step.before.vcpus[op.vcpu].arch
+        if not arch.cpuid_set and not arch.guest_state_protected:
+            yield "EFER.LME before KVM_SET_CPUID2: with no_lme it is a state in real mode, as after a reset"
 
 
 def result(step: Step) -> str:
