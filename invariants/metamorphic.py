@@ -239,7 +239,7 @@ def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState,
     created = there.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there.load(created)
-        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.cr4, saved.ts)
+        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.cr4, saved.ts, True)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
         outcome = there.kernel.state, tuple(refused)
         if outcome in outcomes:

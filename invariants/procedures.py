@@ -1,8 +1,9 @@
 """What a VMM means to do, and what comes of its calls although the kernel does all that they ask for.
 
 Both sides of a comparison are ideal here: the guest that the VMM means, and the guest that its calls make on a kernel
-without a mistake.  Where they differ no kernel can help.  Where the guest is not even what the calls make of it,
-the kernel is to blame, and the other invariants say so.
+without a mistake.  Where they differ no kernel can help.  Where the calls leave open what the guest finds, as tile data
+that were loaded under IA32_XFD, each kernel decides, so the guest that runs is looked at.  Where the guest is not even
+what the calls make of it, the kernel is to blame, and the other invariants say so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from xfdfuzz.program.ops.base import OK
 from xfdfuzz.program.ops.run import KvmRun, VmEnter
 from xfdfuzz.program.ops.tracer import TaskGoesOn
 from xfdfuzz.program.ops.vmm import VmmVisible
+from xfdfuzz.program.step import NOT_ENABLED, PANIC
 
 #: What an exit that is not done with is called.
 _INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
@@ -154,25 +156,53 @@ def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
         promised := ghost.cpuid_in(meant.cpuid)
     ):
         yield "cpuid", f"its CPUID is {written(promised)} and {written(has)}"
-    sure = components & ~meant.promise.regs.undefined
+    sure = _contents(components & ~meant.promise.regs.undefined)
+    finds = _finds(view, nr, components)
     # a VMM cares for each component, while to the kernel most are alike
     before, forgotten = view.before.ghost, entered and view.before.vcpus[nr].arch.init_pending
     to_get, gets = (0, 0) if forgotten else (before.vmms[nr].promise.exception, before.vcpus[nr].exception)
+    wanted = tuple((i, meant.promise.regs.data[i]) for i in sure)
     yield from differences(
-        _found(meant.promise, _Control.promised(meant), to_get, sure, vcpu),
+        _found(meant.promise, _Control.promised(meant), to_get, wanted, vcpu),
         # what is delivered at an entry to L2 may lead to L1
-        _found(made, _Control.of(vcpu, view.before.vcpus[nr]), gets, sure, vcpu),
+        _found(made, _Control.of(vcpu, view.before.vcpus[nr]), gets, tuple((i, finds[i]) for i in sure), vcpu),
         site=xf.CONTENTS.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
-    for i in _contents(components):
-        held = made.regs.data[i]
-        lost = sure >> i & 1 and made.regs.undefined >> i & 1 and held == meant.promise.regs.data[i]
-        anothers = not sure >> i & 1 and ghost.owner(held) and not ghost.same_owner(held, own)
-        if lost:
-            yield xf.CONTENTS[i], f"nothing says that it finds {ghost.content(held)} in {xf.CONTENTS[i]}"
-        elif anothers:
+    for i, held in finds.items():
+        if i not in sure and ghost.owner(held) and not ghost.same_owner(held, own):
             yield xf.CONTENTS[i], f"it may find {ghost.content(held)} in {xf.CONTENTS[i]}"
+
+
+def unpromised(view: View) -> Iterator[str]:
+    """The contents that a guest finds as its VMM means them, by the entry or the end of what is invisible that the step
+    is, although the calls leave them open: another kernel may do otherwise."""
+    if not isinstance(view.step.op, VmEnter | VmmVisible) or view.step.result.ret in (NOT_ENABLED, PANIC):
+        return
+    nr, vmm = _promise(view)
+    if vmm.pending:
+        system = view.k.system if isinstance(view.step.op, VmEnter) else view.before
+        meant, made = system.ghost.vmms[nr].promise.regs, system.ghost.vcpus[nr].regs
+        components = _readable(view, system.vcpus[nr]) & ~meant.undefined & made.undefined
+        finds = _finds(view, nr, components)
+        yield from (xf.CONTENTS[i] for i, held in finds.items() if held == meant.data[i])
+
+
+def _finds(view: View, nr: int, components: int) -> dict[int, int]:
+    """What a guest finds by its VMM's calls, and in this kernel where those leave it open."""
+    entered = isinstance(view.step.op, VmEnter)
+    system = view.k.system if entered else view.before
+    vcpu, made = system.vcpus[nr], system.ghost.vcpus[nr].regs
+    area = system.fpstates[vcpu.arch.guest_fpu.fpstate].regs
+
+    def in_kernel(i: int) -> int:
+        if i == xf.PKRU:
+            return vcpu.arch.pkru
+        if entered:
+            return view.k.regs.data[i]
+        return area.data[i] if (area.xstate_bv | xf.MASK_MXCSR) >> i & 1 else 0
+
+    return {i: in_kernel(i) if made.undefined >> i & 1 else made.data[i] for i in _contents(components)}
 
 
 def _readable(view: View, vcpu: Vcpu) -> int:
@@ -206,10 +236,11 @@ class _Control(NamedTuple):
         return _Control(bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke), bool(before.arch.guest_mode))
 
 
-def _found(guest: GhostVcpu, control: _Control, exception: int, components: int, vcpu: Vcpu) -> GuestState:
+def _found(
+    guest: GhostVcpu, control: _Control, exception: int, registers: tuple[tuple[int, int], ...], vcpu: Vcpu
+) -> GuestState:
     """What an ideal guest finds, as far as its CPUID lets it look."""
     arch = vcpu.arch
     xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
-    registers = tuple((i, guest.regs.data[i]) for i in _contents(components))
     osxsave, ts, pke, l2 = control
     return GuestState("entered", osxsave, ts, pke, guest.xcr0, guest.xss, xfd, xfd_err, registers, exception, l2)

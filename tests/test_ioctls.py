@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def unexpected(revision: str, *ops: str, machine: str = "cpus=1") -> list[str]:
@@ -173,3 +178,36 @@ def test_a_machine_without_osxsave_looks_at_no_index() -> None:
         "v0 vmenter = ok",
         "v0 xsetbv(x87, index=1) = #UD",
     )
+
+
+@pytest.mark.parametrize(
+    ("revision", "long"),
+    [
+        # kvm_is_valid_sregs() asks kvm_valid_efer() since 184bd464bdb6: LME and LMA take X86_FEATURE_LM
+        *(("v6.18", "0"), ("v6.17.13", "0"), ("v6.12.117", "-EINVAL"), ("v7.3", "-EINVAL")),
+        ("v7.3-184bd464bdb6", "0"),
+    ],
+)
+def test_a_64_bit_state_takes_a_cpuid_and_one_in_real_mode_does_not(
+    run: Run, tmp_path: Path, revision: str, long: str
+) -> None:
+    ops = (
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0, reset) = v0",
+        "v0 out of reset",
+        "t0 ioctl(v0, KVM_SET_SREGS, {no_lme}) = 0",
+        f"t0 ioctl(v0, KVM_SET_SREGS, {{ts}}) = {long}",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse}) = 0",
+        "t0 ioctl(v0, KVM_SET_SREGS, {osxsave}) = 0",
+        "t0 ioctl(v0, KVM_SET_SREGS, {pke, no_lme}) = -EINVAL",
+        "t0 ioctl(v0, KVM_SET_SREGS, {ts, no_lme}) = 0",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 xgetbv(0) = #UD",
+        "v0 fld(1) = #NM",
+    )
+    assert not unexpected(revision, *ops)
+    file = tmp_path / "p.xfd"
+    file.write_text("\n".join(["# xfdfuzz program 1", "machine cpus=1", *ops]))
+    shown = run("replay", str(file), "--results", "--revision", revision)[1]
+    assert shown.count("EFER.LME before KVM_SET_CPUID2") == (long != "0")

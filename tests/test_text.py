@@ -140,7 +140,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
         SwReserved,
         *(st.none() | st.integers(0, last) for last in (1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1)),
     ),
-    Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
+    Sregs: st.builds(Sregs, *[st.booleans()] * 4),
     Cr4: st.builds(Cr4, st.booleans()),
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
     Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),

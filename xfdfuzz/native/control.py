@@ -84,7 +84,7 @@ def _pke(cr4: Sregs | Cr4) -> Control:
 
 
 def _set_sregs(op: kvm.KvmSetSregs) -> Control:
-    return _pke(op.sregs)
+    return _no("the code of its guests is 64-bit") if op.sregs.no_lme else _pke(op.sregs)
 
 
 def _mov_cr4(op: guest.GuestMovCr4) -> Control:

@@ -208,7 +208,8 @@ class KvmSetSregs(VcpuIoctl):
     """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, CR0.TS, and CR4.PKE, without
     which it has no WRPKRU.
 
-    A vCPU has CR4.OSXSAVE from the start unless it was made with `reset`."""
+    A vCPU has CR4.OSXSAVE from the start unless it was made with `reset`.  The state has EFER.LME, so it is -EINVAL
+    before KVM_SET_CPUID2 since 184bd464bdb6, unless `no_lme` says that it is one in real mode."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -219,11 +220,11 @@ class KvmSetSregs(VcpuIoctl):
 
 
 def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
-    """KVM_SET_SREGS with CR4 and CR0.TS as given."""
-    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts)
+    """KVM_SET_SREGS with CR4, CR0.TS and EFER.LME as given."""
+    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts, not sregs.no_lme)
     vmm = k.system.ghost.vmms[nr]
     if not ret and vmm.intent in RESETS:
-        vmm.osxsave, vmm.ts, vmm.pke = sregs
+        vmm.osxsave, vmm.ts, vmm.pke = sregs.osxsave, sregs.ts, sregs.pke
     return Result(ret)
 
 

@@ -349,7 +349,7 @@ class LoadCpuid(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
 class LoadSregs(_Load):
-    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them."""
+    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them; the rest is a 64-bit state."""
 
     call = "KvmSetSregs"
     task: Nr = 0
