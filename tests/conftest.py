@@ -34,7 +34,7 @@ class Same(Xstate):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What test_moments.py takes."""
     parser.addoption(
-        "--moments", type=int, default=2, metavar="N", help="moments at which each signal ends each command (2)"
+        "--moments", type=int, default=1, metavar="N", help="moments at which each signal ends each command (1)"
     )
 
 
