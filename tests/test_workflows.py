@@ -242,6 +242,7 @@ def in_shell(command: list[str], directory: Path, env: Mapping[str, str]) -> tup
         "PIP_NO_BUILD_ISOLATION": "0",  # pip: 0 means that there is none
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_COMPILE": "1",
+        "HYPOTHESIS_NO_PLUGINS": os.environ["HYPOTHESIS_NO_PLUGINS"],
     }
     done = subprocess.run(
         command, cwd=directory, env={**here, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -487,7 +488,8 @@ def test_what_was_skipped_is_said_at_the_end_of_the_tests(tmp_path: Path) -> Non
         for number, reason in enumerate(["no a here: apt-get install a", "no a at all: apt-get install a", "not today"])
     )
     (tmp_path / "test_it.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "conftest", "-p", "no:hypothesispytest", "test_it.py"]
+    options = ["-q", "-n", "2", "-p", "conftest", "-p", "no:hypothesispytest"]
+    command = [sys.executable, "-m", "pytest", *options, "test_it.py"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     said = done.stdout.partition("3 tests were skipped. What would bring them:\n")[2]
