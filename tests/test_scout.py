@@ -161,7 +161,7 @@ def test_both_engines_leave_out_what_a_swarm_does_without(engine: str, monkeypat
 @pytest.mark.parametrize("name", sorted({repr(a) for r in RULES.values() for a in r.arguments.values()}))
 def test_both_engines_draw_from_the_same_values(name: str) -> None:
     argument = next(a for r in RULES.values() for a in r.arguments.values() if repr(a) == name)
-    drawing = settings(phases=[Phase.generate], database=None)
+    drawing = settings(max_examples=2000, phases=[Phase.generate], database=None)
     with pytest.raises(NoSuchExample):
         find(argument.strategy, lambda value: value not in argument.values, settings=drawing)
     few = {*argument.values[:8], *argument.values[-8:]}
