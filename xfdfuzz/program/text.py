@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
 from xfdfuzz.arch import xfeatures as xf
@@ -287,10 +288,17 @@ class _Reader:
     def _op(self, number: int, line: str) -> None:
         if self.machine is None:
             raise Unreadable(words(line)[0].column, "a machine line above the first op")
-        parts = read_line(line)
-        self.ops.append(recognise(parts))
-        self.results.append(_result(parts.result.text, parts.result.column) if parts.result else None)
+        op, result = _read_op(line)
+        self.ops.append(op)
+        self.results.append(result)
         self.lines.append(number)
+
+
+@lru_cache(maxsize=4096)
+def _read_op(line: str) -> tuple[Op, str | None]:
+    """The op of a line and its result; programs have most lines in common."""
+    parts = read_line(line)
+    return recognise(parts), _result(parts.result.text, parts.result.column) if parts.result else None
 
 
 def _result(text: str, column: int) -> str:
