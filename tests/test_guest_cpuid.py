@@ -65,3 +65,61 @@ def test_what_kvm_offers_like_that_is_not_the_vmms() -> None:
     assert not found
     own = "{xcr0: x87|sse|avx|xtilecfg, size: 832, xfd, amx}"
     assert buckets("v6.1", CREATE, f"t0 ioctl(v0, KVM_SET_CPUID2, {own}) = 0", RUN) == {"guest-cpuid-is-coherent@size"}
+
+
+# -- sub-leaf 1 of 0xD -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("revision", ["v5.16", "v6.1", "v6.12", "v7.3"])
+def test_without_xsaves_and_xsavec_ebx_stays_what_was_given(revision: str) -> None:
+    """__do_cpuid_func() offers 0, and kvm_update_cpuid_runtime() looks at XSAVES and XSAVEC before it updates it."""
+    given = "= 0 {eax: 0x5, ebx: 0x0, ecx: 0x0, edx: 0x0}"
+    assert not buckets(
+        revision,
+        CREATE,
+        f"t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 1) {given}",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported)",
+        f"t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 1) {given}",
+        "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx) = 0",
+        f"t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 1) {given}",
+        "t0 ioctl(v0, KVM_SET_CPUID2) of v0 = 0",
+        f"t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 1) {given}",
+        machine="no-xsaves no-xsavec",
+    )
+
+
+def test_who_hides_xsaves_and_xsavec_of_what_kvm_offers_gives_its_ebx() -> None:
+    """0x340: the image of x87, SSE and AVX, which KVM_GET_SUPPORTED_CPUID gave and KVM leaves as it is."""
+    given = "= 0 {eax: 0x5, ebx: 0x340, ecx: 0x0, edx: 0x0}"
+    assert not buckets(
+        "v7.3",
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx, no_xsaves, no_xsavec}) = 0",
+        f"t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 1) {given}",
+        RUN,
+        "v0 vmenter = ok",
+        "v0 interrupt",
+        "t0 ... KVM_RUN",
+        "t0 ioctl(v0, KVM_SET_CPUID2) of v0 = 0",
+    )
+
+
+@pytest.mark.parametrize("revision", ["v5.16", "v6.1", "v6.12", "v7.3"])
+def test_without_xsave_nothing_of_0xd_is_offered_but_the_legacy_size(revision: str) -> None:
+    """__do_cpuid_func(): 576 bytes for no component, then "if (!permitted_xcr0) break" before sub-leaf 1."""
+    size = "{eax: 0x0, ebx: 0x240, ecx: 0x240, edx: 0x0}"
+    assert not buckets(
+        revision,
+        CREATE.replace(" 0)", " 0, reset)"),
+        f"t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 0) = 0 {size}",
+        "t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 1) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0 [0x0]",
+        f"t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 0) = 0 {size}",
+        "t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 1) = 0",
+        "t0 ioctl(v0, KVM_GET_CPUID2, 0x1, 0) = 0 {eax: 0x0, ebx: 0x0, ecx: 0x0, edx: 0x0}",
+        RUN,
+        "v0 vmenter = ok",
+        "v0 cpuid(0xd, 1) = exit",
+        "v0 handle = resume {eax: 0x0, ebx: 0x0, ecx: 0x0, edx: 0x0}",
+        machine="no-xsave",
+    )
