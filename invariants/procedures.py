@@ -70,22 +70,36 @@ def reset_is_a_reset(view: View) -> Iterator[Broken]:
 
 @invariant("guest-cpuid-is-coherent", VMM, ("VMM", "CPUIDOK"), ops=(KvmRun,))
 def guest_cpuid_is_coherent(view: View) -> Iterator[Broken]:
-    """The CPUID that a VMM gives a guest is that of a processor that could be: each component of 0xD.0 and 0xD.1 has
-    its sub-leaf, ECX of 0xD.0 is the image's size, IA32_XSS has components where there is XSAVES alone, and what has
-    AMX_TILE has the components, palettes (0x1D) and TMUL (0x1E).  Guests look at some of it and rely on all of it.
-    What KVM_GET_SUPPORTED_CPUID offers is KVM's."""
+    """The CPUID that a VMM gives a guest is that of a processor that could be (SDM vol. 1, 13.2): without XSAVE there
+    is nothing in 0xD, XCR0 can be set to all of 0xD.0, user states are there, supervisor states in 0xD.1, each has its
+    sub-leaf, ECX of 0xD.0 is the image's size, IA32_XSS has components where there is XSAVES alone, what a sub-leaf
+    says XFD disables there is with XFD alone, and what has AMX_TILE has the components, palettes (0x1D) and TMUL
+    (0x1E).  Guests look at some of it and rely on all of it.  What KVM_GET_SUPPORTED_CPUID offers is KVM's."""
     nr, k = view.vcpu_nr, view.k
     arch = view.before.vcpus[nr].arch
     if not arch.cpuid_set or view.before.vcpus[nr].last_vmentry_cpu != -1 or not k.use_xsave:
         return
-    entries = stored_entries(arch)
-    if entries != k.kvm_dev_ioctl_get_cpuid().whole(k.machine.cpuid):
-        for site, what in _incoherent(entries, k.machine.cpuid):
+    table = k.machine.cpuid
+    wrong = [*_incoherent(stored_entries(arch), table)]
+    # a VMM that hides something else passes on what is wrong in what it is offered
+    kvms = {site for site, _ in _incoherent(k.kvm_dev_ioctl_get_cpuid().whole(table), table)} if wrong else set()
+    for site, what in wrong:
+        if site not in kvms:
             yield Broken(f"v{nr}: its CPUID has {what}", site)
 
 
 def _incoherent(entries: CpuidEntries, table: CpuidTable) -> Iterator[tuple[str, str]]:
     """(site, what is wrong) in an array as KVM_SET_CPUID2 stores it."""
+    supervisor = xf.mask_of(*(i for i, component in table.components.items() if component.supervisor))
+    user = (xf.mask_of(*table.components) | xf.MASK_FPSSE) & ~supervisor
+    if entries.no_xsave and (enumerated := entries.xcr0 | entries.xss):
+        yield "xsave", f"{xf.format_mask(enumerated)} in 0xD and no XSAVE"
+    if strangers := entries.xcr0 & supervisor:
+        yield "kind", f"{xf.format_mask(strangers)}, which IA32_XSS enables, in 0xD.0"
+    if strangers := entries.xss & user:
+        yield "kind", f"{xf.format_mask(strangers)}, which XCR0 enables, in 0xD.1"
+    if not entries.no_xsave and not xf.legal_xcr0(entries.xcr0):
+        yield "xcr0", f"{xf.format_mask(entries.xcr0)} in 0xD.0, which XCR0 cannot be set to"
     if lacking := (entries.xcr0 | entries.xss) & ~xf.MASK_FPSSE & ~entries.leaves:
         yield "leaf", f"{xf.format_mask(lacking)} in 0xD.0 or 0xD.1, and no sub-leaf of it"
     if entries.size != (needed := table.standard_size(entries.xcr0)):
@@ -94,6 +108,8 @@ def _incoherent(entries: CpuidEntries, table: CpuidTable) -> Iterator[tuple[str,
         yield "xss", f"{xf.format_mask(entries.xss)} in 0xD.1 and no XSAVES"
     if entries.amx and (entries.xcr0 & xf.MASK_XTILE != xf.MASK_XTILE or entries.no_palettes or entries.no_tmul):
         yield "amx", "AMX_TILE and not all that AMX needs"
+    if not entries.xfd and (disabled := [i for i in xf.components_in(entries.xcr0) if table.xfd_capable(i)]):
+        yield "xfd", f"{xf.format_mask(xf.mask_of(*disabled))}, whose sub-leaf says XFD, and no XFD in 0xD.1"
 
 
 @invariant("procedure-keeps-the-task", VMM, ("VMM", "HSTATE"), ops=(TaskGoesOn,))

@@ -43,6 +43,7 @@ from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
+from xfdfuzz.program.ops.base import OPS, call_of
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import parse
@@ -251,6 +252,21 @@ known(
     broken=resolve("v7.3", revert=["e2b43fb25243"]),
     sound=resolve("v7.3"),
 )
+#: QEMU gives a vCPU that was unplugged and is plugged again what KVM supports, or what its first vCPU has.
+for first, again in (("KVM_SET_CPUID2, supported", ""), ("KVM_SET_CPUID2, {xcr0: x87|sse|avx}", " of v0")):
+    known(
+        "same-cpuid-again-is-accepted",
+        program(
+            CREATE,
+            f"t0 ioctl(v0, {first}) = 0",
+            ENTER,
+            LEAVE,
+            "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx) = 0",
+            f"t0 ioctl(v0, KVM_SET_CPUID2){again} = 0" if again else f"t0 ioctl(v0, {first}) = 0",
+        ),
+        broken=resolve("v6.17.13"),
+        sound=resolve("v7.3"),
+    )
 known(
     "guest-cpuid-follows-xcr0",
     program(
@@ -454,6 +470,23 @@ class TakesWhatTheGuestHas(AmxV6):
         return -EINVAL if image.xstate_bv & ~vcpu.arch.guest_supported_xcr0 else 0
 
 
+#: A guest with PKU migrates to a vCPU without: v5.17 and v5.18 refuse its image (Bloomberg's kvm-guest-debug, #2278).
+known(
+    "set-xsave-takes-what-the-host-has",
+    program(
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|pkru}) = 0",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse|avx|pkru, data: 2}) = 0",
+        "t0 ioctl(v0, KVM_GET_XSAVE) keep",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 1) = v1",
+        "t0 ioctl(v1, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v1, KVM_SET_XSAVE) of v0 = 0",
+    ),
+    broken=resolve("v5.18"),
+    sound=resolve("v7.3"),
+)
+
+
 @mutant("guest-sees-its-xss", program(AMX, ENTER))
 class RunsTheGuestWithTheHostsXss(KvmX86):
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
@@ -598,6 +631,20 @@ class RefusesXfdErr(AmxV6):
 
 @mutant("xfd-msrs-can-be-restored", program(CREATE, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0, IA32_XFD_ERR: 0}) = 2"))
 class AsksCpuidOfUserSpaceToo(AmxV6):
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        return super().kvm_set_msr_common(vcpu, index, data, False)
+
+
+@mutant(
+    "xfd-msrs-can-be-restored",
+    program(
+        AMX,
+        "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD) keep",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 1) = v1",
+        "t0 ioctl(v1, KVM_SET_MSRS) of v0 = 1",
+    ),
+)
+class AsksCpuidOfTheVmmThatRestores(AmxV6):
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
         return super().kvm_set_msr_common(vcpu, index, data, False)
 
@@ -1534,6 +1581,24 @@ def test_every_invariant_has_a_mutant_or_is_named_vacuous() -> None:
     tried = {case.invariant for case in CASES}
     assert set(load()) == tried | VACUOUS.keys()
     assert not tried & VACUOUS.keys()
+
+
+#: Invariants that judge an op and not those that make the same call in another way, or only these, and why.
+OF_ONE_WAY = {
+    "buffer-has-room": "what is kept lies in memory that has room for everything",
+}
+
+
+def test_what_holds_of_a_call_holds_whoever_makes_it() -> None:
+    """KVM_SET_CPUID2 of what KVM supports is a KVM_SET_CPUID2."""
+    load()
+    partly = set()
+    for name, inv in INVARIANTS.items():
+        for cls in OPS.values():
+            one, other = issubclass(cls, inv.ops), issubclass(OPS[call_of(cls)], inv.ops)
+            if inv.ops and one != other and name not in OF_ONE_WAY:
+                partly.add(f"{name}: {cls.__name__ if other else call_of(cls)} is left out")
+    assert not partly
 
 
 def test_every_invariant_that_judges_reports_names_the_function_that_reports() -> None:

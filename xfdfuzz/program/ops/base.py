@@ -35,6 +35,20 @@ def op(template: str) -> Callable[[type[_O]], type[_O]]:
     return register
 
 
+def makers(*calls: type[Op]) -> tuple[type[Op], ...]:
+    """All classes that make one of these calls: they, and those that only say in another way with what.
+
+    What holds of a call holds whoever makes it, so invariants name calls by this.
+    """
+    names = {cls.__name__ for cls in calls}
+    return tuple(cls for cls in OPS.values() if call_of(cls) in names)
+
+
+def call_of(cls: type[Op]) -> str:
+    """The name of the class whose call this one makes, its own as a rule."""
+    return cls.call or cls.__name__
+
+
 class Op:
     """Something that happens.  Subclasses are frozen dataclasses registered with :func:`op`."""
 
