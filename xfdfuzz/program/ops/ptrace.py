@@ -29,7 +29,7 @@ from xfdfuzz.program.ops.base import TaskOp, inside, op
 from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
 
-class _Ptrace(TaskOp):
+class Ptrace(TaskOp):
     """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped, of another process."""
 
     __slots__ = ()
@@ -60,7 +60,7 @@ class _Ptrace(TaskOp):
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE, {iov_len})")
-class PtraceGetXstate(_Ptrace):
+class PtraceGetXstate(Ptrace):
     """Read the XSAVE image of a stopped task, or as much of it as the buffer has room for."""
 
     NOTE_TYPE = NT_X86_XSTATE
@@ -84,7 +84,7 @@ class PtraceGetXstate(_Ptrace):
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, {image}, {iov_len})")
-class PtraceSetXstate(_Ptrace):
+class PtraceSetXstate(Ptrace):
     """Write the XSAVE image of a stopped task, all of its user components; a part of it is refused."""
 
     NOTE_TYPE = NT_X86_XSTATE
@@ -107,7 +107,7 @@ class PtraceSetXstate(_Ptrace):
         yield from images.idle(self.image, machine)
 
 
-class _Fpregs(_Ptrace):
+class _Fpregs(Ptrace):
     """x87, SSE and MXCSR, or x87 alone, as 32-bit programs know it: by the size of the register set."""
 
     __slots__ = ()
@@ -257,7 +257,7 @@ class PtraceOldSetXfpregs(_OldRequest, _FpregsWritten):
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_SHSTK, {iov_len})")
-class PtraceGetSsp(_Ptrace):
+class PtraceGetSsp(Ptrace):
     """Read the shadow stack pointer of a stopped task: ENODEV if it has no shadow stack."""
 
     NOTE_TYPE = NT_X86_SHSTK
@@ -275,7 +275,7 @@ class PtraceGetSsp(_Ptrace):
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_SHSTK, {ssp}, {iov_len})")
-class PtraceSetSsp(_Ptrace):
+class PtraceSetSsp(Ptrace):
     """Write the shadow stack pointer of a stopped task: that of another of its shadow stacks, or what is refused."""
 
     NOTE_TYPE = NT_X86_SHSTK

@@ -233,7 +233,7 @@ def _changes_its_stack(k: Kernel, nr: int) -> str:
     return f"t{nr}'s handler runs on the alternate stack that goes, which is not modelled" if running else ""
 
 
-class _FrameOp(TaskOp):
+class FrameOp(TaskOp):
     """The task looks at one of its frames, in a handler or behind it."""
 
     __slots__ = ()
@@ -271,7 +271,7 @@ class SigframeNew(TaskOp):
 
 
 @op("t{task} sigframe {frame}")
-class SigframeRead(_FrameOp):
+class SigframeRead(FrameOp):
     """The handler looks at what surrounds the image in its frame: magics, features, size."""
 
     task: Nr = 0
@@ -284,7 +284,7 @@ class SigframeRead(_FrameOp):
 
 
 @op("t{task} sigframe({image}) {frame}")
-class SigframeWrite(_FrameOp):
+class SigframeWrite(FrameOp):
     """The handler writes the header of the image in its frame, the components in XSTATE_BV and what is named."""
 
     task: Nr = 0
@@ -298,7 +298,7 @@ class SigframeWrite(_FrameOp):
 
 
 @op("t{task} sigframe(legacy, {part}, {contents}) {frame}")
-class SigframeLegacy(_FrameOp):
+class SigframeLegacy(FrameOp):
     """The handler writes x87, SSE or MXCSR in its frame as programs do that know nothing of XSAVE, and leaves the
     header alone: sigreturn loads it, unless the header is one that the task has written, which decides then."""
 
@@ -310,7 +310,7 @@ class SigframeLegacy(_FrameOp):
     def hindrance(self, k: Kernel) -> str:
         ia32 = self.part == xf.X87 and k.tasks[self.task].ia32
         other = f"t{self.task}'s frame, a 32-bit one, has x87 in the header before" if ia32 else ""
-        return _FrameOp.hindrance(self, k) or other
+        return FrameOp.hindrance(self, k) or other
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         frame.area.data[self.part] = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
@@ -318,7 +318,7 @@ class SigframeLegacy(_FrameOp):
 
 
 @op("t{task} sigframe(sw_reserved, {sw}) {frame}")
-class SigframeSwReserved(_FrameOp):
+class SigframeSwReserved(FrameOp):
     """The handler writes what surrounds the image in its frame: sw_reserved, and the second magic where it likes."""
 
     task: Nr = 0
@@ -337,7 +337,7 @@ class SigframeSwReserved(_FrameOp):
 
 
 @op("t{task} sigframe(fsave, {contents}) {frame}")
-class SigframeFsave(_FrameOp):
+class SigframeFsave(FrameOp):
     """The handler of a 32-bit program writes x87 in the header of its frame, where sigreturn takes it from."""
 
     task: Nr = 0
@@ -346,7 +346,7 @@ class SigframeFsave(_FrameOp):
 
     def hindrance(self, k: Kernel) -> str:
         other = "" if k.tasks[self.task].ia32 else f"t{self.task}'s frame, a 64-bit one, has no such header"
-        return _FrameOp.hindrance(self, k) or other
+        return FrameOp.hindrance(self, k) or other
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         frame.fsave = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
@@ -354,7 +354,7 @@ class SigframeFsave(_FrameOp):
 
 
 @op("t{task} sigframe(copy, {size}) {frame}")
-class SigframeCopy(_FrameOp):
+class SigframeCopy(FrameOp):
     """The handler copies the first ``size`` bytes of the image to memory of zeros, and comes back by that frame."""
 
     task: Nr = 0
@@ -367,7 +367,7 @@ class SigframeCopy(_FrameOp):
 
 
 @op("t{task} sigframe(copy, frame{source}) {frame}")
-class SigframeCopyOf(_FrameOp):
+class SigframeCopyOf(FrameOp):
     """The handler gives its frame a copy of another one's image, whole, with what surrounds it."""
 
     task: Nr = 0
@@ -375,7 +375,7 @@ class SigframeCopyOf(_FrameOp):
     frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
-        return _FrameOp.hindrance(self, k) or not_there(k, self.task, self.source)
+        return FrameOp.hindrance(self, k) or not_there(k, self.task, self.source)
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         source = frame_of(k, self.task, self.source)
@@ -390,7 +390,7 @@ class SigframeCopyOf(_FrameOp):
 
 
 @op("t{task} sigframe(fpstate, {fpstate}) {frame}")
-class SigframeFpstate(_FrameOp):
+class SigframeFpstate(FrameOp):
     """The handler says where the image of its frame lies: nowhere (NULL), or ``fpstate`` bytes above a multiple of 64,
     to which it is moved, with what surrounds it."""
 
@@ -406,7 +406,7 @@ class SigframeFpstate(_FrameOp):
 
 
 @op("t{task} siglongjmp {frame}")
-class Siglongjmp(_FrameOp):
+class Siglongjmp(FrameOp):
     """The handler is left by siglongjmp(): nobody looks at its frame any more, and the registers stay as they are.
 
     All handlers inside it are left with it.
@@ -416,7 +416,7 @@ class Siglongjmp(_FrameOp):
     frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
-        why = _FrameOp.hindrance(self, k)
+        why = FrameOp.hindrance(self, k)
         return why or ("" if frame_of(k, self.task, self.frame).valid else f"t{self.task} is not in that handler")
 
     def run(self, k: Kernel) -> Result:

@@ -15,8 +15,8 @@ from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import INNERMOST, FrameNr, Nr
 from xfdfuzz.program.ops.base import OK, Op, op
-from xfdfuzz.program.ops.ptrace import _Ptrace as Ptrace
-from xfdfuzz.program.ops.signals import _FrameOp as FrameOp
+from xfdfuzz.program.ops.ptrace import Ptrace
+from xfdfuzz.program.ops.signals import FrameOp
 from xfdfuzz.program.step import Result, image_of
 
 # -- what is meant -----------------------------------------------------------------------------------------------------
