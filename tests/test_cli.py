@@ -854,9 +854,9 @@ def test_the_short_names_of_the_specification_are_explained() -> None:
 
 
 def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
-    code, out, err = run("fuzz", "--examples", "15", "--seed", "1")
+    code, out, err = run("fuzz", "--examples", "6", "--seed", "1")
     assert code == 1, err
-    whole = run("fuzz", "--examples", "15", "--seed", "1", "-v")[1]
+    whole = run("fuzz", "--examples", "6", "--seed", "1", "-v")[1]
     files = sorted(Path("findings").iterdir())
     assert files
     for file in files:
@@ -867,7 +867,7 @@ def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
     assert len(out.splitlines()) < 10 + len(files) * 2
     assert "coverage:" in whole
     assert "coverage:" not in out
-    assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 15" in err
+    assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 6" in err
     assert run("replay", "findings", "-q")[0] == 0
 
 
