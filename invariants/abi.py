@@ -8,6 +8,7 @@ from typing import get_args
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.xsave import MXCSR_RESERVED
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
@@ -17,8 +18,7 @@ from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, Fpstate, KvmExitReason, System, Vcpu
 from xfdfuzz.memory.cstruct import Regions, copy_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.images import has_reserved_mxcsr
-from xfdfuzz.program.ops.base import VcpuIoctl
+from xfdfuzz.program.ops.base import VcpuIoctl, makers
 from xfdfuzz.program.ops.kvm import (
     KvmGetDeviceAttr,
     KvmGetMsrIndexList,
@@ -39,15 +39,10 @@ from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
 from xfdfuzz.program.ops.vmm import (
     KeepFpu,
     KeepMsr,
-    KeepXcrs,
-    KeepXsave,
-    KeepXsave2,
-    LoadFpu,
+    LoadCpuid,
     LoadMsrs,
     LoadNestedState,
-    LoadSregs,
     LoadVcpuEvents,
-    LoadXcrs,
     LoadXsave,
 )
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetFpu, KvmSetXsave
@@ -55,17 +50,16 @@ from xfdfuzz.program.step import Content, FpuState, Image
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 #: The calls on a vCPU's registers that fail where its VM has protected state.
-_PROTECTED_STATE = (
+_PROTECTED_STATE = makers(
     *(KvmGetXsave, KvmGetXsave2, KvmSetXsave, KvmGetFpu, KvmSetFpu),
     *(KvmGetXcrs, KvmSetXcrs, KvmSetSregs, KvmSetRegs),
-    *(KeepXsave, KeepXsave2, LoadXsave, KeepFpu, LoadFpu, KeepXcrs, LoadXcrs, LoadSregs),
 )
-_SHOWS_REGISTERS = (KvmGetXsave, KvmGetXsave2, KvmGetFpu, KvmGetMsrs, KeepXsave, KeepXsave2, KeepFpu, KeepMsr)
 _VMSAS = [Regions(System, f"vcpus[{nr}].vmsa") for nr in range(NR_VCPUS)]
 _FPSTATES = [Regions(System, f"fpstates[{nr}]") for nr in range(NR_FPSTATES)]
 
-#: What shows an image.
-_GET_XSAVE = (KvmGetXsave, KvmGetXsave2, KeepXsave, KeepXsave2)
+#: What shows an image, and what copies one.
+_GET_XSAVE = makers(KvmGetXsave, KvmGetXsave2)
+_XSAVE = (*_GET_XSAVE, *makers(KvmSetXsave))
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
 
@@ -160,12 +154,14 @@ def _queued(vcpu: Vcpu) -> tuple[int, int]:
     "supported-cpuid-is-usable",
     "abi",
     ("INV-28", "CPUIDOK"),
-    ops=(KvmGetSupportedCpuid, KvmGetSupportedCpuidEntry, KvmSetCpuid2Supported),
+    ops=(KvmGetSupportedCpuid, KvmGetSupportedCpuidEntry, *makers(KvmSetCpuid2)),
 )
 def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
     """What KVM_GET_SUPPORTED_CPUID offers can be given back with KVM_SET_CPUID2, and a guest can set the whole of its
     XCR0 mask; a permission adds to the defaults.  VMMs do just that without looking at single bits."""
     k, op = view.k, view.step.op
+    if isinstance(op, KvmSetCpuid2 | KvmSetCpuid2Supported | LoadCpuid) and _is_offered_and_refused(view, op):
+        yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
     advertised = view.step.result.out
     if isinstance(op, KvmGetSupportedCpuidEntry):
         mask = (op.leaf, op.subleaf) == (LEAF_XSTATE, 0)
@@ -180,12 +176,16 @@ def supported_cpuid_is_usable(view: View) -> Iterator[Broken]:
             f"offers {xf.format_mask(advertised)} without the defaults {xf.format_mask(always & ~advertised)}",
             "incomplete",
         )
-    if isinstance(op, KvmSetCpuid2Supported) and view.step.result.ret not in (0, -EIO):
-        vcpu = view.before.vcpus[op.vcpu]
-        ran = vcpu.last_vmentry_cpu != -1 or vcpu.arch.guest_mode
-        starved = view.step.result.ret == -EFAULT and view.before.alloc_failures
-        if not ran and not starved:
-            yield Broken(f"KVM_SET_CPUID2 refuses it with {view.step.result}", "refused")
+
+
+def _is_offered_and_refused(view: View, op: KvmSetCpuid2 | KvmSetCpuid2Supported | LoadCpuid) -> bool:
+    """Whether a vCPU that has not run does not get what KVM_GET_SUPPORTED_CPUID offers."""
+    ret, vcpu, table = view.step.result.ret, view.before.vcpus[op.vcpu], view.k.machine.cpuid
+    ran = vcpu.last_vmentry_cpu != -1 or vcpu.arch.guest_mode
+    starved = ret == -EFAULT and view.before.alloc_failures
+    if not view.k.use_xsave or ret in (0, -EIO) or ran or starved:
+        return False
+    return op.given(view.k).whole(table) == view.k.kvm_dev_ioctl_get_cpuid().whole(table)
 
 
 @invariant("supported-cpuid-is-coherent", "abi", ("CPUIDOK",), ops=(KvmGetSupportedCpuidEntry,))
@@ -220,17 +220,17 @@ def supported_cpuid_is_coherent(view: View) -> Iterator[Broken]:
     "same-cpuid-again-is-accepted",
     "abi",
     ("ABI",),
-    ops=(KvmSetCpuid2,),
+    ops=makers(KvmSetCpuid2),
     revisions=("v5.17..", "amx-px25", "v6.1.192", "v6.12.117", "v6.17.13"),
 )
 def same_cpuid_again_is_accepted(view: View) -> Iterator[Broken]:
     """KVM_SET_CPUID2 of the CPUID that the vCPU has succeeds after KVM_RUN, whatever the guest did meanwhile: VMMs that
     reuse vCPUs for hotplug rely on it (c6617c61e8fe)."""
     op = view.step.op
-    assert isinstance(op, KvmSetCpuid2)
+    assert isinstance(op, KvmSetCpuid2 | KvmSetCpuid2Supported | LoadCpuid)
     before = view.before.vcpus[op.vcpu]
     ran = before.arch.cpuid_set and before.last_vmentry_cpu != -1
-    again = ran and op.entries.whole(view.k.machine.cpuid) == stored_entries(before.arch)
+    again = ran and op.given(view.k).whole(view.k.machine.cpuid) == stored_entries(before.arch)
     if again and view.step.result.ret not in (0, -EIO):
         yield Broken(f"v{op.vcpu}: KVM_SET_CPUID2 refuses the CPUID that it has with {view.step.result}")
 
@@ -295,23 +295,24 @@ def get_xsave_keeps_to_the_guest(view: View) -> Iterator[Broken]:
             yield Broken(f"XSTATE_BV {held} has {more}, which the guest does not have")
 
 
-@invariant("set-xsave-takes-what-the-host-has", "abi", ("ABI",), ops=(KvmSetXsave,))
+@invariant("set-xsave-takes-what-the-host-has", "abi", ("ABI",), ops=makers(KvmSetXsave))
 def set_xsave_takes_what_the_host_has(view: View) -> Iterator[Broken]:
     """KVM_SET_XSAVE takes every component that KVM supports and that needs no permission, whatever the guest's CPUID:
     it always did, images of older kernels have such components, and VMMs that ignore the error lose the state."""
     op, k = view.step.op, view.k
-    assert isinstance(op, KvmSetXsave)
-    always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
-    malformed = op.image.xcomp_bv or op.image.reserved or has_reserved_mxcsr(op.image.contents)
+    assert isinstance(op, KvmSetXsave | LoadXsave)
     if not ghost.takes(k, k.vcpus[op.vcpu]):
         return
-    if view.step.result.ret == -EINVAL and not malformed and not op.image.xstate_bv & ~always:
+    image = op.given(k)
+    always = k.fpu_user_cfg.default_features & k.supported_xcr0 if k.use_xsave else xf.MASK_FPSSE
+    malformed = image.xcomp_bv or image.reserved or image.data[xf.MXCSR] == MXCSR_RESERVED
+    if view.step.result.ret == -EINVAL and not malformed and not image.xstate_bv & ~always:
         # x87 and SSE are there without XSAVE too
-        site = "legacy" if not op.image.xstate_bv & ~xf.MASK_FPSSE else ""
-        yield Broken(f"v{op.vcpu}: XSTATE_BV {xf.format_mask(op.image.xstate_bv)} is refused", site)
+        site = "legacy" if not image.xstate_bv & ~xf.MASK_FPSSE else ""
+        yield Broken(f"v{op.vcpu}: XSTATE_BV {xf.format_mask(image.xstate_bv)} is refused", site)
 
 
-@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=(KvmGetXsave, KeepXsave))
+@invariant("get-xsave-is-complete", "abi", ("INV-23", "ABI"), ops=makers(KvmGetXsave))
 def get_xsave_is_complete(view: View) -> Iterator[Broken]:
     """KVM_GET_XSAVE copies 4096 bytes.  Once the image is larger it must fail: a cut image loses tile data in a
     migration that looks successful."""
@@ -326,7 +327,7 @@ def get_xsave_is_complete(view: View) -> Iterator[Broken]:
     "xsave-copies-what-it-promised",
     "corruption",
     ("INV-23", "BUF", "ABI"),
-    ops=(KvmGetXsave, KvmGetXsave2, KvmSetXsave),
+    ops=_XSAVE,
     excluded=("amx-v1..amx-tglx",),
 )
 def xsave_copies_what_it_promised(view: View) -> Iterator[Broken]:
@@ -334,13 +335,12 @@ def xsave_copies_what_it_promised(view: View) -> Iterator[Broken]:
     (Documentation/virt/kvm/api.rst): more overruns the caller's buffer.  It says what the calling process may give to
     guests, so a vCPU that another process set up, with features of its own, promises nothing to this one.  (amx-v1's
     KVM_GET_XSAVE2 is told the size.)"""
-    op, k = view.step.op, view.k
-    assert isinstance(op, KvmGetXsave | KvmGetXsave2 | KvmSetXsave)
+    nr, k = view.vcpu_nr, view.k
     copied = max([event.detail[0] for event in view.events(USER_COPY)], default=0)
     # asked for only where it matters: that much it always promises
-    promised = _promised(k, k.vcpus[op.vcpu]) if copied > KVM_XSAVE_SIZE else KVM_XSAVE_SIZE
+    promised = _promised(k, k.vcpus[nr]) if copied > KVM_XSAVE_SIZE else KVM_XSAVE_SIZE
     if copied > promised:
-        yield Broken(f"v{op.vcpu}: {copied} bytes are copied, KVM_CAP_XSAVE2 says {promised}")
+        yield Broken(f"v{nr}: {copied} bytes are copied, KVM_CAP_XSAVE2 says {promised}")
 
 
 @invariant("buffer-has-room", VMM, ("VMM", "BUF", "ABI"), ops=(KvmGetXsave, KvmGetXsave2, KvmSetXsave))
@@ -393,14 +393,14 @@ def get_xsave_is_true(view: View) -> Iterator[Broken]:
             yield Broken(f"v{nr}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=(KvmGetFpu, KeepFpu))
+@invariant("get-fpu-is-true", "corruption", ("GSTATE", "ABI"), ops=makers(KvmGetFpu))
 def get_fpu_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_FPU "reads the floating point state from the vcpu" (Documentation/virt/kvm/api.rst): its x87 and SSE are
     those that the guest has, and a VMM that saves a guest by it carries them to the other side."""
     yield from _fpu_differs(view, (xf.X87, xf.SSE))
 
 
-@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=(KvmGetFpu, KeepFpu))
+@invariant("get-fpu-has-mxcsr", "abi", ("GSTATE", "ABI"), ops=makers(KvmGetFpu))
 def get_fpu_has_mxcsr(view: View) -> Iterator[Broken]:
     """struct kvm_fpu has a mxcsr (Documentation/virt/kvm/api.rst): KVM_GET_FPU gives the guest's.  0, what it would be
     if nobody set it, unmasks all exceptions of whoever loads it."""
@@ -421,7 +421,7 @@ def _fpu_differs(view: View, parts: tuple[int, ...]) -> Iterator[Broken]:
             yield Broken(f"v{op.vcpu}: {xf.CONTENTS[i]} reads {found}, it is {expected}", component_site(i))
 
 
-@invariant("protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=_SHOWS_REGISTERS)
+@invariant("protected-guest-is-hidden", "leak", ("GSTATE", "ABI"), ops=(*_GET_XSAVE, *makers(KvmGetFpu, KvmGetMsrs)))
 def protected_guest_is_hidden(view: View) -> Iterator[Broken]:
     """Of a guest whose registers are sealed user space is shown none, and nothing of anybody else's in their place: the
     memory that ioctls would show holds what the host last had in its registers.  What user space has written there it
@@ -455,7 +455,7 @@ def protected_guest_is_untouched(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: the ioctl changed its sealed registers")
 
 
-@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=(KvmGetMsrs, KeepMsr))
+@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=makers(KvmGetMsrs))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
     """KVM_GET_MSRS gives what the guest would read."""
     op, value = view.step.op, view.step.result.out
@@ -472,7 +472,7 @@ def get_msrs_is_true(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
 
 
-@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs, KeepMsr))
+@invariant("xfd-msrs-can-be-saved", "abi", ("ABI",), ops=makers(KvmGetMsrs))
 def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     """Where KVM offers XFD to guests, user space can read IA32_XFD and IA32_XFD_ERR: they are part of the state that a
     migration must carry.  That of a guest whose ioctls say that it is protected user space cannot carry."""
@@ -485,7 +485,7 @@ def xfd_msrs_can_be_saved(view: View) -> Iterator[Broken]:
         yield Broken(f"v{op.vcpu} has XFD in its CPUID and KVM_GET_MSRS refuses it")
 
 
-@invariant("listed-msrs-can-be-saved", "abi", ("ABI",), ops=(KvmGetMsrs, KeepMsr))
+@invariant("listed-msrs-can-be-saved", "abi", ("ABI",), ops=makers(KvmGetMsrs))
 def listed_msrs_can_be_saved(view: View) -> Iterator[Broken]:
     """User space can read what KVM_GET_MSR_INDEX_LIST names, whatever the guest's CPUID: VMMs save all of it, and give
     up where an MSR is missing.  Only VM types whose ioctls say that the guest's state is protected may refuse."""
@@ -507,16 +507,16 @@ def xfd_msrs_are_listed(view: View) -> Iterator[Broken]:
         yield Broken("KVM offers XFD, and its MSR is not on the list")
 
 
-@invariant("xfd-msrs-can-be-restored", "abi", ("ABI",), ops=(KvmSetMsrs,))
+@invariant("xfd-msrs-can-be-restored", "abi", ("ABI",), ops=makers(KvmSetMsrs))
 def xfd_msrs_can_be_restored(view: View) -> Iterator[Broken]:
     """User space may always write 0, the reset value, to IA32_XFD and IA32_XFD_ERR where KVM offers XFD, whatever the
     guest's CPUID: VMMs write every MSR of the index list.  Only a protected guest's ioctls may say that they cannot."""
     op = view.step.op
-    assert isinstance(op, KvmSetMsrs)
+    assert isinstance(op, KvmSetMsrs | LoadMsrs)
     if view.k.has_protected_state(view.k.vcpus[op.vcpu]):
         return
     taken = view.step.result.ret
-    refused = op.msrs.entries[taken : taken + 1] if isinstance(taken, int) and taken >= 0 else ()
+    refused = op.given(view.k)[taken : taken + 1] if isinstance(taken, int) and taken >= 0 else ()
     if view.k.kvm_cpu_cap_has_xfd() and any(
         value == 0 and index in (MSR_IA32_XFD, MSR_IA32_XFD_ERR) for index, value in refused
     ):

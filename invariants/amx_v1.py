@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.program.ops.base import makers
 from xfdfuzz.program.ops.kvm import KvmSetMsrs, KvmSetXcrs
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
-from xfdfuzz.program.ops.vmm import LoadMsrs, LoadXcrs
 
 _LAZY = ("amx-v1", "amx-review-a", "amx-review-b")
 
@@ -69,7 +69,7 @@ def realloc_failure_is_reported(view: View) -> Iterator[Broken]:
     "request-accumulates",
     "abi",
     ("INV-05", "REQ"),
-    ops=(KvmSetMsrs, KvmSetXcrs, LoadMsrs, LoadXcrs, HandleExit),
+    ops=(*makers(KvmSetMsrs, KvmSetXcrs), HandleExit),
     revisions=_LAZY,
 )
 def request_accumulates(view: View) -> Iterator[Broken]:

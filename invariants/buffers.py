@@ -8,21 +8,19 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import LEAK, NULL_DEREF, OVERRUN, USE_AFTER_FREE
 from xfdfuzz.kernel.state import FIRST_VALLOC, INIT_FPSTATE, NULL
-from xfdfuzz.program.ops.base import GuestOp
+from xfdfuzz.program.ops.base import GuestOp, makers
 from xfdfuzz.program.ops.guest import GuestInterrupt
 from xfdfuzz.program.ops.kvm import (
     CloseVm,
     KvmCreateVcpu,
     KvmGetMpState,
     KvmSetCpuid2,
-    KvmSetCpuid2Supported,
     KvmSetMsrs,
     KvmSetXcrs,
 )
 from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Execve, ExecveReturns, Exit, Fork
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
 from xfdfuzz.program.ops.tasks import UserDyn2load, UserTileload
-from xfdfuzz.program.ops.vmm import LoadCpuid, LoadMsrs, LoadXcrs
 
 #: Ops after which buffers can have come, gone or changed hands.
 _ALLOCATING = (
@@ -38,13 +36,7 @@ _ALLOCATING = (
     KvmGetMpState,
     KvmRun,
     KvmRunReturns,
-    KvmSetCpuid2,
-    KvmSetCpuid2Supported,
-    KvmSetMsrs,
-    KvmSetXcrs,
-    LoadCpuid,
-    LoadMsrs,
-    LoadXcrs,
+    *makers(KvmSetCpuid2, KvmSetMsrs, KvmSetXcrs),
     UserDyn2load,
     UserTileload,
 )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from xfdfuzz.invariants.vocabulary import INVARIANTS, VMM, Broken, Invariant, Keeper, View, Violation, made
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl
+from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl, call_of
 from xfdfuzz.program.ops.host import Suspend
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Exit
 from xfdfuzz.program.ops.run import KvmRun, KvmRunReturns
@@ -196,4 +196,4 @@ def _site_of(op: Op) -> str:
         return "vm-exit"
     if isinstance(op, TaskOp) and not isinstance(op, _OWN_SITE):
         return "task"
-    return op.call or type(op).__name__
+    return call_of(type(op))

@@ -25,7 +25,7 @@ from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_DEFAULT, Vcpu
 from xfdfuzz.memory.cstruct import from_bytes
 from xfdfuzz.program.executor import Executor
-from xfdfuzz.program.ops.base import Op
+from xfdfuzz.program.ops.base import Op, VcpuIoctl, call_of
 from xfdfuzz.program.ops.kvm import (
     CloseVm,
     KvmCreateVcpu,
@@ -42,7 +42,7 @@ from xfdfuzz.program.step import Result
 _MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
 
 #: What each call of a restore returned.
-Results = dict[type[Op], Result]
+Results = dict[str, Result]
 
 
 def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
@@ -83,25 +83,30 @@ def restore_order_is_free(view: View) -> Iterator[Broken]:
             yield from view.kept(Comparisons).orders(view.program[:start], nr, calls)
 
 
-_RESTORING = (KvmSetMsrs, KvmSetXcrs, KvmSetXsave)
+#: What restores something, by the name of its call, and what reports call that.
+_RESTORED = {KvmSetMsrs.__name__: "MSRS", KvmSetXcrs.__name__: "XCRS", KvmSetXsave.__name__: "XSAVE"}
+
+
+def _restores(op: Op) -> bool:
+    return call_of(type(op)) in _RESTORED
 
 
 def _first_restores(program: Sequence[Op]) -> dict[int, int]:
     """By vCPU, where in the program the first call is that restores something of it."""
     found: dict[int, int] = {}
     for n, op in enumerate(program):
-        if isinstance(op, _RESTORING):
+        if isinstance(op, VcpuIoctl) and _restores(op):
             found.setdefault(op.vcpu, n)
     return found
 
 
 def _calls(program: Sequence[Op], nr: int) -> tuple[Op, ...]:
     """One call of each kind, in their order, up to something else that changes the vCPU."""
-    calls: dict[type[Op], Op] = {}
+    calls: dict[str, Op] = {}
     for op in program:
         about = getattr(op, "vcpu", None) == nr
-        if about and isinstance(op, _RESTORING):
-            calls.setdefault(type(op), op)
+        if about and _restores(op):
+            calls.setdefault(call_of(type(op)), op)
         elif about or isinstance(op, CloseVm):
             break
     return tuple(calls.values())
@@ -122,7 +127,7 @@ def _different_orders(executor: Executor, nr: int, calls: Sequence[Op]) -> Itera
     begun = executor.kernel.state
     for order in permutations(calls):
         executor.load(begun)
-        results = {type(op): executor.execute(op).result for op in order}
+        results = {_name(op): executor.execute(op).result for op in order}
         outcome = executor.kernel.state, frozenset(results.items())
         if outcome in outcomes:
             continue
@@ -139,17 +144,15 @@ def _different_orders(executor: Executor, nr: int, calls: Sequence[Op]) -> Itera
 
 
 def _named(order: Sequence[Op]) -> str:
-    return ", ".join(_name(type(op)) for op in order)
+    return ", ".join(map(_name, order))
 
 
 def _written(results: Results) -> str:
-    return ", ".join(
-        f"{_name(op)} = {result}" for op, result in sorted(results.items(), key=lambda item: _name(item[0]))
-    )
+    return ", ".join(f"{name} = {result}" for name, result in sorted(results.items()))
 
 
-def _name(op: type[Op]) -> str:
-    return {KvmSetMsrs: "MSRS", KvmSetXcrs: "XCRS", KvmSetXsave: "XSAVE"}[op]
+def _name(op: Op) -> str:
+    return _RESTORED[call_of(type(op))]
 
 
 # -- migration ---------------------------------------------------------------------------------------------------------
@@ -239,7 +242,7 @@ def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState,
     created = there.kernel.state
     for order in permutations((_set_msrs, _set_xcrs, _set_xsave)):
         there.load(created)
-        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.cr4, saved.ts)
+        there.kernel.kvm_vcpu_ioctl_set_sregs(there.kernel.vcpus[0], saved.cr4, saved.ts, True)
         refused = [step.__name__.removeprefix("_set_").upper() for step in order if not step(there.kernel, saved)]
         outcome = there.kernel.state, tuple(refused)
         if outcome in outcomes:

@@ -1,8 +1,9 @@
 """What a VMM means to do, and what comes of its calls although the kernel does all that they ask for.
 
 Both sides of a comparison are ideal here: the guest that the VMM means, and the guest that its calls make on a kernel
-without a mistake.  Where they differ no kernel can help.  Where the guest is not even what the calls make of it,
-the kernel is to blame, and the other invariants say so.
+without a mistake.  Where they differ no kernel can help.  Where the calls leave open what the guest finds, as tile data
+that were loaded under IA32_XFD, each kernel decides, so the guest that runs is looked at.  Where the guest is not even
+what the calls make of it, the kernel is to blame, and the other invariants say so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import codec_of
 from xfdfuzz.program.ops.base import OK
 from xfdfuzz.program.ops.run import KvmRun, VmEnter
+from xfdfuzz.program.ops.tracer import TaskGoesOn
 from xfdfuzz.program.ops.vmm import VmmVisible
+from xfdfuzz.program.step import NOT_ENABLED, PANIC
 
 #: What an exit that is not done with is called.
 _INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
@@ -67,22 +70,36 @@ def reset_is_a_reset(view: View) -> Iterator[Broken]:
 
 @invariant("guest-cpuid-is-coherent", VMM, ("VMM", "CPUIDOK"), ops=(KvmRun,))
 def guest_cpuid_is_coherent(view: View) -> Iterator[Broken]:
-    """The CPUID that a VMM gives a guest is that of a processor that could be: each component of 0xD.0 and 0xD.1 has
-    its sub-leaf, ECX of 0xD.0 is the image's size, IA32_XSS has components where there is XSAVES alone, and what has
-    AMX_TILE has the components, palettes (0x1D) and TMUL (0x1E).  Guests look at some of it and rely on all of it.
-    What KVM_GET_SUPPORTED_CPUID offers is KVM's."""
+    """The CPUID that a VMM gives a guest is that of a processor that could be (SDM vol. 1, 13.2): without XSAVE there
+    is nothing in 0xD, XCR0 can be set to all of 0xD.0, user states are there, supervisor states in 0xD.1, each has its
+    sub-leaf, ECX of 0xD.0 is the image's size, IA32_XSS has components where there is XSAVES alone, what a sub-leaf
+    says XFD disables there is with XFD alone, and what has AMX_TILE has the components, palettes (0x1D) and TMUL
+    (0x1E).  Guests look at some of it and rely on all of it.  What KVM_GET_SUPPORTED_CPUID offers is KVM's."""
     nr, k = view.vcpu_nr, view.k
     arch = view.before.vcpus[nr].arch
     if not arch.cpuid_set or view.before.vcpus[nr].last_vmentry_cpu != -1 or not k.use_xsave:
         return
-    entries = stored_entries(arch)
-    if entries != k.kvm_dev_ioctl_get_cpuid().whole(k.machine.cpuid):
-        for site, what in _incoherent(entries, k.machine.cpuid):
+    table = k.machine.cpuid
+    wrong = [*_incoherent(stored_entries(arch), table)]
+    # a VMM that hides something else passes on what is wrong in what it is offered
+    kvms = {site for site, _ in _incoherent(k.kvm_dev_ioctl_get_cpuid().whole(table), table)} if wrong else set()
+    for site, what in wrong:
+        if site not in kvms:
             yield Broken(f"v{nr}: its CPUID has {what}", site)
 
 
 def _incoherent(entries: CpuidEntries, table: CpuidTable) -> Iterator[tuple[str, str]]:
     """(site, what is wrong) in an array as KVM_SET_CPUID2 stores it."""
+    supervisor = xf.mask_of(*(i for i, component in table.components.items() if component.supervisor))
+    user = (xf.mask_of(*table.components) | xf.MASK_FPSSE) & ~supervisor
+    if entries.no_xsave and (enumerated := entries.xcr0 | entries.xss):
+        yield "xsave", f"{xf.format_mask(enumerated)} in 0xD and no XSAVE"
+    if strangers := entries.xcr0 & supervisor:
+        yield "kind", f"{xf.format_mask(strangers)}, which IA32_XSS enables, in 0xD.0"
+    if strangers := entries.xss & user:
+        yield "kind", f"{xf.format_mask(strangers)}, which XCR0 enables, in 0xD.1"
+    if not entries.no_xsave and not xf.legal_xcr0(entries.xcr0):
+        yield "xcr0", f"{xf.format_mask(entries.xcr0)} in 0xD.0, which XCR0 cannot be set to"
     if lacking := (entries.xcr0 | entries.xss) & ~xf.MASK_FPSSE & ~entries.leaves:
         yield "leaf", f"{xf.format_mask(lacking)} in 0xD.0 or 0xD.1, and no sub-leaf of it"
     if entries.size != (needed := table.standard_size(entries.xcr0)):
@@ -91,6 +108,27 @@ def _incoherent(entries: CpuidEntries, table: CpuidTable) -> Iterator[tuple[str,
         yield "xss", f"{xf.format_mask(entries.xss)} in 0xD.1 and no XSAVES"
     if entries.amx and (entries.xcr0 & xf.MASK_XTILE != xf.MASK_XTILE or entries.no_palettes or entries.no_tmul):
         yield "amx", "AMX_TILE and not all that AMX needs"
+    if not entries.xfd and (disabled := [i for i in xf.components_in(entries.xcr0) if table.xfd_capable(i)]):
+        yield "xfd", f"{xf.format_mask(xf.mask_of(*disabled))}, whose sub-leaf says XFD, and no XFD in 0xD.1"
+
+
+@invariant("procedure-keeps-the-task", VMM, ("VMM", "HSTATE"), ops=(TaskGoesOn,))
+def procedure_keeps_the_task(view: View) -> Iterator[Broken]:
+    """A checkpoint that is restored, and a task that a tracer, a signal handler or a call made in its place has been
+    at, goes on with the registers that were there: whoever changed some has to put them back.  The kernel did what it
+    was told."""
+    op = view.step.op
+    assert isinstance(op, TaskGoesOn)
+    system = view.k.system
+    meant, has = system.ghost.tracers[op.task].promise, system.ghost.tasks[op.task]
+    for i in (*xf.components_in(view.k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR):
+        open_now = has.undefined >> i & 1
+        if not meant.undefined >> i & 1 and (open_now or has.data[i] != meant.data[i]):
+            found, wanted = (
+                ("nothing for sure" if open_now else ghost.content(has.data[i])),
+                ghost.content(meant.data[i]),
+            )
+            yield Broken(f"t{op.task} goes on with {found} in {xf.CONTENTS[i]}, not {wanted}", xf.CONTENTS[i])
 
 
 def _promise(view: View) -> tuple[int, GhostVmm]:
@@ -134,25 +172,53 @@ def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
         promised := ghost.cpuid_in(meant.cpuid)
     ):
         yield "cpuid", f"its CPUID is {written(promised)} and {written(has)}"
-    sure = components & ~meant.promise.regs.undefined
+    sure = _contents(components & ~meant.promise.regs.undefined)
+    finds = _finds(view, nr, components)
     # a VMM cares for each component, while to the kernel most are alike
     before, forgotten = view.before.ghost, entered and view.before.vcpus[nr].arch.init_pending
     to_get, gets = (0, 0) if forgotten else (before.vmms[nr].promise.exception, before.vcpus[nr].exception)
+    wanted = tuple((i, meant.promise.regs.data[i]) for i in sure)
     yield from differences(
-        _found(meant.promise, _Control.promised(meant), to_get, sure, vcpu),
+        _found(meant.promise, _Control.promised(meant), to_get, wanted, vcpu),
         # what is delivered at an entry to L2 may lead to L1
-        _found(made, _Control.of(vcpu, view.before.vcpus[nr]), gets, sure, vcpu),
+        _found(made, _Control.of(vcpu, view.before.vcpus[nr]), gets, tuple((i, finds[i]) for i in sure), vcpu),
         site=xf.CONTENTS.__getitem__,
     )
     own = ghost.guest_token(view.k, nr, 0)
-    for i in _contents(components):
-        held = made.regs.data[i]
-        lost = sure >> i & 1 and made.regs.undefined >> i & 1 and held == meant.promise.regs.data[i]
-        anothers = not sure >> i & 1 and ghost.owner(held) and not ghost.same_owner(held, own)
-        if lost:
-            yield xf.CONTENTS[i], f"nothing says that it finds {ghost.content(held)} in {xf.CONTENTS[i]}"
-        elif anothers:
+    for i, held in finds.items():
+        if i not in sure and ghost.owner(held) and not ghost.same_owner(held, own):
             yield xf.CONTENTS[i], f"it may find {ghost.content(held)} in {xf.CONTENTS[i]}"
+
+
+def unpromised(view: View) -> Iterator[str]:
+    """The contents that a guest finds as its VMM means them, by the entry or the end of what is invisible that the step
+    is, although the calls leave them open: another kernel may do otherwise."""
+    if not isinstance(view.step.op, VmEnter | VmmVisible) or view.step.result.ret in (NOT_ENABLED, PANIC):
+        return
+    nr, vmm = _promise(view)
+    if vmm.pending:
+        system = view.k.system if isinstance(view.step.op, VmEnter) else view.before
+        meant, made = system.ghost.vmms[nr].promise.regs, system.ghost.vcpus[nr].regs
+        components = _readable(view, system.vcpus[nr]) & ~meant.undefined & made.undefined
+        finds = _finds(view, nr, components)
+        yield from (xf.CONTENTS[i] for i, held in finds.items() if held == meant.data[i])
+
+
+def _finds(view: View, nr: int, components: int) -> dict[int, int]:
+    """What a guest finds by its VMM's calls, and in this kernel where those leave it open."""
+    entered = isinstance(view.step.op, VmEnter)
+    system = view.k.system if entered else view.before
+    vcpu, made = system.vcpus[nr], system.ghost.vcpus[nr].regs
+    area = system.fpstates[vcpu.arch.guest_fpu.fpstate].regs
+
+    def in_kernel(i: int) -> int:
+        if i == xf.PKRU:
+            return vcpu.arch.pkru
+        if entered:
+            return view.k.regs.data[i]
+        return area.data[i] if (area.xstate_bv | xf.MASK_MXCSR) >> i & 1 else 0
+
+    return {i: in_kernel(i) if made.undefined >> i & 1 else made.data[i] for i in _contents(components)}
 
 
 def _readable(view: View, vcpu: Vcpu) -> int:
@@ -186,10 +252,11 @@ class _Control(NamedTuple):
         return _Control(bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke), bool(before.arch.guest_mode))
 
 
-def _found(guest: GhostVcpu, control: _Control, exception: int, components: int, vcpu: Vcpu) -> GuestState:
+def _found(
+    guest: GhostVcpu, control: _Control, exception: int, registers: tuple[tuple[int, int], ...], vcpu: Vcpu
+) -> GuestState:
     """What an ideal guest finds, as far as its CPUID lets it look."""
     arch = vcpu.arch
     xfd, xfd_err = (guest.xfd, guest.xfd_err) if arch.cpuid_xfd else (0, 0)
-    registers = tuple((i, guest.regs.data[i]) for i in _contents(components))
     osxsave, ts, pke, l2 = control
     return GuestState("entered", osxsave, ts, pke, guest.xcr0, guest.xss, xfd, xfd_err, registers, exception, l2)

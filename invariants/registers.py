@@ -15,6 +15,7 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.guest import GuestPmi
 from xfdfuzz.program.ops.host import Pmi
+from xfdfuzz.program.ops.processes import WorkerCopyFromUser
 from xfdfuzz.program.ops.run import VmEnter
 from xfdfuzz.program.ops.tasks import KernelFpuEnd, KernelSimd
 from xfdfuzz.program.step import Content
@@ -89,9 +90,15 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
             yield Broken(_describe(who, i, found, expected), component_site(i))
 
 
-@invariant("host-registers-preserved", "corruption", ("HSTATE",), ops=(TaskOp,))
+@invariant("host-registers-preserved", "corruption", ("HSTATE",), ops=(TaskOp, WorkerCopyFromUser))
 def host_registers_preserved(view: View) -> Iterator[Broken]:
-    """A host thread must find its registers in user mode as it left them; anything else is silent data corruption."""
+    """A host thread must find its registers in user mode as it left them; anything else is silent data corruption.  A
+    worker has a PKRU to touch its process' memory with: that of its creator, or what a tracer has written."""
+    op, touched = view.step.op, view.step.result.out
+    if isinstance(op, WorkerCopyFromUser) and isinstance(touched, Content):
+        ideal = view.k.system.ghost.tasks[op.task]
+        if touched != ideal.data[xf.PKRU] and not ideal.undefined >> xf.PKRU & 1:
+            yield Broken(_describe(f"t{op.task}", xf.PKRU, touched, ideal.data[xf.PKRU]), component_site(xf.PKRU))
     for regs, ideal, own, who in _user(view):
         for i, found, expected, foreign in _differences(regs, ideal, own, _hidden(regs)):
             if not foreign:

@@ -8,15 +8,15 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.program.fields import INNERMOST
 from xfdfuzz.program.ghost import content
-from xfdfuzz.program.ops.signals import Signal, frame_of
+from xfdfuzz.program.ops.signals import Signal, SignalFaultIn, SignalPkey, frame_of
 
 
-@invariant("sigframe-is-true", "corruption", ("SIG", "HSTATE"), ops=(Signal,))
+@invariant("sigframe-is-true", "corruption", ("SIG", "HSTATE"), ops=(Signal, SignalFaultIn, SignalPkey))
 def sigframe_is_true(view: View) -> Iterator[Broken]:
     """The image in a signal frame holds the registers that the signal interrupted, all of them, and those alone: the
     handler looks at it, and sigreturn brings it back.  A 32-bit frame has x87 in its header as well."""
     op = view.step.op
-    assert isinstance(op, Signal)
+    assert isinstance(op, Signal | SignalFaultIn | SignalPkey)
     if view.step.result.ret != "ok":
         return
     frame, ideal = frame_of(view.k, op.task, INNERMOST), view.k.system.ghost.tasks[op.task]
@@ -36,12 +36,12 @@ def sigframe_is_true(view: View) -> Iterator[Broken]:
         yield Broken(f"t{op.task}'s frame has {content(frame.fsave)} in its header, x87 was {held}", "header")
 
 
-@invariant("sigframe-describes-itself", "abi", ("SIG",), ops=(Signal,))
+@invariant("sigframe-describes-itself", "abi", ("SIG",), ops=(Signal, SignalFaultIn, SignalPkey))
 def sigframe_describes_itself(view: View) -> Iterator[Broken]:
     """sw_reserved of a signal frame says how large the image is and what may be in it: user space copies frames by it,
     and the magic number behind the image must not be overwritten."""
     op = view.step.op
-    assert isinstance(op, Signal)
+    assert isinstance(op, Signal | SignalFaultIn | SignalPkey)
     if view.step.result.ret != "ok" or not view.k.use_xsave:
         return
     frame = frame_of(view.k, op.task, INNERMOST)

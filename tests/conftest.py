@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from xfdfuzz.invariants import loading, sometimes, vocabulary
 from xfdfuzz.revisions.table import NAMED
 
 ROOT = Path(__file__).parent.parent
+# Trio, which Selenium brings along, is a plugin of Hypothesis and brings pytest along: a third of the start of each of
+# the hundreds of processes that the tests start
+os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"
 _SAME = """\
 from xfdfuzz import Series
 from xfdfuzz.kernel.fpu.xstate import Xstate
@@ -34,7 +38,7 @@ class Same(Xstate):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What test_moments.py takes."""
     parser.addoption(
-        "--moments", type=int, default=2, metavar="N", help="moments at which each signal ends each command (2)"
+        "--moments", type=int, default=1, metavar="N", help="moments at which each signal ends each command (1)"
     )
 
 

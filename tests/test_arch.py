@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch import xsave as arch
 from xfdfuzz.arch.cpuid import DENSE, SAPPHIRE_RAPIDS, ZEN4, Leaf
 from xfdfuzz.arch.processor import Processor
 from xfdfuzz.arch.registers import (
@@ -29,7 +30,7 @@ from xfdfuzz.arch.registers import (
     wrmsr,
     xsetbv,
 )
-from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED, XsaveArea, xrstor, xrstors, xsave, xsavec, xsaves
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XCOMP_BV_COMPACTED, XsaveArea, xrstors, xsave, xsavec, xsaves
 from xfdfuzz.memory.cstruct import copy_of
 
 SPR = Processor()
@@ -42,6 +43,12 @@ AVX = 1 << 2
 
 Save = Callable[[CpuRegs, XsaveArea, int], None]
 Restore = Callable[[CpuRegs, XsaveArea, int], None]
+
+
+def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+    """XRSTOR of a processor that takes both formats."""
+    arch.xrstor(regs, SPR, area, mask)
+
 
 SAVES: list[Save] = [xsave, xsavec, xsaves]
 #: Each way to restore with the way to save that makes its format.
@@ -528,6 +535,20 @@ def test_restoring_an_image_with_a_bad_header_is_gp(restore: Restore, xstate_bv:
     with pytest.raises(GeneralProtection):
         restore(regs, image(xstate_bv, xcomp_bv), xf.U64_MAX)
     assert bytes(regs) == before
+
+
+def test_only_a_processor_with_xsavec_takes_the_compacted_format_in_xrstor() -> None:
+    """#GP "if bit 63 of the XCOMP_BV field is 1 and CPUID.(EAX=0DH,ECX=1):EAX.XSAVEC[bit 1] = 0" (SDM vol. 2); whether
+    it has XSAVES does not count."""
+    for xsaves_too in (True, False):
+        regs, without = processor(), Processor(xsavec=False, xsaves=xsaves_too)
+        with pytest.raises(GeneralProtection):
+            arch.xrstor(regs, without, image(AVX, XCOMP_BV_COMPACTED | AVX), xf.U64_MAX)
+        assert bytes(regs) == bytes(processor())
+        arch.xrstor(regs, without, image(AVX), xf.U64_MAX)
+        assert regs.data[xf.YMM] == 5
+        arch.xrstor(regs, Processor(xsaves=xsaves_too), image(AVX, XCOMP_BV_COMPACTED | AVX, 6), xf.U64_MAX)
+        assert regs.data[xf.YMM] == 6
 
 
 @pytest.mark.parametrize("restore", [xrstor, xrstors])

@@ -509,7 +509,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(inner, (*path, key))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([place for place in places(SAMPLE) if place]), JUNK)
 def test_whatever_a_recording_says_the_next_one_is_judged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], place: tuple[Any, ...], junk: object

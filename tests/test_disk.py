@@ -151,7 +151,7 @@ def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_two_campaigns_in_one_directory_lose_nothing_and_save_a_bucket_once() -> None:
-    command = [sys.executable, "-m", "xfdfuzz", "fuzz", "--revision", "v5.17", "--time", "6", "--format", "json"]
+    command = [sys.executable, "-m", "xfdfuzz", "fuzz", "--revision", "v5.17", "--time", "3", "--format", "json"]
     pipe = subprocess.PIPE
     both = [subprocess.Popen([*command, "--seed", seed], stdout=pipe, stderr=pipe, text=True) for seed in "12"]
     outs = [child.communicate(timeout=90) for child in both]

@@ -166,7 +166,7 @@ def test_a_campaign_is_reported_as_it_runs() -> None:
             check(name, text)
             assert all(bucket.split("@")[0] in text for bucket in buckets)
 
-    fuzz("amx-v1", Plan(1, "scout", examples=20), tell=heard)
+    fuzz("amx-v1", Plan(1, "scout", examples=6), tell=heard)
     assert len(buckets) > 3
     for name, one in opened.items():
         one.close()

@@ -28,6 +28,7 @@ from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
+from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
@@ -42,6 +43,7 @@ from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
+from xfdfuzz.program.ops.base import OPS, call_of
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import NOT_ENABLED
 from xfdfuzz.program.text import parse
@@ -58,7 +60,7 @@ VACUOUS: dict[str, str] = dict.fromkeys(
         "buffer-has-room",
     ),
     "about VMMs, no kernel can help: tests/test_vmm.py",
-)
+) | {"procedure-keeps-the-task": "about tracers, likewise: tests/test_tracers.py"}
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,21 @@ known(
     broken=resolve("v7.3", revert=["e2b43fb25243"]),
     sound=resolve("v7.3"),
 )
+#: QEMU gives a vCPU that was unplugged and is plugged again what KVM supports, or what its first vCPU has.
+for first, again in (("KVM_SET_CPUID2, supported", ""), ("KVM_SET_CPUID2, {xcr0: x87|sse|avx}", " of v0")):
+    known(
+        "same-cpuid-again-is-accepted",
+        program(
+            CREATE,
+            f"t0 ioctl(v0, {first}) = 0",
+            ENTER,
+            LEAVE,
+            "t0 ioctl(v0, KVM_SET_XCRS, x87|sse|avx) = 0",
+            f"t0 ioctl(v0, KVM_SET_CPUID2){again} = 0" if again else f"t0 ioctl(v0, {first}) = 0",
+        ),
+        broken=resolve("v6.17.13"),
+        sound=resolve("v7.3"),
+    )
 known(
     "guest-cpuid-follows-xcr0",
     program(
@@ -453,6 +470,23 @@ class TakesWhatTheGuestHas(AmxV6):
         return -EINVAL if image.xstate_bv & ~vcpu.arch.guest_supported_xcr0 else 0
 
 
+#: A guest with PKU migrates to a vCPU without: v5.17 and v5.18 refuse its image (Bloomberg's kvm-guest-debug, #2278).
+known(
+    "set-xsave-takes-what-the-host-has",
+    program(
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|pkru}) = 0",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: x87|sse|avx|pkru, data: 2}) = 0",
+        "t0 ioctl(v0, KVM_GET_XSAVE) keep",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 1) = v1",
+        "t0 ioctl(v1, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v1, KVM_SET_XSAVE) of v0 = 0",
+    ),
+    broken=resolve("v5.18"),
+    sound=resolve("v7.3"),
+)
+
+
 @mutant("guest-sees-its-xss", program(AMX, ENTER))
 class RunsTheGuestWithTheHostsXss(KvmX86):
     def xsaves_enabled(self, vcpu: Vcpu) -> bool:
@@ -597,6 +631,20 @@ class RefusesXfdErr(AmxV6):
 
 @mutant("xfd-msrs-can-be-restored", program(CREATE, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0, IA32_XFD_ERR: 0}) = 2"))
 class AsksCpuidOfUserSpaceToo(AmxV6):
+    def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        return super().kvm_set_msr_common(vcpu, index, data, False)
+
+
+@mutant(
+    "xfd-msrs-can-be-restored",
+    program(
+        AMX,
+        "t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD) keep",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 1) = v1",
+        "t0 ioctl(v1, KVM_SET_MSRS) of v0 = 1",
+    ),
+)
+class AsksCpuidOfTheVmmThatRestores(AmxV6):
     def kvm_set_msr_common(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
         return super().kvm_set_msr_common(vcpu, index, data, False)
 
@@ -778,6 +826,18 @@ class NeverExpandsTheBuffer(AmxV6):
 
 # -- permissions -------------------------------------------------------------------------------------------------------
 
+
+@mutant(
+    "host-registers-preserved",
+    program("t0 wrpkru(3)", "t0 create_io_thread = t2", "cpu0 schedule(t2)", "t2 ... copy_from_user"),
+)
+class WorkerMayTouchAnything(Fork):
+    def create_io_thread(self) -> tuple[int, int]:
+        ret, child = super().create_io_thread()
+        self.tasks[child].pkru = 0
+        return ret, child
+
+
 known(
     "permission-only-grows",
     program("t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) = 0"),
@@ -855,12 +915,11 @@ class PtraceTakesAnyImage(Regset):
 
 
 WITH_SHADOW_STACK = program(
-    "t0 clone(CLONE_THREAD) = t2",
     "t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0",
-    "cpu0 schedule(t2) = ok",
-    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
-    "t2 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
-    "t2 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
+    "cpu0 schedule(t1) = ok",
+    "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, unaligned)",
+    "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_SHSTK, 3)",
+    "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_SHSTK)",
     machine="cpus=1 cet",
 )
 
@@ -1522,6 +1581,24 @@ def test_every_invariant_has_a_mutant_or_is_named_vacuous() -> None:
     tried = {case.invariant for case in CASES}
     assert set(load()) == tried | VACUOUS.keys()
     assert not tried & VACUOUS.keys()
+
+
+#: Invariants that judge an op and not those that make the same call in another way, or only these, and why.
+OF_ONE_WAY = {
+    "buffer-has-room": "what is kept lies in memory that has room for everything",
+}
+
+
+def test_what_holds_of_a_call_holds_whoever_makes_it() -> None:
+    """KVM_SET_CPUID2 of what KVM supports is a KVM_SET_CPUID2."""
+    load()
+    partly = set()
+    for name, inv in INVARIANTS.items():
+        for cls in OPS.values():
+            one, other = issubclass(cls, inv.ops), issubclass(OPS[call_of(cls)], inv.ops)
+            if inv.ops and one != other and name not in OF_ONE_WAY:
+                partly.add(f"{name}: {cls.__name__ if other else call_of(cls)} is left out")
+    assert not partly
 
 
 def test_every_invariant_that_judges_reports_names_the_function_that_reports() -> None:

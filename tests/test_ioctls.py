@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def unexpected(revision: str, *ops: str, machine: str = "cpus=1") -> list[str]:
@@ -87,6 +92,23 @@ def test_who_has_closed_a_vm_cannot_use_it_although_a_forked_process_has_it() ->
     )
 
 
+def test_a_tracer_is_of_another_process() -> None:
+    """ptrace_attach() is -EPERM in a thread group, "t2" and the worker "t3" here, whoever shares the address space."""
+    assert not unexpected(
+        "v7.3",
+        "t0 clone(CLONE_THREAD) = t2",
+        "t0 create_io_thread = t3",
+        "t0 clone(CLONE_VM) = t4",
+        "t0 ptrace(PTRACE_GETREGSET, t2, NT_X86_XSTATE) = not-enabled",
+        "t0 ptrace(PTRACE_SETREGSET, t3, NT_PRFPREG, {data: 1}) = not-enabled",
+        "t0 ptrace(PTRACE_GETFPREGS, t2) = not-enabled",
+        "t0 ptrace(PTRACE_GETREGSET, t4, NT_PRFPREG) = 0 {x87: init, sse: init, mxcsr: init}",
+        "cpu0 schedule(t4) = ok",
+        "t4 ptrace(PTRACE_SETREGSET, t3, NT_PRFPREG, {data: 1}) = 0",
+        "t4 ptrace(PTRACE_GETREGSET, t3, NT_PRFPREG) = 0 {x87: t3:1, sse: t3:1, mxcsr: init}",
+    )
+
+
 @pytest.mark.parametrize("image", ["{x87: zero, mxcsr: zero}", "{xstate_bv: x87|sse, x87: zero, mxcsr: zero}"])
 def test_a_struct_of_zeros_masks_no_exception(image: str) -> None:
     """FCW and MXCSR of 0 are taken as they are (gem5 877, solo5 190): the guest has them, not FNINIT's."""
@@ -156,3 +178,36 @@ def test_a_machine_without_osxsave_looks_at_no_index() -> None:
         "v0 vmenter = ok",
         "v0 xsetbv(x87, index=1) = #UD",
     )
+
+
+@pytest.mark.parametrize(
+    ("revision", "long"),
+    [
+        # kvm_is_valid_sregs() asks kvm_valid_efer() since 184bd464bdb6: LME and LMA take X86_FEATURE_LM
+        *(("v6.18", "0"), ("v6.17.13", "0"), ("v6.12.117", "-EINVAL"), ("v7.3", "-EINVAL")),
+        ("v7.3-184bd464bdb6", "0"),
+    ],
+)
+def test_a_64_bit_state_takes_a_cpuid_and_one_in_real_mode_does_not(
+    run: Run, tmp_path: Path, revision: str, long: str
+) -> None:
+    ops = (
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0, reset) = v0",
+        "v0 out of reset",
+        "t0 ioctl(v0, KVM_SET_SREGS, {no_lme}) = 0",
+        f"t0 ioctl(v0, KVM_SET_SREGS, {{ts}}) = {long}",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse}) = 0",
+        "t0 ioctl(v0, KVM_SET_SREGS, {osxsave}) = 0",
+        "t0 ioctl(v0, KVM_SET_SREGS, {pke, no_lme}) = -EINVAL",
+        "t0 ioctl(v0, KVM_SET_SREGS, {ts, no_lme}) = 0",
+        "t0 ioctl(v0, KVM_RUN) ... = ok",
+        "v0 vmenter = ok",
+        "v0 xgetbv(0) = #UD",
+        "v0 fld(1) = #NM",
+    )
+    assert not unexpected(revision, *ops)
+    file = tmp_path / "p.xfd"
+    file.write_text("\n".join(["# xfdfuzz program 1", "machine cpus=1", *ops]))
+    shown = run("replay", str(file), "--results", "--revision", revision)[1]
+    assert shown.count("EFER.LME before KVM_SET_CPUID2") == (long != "0")

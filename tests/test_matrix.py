@@ -180,6 +180,19 @@ def test_an_error_in_a_users_invariant_is_one_line_from_any_process(run: Run) ->
         assert err.endswith("mine.py:7: ZeroDivisionError: division by zero\n")
 
 
+def test_a_file_that_is_no_program_does_not_keep_the_others_from_being_judged(run: Run) -> None:
+    """As `replay` has it."""
+    write("a.xfd", "# xfdfuzz program 1\nmachine\nt0 frob\n")
+    write("b.xfd", OVERWRITE)
+    command = ("matrix", "a.xfd", "b.xfd", "--revision", "v7.3", "--workers", "1")
+    code, out, err = run(*command)
+    assert (code, err) == (2, "xfdfuzz: a.xfd:3:4: expected an op of t: see xfdfuzz list ops\n")
+    assert out == "revision  verdict\nv7.3      clean\n\n"
+    code, out, _ = run(*command, "--format", "json")
+    assert (code, [json.loads(line)["file"] for line in out.splitlines()]) == (2, ["b.xfd"])
+    assert run("matrix", "a.xfd", "--revision", "v7.3")[:2] == (2, "")
+
+
 def test_the_corpus_comes_along(run: Run) -> None:
     code, out, err = run("matrix", "--corpus", "--revision", "v7.3", "--format", "json", "--workers", "1")
     assert code in (0, 1)  # tests/test_corpus.py says which of them holds

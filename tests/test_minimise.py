@@ -68,12 +68,12 @@ def test_a_task_that_another_one_can_stand_for_is_not_made() -> None:
     made = """\
 machine cpus=1
 
-t0 clone(CLONE_THREAD)
+t0 fork
 t0 ptrace(PTRACE_SETREGSET, t2, {xstate_bv: avx, data: 1})
 cpu0 schedule(t2)
 t2 user
 """
-    there = made.replace("t0 clone(CLONE_THREAD)\n", "").replace("t2", "t1")
+    there = made.replace("t0 fork\n", "").replace("t2", "t1")
     assert smallest(made, "v5.17", "host-registers-preserved@static") == there
 
 
@@ -90,7 +90,7 @@ NEW_TASK = """\
 machine cpus=1
 
 t0 wrpkru(1)
-t0 clone(CLONE_THREAD)
+t0 clone(CLONE_VM)
 t0 ptrace(PTRACE_SETREGSET, t2, {xstate_bv: avx, data: 1})
 cpu0 schedule(t2)
 t2 user

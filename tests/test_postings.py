@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import pytest
 
@@ -30,14 +29,31 @@ FIRST, OTHERS = subject("v.guest_fpu.realloc_request"), subject("v.xfd_realloc_r
 REALLOC = ("KvmRunReturns", "KVM_EXIT_FPU_REALLOC")
 
 
-class Request(NamedTuple):
+class Request:
     """What becomes of the request of a posting."""
 
-    space: Space
-    accesses: list[Access]
-    cleared: tuple[Outcome, ...]
-    life: Life
-    relations: list[str]
+    def __init__(self, name: str, asked: Subject) -> None:
+        self.space, self._asked = tiny(name), asked
+
+    @functools.cached_property
+    def _table(self) -> Table:
+        return Table(self.space, self._asked.of)
+
+    @functools.cached_property
+    def accesses(self) -> list[Access]:
+        return accesses(self.space, self._asked)
+
+    @functools.cached_property
+    def cleared(self) -> tuple[Outcome, ...]:
+        return clearing(self.space, self._asked)
+
+    @functools.cached_property
+    def life(self) -> Life:
+        return life(self.space, self._table, self._asked)
+
+    @functools.cached_property
+    def relations(self) -> list[str]:
+        return [str(one.relation.general) for one in mined(self._table, self._asked)]
 
 
 @functools.cache
@@ -48,13 +64,6 @@ def tiny(name: str) -> Space:
 @functools.cache
 def against_base(name: str) -> Outcomes:
     return outcomes(tiny("v5.16"), tiny(name))
-
-
-def request(name: str, asked: Subject) -> Request:
-    space = tiny(name)
-    table = Table(space, asked.of)
-    relations = [str(one.relation.general) for one in mined(table, asked)]
-    return Request(space, accesses(space, asked), clearing(space, asked), life(space, table, asked), relations)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,7 +100,7 @@ def served(step: Step) -> bool:
 
 
 def test_the_first_posting_clears_what_was_not_served() -> None:
-    found = request("amx-v1", FIRST)
+    found = Request("amx-v1", FIRST)
     assert who(found, Action.CLEARS) == {"fpu_guest_realloc_fpstate", "xfd_enable_guest_features"}
     assert who(found, Action.REPEATS), "set again while it waits"
     by_result = {one.result: last_step(one.program, "amx-v1") for one in found.cleared}
@@ -119,7 +128,7 @@ def test_the_first_posting_writes_to_the_exit_reason_in_an_ioctl() -> None:
 
 
 def test_nobody_clears_the_request_of_the_first_alternative() -> None:
-    found = request("amx-review-a", OTHERS)
+    found = Request("amx-review-a", OTHERS)
     assert who(found, Action.CLEARS) == set()
     assert found.life.shortest == 0
     assert found.life.loop
@@ -135,7 +144,7 @@ def test_nobody_clears_the_request_of_the_first_alternative() -> None:
 
 
 def test_the_second_alternative_clears_what_was_served_and_retries_while_there_is_no_memory() -> None:
-    found = request("amx-review-b", OTHERS)
+    found = Request("amx-review-b", OTHERS)
     assert who(found, Action.CLEARS) == {"kvm_put_guest_fpu"}
     assert found.cleared
     assert all(served(last_step(one.program, "amx-review-b")) for one in found.cleared)

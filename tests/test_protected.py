@@ -74,7 +74,7 @@ CALLS = {
     "KVM_SET_MSRS, {IA32_XFD: 0, IA32_PL0_SSP: 1}": ("2", "1", "0"),
     "KVM_GET_MP_STATE": ("0", "0", "0"),
 }
-#: Findings 24 and 26: the FPU state of a sealed SNP guest, and of one that was moved, is not confidential.
+#: Findings 24 and 27: the FPU state of a sealed SNP guest, and of one that was moved, is not confidential.
 NOT_CONFIDENTIAL = {
     "KVM_GET_XSAVE": "0",
     "KVM_GET_XSAVE2": "0",

@@ -200,7 +200,15 @@ LEFT_OUT = {
     },
     st.Task: {
         *("pf_kthread", "group_leader", "mm", "user_mode", "kvm_run", "in_execve", "in_signal", "vm_fds"),
-        *("in_sigreturn", "kernel_fpu", "rcu_read_lock_nesting", "lbr.event", "lbr.lbr_callstack_users"),
+        *(
+            "in_sigreturn",
+            "in_sigframe",
+            "sig_pkru",
+            "kernel_fpu",
+            "rcu_read_lock_nesting",
+            "lbr.event",
+            "lbr.lbr_callstack_users",
+        ),
         *("lbr.xsave.xstate_bv", "lbr.xsave.xcomp_bv", "lbr.xsave.compacted"),
     },
     st.Fpstate: {"allocated", "freed", "is_valloc", "is_guest", "regs.xcomp_bv", "regs.data"},

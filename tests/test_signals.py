@@ -105,7 +105,7 @@ def test_workers_that_do_not_report_are_given_up() -> None:
 
 
 def test_a_worker_that_dies_costs_what_it_had_not_reported() -> None:
-    with searching("fuzz", "--revision", "v5.17", "--seed", "3", "--time", "9", "--workers", "2") as child:
+    with searching("fuzz", "--revision", "v5.17", "--seed", "3", "--time", "7", "--workers", "2") as child:
         os.kill(workers_of(child.pid)[0], signal.SIGKILL)
         assert until(lambda: b"lost a worker" in Path("err").read_bytes(), 5)
         assert until(lambda: len(workers_of(child.pid)) == 2, 5)

@@ -141,7 +141,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
         SwReserved,
         *(st.none() | st.integers(0, last) for last in (1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1)),
     ),
-    Sregs: st.builds(Sregs, st.booleans(), st.booleans()),
+    Sregs: st.builds(Sregs, *[st.booleans()] * 4),
     Cr4: st.builds(Cr4, st.booleans()),
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
     Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
@@ -325,6 +325,8 @@ def test_blank_lines_carriage_returns_and_a_missing_last_newline_do_not_matter()
         ("machine", Machine()),
         ("machine cpus=4 amx", Machine(cpus=4)),
         ("machine no-xfd amx-ignores-ts no-debug-fpu", Machine(xfd=False, amx_ignores_ts=True)),
+        ("machine no-xfd", Machine(xfd=False, amx=False)),
+        ("machine no-xsaves no-xsave amx", Machine(xsaves=False, xsave=False)),
         ("machine in-use=0", Machine()),
         ("machine in-use=pkru|xtile|ymm", Machine(in_use=xf.MASK_PKRU | xf.MASK_XTILE | xf.MASK_YMM)),
     ],
@@ -414,6 +416,8 @@ def error_of(text: str) -> str:
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
         ),
         ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
+        ("t0 vextractf128", 4, "an op of t (vextractf128 is one of v): see xfdfuzz list ops"),
+        ("v0 execve ...", 4, "an op of v (execve is one of t): see xfdfuzz list ops"),
         (
             "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",
             29,
@@ -554,6 +558,7 @@ WORDS = (
     "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, fxsave-leak, dense, exact-sse, amd, debug-fpu, rt, "
     "nopku, or a switch with no-"
 )
+NO_AMX = "no-amx where there is no XFD: Linux does not boot there, as TILECFG alone in XCR0 is #GP"
 MASK = (
     "state components joined by '|' (x87, sse, avx, bndregs, bndcsr, opmask, zmm_hi256, hi16_zmm, pkru, pasid, "
     "cet_user, cet_kernel, lbr, xtilecfg, xtiledata, apx, dyn2, avx512, mpx, xtile), 0 or a 64-bit number"
@@ -568,6 +573,8 @@ MASK = (
         ("amx cpus=two", 13, "cpus=1 to cpus=4"),
         ("xfd amx no-xfd", 17, "xfd only once"),
         ("debug-fpu debug-fpu", 19, "debug-fpu only once"),
+        ("amx no-xfd", 9, NO_AMX),
+        ("cpus=2 no-xsaves amx", 26, NO_AMX),
         ("amd amx", 13, "no-amx beside amd: no processor of AMD's has it"),
         ("spr4-erratum cpus=1 amd", 29, "no-spr4-erratum beside amd: no processor of AMD's has it"),
         ("in-use=pkru in-use=avx", 21, "in-use only once"),

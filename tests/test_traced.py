@@ -129,7 +129,7 @@ def test_watching_changes_nothing_of_what_is_noted() -> None:
         *(place(f"fpstates[{nr}].in_use") for nr in range(20)),
     ]
     told: list[Place] = []
-    for program in draw.sample([parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))], 60):
+    for program in draw.sample([parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))], 30):
         executor = Executor(resolve("amx-v1").kernel, program.machine)
         kernel, footprint = on_footprint("amx-v1", program.machine)
         watching = Watched(SIZE, places, lambda where, new: told.append(where))
@@ -169,9 +169,9 @@ def ran(kernel: Kernel, footprint: Footprint, op: Op, state: bytes) -> tuple[Res
 @pytest.mark.parametrize("revision", ["amx-v1", "amx-review-a", "v5.16", "v7.3"])
 def test_a_kernel_does_the_same_on_it_and_depends_on_its_footprint_alone(revision: str) -> None:
     """In every byte that an op did not read there may be anything: it does the same, and leaves that alone."""
-    draw = Random(1)
+    draw = Random(revision)
     programs = [parse(file.read_text()) for file in sorted(CORPUS.rglob("*.xfd"))]
-    for program in draw.sample(programs, 60):
+    for program in draw.sample(programs, 30):
         executor = Executor(resolve(revision).kernel, program.machine)
         kernel, footprint = on_footprint(revision, program.machine)
         for op in program.ops:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.kinds import Flag, Token, Xfeatures
+from xfdfuzz.arch.processor import Processor
 from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, PageFault, check_xfd
 from xfdfuzz.memory.cstruct import Array, Struct, struct
 
@@ -122,13 +123,16 @@ def check_alignment(address: int, alignment: int) -> None:
         raise GeneralProtection
 
 
-def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+def xrstor(regs: CpuRegs, processor: Processor, area: XsaveArea, mask: int) -> None:
     """XRSTOR of an image in the standard format (XCOMP_BV = 0) or the compacted one (SDM vol. 1, 13.8).
 
-    The standard form loads MXCSR with SSE or AVX, whatever XSTATE_BV says.
+    The standard form loads MXCSR with SSE or AVX, whatever XSTATE_BV says.  The compacted one is #GP on a processor
+    without XSAVEC, CPUID.0xD.1:EAX[1], whatever a guest's CPUID says (SDM vol. 2, XRSTOR).
     """
     rfbm = mask & regs.xcr0
     if area.xcomp_bv & XCOMP_BV_COMPACTED:
+        if not processor.xsavec:
+            raise GeneralProtection
         _restore_compacted(regs, area, regs.xcr0, rfbm)
         return
     if area.xcomp_bv or area.reserved or area.xstate_bv & ~regs.xcr0:
@@ -141,7 +145,7 @@ def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
         regs.data[xf.MXCSR] = mxcsr
 
 
-def xrstor_page_fault(regs: CpuRegs, area: XsaveArea, mask: int, done: int) -> None:
+def xrstor_page_fault(regs: CpuRegs, processor: Processor, area: XsaveArea, mask: int, done: int) -> None:
     """XRSTOR of an image behind whose header memory is missing: #PF, after the components of ``done``.
 
     Which ones it has loaded or initialised by then is the processor's choice; that it may have changed any is what both
@@ -149,7 +153,7 @@ def xrstor_page_fault(regs: CpuRegs, area: XsaveArea, mask: int, done: int) -> N
     """
     rfbm = mask & regs.xcr0
     check_xfd(regs, rfbm & area.xstate_bv)
-    xrstor(regs, area, mask & done)
+    xrstor(regs, processor, area, mask & done)
     raise PageFault
 
 

@@ -6,12 +6,17 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xfdfuzz.cli.arguments import Commands, add_command, add_revisions, positive
-from xfdfuzz.cli.exits import CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
+from xfdfuzz.cli.exits import BAD_INPUT, CLEAN, NOT_JUDGED, VIOLATION, BadInput, complain
 from xfdfuzz.cli.inputs import CORPUS, find_programs, load_invariants, read_program, resolve_names, revision_names
 from xfdfuzz.cli.output import Judgements, add_output, text_stream
+
+if TYPE_CHECKING:
+    from xfdfuzz.program.program import Program
 
 
 def add(commands: Commands) -> None:
@@ -39,19 +44,22 @@ def _matrix(args: argparse.Namespace) -> int:
     paths = [*args.paths, *([CORPUS] if args.corpus else [])]
     if not paths:
         raise BadInput("expected FILE, DIR or --corpus (see xfdfuzz matrix --help)")
-    programs = [(_name(file), read_program(file, args.revision)) for file in find_programs(paths)]
-    if not programs:
+    files = find_programs(paths)
+    if not files:
         return complain(f"no *.xfd file below {', '.join(map(str, paths))}", NOT_JUDGED)
+    programs, refused = _read(files, args.revision)
     labels = [revision.label for revision in revisions]
     out = text_stream(args)
     rows: list[Row] = []
     start = time.monotonic()
-    count = min(args.workers or os.cpu_count() or 1, len(programs))
+    count = max(1, min(args.workers or os.cpu_count() or 1, len(programs)))
     with (
         Progress(console(sys.stderr), of_matrix) as progress,
         Judgements(args) as reports,
         workers(count, here_if_one=True, step_timeout=args.step_timeout) as executor,
     ):
+        for file, reason in refused:
+            reports.refuse(file, reason)
         for row in matrix(programs, revisions, executor, _lost):
             rows.append(row)
             counts = {"done": len(rows), "programs": len(programs)}
@@ -60,15 +68,28 @@ def _matrix(args: argparse.Namespace) -> int:
                 reports.tell(revision, event)
             if args.format == "json":
                 write(report.as_object(row, labels), out)
-    if args.format == "rich":
+    if args.format == "rich" and rows:
         report.terminal(console(out), rows, labels)
-    elif args.format == "markdown":
+    elif args.format == "markdown" and rows:
         report.markdown(out, rows, labels)
     idle = [row.file for row in rows if all(cell.state in (IDLE, NOT_APPLICABLE) for cell in row.cells)]
     if idle:
         return complain(f"nothing was executed of {', '.join(idle)}", NOT_JUDGED)
     code = VIOLATION if any(cell.expected is False for row in rows for cell in row.cells) else CLEAN
-    return max(code, reports.code)
+    return max(code, BAD_INPUT if refused else CLEAN, reports.code)
+
+
+def _read(files: Sequence[Path], asked: Sequence[str]) -> tuple[list[tuple[str, Program]], list[tuple[str, str]]]:
+    """The programs by their names, and of each file that is none its name and what is wrong, which is said: one of
+    many does not keep the others from being judged."""
+    programs, refused = [], []
+    for file in files:
+        try:
+            programs.append((_name(file), read_program(file, asked)))
+        except BadInput as error:
+            refused.append((_name(file), str(error)))
+            complain(str(error), BAD_INPUT)
+    return programs, refused
 
 
 def _lost(reason: str) -> None:

@@ -117,6 +117,7 @@ _ELEMENT_NAMES: dict[str, Callable[[int], str]] = {
     "vms": "vm{}".format,
     "vcpus": "v{}".format,
     "vmms": "vmm{}".format,
+    "tracers": "tracer{}".format,
 }
 
 

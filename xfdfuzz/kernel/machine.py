@@ -30,14 +30,27 @@ class Machine(Config, Processor):
 
     The default is a server with one processor and no option.  ValueError for a number of processors that is not from 1
     to :data:`MAX_CPUS`, and as :class:`Processor` says.
+
+    Without XFD there is no ``amx``, whatever was said of it: a host that has AMX without it does not boot.
+    X86_FEATURE_AMX_TILE stays set, as the dependencies are for flags that the kernel clears, and
+    fpu__init_system_xstate() drops XFEATURE_MASK_USER_DYNAMIC, which is TILEDATA alone, so fpu__init_cpu_xstate() sets
+    TILECFG without it in XCR0, which is #GP (arch/x86/kernel/{fpu/xstate.c,cpu/cpuid-deps.c}; the trace, of 6.1.102, is
+    in Firecracker's pull request 5065).
     """
 
     cpus: int = 1
 
     def __post_init__(self) -> None:
+        if not self.boots_with_amx:
+            object.__setattr__(self, "amx", False)
         super().__post_init__()
         if not 1 <= self.cpus <= MAX_CPUS:
             raise ValueError(f"cpus={self.cpus}: expected 1 to {MAX_CPUS}")
+
+    @property
+    def boots_with_amx(self) -> bool:
+        """Whether Linux boots where the processor has AMX: with XFD, and without XSAVE, when it leaves XCR0 alone."""
+        return self.has_xfd or not self.xsave
 
     def __repr__(self) -> str:
         return f"<machine {' '.join(self.words())}>"

@@ -129,7 +129,9 @@ class Process(Perf):
     @seam
     def user_xrstor(self, area: XsaveArea, mask: int) -> str:
         """XRSTOR in user mode: ``ok``, or the signal that it ends in; of a #NM the same as of other instructions'."""
-        return self.user_attempts(lambda: xrstor(self.regs, area, mask)) if self.use_xsave else "SIGILL"
+        if not self.use_xsave:
+            return "SIGILL"
+        return self.user_attempts(lambda: xrstor(self.regs, self.machine, area, mask))
 
     @seam
     def user_attempts(self, attempt: Callable[[], None]) -> str:

@@ -3,7 +3,7 @@
 Handlers nest: no signal is blocked.  A user stack is modelled as the frames on it, so the stack pointer is where the
 innermost handler is.  A handler is taken to have called one function when something interrupts it, and to have nothing
 else on its stack.  A frame that a task makes itself lies in memory of its own.  rt_sigreturn() is cut where its XRSTOR
-meets a page that is not there.
+meets a page that is not there, and delivery where its XSAVE does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from xfdfuzz.kernel.shstk import Shstk
 from xfdfuzz.kernel.state import (
     REDZONE_SIZE,
     RETURN_ADDRESS_SIZE,
+    UNWRITABLE_RT_SIGFRAME,
     SigFrame,
     handlers_of,
     own_sigframe_of,
@@ -37,22 +38,53 @@ class Signals(Shstk):
 
     @phase_of("handle_signal")
     def setup_rt_frame(self) -> bool:
-        """handle_signal() as far as the frame stands; False when the alternate stack is too small (SIGSEGV)."""
-        if not self.get_sigframe():
+        """handle_signal() as far as the frame stands; False: it cannot, and the task gets SIGSEGV.
+
+        Where XSAVE meets a page that is not there it is False as well, with ``in_sigframe`` set: the fault is handled,
+        and :meth:`sigframe_fault_in` goes on.
+        """
+        return self.get_sigframe() and self.setup_rt_frame_end()
+
+    @phase_of("__setup_rt_frame")
+    def setup_rt_frame_end(self) -> bool:
+        """What comes behind get_sigframe(): struct rt_sigframe, below the image, with page faults enabled.
+
+        In 6.12 they are x64_setup_rt_frame() and ia32_setup_rt_frame().
+        """
+        if self.innermost_frame().unwritable == UNWRITABLE_RT_SIGFRAME:
+            self.might_fault()
+            self.setup_rt_frame_failed()
             return False
         self.current.in_signal = 1
+        self.current.sig_pkru = 0
         return True
 
+    @phase_of("handle_signal")
+    def setup_rt_frame_failed(self) -> None:
+        """signal_setup_done() sends SIGSEGV, and nobody looks at what stands of the frame."""
+        assign(self.innermost_frame(), SigFrame())
+        self.current.sig_pkru = 0
+
     def get_sigframe(self) -> bool:
-        """Find the place, then save the registers there."""
+        """Find the place, then save the registers there; False as for :meth:`setup_rt_frame`."""
         sp = self.get_sigframe_place()
         if sp is None:
             return False
+        guarded = self.on_sig_stack() and self.innermost_frame().pkey
         frame = self.new_sigframe()
         frame.on_altstack, frame.altstack_sp = sp > 0, max(sp, 0)
+        frame.pkey = frame.pkey or guarded
         self.save_altstack(frame)
-        self.get_sigframe_save(frame)
-        return True
+        self.current.sig_pkru = self.sig_prepare_pkru()
+        return self.get_sigframe_end(self.copy_fpstate_to_sigframe(frame, self.current.sig_pkru))
+
+    @phase_of("get_sigframe")
+    def get_sigframe_end(self, saved: bool) -> bool:
+        """What it makes of the answer, once there is one."""
+        if not saved and not self.current.in_sigframe:
+            self.get_sigframe_pkru()
+            self.setup_rt_frame_failed()
+        return saved
 
     @seam
     def get_sigframe_place(self) -> int | None:
@@ -125,13 +157,18 @@ class Signals(Shstk):
 
     @seam
     def new_sigframe(self) -> SigFrame:
-        """One more on the stack; what is left of others below the stack pointer is taken to be overwritten by it."""
+        """One more on the stack; what is left of others below the stack pointer is taken to be overwritten by it.
+
+        What is the matter with the memory there stays.
+        """
         frames = self.sigframes_of(self.current_nr)
         depth = self.handlers_of(self.current_nr)
+        there = frames[depth]
+        absent, unwritable, pkey = there.absent, there.unwritable, there.pkey
         for frame in frames[depth:]:
             assign(frame, SigFrame())
-        frames[depth].valid = 1
-        return frames[depth]
+        there.valid, there.absent, there.unwritable, there.pkey = 1, absent, unwritable, pkey
+        return there
 
     @seam
     def set_stack_pointer(self, handlers: int) -> None:
@@ -195,15 +232,23 @@ class Signals(Shstk):
 
     # -- delivery ------------------------------------------------------------------------------------------------
 
-    @seam
-    def get_sigframe_save(self, frame: SigFrame) -> None:
-        """The end of get_sigframe()."""
-        self.copy_fpstate_to_sigframe(frame, self.sig_prepare_pkru())
+    @phase_of("copy_fpstate_to_sigframe")
+    def sigframe_fault_in(self, present: bool) -> bool:
+        """XSAVE once more if __clear_user() found all pages of the image, which may sleep; then as setup_rt_frame()."""
+        frame = self.innermost_frame()
+        self.current.in_sigframe = frame.absent = 0
+        self.might_fault()
+        saved = present and self.copy_fpstate_retry(frame, self.current.sig_pkru)
+        return self.get_sigframe_end(saved) and self.setup_rt_frame_end()
 
     def sig_prepare_pkru(self) -> int:
         """The task's PKRU, which stays in the register until 70044df250d0 (6.12; arch/x86/kernel/signal.c)."""
         pkru: int = self.regs.data[xf.PKRU]
         return pkru
+
+    @seam
+    def get_sigframe_pkru(self) -> None:
+        """The image could not be written: PKRU is as it was, until 70044df250d0 (6.12; arch/x86/kernel/signal.c)."""
 
     @phase_of("handle_signal")
     def handle_signal_clear(self) -> None:
@@ -219,6 +264,8 @@ class Signals(Shstk):
         Where XRSTOR meets a page that is not there it is False as well, with ``in_sigreturn`` set: the fault is
         handled, and :meth:`rt_sigreturn_fault_in` goes on.
         """
+        if self.pkey_denies(self.innermost_frame()):
+            return False  # __get_user() of the signal mask
         success = self.fpu_restore_sig_begin(self.innermost_frame())
         if self.current.in_sigreturn:
             return False
@@ -235,6 +282,7 @@ class Signals(Shstk):
         self.might_fault()
         if present:
             frame.absent = 0
+        present = present and not self.pkey_denies(frame)
         return self.rt_sigreturn_end(present and self._fpu_restore_sig(frame))
 
     @phase_of("rt_sigreturn")
@@ -244,24 +292,25 @@ class Signals(Shstk):
         frame = self.innermost_frame()
         frame.absent = frame.loadable = 0
         self.restore_stack_pointer()
-        if success:
-            self.rt_sigreturn_altstack(frame)
-        return success
+        return success and self.rt_sigreturn_altstack(frame)
 
     @seam
-    def rt_sigreturn_altstack(self, frame: SigFrame) -> None:
+    def rt_sigreturn_altstack(self, frame: SigFrame) -> bool:
         """Behind restore_sigcontext(), unless the frame was bad, until d10b554919d4 (6.12)."""
-        self.restore_altstack(frame)
+        return self.restore_altstack(frame)
 
-    def restore_altstack(self, frame: SigFrame) -> None:
+    def restore_altstack(self, frame: SigFrame) -> bool:
         """The alternate stack is what it was when the signal came; where it cannot be, it stays (kernel/signal.c).
 
-        do_sigaltstack() takes no lock where nothing changes (6c3118c32129, 5.17).
+        do_sigaltstack() takes no lock where nothing changes (6c3118c32129, 5.17).  False: uc_stack cannot be read.
         """
         self.might_fault()
+        if self.pkey_denies(frame):
+            return False
         task = self.current
         if (frame.ss_size, frame.ss_disable) != (task.sas_ss_size, task.sas_ss_disable):
             self.do_sigaltstack(frame.ss_size, bool(frame.ss_disable))
+        return True
 
     def sigaltstack(self, size: int) -> int:
         """sigaltstack(2) with a stack of ``size`` bytes in memory of its own; SS_DISABLE for 0 (kernel/signal.c)."""

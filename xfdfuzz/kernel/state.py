@@ -52,6 +52,8 @@ NR_VMS = 3
 NR_SIGFRAMES = 3
 #: The number, beside those, of the one that a task has made itself, in memory of its own.
 OWN_SIGFRAME = NR_SIGFRAMES
+#: What of the memory that a signal frame takes may not be written: all of it, or its lower end, struct rt_sigframe.
+UNWRITABLE_NOTHING, UNWRITABLE_ALL, UNWRITABLE_RT_SIGFRAME = range(3)
 #: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
 REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
 #: Address spaces that can exist: one for each task, or kept by a VM.
@@ -160,7 +162,7 @@ SnpContext = Annotated[U8, Enumeration("SNP context", _constants("SNP_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
-Intent = Annotated[U8, Enumeration("intent of a VMM", _constants("INTENT_"))]
+Intent = Annotated[U8, Enumeration("intent", _constants("INTENT_"))]
 #: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
 TenantPlus1 = Annotated[U8, Reference("tenant", 1)]
 #: Numbers of contents, as tokens are written in programs.
@@ -169,6 +171,7 @@ TenantMask = Annotated[U32, Mask("tenant")]
 #: What a VMM has read (KEPT_*).
 Kept = Annotated[U32, Mask("kept thing")]
 UserspaceIo = Annotated[U8, Enumeration("completion of user space I/O", _constants("COMPLETE_"))]
+Unwritable = Annotated[U8, Enumeration("part of a signal frame", _constants("UNWRITABLE_"))]
 Vector = Annotated[U8, Enumeration("exception vector", VECTORS)]
 #: 0, or an error code less than 0.
 Errno = Annotated[I8, Kind("errno")]
@@ -246,7 +249,8 @@ class Task(Struct):
     ``on_cpu`` is the CPU number plus 1, or 0; ``user_mode`` says that the task executes user code rather than the
     kernel; ``kvm_run`` is the vCPU (plus 1) whose KVM_RUN ioctl the task is in, ``in_execve`` that it is inside
     execve(2), past the point of no return, ``in_signal`` that it is in the middle of handle_signal(), ``in_sigreturn``
-    that it is in that of rt_sigreturn().
+    that it is in that of rt_sigreturn(), ``in_sigframe`` in that of copy_fpstate_to_sigframe().  ``sig_pkru`` is what
+    get_sigframe() has read of PKRU.
     ``pf_user_worker`` is PF_IO_WORKER until 6.4: a thread of a process that never leaves the kernel.
     ``ia32``: its program is a 32-bit one (user_64bit_mode() is false, in_ia32_syscall() true).
     ``mm_pasid`` is mm_valid_pasid() of its address space, the same for all that share it; ``pasid_activated``: it has
@@ -262,6 +266,7 @@ class Task(Struct):
     in_execve: Flag
     in_signal: Flag
     in_sigreturn: Flag
+    in_sigframe: Flag
     kernel_fpu: Flag
     vm_fds: VmMask
     mm: MmNr
@@ -279,6 +284,7 @@ class Task(Struct):
     sas_ss_size: Size
     sas_ss_disable: Annotated[Flag, "sas_ss_flags.SS_DISABLE"]
     pkru: Token
+    sig_pkru: Annotated[Token, "get_sigframe().pkru"]
     rcu_read_lock_nesting: Count
     lbr: LbrContext
     fpu: Fpu
@@ -287,7 +293,8 @@ class Task(Struct):
 def inside_call(task: Task) -> bool:
     """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(), or
     one that uses the FPU."""
-    return bool(task.kvm_run or task.in_execve or task.in_signal or task.in_sigreturn or task.kernel_fpu)
+    signals = task.in_signal or task.in_sigframe or task.in_sigreturn
+    return bool(task.kvm_run or task.in_execve or signals or task.kernel_fpu)
 
 
 @struct()
@@ -300,8 +307,9 @@ class SigFrame(Struct):
     ``on_altstack``: it lies on the alternate stack, ``altstack_sp`` bytes from its lowest address, and so does the
     stack pointer while it is the innermost that is ``valid``.  ``ss_size`` and ``ss_disable`` are uc.uc_stack, the
     alternate stack that its sigreturn brings back; of its flags nobody sets another one than SS_DISABLE.
-    ``absent``: the page behind the image's header is not there; an XRSTOR gets as far as the components of
-    ``loadable``.
+    ``absent``: the page behind the image's header is not there, so XSAVE and XRSTOR fault; an XRSTOR gets as far as the
+    components of ``loadable``.  ``unwritable``: what of the memory that a frame is about to take may not be written.
+    ``pkey``: a protection key guards it, which each PKRU but 0 denies.
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
     the image's address and the multiple of 64 below.
@@ -317,6 +325,8 @@ class SigFrame(Struct):
     stale: Flag
     on_altstack: Flag
     absent: Flag
+    unwritable: Unwritable
+    pkey: Flag
     null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
     misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
     altstack_sp: Size
@@ -622,7 +632,23 @@ class GhostVmm(Struct):
     promise: GhostVcpu
 
 
-@struct(tasks=USER_TASKS, vcpus=NR_VCPUS, vmms=NR_VCPUS)
+@struct()
+class GhostTracer(Struct):
+    """What somebody means to do with a task, and the image that was read of it and is kept.
+
+    While there is an ``intent`` the task has to have the registers of ``promise`` when it goes on.  ``image`` is as
+    ptrace gave it, ``honest`` what it should have had; ``kept``: there is one.
+    """
+
+    __slots__ = ()
+    intent: Intent
+    kept: Flag
+    image: Annotated[XsaveArea, "kept.image"]
+    honest: GhostRegs
+    promise: GhostRegs
+
+
+@struct(tasks=USER_TASKS, vcpus=NR_VCPUS, vmms=NR_VCPUS, tracers=USER_TASKS)
 class Ghost(Struct):
     """Nothing that a kernel may read."""
 
@@ -630,6 +656,7 @@ class Ghost(Struct):
     tasks: Array[GhostRegs]
     vcpus: Array[GhostVcpu]
     vmms: Array[GhostVmm]
+    tracers: Array[GhostTracer]
 
 
 @struct(
@@ -673,6 +700,13 @@ def own_sigframe_of(system: System, task: int) -> SigFrame:
 def handlers_of(system: System, task: int) -> int:
     """In how many signal handlers a user task is, each of which interrupted the one before."""
     return sum([frame.valid for frame in sigframes_of(system, task)])
+
+
+def enters_altstack(system: System, task: int) -> bool:
+    """Whether the next frame would be the first on the alternate stack."""
+    handlers = handlers_of(system, task)
+    on_it = handlers and sigframes_of(system, task)[handlers - 1].on_altstack
+    return bool(system.tasks[task].sas_ss_size and not on_it)
 
 
 def altstack_begins_anew(system: System, task: int) -> bool:

@@ -10,7 +10,22 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import INNERMOST, OWN, Cr4, Sregs
-from xfdfuzz.program.ops import OPS, Op, guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
+from xfdfuzz.program.ops import (
+    OPS,
+    Op,
+    guest,
+    host,
+    kvm,
+    processes,
+    protected,
+    ptrace,
+    run,
+    signals,
+    tasks,
+    tracer,
+    vmm,
+    xsave,
+)
 from xfdfuzz.program.program import Program
 
 
@@ -69,7 +84,7 @@ def _pke(cr4: Sregs | Cr4) -> Control:
 
 
 def _set_sregs(op: kvm.KvmSetSregs) -> Control:
-    return _pke(op.sregs)
+    return _no("the code of its guests is 64-bit") if op.sregs.no_lme else _pke(op.sregs)
 
 
 def _mov_cr4(op: guest.GuestMovCr4) -> Control:
@@ -223,6 +238,15 @@ TABLE: dict[type[Op], Rule] = {
         _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),
     **dict.fromkeys(
+        (signals.SignalFaults, signals.SignalFaultIn, signals.SignalGone),
+        _no("what the page waits for, or takes it away, is the kernel's"),
+    ),
+    **dict.fromkeys(
+        (signals.SignalUnwritable, signals.SignalHalfUnwritable),
+        _no("its stacks do not end where a frame goes"),
+    ),
+    signals.SignalPkey: _no("no key guards its alternate stacks"),
+    **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
         _no("which components are loaded before the fault is the processor's choice"),
     ),
@@ -268,6 +292,10 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == vmm.__name__),
         _no("what a VMM keeps of a guest, and means by it, is not written here"),
+    ),
+    **dict.fromkeys(
+        (cls for cls in OPS.values() if cls.__module__ == tracer.__name__),
+        _no("what a tracer keeps of a task, and means by it, is not written here"),
     ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }

@@ -555,7 +555,7 @@ CODECS: dict[object, Codec[Any]] = {
     ),
     FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
     SwReserved: SwReservedCodec(),
-    Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke")),
+    Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke", "no_lme")),
     Cr4: Record(Cr4, {}, ("osxsave", "pke")),
     Events: Record(Events, {"injected": VECTOR, "pending": VECTOR}, zero=("injected", "pending")),
     Nested: Record(Nested, {}, ("guest_mode", "intercept_nm")),

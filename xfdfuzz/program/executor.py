@@ -122,6 +122,8 @@ def _switch_to(k: Kernel, task: int) -> Iterator[Op]:
     if not k.tasks[task].on_cpu:
         idle = next((nr for nr, cpu in enumerate(k.cpus) if not cpu.guest), 0)
         yield host.Schedule(idle, task)
+    if k.tasks[task].in_sigframe:
+        yield signals.SignalFaultIn(task)
     if k.tasks[task].in_signal:
         yield signals.SignalDelivered(task)
     if k.tasks[task].in_sigreturn:

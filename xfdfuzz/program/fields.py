@@ -178,11 +178,12 @@ class SwReserved(NamedTuple):
 
 class Sregs(NamedTuple):
     """``{osxsave, ts, pke}``: CR4.OSXSAVE, CR0.TS and CR4.PKE of KVM_SET_SREGS, as far as they are set; everything else
-    is a flat 64-bit state."""
+    is a flat 64-bit state or, with ``no_lme``, one in real mode, with an EFER of 0 as after a reset."""
 
     osxsave: bool
     ts: bool = False
     pke: bool = False
+    no_lme: bool = False
 
     @property
     def cr4(self) -> int:

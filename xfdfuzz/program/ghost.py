@@ -468,3 +468,21 @@ def load_image(vcpu: GhostVcpu, image: GhostRegs, components: int) -> None:
         vcpu.regs.data[i] = image.data[i]
         lost = image.undefined | (vcpu.xfd if image.data[i] else 0)
         vcpu.regs.undefined = vcpu.regs.undefined & ~(1 << i) | lost & 1 << i
+
+
+# -- what somebody means to do with a task -----------------------------------------------------------------------------
+
+
+def promise_task(k: Kernel, task: int, source: int, intent: int) -> None:
+    """When a task goes on it has to have the registers that ``source`` has now."""
+    tracer = k.system.ghost.tracers[task]
+    assign(tracer.promise, k.system.ghost.tasks[source])
+    tracer.intent = intent
+
+
+def become(k: Kernel, task: int, regs: GhostRegs) -> None:
+    """The task's user components are what these registers are."""
+    ideal = k.system.ghost.tasks[task]
+    for i in (*xf.components_in(k.machine.user_xfeatures), xf.MXCSR):
+        define(ideal, i, regs.data[i])
+        ideal.undefined |= regs.undefined & 1 << i

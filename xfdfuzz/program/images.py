@@ -37,6 +37,14 @@ def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTab
         frame.magic2 = 0
 
 
+def fill_frame(frame: SigFrame, area: XsaveArea, cpuid: CpuidTable) -> None:
+    """A whole image is copied there, with its header; a second magic that stands in what it has is no more."""
+    assign(frame.area, area)
+    frame.legacy = 0
+    if components_at_magic2(frame.magic2, cpuid) & area.xstate_bv:
+        frame.magic2 = 0
+
+
 def area_of(image: UserImage, owner: Owner) -> XsaveArea:
     """The image in memory of its own."""
     area = XsaveArea()

@@ -273,11 +273,19 @@ def _expected(node: _Node, text: str) -> str:
         verbs = sorted(node.literals)
         listed = ", ".join(_verb(verb, behind) for verb, behind in sorted(node.literals.items()))
         many = len(verbs) > _FEW
-        return f"an op of {node.actor}{did_you_mean(text, verbs, 3)}: {'see xfdfuzz list ops' if many else listed}"
+        hint = _elsewhere(text) or did_you_mean(text, verbs, 3)
+        return f"an op of {node.actor}{hint}: {'see xfdfuzz list ops' if many else listed}"
     if len(node.ops) == 1:
         return synopsis(node.ops[0])
     literals = [_PUNCTUATION.get(literal, literal) for literal in sorted(node.literals)]
     return any_of(literals + sorted(map(_range, node.numbered))) + did_you_mean(text, node.literals)
+
+
+def _elsewhere(verb: str) -> str:
+    """`` (X is one of v)`` for a verb that other actors have, or nothing."""
+    root = _tree()
+    actors = [node.actor for node in (*root.numbered.values(), *root.literals.values()) if verb in node.literals]
+    return f" ({verb} is one of {any_of(sorted(actors))})" if actors else ""
 
 
 #: So many verbs of an actor can be read through in a message.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
 from xfdfuzz.arch import xfeatures as xf
@@ -287,10 +288,17 @@ class _Reader:
     def _op(self, number: int, line: str) -> None:
         if self.machine is None:
             raise Unreadable(words(line)[0].column, "a machine line above the first op")
-        parts = read_line(line)
-        self.ops.append(recognise(parts))
-        self.results.append(_result(parts.result.text, parts.result.column) if parts.result else None)
+        op, result = _read_op(line)
+        self.ops.append(op)
+        self.results.append(result)
         self.lines.append(number)
+
+
+@lru_cache(maxsize=4096)
+def _read_op(line: str) -> tuple[Op, str | None]:
+    """The op of a line and its result; programs have most lines in common."""
+    parts = read_line(line)
+    return recognise(parts), _result(parts.result.text, parts.result.column) if parts.result else None
 
 
 def _result(text: str, column: int) -> str:
@@ -330,6 +338,10 @@ def _read_machine(rest: list[Word]) -> Machine:
         if found.get("amd") and (wrong := next((one for one in NOT_AMD if found.get(one)), None)):
             raise Unreadable(word.column, f"no-{wrong.replace('_', '-')} beside amd: no processor of AMD's has it")
     machine = Machine(**found)
+    if found.get("amx") and not machine.amx:
+        why = "Linux does not boot there, as TILECFG alone in XCR0 is #GP"
+        column = next(word.column for word in rest if word.text == "amx")
+        raise Unreadable(column, f"no-amx where there is no XFD: {why}")
     _check_in_use(machine, in_use, bool(found.get("exact_sse")))
     return replace(machine, in_use=found.get("in_use", 0) | before)
 

@@ -55,8 +55,18 @@ class Words(NamedTuple):
 
 def explain(program: Program, verdict: Verdict) -> dict[Violation, Reasons]:
     """What each violation follows from, as it is reported."""
-    because = Because(program, verdict.revision, [judged.step for judged in verdict.trace if judged.step is not None])
+    because = _because(program, verdict)
     return {violation: reasons for judged in verdict.trace for violation, reasons in because.of(judged).items()}
+
+
+def first(program: Program, verdict: Verdict, bucket: str) -> Reasons:
+    """What the first violation of a bucket follows from; nothing if there is none."""
+    because = _because(program, verdict)
+    return next((reasons for judged in verdict.trace for reasons in because.of(judged, bucket).values()), ())
+
+
+def _because(program: Program, verdict: Verdict) -> Because:
+    return Because(program, verdict.revision, [judged.step for judged in verdict.trace if judged.step is not None])
 
 
 def terminal(out: Console, reasons: Reasons, step: int, ops: int | None = None, head: str = "because") -> None:

@@ -127,5 +127,4 @@ def as_object(found: Finding) -> dict[str, Any]:
 def _reasons(found: Finding) -> Reasons:
     """What it follows from, where its program shows it first."""
     verdict = judge(found.program, found.revision, expectations=False)
-    explained = because.explain(found.program, verdict)
-    return next((reasons for violation, reasons in explained.items() if violation.bucket == found.bucket), ())
+    return because.first(found.program, verdict, found.bucket)

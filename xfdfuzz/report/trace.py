@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
 from xfdfuzz.invariants.vocabulary import Violation
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs
+from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs, KvmSetSregs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
@@ -85,7 +86,7 @@ def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
         if item.step or broken:
             hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
         if item.step:
-            _remarks(out, program.machine, item.step, interrupted)
+            _remarks(out, program.machine, item, item.step, interrupted)
 
 
 class _Marks:
@@ -119,7 +120,7 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
     style = "bold red" if step.result.ret == PANIC else ""
     number = (f"{mark:2}{step.number:2}  ", "bold red" if mark == "->" else "dim")
     hanging(out, len(_INDENT) + 2, number, (format_op(step.op), "bold"), " = ", (result(step), style))
-    _remarks(out, machine, step, notes.windows)
+    _remarks(out, machine, item, step, notes.windows)
     _violations(out, item.violations, step.events, notes, folding, step.number)
     for event in _untold(step, item.violations):
         _event(out, event, notes.sources)
@@ -130,10 +131,23 @@ def _step(out: Console, machine: Machine, item: Judged, step: Step, mark: str, n
         line(out, (f"{_INDENT}and {counted(left, 'change')} more (--full)", "dim"))
 
 
-def _remarks(out: Console, machine: Machine, step: Step, interrupted: Mapping[int, Sequence[windows.Said]]) -> None:
-    """What of an op has no effect, and where calls were interrupted."""
-    for text in (*step.op.without_effect(machine), *(one.text for one in interrupted.get(step.number, ()))):
+def _remarks(
+    out: Console, machine: Machine, item: Judged, step: Step, interrupted: Mapping[int, Sequence[windows.Said]]
+) -> None:
+    """What of an op has no effect, where calls were interrupted, and what is kept that need not be."""
+    kept = [f"{content} is as the VMM means it, and nothing promises that" for content in item.unpromised]
+    stopped = [one.text for one in interrupted.get(step.number, ())]
+    for text in (*step.op.without_effect(machine), *_refusals(step), *stopped, *kept):
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{text}", "yellow"))
+
+
+def _refusals(step: Step) -> Iterator[str]:
+    """Why KVM_SET_SREGS is EINVAL, where it can be EFER alone."""
+    op = step.op
+    if isinstance(op, KvmSetSregs) and step.result.ret == -EINVAL and not (op.sregs.no_lme or op.sregs.cr4):
+        arch = step.before.vcpus[op.vcpu].arch
+        if not arch.cpuid_set and not arch.guest_state_protected:
+            yield "EFER.LME before KVM_SET_CPUID2: with no_lme it is a state in real mode, as after a reset"
 
 
 def result(step: Step) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from xfdfuzz.engines.compare.known import OpenFindings
 from xfdfuzz.engines.compare.orders import Order, condition, words
-from xfdfuzz.engines.compare.procedures import Answer, Fact, Procedure, always_safe, worst
+from xfdfuzz.engines.compare.procedures import REFUSED, Answer, Fact, Procedure, always_safe, worst
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import VMM
 from xfdfuzz.program.program import Expectation, Program
@@ -110,7 +110,7 @@ def others(kernels: Kernels) -> list[Other]:
 
 
 def advice(answers: Answers) -> Iterator[tuple[str, str]]:
-    """For each aim the orders that are safe on all these kernels, wherever there is a safe one."""
+    """For each aim the orders that are safe on all these kernels by what is promised, wherever there is a safe one."""
     possible = {one.procedure.aim for some in answers.values() for one in some if one.possible}
     every = dict.fromkeys(one.procedure.aim for some in answers.values() for one in some)
     for aim in (aim for aim in every if aim in possible):
@@ -132,10 +132,10 @@ def _ioctl(call: str) -> str:
 
 
 def _what(kind: str, what: str) -> str:
-    """What is broken, or refused; of what a VMM does wrong, what the guest finds changed."""
+    """What is broken, refused, or kept without a promise; of what a VMM does wrong, what the guest finds changed."""
     if kind == VMM:
         return what.partition("@")[2]
-    return _ioctl(what) if kind not in SEVERITY else what
+    return _ioctl(what) if kind == REFUSED else what
 
 
 def _fact(told: Told) -> str:
@@ -188,7 +188,8 @@ _MEANING = (
     "A severity: the kernel does wrong, although the VMM says all that it means. With the number of an open finding "
     "(docs/fidelity.md): its proposed cure takes that away. vmm: the kernel does what it is told, "
     "and the guest does not find what its VMM means. refused: a call fails, so a VMM that looks at results knows; what "
-    "comes of going on is not told."
+    "comes of going on is not told. unpromised: the guest finds what is meant, so the order is safe here, and no "
+    "contract says so: other kernels may do otherwise."
 )
 
 
@@ -260,7 +261,7 @@ A VMM enters KVM_RUN once more, with `immediate_exit`, before it reads the guest
 The MSRs are IA32_XFD and IA32_XFD_ERR of guests that have XFD; IA32_XSS, IA32_U_CET and IA32_PL0_SSP of those with CET.
 
 {_MEANING} `xfdfuzz vmm --save DIR` writes a program for each line, which `xfdfuzz replay` shows step by step."""
-_SHORT = "Orders that are safe on all kernels below, wherever there is a safe order at all:"
+_SHORT = "Orders that are safe on all kernels below, by what is promised, wherever there is a safe order at all:"
 
 
 # -- programs and JSON -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import load_component
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fork import Fork
@@ -21,6 +22,7 @@ from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.locking import PREEMPT_MASK
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import FIRST_VALLOC, VM_SEV_ES, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
@@ -490,12 +492,31 @@ class ErrorPointersOfLoadedFrames(FpuSignal):
 
 
 @propose(
-    "open-26-moved-is-confidential",
+    "open-26-pkru-of-failed-signals",
+    "x86/pkeys: Restore PKRU wherever a signal frame cannot be set up",
+    fixes=("70044df250d0",),
+)
+class PkruOfFailedSignals(Signals):
+    """Finding 26: get_sigframe() restores PKRU where the image cannot be written, nobody where the rest cannot.
+
+    handle_signal(): ``u32 pkru = read_pkru();`` before setup_rt_frame(), ``if (failed) write_pkru(pkru);`` behind it,
+    as in v4 of the series (20240528144331.2758104-4-aruna.ramakrishna@oracle.com).
+    """
+
+    def setup_rt_frame_failed(self) -> None:
+        """(arch/x86/kernel/signal.c, handle_signal())."""
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, self.current.sig_pkru)
+        super().setup_rt_frame_failed()
+
+
+@propose(
+    "open-27-moved-is-confidential",
     "KVM: SEV: Mark the FPU state of a vCPU that takes over an SEV-ES guest as confidential",
     fixes=("4f5defae7089",),
 )
 class MovedIsConfidential(KvmX86):
-    """Finding 26: as 24, of a vCPU whose VM has taken over the guest of another one.
+    """Finding 27: as 24, of a vCPU whose VM has taken over the guest of another one.
 
     sev_migrate_from(), where it sets guest_state_protected: ``fpstate_set_confidential(&dst_vcpu->arch.guest_fpu)``.
     It is the same since 0b020f5af092 (5.16); until there are VMs whose ioctls have to say so, they are 0 either way.

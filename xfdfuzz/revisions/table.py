@@ -220,5 +220,7 @@ def family(name: str) -> str:
 
 def is_known(name: str) -> bool:
     """Whether :func:`named` knows the name."""
+    if name in NAMED or name in PATCHES:
+        return True
     release = release_of(name)
-    return name in NAMED or name in PATCHES or bool(release and model_of(release) == name)
+    return bool(release and model_of(release) == name)

@@ -9,7 +9,7 @@ from functools import cached_property
 from types import CodeType, FrameType, FunctionType
 from typing import NamedTuple
 
-from xfdfuzz.engines.compare.procedures import REFUSED, Answer, Fact
+from xfdfuzz.engines.compare.procedures import REFUSED, UNPROMISED, Answer, Fact
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.vocabulary import VMM
 from xfdfuzz.program.program import Program
@@ -41,7 +41,7 @@ class OpenFindings:
 
     def _of(self, program: Program, kind: str, bucket: str) -> tuple[int, ...]:
         """With all cures the program does not break it, and without those of these findings it does."""
-        if kind in (REFUSED, VMM):
+        if kind in (REFUSED, VMM, UNPROMISED):
             return ()
         run = self._cured(program)
         if run is None or bucket in run.buckets:

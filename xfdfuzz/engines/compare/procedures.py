@@ -20,7 +20,8 @@ from xfdfuzz.engines.rules.situation import msrs_of
 from xfdfuzz.engines.rules.vmm import keeping, resetting
 from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load_once
-from xfdfuzz.invariants.vocabulary import SEVERITIES, VMM, Violation
+from xfdfuzz.invariants.procedures import unpromised
+from xfdfuzz.invariants.vocabulary import SEVERITIES, VMM, View, Violation
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
@@ -36,19 +37,23 @@ from xfdfuzz.revisions import Revision
 #: Calls by their names, each of one op or more that come together.
 Calls = Mapping[str, tuple[Op, ...]]
 SAFE, REFUSED = "safe", "refused"
+#: The guest is as it is meant, and the calls do not say so: the kernel might do otherwise.
+UNPROMISED = "unpromised"
 #: What an order can come to, worst first.
-KINDS = (*SEVERITIES[: SEVERITIES.index(VMM)], REFUSED, VMM, SAFE)
+KINDS = (*SEVERITIES[: SEVERITIES.index(VMM)], REFUSED, VMM, UNPROMISED, SAFE)
 
 
 class Seen(NamedTuple):
-    """What was seen in a part of a program: violations as (severity, bucket), calls that were refused."""
+    """What was seen in a part of a program: violations as (severity, bucket), calls that were refused, contents that
+    are kept although nothing promises it."""
 
     broken: frozenset[tuple[str, str]] = frozenset()
     refused: frozenset[str] = frozenset()
+    unpromised: frozenset[str] = frozenset()
 
     def also(self, other: Seen) -> Seen:
         """Both."""
-        return Seen(self.broken | other.broken, self.refused | other.refused)
+        return Seen(self.broken | other.broken, self.refused | other.refused, self.unpromised | other.unpromised)
 
     @property
     def kind(self) -> str:
@@ -59,7 +64,9 @@ class Seen(NamedTuple):
     def facts(self) -> set[tuple[str, str]]:
         """Each thing, as (kind, what).  What a VMM does wrong that goes on after an error is the error's."""
         refused = {(REFUSED, call) for call in self.refused}
-        return {one for one in self.broken if one[0] != VMM or not refused} | refused
+        if refused:
+            return {one for one in self.broken if one[0] != VMM} | refused
+        return {*self.broken, *((UNPROMISED, content) for content in self.unpromised)}
 
 
 def worst(facts: Iterable[tuple[str, str]]) -> str:
@@ -68,7 +75,8 @@ def worst(facts: Iterable[tuple[str, str]]) -> str:
 
 
 def always_safe(answers: Iterable[Answer]) -> Condition | None:
-    """In which orders of all calls a procedure is safe wherever there is a safe order at all; None if in none."""
+    """In which orders of all calls a procedure is safe by what is promised, wherever there is a safe order at all;
+    None if in none."""
     answers = [one for one in answers if one.possible]
     most = max((one.procedure.calls for one in answers), key=len)
     every = [*permutations(most)]
@@ -79,7 +87,7 @@ def always_safe(answers: Iterable[Answer]) -> Condition | None:
 def _is_good(order: Order, one: Answer) -> bool:
     """Whether the order, without the calls that the procedure lacks, is safe if any is."""
     own = tuple(call for call in order if call in one.procedure.calls)
-    return not one.safe or one.orders[own].kind == SAFE
+    return one.orders[own].kind == SAFE or all(seen.kind != SAFE for seen in one.orders.values())
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,8 @@ class Answer:
 
     @cached_property
     def safe(self) -> list[Order]:
-        """The orders in which all is well."""
-        return [order for order, seen in self.orders.items() if seen.kind == SAFE]
+        """The orders in which all is well on this kernel."""
+        return [order for order, seen in self.orders.items() if seen.kind in (UNPROMISED, SAFE)]
 
     @property
     def facts(self) -> tuple[Fact, ...]:
@@ -245,13 +253,16 @@ class _Trial:
     def _do(self, call: str, ops: Sequence[Op]) -> Seen:
         """Execute ops that belong together; where one is refused, and where there is nothing to write, it goes on."""
         broken: list[Violation] = []
-        refused = False
+        refused, contents = False, set[str]()
         for op in ops:
             step = self._executor.execute(op)
             refused |= _is_refused(step)
             broken += self._checker.check(step)
+            contents.update(unpromised(View(self._executor.kernel, step)))
         return Seen(
-            frozenset((one.severity, one.bucket) for one in broken), frozenset([call or "GET_XSAVE"] if refused else [])
+            frozenset((one.severity, one.bucket) for one in broken),
+            frozenset([call or "GET_XSAVE"] if refused else []),
+            frozenset(contents),
         )
 
 

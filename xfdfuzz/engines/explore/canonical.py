@@ -221,6 +221,7 @@ def _order(group: Group) -> list[int]:
         ("ghost.tasks", enumerate(group.tasks)),
         ("ghost.vcpus", enumerate(group.vcpus)),
         ("ghost.vmms", enumerate(group.vcpus)),
+        ("ghost.tracers", enumerate(group.tasks)),
     ]
     for pool, numbers in moves:
         for old, new in numbers:
@@ -287,7 +288,7 @@ def _in_scope(scope: Scope, element: Element) -> bool:
     if pool == "sigframes":
         return nr in scope.sigframes
     limit = {"cpus": scope.machine.cpus, "vcpus": scope.vcpus, "tasks": scope.tasks, "vms": 1}
-    limit["vmms"] = scope.vcpus
+    limit |= {"vmms": scope.vcpus, "tracers": scope.tasks}
     if pool == "tasks" and nr >= st.USER_TASKS:
         return nr < st.USER_TASKS + scope.machine.cpus
     return nr < limit[pool]

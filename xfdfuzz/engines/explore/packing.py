@@ -113,5 +113,5 @@ def _parts(scope: Scope) -> Regions:
         *(f"sigframes[{nr}]" for nr in scope.sigframes),
         *(f"tasks[{nr}]" for nr in kthreads),
         *(f"fpstates[{nr}]" for nr in fpstates),
-        *(f"ghost.tasks{tasks}", f"ghost.vcpus{vcpus}", f"ghost.vmms{vcpus}"),
+        *(f"ghost.tasks{tasks}", f"ghost.vcpus{vcpus}", f"ghost.vmms{vcpus}", f"ghost.tracers{tasks}"),
     )

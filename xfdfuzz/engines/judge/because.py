@@ -54,10 +54,11 @@ class Because:
         self._program, self._revision, self._steps = program, revision, steps
         self._bench = Bench(program, revision)
 
-    def of(self, judged: Judged) -> dict[Violation, Reasons]:
-        """For each violation of a step, or of the drained end; none for those that no field passes for, as where the
-        invariant looks at the program and at no state."""
-        if not judged.violations:
+    def of(self, judged: Judged, bucket: str = "") -> dict[Violation, Reasons]:
+        """For each violation of a step, or of the drained end, with a ``bucket`` for those of that one; no reasons for
+        those that no field passes for, as where the invariant looks at the program and at no state."""
+        asked = [one for one in judged.violations if bucket in ("", one.bucket)]
+        if not asked:
             return {}
         at_end = judged.step is None
         history = _History([*self._steps, *self._drained()] if at_end else self._steps[: judged.violations[0].step])
@@ -66,7 +67,7 @@ class Because:
             violation: self._reasons(
                 Case(INVARIANTS[violation.invariant], violation.message, history.steps[-1], ops), history
             )
-            for violation in judged.violations
+            for violation in asked
         }
 
     def waiting(self, number: int, invariant: Invariant, message: str) -> Reasons:
@@ -83,26 +84,48 @@ class Because:
     def _reasons(self, case: Case, history: _History) -> Reasons:
         read = self._bench.read(case)
         named: dict[Leaf, Reason] = {}
+        untouched: dict[Leaf, Reason] = {}
+        read_before = {*read.before}
         for reason in history.reasons(read.behind, [*read.before, *read.found]):
-            candidate = reason.step and reason.leaf not in named and not reason.leaf.structural
-            if candidate and self._matters(case, reason, reason.was):
-                named[reason.leaf] = reason
-        untouched = [reason for reason in history.reasons(read.behind, read.before) if not reason.step]
-        return self._ordered(case, [*named.values()], list({one.leaf: one for one in untouched}.values()))
+            leaf = reason.leaf
+            if not reason.step:
+                if not reason.found or leaf in read_before:
+                    untouched[leaf] = reason
+            elif leaf not in named and not leaf.structural and self._matters(case, reason, reason.was):
+                named[leaf] = reason
+        ordered = self._ordered(case, [*named.values()], [*untouched.values()])
+        return tuple(history.owned(reason) for reason in ordered)
 
-    def _ordered(self, case: Case, named: Sequence[Reason], untouched: Sequence[Reason]) -> Reasons:
+    def _ordered(self, case: Case, named: Sequence[Reason], untouched: Sequence[Reason]) -> list[Reason]:
         """What contradicts first, then by step; of what no step wrote only what contradicts."""
-        pairs = [(one, other) for one in named for other in (*named, *untouched) if one.leaf.alike(other.leaf)]
         at_odds: set[Leaf] = set()
-        for one, other in pairs:
+        for one, other in _pairs(named, untouched):
+            # a trial takes as long as all else here
+            if one.leaf in at_odds and other.leaf in at_odds:
+                continue
             if self._matters(case, one, other.value) and self._matters(case, other, one.value):
                 at_odds |= {one.leaf, other.leaf}
-        marked = [replace(one, contradicts=one.leaf in at_odds) for one in (*named, *untouched)]
-        kept = [one for one in marked if one.step or one.contradicts]
-        return tuple(sorted(kept, key=lambda one: (not one.contradicts, one.step)))
+        marked = [replace(one, contradicts=one.leaf in at_odds) for one in (*named, *untouched) if _kept(one, at_odds)]
+        return sorted(marked, key=lambda one: (not one.contradicts, one.step))
 
     def _matters(self, case: Case, reason: Reason, value: int) -> bool:
-        return self._bench.matters(case, reason.leaf, value, found=reason.found)
+        # with what stands there already the violation is the one that it is
+        return value != reason.value and self._bench.matters(case, reason.leaf, value, found=reason.found)
+
+
+def _kept(reason: Reason, at_odds: set[Leaf]) -> bool:
+    return bool(reason.step) or reason.leaf in at_odds
+
+
+def _pairs(named: Sequence[Reason], untouched: Sequence[Reason]) -> Iterator[tuple[Reason, Reason]]:
+    """Two in which the same might stand; the first one is named."""
+    by_kind: dict[object, list[Reason]] = {}
+    for reason in (*named, *untouched):
+        by_kind.setdefault((reason.leaf.field.kind, reason.leaf.component), []).append(reason)
+    for one in named:
+        for other in by_kind[one.leaf.field.kind, one.leaf.component]:
+            if one.leaf.alike(other.leaf):
+                yield one, other
 
 
 class _History:
@@ -120,9 +143,16 @@ class _History:
             yield self._reason(leaf, len(self.steps) - 1, found=True)
 
     def _reason(self, leaf: Leaf, last: int, found: bool) -> Reason:
-        value, owned = leaf.of(self._states[last]), owner(leaf, self._states[last])
+        start, size = leaf.place
+        end, states = start + size, self._states
+        now = states[last][start:end]
+        value = leaf.of(states[last])
         for number in range(last, 0, -1):
-            was = leaf.of(self._states[number - 1])
-            if was != value:
-                return Reason(leaf, value, was, number, found, owner=owned)
-        return Reason(leaf, value, value, 0, found, owner=owned)
+            if states[number - 1][start:end] != now:
+                return Reason(leaf, value, leaf.of(states[number - 1]), number, found)
+        return Reason(leaf, value, value, 0, found)
+
+    def owned(self, reason: Reason) -> Reason:
+        """The same with what points to its buffer."""
+        state = self._states[-2 if reason.found else -1]
+        return replace(reason, owner=owner(reason.leaf, state))

@@ -12,7 +12,8 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
-from xfdfuzz.invariants.vocabulary import NoAnswer, Violation
+from xfdfuzz.invariants.procedures import unpromised
+from xfdfuzz.invariants.vocabulary import NoAnswer, View, Violation
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.program import Expectation, Program
@@ -28,10 +29,14 @@ DEFAULT_REVISION = lines()[1][-1]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One step with what it broke; ``step.after`` is a copy of its own.  ``step`` is None for the drained end."""
+    """One step with what it broke; ``step.after`` is a copy of its own.  ``step`` is None for the drained end.
+
+    ``unpromised`` are the contents that the guest finds as its VMM means them, although nothing says so.
+    """
 
     step: Step | None
     violations: tuple[Violation, ...]
+    unpromised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def steps(program: Program, revision: Revision) -> Iterator[Judged]:
     executor = Executor(revision.kernel, program.machine)
     checker = Checker(executor.kernel, revision.name)
     for step in executor.run(program.ops):
-        yield Judged(step.kept(), tuple(checker.check(step)))
+        broken, kept = tuple(checker.check(step)), tuple(unpromised(View(executor.kernel, step)))
+        yield Judged(step.kept(), broken, kept)
     if checker.looks_at_end and (last := executor.drain()):
         yield Judged(None, tuple(checker.finish(last)))
 

@@ -23,11 +23,12 @@ class ProcessRules(Rules):
 
     @on("cloning", n=targets, how=Range(0, 2), traced=flags)
     def child_first(self, n: int, how: int, traced: int) -> Iterator[Op]:
-        """A task makes another one, which runs at once, or which a tracer that follows forks looks at."""
+        """A task makes another one, which runs at once, or which a tracer that follows forks looks at, if it
+        is a process of its own."""
         task, before = self.choice("cloning", n), self.now.stopped
         yield (processes.Fork, processes.CloneThread, processes.CloneVm)[how](task)
         for child in (nr for nr in self.now.stopped if nr not in before):
-            if traced:
+            if (task, child) in self.now.traces and traced:
                 yield ptrace.PtraceGetXstate(task, child)
             else:
                 yield host.Schedule(self.now.current.index(task), child)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.program.fields import OWN, SwReserved, UserImage
-from xfdfuzz.program.ops import signals
+from xfdfuzz.program.ops import signals, tasks
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import Range, picks, targets
+from xfdfuzz.strategies.values import Range, flags, picks, targets
 
 
 class SignalRules(Rules):
@@ -18,6 +18,34 @@ class SignalRules(Rules):
 
     signal = one(signals.Signal, on="signalable")
     signal_delivered = one(signals.SignalDelivered, on="signalled")
+
+    @on("signalable", n=targets, how=Range(0, 3))
+    def signal_faults(self, n: int, how: int) -> Iterator[Op]:
+        """A frame meets a page that is not there, whatever comes before it is; or memory that may not be written."""
+        task = self.choice("signalable", n)
+        if how == 0:
+            yield signals.SignalUnwritable(task)
+        elif how == 1:
+            yield signals.SignalHalfUnwritable(task)
+        else:
+            yield signals.SignalFaults(task)
+
+    @on("entering_altstack", n=targets, opens=flags)
+    def signal_pkey(self, n: int, opens: int) -> Iterator[Op]:
+        """A protection key guards the alternate stack, if there are such, and the handler opens it."""
+        task, machine = self.choice("entering_altstack", n), self.run.machine
+        keys = machine.xsave and machine.pku and not machine.nopku
+        yield signals.SignalPkey(task) if keys else signals.Signal(task)
+        if opens and task in self.now.signalled:
+            yield signals.SignalDelivered(task)
+            yield tasks.UserWrpkru(task, 0)
+
+    @on("framing", n=targets, gone=Range(0, 3))
+    def signal_fault_in(self, n: int, gone: int) -> Iterator[Op]:
+        """The page of a frame is there, mostly."""
+        task = self.choice("framing", n)
+        yield signals.SignalGone(task) if gone == 3 else signals.SignalFaultIn(task)
+
     sigframe_read = one(signals.SigframeRead, on="handlers")
     sigframe_write = one(signals.SigframeWrite, on="handlers")
     sigframe_sw_reserved = one(signals.SigframeSwReserved, on="handlers")

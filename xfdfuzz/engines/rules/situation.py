@@ -208,8 +208,8 @@ def _filled(lists: Lists) -> Iterable[str]:
 
 def look_at_tasks(system: st.System) -> Look:
     """``open`` are (task, VM) pairs, ``waiting`` the tasks that the scheduler may choose, ``missed`` those of them that
-    a VM, or a call that is cut in two, waits for; ``busy`` are inside such a call; ``rest`` are (task, op that goes on
-    with the call) pairs."""
+    a VM, or a call that is cut in two, waits for; ``busy`` are inside such a call; ``groups`` are (task, its process)
+    pairs, ``rest`` (task, op that goes on with the call) pairs."""
     tasks = [(nr, system.tasks[nr]) for nr in range(st.USER_TASKS) if system.tasks[nr].exists]
     at_work = [(nr, task) for nr, task in tasks if task.on_cpu]
     calling = [(nr, task) for nr, task in at_work if not (st.inside_call(task) or task.pf_user_worker)]
@@ -236,10 +236,12 @@ def look_at_tasks(system: st.System) -> Look:
     in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve or task.kernel_fpu]
     exec_ready = [nr for nr in leaving if system.tasks[nr].group_leader not in in_call]
     ia32 = {nr for nr, task in tasks if task.ia32}
+    groups = {nr: task.group_leader for nr, task in tasks}
+    traces = [(tracer, nr) for tracer in free for nr in stopped if groups[tracer] != groups[nr]]
     lists: Lists = {
         "tasks": free,
         "long_mode": [nr for nr in free if nr not in ia32],
-        "ia32_traces": [(tracer, nr) for tracer in free for nr in stopped if tracer in ia32 or nr in ia32],
+        "ia32_traces": [(tracer, nr) for tracer, nr in traces if tracer in ia32 or nr in ia32],
         "cloning": free if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
@@ -247,11 +249,13 @@ def look_at_tasks(system: st.System) -> Look:
         "ia32_ready": [nr for nr in exec_ready if nr not in ia32 and not _invested(system, nr)],
         "signalled": [nr for nr, task in at_work if task.in_signal],
         "faulting": [nr for nr, task in at_work if task.in_sigreturn],
+        "framing": [nr for nr, task in at_work if task.in_sigframe],
         "kernel_fpu": [nr for nr, task in at_work if task.kernel_fpu],
         "handlers": in_handler,
         "long_mode_handlers": [nr for nr in in_handler if nr not in ia32],
         "ia32_handlers": [nr for nr in in_handler if nr in ia32],
         "signalable": signalable,
+        "entering_altstack": [nr for nr in signalable if st.enters_altstack(system, nr)],
         "nesting": [nr for nr in signalable if depths[nr]],
         "frames": frames,
         "left_frames": [(nr, number) for nr, number in frames if number < depths[nr]],
@@ -269,13 +273,14 @@ def look_at_tasks(system: st.System) -> Look:
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
         "workers": [nr for nr, task in at_work if task.pf_user_worker],
-        "traces": [(tracer, nr) for tracer in free for nr in stopped],
+        "traces": traces,
         "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
     }
     more: Lists = {
         "waiting": [nr for nr, _ in waiting],
         "missed": [nr for nr, task in waiting if (task.mm in mms and not task.pf_user_worker) or nr not in stopped],
         "busy": [nr for nr, task in tasks if st.inside_call(task)],
+        "groups": [*groups.items()],
         "rest": [(nr, op) for nr, task in tasks if (op := _rest_of_call(nr, task))],
     }
     return Look(lists, more)
@@ -287,6 +292,8 @@ def _rest_of_call(nr: int, task: st.Task) -> Op | None:
         return processes.ExecveReturns(nr)
     if task.in_sigreturn:
         return signals.SigreturnFaultIn(nr)
+    if task.in_sigframe:
+        return signals.SignalFaultIn(nr)
     return signals.SignalDelivered(nr) if task.in_signal else None
 
 
@@ -531,11 +538,12 @@ def _moves(tasks: Look, vcpus: Look, stopped: Iterable[tuple[int, int]]) -> List
 
 def _distant(tasks: Look, cpus: Look) -> list[tuple[int, int, int]]:
     """The ``distant_traces``."""
-    current, free = cpus.lists["current"], tasks.lists["tasks"]
+    current, free, groups = cpus.lists["current"], tasks.lists["tasks"], dict(tasks.more["groups"])
     stopping = [cpu for cpu in cpus.lists["leaving_cpus"] if current[cpu] in free]
     tracers = [(current[cpu], cpu) for cpu in stopping]
     tracers += [(nr, cpu) for cpu in cpus.more["switching"] for nr in tasks.lists["computing"]]
-    return [(nr, there, cpu) for cpu in stopping for nr, there in tracers if there != cpu]
+    foreign = [(nr, there, cpu) for cpu in stopping for nr, there in tracers if groups[nr] != groups[current[cpu]]]
+    return [(nr, there, cpu) for nr, there, cpu in foreign if there != cpu]
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
@@ -548,10 +556,10 @@ _WHO, _STACKS = f"tasks[:{st.USER_TASKS}]", f"sigframes[:{st.NR_SIGFRAMES * st.U
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
-    f"{_WHO}.fpu.perm.state_perm",
+    *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
 )
 READ_BY_VCPUS = Regions(

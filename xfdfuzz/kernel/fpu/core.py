@@ -91,7 +91,7 @@ class FpuCore(FpuInit):
         if self.machine.has_xsaves:
             xsave.xrstors(self.regs, fpstate.regs, mask)
         else:
-            xsave.xrstor(self.regs, fpstate.regs, mask)
+            xsave.xrstor(self.regs, self.machine, fpstate.regs, mask)
 
     def os_xrstor(self, fpstate: Fpstate, mask: int) -> None:
         """XRSTORS of a buffer under the XFD that fits it (fpu/xstate.h)."""

@@ -83,8 +83,8 @@ class FpuInit(Vmalloc):
     def fpu__init_system_xstate(self) -> None:
         """Choose the features (arch/x86/kernel/fpu/xstate.c, fpu__init_system_xstate(), v5.16).
 
-        Without XFD the dynamic features are dropped, and TILECFG with them: X86_FEATURE_AMX_TILE depends on XFD
-        (arch/x86/kernel/cpu/cpuid-deps.c, c351101678ce).
+        Without XFD the dynamic features are dropped.  TILECFG is not one, but no such machine has AMX
+        (:class:`Machine`).
         """
         machine = self.machine
         self.user_supported = self.XFEATURE_MASK_USER_SUPPORTED | (xf.MASK_DYN2 if machine.dyn2 else 0)
@@ -92,7 +92,7 @@ class FpuInit(Vmalloc):
         self.ospke = machine.xsave and machine.pku and not machine.nopku
         user = machine.user_xfeatures & self.user_supported & ~self.disabled_xfeatures()
         if not machine.has_xfd:
-            user &= ~(self.XFEATURE_MASK_USER_DYNAMIC | xf.MASK_XTILE)
+            user &= ~self.XFEATURE_MASK_USER_DYNAMIC
         supervisor = machine.supervisor_xfeatures & self.XFEATURE_MASK_SUPERVISOR_SUPPORTED
         dynamic = self.XFEATURE_MASK_USER_DYNAMIC
         self.use_xsave = machine.xsave

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
-from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENODEV
+from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENODEV, EPERM
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.state import Fpu
@@ -42,6 +42,16 @@ class Regset(FpuSignal):
     def fpu_force_restore(self, fpu: Fpu) -> None:
         """What is in any CPU's registers no longer counts: the task is to load what is written now (fpu/regset.c)."""
         fpu.last_cpu = -1
+
+    def ptrace_attach(self, tracer: int, nr: int) -> int:
+        """Whether a task can become the tracer of another: EPERM of a kernel thread's and of its own process
+        (kernel/ptrace.c).
+
+        It is so with PTRACE_TRACEME, whose tracer is the parent, a thread of another process.
+        """
+        task = self.tasks[nr]
+        same_thread_group = task.group_leader == self.tasks[tracer].group_leader
+        return -EPERM if task.pf_kthread or same_thread_group else 0
 
     def x86_64_regsets(self) -> dict[int, UserRegset]:
         """x86_64_regsets[]: those of the FPU, by their types (arch/x86/kernel/ptrace.c)."""

@@ -5,8 +5,8 @@ takes it from, "for histerical raisins".
 
 Where the image lies is told by its context: nowhere (NULL), or at an address that XRSTOR may refuse.
 
-User memory is taken to be there, but for an image that XRSTOR faults on; what d877550eaf2d cured, a retry for ever on a
-page that is not there, is left out.
+User memory is taken to be there, but for an image that XSAVE or XRSTOR faults on, and for a frame that cannot be
+written; what d877550eaf2d cured, a retry for ever on a page that is not there, is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import OVERRUN
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
 from xfdfuzz.kernel.fpu.xstate import Xstate
-from xfdfuzz.kernel.state import INIT_FPSTATE, Fpstate, SigFrame
+from xfdfuzz.kernel.state import INIT_FPSTATE, UNWRITABLE_ALL, Fpstate, SigFrame
 
 #: What stands in front of extended state in a frame.
 FP_XSTATE_MAGIC1 = 0x46505853
@@ -53,45 +53,74 @@ class FpuSignal(Xstate):
 
     # -- delivery ------------------------------------------------------------------------------------------------
 
-    def copy_fpstate_to_sigframe(self, frame: SigFrame, pkru: int) -> None:
-        """XSAVE into the user's stack, then what only software knows of the frame.
+    def copy_fpstate_to_sigframe(self, frame: SigFrame, pkru: int) -> bool:
+        """__clear_user() of the header, which finds a page that is to be had, then XSAVE; False: it cannot be written.
 
-        Under the lock page faults are disabled, so the copy does not sleep.
         ``pkru`` is the task's, an argument since 24cf2bc982ff (6.12).
         """
-        fpstate = self.deref(self.current.fpu.fpstate)
         if self.use_xsave:
             self.might_fault()
+            if frame.unwritable == UNWRITABLE_ALL or self.pkey_denies(frame):
+                return False
         frame.area.xstate_bv = frame.area.xcomp_bv = frame.area.reserved = 0
+        return self.copy_fpstate_retry(frame, pkru)
+
+    @phase_of("copy_fpstate_to_sigframe")
+    def copy_fpstate_retry(self, frame: SigFrame, pkru: int) -> bool:
+        """From its label ``retry`` on: XSAVE into the user's stack, then what only software knows of the frame.
+
+        Under the lock page faults are disabled, so the copy does not sleep.  Where it faults on a page that may be had,
+        ``in_sigframe`` says so; one that may not be written is noticed at once.
+        """
+        fpstate = self.deref(self.current.fpu.fpstate)
         self.fpregs_lock()
         if self.current.tif_need_fpu_load:
             self.fpregs_restore_userregs()
-        self.copy_fpregs_to_sigframe(frame, fpstate, pkru)
+        saved = self.copy_fpregs_to_sigframe(frame, fpstate, pkru)
         self.fpregs_unlock()
+        if not saved:
+            self.current.in_sigframe = frame.absent
+            return False
         if self.current.ia32:
             self.save_fsave_header(frame, fpstate)
         self.save_xstate_epilog(frame, fpstate)
+        return True
 
-    def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
-        """With XSAVE or FXSAVE."""
+    def copy_fpregs_to_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> bool:
+        """With XSAVE or FXSAVE; False where it faults."""
         if self.use_xsave:
-            self.xsave_to_user_sigframe(frame, fpstate, pkru)
-            return
+            return self.xsave_to_user_sigframe(frame, fpstate, pkru)
+        if self.sigframe_faults(frame):
+            return False
         for i in xf.LEGACY:
             frame.area.data[i] = self.regs.data[i]
+        return True
 
-    def xsave_to_user_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> None:
+    @seam
+    def pkey_denies(self, frame: SigFrame) -> bool:
+        """Whether current's PKRU denies access to the memory of the frame, to the kernel on its behalf too."""
+        return bool(frame.pkey and self.regs.data[xf.PKRU])
+
+    @seam
+    def sigframe_faults(self, frame: SigFrame) -> bool:
+        """Whether an instruction that stores the image meets a page that it cannot write; no register changes."""
+        return bool(frame.absent) or frame.unwritable == UNWRITABLE_ALL
+
+    def xsave_to_user_sigframe(self, frame: SigFrame, fpstate: Fpstate, pkru: int) -> bool:
         """PKRU included; with dynamic features, tiles only while they are in use (fpu/xstate.h)."""
         mask = fpstate.user_xfeatures
         if self.fpu_state_size_dynamic:
             mask &= self.xfeatures_need_sigframe_write()
         self.xfd_validate_state(fpstate, mask, False)
         self.hardirq_window()
+        if self.sigframe_faults(frame):
+            return False
         xsave.xsave(self.regs, frame.area, mask)
         end = self.machine.cpuid.standard_size(mask & self.regs.xcr0)
         if end > fpstate.user_size:
             self.report(OVERRUN, end, fpstate.user_size)
         self.sigframe_pkru(frame, mask, pkru)
+        return True
 
     @seam
     def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
@@ -301,8 +330,8 @@ class FpuSignal(Xstate):
         try:
             xsave.check_alignment(frame.misaligned, xsave.XSAVE_ALIGNMENT)
             if frame.absent:
-                xsave.xrstor_page_fault(self.regs, area, mask, frame.loadable)
-            xsave.xrstor(self.regs, area, mask)
+                xsave.xrstor_page_fault(self.regs, self.machine, area, mask, frame.loadable)
+            xsave.xrstor(self.regs, self.machine, area, mask)
         except DeviceNotAvailable:
             self.exc_device_not_available_in_kernel()
         except GeneralProtection:

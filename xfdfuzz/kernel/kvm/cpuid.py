@@ -165,8 +165,11 @@ class KvmCpuid(KvmProtected):
             xfd,
             amx,
             self.supported_xss,
+            no_xsave=not self.use_xsave,
             no_xsaves=not self.machine.has_xsaves,
-            no_xsavec=not (self.machine.xsave and self.machine.xsavec),
+            no_xsaveopt=not self.use_xsave,
+            no_xsavec=not (self.use_xsave and self.machine.xsavec),
+            no_xgetbv1=not self.use_xsave,
             no_palettes=not amx,
             no_tmul=not amx,
         )
@@ -176,10 +179,16 @@ class KvmCpuid(KvmProtected):
         """The entry of one leaf in it; None where there is none."""
         entries = self.kvm_dev_ioctl_get_cpuid().whole(self.machine.cpuid)
         table, xcr0 = self.machine.cpuid, entries.xcr0
-        compacted = table.compacted_size(xcr0 | entries.xss) if entries.compacts else 0
         if function == LEAF_FEATURES:
-            return Leaf(0, 0, XSAVE if self.use_xsave else 0, 0)
-        return self.do_cpuid_func(entries, function, index, (table.standard_size(xcr0), compacted))
+            return Leaf(0, 0, 0 if entries.no_xsave else XSAVE, 0)
+        return self.do_cpuid_func(entries, function, index, (table.standard_size(xcr0), self.given_0xd_1_ebx(entries)))
+
+    @seam
+    def given_0xd_1_ebx(self, entries: CpuidEntries) -> int:
+        """EBX of 0xD.1 in an array that was made from what KVM_GET_SUPPORTED_CPUID gives: 0 without XSAVES and XSAVEC
+        (__do_cpuid_func()), and the image's size with them, also where user space has hidden them since."""
+        offered = self.kvm_dev_ioctl_get_cpuid().compacts
+        return self.xstate_required_size(entries.xcr0 | entries.xss, compacted=True) if offered else 0
 
     @phase_of("__do_cpuid_func")
     def do_cpuid_func(self, entries: CpuidEntries, function: int, index: int, sizes: tuple[int, int]) -> Leaf | None:
@@ -193,6 +202,9 @@ class KvmCpuid(KvmProtected):
             return leaf if leaf != NOTHING or not index else None
         if index == 0:
             return Leaf(entries.xcr0 & _LOW, sizes[0], entries.size, entries.xcr0 >> 32)
+        if index == 1 and not (entries.xcr0 or entries.xss or entries.features):
+            # "if (!permitted_xcr0) break"
+            return None
         if index == 1:
             return Leaf(entries.features, sizes[1], entries.xss & _LOW, entries.xss >> 32)
         user, supervisor = self.machine.user_xfeatures, self.machine.supervisor_xfeatures
@@ -251,8 +263,8 @@ class KvmCpuid(KvmProtected):
         arch.cpuid_no_xgetbv1 = entries.no_xgetbv1
         arch.cpuid_no_palettes = entries.no_palettes
         arch.cpuid_no_tmul = entries.no_tmul
-        # what an array has that KVM_GET_SUPPORTED_CPUID gave, should KVM not update it
-        arch.cpuid_0xd_1_ebx = self.xstate_required_size(entries.xcr0 | entries.xss, compacted=True)
+        # should KVM not update it
+        arch.cpuid_0xd_1_ebx = self.given_0xd_1_ebx(entries)
         self.kvm_update_cpuid_runtime(vcpu)
         return self.kvm_vcpu_after_set_cpuid(vcpu)
 
@@ -305,8 +317,9 @@ class KvmCpuid(KvmProtected):
             return -EINVAL
         same = entries.whole(self.machine.cpuid) == stored_entries(arch)
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
-        enabled = arch.xcr0 | arch.ia32_xss if entries.compacts else entries.xcr0 | entries.xss
-        compacted = self.xstate_required_size(enabled, compacted=True)
+        compacted = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
+        if not entries.compacts:
+            compacted = self.given_0xd_1_ebx(entries)
         stored = (arch.cpuid_osxsave, arch.cpuid_ospke, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
         updated = stored == (arch.cr4_osxsave, arch.cr4_pke, standard, compacted)
         return 0 if same and updated else -EINVAL

@@ -223,12 +223,13 @@ class KvmX86(KvmMsrs):
     # -- special registers ---------------------------------------------------------------------------------------
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
-    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, cr4: int, ts: bool) -> int:
-        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME), of which CR4 and CR0.TS are kept; EINVAL.
+    def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, cr4: int, ts: bool, lme: bool) -> int:
+        """KVM_SET_SREGS of a flat 64-bit state (EFER.LME and LMA), or of one in real mode with an EFER of 0, of which
+        CR4 and CR0.TS are kept; EINVAL.
 
         __set_sregs_common() (x86.c).
         """
-        if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, cr4):
+        if self.refuses_protected(vcpu) or not self.kvm_is_valid_sregs(vcpu, cr4, lme):
             return -EINVAL
         if vcpu.arch.guest_state_protected:
             return 0
@@ -250,8 +251,8 @@ class KvmX86(KvmMsrs):
         if cr4 != old:
             self.kvm_cpuid_runtime_changed(vcpu)
 
-    def kvm_is_valid_sregs(self, vcpu: Vcpu, cr4: int) -> bool:
-        """EFER is not looked at."""
+    def kvm_is_valid_sregs(self, vcpu: Vcpu, cr4: int, lme: bool) -> bool:
+        """EFER is held against CR0.PG, CR4.PAE and CS.L, with which it agrees here, not against CPUID."""
         return self.kvm_is_valid_cr4(vcpu, cr4)
 
     def kvm_is_valid_cr4(self, vcpu: Vcpu, cr4: int) -> bool:

@@ -1,6 +1,19 @@
 """The ops, by who acts: user threads, the VMM's ioctls, KVM_RUN, the guest, the host around them."""
 
-from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
+from xfdfuzz.program.ops import (
+    guest,
+    host,
+    kvm,
+    processes,
+    protected,
+    ptrace,
+    run,
+    signals,
+    tasks,
+    tracer,
+    vmm,
+    xsave,
+)
 from xfdfuzz.program.ops.base import OPS, Op
 
 __all__ = [
@@ -15,6 +28,7 @@ __all__ = [
     "run",
     "signals",
     "tasks",
+    "tracer",
     "vmm",
     "xsave",
 ]

@@ -35,6 +35,20 @@ def op(template: str) -> Callable[[type[_O]], type[_O]]:
     return register
 
 
+def makers(*calls: type[Op]) -> tuple[type[Op], ...]:
+    """All classes that make one of these calls: they, and those that only say in another way with what.
+
+    What holds of a call holds whoever makes it, so invariants name calls by this.
+    """
+    names = {cls.__name__ for cls in calls}
+    return tuple(cls for cls in OPS.values() if call_of(cls) in names)
+
+
+def call_of(cls: type[Op]) -> str:
+    """The name of the class whose call this one makes, its own as a rule."""
+    return cls.call or cls.__name__
+
+
 class Op:
     """Something that happens.  Subclasses are frozen dataclasses registered with :func:`op`."""
 
@@ -88,7 +102,7 @@ def inside(task: Task, nr: int) -> str:
         return f"t{nr} is inside KVM_RUN"
     if task.in_execve:
         return f"t{nr} is inside execve()"
-    if task.in_sigreturn:
+    if task.in_sigreturn or task.in_sigframe:
         return f"t{nr} waits for a page of its signal frame"
     if task.kernel_fpu:
         return f"t{nr} uses the FPU in the kernel"

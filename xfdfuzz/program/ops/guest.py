@@ -396,7 +396,10 @@ class GuestXrstor(_Restore):
     mxcsr: Mxcsr = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.restore(k, xsave.xrstor, attrgetter("xcr0"))
+        def xrstor(regs: CpuRegs, area: XsaveArea, mask: int) -> None:
+            xsave.xrstor(regs, k.machine, area, mask)
+
+        return self.restore(k, xrstor, attrgetter("xcr0"))
 
 
 @op("v{vcpu} xrstors({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")

@@ -37,7 +37,7 @@ from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
 from xfdfuzz.program.step import Result, msr_value
 
 #: Index and value of MSRs.
-_Entries = tuple[tuple[int, int], ...]
+Entries = tuple[tuple[int, int], ...]
 
 
 @op("t{task} ioctl(kvm, KVM_CREATE_VM)")
@@ -162,6 +162,10 @@ class KvmSetCpuid2(VcpuIoctl):
     vcpu: Nr = 0
     entries: CpuidEntries = CpuidEntries(0, False, False)
 
+    def given(self, k: Kernel) -> CpuidEntries:
+        """The array that the kernel gets."""
+        return self.entries
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, self.entries))
 
@@ -170,11 +174,16 @@ class KvmSetCpuid2(VcpuIoctl):
 class KvmSetCpuid2Supported(VcpuIoctl):
     """Give the guest just what KVM_GET_SUPPORTED_CPUID offers now."""
 
+    call = "KvmSetCpuid2"
     task: Nr = 0
     vcpu: Nr = 0
 
+    def given(self, k: Kernel) -> CpuidEntries:
+        """The array that the kernel gets."""
+        return k.kvm_dev_ioctl_get_cpuid()
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        entries = k.kvm_dev_ioctl_get_cpuid()
+        entries = self.given(k)
         return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, entries), entries.xcr0)
 
 
@@ -208,7 +217,8 @@ class KvmSetSregs(VcpuIoctl):
     """Set or clear CR4.OSXSAVE, without which the guest has neither XCR0 nor AVX nor AMX, CR0.TS, and CR4.PKE, without
     which it has no WRPKRU.
 
-    A vCPU has CR4.OSXSAVE from the start unless it was made with `reset`."""
+    A vCPU has CR4.OSXSAVE from the start unless it was made with `reset`.  The state has EFER.LME, so it is -EINVAL
+    before KVM_SET_CPUID2 since 184bd464bdb6, unless `no_lme` says that it is one in real mode."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -219,11 +229,11 @@ class KvmSetSregs(VcpuIoctl):
 
 
 def set_sregs(k: Kernel, nr: int, sregs: Sregs) -> Result:
-    """KVM_SET_SREGS with CR4 and CR0.TS as given."""
-    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts)
+    """KVM_SET_SREGS with CR4, CR0.TS and EFER.LME as given."""
+    ret = k.kvm_vcpu_ioctl_set_sregs(k.vcpus[nr], sregs.cr4, sregs.ts, not sregs.no_lme)
     vmm = k.system.ghost.vmms[nr]
     if not ret and vmm.intent in RESETS:
-        vmm.osxsave, vmm.ts, vmm.pke = sregs
+        vmm.osxsave, vmm.ts, vmm.pke = sregs.osxsave, sregs.ts, sregs.pke
     return Result(ret)
 
 
@@ -413,12 +423,16 @@ class KvmSetMsrs(VcpuIoctl):
     vcpu: Nr = 0
     msrs: Msrs = Msrs(((MSR_IA32_XFD, 0),))
 
+    def given(self, k: Kernel) -> Entries:
+        """The entries that the kernel gets."""
+        return tuple((index, ghost.msr_data(k, self.vcpu, index, value)) for index, value in self.msrs.entries)
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        entries = tuple((index, ghost.msr_data(k, self.vcpu, index, value)) for index, value in self.msrs.entries)
+        entries = self.given(k)
         return set_msrs(k, self.vcpu, entries, entries)
 
 
-def set_msrs(k: Kernel, nr: int, entries: _Entries, honest: _Entries) -> Result:
+def set_msrs(k: Kernel, nr: int, entries: Entries, honest: Entries) -> Result:
     """KVM_SET_MSRS with values that should be the ``honest`` ones."""
     vcpu = k.vcpus[nr]
     count = k.kvm_set_msrs(vcpu, entries)

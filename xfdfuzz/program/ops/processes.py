@@ -73,8 +73,10 @@ class Fork(_Clone):
 
 @op("t{task} create_io_thread")
 class CreateIoThread(TaskOp):
-    """io_uring, or vhost since 6.4, makes a thread of the process that never leaves the kernel (PF_USER_WORKER).  It
-    can be scheduled, traced and looked up in /proc, and ends with the process."""
+    """io_uring, or vhost since 6.4, makes a thread of the process that never leaves the kernel (PF_USER_WORKER).
+
+    It has no registers but its creator's PKRU, can be scheduled, traced and looked up in /proc, and ends with its
+    process."""
 
     task: Nr = 0
 
@@ -83,8 +85,9 @@ class CreateIoThread(TaskOp):
         ret, child = k.create_io_thread()
         if ret:
             return Result(ret)
-        # nobody says whether its PKRU, which no instruction of user code has, is its creator's or none
-        assign(k.system.ghost.tasks[child], GhostRegs(undefined=xf.MASK_PKRU))
+        tasks = k.system.ghost.tasks
+        assign(tasks[child], GhostRegs())
+        ghost.define(tasks[child], xf.PKRU, tasks[self.task].data[xf.PKRU])
         return Result(f"t{child}")
 
 

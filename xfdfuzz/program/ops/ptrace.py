@@ -29,8 +29,8 @@ from xfdfuzz.program.ops.base import TaskOp, inside, op
 from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
 
-class _Ptrace(TaskOp):
-    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped."""
+class Ptrace(TaskOp):
+    """The tracee is off the CPUs, outside calls that are cut in two: it is taken to be stopped, of another process."""
 
     __slots__ = ()
     NOTE_TYPE: ClassVar[int]
@@ -53,11 +53,14 @@ class _Ptrace(TaskOp):
             return f"{name} is on a CPU, not stopped"
         if tracee.exit_state:
             return f"{name} has exited"
-        return inside(tracee, self.tracee) or TaskOp.hindrance(self, k)
+        if found := inside(tracee, self.tracee) or TaskOp.hindrance(self, k):
+            return found
+        refused = k.ptrace_attach(self.task, self.tracee)
+        return f"PTRACE_ATTACH of {name}, of t{self.task}'s own process, is -EPERM" if refused else ""
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE, {iov_len})")
-class PtraceGetXstate(_Ptrace):
+class PtraceGetXstate(Ptrace):
     """Read the XSAVE image of a stopped task, or as much of it as the buffer has room for."""
 
     NOTE_TYPE = NT_X86_XSTATE
@@ -81,7 +84,7 @@ class PtraceGetXstate(_Ptrace):
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, {image}, {iov_len})")
-class PtraceSetXstate(_Ptrace):
+class PtraceSetXstate(Ptrace):
     """Write the XSAVE image of a stopped task, all of its user components; a part of it is refused."""
 
     NOTE_TYPE = NT_X86_XSTATE
@@ -104,7 +107,7 @@ class PtraceSetXstate(_Ptrace):
         yield from images.idle(self.image, machine)
 
 
-class _Fpregs(_Ptrace):
+class _Fpregs(Ptrace):
     """x87, SSE and MXCSR, or x87 alone, as 32-bit programs know it: by the size of the register set."""
 
     __slots__ = ()
@@ -254,7 +257,7 @@ class PtraceOldSetXfpregs(_OldRequest, _FpregsWritten):
 
 
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_SHSTK, {iov_len})")
-class PtraceGetSsp(_Ptrace):
+class PtraceGetSsp(Ptrace):
     """Read the shadow stack pointer of a stopped task: ENODEV if it has no shadow stack."""
 
     NOTE_TYPE = NT_X86_SHSTK
@@ -272,7 +275,7 @@ class PtraceGetSsp(_Ptrace):
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_SHSTK, {ssp}, {iov_len})")
-class PtraceSetSsp(_Ptrace):
+class PtraceSetSsp(Ptrace):
     """Write the shadow stack pointer of a stopped task: that of another of its shadow stacks, or what is refused."""
 
     NOTE_TYPE = NT_X86_SHSTK

@@ -9,7 +9,14 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import NR_SIGFRAMES, SigFrame, altstack_begins_anew
+from xfdfuzz.kernel.state import (
+    NR_SIGFRAMES,
+    UNWRITABLE_ALL,
+    UNWRITABLE_RT_SIGFRAME,
+    SigFrame,
+    altstack_begins_anew,
+    enters_altstack,
+)
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     INNERMOST,
@@ -30,16 +37,25 @@ from xfdfuzz.program.ops.base import OK, TaskOp, op
 from xfdfuzz.program.step import FpuState, Result, SwBytes, image_of
 
 
-@op("t{task} signal ...")
-class Signal(TaskOp):
-    """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
+class _SignalFrame(TaskOp):
+    """A frame is set up for a signal."""
 
-    The task may be in a handler already, which is interrupted then.  The value is the image in the frame, or the
-    registers that FXSAVE stores; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
-    user mode, so what is pending there is not finished first.
-    """
+    __slots__ = ()
 
-    task: Nr = 0
+    def end(self, k: Kernel, stands: bool) -> Result:
+        """What has become of it: the image in it, or the registers that FXSAVE stores."""
+        if k.current.in_sigframe:
+            return Result("#PF")
+        if not stands:
+            return Result("SIGSEGV")
+        frame = k.innermost_frame()
+        frame.legacy, area = xf.MASK_FPSSE, frame.area
+        # FXSAVE writes no header
+        return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
+
+
+class _SignalBegins(_SignalFrame):
+    __slots__ = ()
 
     def hindrance(self, k: Kernel) -> str:
         if why := TaskOp.hindrance(self, k):
@@ -49,15 +65,121 @@ class Signal(TaskOp):
         anew = f"the frame would lie over those on t{self.task}'s alternate stack, which is not modelled"
         return anew if altstack_begins_anew(k.system, self.task) else ""
 
-    def run(self, k: Kernel) -> Result:
+    def deliver(self, k: Kernel, absent: int = 0, unwritable: int = 0, pkey: int = 0) -> Result:
+        """Set the frame up in memory in which this is the matter, unless the alternate stack has no room."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.current.user_mode = 0
-        if not k.setup_rt_frame():
-            return Result("SIGSEGV")
-        frame = k.innermost_frame()
-        frame.legacy, area = xf.MASK_FPSSE, frame.area
-        # FXSAVE writes no header
-        return Result("ok", image_of(area) if k.use_xsave else FpuState(tuple((i, area.data[i]) for i in xf.LEGACY)))
+        there = k.sigframes_of(self.task)[k.handlers_of(self.task)]
+        before = there.pkey
+        there.absent, there.unwritable, there.pkey = absent, unwritable, pkey
+        result = self.end(k, k.setup_rt_frame())
+        if not k.current.in_sigframe:
+            there.absent = there.unwritable = 0
+        if there.stale:  # nothing was written: it is the frame that was there
+            there.pkey = before
+        return result
+
+
+@op("t{task} signal ...")
+class Signal(_SignalBegins):
+    """A signal is about to be handled: the frame is set up, on the alternate stack if there is one.
+
+    The task may be in a handler already, which is interrupted then.  The value is the image in the frame, or the
+    registers that FXSAVE stores; SIGSEGV where the alternate stack is too small.  Signals are delivered on the way to
+    user mode, so what is pending there is not finished first.
+    """
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k)
+
+
+@op("t{task} signal(absent) ...")
+class SignalFaults(_SignalBegins):
+    """A signal is about to be handled, and of the pages that its frame goes to one is not there, behind the header of
+    the image: XSAVE, or FXSAVE, faults, and no register has changed."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, absent=1)
+
+
+@op("t{task} signal(unwritable)")
+class SignalUnwritable(_SignalBegins):
+    """A signal cannot be handled, as nothing may be written where its frame goes, behind the end of a stack: SIGSEGV.
+
+    The task keeps its registers.
+    """
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, unwritable=UNWRITABLE_ALL)
+
+
+@op("t{task} signal(unwritable, rt_sigframe)")
+class SignalHalfUnwritable(_SignalBegins):
+    """The same where the stack ends between the image and struct rt_sigframe, which is below it and written last."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, unwritable=UNWRITABLE_RT_SIGFRAME)
+
+
+@op("t{task} signal(pkey) ...")
+class SignalPkey(_SignalBegins):
+    """A signal is about to be handled, on an alternate stack that a protection key guards which each PKRU but 0 denies:
+    so does the one that a handler begins with, which has to write its PKRU before it uses its stack."""
+
+    task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if why := _SignalBegins.hindrance(self, k):
+            return why
+        if not k.ospke:
+            return "there are no protection keys"
+        return "" if enters_altstack(k.system, self.task) else f"t{self.task}'s frame begins no alternate stack"
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k, pkey=1)
+
+
+class _SignalGoesOn(_SignalFrame):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if not task.in_sigframe:
+            return f"t{self.task} waits for no page that a signal frame goes to"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
+
+    def fault_in(self, k: Kernel, present: bool) -> Result:
+        """The page fault is over."""
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        return self.end(k, k.sigframe_fault_in(present))
+
+
+@op("t{task} ... signal(present) ...")
+class SignalFaultIn(_SignalGoesOn):
+    """The page is there, and XSAVE is tried again: the frame is set up."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, True)
+
+
+@op("t{task} ... signal(gone)")
+class SignalGone(_SignalGoesOn):
+    """The page cannot be had: SIGSEGV, and the task keeps its registers."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.fault_in(k, False)
 
 
 @op("t{task} ... signal")
@@ -111,7 +233,7 @@ def _changes_its_stack(k: Kernel, nr: int) -> str:
     return f"t{nr}'s handler runs on the alternate stack that goes, which is not modelled" if running else ""
 
 
-class _FrameOp(TaskOp):
+class FrameOp(TaskOp):
     """The task looks at one of its frames, in a handler or behind it."""
 
     __slots__ = ()
@@ -120,11 +242,15 @@ class _FrameOp(TaskOp):
     def hindrance(self, k: Kernel) -> str:
         return TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
 
-    def in_user_mode(self, k: Kernel) -> SigFrame:
-        """The task runs and looks at its frame."""
+    def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
-        return frame_of(k, self.task, self.frame)
+        frame = frame_of(k, self.task, self.frame)
+        return Result("SIGSEGV") if k.pkey_denies(frame) else self.access(k, frame)
+
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        """The task runs and looks at its frame."""
+        raise NotImplementedError
 
 
 @op("t{task} sigframe(new, {ss_size})")
@@ -145,35 +271,34 @@ class SigframeNew(TaskOp):
 
 
 @op("t{task} sigframe {frame}")
-class SigframeRead(_FrameOp):
+class SigframeRead(FrameOp):
     """The handler looks at what surrounds the image in its frame: magics, features, size."""
 
     task: Nr = 0
     frame: FrameNr = INNERMOST
 
-    def run(self, k: Kernel) -> Result:
-        frame = self.in_user_mode(k)
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
         there = bool(frame.magic2) and frame.magic2 == frame.xstate_size
         fsave = frame.fsave if k.tasks[self.task].ia32 else None
         return Result("ok", SwBytes(bool(frame.magic1), frame.xfeatures, frame.xstate_size, there, fsave))
 
 
 @op("t{task} sigframe({image}) {frame}")
-class SigframeWrite(_FrameOp):
+class SigframeWrite(FrameOp):
     """The handler writes the header of the image in its frame, the components in XSTATE_BV and what is named."""
 
     task: Nr = 0
     image: UserImage = UserImage(xf.MASK_YMM, 1)
     frame: FrameNr = INNERMOST
 
-    def run(self, k: Kernel) -> Result:
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
         owner = partial(ghost.task_token, self.task)
-        images.write_frame(self.in_user_mode(k), self.image, owner, k.machine.cpuid)
+        images.write_frame(frame, self.image, owner, k.machine.cpuid)
         return OK
 
 
 @op("t{task} sigframe(legacy, {part}, {contents}) {frame}")
-class SigframeLegacy(_FrameOp):
+class SigframeLegacy(FrameOp):
     """The handler writes x87, SSE or MXCSR in its frame as programs do that know nothing of XSAVE, and leaves the
     header alone: sigreturn loads it, unless the header is one that the task has written, which decides then."""
 
@@ -185,24 +310,22 @@ class SigframeLegacy(_FrameOp):
     def hindrance(self, k: Kernel) -> str:
         ia32 = self.part == xf.X87 and k.tasks[self.task].ia32
         other = f"t{self.task}'s frame, a 32-bit one, has x87 in the header before" if ia32 else ""
-        return _FrameOp.hindrance(self, k) or other
+        return FrameOp.hindrance(self, k) or other
 
-    def run(self, k: Kernel) -> Result:
-        frame = self.in_user_mode(k)
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
         frame.area.data[self.part] = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
         return OK
 
 
 @op("t{task} sigframe(sw_reserved, {sw}) {frame}")
-class SigframeSwReserved(_FrameOp):
+class SigframeSwReserved(FrameOp):
     """The handler writes what surrounds the image in its frame: sw_reserved, and the second magic where it likes."""
 
     task: Nr = 0
     sw: SwReserved = SwReserved(magic1=0)
     frame: FrameNr = INNERMOST
 
-    def run(self, k: Kernel) -> Result:
-        frame = self.in_user_mode(k)
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
         for name, value in self.sw._asdict().items():
             if value is not None:
                 setattr(frame, name, value)
@@ -214,7 +337,7 @@ class SigframeSwReserved(_FrameOp):
 
 
 @op("t{task} sigframe(fsave, {contents}) {frame}")
-class SigframeFsave(_FrameOp):
+class SigframeFsave(FrameOp):
     """The handler of a 32-bit program writes x87 in the header of its frame, where sigreturn takes it from."""
 
     task: Nr = 0
@@ -223,28 +346,28 @@ class SigframeFsave(_FrameOp):
 
     def hindrance(self, k: Kernel) -> str:
         other = "" if k.tasks[self.task].ia32 else f"t{self.task}'s frame, a 64-bit one, has no such header"
-        return _FrameOp.hindrance(self, k) or other
+        return FrameOp.hindrance(self, k) or other
 
-    def run(self, k: Kernel) -> Result:
-        self.in_user_mode(k).fsave = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        frame.fsave = ghost.contents_of(self.contents, partial(ghost.task_token, self.task))
         return OK
 
 
 @op("t{task} sigframe(copy, {size}) {frame}")
-class SigframeCopy(_FrameOp):
+class SigframeCopy(FrameOp):
     """The handler copies the first ``size`` bytes of the image to memory of zeros, and comes back by that frame."""
 
     task: Nr = 0
     size: FrameSize = FXSAVE_SIZE
     frame: FrameNr = INNERMOST
 
-    def run(self, k: Kernel) -> Result:
-        images.cut(self.in_user_mode(k), self.size, k.machine.cpuid)
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        images.cut(frame, self.size, k.machine.cpuid)
         return OK
 
 
 @op("t{task} sigframe(copy, frame{source}) {frame}")
-class SigframeCopyOf(_FrameOp):
+class SigframeCopyOf(FrameOp):
     """The handler gives its frame a copy of another one's image, whole, with what surrounds it."""
 
     task: Nr = 0
@@ -252,10 +375,13 @@ class SigframeCopyOf(_FrameOp):
     frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
-        return _FrameOp.hindrance(self, k) or not_there(k, self.task, self.source)
+        return FrameOp.hindrance(self, k) or not_there(k, self.task, self.source)
 
-    def run(self, k: Kernel) -> Result:
-        images.copy(frame_of(k, self.task, self.source), self.in_user_mode(k))
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        source = frame_of(k, self.task, self.source)
+        if k.pkey_denies(source):
+            return Result("SIGSEGV")
+        images.copy(source, frame)
         return OK
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
@@ -264,7 +390,7 @@ class SigframeCopyOf(_FrameOp):
 
 
 @op("t{task} sigframe(fpstate, {fpstate}) {frame}")
-class SigframeFpstate(_FrameOp):
+class SigframeFpstate(FrameOp):
     """The handler says where the image of its frame lies: nowhere (NULL), or ``fpstate`` bytes above a multiple of 64,
     to which it is moved, with what surrounds it."""
 
@@ -272,8 +398,7 @@ class SigframeFpstate(_FrameOp):
     fpstate: Fpstate = NULL_FPSTATE
     frame: FrameNr = INNERMOST
 
-    def run(self, k: Kernel) -> Result:
-        frame = self.in_user_mode(k)
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
         frame.null = self.fpstate == NULL_FPSTATE
         if not frame.null:
             frame.misaligned = self.fpstate
@@ -281,7 +406,7 @@ class SigframeFpstate(_FrameOp):
 
 
 @op("t{task} siglongjmp {frame}")
-class Siglongjmp(_FrameOp):
+class Siglongjmp(FrameOp):
     """The handler is left by siglongjmp(): nobody looks at its frame any more, and the registers stay as they are.
 
     All handlers inside it are left with it.
@@ -291,11 +416,12 @@ class Siglongjmp(_FrameOp):
     frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
-        why = _FrameOp.hindrance(self, k)
+        why = FrameOp.hindrance(self, k)
         return why or ("" if frame_of(k, self.task, self.frame).valid else f"t{self.task} is not in that handler")
 
     def run(self, k: Kernel) -> Result:
-        self.in_user_mode(k)
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
         k.set_stack_pointer(number_of(k, self.task, self.frame))
         return OK
 
@@ -305,13 +431,15 @@ class _Sigreturn(TaskOp):
 
     __slots__ = ()
 
-    def end(self, k: Kernel, expected: tuple[dict[int, int], int], success: bool) -> Result:
+    def end(self, k: Kernel, expected: tuple[dict[int, int], int], success: bool, guarded: int) -> Result:
         """The registers are those of the frame, as ``expected`` before (ghost.of_sigframe()), or initial."""
         ghost.initialise(k, self.task)
+        ideal = k.system.ghost.tasks[self.task]
         if not success:
             ghost.default_pkru(k, self.task)
+            if guarded:  # uc_stack may have been denied by the PKRU that was restored, behind all other registers
+                ideal.undefined |= k.machine.user_xfeatures | xf.MASK_MXCSR
             return Result("SIGSEGV")
-        ideal = k.system.ghost.tasks[self.task]
         loaded, unsaid = expected
         for i, token in loaded.items():
             ghost.define(ideal, i, token)
@@ -337,9 +465,12 @@ class _SigreturnBegins(_Sigreturn):
         else:
             k.set_stack_pointer(number_of(k, self.task, frame) + 1)
         k.current.user_mode = 0
-        expected = ghost.of_sigframe(k, k.innermost_frame())
+        by = k.innermost_frame()
+        expected, guarded, denied = ghost.of_sigframe(k, by), by.pkey, k.pkey_denies(by)
         success = k.rt_sigreturn()
-        return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success)
+        if denied and not success:
+            return Result("SIGSEGV")
+        return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success, guarded)
 
 
 @op("t{task} sigreturn {frame}")
@@ -401,8 +532,9 @@ class _SigreturnEnds(_Sigreturn):
     def fault_in(self, k: Kernel, present: bool) -> Result:
         """The page fault is over."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        expected = ghost.of_sigframe(k, frame_of(k, self.task, INNERMOST))
-        return self.end(k, expected, k.rt_sigreturn_fault_in(present))
+        frame = frame_of(k, self.task, INNERMOST)
+        expected, guarded = ghost.of_sigframe(k, frame), frame.pkey
+        return self.end(k, expected, k.rt_sigreturn_fault_in(present), guarded)
 
 
 @op("t{task} ... sigreturn")

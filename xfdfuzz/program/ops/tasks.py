@@ -270,7 +270,7 @@ class UserLdtilecfg(_UserInsn):
 
 @op("t{task} tileload({token})")
 class UserTileload(_UserInsn):
-    """TILELOADD in user mode; its first use grows the fpstate, or kills the task without permission."""
+    """TILELOADD in user mode; its first use grows the fpstate, or is SIGILL without permission."""
 
     task: Nr = 0
     token: Token = 1
@@ -281,8 +281,8 @@ class UserTileload(_UserInsn):
 
 @op("t{task} wrpkru({pkru})")
 class UserWrpkru(TaskOp):
-    """WRPKRU in user mode; `xsave(pkru)` reads it.  Which keys a value denies is not modelled; 0 is the initial value,
-    which denies nothing."""
+    """WRPKRU in user mode; `xsave(pkru)` reads it.  Which keys a value denies is not modelled but for ``signal(pkey)``;
+    0 is the initial value, which denies nothing."""
 
     task: Nr = 0
     pkru: Pkru = 1
@@ -482,7 +482,7 @@ class UserXsave(TaskOp):
 @op("t{task} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")
 class UserXrstor(TaskOp):
     """XRSTOR in user mode of an image that holds ``token`` in the components of ``xstate_bv``; a #GP is SIGSEGV, and
-    tile data under XFD grow the fpstate, or kill the task without permission.  PKRU is loaded as the others."""
+    tile data under XFD grow the fpstate, or are SIGILL without permission.  PKRU is loaded as the others."""
 
     task: Nr = 0
     mask: Xfeatures = xf.MASK_X87

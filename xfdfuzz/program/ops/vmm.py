@@ -17,7 +17,7 @@ from xfdfuzz.arch.registers import (
 )
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.kvm.cpuid import stored_entries
+from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, Vcpu
@@ -26,6 +26,7 @@ from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
+    Entries,
     events_in_l2,
     nested_state,
     not_visible,
@@ -355,13 +356,17 @@ class LoadCpuid(_Load):
         source = k.vcpus[self.source]
         return "" if source.exists and source.arch.cpuid_set else f"v{self.source} has no CPUID"
 
+    def given(self, k: Kernel) -> CpuidEntries:
+        """The array that the kernel gets."""
+        return stored_entries(k.vcpus[self.source].arch)
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, stored_entries(k.vcpus[self.source].arch)))
+        return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, self.given(k)))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
 class LoadSregs(_Load):
-    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them."""
+    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them; the rest is a 64-bit state."""
 
     call = "KvmSetSregs"
     task: Nr = 0
@@ -454,11 +459,14 @@ class LoadMsrs(_Load):
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_MSRS, "KVM_GET_MSRS")
 
-    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+    def given(self, k: Kernel) -> Entries:
+        """The entries that the kernel gets."""
         kept = self.kept(k)
-        there = [(msr, name) for msr, (bit, name) in _MSRS.items() if kept.kept & bit]
-        values = tuple((msr, getattr(kept, name)) for msr, name in there)
-        return set_msrs(k, self.vcpu, values, tuple((msr, ghost.read_msr(kept.honest, msr)) for msr, _ in there))
+        return tuple((msr, getattr(kept, name)) for msr, (bit, name) in _MSRS.items() if kept.kept & bit)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        entries, honest = self.given(k), self.kept(k).honest
+        return set_msrs(k, self.vcpu, entries, tuple((msr, ghost.read_msr(honest, msr)) for msr, _ in entries))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE) of v{source}")
@@ -473,9 +481,15 @@ class LoadXsave(_Load):
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_IMAGE, "KVM_GET_XSAVE")
 
+    def given(self, k: Kernel) -> XsaveArea:
+        """The image that the kernel gets."""
+        image: XsaveArea = copy_of(self.kept(k).image)
+        return image
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
-        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(kept.image), UserBuffer())
+        given = self.given(k)
+        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, given, UserBuffer())
         ghost.gave(k, self.vcpu, kept.image.data)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.load_image(ideal, kept.honest.regs, _user_components(k))

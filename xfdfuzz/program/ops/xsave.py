@@ -63,8 +63,12 @@ class KvmSetXsave(_XsaveIoctl):
     image: UserImage = UserImage(xf.MASK_YMM, 1)
     buffer: UserBuffer = UserBuffer()
 
+    def given(self, k: Kernel) -> XsaveArea:
+        """The image that the kernel gets."""
+        return images.area_of(self.image, partial(ghost.guest_token, k, self.vcpu))
+
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        area = images.area_of(self.image, partial(ghost.guest_token, k, self.vcpu))
+        area = self.given(k)
         ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(area), self.buffer)
         ghost.gave(k, self.vcpu, area.data)
         if not ret and ghost.takes(k, vcpu):

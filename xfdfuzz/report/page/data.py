@@ -70,7 +70,7 @@ def _places() -> Mapping[str, _Place]:
 #: The order of the pools on the page.
 _ORDER = (
     *("ghost.vcpus", "ghost.vmms", "ghost.tasks", "vcpus", "cpus", "tasks", "fpstates"),
-    *("sigframes", "vms", "host"),
+    *("sigframes", "vms", "ghost.tracers", "host"),
 )
 #: So many bytes are compared at once.
 _BLOCK = 64

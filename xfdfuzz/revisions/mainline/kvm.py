@@ -185,9 +185,10 @@ class EexistFirst(KvmMain):
 class EferInSregs(KvmX86):
     """KVM_SET_SREGS of a 64-bit state needs a CPUID with long mode, and so a KVM_SET_CPUID2 before it."""
 
-    def kvm_is_valid_sregs(self, vcpu: Vcpu, cr4: int) -> bool:
-        """kvm_valid_efer() (regs.c)."""
-        return super().kvm_is_valid_sregs(vcpu, cr4) and bool(vcpu.arch.cpuid_set)
+    def kvm_is_valid_sregs(self, vcpu: Vcpu, cr4: int, lme: bool) -> bool:
+        """kvm_valid_efer(): LME and LMA take X86_FEATURE_LM, which every CPUID here has; an EFER of 0 is always valid
+        (regs.c)."""
+        return super().kvm_is_valid_sregs(vcpu, cr4, lme) and (not lme or bool(vcpu.arch.cpuid_set))
 
 
 @patch("11df586d774f", "KVM: VMX: Handle NMI VM-Exits in noinstr region", version="v6.3", neutral="a matter of tracing")

@@ -44,7 +44,7 @@ class PkruNeedsOspke(FpuInit):
     "70044df250d0",
     "x86/pkeys: Update PKRU to enable all pkeys before XSAVE",
     version="v6.12",
-    neutral="an alternate stack that a protection key guards is not modelled",
+    neutral="no invariant asks whether SIGSEGV has a reason",
 )
 class AllPkeysForFrame(Signals):
     """The frame is written with PKRU = 0, so that any key may guard the alternate stack; then the task's PKRU goes
@@ -56,6 +56,12 @@ class AllPkeysForFrame(Signals):
         if self.ospke:
             load_component(self.regs, xf.PKRU, 0)
         return pkru
+
+    def get_sigframe_pkru(self) -> None:
+        """write_pkru() of what it was (arch/x86/kernel/signal.c, get_sigframe())."""
+        super().get_sigframe_pkru()
+        if self.ospke:
+            load_component(self.regs, xf.PKRU, self.current.sig_pkru)
 
     def sigframe_pkru(self, frame: SigFrame, mask: int, pkru: int) -> None:
         """update_pkru_in_sigframe() (fpu/signal.c)."""

@@ -13,7 +13,7 @@ from xfdfuzz.revisions.queue import patch
     "d10b554919d4",
     "x86/pkeys: Restore altstack access in sigreturn()",
     version="v6.12",
-    neutral="an alternate stack that a protection key guards is not modelled",
+    neutral="no invariant asks whether SIGSEGV has a reason",
 )
 class AltstackFirst(Signals):
     """sigreturn restores the alternate stack before it looks at the registers in the frame, so for a bad one too.
@@ -23,14 +23,13 @@ class AltstackFirst(Signals):
 
     def rt_sigreturn(self) -> bool:
         """restore_altstack() before restore_sigcontext() (arch/x86/kernel/signal_64.c)."""
-        if not self.current.ia32:
-            self.restore_altstack(self.innermost_frame())
+        if not (self.current.ia32 or self.restore_altstack(self.innermost_frame())):
+            return False
         return super().rt_sigreturn()
 
-    def rt_sigreturn_altstack(self, frame: SigFrame) -> None:
+    def rt_sigreturn_altstack(self, frame: SigFrame) -> bool:
         """It is restored (arch/x86/kernel/signal_64.c), but for a 32-bit frame's (signal_32.c)."""
-        if self.current.ia32:
-            super().rt_sigreturn_altstack(frame)
+        return not self.current.ia32 or super().rt_sigreturn_altstack(frame)
 
 
 @patch(
