@@ -41,6 +41,7 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"in_use": xf.MASK_PKRU},
     {"in_use": xf.U64_MAX},
     {"nopku": True},
+    {"strict_sas_size": True},
     {"apx": True},
     {"amx_ud_first": True},
     {"cet": True, "cet_kernel": False},

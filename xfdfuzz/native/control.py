@@ -280,7 +280,10 @@ IMPOSSIBLE: dict[str, str] = {
     "amd": "its sizes and places are those of AMD's processors",
 }
 #: How few hosts are booted.
-BOOTED: dict[str, str] = {"nopku": "it is about a kernel that was booted with nopku"}
+BOOTED: dict[str, str] = {
+    "nopku": "it is about a kernel that was booted with nopku",
+    "strict_sas_size": "it is about a kernel that was booted with strict_sas_size",
+}
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {
     "xsave": "it is about a machine without XSAVE",
