@@ -226,6 +226,7 @@ TABLE: dict[type[Op], Rule] = {
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
         _no("which components are loaded before the fault is the processor's choice"),
     ),
+    tasks.UserGetauxval: _no("the auxiliary vector is not read here"),
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
     tasks.PerfEventOpen: _no("LBRs are not read"),
     tasks.PerfEventClose: _no("LBRs are not read"),

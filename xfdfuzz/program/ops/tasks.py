@@ -426,6 +426,18 @@ class UserXgetbv(TaskOp):
         return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
 
 
+@op("t{task} getauxval(AT_MINSIGSTKSZ)")
+class UserGetauxval(TaskOp):
+    """Read AT_MINSIGSTKSZ of the auxiliary vector: what the largest signal frame takes on an alternate stack."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return Result(k.get_sigframe_size())
+
+
 @op("t{task} tilerelease")
 class UserTilerelease(_UserInsn):
     """TILERELEASE in user mode."""
