@@ -290,6 +290,7 @@ MISSING: dict[str, str] = {
     "xsave": "it is about a machine without XSAVE",
     "xsaves": "it is about a machine without XSAVES",
     "xsavec": "it is about a machine without XSAVEC",
+    "xgetbv1": "it is about a machine without XGETBV(1)",
     "avx": "it is about a machine without AVX",
     "xfd": "it is about a machine without XFD",
 }

@@ -167,6 +167,7 @@ class KvmCpuid(KvmProtected):
             self.supported_xss,
             no_xsaves=not self.machine.has_xsaves,
             no_xsavec=not (self.machine.xsave and self.machine.xsavec),
+            no_xgetbv1=not self.machine.xgetbv1,
             no_palettes=not amx,
             no_tmul=not amx,
         )
