@@ -36,11 +36,12 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"xfd": False, "cet": True},
     {"xsave": False, "fxsave_leak": True},
     {"xsaves": False},
-    {"xsaves": False, "xsavec": False, "fxsave_leak": True},
+    {"xsaves": False, "xsavec": False, "xgetbv1": False, "fxsave_leak": True},
     {"avx": False, "mpx": True, "in_use": xf.MASK_MPX},
     {"in_use": xf.MASK_PKRU},
     {"in_use": xf.U64_MAX},
     {"nopku": True},
+    {"strict_sas_size": True},
     {"apx": True},
     {"amx_ud_first": True},
     {"cet": True, "cet_kernel": False},
@@ -50,7 +51,15 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"amx": False, "pku": False, "avx512": False},
     {"amd": True, "cet": True},
     # AMD's family 15h
-    {"amd": True, "xsaves": False, "xsavec": False, "avx512": False, "pku": False, "fxsave_leak": True},
+    {
+        "amd": True,
+        "xsaves": False,
+        "xsavec": False,
+        "xgetbv1": False,
+        "avx512": False,
+        "pku": False,
+        "fxsave_leak": True,
+    },
 )
 _PLAIN = (Machine(), Machine(cpus=2), Machine(dyn2=True), Machine(cpus=2), Machine(cpus=2, dyn2=True), Machine(cpus=2))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
@@ -41,3 +42,19 @@ def test_a_32_bit_task_has_no_red_zone() -> None:
     verdict = judge(parse(text), resolve("v7.3"))
     results = [item.step.result.ret for item in verdict.trace if item.step]
     assert (results[3], results[5]) == ("ok", "SIGSEGV")
+
+
+@pytest.mark.parametrize(
+    ("machine", "size"),
+    [
+        (Machine(), 11952),
+        (Machine(amx=False), 3632),
+        (Machine(amx=False, pku=False, avx512=False), 1776),
+        (Machine(xsave=False), 1440),
+    ],
+    ids=["AMX", "PKRU", "AVX", "FXSAVE"],
+)
+def test_the_largest_frame_is_what_kernels_print(machine: Machine, size: int) -> None:
+    """``signal: max sigframe size`` of the recorded kernels, a Skylake server, a laptop without AVX-512; without
+    XSAVE it is 736 + 15 + 512 + 112 + 63, rounded up."""
+    assert resolve("v7.3").kernel(machine).get_sigframe_size() == size

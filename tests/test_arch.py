@@ -274,6 +274,7 @@ def test_xsetbv_leaves_the_registers_alone() -> None:
         (DYN2, TILEDATA | xf.MASK_DYN2, False),
         (Processor(amx=False), TILEDATA, True),
         (Processor(xfd=False), 0, True),
+        (Processor(xgetbv1=False), 0, True),
         (Processor(xsave=False), 0, True),
     ],
 )

@@ -554,9 +554,9 @@ def test_lines_may_end_as_they_do_elsewhere_and_tabs_are_white_space() -> None:
 
 
 WORDS = (
-    "cpus=N, in-use=<mask>, xsave, xsaves, xsavec, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, cet-kernel, lbr, "
-    "lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, fxsave-leak, dense, exact-sse, amd, debug-fpu, rt, "
-    "nopku, or a switch with no-"
+    "cpus=N, in-use=<mask>, xsave, xsaves, xsavec, xgetbv1, avx, avx512, pku, mpx, xfd, amx, dyn2, pasid, cet, "
+    "cet-kernel, lbr, lbr-xsaves, apx, amx-ignores-ts, amx-ud-first, spr4-erratum, fxsave-leak, dense, exact-sse, amd, "
+    "debug-fpu, rt, nopku, strict-sas-size, or a switch with no-"
 )
 NO_AMX = "no-amx where there is no XFD: Linux does not boot there, as TILECFG alone in XCR0 is #GP"
 MASK = (

@@ -29,8 +29,9 @@ class Processor:
     """A processor's features.  The default is Sapphire-Rapids-like.
 
     ``xsaves`` and ``xsavec`` are the instructions, which a kernel gives up for an erratum (AMD's 1386) or a hypervisor
-    hides; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; of ``cet`` a hypervisor may hide component
-    12, ``cet_kernel``, and of ``lbr``, architectural LBRs, component 15, ``lbr_xsaves``; ``dyn2`` adds the synthetic
+    hides, ``xgetbv1`` is XGETBV with ECX = 1; ``avx512`` stands for components 5, 6 and 7, and needs ``avx``; of
+    ``cet`` a hypervisor may hide component 12, ``cet_kernel``, and of ``lbr``, architectural LBRs, component 15,
+    ``lbr_xsaves``; ``dyn2`` adds the synthetic
     second XFD-capable component 20; ``amx_ignores_ts`` says that AMX instructions do not
     look at CR0.TS, so that under both CR0.TS and XFD the XFD #NM is reported (it is not settled which one is,
     docs/fidelity.md), ``amx_ud_first`` that without a tile configuration they are #UD even while XFD
@@ -50,6 +51,7 @@ class Processor:
     xsave: bool = True
     xsaves: bool = True
     xsavec: bool = True
+    xgetbv1: bool = True
     avx: bool = True
     avx512: bool = True
     pku: bool = True
@@ -91,8 +93,9 @@ class Processor:
 
     @property
     def has_xfd(self) -> bool:
-        """CPUID.0xD.1:EAX[4]: IA32_XFD and IA32_XFD_ERR exist.  A processor without XSAVES does not have them."""
-        return self.has_xsaves and self.xfd
+        """CPUID.0xD.1:EAX[4]: IA32_XFD and IA32_XFD_ERR exist.  A processor without XSAVES does not have them, nor one
+        without XGETBV(1), which software that manages XFD executes unasked (INFERRED)."""
+        return self.has_xsaves and self.xgetbv1 and self.xfd
 
     @property
     def has_xsaves(self) -> bool:

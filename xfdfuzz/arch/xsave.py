@@ -51,6 +51,15 @@ def in_use(regs: CpuRegs) -> int:
     return regs.xinuse | regs.always_in_use
 
 
+def xgetbv(regs: CpuRegs, processor: Processor, index: int) -> int:
+    """XGETBV of XCR0, or, with ECX = 1, of what is in use: #GP without CPUID.0xD.1:EAX[2] (SDM vol. 2)."""
+    if not index:
+        return regs.xcr0
+    if not processor.xgetbv1:
+        raise GeneralProtection
+    return xgetbv_in_use(regs)
+
+
 def xgetbv_in_use(regs: CpuRegs) -> int:
     """XGETBV(1): XCR0 AND XINUSE, and SSE where MXCSR is not initial; XFD does not count (SDM vol. 1, 13.6)."""
     return regs.xcr0 & (in_use(regs) | (xf.MASK_SSE if regs.data[xf.MXCSR] else 0))

@@ -16,11 +16,13 @@ class Config:
 
     ``debug_fpu`` is CONFIG_X86_DEBUG_FPU, ``rt`` is CONFIG_PREEMPT_RT, with the PREEMPT_RT patches where the kernel is
     older than 6.12.  ``nopku`` is the boot parameter: CR4.PKE stays clear, and X86_FEATURE_OSPKE with it.
+    ``strict_sas_size`` is CONFIG_STRICT_SIGALTSTACK_SIZE, or the boot parameter of that name.
     """
 
     debug_fpu: bool = False
     rt: bool = False
     nopku: bool = False
+    strict_sas_size: bool = False
 
 
 @dataclass(frozen=True, repr=False)

@@ -250,6 +250,7 @@ TABLE: dict[type[Op], Rule] = {
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
         _no("which components are loaded before the fault is the processor's choice"),
     ),
+    tasks.UserGetauxval: _no("the auxiliary vector is not read here"),
     tasks.UserMovEgpr: _no("instructions with R16 to R31 are not assembled here"),
     tasks.PerfEventOpen: _no("LBRs are not read"),
     tasks.PerfEventClose: _no("LBRs are not read"),
@@ -308,12 +309,16 @@ IMPOSSIBLE: dict[str, str] = {
     "amd": "its sizes and places are those of AMD's processors",
 }
 #: How few hosts are booted.
-BOOTED: dict[str, str] = {"nopku": "it is about a kernel that was booted with nopku"}
+BOOTED: dict[str, str] = {
+    "nopku": "it is about a kernel that was booted with nopku",
+    "strict_sas_size": "it is about a kernel that was booted with strict_sas_size",
+}
 #: Switches that are off on few machines that have the rest, by what the program would need.
 MISSING: dict[str, str] = {
     "xsave": "it is about a machine without XSAVE",
     "xsaves": "it is about a machine without XSAVES",
     "xsavec": "it is about a machine without XSAVEC",
+    "xgetbv1": "it is about a machine without XGETBV(1)",
     "avx": "it is about a machine without AVX",
     "xfd": "it is about a machine without XFD",
 }

@@ -44,9 +44,10 @@ class Facts:
     """What was found.
 
     ``release`` is the kernel's, ``supported`` ARCH_GET_XCOMP_SUPP, ``supervisor`` what CPUID has for IA32_XSS,
-    ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid; ``xfd``, ``xsaves`` and ``xsavec`` are
-    CPUID's flags, ``mxcsr_mask`` what MXCSR can hold, ``amd`` whether images lie as on AMD's processors,
-    ``zeros_are_initial`` whether XMM registers are initial once zeros are loaded, ``ptrace`` whether it works.
+    ``xfeatures_end`` the first number that ARCH_REQ_XCOMP_PERM calls invalid; ``xfd``, ``xsaves``, ``xsavec`` and
+    ``xgetbv1`` are CPUID's flags, ``mxcsr_mask`` what MXCSR can hold, ``amd`` whether images lie as on AMD's
+    processors, ``zeros_are_initial`` whether XMM registers are initial once zeros are loaded, ``ptrace`` whether it
+    works.
     ``kvm_xcr0``, ``kvm_xfd``, ``kvm_amx``, ``kvm_xsaves`` are what KVM offers a process that has every permission,
     ``xsave2`` KVM_CAP_XSAVE2 without any.  ``cpuid_kept``: KVM_SET_CPUID2 stores what it is given; ``cpuid_again``: it
     takes the same after KVM_RUN.  ``guest_fpu``: a guest's x87 instruction in ring 0 is executed;
@@ -62,6 +63,7 @@ class Facts:
     cpus: int
     xsaves: bool = True
     xsavec: bool = True
+    xgetbv1: bool = True
     amd: bool = False
     zeros_are_initial: bool = False
     ptrace: bool = True
@@ -83,6 +85,7 @@ class Facts:
             cpus=max(1, min(self.cpus, MAX_CPUS)),
             xsaves=self.xsaves,
             xsavec=self.xsavec,
+            xgetbv1=self.xgetbv1,
             avx=bool(has & xf.MASK_YMM),
             avx512=has & xf.MASK_AVX512 == xf.MASK_AVX512,
             pku=bool(has & xf.MASK_PKRU),
@@ -152,6 +155,7 @@ def _of_processor(host: Host) -> Facts:
         xfd=bool(eax & 1 << 4),
         xsaves=bool(eax & 1 << 3),
         xsavec=bool(eax & 1 << 1),
+        xgetbv1=bool(eax & 1 << 2),
         amd=layout_of(found) is ZEN4,
         zeros_are_initial=bool(eax & 1 << 1 and supported_ & xf.MASK_YMM) and _zeros_are_initial(crew, task),
         mxcsr_mask=_mxcsr_mask(crew, task),

@@ -67,9 +67,18 @@ _SELDOM = {
     **dict.fromkeys(("read_arch_status_of_kthread", "open_dsa", "user_enqcmd", "shstk_enable"), 1),
     **dict.fromkeys(("perf_event_close", "pmi", "init_at_once", "set_xsave_then_less"), 1),
     **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
-    "restore_by_made_frame": 1,
+    **dict.fromkeys(("restore_by_made_frame", "user_getauxval"), 1),
     **dict.fromkeys(
-        ("sigframe_copy", "sigframe_legacy", "sigframe_sw_reserved", "sigframe_write", "user_xgetbv", "user_xsave"), 1
+        (
+            "sigframe_copy",
+            "sigframe_legacy",
+            "sigframe_sw_reserved",
+            "sigframe_write",
+            "user_xgetbv",
+            "user_xsave",
+            "user_getauxval",
+        ),
+        1,
     ),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
     **dict.fromkeys(("child_first", "seal_and_run", "migrate_within_host", "stop_protected"), 2),

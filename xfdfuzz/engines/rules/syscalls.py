@@ -28,6 +28,7 @@ class SyscallRules(Rules):
     user_wrpkru = one(tasks.UserWrpkru, on="tasks")
     user_tilestore = one(tasks.UserTilestore, on="tasks")
     user_xgetbv = one(tasks.UserXgetbv, on="tasks")
+    user_getauxval = one(tasks.UserGetauxval, on="tasks")
     user_tilerelease = one(tasks.UserTilerelease, on="tasks")
     user_dyn2load = one(tasks.UserDyn2load, on="dyn2_tasks")
     user_mov_egpr = one(tasks.UserMovEgpr, on="apx_tasks")

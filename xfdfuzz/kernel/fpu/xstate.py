@@ -23,12 +23,11 @@ ARCH_REQ_XCOMP_PERM = 0x1023
 ARCH_GET_XCOMP_GUEST_PERM = 0x1024
 ARCH_REQ_XCOMP_GUEST_PERM = 0x1025
 
-#: get_sigframe_size() - fpu_user_cfg.max_size, in bytes: recorded kernels report AT_MINSIGSTKSZ = 11952 with 11008 of
-#: user state (arch/x86/kernel/signal.c).
-SIGFRAME_WITHOUT_XSTATE = 944
-#: The same less what fpu_default_state_size has beyond the user state: FP_XSTATE_MAGIC2 and, with IA32_EMULATION, the
-#: legacy frame (sigaltstack_size_valid()).
-SIGALTSTACK_WITHOUT_XSTATE = 828
+#: sizeof(struct sigframe_ia32), which is the largest (MAX_FRAME_SIGINFO_UCTXT_SIZE), FRAME_ALIGNMENT, and
+#: MAX_XSAVE_PADDING, in bytes (arch/x86/kernel/signal.c).
+_SIGFRAME_IA32_SIZE, _FRAME_ALIGNMENT, _XSAVE_PADDING = 736, 16, 63
+#: FP_XSTATE_MAGIC2_SIZE and sizeof(struct fregs_state), in bytes (arch/x86/kernel/fpu/signal.c).
+_MAGIC2_SIZE, _FREGS_SIZE = 4, 112
 
 
 class Value(NamedTuple):
@@ -125,18 +124,31 @@ class Xstate(FpuCore):
 
     def validate_sigaltstack(self, usize: int) -> int:
         """ENOSPC when a thread's alternate stack could not hold the frame (fpu/xstate.c)."""
-        framesize = SIGFRAME_WITHOUT_XSTATE + usize
+        framesize = self.get_sigframe_size() - self.fpu_user_cfg.max_size + usize
         for task in self.tasks:
             if task.exists and task.group_leader == self.current.group_leader and 0 < task.sas_ss_size < framesize:
                 return -ENOSPC
         return 0
 
     def sigaltstack_size_valid(self, size: int) -> bool:
-        """Whether a new alternate stack is big enough for what the process may use (arch/x86/kernel/signal.c)."""
+        """Whether a new alternate stack is big enough for what the process may use (arch/x86/kernel/signal.c).
+
+        It is not asked of one that may use no dynamic feature, unless the kernel is strict.
+        """
         fpu = self.tasks[self.current.group_leader].fpu
-        if fpu.perm.state_perm & self.XFEATURE_MASK_USER_DYNAMIC:
-            return size > SIGALTSTACK_WITHOUT_XSTATE + fpu.perm.user_state_size
-        return True
+        if not (self.config.strict_sas_size or fpu.perm.state_perm & self.XFEATURE_MASK_USER_DYNAMIC):
+            return True
+        return size > self.get_sigframe_size() - self.fpu_get_fpstate_size() + fpu.perm.user_state_size
+
+    def fpu_get_fpstate_size(self) -> int:
+        """fpu__get_fpstate_size(): what the FPU takes of the largest frame, in bytes, with that of a 32-bit program
+        (arch/x86/kernel/fpu/signal.c)."""
+        return self.fpu_user_cfg.max_size + _FREGS_SIZE + (_MAGIC2_SIZE if self.use_xsave else 0)
+
+    def get_sigframe_size(self) -> int:
+        """The largest frame there is, in bytes, max_frame_size: AT_MINSIGSTKSZ (arch/x86/kernel/signal.c)."""
+        most = _SIGFRAME_IA32_SIZE + _FRAME_ALIGNMENT - 1 + self.fpu_get_fpstate_size() + _XSAVE_PADDING
+        return -(-most // _FRAME_ALIGNMENT) * _FRAME_ALIGNMENT
 
     # -- growth --------------------------------------------------------------------------------------------------
 

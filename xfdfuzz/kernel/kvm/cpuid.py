@@ -169,7 +169,7 @@ class KvmCpuid(KvmProtected):
             no_xsaves=not self.machine.has_xsaves,
             no_xsaveopt=not self.use_xsave,
             no_xsavec=not (self.use_xsave and self.machine.xsavec),
-            no_xgetbv1=not self.use_xsave,
+            no_xgetbv1=not (self.use_xsave and self.machine.xgetbv1),
             no_palettes=not amx,
             no_tmul=not amx,
         )

@@ -509,7 +509,10 @@ class GuestXgetbv(_Insn):
         vcpu = self.thread(k)
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
-        return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
+        try:
+            return Result("ok", xsave.xgetbv(k.regs, k.machine, self.index))
+        except arch.GeneralProtection:
+            return Result("#GP")
 
 
 @op("v{vcpu} cpuid({leaf}, {subleaf})")

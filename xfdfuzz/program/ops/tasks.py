@@ -6,7 +6,7 @@ from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
-from xfdfuzz.arch.registers import load_component
+from xfdfuzz.arch.registers import GeneralProtection, load_component
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
@@ -423,7 +423,22 @@ class UserXgetbv(TaskOp):
         k.exit_to_user_mode()
         if not k.use_xsave:
             return Result("SIGILL")
-        return Result("ok", xsave.xgetbv_in_use(k.regs) if self.index else k.regs.xcr0)
+        try:
+            return Result("ok", xsave.xgetbv(k.regs, k.machine, self.index))
+        except GeneralProtection:
+            return Result("SIGSEGV")
+
+
+@op("t{task} getauxval(AT_MINSIGSTKSZ)")
+class UserGetauxval(TaskOp):
+    """Read AT_MINSIGSTKSZ of the auxiliary vector: what the largest signal frame takes on an alternate stack."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return Result(k.get_sigframe_size())
 
 
 @op("t{task} tilerelease")
