@@ -123,3 +123,23 @@ def test_without_xsave_nothing_of_0xd_is_offered_but_the_legacy_size(revision: s
         "v0 handle = resume {eax: 0x0, ebx: 0x0, ecx: 0x0, edx: 0x0}",
         machine="no-xsave",
     )
+
+
+# -- nested guests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("machine", ["", "amd"])
+@pytest.mark.parametrize("revision", ["v5.16", "v6.1", "v7.3"])
+def test_a_guest_without_a_cpuid_has_no_vmx_to_run_an_l2_with(revision: str, machine: str) -> None:
+    """vmx_set_nested_state(): "if (!nested_vmx_allowed(vcpu)) return -EINVAL" where there is a VMXON region."""
+    assert not buckets(
+        revision,
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_NESTED_STATE, {guest_mode}) = -EINVAL",
+        "t0 ioctl(v0, KVM_GET_NESTED_STATE) = 0 {}",
+        "t0 ioctl(v0, KVM_SET_NESTED_STATE, {}) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v0, KVM_SET_NESTED_STATE, {guest_mode}) = 0",
+        "t0 ioctl(v0, KVM_GET_NESTED_STATE) = 0 {guest_mode}",
+        machine=machine,
+    )

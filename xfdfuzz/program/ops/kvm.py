@@ -339,8 +339,8 @@ def nested_state(vcpu: Vcpu) -> Nested:
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE, {nested})")
 class KvmSetNestedState(_OfVisible):
-    """Let the guest go on in its L2, or, with ``{}``, in L1; an exception that waits in L2 is dropped, but on ``amd``.
-    One that is pending in L1 does not go to L2 here, where L1 may want to have it."""
+    """Let the guest go on in its L2, for which it needs a CPUID, or, with ``{}``, in L1; an exception that waits in L2
+    is dropped, but on ``amd``.  One that is pending in L1 does not go to L2 here, where L1 may want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -367,11 +367,15 @@ def taken_to_l2(k: Kernel, nr: int, nested: Nested) -> str:
 def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:
     """KVM_SET_NESTED_STATE with that."""
     vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
-    for ideal in ghost.told(k, nr) if vcpu.arch.guest_mode and k.leaving_l2_drops_events() else ():
+    drops = vcpu.arch.guest_mode and k.leaving_l2_drops_events()
+    ret = k.vmx_set_nested_state(vcpu, *nested)
+    if ret:
+        return Result(ret)
+    for ideal in ghost.told(k, nr) if drops else ():
         ghost.user_injected(ideal, 0)
     if vmm.intent == INTENT_RESET:
         vmm.guest_mode = nested.guest_mode
-    return Result(k.vmx_set_nested_state(vcpu, *nested))
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0}, {xcr}, {nr_xcrs}, {flags})")
