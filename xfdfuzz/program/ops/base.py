@@ -14,6 +14,8 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
 from xfdfuzz.program import ghost
+from xfdfuzz.program.codecs import MSR_NAMES
+from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.step import Content, Result
 
 #: Every op by its class name, in the order of definition.
@@ -75,13 +77,20 @@ class Op:
         raise NotImplementedError
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
-        """Which of its arguments have no effect on a machine, whatever happens before, and why; a text for each."""
+        """Which of its arguments have no effect on a machine, whatever happens before, or another one than they seem
+        to have, and why; a text for each."""
         yield from ()
 
 
 OK = Result("ok")
 EXIT = Result("exit")
 ZERO = Result(0)
+
+
+def reserved_bits(index: int, value: int) -> Iterator[str]:
+    """That a value which looks like any other is none that the MSR can have."""
+    if ghost.has_reserved_bits(index, value):
+        yield f"{MSR_NAMES[index]}: {value:#x} stands for reserved bits: what it can hold is 0 to {TOKENS}"
 
 
 def sample(k: Kernel) -> Result:

@@ -33,7 +33,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     XcrsFlags,
 )
-from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op, reserved_bits
 from xfdfuzz.program.step import Result, msr_value
 
 #: Index and value of MSRs.
@@ -429,6 +429,10 @@ class KvmSetMsrs(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         entries = self.given(k)
         return set_msrs(k, self.vcpu, entries, entries)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        for index, value in self.msrs.entries:
+            yield from reserved_bits(index, value)
 
 
 def set_msrs(k: Kernel, nr: int, entries: Entries, honest: Entries) -> Result:
