@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, System, Task, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import MSR_NAMES
 from xfdfuzz.program.fields import TOKENS
@@ -75,6 +75,10 @@ class Op:
     def run(self, k: Kernel) -> Result:
         """Make it happen: call the kernel and write the ghost, before or after, as the hardware would."""
         raise NotImplementedError
+
+    def asked(self, before: System) -> int:
+        """How many MSRs it asks for, of which it returns how many the kernel took; 0 for what is no such call."""
+        return 0
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
         """Which of its arguments have no effect on a machine, whatever happens before, or another one than they seem

@@ -11,7 +11,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import INTENT_RESET, RESETS, VM_DEFAULT, Vcpu
+from xfdfuzz.kernel.state import INTENT_RESET, RESETS, VM_DEFAULT, System, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
@@ -430,6 +430,9 @@ class KvmSetMsrs(VcpuIoctl):
         entries = self.given(k)
         return set_msrs(k, self.vcpu, entries, entries)
 
+    def asked(self, before: System) -> int:
+        return len(self.msrs.entries)
+
     def without_effect(self, machine: Machine) -> Iterator[str]:
         for index, value in self.msrs.entries:
             yield from reserved_bits(index, value)
@@ -460,6 +463,9 @@ class KvmGetMsrs(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         count, value = k.kvm_get_msrs(vcpu, self.msr)
         return Result(count, msr_value(self.msr, value) if count > 0 else None)
+
+    def asked(self, before: System) -> int:
+        return 1
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")
