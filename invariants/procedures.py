@@ -33,6 +33,9 @@ _INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | 
     st.EXIT_MSR_WRITE: "a WRMSR",
     st.EXIT_XSETBV: "an XSETBV",
 }
+#: What a program's author sees who did not ask for a vCPU as it comes out of reset.
+_HAS_OSXSAVE = "CR4.OSXSAVE = 0 and 1"
+_OSXSAVE_FROM_THE_START = " (without `reset` KVM_CREATE_VCPU makes a vCPU that has it)"
 
 
 @invariant("procedure-keeps-the-guest", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter, VmmVisible))
@@ -64,8 +67,10 @@ def reset_is_a_reset(view: View) -> Iterator[Broken]:
     The kernel did what it was told."""
     nr, vmm = _promise(view)
     if vmm.pending and vmm.intent == st.INTENT_OUT_OF_RESET:
+        never_ran = view.before.vcpus[nr].last_vmentry_cpu == -1
         for site, what in _broken(view, nr):
-            yield Broken(f"v{nr}: {what}, after a reset and as the VMM's calls make it", site)
+            hint = _OSXSAVE_FROM_THE_START if never_ran and what == _HAS_OSXSAVE else ""
+            yield Broken(f"v{nr}: {what}, after a reset and as the VMM's calls make it{hint}", site)
 
 
 @invariant("guest-cpuid-is-coherent", VMM, ("VMM", "CPUIDOK"), ops=(KvmRun,))

@@ -609,6 +609,35 @@ def test_one_of_a_list_is_explained(run: Run) -> None:
     assert (code, err.split(":")[1].strip()) == (2, "unknown commit b45f72177595")
 
 
+REFUSED = """\
+# xfdfuzz program 1
+machine cpus=1
+
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(v0, KVM_SET_XCRS, avx)
+t0 ioctl(v0, KVM_SET_XCRS, avx) = -EINVAL
+t0 ioctl(v0, KVM_GET_MSRS, IA32_XFD) keep
+t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 1})
+t0 ioctl(v0, KVM_SET_MSRS) of v0
+t0 ioctl(v0, KVM_RUN) ...
+v0 vmenter
+v0 interrupt
+t0 ... KVM_RUN
+"""
+
+
+def test_a_clean_program_names_the_calls_that_failed_and_were_not_meant_to(run: Run) -> None:
+    """XCR0 without x87, and an IA32_XFD of no feature; a signal that ends KVM_RUN is no failure."""
+    Path("p.xfd").write_text(REFUSED)
+    code, out, _ = run("replay", "p.xfd", "--revision", "v7.3", "--quiet")
+    assert (code, out) == (0, "ok    p.xfd  v7.3  clean; calls that failed: op 3 = -EINVAL, op 6 = 0 (of 1)\n")
+    many = REFUSED.replace("t0 ioctl(v0, KVM_SET_XCRS, avx)\n", "t0 ioctl(v0, KVM_SET_XCRS, avx)\n" * 5)
+    Path("p.xfd").write_text(many)
+    _, out, _ = run("replay", "p.xfd", "--revision", "v7.3", "--quiet")
+    assert out.endswith("op 7 = -EINVAL and 1 more\n")
+
+
 def test_a_program_that_executes_nothing_is_not_clean(run: Run) -> None:
     code, _, err = run("replay", write("p.xfd", "# xfdfuzz program 1\nmachine cpus=1\n\nv0 vmenter\n"))
     assert (code, err) == (3, "xfdfuzz: p.xfd: nothing was executed on v7.3\n")

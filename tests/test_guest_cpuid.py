@@ -9,7 +9,8 @@ import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.invariants.loading import load
-from xfdfuzz.program.text import parse
+from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.program.text import parse, parse_op
 from xfdfuzz.revisions import resolve
 
 CREATE = """
@@ -123,3 +124,50 @@ def test_without_xsave_nothing_of_0xd_is_offered_but_the_legacy_size(revision: s
         "v0 handle = resume {eax: 0x0, ebx: 0x0, ecx: 0x0, edx: 0x0}",
         machine="no-xsave",
     )
+
+
+# -- nested guests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("machine", ["", "amd"])
+@pytest.mark.parametrize("revision", ["v5.16", "v6.1", "v7.3"])
+def test_a_guest_without_a_cpuid_has_no_vmx_to_run_an_l2_with(revision: str, machine: str) -> None:
+    """vmx_set_nested_state(): "if (!nested_vmx_allowed(vcpu)) return -EINVAL" where there is a VMXON region."""
+    assert not buckets(
+        revision,
+        CREATE,
+        "t0 ioctl(v0, KVM_SET_NESTED_STATE, {guest_mode}) = -EINVAL",
+        "t0 ioctl(v0, KVM_GET_NESTED_STATE) = 0 {}",
+        "t0 ioctl(v0, KVM_SET_NESTED_STATE, {}) = 0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v0, KVM_SET_NESTED_STATE, {guest_mode}) = 0",
+        "t0 ioctl(v0, KVM_GET_NESTED_STATE) = 0 {guest_mode}",
+        machine=machine,
+    )
+
+
+# -- what a program's author is told -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reset", "told"), [("", True), (", reset", False)])
+def test_who_wants_a_reset_is_told_how_to_get_a_vcpu_without_osxsave(reset: str, told: bool) -> None:
+    load()
+    ops = (
+        CREATE.replace(" 0)", f" 0{reset})"),
+        "v0 out of reset",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported)",
+        "" if told else "t0 ioctl(v0, KVM_SET_XCRS, x87|sse)",
+        RUN,
+        "v0 vmenter",
+    )
+    verdict = judge("\n".join(["# xfdfuzz program 1", "machine cpus=1", *ops, ""]), resolve("v7.3"))
+    (violation,) = verdict.violations
+    assert ("without `reset` KVM_CREATE_VCPU" in violation.message) == told
+
+
+@pytest.mark.parametrize(("value", "told"), [("0x1000", True), ("0x7", False), ("0", False)])
+def test_a_number_that_stands_for_no_contents_is_told(value: str, told: bool) -> None:
+    machine = Machine(cpus=1, cet=True)
+    for line in (f"t0 ioctl(v0, KVM_SET_MSRS, {{IA32_PL0_SSP: {value}}})", f"v0 wrmsr(IA32_PL0_SSP, {value})"):
+        assert bool([*parse_op(line).without_effect(machine)]) == told
+    assert not [*parse_op("v0 wrmsr(IA32_XSS, 0x1800)").without_effect(machine)]

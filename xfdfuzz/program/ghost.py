@@ -192,7 +192,12 @@ def msr_data(k: Kernel, vcpu: int, index: int, value: int) -> int:
     and more for values with reserved bits."""
     if index not in XSTATE_MSRS or not value:
         return value
-    return guest_token(k, vcpu, value) if value <= TOKENS else value | 1 << 63
+    return value | 1 << 63 if has_reserved_bits(index, value) else guest_token(k, vcpu, value)
+
+
+def has_reserved_bits(index: int, value: int) -> bool:
+    """Whether a number of a program stands for a value with reserved bits, of an MSR that is part of a component."""
+    return index in XSTATE_MSRS and value > TOKENS
 
 
 def write_msr(ghost: GhostVcpu, index: int, data: int) -> None:

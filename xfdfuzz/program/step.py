@@ -159,6 +159,18 @@ class Step:
         """What the kernel reported that is a defect; what only says that something happened the op says already."""
         return [event for event in self.events if event.kind not in HARMLESS]
 
+    @property
+    def few(self) -> str:
+        """``of 1`` where KVM took fewer MSRs than the call asked for, which looks like success; else nothing."""
+        ret, asked = self.result.ret, self.op.asked(self.before)
+        return f"of {asked}" if isinstance(ret, int) and 0 <= ret < asked else ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is a call that the kernel refused, or of which it did a part; a signal ends KVM_RUN as a rule."""
+        ret = self.result.ret
+        return isinstance(ret, int) and ((ret < 0 and ret != -errno.EINTR) or bool(self.few))
+
     def kept(self) -> Step:
         """The same, with a copy of its own of the system after it, to outlive the next step."""
         return Step(self.number, self.op, self.state, copy_of(self.after), self.result, self.events, self.hindrance)

@@ -16,7 +16,7 @@ from xfdfuzz.invariants.vocabulary import Violation
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.program.ops.kvm import KvmGetMsrs, KvmSetMsrs, KvmSetSregs
+from xfdfuzz.program.ops.kvm import KvmSetSregs
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
@@ -153,9 +153,7 @@ def _refusals(step: Step) -> Iterator[str]:
 def result(step: Step) -> str:
     """The result as people read it: ``0 (of 1)`` where KVM takes none of the MSRs, which looks like success, and
     ``not-enabled (t1 is on no CPU)``."""
-    asked = len(step.op.msrs.entries) if isinstance(step.op, KvmSetMsrs) else int(isinstance(step.op, KvmGetMsrs))
-    few = 0 <= step.result.ret < asked if isinstance(step.result.ret, int) else False
-    more = step.hindrance or (f"of {asked}" if few else "")
+    more = step.hindrance or step.few
     return f"{step.result} ({more})" if more else str(step.result)
 
 

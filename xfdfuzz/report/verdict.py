@@ -19,6 +19,9 @@ from xfdfuzz.report.console import console, counted, hanging, line
 from xfdfuzz.revisions import Revision, find
 from xfdfuzz.revisions.sources import Sources
 
+#: How many calls that failed are named.
+_FEW = 5
+
 
 def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes: trace.Notes | None) -> None:
     """One of them in a line; with ``notes`` the annotated trace above it, or just the results."""
@@ -80,7 +83,7 @@ def conclusion(verdict: Verdict) -> str:
     if verdict.failures:
         text = "; ".join(verdict.failures)
     else:
-        text = f"violates {', '.join(verdict.broken)}" if verdict.broken else "clean"
+        text = f"violates {', '.join(verdict.broken)}" if verdict.broken else _clean(verdict)
         if verdict.broken and verdict.ok:
             text += ", as expected"
     if missed := windows.missed(verdict.trace):
@@ -91,6 +94,15 @@ def conclusion(verdict: Verdict) -> str:
     if not verdict.happened:
         return f"nothing was executed: {left_out}"
     return f"{text}; {left_out}" if verdict.left_out else text
+
+
+def _clean(verdict: Verdict) -> str:
+    """``clean``, and what did not come to pass of what it seems to have tried: of many calls that failed the first."""
+    if not verdict.refused:
+        return "clean"
+    calls = [f"op {step.number} = {trace.result(step)}" for step in verdict.refused]
+    more = f" and {len(calls) - _FEW} more" if len(calls) > _FEW else ""
+    return f"clean; calls that failed: {', '.join(calls[:_FEW])}{more}"
 
 
 def as_event(file: str, program: Program, verdict: Verdict) -> ProgramJudged:

@@ -399,6 +399,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     "the host's XCR0 is the same at any time": (
         ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
     ),
+    "XSAVES and XRSTORS of an L2 do not exit: L1 is taken to have no bit in its XSS exiting bitmap": (
+        ("19e6e083f3f9", "v6.18", "KVM: nVMX: Always forward XSAVES/XRSTORS exits from L2 to L1"),
+    ),
     "what KVM prints of a VMCB is not modelled": (
         ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),
     ),
@@ -413,7 +416,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("584ba3ffb984", "v6.18", "KVM: VMX: Set host constant supervisor states to VMCS fields"),
         ("57c3db7e2e26", "v6.18", "KVM: x86: Don't emulate instructions affected by CET features"),
         ("b3744c59ebc5", "v6.18", "KVM: x86: Allow setting CR4.CET if IBT or SHSTK is supported"),
-        ("19e6e083f3f9", "v6.18", "KVM: nVMX: Always forward XSAVES/XRSTORS exits from L2 to L1"),
         ("1f6f68fcfe43", "v6.18", "KVM: x86: Disable support for Shadow Stacks if TDP is disabled"),
         ("343acdd158a5", "v6.18", "KVM: x86: Disable support for IBT and SHSTK if allow_smaller_maxphyaddr is true"),
         ("625884996bff", "v6.18", "KVM: nVMX: Prepare for enabling CET support for nested guest"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +44,8 @@ class Verdict:
     """What a program did on one revision.
 
     ``failures`` says in a line each which expectation did not hold; ``judged`` is whether there was any expectation.
-    ``differs`` is the first result that is not the program's, where that speaks of other revisions only.
+    ``differs`` is the first result that is not the program's, where that speaks of other revisions only.  ``refused``
+    are the calls that failed where the program does not say with what they result.
     """
 
     revision: Revision
@@ -52,6 +53,7 @@ class Verdict:
     judged: bool
     failures: tuple[str, ...]
     differs: str = ""
+    refused: tuple[Step, ...] = ()
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -120,16 +122,24 @@ def judge(program: str | Program, revision: str | Path | Revision, *, expectatio
     except NoAnswer as error:
         error.program = program
         raise
-    verdict = Verdict(revision, trace, False, ())
+    selected = [e for e in program.expect if expectations and selects(e.revisions, revision.name)]
+    verdict = Verdict(revision, trace, False, (), refused=tuple(_refused(program, trace, selected)))
     if not expectations:
         return verdict
-    selected = [e for e in program.expect if selects(e.revisions, revision.name)]
     different = [*different_results(program, verdict, selected)]
     judged = bool(selected or different) or any(result is not None for result in program.results)
     failures = [*_broken_expectations(verdict, selected)]
     if not selected and any(e.kind != "result" for e in program.expect):
-        return Verdict(revision, trace, judged, tuple(failures), next(iter(different), ""))
-    return Verdict(revision, trace, judged, (*failures, *different))
+        return replace(verdict, judged=judged, failures=tuple(failures), differs=next(iter(different), ""))
+    return replace(verdict, judged=judged, failures=(*failures, *different))
+
+
+def _refused(program: Program, trace: Sequence[Judged], selected: Sequence[Expectation]) -> Iterator[Step]:
+    """The calls that failed of which the program says nothing."""
+    said = {e.op for e in selected if e.kind == "result"}
+    said.update(n for n, text in enumerate(program.results, 1) if text is not None)
+    steps_of = (judged.step for judged in trace if judged.step is not None)
+    yield from (step for step in steps_of if step.number not in said and step.failed)
 
 
 def revision_of(revision: str | Path | Revision) -> Revision:

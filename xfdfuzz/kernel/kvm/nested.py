@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 
@@ -48,14 +49,24 @@ class KvmNested(KvmX86):
         self.kvm_clear_exception_queue(vcpu)
 
     def vmx_set_nested_state(self, vcpu: Vcpu, guest_mode: bool, nm: bool) -> int:
-        """KVM_SET_NESTED_STATE of one that is whole; ``nm``: vmcs12's exception bitmap has #NM.
+        """KVM_SET_NESTED_STATE of one that is whole; ``nm``: vmcs12's exception bitmap has #NM; EINVAL.
 
-        A guest in L2 leaves it first, whatever comes then.  Whether L1 is in VMX operation is not modelled.
+        A guest in L2 leaves it first, whatever comes then.  Whether L1 is in VMX operation is not modelled: what has L2
+        run has a VMXON region, and what has not has none.
         """
+        if guest_mode and not self.nested_vmx_allowed(vcpu):
+            return -EINVAL
         self.vmx_leave_nested(vcpu)
         if guest_mode:
             self.nested_vmx_run(vcpu, int(nm))
         return 0
+
+    def nested_vmx_allowed(self, vcpu: Vcpu) -> bool:
+        """guest_cpuid_has(vcpu, X86_FEATURE_VMX): taken to be in every CPUID that user space gives (vmx/vmx.c).
+
+        svm_set_nested_state() asks for EFER.SVME, which is taken to be set where the guest's CPUID has SVM.
+        """
+        return bool(vcpu.arch.cpuid_set)
 
     def vmx_leave_nested(self, vcpu: Vcpu) -> None:
         """As an exit to L1 of which L1 is told nothing; svm_leave_nested(), of svm/nested.c, is none."""

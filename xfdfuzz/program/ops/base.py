@@ -12,8 +12,10 @@ from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, Task, Vcpu
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, System, Task, Vcpu
 from xfdfuzz.program import ghost
+from xfdfuzz.program.codecs import MSR_NAMES
+from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.step import Content, Result
 
 #: Every op by its class name, in the order of definition.
@@ -74,14 +76,25 @@ class Op:
         """Make it happen: call the kernel and write the ghost, before or after, as the hardware would."""
         raise NotImplementedError
 
+    def asked(self, before: System) -> int:
+        """How many MSRs it asks for, of which it returns how many the kernel took; 0 for what is no such call."""
+        return 0
+
     def without_effect(self, machine: Machine) -> Iterator[str]:
-        """Which of its arguments have no effect on a machine, whatever happens before, and why; a text for each."""
+        """Which of its arguments have no effect on a machine, whatever happens before, or another one than they seem
+        to have, and why; a text for each."""
         yield from ()
 
 
 OK = Result("ok")
 EXIT = Result("exit")
 ZERO = Result(0)
+
+
+def reserved_bits(index: int, value: int) -> Iterator[str]:
+    """That a value which looks like any other is none that the MSR can have."""
+    if ghost.has_reserved_bits(index, value):
+        yield f"{MSR_NAMES[index]}: {value:#x} stands for reserved bits: what it can hold is 0 to {TOKENS}"
 
 
 def sample(k: Kernel) -> Result:

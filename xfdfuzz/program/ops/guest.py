@@ -39,7 +39,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op, sample
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op, reserved_bits, sample
 from xfdfuzz.program.step import Content, Result, image_of, msr_value
 
 
@@ -450,6 +450,9 @@ class GuestWrmsr(_Insn):
             for i in xf.components_in(value & k.regs.xinuse):
                 arch.load_component(k.regs, i, 0)
         return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from reserved_bits(self.msr, self.value)
 
 
 @op("v{vcpu} rdmsr({msr})")

@@ -11,7 +11,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import INTENT_RESET, RESETS, VM_DEFAULT, Vcpu
+from xfdfuzz.kernel.state import INTENT_RESET, RESETS, VM_DEFAULT, System, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
@@ -33,7 +33,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     XcrsFlags,
 )
-from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op, reserved_bits
 from xfdfuzz.program.step import Result, msr_value
 
 #: Index and value of MSRs.
@@ -344,8 +344,8 @@ def nested_state(vcpu: Vcpu) -> Nested:
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE, {nested})")
 class KvmSetNestedState(_OfVisible):
-    """Let the guest go on in its L2, or, with ``{}``, in L1; an exception that waits in L2 is dropped, but on ``amd``.
-    One that is pending in L1 does not go to L2 here, where L1 may want to have it."""
+    """Let the guest go on in its L2, for which it needs a CPUID, or, with ``{}``, in L1; an exception that waits in L2
+    is dropped, but on ``amd``.  One that is pending in L1 does not go to L2 here, where L1 may want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -372,11 +372,15 @@ def taken_to_l2(k: Kernel, nr: int, nested: Nested) -> str:
 def set_nested_state(k: Kernel, nr: int, nested: Nested) -> Result:
     """KVM_SET_NESTED_STATE with that."""
     vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
-    for ideal in ghost.told(k, nr) if vcpu.arch.guest_mode and k.leaving_l2_drops_events() else ():
+    drops = vcpu.arch.guest_mode and k.leaving_l2_drops_events()
+    ret = k.vmx_set_nested_state(vcpu, *nested)
+    if ret:
+        return Result(ret)
+    for ideal in ghost.told(k, nr) if drops else ():
         ghost.user_injected(ideal, 0)
     if vmm.intent == INTENT_RESET:
         vmm.guest_mode = nested.guest_mode
-    return Result(k.vmx_set_nested_state(vcpu, *nested))
+    return Result(ret)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XCRS, {xcr0}, {xcr}, {nr_xcrs}, {flags})")
@@ -431,6 +435,13 @@ class KvmSetMsrs(VcpuIoctl):
         entries = self.given(k)
         return set_msrs(k, self.vcpu, entries, entries)
 
+    def asked(self, before: System) -> int:
+        return len(self.msrs.entries)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        for index, value in self.msrs.entries:
+            yield from reserved_bits(index, value)
+
 
 def set_msrs(k: Kernel, nr: int, entries: Entries, honest: Entries) -> Result:
     """KVM_SET_MSRS with values that should be the ``honest`` ones."""
@@ -457,6 +468,9 @@ class KvmGetMsrs(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         count, value = k.kvm_get_msrs(vcpu, self.msr)
         return Result(count, msr_value(self.msr, value) if count > 0 else None)
+
+    def asked(self, before: System) -> int:
+        return 1
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")

@@ -20,7 +20,7 @@ from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, UserBuffer
-from xfdfuzz.kernel.state import GhostVmm, Vcpu
+from xfdfuzz.kernel.state import GhostVmm, System, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
@@ -282,6 +282,9 @@ class KeepMsr(_Keep):
         vmm.kept |= bit
         return Result(count, msr_value(self.msr, value))
 
+    def asked(self, before: System) -> int:
+        return 1
+
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS) keep")
 class KeepVcpuEvents(_Keep):
@@ -467,6 +470,9 @@ class LoadMsrs(_Load):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         entries, honest = self.given(k), self.kept(k).honest
         return set_msrs(k, self.vcpu, entries, tuple((msr, ghost.read_msr(honest, msr)) for msr, _ in entries))
+
+    def asked(self, before: System) -> int:
+        return (before.ghost.vmms[self.source].kept & st.KEPT_MSRS).bit_count()
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE) of v{source}")
