@@ -189,6 +189,17 @@ def test_a_copy_writes_the_contents_of_the_guest_that_it_is() -> None:
     )
 
 
+@pytest.mark.parametrize(("revision", "told"), [("v7.3-cured", 2), ("v6.12", 0)])
+def test_what_of_cet_is_not_judged_is_told_where_a_guest_has_it(
+    run: Run, tmp_path: Path, revision: str, told: int
+) -> None:
+    """KVM has CET since 6.18."""
+    file = tmp_path / "p.xfd"
+    file.write_text("\n".join(["# xfdfuzz program 1", "machine cpus=1 cet", STOPPED, KEPT, COPY, RESET]))
+    shown = run("replay", str(file), "--results", "--revision", revision)[1]
+    assert shown.count("not judged, as it is not modelled: IA32_PL3_SSP, IA32_PL1_SSP,") == told
+
+
 #: A guest with tiles goes on in a vCPU whose last one had set IA32_XFD: QEMU writes images before MSRs.
 IMAGES_BEFORE_MSRS = """
 t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0

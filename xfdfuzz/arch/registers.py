@@ -25,6 +25,9 @@ CR4_OSXSAVE, CR4_PKE = 1 << 18, 1 << 22
 #: MSRs that are part of a state component, which XSAVES and XRSTORS move: what they hold is the component's token.
 #: CET's components have more of them; one is enough to see where their state goes.
 XSTATE_MSRS: dict[int, int] = {MSR_IA32_U_CET: xf.CET_USER, MSR_IA32_PL0_SSP: xf.CET_KERNEL}
+#: What else a guest with CET has: the second register of CET_USER and the other two of CET_KERNEL (asm/fpu/types.h,
+#: cet_user_state and cet_supervisor_state), and those that no component has.
+OTHER_CET = ("IA32_PL3_SSP", "IA32_PL1_SSP", "IA32_PL2_SSP", "IA32_S_CET", "IA32_INT_SSP_TAB", "SSP")
 
 
 #: Register contents fit in a byte.
