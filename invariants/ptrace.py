@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
+from xfdfuzz.arch.xsave import MXCSR_RESERVED
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EINVAL, ENODEV
 from xfdfuzz.kernel.fpu.regset import I387_IA32_SIZE
@@ -14,14 +15,17 @@ from xfdfuzz.program.ghost import content
 from xfdfuzz.program.images import has_reserved_mxcsr, lost
 from xfdfuzz.program.ops import ptrace
 from xfdfuzz.program.ops.ptrace import PtraceGetSsp, PtraceGetXstate, PtraceSetSsp, PtraceSetXstate
+from xfdfuzz.program.ops.tracer import KeepXstate, LoadXstate
 from xfdfuzz.program.step import FpuState, Image, format_ret
 
 _READS = (
-    *(PtraceGetXstate, ptrace.PtraceGetFpregs, ptrace.PtraceGetXfpregs),
+    *(PtraceGetXstate, KeepXstate),
+    *(ptrace.PtraceGetFpregs, ptrace.PtraceGetXfpregs),
     *(ptrace.PtraceOldGetFpregs, ptrace.PtraceOldGetXfpregs),
 )
 _WRITES = (
-    *(PtraceSetXstate, ptrace.PtraceSetFpregs, ptrace.PtraceSetXfpregs),
+    *(PtraceSetXstate, LoadXstate),
+    *(ptrace.PtraceSetFpregs, ptrace.PtraceSetXfpregs),
     *(ptrace.PtraceOldSetFpregs, ptrace.PtraceOldSetXfpregs),
 )
 
@@ -56,16 +60,17 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     op, ret = view.step.op, view.step.result.ret
     assert isinstance(op, _WRITES)
     regset, size = op.regset(view.k), op.given(view.k)
-    if isinstance(op, PtraceSetXstate):
+    if isinstance(op, PtraceSetXstate | LoadXstate):
         if not view.k.use_xsave:
             return
+        area = op.area(view.k)
         has = view.k.fpstates[view.k.tasks[op.tracee].fpu.fpstate].xfeatures & view.k.machine.user_xfeatures
-        needs_mxcsr = op.image.xstate_bv & (xf.MASK_FPSSE | xf.MASK_YMM)
-        good = not (op.image.xcomp_bv or op.image.reserved or op.image.xstate_bv & ~has)
-        given, there = xf.format_mask(op.image.xstate_bv), xf.format_mask(has)
+        bad_mxcsr = area.data[xf.MXCSR] == MXCSR_RESERVED and area.xstate_bv & (xf.MASK_FPSSE | xf.MASK_YMM)
+        good = not (area.xcomp_bv or area.reserved or area.xstate_bv & ~has or bad_mxcsr)
+        given, there = xf.format_mask(area.xstate_bv), xf.format_mask(has)
     else:
-        needs_mxcsr, good, given, there = regset.whole > I387_IA32_SIZE, regset.whole > 0, "x87 and SSE", "both"
-    good &= not (needs_mxcsr and has_reserved_mxcsr(op.image.contents))
+        bad_mxcsr = regset.whole > I387_IA32_SIZE and has_reserved_mxcsr(op.image.contents)
+        good, given, there = regset.whole > 0 and not bad_mxcsr, "x87 and SSE", "both"
     if (ret == 0) != (good and size >= regset.whole and size % regset.size == 0):
         yield Broken(f"{size} bytes with {given} give {view.step.result}, the tracee has {there}")
 

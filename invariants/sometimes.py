@@ -19,7 +19,7 @@ from xfdfuzz.program.ops.base import Op
 GoalPredicate = Callable[[View], bool]
 
 #: What a goal may be about: the modules of program/ops.
-AREAS = tuple(dict.fromkeys(cls.__module__.rpartition(".")[2] for cls in OPS.values()))
+AREAS = tuple(dict.fromkeys(cls.__module__.rpartition(".")[2] for cls in OPS.values() if cls.DRAWN))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -267,8 +267,8 @@ def is_question(written: Program, number: int) -> bool:
     return last or isinstance(written.ops[number - 1], _QUERIES) or any(r.startswith("-E") for r in results)
 
 
-#: Where ops stand for what they are rather than for what they lead to: a complete procedure is complete.
-_WHOLE = ("witness/", "conformance/", "vmm/complete-")
+#: Where ops stand for what they are rather than for what they lead to: a procedure has all that belongs to it.
+_WHOLE = ("witness/", "conformance/", "tracers/", "vmm/complete-")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(_WHOLE)])

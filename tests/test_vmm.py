@@ -243,7 +243,8 @@ def test_what_the_calls_leave_open_is_a_vmms_fault_where_the_kernel_drops_it(
     machine = "cpus=1"
     stores = f"v1 tilestore = ok [{'init' if drops else 'v0:2'}]"
     found = broken(IMAGES_BEFORE_MSRS, stores, revision=revision, machine=machine)
-    assert found == ({f"{VMM} xtiledata"} if drops else set())
+    # beside it v7.3 breaks what finding 1 does
+    assert {one for one in found if one.startswith(VMM)} == ({f"{VMM} xtiledata"} if drops else set())
     file = tmp_path / "p.xfd"
     file.write_text("\n".join(["# xfdfuzz program 1", f"machine {machine}", IMAGES_BEFORE_MSRS]))
     shown = run("replay", str(file), "--results", "--revision", revision)[1]

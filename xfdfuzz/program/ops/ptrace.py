@@ -93,9 +93,13 @@ class PtraceSetXstate(Ptrace):
     image: UserImage = UserImage(xf.MASK_YMM, 1)
     iov_len: IovLen = IovLen()
 
+    def area(self, k: Kernel) -> XsaveArea:
+        """The image that the kernel gets."""
+        return images.area_of(self.image, partial(ghost.task_token, self.tracee))
+
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        area = images.area_of(self.image, partial(ghost.task_token, self.tracee))
+        area = self.area(k)
         size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
         ret = size if size < 0 else k.xstateregs_set(self.tracee, area, size)
         if not ret:

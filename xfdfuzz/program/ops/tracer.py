@@ -96,8 +96,15 @@ def _not_kept(k: Kernel, source: int) -> str:
     return "" if kept else f"nothing that PTRACE_GETREGSET gave was kept of t{source}"
 
 
+class _Whole(Ptrace):
+    __slots__ = ()
+
+    def given(self, k: Kernel) -> int:
+        return self.regset(k).whole
+
+
 @op("t{task} ptrace(PTRACE_GETREGSET, t{tracee}, NT_X86_XSTATE) keep")
-class KeepXstate(Ptrace):
+class KeepXstate(_Whole):
     """Read the whole XSAVE image of a stopped task and keep it."""
 
     DRAWN = False
@@ -123,7 +130,7 @@ class KeepXstate(Ptrace):
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_XSTATE) of t{source}")
-class LoadXstate(Ptrace):
+class LoadXstate(_Whole):
     """Write the XSAVE image that was kept of a task, to that task or to another."""
 
     DRAWN = False
@@ -136,13 +143,17 @@ class LoadXstate(Ptrace):
     def hindrance(self, k: Kernel) -> str:
         return _not_kept(k, self.source) or Ptrace.hindrance(self, k)
 
+    def area(self, k: Kernel) -> XsaveArea:
+        """The image that the kernel gets."""
+        image: XsaveArea = copy_of(k.system.ghost.tracers[self.source].image)
+        return image
+
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        tracer = k.system.ghost.tracers[self.source]
         size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, None)
-        ret = size if size < 0 else k.xstateregs_set(self.tracee, copy_of(tracer.image), size)
+        ret = size if size < 0 else k.xstateregs_set(self.tracee, self.area(k), size)
         if not ret:
-            ghost.become(k, self.tracee, tracer.honest)
+            ghost.become(k, self.tracee, k.system.ghost.tracers[self.source].honest)
         return Result(ret)
 
 
