@@ -242,6 +242,30 @@ def test_of_the_default_type_the_calls_return_0_in_any_case() -> None:
     )
 
 
+def test_an_out_that_waits_for_user_space_stays_where_it_was_made() -> None:
+    """Its VMM has not entered KVM_RUN once more, as it has to before a guest goes elsewhere (api.rst)."""
+    program = """\
+# xfdfuzz program 1
+machine cpus=1
+
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(kvm, KVM_CREATE_VM) = vm1
+t0 ioctl(vm0, KVM_SEV_ES_INIT) = 0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0
+t0 ioctl(v0, KVM_RUN) ... = ok
+v0 vmenter = ok
+v0 out = exit
+v0 handle = exit
+t0 ... KVM_RUN = KVM_EXIT_IO
+t0 ioctl(vm1, KVM_CREATE_VCPU, 0) = v1
+t0 ioctl(vm1, KVM_ENABLE_CAP, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, vm0) = 0
+t0 ioctl(v1, KVM_RUN) ... = ok
+v1 vmenter = ok
+"""
+    assert judge(program, "v7.3-cured").ok
+
+
 def test_a_vm_takes_over_a_guest_that_another_process_has_made() -> None:
     """It takes the source's descriptor: kvm_vm_ioctl() asks for the address space of the VM itself alone."""
     assert not of_moved(

@@ -299,7 +299,11 @@ def was_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
 
 
 def was_moved(k: Kernel, nr: int, source: int) -> None:
-    """The sealed guest of ``source`` is the vCPU's now.  What this one had before was no secret from user space."""
+    """The sealed guest of ``source`` is the vCPU's now.  What this one had before was no secret from user space.
+
+    An instruction that KVM_RUN has left for user space is not completed on another vCPU: who moves a guest enters
+    KVM_RUN once more before that (Documentation/virt/kvm/api.rst).
+    """
     vmm, old = k.system.ghost.vmms[nr], k.system.ghost.vmms[source]
     forget(vmm)
     vmm.intent = st.INTENT_NONE
@@ -307,6 +311,7 @@ def was_moved(k: Kernel, nr: int, source: int) -> None:
     vmm.given = old.given
     vmm.tenant = tenant_of(k, source) + 1
     assign(k.system.ghost.vcpus[nr], k.system.ghost.vcpus[source])
+    k.system.ghost.vcpus[nr].insn_owed = 0
     assign(k.system.ghost.vcpus[source], GhostVcpu(xcr0=xf.MASK_X87))
 
 
