@@ -8,7 +8,7 @@ from typing import get_args
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
-from xfdfuzz.arch.xsave import MXCSR_RESERVED
+from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
 from xfdfuzz.kernel.event import USER_COPY
@@ -16,7 +16,7 @@ from xfdfuzz.kernel.kvm.cpuid import stored_entries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE
 from xfdfuzz.kernel.state import EXIT_CPUID, GP_VECTOR, NR_FPSTATES, NR_VCPUS, Fpstate, KvmExitReason, System, Vcpu
-from xfdfuzz.memory.cstruct import Regions, copy_of
+from xfdfuzz.memory.cstruct import Regions, assign, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import VcpuIoctl, makers
 from xfdfuzz.program.ops.kvm import (
@@ -90,9 +90,14 @@ def _as_before(view: View, nr: int) -> bool:
 
 def _without_what_saving_adds(fpstate: Fpstate) -> bytes:
     """A guest's fpstate without what a save of its registers may add, where KVM_SET_MSRS has loaded them and is
-    preempted: PKRU, which is the VMM's there, and in XSTATE_BV components that are initial."""
+    preempted: PKRU, which is the VMM's there, and in XSTATE_BV components that are initial.
+
+    A confidential one is not loaded (fpu_swap_kvm_fpstate()), so what is saved there then is all the VMM's, and nobody
+    reads it."""
     copy = copy_of(fpstate)
     copy.regs.data[xf.PKRU] = 0
+    if copy.is_confidential:
+        assign(copy.regs, XsaveArea())
     for i in xf.components_in(copy.regs.xstate_bv):
         if not copy.regs.data[i]:
             copy.regs.xstate_bv &= ~(1 << i)

@@ -227,6 +227,65 @@ v0 vmenter
     assert judge(program, "v7.3-cured").buckets == ()
 
 
+@pytest.mark.parametrize(
+    ("revision", "machine", "ops"),
+    [
+        pytest.param(
+            "v7.3-cured",
+            "cpus=1",
+            """\
+t0 sigframe(new) = ok
+t0 sigframe(sw_reserved, {magic1: 1, extended_size: 13472, xfeatures: x87|pkru, xstate_size: 13467, \
+magic2: 13467}) own = ok
+t0 sigframe({xstate_bv: x87|pkru, data: 1}) own = ok
+t0 sigreturn own = ok
+t0 create_io_thread = t2
+cpu0 schedule(t1) = ok
+t1 ptrace(PTRACE_GETREGSET, t2, NT_X86_XSTATE) = 0 {xstate_bv: pkru, pkru: init}
+cpu0 schedule(t2) = ok
+t2 ... copy_from_user = ok [init]
+""",
+            id="a worker's PKRU is as sure as its creator's",
+        ),
+        pytest.param(
+            "v7.3-cured",
+            "cpus=1 cet",
+            """\
+t0 enqcmd = ok [mm0:1]
+t0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0
+t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx, xss: cet_user|cet_kernel}) = 0
+t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0
+cpu0 preempt(t1, 4) = ok
+t0 ioctl(v0, KVM_GET_FPU) = -EINVAL
+t0 ptrace(PTRACE_GETREGSET, t1, NT_X86_XSTATE) = 0 {xstate_bv: pkru, pkru: kernel:1}
+t0 ioctl(v0, KVM_SET_MSRS, {IA32_U_CET: 0x1}) = 0
+""",
+            id="a confidential fpstate is no place for what is the guest's",
+        ),
+        pytest.param(
+            "v5.16-cured",
+            "cpus=1",
+            """\
+t0 fld(1) = ok
+t0 sigaltstack(8192) = 0
+t0 signal(pkey) ... = ok
+t0 ... signal = ok
+t0 wrpkru(0) = ok
+t0 sigreturn = SIGSEGV
+t0 clone(CLONE_THREAD) = t2
+cpu0 schedule(t2) = ok
+t2 user = ok
+""",
+            id="a sigreturn that fails at the alternate stack has loaded the registers",
+        ),
+    ],
+)
+def test_what_a_search_took_for_a_mistake_of_the_kernel(revision: str, machine: str, ops: str) -> None:
+    verdict = judge(f"# xfdfuzz program 1\nmachine {machine}\n\n{ops}", revision)
+    assert verdict.ok, verdict.failures
+
+
 def test_a_refused_msr_may_find_the_guests_registers_saved() -> None:
     """KVM_SET_MSRS loads them for an MSR of CET, and a preemption saves them, with the VMM's PKRU."""
     program = parse("""\

@@ -86,8 +86,8 @@ class CreateIoThread(TaskOp):
         if ret:
             return Result(ret)
         tasks = k.system.ghost.tasks
-        assign(tasks[child], GhostRegs())
-        ghost.define(tasks[child], xf.PKRU, tasks[self.task].data[xf.PKRU])
+        assign(tasks[child], GhostRegs(undefined=tasks[self.task].undefined & xf.MASK_PKRU))
+        tasks[child].data[xf.PKRU] = tasks[self.task].data[xf.PKRU]
         return Result(f"t{child}")
 
 

@@ -438,6 +438,8 @@ class _Sigreturn(TaskOp):
         if not success:
             ghost.default_pkru(k, self.task)
             if guarded:  # uc_stack may have been denied by the PKRU that was restored, behind all other registers
+                for i, token in expected[0].items():
+                    ghost.define(ideal, i, token)
                 ideal.undefined |= k.machine.user_xfeatures | xf.MASK_MXCSR
             return Result("SIGSEGV")
         loaded, unsaid = expected
