@@ -59,6 +59,7 @@ VIEWS = {
     "open-25-error-pointers-of-loaded-frames": ("sigreturn-leaves-anothers-error-pointers", "handler-has-anothers-"),
     "open-26-pkru-of-failed-signals": ("signal-that-failed-",),
     "open-27-moved-is-confidential": ("moved-guest-takes-",),
+    "open-28-restored-lbrs-are-anothers": ("closed-event-",),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

@@ -23,7 +23,7 @@ from xfdfuzz.kernel.locking import PREEMPT_MASK
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
 from xfdfuzz.kernel.signal import Signals
-from xfdfuzz.kernel.state import FIRST_VALLOC, VM_SEV_ES, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
+from xfdfuzz.kernel.state import FIRST_VALLOC, NULL, VM_SEV_ES, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -526,6 +526,23 @@ class MovedIsConfidential(KvmX86):
         """(arch/x86/kvm/svm/sev.c, sev_migrate_from())."""
         super().sev_migrate_vcpu(vcpu, source)
         self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
+
+
+@propose(
+    "open-28-restored-lbrs-are-anothers",
+    "perf/x86/intel: Forget whose LBRs were saved last when others are restored",
+    fixes=("8b077e4a69be",),
+)
+class RestoredLbrsAreAnothers(Process):
+    """Finding 28: LBRs that were restored for one task are taken for those of the task that was saved before it.
+
+    __intel_pmu_lbr_restore(), behind x86_pmu.lbr_restore(): ``cpuc->last_task_ctx = NULL``.
+    """
+
+    def lbr_restore(self, context: LbrXsave) -> None:
+        """(arch/x86/events/intel/lbr.c, __intel_pmu_lbr_restore())."""
+        super().lbr_restore(context)
+        self.this_cpu.last_task_ctx = NULL
 
 
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.

@@ -32,7 +32,7 @@ class HostRules(Rules):
     kernel_fpu_end = one(tasks.KernelFpuEnd, on="kernel_fpu")
     hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
     preempt = one(host.Preempt, on="preemptible")
-    pend_init = one(guest.PendInit, on="vcpus")
+    pend_init = one(guest.PendInit, on="init_targets")
     pmi = one(host.Pmi, on="lbr_cpus")
     guest_pmi = one(guest.GuestPmi, on="lbr_guests")
     host_rdmsr = one(host.HostRdmsr, on="xfd_cpus")
@@ -42,10 +42,10 @@ class HostRules(Rules):
         """Allocations fail, or no longer."""
         yield host.FailAlloc(count)
 
-    @on("vcpus", n=targets)
+    @on("init_targets", n=targets)
     def init_at_once(self, n: int) -> Iterator[Op]:
         """An INIT that KVM accepts before the guest does anything else."""
-        nr = self.choice("vcpus", n)
+        nr = self.choice("init_targets", n)
         yield guest.PendInit(nr)
         if nr in self.now.guests:
             yield guest.GuestInterrupt(nr)

@@ -348,6 +348,7 @@ def look_at_vcpus(system: st.System) -> Look:
     lists: Lists = {
         "old_vcpus": old,
         "vcpus": l1,
+        "init_targets": [nr for nr in l1 if nr in plain],
         "guests": guests,
         "protected_guests": [nr for nr in inside if nr in sealed],
         "sev_es_guests": [nr for nr in inside if nr in sealed and tells_of_cpuid(system, nr)],

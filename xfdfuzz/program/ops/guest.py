@@ -720,8 +720,9 @@ class PendInit(Op):
         vcpu = k.vcpus[self.vcpu]
         if not vcpu.exists:
             return f"there is no v{self.vcpu}"
-        if vcpu.arch.guest_state_protected:
-            return f"that of v{self.vcpu}, which is protected, is not modelled"
+        # KVM resets its copy of CR4, and the guest goes on with its own
+        if vcpu.arch.guest_state_protected or k.vms[vcpu.vm].type != st.VM_DEFAULT:
+            return f"that of v{self.vcpu}, which is of a protected guest, is not modelled"
         return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
     def run(self, k: Kernel) -> Result:
