@@ -242,6 +242,13 @@ def test_of_the_default_type_the_calls_return_0_in_any_case() -> None:
     )
 
 
+def test_no_init_is_sent_to_who_is_going_to_be_sealed() -> None:
+    """KVM would reset its own copy of CR4, and the guest that was sealed goes on with the one in its VMSA."""
+    text = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_ES_VM) = vm0\n"
+    verdict = judge(f"{text}t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0\nv0 init = not-enabled\n", "v7.3-cured")
+    assert verdict.ok, verdict.failures
+
+
 def test_an_out_that_waits_for_user_space_stays_where_it_was_made() -> None:
     """Its VMM has not entered KVM_RUN once more, as it has to before a guest goes elsewhere (api.rst)."""
     program = """\
