@@ -126,13 +126,11 @@ def procedure_keeps_the_task(view: View) -> Iterator[Broken]:
     assert isinstance(op, TaskGoesOn)
     system = view.k.system
     meant, has = system.ghost.tracers[op.task].promise, system.ghost.tasks[op.task]
-    for i in (*xf.components_in(view.k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR):
-        open_now = has.undefined >> i & 1
-        if not meant.undefined >> i & 1 and (open_now or has.data[i] != meant.data[i]):
-            found, wanted = (
-                ("nothing for sure" if open_now else ghost.content(has.data[i])),
-                ghost.content(meant.data[i]),
-            )
+    for i in ghost.user_contents(view.k):
+        unsure = has.undefined >> i & 1
+        if not meant.undefined >> i & 1 and (unsure or has.data[i] != meant.data[i]):
+            found = "nothing for sure" if unsure else ghost.content(has.data[i])
+            wanted = ghost.content(meant.data[i])
             yield Broken(f"t{op.task} goes on with {found} in {xf.CONTENTS[i]}, not {wanted}", xf.CONTENTS[i])
 
 

@@ -18,7 +18,7 @@ from xfdfuzz.program.ops.base import Op
 #: Whether the step that a view shows meets the goal.
 GoalPredicate = Callable[[View], bool]
 
-#: What a goal may be about: the modules of program/ops.
+#: What a goal may be about: the modules of program/ops that have ops which searches draw.
 AREAS = tuple(dict.fromkeys(cls.__module__.rpartition(".")[2] for cls in OPS.values() if cls.DRAWN))
 
 

@@ -99,9 +99,14 @@ def define(regs: GhostRegs, component: int, token: int) -> None:
     regs.undefined &= ~(1 << component)
 
 
+def user_contents(k: Kernel) -> tuple[int, ...]:
+    """The components that a task has in user mode, and MXCSR."""
+    return (*xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR)
+
+
 def initialise(k: Kernel, task: int) -> None:
     """The task's user components are in their initial configuration."""
-    for i in (*xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE), xf.MXCSR):
+    for i in user_contents(k):
         define(k.system.ghost.tasks[task], i, 0)
 
 
@@ -493,6 +498,6 @@ def promise_task(k: Kernel, task: int, source: int, intent: int) -> None:
 def become(k: Kernel, task: int, regs: GhostRegs) -> None:
     """The task's user components are what these registers are."""
     ideal = k.system.ghost.tasks[task]
-    for i in (*xf.components_in(k.machine.user_xfeatures), xf.MXCSR):
+    for i in user_contents(k):
         define(ideal, i, regs.data[i])
         ideal.undefined |= regs.undefined & 1 << i

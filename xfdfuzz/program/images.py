@@ -32,16 +32,19 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
 def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
     """The same of a signal frame's image; a second magic that stands in what is written is no more."""
     write(frame.area, image, owner)
-    frame.legacy = 0
-    if components_at_magic2(frame.magic2, cpuid) & (image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents))):
-        frame.magic2 = 0
+    _was_written(frame, image.xstate_bv | xf.mask_of(*(i for i, _ in image.contents)), cpuid)
 
 
 def fill_frame(frame: SigFrame, area: XsaveArea, cpuid: CpuidTable) -> None:
-    """A whole image is copied there, with its header; a second magic that stands in what it has is no more."""
+    """A whole image is copied there, with its header; likewise."""
     assign(frame.area, area)
+    _was_written(frame, area.xstate_bv, cpuid)
+
+
+def _was_written(frame: SigFrame, components: int, cpuid: CpuidTable) -> None:
+    """The header is the task's, and so are these components."""
     frame.legacy = 0
-    if components_at_magic2(frame.magic2, cpuid) & area.xstate_bv:
+    if components_at_magic2(frame.magic2, cpuid) & components:
         frame.magic2 = 0
 
 

@@ -22,7 +22,6 @@ from xfdfuzz.invariants.checker import Checker, Memory
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.procedures import unpromised
 from xfdfuzz.invariants.vocabulary import SEVERITIES, VMM, View, Violation
-from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.codecs import MSR_NAMES
@@ -267,16 +266,8 @@ class _Trial:
 
 
 def _is_refused(step: Step) -> bool:
-    """Whether a call failed, or an MSR was not taken."""
-    ret, op = step.result.ret, step.op
-    if ret == NOT_ENABLED:
-        return False
-    if isinstance(op, vmm.LoadMsrs):
-        kept = step.before.ghost.vmms[op.source].kept & st.KEPT_MSRS
-        return ret != kept.bit_count()
-    if isinstance(op, kvm.KvmSetMsrs):
-        return ret != len(op.msrs.entries)
-    return isinstance(ret, int) and ret < 0 and not isinstance(op, run.KvmRunReturns)
+    """Whether a call failed, or an MSR was not taken; one that KVM does not give is not there to be taken."""
+    return step.failed and not isinstance(step.op, run.KvmRunReturns | vmm.KeepMsr)
 
 
 # -- the procedures ----------------------------------------------------------------------------------------------------

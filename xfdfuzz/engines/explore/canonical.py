@@ -287,8 +287,8 @@ def _in_scope(scope: Scope, element: Element) -> bool:
         return nr < st.FIRST_VALLOC + scope.slots
     if pool == "sigframes":
         return nr in scope.sigframes
-    limit = {"cpus": scope.machine.cpus, "vcpus": scope.vcpus, "tasks": scope.tasks, "vms": 1}
-    limit |= {"vmms": scope.vcpus, "tracers": scope.tasks}
+    tasks, vcpus = dict.fromkeys(("tasks", "tracers"), scope.tasks), dict.fromkeys(("vcpus", "vmms"), scope.vcpus)
+    limit = {"cpus": scope.machine.cpus, "vms": 1, **tasks, **vcpus}
     if pool == "tasks" and nr >= st.USER_TASKS:
         return nr < st.USER_TASKS + scope.machine.cpus
     return nr < limit[pool]

@@ -317,8 +317,9 @@ class KvmCpuid(KvmProtected):
             return -EINVAL
         same = entries.whole(self.machine.cpuid) == stored_entries(arch)
         standard = self.xstate_required_size(arch.xcr0, compacted=False)
-        compacted = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
-        if not entries.compacts:
+        if entries.compacts:
+            compacted = self.xstate_required_size(arch.xcr0 | arch.ia32_xss, compacted=True)
+        else:
             compacted = self.given_0xd_1_ebx(entries)
         stored = (arch.cpuid_osxsave, arch.cpuid_ospke, arch.cpuid_0xd_0_ebx, arch.cpuid_0xd_1_ebx)
         updated = stored == (arch.cr4_osxsave, arch.cr4_pke, standard, compacted)

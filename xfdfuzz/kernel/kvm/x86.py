@@ -354,8 +354,8 @@ class KvmX86(KvmMsrs):
         if vcpu.arch.complete_userspace_io:  # either callback skips the instruction
             vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
             self.vcpu_run_result(vcpu, self.kvm_skip_emulated_instruction(vcpu))
-        elif (r := self.vcpu_pre_run(vcpu)) <= 0:
-            self.vcpu_run_result(vcpu, r)
+        if not vcpu.run_over:
+            self.vcpu_run_result(vcpu, self.vcpu_pre_run(vcpu))
 
     @seam
     def vcpu_run_result(self, vcpu: Vcpu, r: int) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, System, Task, Vcpu
+from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, VM_DEFAULT, System, Task, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import MSR_NAMES
 from xfdfuzz.program.fields import TOKENS
@@ -140,6 +140,12 @@ def whereabouts(vcpu: Vcpu, nr: int) -> str:
     if vcpu.mode == VCPU_OUTSIDE:
         return f"v{nr} is outside KVM_RUN" if vcpu.exists else f"there is no v{nr}"
     return f"v{nr} is in the guest" if vcpu.mode == VCPU_IN_GUEST else f"v{nr} is inside KVM_RUN, not in the guest"
+
+
+def not_visible(k: Kernel, nr: int) -> str:
+    """That a vCPU is of a VM whose guests KVM cannot see, or will not; nothing if it is not."""
+    protected = k.vms[k.vcpus[nr].vm].type != VM_DEFAULT
+    return f"that of v{nr}, which is protected, is not modelled" if protected else ""
 
 
 class TaskOp(Op):

@@ -39,7 +39,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, op, reserved_bits, sample
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, not_visible, op, reserved_bits, sample
 from xfdfuzz.program.step import Content, Result, image_of, msr_value
 
 
@@ -721,8 +721,8 @@ class PendInit(Op):
         if not vcpu.exists:
             return f"there is no v{self.vcpu}"
         # KVM resets its copy of CR4, and the guest goes on with its own
-        if vcpu.arch.guest_state_protected or k.vms[vcpu.vm].type != st.VM_DEFAULT:
-            return f"that of v{self.vcpu}, which is of a protected guest, is not modelled"
+        if why := not_visible(k, self.vcpu):
+            return why
         return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
     def run(self, k: Kernel) -> Result:

@@ -11,7 +11,7 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import INTENT_RESET, RESETS, VM_DEFAULT, System, Vcpu
+from xfdfuzz.kernel.state import INTENT_RESET, RESETS, System, Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import (
     Attribute,
@@ -33,7 +33,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     XcrsFlags,
 )
-from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, op, reserved_bits
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, not_visible, op, reserved_bits
 from xfdfuzz.program.step import Result, msr_value
 
 #: Index and value of MSRs.
@@ -249,12 +249,6 @@ class KvmSetRegs(VcpuIoctl):
         if not k.refuses_protected(vcpu):
             ghost.goes_elsewhere(k.system.ghost.vcpus[self.vcpu])
         return Result(k.kvm_arch_vcpu_ioctl_set_regs(vcpu))
-
-
-def not_visible(k: Kernel, nr: int) -> str:
-    """That a vCPU is of a VM whose guests KVM cannot see, or will not; nothing if it is not."""
-    protected = k.vms[k.vcpus[nr].vm].type != VM_DEFAULT
-    return f"that of v{nr}, which is protected, is not modelled" if protected else ""
 
 
 class _OfVisible(VcpuIoctl):

@@ -115,7 +115,10 @@ class KeepXstate(_Whole):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        ret, area = self.xstate(k, k.ptrace_regset(self.tracee, NT_X86_XSTATE, None))
+        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, None)
+        if size < 0:
+            return Result(size)
+        ret, area = k.xstateregs_get(self.tracee, size)
         if area is None:
             return Result(ret)
         tracer = k.system.ghost.tracers[self.tracee]
@@ -123,10 +126,6 @@ class KeepXstate(_Whole):
         assign(tracer.honest, k.system.ghost.tasks[self.tracee])
         tracer.kept = 1
         return Result(ret, image_of(area))
-
-    def xstate(self, k: Kernel, size: int) -> tuple[int, XsaveArea | None]:
-        """What the kernel gives of the image in a buffer, or an error."""
-        return (size, None) if size < 0 else k.xstateregs_get(self.tracee, size)
 
 
 @op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_XSTATE) of t{source}")

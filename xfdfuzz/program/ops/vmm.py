@@ -24,12 +24,11 @@ from xfdfuzz.kernel.state import GhostVmm, System, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
-from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, op, whereabouts
+from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, not_visible, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     Entries,
     events_in_l2,
     nested_state,
-    not_visible,
     set_msrs,
     set_nested_state,
     set_sregs,
