@@ -186,6 +186,9 @@ static struct shared {
 	unsigned int step;		/* whose turn it is follows from this */
 	int tid[8];			/* of the tasks */
 /*@ end */
+/*@ if meets */
+	unsigned int waits[8];		/* for the end of which step each task waits, plus 1 */
+/*@ end */
 	char skip[128];
 /*@ if images */
 	bool lacking[CHECKS];		/* the machine has nothing of what the check is about */
@@ -576,6 +579,27 @@ static void pass_turn(unsigned int after)
 	syscall(SYS_futex, &sh->step, FUTEX_WAKE, 1 << 20, NULL, NULL, 0);
 }
 
+//@
+static void arrive(unsigned int now)
+{
+	int task = me();
+
+	if (task >= 0)
+		__atomic_store_n(&sh->waits[task], now + 1, __ATOMIC_RELEASE);
+}
+
+//@
+/* A step begins when those are there that are to meet it; some come late, and a round goes on without them. */
+static void await_rivals(unsigned int now)
+{
+	for (int task = 0; task < 8; task++)
+		for (int i = 0; rivals[now] >> task & 1 && i < 100; i++) {
+			if (__atomic_load_n(&sh->waits[task], __ATOMIC_ACQUIRE) == now + 1)
+				break;
+			usleep(100);
+		}
+}
+
 //@ left_check left_signal
 static __thread int left_check, left_signal;	/* how a signal handler was left */
 //@ STAY LEAVE JUMP CHILD
@@ -601,6 +625,7 @@ static void play(void)
 			struct timespec second = { 1, 0 };
 
 /*@ if meets */
+			arrive(now);
 			if (meet(now))
 				continue;
 /*@ end */
@@ -609,6 +634,9 @@ static void play(void)
 				_exit(1);
 			continue;
 		}
+/*@ if meets */
+		await_rivals(now);
+/*@ end */
 		left_how = step(now);
 		left_by = now;
 		if (left_how == LEAVE || left_how == JUMP)

@@ -21,6 +21,9 @@ static void one_round(void)
 
 	sh->step = 0;
 	memset(sh->tid, 0, sizeof(sh->tid));
+/*@ if meets */
+	memset(sh->waits, 0, sizeof(sh->waits));
+/*@ end */
 	for (int task = 0; task < FIRST_TASKS; task++) {
 		pid = fork();
 		if (!pid) {

@@ -24,12 +24,18 @@ class Part:
     text: str
 
 
-_IF = re.compile(r"/\*@ if (\w+) \*/\n(.*?)(?:/\*@ else \*/\n(.*?))?/\*@ end \*/\n", re.S)
+#: An innermost one: what it holds begins no other.
+_IF = re.compile(
+    r"/\*@ if (\w+) \*/\n(HELD)(?:/\*@ else \*/\n(HELD))?/\*@ end \*/\n".replace("HELD", r"(?:(?!/\*@ if ).)*?"), re.S
+)
 
 
 def chosen(text: str, features: Collection[str]) -> str:
     """``text`` with what stands between ``/*@ if FEATURE */`` and ``/*@ end */`` for these features alone."""
-    return _IF.sub(lambda found: found[2] if found[1] in features else found[3] or "", text)
+    count = 1
+    while count:
+        text, count = _IF.subn(lambda found: found[2] if found[1] in features else found[3] or "", text)
+    return text
 
 
 def parts_of(text: str) -> list[Part]:

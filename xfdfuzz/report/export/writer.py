@@ -99,6 +99,7 @@ class _Writer:
             yield "static const unsigned char actor[STEPS];"
         if self.meets:
             yield "static bool meet(unsigned int now);"
+            yield "static const unsigned char rivals[STEPS];"
         if "look_at_frame(" in known:
             yield "static void look_at_frame(unsigned int now);"
         if "exec_task(" in known:
@@ -181,11 +182,17 @@ class _Writer:
     # -- what meets what ---------------------------------------------------------------------------------------------
 
     def _meet(self) -> Iterator[str]:
-        yield "/* What tasks do while another one does a step: they wake at random in the midst of it. */"
         inside = []
+        rivals: list[str] = []
         for nr, action in enumerate(self.script.actions):
-            for task in dict.fromkeys(rival.task for rival in action.rivals if rival.task != action.task):
+            tasks = dict.fromkeys(rival.task for rival in action.rivals if rival.task != action.task)
+            rivals.append(f"{sum(1 << task for task in tasks):#x}")
+            for task in tasks:
                 inside += [f"if (now == {nr} && me() == {task}) {{", *self._rival(action, task), "}"]
+        yield "/* Which tasks are to meet each step. */"
+        yield f"static const unsigned char rivals[STEPS] = {{ {', '.join(rivals)} }};"
+        yield ""
+        yield "/* What tasks do while another one does a step: they wake at random in the midst of it. */"
         yield from _function("static bool meet(unsigned int now)", [*(inside or ["(void)now;"]), "return false;"])
         yield ""
 
