@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xfdfuzz.engines.judge.lockstep import Pair, differences
 from xfdfuzz.engines.judge.lockstep import run as run_both
-from xfdfuzz.engines.search.differences import diff
-from xfdfuzz.engines.search.plan import Plan
+from xfdfuzz.engines.search.campaign import Run
+from xfdfuzz.engines.search.differences import DifferenceCampaign, diff
+from xfdfuzz.engines.search.plan import Budget, Plan, Spent
+from xfdfuzz.engines.search.scout import Scout
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import resolve
 
-Run = Callable[..., tuple[int, str, str]]
+Command = Callable[..., tuple[int, str, str]]
 
 WITNESS = Path(__file__).parent.parent / "corpus" / "witness"
 
@@ -40,7 +46,7 @@ t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|xtile, xfd, amx})
 def test_an_overwritten_permission_is_a_value_that_differs() -> None:
     text = "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)\nt0 arch_prctl(ARCH_GET_XCOMP_PERM)\n"
     assert buckets(text, "v5.17", "v5.17+063452fd94d1") == [
-        "ReqXcompPerm: permission-only-grows@host broken on v5.17 only",
+        "permission-only-grows@host broken on v5.17 only",
         "GetXcompPerm: value",
     ]
 
@@ -53,7 +59,7 @@ def test_the_bits_of_an_image_and_the_death_of_a_host_are_told_apart() -> None:
     )
     assert buckets(text, "v6.12", "v6.12+b45f72177594") == [
         "KvmGetXsave2: xstate_bv of the image, xtiledata",
-        "KvmGetXsave2: get-xsave-hides-disabled@KvmGetXsave2 broken on v6.12 only",
+        "get-xsave-hides-disabled@KvmGetXsave2 broken on v6.12 only",
         "KvmRun: gives panic | ok",
         "KvmRun: warn in handle_xfd_event on v6.12 only",
         "KvmRun: xrstor-fault in exc_device_not_available on v6.12 only",
@@ -82,7 +88,7 @@ def test_a_revision_does_not_differ_from_itself(engine: str) -> None:
     assert report.found == ()
 
 
-def test_every_difference_is_saved_as_a_program_that_holds(run: Run) -> None:
+def test_every_difference_is_saved_as_a_program_that_holds(run: Command) -> None:
     code, out, err = run("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "60")
     assert code == 1
     files = sorted(Path("differences").iterdir())
@@ -95,7 +101,7 @@ def test_every_difference_is_saved_as_a_program_that_holds(run: Run) -> None:
     assert f"{len(files)} programs, {2 * len(files)} verdicts: {2 * len(files)} ok, 0 FAIL" in out
 
 
-def test_what_the_scout_finds_on_two_kernels_is_as_short(run: Run) -> None:
+def test_what_the_scout_finds_on_two_kernels_is_as_short(run: Command) -> None:
     common = ("v7.3-b45f72177594", "v7.3", "--seed", "1", "--examples", "500", "--format", "json")
     found = json.loads(run("diff", *common, "--engine", "scout")[1])["differences"]
     dies = next(one for one in found if one["bucket"] == "KvmRun: gives panic | ok")
@@ -107,7 +113,7 @@ def test_what_the_scout_finds_on_two_kernels_is_as_short(run: Run) -> None:
         ]
 
 
-def test_a_patch_alone_is_found_and_named_in_comments(run: Run) -> None:
+def test_a_patch_alone_is_found_and_named_in_comments(run: Command) -> None:
     code, out, _ = run("diff", "v5.17", "v5.17+063452fd94d1", "--seed", "1", "--examples", "60", "--format", "json")
     assert code == 1
     report = json.loads(out)
@@ -119,7 +125,7 @@ def test_a_patch_alone_is_found_and_named_in_comments(run: Run) -> None:
 
 
 def test_a_difference_that_a_fresh_process_does_not_confirm_is_a_doubt(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xfdfuzz.engines.judge.confirm.Confirmer._answer", lambda *_: [])
     code, _, err = run("diff", "v5.17", "v5.18", "--seed", "1", "--examples", "20")
@@ -127,7 +133,7 @@ def test_a_difference_that_a_fresh_process_does_not_confirm_is_a_doubt(
     assert "does not show in a fresh process" in err
 
 
-def test_a_seed_gives_the_same_differences_again(run: Run) -> None:
+def test_a_seed_gives_the_same_differences_again(run: Command) -> None:
     command = ("diff", "amx-v1", "v5.17", "--seed", "3", "--examples", "30", "--format", "json")
     first, second = (json.loads(run(*command)[1]) for _ in range(2))
     for one in (first, second):
@@ -138,7 +144,7 @@ def test_a_seed_gives_the_same_differences_again(run: Run) -> None:
     assert first == second
 
 
-def test_the_command_that_repeats_names_a_file_of_the_users(run: Run, same: Callable[[str, str], Path]) -> None:
+def test_the_command_that_repeats_names_a_file_of_the_users(run: Command, same: Callable[[str, str], Path]) -> None:
     same("same.py", "diffed-series")
     code, out, _ = run("diff", "v7.3", "same.py", "--seed", "1", "--examples", "5")
     assert code == 0
@@ -159,9 +165,56 @@ def test_the_command_that_repeats_names_a_file_of_the_users(run: Run, same: Call
         (["v7.3", "v5.17", "--save", "file/below"], "cannot save to file/below: Not a directory"),
     ],
 )
-def test_bad_input(run: Run, argv: list[str], message: str) -> None:
+def test_bad_input(run: Command, argv: list[str], message: str) -> None:
     Path("file").write_text("")
     code, out, err = run("diff", *argv)
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+# -- what shows late ---------------------------------------------------------------------------------------------------
+
+FORGETS = """\
+from xfdfuzz import Series
+from xfdfuzz.kernel.fpu.core import FpuCore
+
+series = Series("forgets", base="v7.3", title="Forget whose registers they are")
+
+
+@series.patch("forgets-1", "x86/fpu: Forget whose registers they are")
+class Patch(FpuCore):
+    def switch_fpu_return(self):
+        \"""Leave no CPU from which the registers could be taken (arch/x86/kernel/fpu/context.h).\"""
+        super().switch_fpu_return()
+        LAST
+"""
+
+
+@dataclass(kw_only=True)
+class Counting(DifferenceCampaign):
+    """Counts the programs that go on from where another one was."""
+
+    resumed: list[int] = field(default_factory=list)
+
+    def again(self, machine: Machine, saved: Any) -> Run:
+        self.resumed.append(self.stats.examples)
+        run = super().again(machine, saved)
+        assert run.parted
+        return run
+
+
+@pytest.mark.parametrize(("last", "parts"), [("self.current.fpu.last_cpu = -1", True), ("pass", False)])
+def test_the_scout_goes_on_from_where_the_states_came_to_differ(tmp_path: Path, last: str, parts: bool) -> None:
+    """Whatever of it can be seen is nothing that is looked for here."""
+    file = tmp_path / "forgets.py"
+    file.write_text(FORGETS.replace("LAST", last))
+    campaign = Counting(pair=pair("v7.3", str(file)), wanted="nothing that there is")
+    with suppress(Spent), campaign.after_each_example(Budget(examples=200).spend_example):
+        Scout(campaign, 1, 50).search()
+    assert campaign.stats.examples == 200
+    assert (campaign.stats.partings > 0) == parts
+    assert bool(campaign.resumed) == parts
+    reach = campaign.reach([])
+    assert reach
+    assert reach.partings == campaign.stats.partings

@@ -270,6 +270,9 @@ def test_the_lines_that_fuzz_and_diff_print() -> None:
     assert len(others) == 6
     assert last == "made no difference: 7 more lines, all of them with --format json"
     assert printed(Reach("v7.3", {}, ())) == []
+    assert printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), partings=2))[1:] == [
+        "the two kernels came into different states 2 times"
+    ]
     assert printed(Reach("v7.3", {"exit_to_user_mode": 1}, (), (), tuple(lines[2:3])))[1:] == [
         "left out of v7.3, which only diff can judge: return.py:12 in exit_to_user_mode(): self.switch_fpu_return()"
     ]

@@ -32,6 +32,8 @@ def lines(reach: Reach) -> Iterator[str]:
     ran = f"ran {counted(sum(reach.calls.values()), 'time')}"
     rest = f"; {len(never)} never did: {', '.join(never)}" if never else ""
     yield f"the {what} from {reach.base} {ran}{rest}"
+    if reach.partings is not None:
+        yield f"the two kernels came into different states {counted(reach.partings, 'time')}"
     yield from _lines("never executed", [one for one in reach.unexecuted if one.function not in never])
     yield from _lines("made no difference", reach.idle)
     yield from _lines(f"left out of {reach.base}, which only diff can judge", reach.left_out)
@@ -68,6 +70,7 @@ def as_object(reach: Reach | None) -> dict[str, Any] | None:
         "never_executed": [*map(_line, reach.unexecuted)],
         "no_difference": [*map(_line, reach.idle)],
         "left_out": [*map(_line, reach.left_out)],
+        "different_states": reach.partings,
     }
 
 

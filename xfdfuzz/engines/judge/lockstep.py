@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
@@ -29,7 +29,7 @@ class Difference:
     """What one op shows on one revision and not on the other.
 
     ``what`` differs, without the details that vary from program to program; ``first`` and ``second`` are what each
-    revision shows.  ``step`` counts from 1.
+    revision shows.  ``step`` counts from 1.  ``broken``: an invariant is, which after one op or another is the same.
     """
 
     op: str
@@ -37,11 +37,12 @@ class Difference:
     first: str
     second: str
     step: int
+    broken: bool = False
 
     @property
     def bucket(self) -> str:
         """What makes it the same difference again."""
-        return f"{self.op}: {self.what}"
+        return self.what if self.broken else f"{self.op}: {self.what}"
 
     @property
     def kind(self) -> str:
@@ -92,6 +93,12 @@ class Lockstep:
             executor.load(state, count)
             checker.remember(memory)
 
+    @property
+    def same(self) -> bool:
+        """Whether both are in the same state."""
+        first, second = (executor.kernel for executor in self.executors)
+        return first.is_like(second)
+
     def execute(self, op: Op) -> Compared:
         """Execute the op on both and compare."""
         first, second = (executor.execute(op) for executor in self.executors)
@@ -113,7 +120,8 @@ class Lockstep:
             {(v.bucket, "broken") for v in checker.check(step) if self._counts(v)}
             for checker, step in zip(self._checkers, (first, second), strict=True)
         )
-        yield from self._on_one_side(first, *sides)
+        for difference in self._on_one_side(first, *sides):
+            yield replace(difference, broken=True)
 
     def _counts(self, violation: Violation) -> bool:
         return violation.invariant in self._comparable and not INVARIANTS[violation.invariant].events

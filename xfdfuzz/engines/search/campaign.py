@@ -121,6 +121,12 @@ class Campaign(Generic[D]):
         run.restore(self._booted[machine, boot])
         return run
 
+    def again(self, machine: Machine, saved: Any) -> Run:
+        """Begin an example where an earlier one on that machine was saved."""
+        run = self._runs[machine]
+        run.restore(saved)
+        return run
+
     def replay(self, program: Program, note: bool = True) -> None:
         """A program as an example; raises Discovered for the first thing that is new in it.
 
@@ -246,6 +252,11 @@ class Run:
     def alive(self) -> bool:
         """Whether anything can still happen."""
         return not self.kernel.system.dead
+
+    @property
+    def parted(self) -> bool:
+        """Whether kernels that are compared are in different states, of which nothing has shown yet."""
+        return False
 
     def program(self, *more: Op) -> Program:
         """What was executed so far, and ``more``."""

@@ -90,6 +90,7 @@ class PairedRun(Run):
         """Execute ``op`` on both and compare."""
         if self._diverged:
             return
+        before = self._lockstep.same
         try:
             compared = self._lockstep.execute(op)
         except NoAnswer as error:
@@ -99,12 +100,18 @@ class PairedRun(Run):
             return
         self.done(compared.first)
         self._diverged = compared.diverged
+        self.campaign.stats.partings += before and not self._lockstep.same
         self.judge(compared.differences)
 
     @property
     def alive(self) -> bool:
         """Nothing can happen once the two have diverged."""
         return not self._diverged and super().alive
+
+    @property
+    def parted(self) -> bool:
+        """Whether the states of the two differ."""
+        return not self._diverged and not self._lockstep.same
 
     def situation(self) -> Situation:
         """Who can do what on the first one."""

@@ -27,7 +27,8 @@ class Reach:
     lines never did, ``idle`` which were executed by no program that shows a difference.
 
     ``left_out`` are lines of the base that the second kernel lacks, with none in their place: where that one alone is
-    executed, nobody can tell whether they would have mattered.
+    executed, nobody can tell whether they would have mattered.  ``partings`` is how often the two kernels came into
+    different states, seen by a user or not; None where only one was executed.
     """
 
     base: str
@@ -35,6 +36,7 @@ class Reach:
     unexecuted: tuple[Line, ...]
     idle: tuple[Line, ...] = ()
     left_out: tuple[Line, ...] = ()
+    partings: int | None = None
 
     @property
     def never(self) -> list[str]:
@@ -75,7 +77,8 @@ class Change:
         idle = [line for line in executed if self.compared and line.statement.place not in different]
         unexecuted = tuple(line for line in lines if line not in executed)
         left_out = () if self.compared else tuple(line for one in self.functions for line in self._left_out(one))
-        return Reach(self.first.revision, calls, unexecuted, tuple(idle), left_out)
+        partings = stats.partings if self.compared else None
+        return Reach(self.first.revision, calls, unexecuted, tuple(idle), left_out, partings)
 
     def _called(self, one: Differing) -> Sequence[FunctionType]:
         """What a call executes first."""

@@ -26,6 +26,7 @@ class Stats:
 
     ``goals`` is how many steps met a goal, up to a few in each process (engines/search/goals.py).  Of the functions
     that were watched, ``calls`` is how often each ran, by where it begins, and ``lines`` what of them was executed.
+    ``partings`` is how often two kernels that are compared came into different states.
     """
 
     examples: int = 0
@@ -36,6 +37,7 @@ class Stats:
     goals: Counter[str] = field(default_factory=Counter)
     calls: Counter[Place] = field(default_factory=Counter)
     lines: set[Place] = field(default_factory=set)
+    partings: int = 0
 
     def count(self, op: Op, result: Result) -> None:
         """Count an executed ``op``."""
@@ -50,6 +52,7 @@ class Stats:
         self.goals.update(other.goals)
         self.calls.update(other.calls)
         self.lines |= other.lines
+        self.partings += other.partings
         for engine, effort in other.engines.items():
             self._credit(engine, *effort)
 
