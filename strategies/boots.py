@@ -146,6 +146,18 @@ def executing(machine: Machine) -> list[Op]:
     return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), *own, processes.Execve(1)]
 
 
+def profiled(machine: Machine) -> list[Op]:
+    """No guest: threads of two processes have what the kernel keeps of them but their user state, one has a worker."""
+    return [*_kept(machine, 0), processes.CreateIoThread(0), host.Schedule(0, 1), *_kept(machine, 1)]
+
+
+def _kept(machine: Machine, task: int) -> list[Op]:
+    """A thread's shadow stack and its branches, where there are such."""
+    stack: list[Op] = [tasks.ShstkEnable(task)] if machine.cet else []
+    branches: list[Op] = [tasks.PerfEventOpen(task), tasks.UserCall(task, 1)] if machine.lbr else []
+    return [*stack, *branches]
+
+
 def _avx_and_cet(machine: Machine) -> CpuidEntries:
     """What a protected guest can have of a machine."""
     xss = machine.supervisor_xfeatures & xf.MASK_CET
@@ -218,4 +230,5 @@ BOOTS: tuple[Boot, ...] = (
     snp_guest,
     trusted_domain,
     stopped_beside_another,
+    profiled,
 )
