@@ -60,6 +60,7 @@ VIEWS = {
     "open-26-pkru-of-failed-signals": ("signal-that-failed-",),
     "open-27-moved-is-confidential": ("moved-guest-takes-",),
     "open-28-restored-lbrs-are-anothers": ("closed-event-",),
+    "open-29-pkru-of-who-dumps": ("core-dump-has-an-old-",),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

@@ -35,15 +35,17 @@ class Exit(Signals):
     @seam
     def end_user_workers(self) -> None:
         """The last thread that can leave the kernel takes its process' workers along (io_uring_files_cancel())."""
-        leader = self.current.group_leader
-        group = [nr for nr in range(USER_TASKS) if self._is_alive(nr) and self.tasks[nr].group_leader == leader]
-        if all(self.tasks[nr].pf_user_worker for nr in group if nr != self.current_nr):
-            for nr in group:
-                if nr != self.current_nr:
-                    self.kill(nr)
+        others = self.thread_group()
+        if all(self.tasks[nr].pf_user_worker for nr in others):
+            for nr in others:
+                self.kill(nr)
 
-    def _is_alive(self, nr: int) -> bool:
-        return bool(self.tasks[nr].exists and not self.tasks[nr].exit_state)
+    @seam
+    def thread_group(self) -> list[int]:
+        """The other threads of current's process that have not exited."""
+        leader, me = self.current.group_leader, self.current_nr
+        threads = ((nr, self.tasks[nr]) for nr in range(USER_TASKS) if nr != me)
+        return [nr for nr, task in threads if task.exists and not task.exit_state and task.group_leader == leader]
 
     @seam
     def kill(self, nr: int) -> None:

@@ -13,6 +13,7 @@ from xfdfuzz.program.fields import INNERMOST, OWN, Cr4, Sregs
 from xfdfuzz.program.ops import (
     OPS,
     Op,
+    coredump,
     guest,
     host,
     kvm,
@@ -297,6 +298,10 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == tracer.__name__),
         _no("what a tracer keeps of a task, and means by it, is not written here"),
+    ),
+    **dict.fromkeys(
+        (cls for cls in OPS.values() if cls.__module__ == coredump.__name__),
+        _no("core files, which go where the machine wants them, are not read here"),
     ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }

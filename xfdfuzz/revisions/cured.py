@@ -545,6 +545,20 @@ class RestoredLbrsAreAnothers(Process):
         self.this_cpu.last_task_ctx = NULL
 
 
+@propose("open-29-pkru-of-who-dumps", "x86/fpu: Show the PKRU of the task that dumps core", ("e84ba47e313d",))
+class PkruOfWhoDumps(Regset):
+    """Finding 29: thread.pkru is that of a task which is switched out.
+
+    xstateregs_get(): beside sync_fpstate(), for current ``target->thread.pkru = read_pkru()``.
+    """
+
+    def xstateregs_pkru(self, nr: int) -> int:
+        """(fpu/regset.c)."""
+        if nr == self.current_nr and self.ospke:
+            self.current.pkru = self.regs.data[xf.PKRU]
+        return super().xstateregs_pkru(nr)
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),

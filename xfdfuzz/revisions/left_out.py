@@ -232,10 +232,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("99b668545356", "v6.6", "KVM: x86: Advertise AMX-COMPLEX CPUID to userspace"),
         ("e37aa1211fbf", "v6.16", "x86/cpuid: Add AMX and SPEC_CTRL dependencies"),
     ),
-    "core files are not modelled": (
-        ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
-        ("c8161e5304ab", "v6.19", "x86/fpu: Fix FPU state core dump truncation on CPUs with no extended xfeatures"),
-    ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),
     ),

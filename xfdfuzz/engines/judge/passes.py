@@ -43,7 +43,7 @@ Pass = Callable[[Program], Iterator[Program]]
 Ops = tuple[Op, ...]
 
 #: The fields that hold the number of a task, and how many tasks there are before one is made.
-_TASKS, _FIRST_TASKS = ("task", "tracee"), 2
+_TASKS, _FIRST_TASKS = ("task", "tracee", "thread"), 2
 
 
 def without_ops(program: Program) -> Iterator[Program]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
-from xfdfuzz.program.ops import host, processes, ptrace, tasks
+from xfdfuzz.program.ops import coredump, host, processes, ptrace, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, flags, targets, tokens
+
+#: The notes of a thread, the plainest last.
+_NOTES = (coredump.CoredumpFpregs, coredump.CoredumpSsp, coredump.CoredumpXstate)
 
 
 class ProcessRules(Rules):
@@ -47,3 +50,12 @@ class ProcessRules(Rules):
         yield tasks.UserFld(task, token)
 
     exit_task = one(processes.Exit, on="leaving")
+
+    @on("dumps", n=targets, note=Range(0, 5))
+    def coredump(self, n: int, note: int) -> Iterator[Op]:
+        """A process dumps core, and somebody looks at a note of a thread, at its image mostly, or at the layout."""
+        task, thread = self.choice("dumps", n)
+        if note == 5:
+            yield coredump.CoredumpLayout(task)
+        else:
+            yield _NOTES[min(note, 2)](task, thread)

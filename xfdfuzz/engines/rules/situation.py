@@ -44,6 +44,7 @@ class Situation:
     (tracer, its CPU, another CPU) whose task can stop there, while the tracer is on its CPU or can be; ``stopped`` the
     tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
     ``kthread_lookups`` (reader, CPU) pairs.
+    ``dumps`` are (task, thread of its process) pairs: the process can dump core.
     ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
 
@@ -83,6 +84,7 @@ class Situation:
     cloning: list[int]
     execs: list[int]
     leaving: list[int]
+    dumps: list[tuple[int, int]]
     exec_ready: list[int]
     ia32_ready: list[int]
     signalable: list[int]
@@ -237,6 +239,11 @@ def look_at_tasks(system: st.System) -> Look:
     exec_ready = [nr for nr in leaving if system.tasks[nr].group_leader not in in_call]
     ia32 = {nr for nr, task in tasks if task.ia32}
     groups = {nr: task.group_leader for nr, task in tasks}
+    in_calls = {task.group_leader for _, task in tasks if st.inside_call(task)}
+    alive = {
+        leader: [nr for nr, task in tasks if task.group_leader == leader and not task.exit_state]
+        for leader in groups.values()
+    }
     traces = [(tracer, nr) for tracer in free for nr in stopped if groups[tracer] != groups[nr]]
     lists: Lists = {
         "tasks": free,
@@ -245,6 +252,7 @@ def look_at_tasks(system: st.System) -> Look:
         "cloning": free if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
+        "dumps": [(nr, other) for nr in leaving if groups[nr] not in in_calls for other in alive[groups[nr]]],
         "exec_ready": exec_ready,
         "ia32_ready": [nr for nr in exec_ready if nr not in ia32 and not _invested(system, nr)],
         "signalled": [nr for nr, task in at_work if task.in_signal],
