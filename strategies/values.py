@@ -214,6 +214,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     **{(DATA, msr): Domain(tokens.values) for msr in XSTATE_MSRS},
     Switch("drop"): Domain((False, True)),
     Switch("NULL"): Domain((False, True)),
+    Switch("autodisarm"): Domain((False, True)),
     Sregs: Domain((Sregs(True), Sregs(False), Sregs(True, no_lme=True), Sregs(True, True), Sregs(True, False, True))),
     Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
     Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),

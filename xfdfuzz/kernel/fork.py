@@ -27,9 +27,10 @@ class Fork(Exit):
         task.vm_fds = self.current.vm_fds
         if flags & CLONE_THREAD:
             task.group_leader = self.current.group_leader
-        task.sas_ss_disable = 1  # sas_ss_reset()
+        self.sas_ss_reset(task)
         if not flags & CLONE_VM:
             task.sas_ss_size, task.sas_ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
+            task.sas_ss_autodisarm = self.current.sas_ss_autodisarm
             self.copy_sigframes(child)
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.ia32 = self.current.ia32

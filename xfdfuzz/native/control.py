@@ -112,7 +112,6 @@ TABLE: dict[type[Op], Rule] = {
             tasks.GetXcompPerm,
             tasks.GetXcompGuestPerm,
             tasks.ReqXcompPerm,
-            tasks.Sigaltstack,
             tasks.ReturnToUser,
             tasks.UserLdtilecfg,
             tasks.UserTileload,
@@ -123,6 +122,7 @@ TABLE: dict[type[Op], Rule] = {
             tasks.UserStmxcsr,
             tasks.UserXgetbv,
             tasks.UserXsave,
+            tasks.Sigaltstack,
             processes.CloneThread,
             processes.CloneVm,
             processes.Fork,
@@ -130,6 +130,7 @@ TABLE: dict[type[Op], Rule] = {
             processes.ExecveReturns,
             processes.Exit,
             signals.Signal,
+            signals.SignalNotOnstack,
             signals.SignalDelivered,
             signals.SigframeRead,
             signals.SigframeWrite,
@@ -356,7 +357,9 @@ def unfit(program: Program) -> str:
 
 
 def _another_frame(op: Op) -> str:
-    """What an op does with a signal frame that a handler in C does not."""
+    """What an op does with a signal frame, or a stack, that a handler in C does not."""
+    if isinstance(op, signals.SignalNotOnstack) or (isinstance(op, tasks.Sigaltstack) and op.autodisarm):
+        return "all handlers in C have the alternate stack, which stays where it is"
     if isinstance(op, signals.SigframeNew) or getattr(op, "frame", INNERMOST) == OWN:
         return "no frame is made in C but by the kernel"
     if isinstance(op, signals.SigframeLegacy):

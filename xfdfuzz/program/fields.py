@@ -86,6 +86,8 @@ class Switch(NamedTuple):
     word: str
 
 
+#: An alternate stack is the task's no more while a handler runs (SS_AUTODISARM).
+Autodisarm = Annotated[bool, Switch("autodisarm")]
 #: The caller passes a bad pointer.
 Null = Annotated[bool, Switch("NULL")]
 #: The VMM leaves a new vCPU's CR4 as it is, so OSXSAVE is clear until KVM_SET_SREGS.

@@ -227,7 +227,8 @@ def look_at_tasks(system: st.System) -> Look:
     without_shstk = [nr for nr in free if not system.tasks[nr].shstk]
     own_frames = [nr for nr in without_shstk if st.own_sigframe_of(system, nr).stale]
     on_altstack = {nr for nr in in_handler if st.sigframes_of(system, nr)[depths[nr] - 1].on_altstack}
-    signalable = [nr for nr in free if not st.altstack_begins_anew(system, nr) and depths[nr] < st.NR_SIGFRAMES]
+    roomy = [nr for nr in free if not (st.altstack_begins_anew(system, nr) or st.may_overflow(system, nr))]
+    signalable = [nr for nr in roomy if depths[nr] < st.NR_SIGFRAMES]
     waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
@@ -567,6 +568,7 @@ READ_BY_TASKS = Regions(
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
+    *(f"{_STACKS}.disarmed", f"{_WHO}.sas_ss_autodisarm"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),

@@ -15,6 +15,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
+    Autodisarm,
     Bit,
     Contents,
     Facility,
@@ -104,19 +105,21 @@ class ReqXcompGuestPerm(_Prctl):
         return self.prctl(k, xstate.ARCH_REQ_XCOMP_GUEST_PERM, self.facility, self.undefined.value)
 
 
-@op("t{task} sigaltstack({size})")
+@op("t{task} sigaltstack({size}, {autodisarm})")
 class Sigaltstack(TaskOp):
     """Install an alternate signal stack of ``size`` bytes; 0 removes it.
 
-    What was left on the one before is lost: its memory is used for something else.
+    What was left on the one before is lost: its memory is used for something else.  With ``autodisarm`` it is the
+    task's no more while a handler runs, from whose frame sigreturn brings it back.
     """
 
     task: Nr = 0
     size: StackSize = 8192
+    autodisarm: Autodisarm = False
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        ret = k.sigaltstack(self.size)
+        ret = k.sigaltstack(self.size, self.autodisarm)
         if not ret:
             k.forget_altstack(self.task)
         return Result(ret)
