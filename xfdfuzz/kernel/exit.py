@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.signal import Signals
-from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, Task
+from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, NULL, USER_TASKS, Task
 from xfdfuzz.memory.cstruct import assign
 
 
@@ -18,6 +18,7 @@ class Exit(Signals):
         """
         nr, leader = self.current_nr, self.current.group_leader
         self.end_user_workers()
+        self.complete_vfork_done(nr)
         self.current.mm = NO_MM
         self.current.mm_pasid = 0
         self.current.vm_fds = 0
@@ -52,12 +53,20 @@ class Exit(Signals):
         """Another task is gone, wherever it runs."""
         task, cpu = self.tasks[nr], self.cpu
         self.close_perf_event(nr)
+        self.complete_vfork_done(nr)
         if task.on_cpu:
             self.on_cpu(task.on_cpu - 1)
             self.exit_thread()
             self.schedule(USER_TASKS + self.cpu)
             self.on_cpu(cpu)
         self.put_task_struct(nr)
+
+    def complete_vfork_done(self, nr: int) -> None:
+        """mm_release(): a task has no use for its address space any more, and whoever waits for that in vfork() can go
+        on (kernel/fork.c)."""
+        for task in self.tasks:
+            if task.vfork_child == nr + 1:
+                task.vfork_child = NULL
 
     def exit_thread(self) -> None:
         """(arch/x86/kernel/process.c)."""

@@ -259,7 +259,8 @@ class Task(Struct):
     that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
-    event's.  ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
+    event's.  ``vfork_child``: it sleeps in vfork(), until that child has another address space, or none.
+    ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
     """
 
     __slots__ = ()
@@ -270,6 +271,7 @@ class Task(Struct):
     in_sigreturn: Flag
     in_sigframe: Flag
     kernel_fpu: Flag
+    vfork_child: TaskPlus1
     vm_fds: VmMask
     mm: MmNr
     on_cpu: CpuPlus1
@@ -294,10 +296,10 @@ class Task(Struct):
 
 
 def inside_call(task: Task) -> bool:
-    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(), or
-    one that uses the FPU."""
+    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(),
+    vfork(), or one that uses the FPU."""
     signals = task.in_signal or task.in_sigframe or task.in_sigreturn
-    return bool(task.kvm_run or task.in_execve or signals or task.kernel_fpu)
+    return bool(task.kvm_run or task.in_execve or signals or task.vfork_child or task.kernel_fpu)
 
 
 @struct()

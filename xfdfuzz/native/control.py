@@ -268,6 +268,7 @@ TABLE: dict[type[Op], Rule] = {
         ),
         _no("its programs are 64-bit ones"),
     ),
+    processes.Vfork: _no("a task that sleeps in the call answers nobody"),
     **dict.fromkeys(
         (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp),
         _no("its tasks have no shadow stacks, whose pointer a tracer could look at"),

@@ -37,6 +37,20 @@ class ProcessRules(Rules):
                 yield host.Schedule(self.now.current.index(task), child)
                 yield tasks.ReturnToUser(child)
 
+    @on("vforking", n=targets, how=Range(0, 2))
+    def vfork(self, n: int, how: int) -> Iterator[Op]:
+        """A task starts a program by vfork(), mostly: its child runs, and executes another program or exits, or not
+        yet."""
+        task, before = self.choice("vforking", n), self.now.stopped
+        cpu = self.now.current.index(task)
+        yield processes.Vfork(task)
+        for child in (nr for nr in self.now.stopped if nr not in before):
+            yield host.Schedule(cpu, child)
+            if how == 0:
+                yield processes.Exit(child)
+            elif how == 1:
+                yield processes.Execve(child)
+
     execve = one(processes.Execve, on="exec_ready")
     execve_returns = one(processes.ExecveReturns, on="execs")
     execve_returns_ia32 = one(processes.ExecveReturnsIa32, on="execs")

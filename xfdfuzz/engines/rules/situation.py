@@ -82,6 +82,7 @@ class Situation:
     possible: frozenset[str]
     tasks: list[int]
     cloning: list[int]
+    vforking: list[int]
     execs: list[int]
     leaving: list[int]
     dumps: list[tuple[int, int]]
@@ -229,7 +230,7 @@ def look_at_tasks(system: st.System) -> Look:
     on_altstack = {nr for nr in in_handler if st.sigframes_of(system, nr)[depths[nr] - 1].on_altstack}
     roomy = [nr for nr in free if not (st.altstack_begins_anew(system, nr) or st.may_overflow(system, nr))]
     signalable = [nr for nr in roomy if depths[nr] < st.NR_SIGFRAMES]
-    waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
+    waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state or task.vfork_child)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
     mms = {vm.mm for _, vm in vms}
@@ -251,6 +252,7 @@ def look_at_tasks(system: st.System) -> Look:
         "long_mode": [nr for nr in free if nr not in ia32],
         "ia32_traces": [(tracer, nr) for tracer, nr in traces if tracer in ia32 or nr in ia32],
         "cloning": free if len(tasks) < st.USER_TASKS else [],
+        "vforking": [nr for nr in free if not depths[nr]] if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
         "dumps": [(nr, other) for nr in leaving if groups[nr] not in in_calls for other in alive[groups[nr]]],
@@ -568,7 +570,7 @@ READ_BY_TASKS = Regions(
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
-    *(f"{_STACKS}.disarmed", f"{_WHO}.sas_ss_autodisarm"),
+    *(f"{_STACKS}.disarmed", f"{_WHO}.sas_ss_autodisarm", f"{_WHO}.vfork_child"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.errno import EINVAL, EOPNOTSUPP
 from xfdfuzz.kernel.fpu.init import FpuInit
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.process import Process
-from xfdfuzz.kernel.sched import CLONE_VM
+from xfdfuzz.kernel.sched import CLONE_VFORK, CLONE_VM
 from xfdfuzz.kernel.shstk import Shstk
 from xfdfuzz.kernel.state import pasid_of, task_contents
 from xfdfuzz.revisions.queue import patch
@@ -136,8 +136,10 @@ class UserShadowStacks(Shstk):
         return 0
 
     def shstk_alloc_thread_stack(self, child: int, flags: int) -> int:
-        """A new one where the address space is shared; vfork() is not modelled (arch/x86/kernel/shstk.c)."""
-        return task_contents(child, 1) if self.current.shstk and flags & CLONE_VM else 0
+        """A new one where the address space is shared, but for vfork(), whose child uses its parent's
+        (arch/x86/kernel/shstk.c)."""
+        shared = flags & (CLONE_VM | CLONE_VFORK) == CLONE_VM
+        return task_contents(child, 1) if self.current.shstk and shared else 0
 
     def update_fpu_shstk(self, child: int, ssp: int) -> None:
         """The state in the new task's buffer is there, since its parent's registers had it (fpu/core.c)."""
