@@ -215,6 +215,8 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     Switch("drop"): Domain((False, True)),
     Switch("NULL"): Domain((False, True)),
     Switch("autodisarm"): Domain((False, True)),
+    Switch("wrss"): Domain((False, True)),
+    "shstk features": Domain((1, 2, 3)),
     Sregs: Domain((Sregs(True), Sregs(False), Sregs(True, no_lme=True), Sregs(True, True), Sregs(True, False, True))),
     Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
     Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),

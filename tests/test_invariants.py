@@ -28,7 +28,7 @@ from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.coredump import Coredump, CoreFile, XfeatComponent
-from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
+from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL, EPERM
 from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
@@ -42,6 +42,7 @@ from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.shstk import ARCH_SHSTK_STATUS
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program.ops.base import OPS, call_of
@@ -54,6 +55,7 @@ from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v1 import AmxV1
 from xfdfuzz.revisions.amx_v6 import AmxV6
 from xfdfuzz.revisions.mainline.coredump import XsaveLayout
+from xfdfuzz.revisions.mainline.features import UserShadowStacks
 
 #: Invariants that no plausible kernel can break, and why.
 VACUOUS: dict[str, str] = dict.fromkeys(
@@ -975,6 +977,26 @@ class SaysWhereXsavesPutIt(XsaveLayout):
             for i in xf.components_in(features & ~xf.MASK_FPSSE)
         )
         return len(core.layout)
+
+
+@mutant(
+    "shadow-stack-features-are-true",
+    program("t0 arch_prctl(ARCH_SHSTK_LOCK, shstk) = 0", "t0 arch_prctl(ARCH_SHSTK_ENABLE)", machine="cpus=1 cet"),
+)
+class ForgetsWhatIsLocked(UserShadowStacks):
+    def shstk_prctl(self, nr: int, option: int, arg2: int) -> Value:
+        asked = super().shstk_prctl(nr, option, arg2)
+        return asked if asked.ret != -EPERM else Value(self.shstk_prctl_own(option, arg2))
+
+
+@mutant(
+    "shadow-stack-features-are-true",
+    program("t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0", "t0 arch_prctl(ARCH_SHSTK_STATUS)", machine="cpus=1 cet"),
+)
+class TellsOfNoFeature(UserShadowStacks):
+    def shstk_prctl(self, nr: int, option: int, arg2: int) -> Value:
+        asked = super().shstk_prctl(nr, option, arg2)
+        return Value(0, 0) if option == ARCH_SHSTK_STATUS else asked
 
 
 @mutant("sigframe-is-true", program(HOST_TILES, "t0 signal ... = ok"))

@@ -117,6 +117,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
+    "shstk features": st.sampled_from((1, 2, 3)),
     "legacy part": st.sampled_from(xf.LEGACY),
     "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
@@ -146,7 +147,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
     Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
-    **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset", "autodisarm")},
+    **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset", "autodisarm", "wrss")},
 }
 NUMBERED = {"task": USER_TASKS, "tracee": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
 NUMBERED |= {"source": NR_VCPUS, "thread": USER_TASKS}

@@ -7,7 +7,7 @@ from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.exit import Exit
 from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VFORK, CLONE_VM
-from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS, SigFrame
+from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS, SigFrame, Task
 from xfdfuzz.memory.cstruct import assign
 
 
@@ -36,7 +36,7 @@ class Fork(Exit):
             self.copy_sigframes(child)
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.ia32 = self.current.ia32
-        task.shstk = self.current.shstk
+        self.dup_thread_features(task)
         ssp = self.shstk_alloc_thread_stack(child, flags)
         self.fpu_clone(child, flags)
         self.update_fpu_shstk(child, ssp)
@@ -71,9 +71,16 @@ class Fork(Exit):
         task.group_leader = self.current.group_leader
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.ia32 = self.current.ia32
-        task.shstk = self.current.shstk
+        self.dup_thread_features(task)
         self.fpu_clone_minimal(child)
         return 0, child
+
+    @seam
+    def dup_thread_features(self, task: Task) -> None:
+        """A new task_struct is a copy of current's, with thread.features and thread.features_locked in it."""
+        me = self.current
+        task.shstk, task.wrss = me.shstk, me.wrss
+        task.shstk_locked, task.wrss_locked = me.shstk_locked, me.wrss_locked
 
     def arch_dup_task_struct(self, child: int) -> None:
         """The child's embedded fpstate begins as a copy of the parent's, until 2d299e3d773d (6.16)

@@ -257,7 +257,8 @@ class Task(Struct):
     ``ia32``: its program is a 32-bit one (user_64bit_mode() is false, in_ia32_syscall() true).
     ``mm_pasid`` is mm_valid_pasid() of its address space, the same for all that share it; ``pasid_activated``: it has
     that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
-    thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
+    thread.features: it has a shadow stack; ``wrss`` is ARCH_SHSTK_WRSS, and the two that are locked are
+    thread.features_locked.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
     event's.  ``vfork_child``: it sleeps in vfork(), until that child has another address space, or none.
     ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
@@ -282,6 +283,9 @@ class Task(Struct):
     mm_pasid: Annotated[Flag, "mm.iommu_mm"]
     pasid_activated: Flag
     shstk: Annotated[Flag, "thread.features.shstk"]
+    wrss: Annotated[Flag, "thread.features.wrss"]
+    shstk_locked: Annotated[Flag, "thread.features_locked.shstk"]
+    wrss_locked: Annotated[Flag, "thread.features_locked.wrss"]
     group_leader: TaskNr
     user_mode: Flag
     tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]

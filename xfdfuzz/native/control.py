@@ -270,11 +270,11 @@ TABLE: dict[type[Op], Rule] = {
     ),
     processes.Vfork: _no("a task that sleeps in the call answers nobody"),
     **dict.fromkeys(
-        (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp),
+        (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp, ptrace.PtraceShstkUnlock),
         _no("its tasks have no shadow stacks, whose pointer a tracer could look at"),
     ),
     **dict.fromkeys(
-        (tasks.ShstkEnable, tasks.ShstkDisable),
+        (tasks.ShstkEnable, tasks.ShstkDisable, tasks.ShstkLock, tasks.ShstkUnlock, tasks.ShstkStatus),
         _no("the rest of the program would have to run on the shadow stack, too"),
     ),
     **dict.fromkeys(
