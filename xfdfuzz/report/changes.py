@@ -46,7 +46,7 @@ CPU = _shown(
 )
 TASK = _shown(
     Task,
-    *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "sas_ss_disable"),
+    *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "sas_ss_disable", "vfork_child"),
     *("sas_ss_autodisarm", "pkru", "wrss", "shstk_locked", "wrss_locked"),
     *(
         "pf_user_worker",
