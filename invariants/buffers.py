@@ -18,7 +18,7 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetMsrs,
     KvmSetXcrs,
 )
-from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Execve, ExecveReturns, Exit, Fork
+from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Execve, ExecveReturns, Exit, Fork, Vfork
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
 from xfdfuzz.program.ops.tasks import UserDyn2load, UserTileload
 
@@ -26,6 +26,7 @@ from xfdfuzz.program.ops.tasks import UserDyn2load, UserTileload
 _ALLOCATING = (
     CloneThread,
     CloneVm,
+    Vfork,
     CloseVm,
     Execve,
     ExecveReturns,
@@ -39,6 +40,7 @@ _ALLOCATING = (
     *makers(KvmSetCpuid2, KvmSetMsrs, KvmSetXcrs),
     UserDyn2load,
     UserTileload,
+    Vfork,
 )
 
 

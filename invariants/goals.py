@@ -9,7 +9,20 @@ from xfdfuzz.invariants.vocabulary import View
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.state import System, Task, own_sigframe_of
 from xfdfuzz.program.fields import OWN
-from xfdfuzz.program.ops import guest, host, kvm, processes, protected, ptrace, run, signals, tasks, vmm, xsave
+from xfdfuzz.program.ops import (
+    coredump,
+    guest,
+    host,
+    kvm,
+    processes,
+    protected,
+    ptrace,
+    run,
+    signals,
+    tasks,
+    vmm,
+    xsave,
+)
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp
 from xfdfuzz.program.step import Image
 
@@ -277,6 +290,15 @@ def tracer_sets_tiles(view: View) -> bool:
 @sometimes("tracer-reads-tiles", "ptrace", ops=(ptrace.PtraceGetXstate,), needs=(tasks.UserTileload,))
 def tracer_reads_tiles(view: View) -> bool:
     """A tracer finds a tracee's tiles in its buffer."""
+    return _has_tiles(view.step.result.out)
+
+
+# -- core dumps --------------------------------------------------------------------------------------------------------
+
+
+@sometimes("core-dump-has-tiles", "coredump", ops=(coredump.CoredumpXstate,), needs=(tasks.UserTileload,))
+def core_dump_has_tiles(view: View) -> bool:
+    """A thread's tiles are in the core file."""
     return _has_tiles(view.step.result.out)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.errno import EBUSY
+from xfdfuzz.kernel.shstk import ARCH_SHSTK_WRSS
 from xfdfuzz.kernel.state import FPU_GUEST_PERM_LOCKED, USER_TASKS, FpuStatePerm, System, Vcpu
 from xfdfuzz.memory.cstruct import Regions
+from xfdfuzz.program.ops import tasks
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.processes import Execve, ExecveReturns, Fork
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, ReqXcompPerm, UserEnqcmd
@@ -163,3 +165,28 @@ def exec_starts_afresh(view: View) -> Iterator[Broken]:
         )
     if fpstate.regs.xstate_bv & k.fpu_user_cfg.max_features or not k.tasks[op.task].tif_need_fpu_load:
         yield Broken(f"t{op.task} finds registers of the program before", "registers")
+
+
+@invariant(
+    "shadow-stack-features-are-true",
+    "abi",
+    ("ABI",),
+    ops=(tasks.ShstkEnable, tasks.ShstkDisable, tasks.ShstkUnlock, tasks.ShstkStatus),
+)
+def shadow_stack_features_are_true(view: View) -> Iterator[Broken]:
+    """What arch_prctl() says of shadow stacks is so: a feature that is locked is neither enabled nor disabled, there is
+    no ARCH_SHSTK_WRSS without a shadow stack, ARCH_SHSTK_STATUS says what the thread has, and ARCH_SHSTK_UNLOCK "only
+    works via ptrace" (Documentation/arch/x86/shstk.rst)."""
+    op, result = view.step.op, view.step.result
+    assert isinstance(op, tasks.ShstkEnable | tasks.ShstkDisable | tasks.ShstkUnlock | tasks.ShstkStatus)
+    task, has = view.before.tasks[op.task], bool(view.before.ghost.tasks[op.task].data[xf.CET_USER])
+    if isinstance(op, tasks.ShstkStatus):
+        if isinstance(result.out, int) and (bool(result.out & 1) != has or result.out == ARCH_SHSTK_WRSS):
+            yield Broken(f"it says {result.out:#x}, and t{op.task} has {'a' if has else 'no'} shadow stack")
+    elif isinstance(op, tasks.ShstkUnlock):
+        if not result.ret:
+            yield Broken(f"it gives 0 to t{op.task}, which is no tracer")
+    elif not result.ret and (task.wrss_locked if op.wrss else task.shstk_locked):
+        yield Broken(f"it gives 0, and t{op.task} has locked that")
+    elif not result.ret and isinstance(op, tasks.ShstkEnable) and op.wrss and not has:
+        yield Broken(f"it gives 0, and t{op.task} has no shadow stack")

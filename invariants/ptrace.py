@@ -1,4 +1,4 @@
-"""ptrace: a tracer sees and sets the registers of its tracee."""
+"""ptrace: a tracer sees and sets the registers of its tracee; core dumps show what they were."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.xsave import MXCSR_RESERVED
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EINVAL, ENODEV
-from xfdfuzz.kernel.fpu.regset import I387_IA32_SIZE
+from xfdfuzz.kernel.fpu.regset import I387_IA32_SIZE, NT_X86_SHSTK
 from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.images import has_reserved_mxcsr, lost
 from xfdfuzz.program.ops import ptrace
+from xfdfuzz.program.ops.coredump import CoredumpLayout, CoredumpOfThread, CoredumpSsp, CoredumpXstate
 from xfdfuzz.program.ops.ptrace import PtraceGetSsp, PtraceGetXstate, PtraceSetSsp, PtraceSetXstate
 from xfdfuzz.program.ops.tracer import KeepXstate, LoadXstate
-from xfdfuzz.program.step import FpuState, Image, format_ret
+from xfdfuzz.program.step import FpuState, Image, Layout, format_ret
 
 _READS = (
     *(PtraceGetXstate, KeepXstate),
@@ -37,9 +38,13 @@ def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
     its beginning.  PTRACE_GETFPREGS and PTRACE_GETFPXREGS give the same."""
     op, read = view.step.op, view.step.result.out
     assert isinstance(op, _READS)
-    if not isinstance(read, Image | FpuState):
-        return
-    ideal, tokens = view.k.system.ghost.tasks[op.tracee], dict(read.tokens)
+    if isinstance(read, Image | FpuState):
+        yield from _differing(view, op.tracee, read)
+
+
+def _differing(view: View, nr: int, read: Image | FpuState) -> Iterator[Broken]:
+    """What of a task's registers reads as something else."""
+    ideal, tokens = view.k.system.ghost.tasks[nr], dict(read.tokens)
     if isinstance(read, Image):
         size = view.k.fpu_user_cfg.max_size if read.iov_len is None else read.iov_len
         all_parts = (*xf.components_in(view.k.machine.user_xfeatures), xf.MXCSR) if size >= HEADER_END else ()
@@ -48,8 +53,48 @@ def ptrace_reads_the_registers(view: View) -> Iterator[Broken]:
         parts = [*tokens]
     for i in parts:
         if tokens.get(i, 0) != ideal.data[i] and not ideal.undefined >> i & 1:
-            found = f"t{op.tracee}: {xf.CONTENTS[i]} reads {content(tokens.get(i, 0))}, it is {content(ideal.data[i])}"
+            found = f"t{nr}: {xf.CONTENTS[i]} reads {content(tokens.get(i, 0))}, it is {content(ideal.data[i])}"
             yield Broken(found, component_site(i))
+
+
+@invariant("core-dump-shows-the-registers", "corruption", ("HSTATE", "ABI"), ops=(CoredumpOfThread,))
+def core_dump_shows_the_registers(view: View) -> Iterator[Broken]:
+    """A core file has what each thread had in its registers when the process died, as a tracer would have seen it:
+    NT_X86_XSTATE wherever there is XSAVE, NT_PRFPREG always, NT_X86_SHSTK of a thread with a shadow stack."""
+    op, result = view.step.op, view.step.result
+    assert isinstance(op, CoredumpOfThread)
+    ssp = view.k.system.ghost.tasks[op.thread].data[xf.CET_USER]
+    if isinstance(result.out, Image | FpuState):
+        yield from _differing(view, op.thread, result.out)
+    elif isinstance(op, CoredumpSsp) and result.out is not None and result.out != ssp:
+        yield Broken(f"t{op.thread}: the shadow stack pointer reads {result.out}, it is {content(ssp)}")
+    elif result.out is None and _has_note(view, op, ssp):
+        yield Broken(f"t{op.thread} has no such note")
+
+
+def _has_note(view: View, op: CoredumpOfThread, ssp: int) -> bool:
+    """Whether there is something to be said of the thread in that note; the shadow stack's is there since 6.6."""
+    if isinstance(op, CoredumpSsp):
+        return bool(ssp) and NT_X86_SHSTK in view.k.x86_64_regsets()
+    return view.k.use_xsave if isinstance(op, CoredumpXstate) else True
+
+
+@invariant("core-dump-can-be-read", "abi", ("ABI",), ops=(CoredumpLayout,))
+def core_dump_can_be_read(view: View) -> Iterator[Broken]:
+    """A core file is whole, and its NT_X86_XSAVE_LAYOUT, where there is one, says of each extended user component where
+    CPUID has it in the standard format: a debugger on another machine reads NT_X86_XSTATE by nothing else."""
+    result, cpuid = view.step.result, view.k.machine.cpuid
+    if result.ret == "truncated":
+        yield Broken("the file ends before the process' memory")
+    if not isinstance(result.out, Layout):
+        return
+    said = {i: (size, offset) for i, size, offset in result.out.components}
+    for i in xf.components_in(view.k.fpu_user_cfg.max_features & ~xf.MASK_FPSSE):
+        component = cpuid.components[i]
+        if said.get(i) != (component.size, component.offset):
+            yield Broken(
+                f"{xf.CONTENTS[i]} is {component.size} at {component.offset}, not {said.get(i)}", component_site(i)
+            )
 
 
 @invariant("ptrace-write-is-taken", "abi", ("HSTATE", "ABI"), ops=_WRITES)

@@ -241,6 +241,12 @@ PROGRAMS = {
         cpu0 schedule(t0)
         t0 ptrace(PTRACE_GETREGSET, t1, NT_X86_XSTATE)
         """,
+    "core-dump-has-tiles": """
+        t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
+        t0 ldtilecfg(1)
+        t0 tileload(1)
+        t0 coredump(t0, NT_X86_XSTATE)
+        """,
     "first-use-grows-the-buffer": """
         t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
         t0 tileload(1)
@@ -321,7 +327,7 @@ def test_a_scope_is_asked_for_what_it_has_the_ops_and_cpus_for() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("mine", {"area": "engine", "ops": (host.Suspend,)}, "area 'engine' is none of guest, "),
+        ("mine", {"area": "engine", "ops": (host.Suspend,)}, "area 'engine' is none of coredump, guest, "),
         ("mine", {"area": "host", "ops": ()}, "no op can bring it about"),
         ("suspend-takes-tiles", {"area": "host", "ops": (host.Suspend,)}, "exists already"),
     ],

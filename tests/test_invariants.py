@@ -27,11 +27,12 @@ from xfdfuzz.engines.judge.verdict import Verdict, judge, steps
 from xfdfuzz.invariants.loading import load
 from xfdfuzz.invariants.vocabulary import INVARIANTS, Broken, Predicate, View
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL
+from xfdfuzz.kernel.coredump import Coredump, CoreFile, XfeatComponent
+from xfdfuzz.kernel.errno import EFAULT, EINTR, EINVAL, EPERM
 from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
 from xfdfuzz.kernel.fpu.init import ZEROED
-from xfdfuzz.kernel.fpu.regset import SSP_UNALIGNED, Regset
+from xfdfuzz.kernel.fpu.regset import NT_X86_SHSTK, SSP_UNALIGNED, Regset, UserRegset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
@@ -41,6 +42,7 @@ from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.shstk import ARCH_SHSTK_STATUS
 from xfdfuzz.kernel.state import Fpstate, Fpu, FpuGuest, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program.ops.base import OPS, call_of
@@ -52,6 +54,8 @@ from xfdfuzz.revisions.amx_review import AmxReviewB
 from xfdfuzz.revisions.amx_series import AmxSeries
 from xfdfuzz.revisions.amx_v1 import AmxV1
 from xfdfuzz.revisions.amx_v6 import AmxV6
+from xfdfuzz.revisions.mainline.coredump import XsaveLayout
+from xfdfuzz.revisions.mainline.features import UserShadowStacks
 
 #: Invariants that no plausible kernel can break, and why.
 VACUOUS: dict[str, str] = dict.fromkeys(
@@ -934,6 +938,65 @@ class ShadowStackIsSetNowhere(Regset):
 class AnyShadowStackPointerIsTaken(Regset):
     def ssp_set(self, nr: int, ssp: int, count: int) -> int:
         return 0
+
+
+@mutant("core-dump-shows-the-registers", program(HOST_TILES, "t0 coredump(t0, NT_X86_XSTATE)"))
+class DumpsWhatIsInMemory(Regset):
+    def sync_fpstate(self, nr: int) -> None:
+        pass
+
+
+@mutant(
+    "core-dump-shows-the-registers",
+    program(
+        *("t0 clone(CLONE_THREAD) = t2", "cpu1 schedule(t2) = ok", "t2 movups(1) = ok"),
+        "t0 coredump(t2, NT_PRFPREG)",
+        machine="cpus=2",
+    ),
+)
+class DumpsOfThreadsThatRun(Coredump):
+    def coredump_wait(self) -> list[int]:
+        return self.thread_group()
+
+
+@mutant(
+    "core-dump-shows-the-registers",
+    program("t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0", "t0 coredump(t0, NT_X86_SHSTK)", machine="cpus=1 cet"),
+)
+class DumpsNoShadowStack(Coredump):
+    def regset_active(self, nr: int, note_type: int, regset: UserRegset) -> bool:
+        return note_type != NT_X86_SHSTK
+
+
+@mutant("core-dump-can-be-read", program("t0 coredump(NT_X86_XSAVE_LAYOUT)"))
+class SaysWhereXsavesPutIt(XsaveLayout):
+    def dump_xsave_layout_desc(self, core: CoreFile) -> int:
+        cpuid, features = self.machine.cpuid, self.fpu_user_cfg.max_features
+        core.layout = tuple(
+            XfeatComponent(i, cpuid.components[i].size, cpuid.compacted_offset(features, i))
+            for i in xf.components_in(features & ~xf.MASK_FPSSE)
+        )
+        return len(core.layout)
+
+
+@mutant(
+    "shadow-stack-features-are-true",
+    program("t0 arch_prctl(ARCH_SHSTK_LOCK, shstk) = 0", "t0 arch_prctl(ARCH_SHSTK_ENABLE)", machine="cpus=1 cet"),
+)
+class ForgetsWhatIsLocked(UserShadowStacks):
+    def shstk_prctl(self, nr: int, option: int, arg2: int) -> Value:
+        asked = super().shstk_prctl(nr, option, arg2)
+        return asked if asked.ret != -EPERM else Value(self.shstk_prctl_own(option, arg2))
+
+
+@mutant(
+    "shadow-stack-features-are-true",
+    program("t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0", "t0 arch_prctl(ARCH_SHSTK_STATUS)", machine="cpus=1 cet"),
+)
+class TellsOfNoFeature(UserShadowStacks):
+    def shstk_prctl(self, nr: int, option: int, arg2: int) -> Value:
+        asked = super().shstk_prctl(nr, option, arg2)
+        return Value(0, 0) if option == ARCH_SHSTK_STATUS else asked
 
 
 @mutant("sigframe-is-true", program(HOST_TILES, "t0 signal ... = ok"))

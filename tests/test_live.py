@@ -189,11 +189,11 @@ def test_a_fault_is_told_and_the_task_goes_on(crew: Crew) -> None:
 @with_tasks
 def test_a_handler_is_another_place_to_wait_for_orders(crew: Crew) -> None:
     task = crew.tasks[0]
-    assert crew.interrupt(task) == "ok"
+    assert crew.interrupt(task, True) == "ok"
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
     crew.sigreturn(task, task.frames[0])
     assert crew.signal_of(task) is None
-    assert crew.interrupt(task) == "ok"
+    assert crew.interrupt(task, True) == "ok"
     crew.call(task, "longjmp")
     assert crew.execve(task) == 0
     assert crew.syscall(task, ioctls.SYS_GETPID) == task.pid
@@ -207,7 +207,7 @@ def test_handlers_nest_and_are_returned_from_by_any_frame(crew: Crew) -> None:
     }
     for value in (1, 2, 3):
         crew.execute(task, movq[value])  # mov rax, value; movq xmm0, rax
-        assert crew.interrupt(task) == "ok"
+        assert crew.interrupt(task, True) == "ok"
     outer, middle, inner = task.frames
     assert inner.address < middle.address < outer.address
 
@@ -223,7 +223,7 @@ def test_handlers_nest_and_are_returned_from_by_any_frame(crew: Crew) -> None:
     assert (register(), task.handlers) == (3, 1)
     crew.sigreturn(task, middle)
     assert (register(), task.handlers) == (2, 1)
-    assert crew.interrupt(task) == "ok"
+    assert crew.interrupt(task, True) == "ok"
     assert task.frames[0] is outer
     assert task.frames[1].address == middle.address
     assert len(task.frames) == 2
@@ -235,7 +235,7 @@ def test_a_made_frame_is_returned_by_in_a_handler_and_outside_of_one(crew: Crew)
     task = crew.tasks[0]
     for handlers in (0, 1):
         if handlers:
-            assert crew.interrupt(task) == "ok"
+            assert crew.interrupt(task, True) == "ok"
         crew.make_frame(task, struct.pack("<QixxxxQ", 0, ioctls.SS_DISABLE, 0))
         frame = task.own
         assert frame is not None
@@ -669,7 +669,7 @@ def test_a_search_sees_what_differs_alone(session: Session) -> None:
     assert campaign.tally.equal > 0
 
     class Mutant(session.kernel):  # type: ignore[name-defined, misc]
-        def sigaltstack(self, size: int) -> int:
+        def sigaltstack(self, size: int, autodisarm: bool) -> int:
             return -ENOMEM
 
     program = parse(HEADER + "t0 user\nt0 sigaltstack(0)\n")
@@ -698,7 +698,7 @@ def test_a_search_says_what_it_did(host: Facts, run_cli: Run) -> None:
 def test_where_they_part_both_are_told(host: Facts, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*args: Any) -> type[Kernel]:
         class Mutant(modelled(*args)):  # type: ignore[misc]
-            def sigaltstack(self, size: int) -> int:
+            def sigaltstack(self, size: int, autodisarm: bool) -> int:
                 return -ENOMEM
 
         return Mutant

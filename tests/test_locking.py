@@ -103,7 +103,7 @@ def test_user_memory_may_not_be_touched_while_the_registers_are_locked(rt: bool)
     assert sleeps(k) == [(PREEMPT_OFFSET if rt else SOFTIRQ_DISABLE_OFFSET, 0)]
     k.fpregs_unlock()
     k.put_user(1, 1)
-    assert k.setup_rt_frame()
+    assert k.setup_rt_frame(True)
     assert k.rt_sigreturn()
     assert not k.events
 

@@ -117,6 +117,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
     "contents": st.sampled_from([*range(TOKENS + 1), ZERO]),
+    "shstk features": st.sampled_from((1, 2, 3)),
     "legacy part": st.sampled_from(xf.LEGACY),
     "sse contents": st.integers(0, TOKENS),
     "xcomp_bv": U64,
@@ -146,10 +147,10 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
     Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
-    **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset")},
+    **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset", "autodisarm", "wrss")},
 }
 NUMBERED = {"task": USER_TASKS, "tracee": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
-NUMBERED |= {"source": NR_VCPUS}
+NUMBERED |= {"source": NR_VCPUS, "thread": USER_TASKS}
 
 
 def ops_of(cls: type[Op]) -> st.SearchStrategy[Op]:
@@ -425,15 +426,15 @@ def error_of(text: str) -> str:
             "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE, <image>[, buffer=<n>])",
         ),
         # too few, too many
-        ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>)"),
+        ("t0 sigaltstack", 15, "t<task> sigaltstack(<size>[, autodisarm])"),
         ("t0 sigreturn frame3", 14, "frame0 to frame2, or own"),
         ("t0 sigreturn frame0 frame1", 21, "t<task> sigreturn[ frame<n>]"),
         ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
         ("t0 sigframe(copy, own)", 19, "a number from 0 to 4294967295"),
         ("t0 sigframe(fpstate, 64)", 22, "NULL, or a number from 0 to 63"),
         ("t0 sigframe(new, iov_len=1)", 18, "ss_size=N, where N is a number of bytes from 0 to 4294967295"),
-        ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>)"),
-        ("t0 sigaltstack(1, 2)", 19, "t<task> sigaltstack(<size>)"),
+        ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>[, autodisarm])"),
+        ("t0 sigaltstack(1, 2)", 19, "autodisarm"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),
         ("t0 ioctl(v0, KVM_RUN) = 0", 23, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),
         ("v0 wrmsr(IA32_XFD)", 18, "v<vcpu> wrmsr(<msr>, <value>[, drop])"),

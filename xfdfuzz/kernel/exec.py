@@ -20,6 +20,7 @@ class Exec(Fork):
         self.de_thread()
         self.current.vm_fds = 0
         self.close_perf_event(self.current_nr)
+        self.complete_vfork_done(self.current_nr)
         self.current.mm = self.free_mm()
         self.current.mm_pasid = 0
         self.close_unused_vms()

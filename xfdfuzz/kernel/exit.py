@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.signal import Signals
-from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, USER_TASKS, Task
+from xfdfuzz.kernel.state import FIRST_VALLOC, NO_MM, NULL, USER_TASKS, Task
 from xfdfuzz.memory.cstruct import assign
 
 
@@ -18,6 +18,7 @@ class Exit(Signals):
         """
         nr, leader = self.current_nr, self.current.group_leader
         self.end_user_workers()
+        self.complete_vfork_done(nr)
         self.current.mm = NO_MM
         self.current.mm_pasid = 0
         self.current.vm_fds = 0
@@ -35,27 +36,37 @@ class Exit(Signals):
     @seam
     def end_user_workers(self) -> None:
         """The last thread that can leave the kernel takes its process' workers along (io_uring_files_cancel())."""
-        leader = self.current.group_leader
-        group = [nr for nr in range(USER_TASKS) if self._is_alive(nr) and self.tasks[nr].group_leader == leader]
-        if all(self.tasks[nr].pf_user_worker for nr in group if nr != self.current_nr):
-            for nr in group:
-                if nr != self.current_nr:
-                    self.kill(nr)
+        others = self.thread_group()
+        if all(self.tasks[nr].pf_user_worker for nr in others):
+            for nr in others:
+                self.kill(nr)
 
-    def _is_alive(self, nr: int) -> bool:
-        return bool(self.tasks[nr].exists and not self.tasks[nr].exit_state)
+    @seam
+    def thread_group(self) -> list[int]:
+        """The other threads of current's process that have not exited."""
+        leader, me = self.current.group_leader, self.current_nr
+        threads = ((nr, self.tasks[nr]) for nr in range(USER_TASKS) if nr != me)
+        return [nr for nr, task in threads if task.exists and not task.exit_state and task.group_leader == leader]
 
     @seam
     def kill(self, nr: int) -> None:
         """Another task is gone, wherever it runs."""
         task, cpu = self.tasks[nr], self.cpu
         self.close_perf_event(nr)
+        self.complete_vfork_done(nr)
         if task.on_cpu:
             self.on_cpu(task.on_cpu - 1)
             self.exit_thread()
             self.schedule(USER_TASKS + self.cpu)
             self.on_cpu(cpu)
         self.put_task_struct(nr)
+
+    def complete_vfork_done(self, nr: int) -> None:
+        """mm_release(): a task has no use for its address space any more, and whoever waits for that in vfork() can go
+        on (kernel/fork.c)."""
+        for task in self.tasks:
+            if task.vfork_child == nr + 1:
+                task.vfork_child = NULL
 
     def exit_thread(self) -> None:
         """(arch/x86/kernel/process.c)."""

@@ -6,8 +6,9 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EAGAIN
 from xfdfuzz.kernel.exit import Exit
-from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
-from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS
+from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VFORK, CLONE_VM
+from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS, SigFrame, Task
+from xfdfuzz.memory.cstruct import assign
 
 
 class Fork(Exit):
@@ -27,17 +28,31 @@ class Fork(Exit):
         task.vm_fds = self.current.vm_fds
         if flags & CLONE_THREAD:
             task.group_leader = self.current.group_leader
-        task.sas_ss_disable = 1  # sas_ss_reset()
-        if not flags & CLONE_VM:
+        self.sas_ss_reset(task)
+        if flags & (CLONE_VM | CLONE_VFORK) != CLONE_VM:
             task.sas_ss_size, task.sas_ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
+            task.sas_ss_autodisarm = self.current.sas_ss_autodisarm
+        if not flags & CLONE_VM:
             self.copy_sigframes(child)
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.ia32 = self.current.ia32
-        task.shstk = self.current.shstk
+        self.dup_thread_features(task)
         ssp = self.shstk_alloc_thread_stack(child, flags)
         self.fpu_clone(child, flags)
         self.update_fpu_shstk(child, ssp)
+        if flags & CLONE_VFORK:
+            self.wait_for_vfork_done(child)
         return 0, child
+
+    def wait_for_vfork_done(self, child: int) -> None:
+        """Until mm_release() of the child the caller sleeps, while the child runs on its stack (kernel/fork.c).
+
+        What is left of frames below the stack pointer is taken to be overwritten by it; it is called in no handler.
+        """
+        for frame in self.sigframes_of(self.current_nr):
+            assign(frame, SigFrame())
+        self.current.vfork_child = child + 1
+        self.schedule(USER_TASKS + self.cpu)
 
     def create_io_thread(self) -> tuple[int, int]:
         """A thread of current's process that never leaves the kernel: 0 and its number, or -EAGAIN (kernel/fork.c).
@@ -56,9 +71,16 @@ class Fork(Exit):
         task.group_leader = self.current.group_leader
         task.pkru = self.regs.data[xf.PKRU] if self.ospke else 0
         task.ia32 = self.current.ia32
-        task.shstk = self.current.shstk
+        self.dup_thread_features(task)
         self.fpu_clone_minimal(child)
         return 0, child
+
+    @seam
+    def dup_thread_features(self, task: Task) -> None:
+        """A new task_struct is a copy of current's, with thread.features and thread.features_locked in it."""
+        me = self.current
+        task.shstk, task.wrss = me.shstk, me.wrss
+        task.shstk_locked, task.wrss_locked = me.shstk_locked, me.wrss_locked
 
     def arch_dup_task_struct(self, child: int) -> None:
         """The child's embedded fpstate begins as a copy of the parent's, until 2d299e3d773d (6.16)

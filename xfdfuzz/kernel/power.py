@@ -8,13 +8,13 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XSS, CpuRegs, load_component
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.exec import Exec
+from xfdfuzz.kernel.coredump import Coredump
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import NULL, USER_TASKS
 from xfdfuzz.memory.cstruct import assign
 
 
-class Power(Exec):
+class Power(Coredump):
     """What CPUs do when nobody uses them."""
 
     # -- hotplug -------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Process(Perf):
         mode and is not inside a call, and the task goes on where it was."""
         me, task = self.current_nr, self.tasks[nr]
         self.this_cpu.resched_task = NULL
-        runs = task.exists and not (task.on_cpu or task.exit_state)
+        runs = task.exists and not (task.on_cpu or task.exit_state or task.vfork_child)
         self.report(PREEMPTED, self.cpu, nr, int(runs))
         if not runs:
             return

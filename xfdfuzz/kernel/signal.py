@@ -8,6 +8,8 @@ meets a page that is not there, and delivery where its XSAVE does.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import ENOMEM, EPERM
@@ -19,7 +21,10 @@ from xfdfuzz.kernel.state import (
     RETURN_ADDRESS_SIZE,
     UNWRITABLE_RT_SIGFRAME,
     SigFrame,
+    Task,
     handlers_of,
+    innermost_handlers_frame,
+    on_sig_stack,
     own_sigframe_of,
     sigframes_of,
 )
@@ -33,17 +38,26 @@ MINSIGSTKSZ = 2048
 RT_SIGFRAME_IA32_SIZE = 268
 
 
+class Place(NamedTuple):
+    """Where a frame begins: on an alternate stack in bytes from the lowest address, elsewhere less than 0; of that
+    stack, whether SS_AUTODISARM has taken it away, and whether a protection key is known to guard it."""
+
+    sp: int
+    disarmed: bool
+    pkey: bool
+
+
 class Signals(Shstk):
-    """Signal frames, on the alternate stack where there is one (SA_ONSTACK)."""
+    """Signal frames, on the alternate stack where there is one, if the handler has SA_ONSTACK."""
 
     @phase_of("handle_signal")
-    def setup_rt_frame(self) -> bool:
+    def setup_rt_frame(self, sa_onstack: bool) -> bool:
         """handle_signal() as far as the frame stands; False: it cannot, and the task gets SIGSEGV.
 
         Where XSAVE meets a page that is not there it is False as well, with ``in_sigframe`` set: the fault is handled,
         and :meth:`sigframe_fault_in` goes on.
         """
-        return self.get_sigframe() and self.setup_rt_frame_end()
+        return self.get_sigframe(sa_onstack) and self.setup_rt_frame_end()
 
     @phase_of("__setup_rt_frame")
     def setup_rt_frame_end(self) -> bool:
@@ -65,15 +79,15 @@ class Signals(Shstk):
         assign(self.innermost_frame(), SigFrame())
         self.current.sig_pkru = 0
 
-    def get_sigframe(self) -> bool:
+    def get_sigframe(self, sa_onstack: bool) -> bool:
         """Find the place, then save the registers there; False as for :meth:`setup_rt_frame`."""
-        sp = self.get_sigframe_place()
-        if sp is None:
+        place = self.get_sigframe_place(sa_onstack)
+        if place is None:
             return False
-        guarded = self.on_sig_stack() and self.innermost_frame().pkey
         frame = self.new_sigframe()
-        frame.on_altstack, frame.altstack_sp = sp > 0, max(sp, 0)
-        frame.pkey = frame.pkey or guarded
+        frame.on_altstack, frame.altstack_sp = place.sp > 0, max(place.sp, 0)
+        frame.disarmed = place.disarmed
+        frame.pkey = frame.pkey or place.pkey
         self.save_altstack(frame)
         self.current.sig_pkru = self.sig_prepare_pkru()
         return self.get_sigframe_end(self.copy_fpstate_to_sigframe(frame, self.current.sig_pkru))
@@ -87,26 +101,33 @@ class Signals(Shstk):
         return saved
 
     @seam
-    def get_sigframe_place(self) -> int | None:
-        """Where the frame will begin: on the alternate stack its distance from the lowest address, None where that has
-        no room; elsewhere less than 0.
+    def get_sigframe_place(self, sa_onstack: bool) -> Place | None:
+        """Where the frame will begin, None where the alternate stack has no room.
 
-        The handler gets the alternate stack (SA_ONSTACK), below what is there if the stack pointer is on it already.
-        Not asked where :func:`~xfdfuzz.kernel.state.altstack_begins_anew`.
+        A handler with SA_ONSTACK gets the alternate stack, below what is there if the stack pointer is on it already.
+        Not asked where :func:`~xfdfuzz.kernel.state.altstack_begins_anew`, or
+        :func:`~xfdfuzz.kernel.state.may_overflow`.
         """
         ia32_frame = self.current.ia32
         nested_altstack = self.on_sig_stack()
-        entering_altstack = bool(self.current.sas_ss_size) and not nested_altstack
+        entering_altstack = sa_onstack and bool(self.current.sas_ss_size) and not nested_altstack
         below = self.user_stack_pointer() - (0 if ia32_frame else REDZONE_SIZE)
         above = self.current.sas_ss_size if entering_altstack else below
         frame_size = RT_SIGFRAME_IA32_SIZE if ia32_frame else RT_SIGFRAME_SIZE
         sp = self.align_sigframe(self.fpu_alloc_mathframe(above) - frame_size)
         overflows = (nested_altstack or entering_altstack) and not 0 < sp <= self.current.sas_ss_size
-        return None if overflows else sp
+        if overflows:
+            return None
+        below_it = None if entering_altstack else self._handlers_frame()
+        return Place(sp, bool(below_it and below_it.disarmed), bool(below_it and below_it.pkey))
+
+    def _handlers_frame(self) -> SigFrame | None:
+        return innermost_handlers_frame(self.system, self.current_nr)
 
     def save_altstack(self, frame: SigFrame) -> None:
         """Into uc_stack (kernel/signal.c)."""
         frame.ss_size, frame.ss_disable = self.current.sas_ss_size, self.current.sas_ss_disable
+        frame.ss_autodisarm = self.current.sas_ss_autodisarm
 
     def fpu_alloc_mathframe(self, sp: int) -> int:
         """fpu__alloc_mathframe(): where what the FPU needs below ``sp`` begins: the image, in front of it the header
@@ -146,14 +167,17 @@ class Signals(Shstk):
     def user_stack_pointer(self) -> int:
         """current_user_stack_pointer(): on the alternate stack in bytes from its lowest address; 0 is far away."""
         pushed = RETURN_ADDRESS_SIZE // 2 if self.current.ia32 else RETURN_ADDRESS_SIZE
-        return self.innermost_frame().altstack_sp - pushed if self.on_sig_stack() else 0
+        frame = None if self.own_sigframe_of(self.current_nr).valid else self._handlers_frame()
+        return frame.altstack_sp - pushed if frame and frame.on_altstack else 0
 
     def on_sig_stack(self) -> bool:
-        """Whether the stack pointer is on the alternate stack (include/linux/sched/signal.h).
+        """Whether the stack pointer is on the alternate stack, which nobody can be on by construction if it has
+        SS_AUTODISARM (include/linux/sched/signal.h).
 
-        Nobody has SS_AUTODISARM, and while it is there the stack stays the same.
+        While the stack pointer is there the stack stays the same.
         """
-        return bool(self.handlers_of(self.current_nr) and self.innermost_frame().on_altstack)
+        own = self.own_sigframe_of(self.current_nr)
+        return not own.valid and on_sig_stack(self.system, self.current_nr)
 
     @seam
     def new_sigframe(self) -> SigFrame:
@@ -195,6 +219,7 @@ class Signals(Shstk):
         frame.fsave = ZEROED
         frame.ss_size = self.current.sas_ss_size if ss_size is None else ss_size
         frame.ss_disable = not frame.ss_size
+        frame.ss_autodisarm = frame.ss_size == self.current.sas_ss_size and self.current.sas_ss_autodisarm
 
     @seam
     def point_at_own_sigframe(self) -> None:
@@ -255,6 +280,17 @@ class Signals(Shstk):
         """handle_signal(), its end: the handler starts with the new FPU state."""
         self.fpu_clear_user_states()
         self.current.in_signal = 0
+        self.signal_delivered()
+
+    def signal_delivered(self) -> None:
+        """A stack with SS_AUTODISARM is the task's no more, until sigreturn (kernel/signal.c)."""
+        if self.current.sas_ss_autodisarm:
+            self.innermost_frame().disarmed = self.innermost_frame().on_altstack
+            self.sas_ss_reset(self.current)
+
+    def sas_ss_reset(self, task: Task) -> None:
+        """No alternate stack (include/linux/sched/signal.h)."""
+        task.sas_ss_size, task.sas_ss_disable, task.sas_ss_autodisarm = 0, 1, 0
 
     # -- rt_sigreturn and sigaltstack ------------------------------------------------------------------------------
 
@@ -307,16 +343,16 @@ class Signals(Shstk):
         self.might_fault()
         if self.pkey_denies(frame):
             return False
-        task = self.current
-        if (frame.ss_size, frame.ss_disable) != (task.sas_ss_size, task.sas_ss_disable):
-            self.do_sigaltstack(frame.ss_size, bool(frame.ss_disable))
+        there = self.current.sas_ss_size, self.current.sas_ss_disable, self.current.sas_ss_autodisarm
+        if (frame.ss_size, frame.ss_disable, frame.ss_autodisarm) != there:
+            self.do_sigaltstack(frame.ss_size, bool(frame.ss_disable), bool(frame.ss_autodisarm))
         return True
 
-    def sigaltstack(self, size: int) -> int:
+    def sigaltstack(self, size: int, autodisarm: bool) -> int:
         """sigaltstack(2) with a stack of ``size`` bytes in memory of its own; SS_DISABLE for 0 (kernel/signal.c)."""
-        return self.do_sigaltstack(size, not size)
+        return self.do_sigaltstack(size, not size, autodisarm)
 
-    def do_sigaltstack(self, size: int, ss_disable: bool) -> int:
+    def do_sigaltstack(self, size: int, ss_disable: bool, ss_autodisarm: bool) -> int:
         """(kernel/signal.c).
 
         EPERM from a handler that runs on it.  The rest is under siglock, which serialises it with a request for
@@ -328,5 +364,6 @@ class Signals(Shstk):
         valid = ss_disable or (size >= MINSIGSTKSZ and self.sigaltstack_size_valid(size))
         if valid:
             self.current.sas_ss_size, self.current.sas_ss_disable = size, ss_disable
+            self.current.sas_ss_autodisarm = ss_autodisarm
         self.spin_unlock_irq()
         return 0 if valid else -ENOMEM

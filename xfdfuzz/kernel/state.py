@@ -56,6 +56,8 @@ OWN_SIGFRAME = NR_SIGFRAMES
 UNWRITABLE_NOTHING, UNWRITABLE_ALL, UNWRITABLE_RT_SIGFRAME = range(3)
 #: What get_sigframe() leaves alone below the stack pointer, and what a call of a 64-bit task pushes, in bytes.
 REDZONE_SIZE, RETURN_ADDRESS_SIZE = 128, 8
+#: Bytes that are more than any signal frame takes, with what lies between two of them.
+LARGEST_SIGFRAME = 32768
 #: Address spaces that can exist: one for each task, or kept by a VM.
 NR_MMS = NR_TASKS + NR_VMS
 #: Those of them that are a process's, or were.
@@ -255,9 +257,11 @@ class Task(Struct):
     ``ia32``: its program is a 32-bit one (user_64bit_mode() is false, in_ia32_syscall() true).
     ``mm_pasid`` is mm_valid_pasid() of its address space, the same for all that share it; ``pasid_activated``: it has
     that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
-    thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
+    thread.features: it has a shadow stack; ``wrss`` is ARCH_SHSTK_WRSS, and the two that are locked are
+    thread.features_locked.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
-    event's.  ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
+    event's.  ``vfork_child``: it sleeps in vfork(), until that child has another address space, or none.
+    ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
     """
 
     __slots__ = ()
@@ -268,6 +272,7 @@ class Task(Struct):
     in_sigreturn: Flag
     in_sigframe: Flag
     kernel_fpu: Flag
+    vfork_child: TaskPlus1
     vm_fds: VmMask
     mm: MmNr
     on_cpu: CpuPlus1
@@ -278,11 +283,15 @@ class Task(Struct):
     mm_pasid: Annotated[Flag, "mm.iommu_mm"]
     pasid_activated: Flag
     shstk: Annotated[Flag, "thread.features.shstk"]
+    wrss: Annotated[Flag, "thread.features.wrss"]
+    shstk_locked: Annotated[Flag, "thread.features_locked.shstk"]
+    wrss_locked: Annotated[Flag, "thread.features_locked.wrss"]
     group_leader: TaskNr
     user_mode: Flag
     tif_need_fpu_load: Annotated[Flag, "TIF_NEED_FPU_LOAD"]
     sas_ss_size: Size
     sas_ss_disable: Annotated[Flag, "sas_ss_flags.SS_DISABLE"]
+    sas_ss_autodisarm: Annotated[Flag, "sas_ss_flags.SS_AUTODISARM"]
     pkru: Token
     sig_pkru: Annotated[Token, "get_sigframe().pkru"]
     rcu_read_lock_nesting: Count
@@ -291,10 +300,10 @@ class Task(Struct):
 
 
 def inside_call(task: Task) -> bool:
-    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(), or
-    one that uses the FPU."""
+    """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(),
+    vfork(), or one that uses the FPU."""
     signals = task.in_signal or task.in_sigframe or task.in_sigreturn
-    return bool(task.kvm_run or task.in_execve or signals or task.kernel_fpu)
+    return bool(task.kvm_run or task.in_execve or signals or task.vfork_child or task.kernel_fpu)
 
 
 @struct()
@@ -305,8 +314,9 @@ class SigFrame(Struct):
     ``magic1``, ``extended_size``, ``xfeatures`` and ``xstate_size`` are struct _fpx_sw_bytes; of the first magic only
     whether it is intact.  ``magic2`` is where FP_XSTATE_MAGIC2 stands, in bytes from the image's start, or 0.
     ``on_altstack``: it lies on the alternate stack, ``altstack_sp`` bytes from its lowest address, and so does the
-    stack pointer while it is the innermost that is ``valid``.  ``ss_size`` and ``ss_disable`` are uc.uc_stack, the
-    alternate stack that its sigreturn brings back; of its flags nobody sets another one than SS_DISABLE.
+    stack pointer while it is the innermost that is ``valid``.  ``disarmed``: that stack is the task's no more, as it
+    had SS_AUTODISARM.  ``ss_size``, ``ss_disable`` and ``ss_autodisarm`` are uc.uc_stack, the alternate stack that its
+    sigreturn brings back.
     ``absent``: the page behind the image's header is not there, so XSAVE and XRSTOR fault; an XRSTOR gets as far as the
     components of ``loadable``.  ``unwritable``: what of the memory that a frame is about to take may not be written.
     ``pkey``: a protection key guards it, which each PKRU but 0 denies.
@@ -324,6 +334,7 @@ class SigFrame(Struct):
     valid: Flag
     stale: Flag
     on_altstack: Flag
+    disarmed: Flag
     absent: Flag
     unwritable: Unwritable
     pkey: Flag
@@ -332,6 +343,7 @@ class SigFrame(Struct):
     altstack_sp: Size
     ss_size: Annotated[Size, "uc_stack.ss_size"]
     ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]
+    ss_autodisarm: Annotated[Flag, "uc_stack.SS_AUTODISARM"]
     loadable: Xfeatures
     magic1: Flag
     magic2: Size
@@ -704,16 +716,34 @@ def handlers_of(system: System, task: int) -> int:
 
 def enters_altstack(system: System, task: int) -> bool:
     """Whether the next frame would be the first on the alternate stack."""
+    return bool(system.tasks[task].sas_ss_size and not on_sig_stack(system, task))
+
+
+def on_sig_stack(system: System, task: int) -> bool:
+    """Whether the stack pointer is on the alternate stack, which is not known of one with SS_AUTODISARM."""
+    if system.tasks[task].sas_ss_autodisarm:
+        return False
+    frame = innermost_handlers_frame(system, task)
+    return bool(frame and frame.on_altstack and not frame.disarmed)
+
+
+def innermost_handlers_frame(system: System, task: int) -> SigFrame | None:
+    """The frame of the handler that the task is in, if it is in one."""
     handlers = handlers_of(system, task)
-    on_it = handlers and sigframes_of(system, task)[handlers - 1].on_altstack
-    return bool(system.tasks[task].sas_ss_size and not on_it)
+    return sigframes_of(system, task)[handlers - 1] if handlers else None
+
+
+def may_overflow(system: System, task: int) -> bool:
+    """Whether the next frame would be on a stack that SS_AUTODISARM has taken away, with so little room that it might
+    lie below: nobody looks at that."""
+    frame = innermost_handlers_frame(system, task)
+    return bool(frame and frame.disarmed and frame.altstack_sp < LARGEST_SIGFRAME)
 
 
 def altstack_begins_anew(system: System, task: int) -> bool:
     """Whether the next frame would be at the top of the alternate stack again, over those there: get_sigframe() asks
     sas_ss_flags() below the red zone, where the stack has ended."""
-    handlers = handlers_of(system, task)
-    if not handlers or system.tasks[task].ia32:
+    frame = innermost_handlers_frame(system, task)
+    if not frame or system.tasks[task].ia32 or not on_sig_stack(system, task):
         return False
-    frame = sigframes_of(system, task)[handlers - 1]
-    return bool(frame.on_altstack) and frame.altstack_sp <= RETURN_ADDRESS_SIZE + REDZONE_SIZE
+    return frame.altstack_sp <= RETURN_ADDRESS_SIZE + REDZONE_SIZE

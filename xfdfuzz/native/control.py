@@ -13,6 +13,7 @@ from xfdfuzz.program.fields import INNERMOST, OWN, Cr4, Sregs
 from xfdfuzz.program.ops import (
     OPS,
     Op,
+    coredump,
     guest,
     host,
     kvm,
@@ -111,7 +112,6 @@ TABLE: dict[type[Op], Rule] = {
             tasks.GetXcompPerm,
             tasks.GetXcompGuestPerm,
             tasks.ReqXcompPerm,
-            tasks.Sigaltstack,
             tasks.ReturnToUser,
             tasks.UserLdtilecfg,
             tasks.UserTileload,
@@ -122,6 +122,7 @@ TABLE: dict[type[Op], Rule] = {
             tasks.UserStmxcsr,
             tasks.UserXgetbv,
             tasks.UserXsave,
+            tasks.Sigaltstack,
             processes.CloneThread,
             processes.CloneVm,
             processes.Fork,
@@ -129,6 +130,7 @@ TABLE: dict[type[Op], Rule] = {
             processes.ExecveReturns,
             processes.Exit,
             signals.Signal,
+            signals.SignalNotOnstack,
             signals.SignalDelivered,
             signals.SigframeRead,
             signals.SigframeWrite,
@@ -266,12 +268,13 @@ TABLE: dict[type[Op], Rule] = {
         ),
         _no("its programs are 64-bit ones"),
     ),
+    processes.Vfork: _no("a task that sleeps in the call answers nobody"),
     **dict.fromkeys(
-        (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp),
+        (ptrace.PtraceGetSsp, ptrace.PtraceSetSsp, ptrace.PtraceShstkUnlock),
         _no("its tasks have no shadow stacks, whose pointer a tracer could look at"),
     ),
     **dict.fromkeys(
-        (tasks.ShstkEnable, tasks.ShstkDisable),
+        (tasks.ShstkEnable, tasks.ShstkDisable, tasks.ShstkLock, tasks.ShstkUnlock, tasks.ShstkStatus),
         _no("the rest of the program would have to run on the shadow stack, too"),
     ),
     **dict.fromkeys(
@@ -297,6 +300,10 @@ TABLE: dict[type[Op], Rule] = {
     **dict.fromkeys(
         (cls for cls in OPS.values() if cls.__module__ == tracer.__name__),
         _no("what a tracer keeps of a task, and means by it, is not written here"),
+    ),
+    **dict.fromkeys(
+        (cls for cls in OPS.values() if cls.__module__ == coredump.__name__),
+        _no("core files, which go where the machine wants them, are not read here"),
     ),
     host.FailAlloc: _no("user space cannot make one allocation of the kernel's fail"),
 }
@@ -351,7 +358,9 @@ def unfit(program: Program) -> str:
 
 
 def _another_frame(op: Op) -> str:
-    """What an op does with a signal frame that a handler in C does not."""
+    """What an op does with a signal frame, or a stack, that a handler in C does not."""
+    if isinstance(op, signals.SignalNotOnstack) or (isinstance(op, tasks.Sigaltstack) and op.autodisarm):
+        return "all handlers in C have the alternate stack, which stays where it is"
     if isinstance(op, signals.SigframeNew) or getattr(op, "frame", INNERMOST) == OWN:
         return "no frame is made in C but by the kernel"
     if isinstance(op, signals.SigframeLegacy):

@@ -37,6 +37,7 @@ VALUES: dict[type[Op], Value] = {
     tasks.UserStmxcsr: Value.CONTENT,
     tasks.UserXsave: Value.IMAGE,
     signals.Signal: Value.IMAGE,
+    signals.SignalNotOnstack: Value.IMAGE,
     signals.SigframeRead: Value.FRAME,
     PtraceGetXstate: Value.IMAGE,
     PtraceGetFpregs: Value.X87,

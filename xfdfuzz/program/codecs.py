@@ -564,6 +564,7 @@ CODECS: dict[object, Codec[Any]] = {
     IovLen: _option_of_size("iov_len", IovLen),
     SsSize: _option_of_size("ss_size", SsSize),
     "legacy part": Scalar("x87, sse or mxcsr", range(0), names={i: xf.CONTENTS[i] for i in xf.LEGACY}),
+    "shstk features": Scalar("shstk, wrss or all", range(0), names={1: "shstk", 2: "wrss", 3: "all"}),
     "fpstate": Scalar("NULL, or a number from 0 to 63", range(64), names={NULL_FPSTATE: "NULL"}),
     "frame": FrameCodec(),
 }

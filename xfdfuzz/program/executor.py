@@ -114,7 +114,7 @@ def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:
 def _task_of(k: Kernel, vm: int) -> int | None:
     """A task in whose address space the VM was made, which still has it open, and which can make system calls."""
     mm = k.vms[vm].mm
-    calls = (nr for nr in range(st.USER_TASKS) if not k.tasks[nr].pf_user_worker)
+    calls = (nr for nr in range(st.USER_TASKS) if not (k.tasks[nr].pf_user_worker or k.tasks[nr].vfork_child))
     return next((nr for nr in calls if k.tasks[nr].mm == mm and k.has_open(nr, vm)), None)
 
 

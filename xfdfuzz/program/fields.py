@@ -86,6 +86,12 @@ class Switch(NamedTuple):
     word: str
 
 
+#: Features of shadow stacks that arch_prctl() locks: ``shstk``, ``wrss`` or ``all``.
+ShstkFeatures = Annotated[int, "shstk features"]
+#: What ARCH_SHSTK_WRSS is about, not ARCH_SHSTK_SHSTK.
+Wrss = Annotated[bool, Switch("wrss")]
+#: An alternate stack is the task's no more while a handler runs (SS_AUTODISARM).
+Autodisarm = Annotated[bool, Switch("autodisarm")]
 #: The caller passes a bad pointer.
 Null = Annotated[bool, Switch("NULL")]
 #: The VMM leaves a new vCPU's CR4 as it is, so OSXSAVE is clear until KVM_SET_SREGS.

@@ -88,6 +88,16 @@ class SwBytes(NamedTuple):
         return f"{{{', '.join(['magic1'] * self.magic1 + parts + ['magic2'] * self.magic2 + header)}}}"
 
 
+class Layout(NamedTuple):
+    """Where the extended components of an image lie, as NT_X86_XSAVE_LAYOUT of a core file says: (component, size,
+    offset) in bytes."""
+
+    components: tuple[tuple[int, int, int], ...]
+
+    def __str__(self) -> str:
+        return f"{{{', '.join(f'{xf.CONTENTS[i]}: {size} at {offset}' for i, size, offset in self.components)}}}"
+
+
 def image_of(area: XsaveArea) -> Image:
     """What the reader of a stored image sees."""
     tokens = tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv))
@@ -99,12 +109,12 @@ class Result(NamedTuple):
     """What an op returned.
 
     ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value,
-    a register content, an image or what surrounds one, an exception, or whether L2 runs, that it wrote to its caller,
-    if it did.
+    a register content, an image, what surrounds one or where its components lie, an exception, or whether L2 runs, that
+    it wrote to its caller, if it did.
     """
 
     ret: int | str
-    out: int | Image | FpuState | SwBytes | Leaf | Events | Nested | None = None
+    out: int | Image | FpuState | SwBytes | Layout | Leaf | Events | Nested | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)

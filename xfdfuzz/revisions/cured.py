@@ -22,6 +22,7 @@ from xfdfuzz.kernel.kvm.xsave import KvmFpu, KvmXsave
 from xfdfuzz.kernel.locking import PREEMPT_MASK
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
+from xfdfuzz.kernel.shstk import ARCH_SHSTK_UNLOCK, Shstk
 from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import FIRST_VALLOC, NULL, VM_SEV_ES, Fpstate, FpuGuest, LbrXsave, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
@@ -545,10 +546,36 @@ class RestoredLbrsAreAnothers(Process):
         self.this_cpu.last_task_ctx = NULL
 
 
+@propose("open-29-pkru-of-who-dumps", "x86/fpu: Show the PKRU of the task that dumps core", ("e84ba47e313d",))
+class PkruOfWhoDumps(Regset):
+    """Finding 29: thread.pkru is that of a task which is switched out.
+
+    xstateregs_get(): beside sync_fpstate(), for current ``target->thread.pkru = read_pkru()``.
+    """
+
+    def xstateregs_pkru(self, nr: int) -> int:
+        """(fpu/regset.c)."""
+        if nr == self.current_nr and self.ospke:
+            self.current.pkru = self.regs.data[xf.PKRU]
+        return super().xstateregs_pkru(nr)
+
+
+@propose("open-30-no-unlock-of-ones-own", "x86/shstk: Refuse ARCH_SHSTK_UNLOCK of the caller itself", ("680ed2f15e70",))
+class NoUnlockOfOnesOwn(Shstk):
+    """Finding 30: of a task's own, what is not ARCH_SHSTK_DISABLE is taken for ARCH_SHSTK_ENABLE.
+
+    shstk_prctl(), behind ``if (task != current)``: ``if (option == ARCH_SHSTK_UNLOCK) return -EINVAL``.
+    """
+
+    def shstk_prctl_unknown(self, option: int) -> bool:
+        """(arch/x86/kernel/shstk.c)."""
+        return option == ARCH_SHSTK_UNLOCK
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),
-    *(ExecForgetsPasid, LbrByMsr, SnpIsConfidential, MovedIsConfidential),
+    *(ExecForgetsPasid, LbrByMsr, SnpIsConfidential, MovedIsConfidential, NoUnlockOfOnesOwn),
 )
 
 #: What is PROPOSED for v7.3, and for v5.16, in the order of the findings.

@@ -232,10 +232,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("99b668545356", "v6.6", "KVM: x86: Advertise AMX-COMPLEX CPUID to userspace"),
         ("e37aa1211fbf", "v6.16", "x86/cpuid: Add AMX and SPEC_CTRL dependencies"),
     ),
-    "core files are not modelled": (
-        ("ba386777a30b", "v6.12", "x86/elf: Add a new FPU buffer layout info to x86 core files"),
-        ("c8161e5304ab", "v6.19", "x86/fpu: Fix FPU state core dump truncation on CPUs with no extended xfeatures"),
-    ),
     "KVM_GET_SUPPORTED_CPUID gives the sizes of what is permitted in all revisions of the model": (
         ("1ffce0924a8c", "v5.17", "KVM: x86/cpuid: Exclude unpermitted xfeatures sizes at KVM_GET_SUPPORTED_CPUID"),
     ),
@@ -294,6 +290,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("701fb66d576e", "v6.6", "x86/cpufeatures: Add CPU feature flags for shadow stacks"),
         ("488af8ea7131", "v6.6", "x86/shstk: Wire in shadow stack interface"),
         ("0dc2a76092d9", "v6.6", "x86/cpufeatures: Enable CET CR4 bit for shadow stack"),
+        ("1d62c65372ab", "v6.6", "x86/shstk: Support WRSS for userspace"),
+        ("680ed2f15e70", "v6.6", "x86/shstk: Add ARCH_SHSTK_UNLOCK"),
+        ("67840ad0fa14", "v6.6", "x86/shstk: Add ARCH_SHSTK_STATUS"),
     ),
     "a thread's shadow stack is one content: no address in it, no frame on it": (
         ("9874b2917b9f", "v7.1", "x86/shstk: Prevent deadlock during shstk sigreturn"),
@@ -307,11 +306,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("331955600ddf", "v6.6", "x86/shstk: Handle vfork clone failure correctly"),
         ("748c90c69336", "v6.6", "x86/shstk: Remove useless clone error handling"),
         ("509ff51ee652", "v6.6", "x86/shstk: Add warning for shadow stack double unmap"),
-    ),
-    "of arch_prctl() for shadow stacks the model has enabling and disabling one's own": (
-        ("1d62c65372ab", "v6.6", "x86/shstk: Support WRSS for userspace"),
-        ("680ed2f15e70", "v6.6", "x86/shstk: Add ARCH_SHSTK_UNLOCK"),
-        ("67840ad0fa14", "v6.6", "x86/shstk: Add ARCH_SHSTK_STATUS"),
     ),
     "the model has it as a part of 4f5defae7089": (
         ("517987e3fb19", "v6.10", "KVM: x86: add fields to struct kvm_arch for CoCo features"),

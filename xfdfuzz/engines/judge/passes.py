@@ -31,7 +31,7 @@ from xfdfuzz.program.ops.guest import (
 )
 from xfdfuzz.program.ops.host import Schedule, ScheduleKthread
 from xfdfuzz.program.ops.kvm import KvmSetCpuid2, KvmSetCpuid2Supported, KvmSetMsrs, KvmSetXcrs
-from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Fork
+from xfdfuzz.program.ops.processes import CloneThread, CloneVm, Fork, Vfork
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm, UserDyn2load, UserTileload
 from xfdfuzz.program.ops.xsave import KvmSetXsave
@@ -43,7 +43,7 @@ Pass = Callable[[Program], Iterator[Program]]
 Ops = tuple[Op, ...]
 
 #: The fields that hold the number of a task, and how many tasks there are before one is made.
-_TASKS, _FIRST_TASKS = ("task", "tracee"), 2
+_TASKS, _FIRST_TASKS = ("task", "tracee", "thread"), 2
 
 
 def without_ops(program: Program) -> Iterator[Program]:
@@ -64,7 +64,7 @@ def by_fewer_tasks(program: Program) -> Iterator[Program]:
             end = next((n for n in range(place + 1, len(ops)) if isinstance(ops[n], Schedule)), len(ops))
             taken_over = (_renumbered(later, _TASKS, {op.task: running}) for later in ops[place + 1 : end])
             yield _with(program, (*ops[:place], *taken_over, *ops[end:]))
-        elif isinstance(op, CloneThread | CloneVm | Fork) and len(ops) > 1:
+        elif isinstance(op, CloneThread | CloneVm | Fork | Vfork) and len(ops) > 1:
             now = {n: n - 1 for n in range(made + 1, USER_TASKS)}
             yield _with(program, (*ops[:place], *(_renumbered(later, _TASKS, now) for later in ops[place + 1 :])))
             made += 1

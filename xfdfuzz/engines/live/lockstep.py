@@ -20,6 +20,7 @@ from xfdfuzz.kernel.errno import EAGAIN, ENOMEM
 from xfdfuzz.kernel.fpu.signal import components_at_magic2
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.state import may_overflow
 from xfdfuzz.native.agreement import same
 from xfdfuzz.native.control import control_of
 from xfdfuzz.native.guestcode import Insn
@@ -178,7 +179,7 @@ class Lockstep:
             return ""
         k = self.kernel
         k.on_cpu(k.tasks[op.task].on_cpu - 1)
-        has_room = not k.on_sig_stack() or k.get_sigframe_place() is not None
+        has_room = not may_overflow(k.system, op.task) and k.get_sigframe_place(sa_onstack=False) is not None
         return "" if has_room else "the alternate stack has no room to handle the signal on, which ends the task"
 
     def _has_tiles(self, nr: int) -> bool:

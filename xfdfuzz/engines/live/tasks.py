@@ -283,8 +283,8 @@ class Crew:
         """A program that begins: its handlers."""
         task.stack = self._stack(task)
         self.jump(task, 0)
-        for number in (*_FAULTS, signal.SIGUSR1):
-            handler = agent.address("handler" if number == signal.SIGUSR1 else "fault")
+        for number in (*_FAULTS, signal.SIGUSR1, signal.SIGUSR2):
+            handler = agent.address("fault" if number in _FAULTS else "handler")
             flags = _SA_FLAGS | (_SA_ONSTACK if number == signal.SIGUSR1 else 0)
             act = self.scratch(task, struct.pack("<4Q", handler, flags, agent.address("sigreturn"), 0))
             self.syscall(task, _RT_SIGACTION, number, act, 0, 8)
@@ -335,11 +335,12 @@ class Crew:
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
-    def interrupt(self, task: Task) -> str:
+    def interrupt(self, task: Task, sa_onstack: bool) -> str:
         """Send it a signal that it handles: ``ok`` once it is in its handler, or the signal that came of it instead."""
-        self.syscall(task, _TGKILL, self.syscall(task, _GETPID), self.syscall(task, _GETTID), signal.SIGUSR1)
+        number = signal.SIGUSR1 if sa_onstack else signal.SIGUSR2
+        self.syscall(task, _TGKILL, self.syscall(task, _GETPID), self.syscall(task, _GETTID), number)
         name = self.signal_of(task)
-        if name != "SIGUSR1":
+        if name != number.name:
             return name or "no signal"
         address, ucontext = self.field(task, agent.FRAME), self.field(task, agent.UCONTEXT)
         image = self.fpstate(task, ucontext)

@@ -16,6 +16,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.live import agent, images
 from xfdfuzz.engines.live.host import Host, carries
 from xfdfuzz.engines.live.ioctls import (
+    SS_AUTODISARM,
     SS_DISABLE,
     SYS_ARCH_PRCTL,
     SYS_EXIT,
@@ -105,7 +106,7 @@ def _new_stack(host: Host, task: Task, size: int) -> int:
 @carries(tasks.Sigaltstack)
 def _sigaltstack(host: Host, op: tasks.Sigaltstack, expected: Result) -> Result:
     task = host.task(op.task)
-    stack = _stack_t(_new_stack(host, task, op.size), op.size)
+    stack = _stack_t(_new_stack(host, task, op.size), op.size, SS_AUTODISARM if op.autodisarm else 0)
     return Result(host.crew.syscall(task, SYS_SIGALTSTACK, host.crew.scratch(task, stack), 0))
 
 
@@ -196,10 +197,10 @@ def _runs(task: Task) -> bool:
 # -- signals ----------------------------------------------------------------------------------------------------------
 
 
-@carries(signals.Signal)
-def _signal(host: Host, op: signals.Signal, expected: Result) -> Result:
+@carries(signals.Signal, signals.SignalNotOnstack)
+def _signal(host: Host, op: signals.Signal | signals.SignalNotOnstack, expected: Result) -> Result:
     task = host.task(op.task)
-    came = host.crew.interrupt(task)
+    came = host.crew.interrupt(task, op.SA_ONSTACK)
     if came != "ok":
         return Result(came)
     return Result("ok", host.images.read(_image(host, task, task.frames[-1])))
@@ -346,24 +347,24 @@ def _copy_other_frame(host: Host, op: signals.SigframeCopyOf, expected: Result) 
 @carries(signals.SigframeNew)
 def _make_frame(host: Host, op: signals.SigframeNew, expected: Result) -> Result:
     task = host.task(op.task)
-    place, size = _stack(host, task)
+    place, flags, size = _stack(host, task)
     if op.ss_size.size not in (None, size):
-        size = op.ss_size.size
+        size, flags = op.ss_size.size, 0
         place = _new_stack(host, task, size)
-    host.crew.make_frame(task, _stack_t(place, size))
+    host.crew.make_frame(task, _stack_t(place, size, flags & SS_AUTODISARM))
     return OK
 
 
-def _stack(host: Host, task: Task) -> tuple[int, int]:
-    """Where the task's alternate stack is, and its size; 0 without one."""
+def _stack(host: Host, task: Task) -> tuple[int, int, int]:
+    """Where the task's alternate stack is, its flags, and its size; 0 without one."""
     here = host.crew.scratch(task, bytes(24))
     host.crew.syscall(task, SYS_SIGALTSTACK, 0, here)
-    place, _, size = struct.unpack("<QixxxxQ", host.crew.bytes_at(here, 24))
-    return place, size
+    place, flags, size = struct.unpack("<QIxxxxQ", host.crew.bytes_at(here, 24))
+    return place, flags, size
 
 
-def _stack_t(place: int, size: int) -> bytes:
-    return struct.pack("<QixxxxQ", place, 0 if size else SS_DISABLE, size)
+def _stack_t(place: int, size: int, flags: int) -> bytes:
+    return struct.pack("<QIxxxxQ", place, flags | (0 if size else SS_DISABLE), size)
 
 
 @carries(signals.SigframeFpstate)
@@ -391,9 +392,9 @@ def _sigreturn(host: Host, op: signals.Sigreturn, expected: Result) -> Result:
     task = host.task(op.task)
     frame = _frame(host, task, op.frame)
     if op.frame == OWN:
-        place, size = _stack(host, task)
+        place, _, size = _stack(host, task)
         if size == struct.unpack("<Q", host.crew.fetch(task, frame.ucontext + UC_STACK + 16, 8))[0]:
-            host.crew.store(task, frame.ucontext + UC_STACK, _stack_t(place, size))  # it may be another one by now
+            host.crew.store(task, frame.ucontext + UC_STACK, struct.pack("<Q", place))  # it may be another one by now
         host.crew.sigreturn_own(task, frame)
     else:
         host.crew.sigreturn(task, frame)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
-from xfdfuzz.program.ops import host, processes, ptrace, tasks
+from xfdfuzz.program.ops import coredump, host, processes, ptrace, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, flags, targets, tokens
+
+#: The notes of a thread, the plainest last.
+_NOTES = (coredump.CoredumpFpregs, coredump.CoredumpSsp, coredump.CoredumpXstate)
 
 
 class ProcessRules(Rules):
@@ -34,6 +37,20 @@ class ProcessRules(Rules):
                 yield host.Schedule(self.now.current.index(task), child)
                 yield tasks.ReturnToUser(child)
 
+    @on("vforking", n=targets, how=Range(0, 2))
+    def vfork(self, n: int, how: int) -> Iterator[Op]:
+        """A task starts a program by vfork(), mostly: its child runs, and executes another program or exits, or not
+        yet."""
+        task, before = self.choice("vforking", n), self.now.stopped
+        cpu = self.now.current.index(task)
+        yield processes.Vfork(task)
+        for child in (nr for nr in self.now.stopped if nr not in before):
+            yield host.Schedule(cpu, child)
+            if how == 0:
+                yield processes.Exit(child)
+            elif how == 1:
+                yield processes.Execve(child)
+
     execve = one(processes.Execve, on="exec_ready")
     execve_returns = one(processes.ExecveReturns, on="execs")
     execve_returns_ia32 = one(processes.ExecveReturnsIa32, on="execs")
@@ -47,3 +64,12 @@ class ProcessRules(Rules):
         yield tasks.UserFld(task, token)
 
     exit_task = one(processes.Exit, on="leaving")
+
+    @on("dumps", n=targets, note=Range(0, 5))
+    def coredump(self, n: int, note: int) -> Iterator[Op]:
+        """A process dumps core, and somebody looks at a note of a thread, at its image mostly, or at the layout."""
+        task, thread = self.choice("dumps", n)
+        if note == 5:
+            yield coredump.CoredumpLayout(task)
+        else:
+            yield _NOTES[min(note, 2)](task, thread)

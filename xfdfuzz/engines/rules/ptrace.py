@@ -27,6 +27,7 @@ class PtraceRules(Rules):
     ptrace_old_get_xfpregs = one(ptrace.PtraceOldGetXfpregs, on="ia32_traces")
     ptrace_old_set_xfpregs = one(ptrace.PtraceOldSetXfpregs, on="ia32_traces")
     ptrace_get_ssp = one(ptrace.PtraceGetSsp, on="cet_traces")
+    ptrace_shstk_unlock = one(ptrace.PtraceShstkUnlock, on="cet_traces")
     ptrace_set_ssp = one(ptrace.PtraceSetSsp, on="cet_traces")
 
     @on("distant_traces", n=targets, how=Range(0, 5), image=picks, token=tokens)

@@ -19,6 +19,11 @@ class SignalRules(Rules):
     signal = one(signals.Signal, on="signalable")
     signal_delivered = one(signals.SignalDelivered, on="signalled")
 
+    @on("signalable", n=targets)
+    def signal_on_the_same_stack(self, n: int) -> Iterator[Op]:
+        """A handler without SA_ONSTACK, whatever stack there is."""
+        yield signals.SignalNotOnstack(self.choice("signalable", n))
+
     @on("signalable", n=targets, how=Range(0, 3))
     def signal_faults(self, n: int, how: int) -> Iterator[Op]:
         """A frame meets a page that is not there, whatever comes before it is; or memory that may not be written."""

@@ -44,6 +44,7 @@ class Situation:
     (tracer, its CPU, another CPU) whose task can stop there, while the tracer is on its CPU or can be; ``stopped`` the
     tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
     ``kthread_lookups`` (reader, CPU) pairs.
+    ``dumps`` are (task, thread of its process) pairs: the process can dump core.
     ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
 
@@ -81,8 +82,10 @@ class Situation:
     possible: frozenset[str]
     tasks: list[int]
     cloning: list[int]
+    vforking: list[int]
     execs: list[int]
     leaving: list[int]
+    dumps: list[tuple[int, int]]
     exec_ready: list[int]
     ia32_ready: list[int]
     signalable: list[int]
@@ -225,8 +228,9 @@ def look_at_tasks(system: st.System) -> Look:
     without_shstk = [nr for nr in free if not system.tasks[nr].shstk]
     own_frames = [nr for nr in without_shstk if st.own_sigframe_of(system, nr).stale]
     on_altstack = {nr for nr in in_handler if st.sigframes_of(system, nr)[depths[nr] - 1].on_altstack}
-    signalable = [nr for nr in free if not st.altstack_begins_anew(system, nr) and depths[nr] < st.NR_SIGFRAMES]
-    waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state)]
+    roomy = [nr for nr in free if not (st.altstack_begins_anew(system, nr) or st.may_overflow(system, nr))]
+    signalable = [nr for nr in roomy if depths[nr] < st.NR_SIGFRAMES]
+    waiting = [(nr, task) for nr, task in tasks if not (task.on_cpu or task.exit_state or task.vfork_child)]
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
     mms = {vm.mm for _, vm in vms}
@@ -237,14 +241,21 @@ def look_at_tasks(system: st.System) -> Look:
     exec_ready = [nr for nr in leaving if system.tasks[nr].group_leader not in in_call]
     ia32 = {nr for nr, task in tasks if task.ia32}
     groups = {nr: task.group_leader for nr, task in tasks}
+    in_calls = {task.group_leader for _, task in tasks if st.inside_call(task)}
+    alive = {
+        leader: [nr for nr, task in tasks if task.group_leader == leader and not task.exit_state]
+        for leader in groups.values()
+    }
     traces = [(tracer, nr) for tracer in free for nr in stopped if groups[tracer] != groups[nr]]
     lists: Lists = {
         "tasks": free,
         "long_mode": [nr for nr in free if nr not in ia32],
         "ia32_traces": [(tracer, nr) for tracer, nr in traces if tracer in ia32 or nr in ia32],
         "cloning": free if len(tasks) < st.USER_TASKS else [],
+        "vforking": [nr for nr in free if not depths[nr]] if len(tasks) < st.USER_TASKS else [],
         "execs": [nr for nr, task in at_work if task.in_execve],
         "leaving": leaving,
+        "dumps": [(nr, other) for nr in leaving if groups[nr] not in in_calls for other in alive[groups[nr]]],
         "exec_ready": exec_ready,
         "ia32_ready": [nr for nr in exec_ready if nr not in ia32 and not _invested(system, nr)],
         "signalled": [nr for nr, task in at_work if task.in_signal],
@@ -559,6 +570,7 @@ READ_BY_TASKS = Regions(
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
     *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
+    *(f"{_STACKS}.disarmed", f"{_WHO}.sas_ss_autodisarm", f"{_WHO}.vfork_child"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
     *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),

@@ -164,6 +164,13 @@ class FpuCore(FpuInit):
         else:
             self.fxsave(fpstate)
 
+    def fpu_sync_fpstate(self) -> None:
+        """Current's fpstate has what its registers have (fpu/core.c)."""
+        self.fpregs_lock()
+        if not self.current.tif_need_fpu_load:
+            self.save_fpregs_to_fpstate(self.current.fpu)
+        self.fpregs_unlock()
+
     def fxsave(self, fpstate: Fpstate) -> None:
         """FXSAVE: x87, SSE and MXCSR, no header (fpu/legacy.h)."""
         for i in xf.LEGACY:

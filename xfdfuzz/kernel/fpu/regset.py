@@ -1,4 +1,4 @@
-"""What others see of a task: the register sets of ptrace (arch/x86/kernel/fpu/regset.c, v5.16), and /proc."""
+"""What others see of a task: the register sets of ptrace, core files (arch/x86/kernel/fpu/regset.c, v5.16), /proc."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
+from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENODEV, EPERM
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FpuSignal
@@ -42,6 +43,11 @@ class Regset(FpuSignal):
     def fpu_force_restore(self, fpu: Fpu) -> None:
         """What is in any CPU's registers no longer counts: the task is to load what is written now (fpu/regset.c)."""
         fpu.last_cpu = -1
+
+    def sync_fpstate(self, nr: int) -> None:
+        """Who dumps core may have its registers on the CPU; a tracee has not (fpu/regset.c)."""
+        if nr == self.current_nr:
+            self.fpu_sync_fpstate()
 
     def ptrace_attach(self, tracer: int, nr: int) -> int:
         """Whether a task can become the tracer of another: EPERM of a kernel thread's and of its own process
@@ -90,12 +96,20 @@ class Regset(FpuSignal):
         return self.fpu_user_cfg.max_size if self.use_xsave else 0
 
     def xstateregs_get(self, nr: int, count: int) -> tuple[int, XsaveArea | None]:
-        """The first ``count`` bytes of the standard-format image of a stopped task: ENODEV without XSAVE."""
+        """The first ``count`` bytes of the standard-format image of a task that is stopped, or dumps core: ENODEV
+        without XSAVE."""
         if not self.use_xsave:
             return -ENODEV, None
-        task = self.tasks[nr]
-        fpstate = self.deref(task.fpu.fpstate)
-        return 0, self.copy_xstate_to_uabi_buf(fpstate, fpstate.user_xfeatures, task.pkru, count)
+        self.sync_fpstate(nr)
+        fpstate = self.deref(self.tasks[nr].fpu.fpstate)
+        return 0, self.copy_xstate_to_uabi_buf(fpstate, fpstate.user_xfeatures, self.xstateregs_pkru(nr), count)
+
+    @seam
+    def xstateregs_pkru(self, nr: int) -> int:
+        """copy_xstate_to_uabi_buf(): ``tsk->thread.pkru`` (fpu/xstate.c), which "is only valid when scheduled out"
+        (copy_thread(), arch/x86/kernel/process.c)."""
+        pkru: int = self.tasks[nr].pkru
+        return pkru
 
     def xstateregs_set(self, nr: int, image: XsaveArea, count: int) -> int:
         """Take over an image of ``count`` bytes, which have to be all, for a stopped task: ENODEV, EFAULT, EINVAL.
@@ -113,7 +127,8 @@ class Regset(FpuSignal):
     # -- NT_PRFPREG, and NT_PRXFPREG of 32-bit tasks -------------------------------------------------------------------
 
     def xfpregs_get(self, nr: int) -> XsaveArea:
-        """x87, SSE and MXCSR of a stopped task: what its image lacks is initial (XSTATE_COPY_FX)."""
+        """x87, SSE and MXCSR of a task, likewise: what its image lacks is initial (XSTATE_COPY_FX)."""
+        self.sync_fpstate(nr)
         regs = self.deref(self.tasks[nr].fpu.fpstate).regs
         held = regs.xstate_bv if self.use_xsave else xf.MASK_FPSSE
         copy = XsaveArea()
@@ -142,10 +157,11 @@ class Regset(FpuSignal):
     # -- NT_PRFPREG of 32-bit tasks ------------------------------------------------------------------------------------
 
     def fpregs_get(self, nr: int) -> int:
-        """x87 of a stopped task, initial if its image lacks it (XSTATE_COPY_FP).
+        """x87 of a task, likewise, initial if its image lacks it (XSTATE_COPY_FP).
 
         convert_from_fxsr() and convert_to_fxsr() change no contents: the upper halves of addresses are not modelled.
         """
+        self.sync_fpstate(nr)
         regs = self.deref(self.tasks[nr].fpu.fpstate).regs
         there = not self.use_xsave or regs.xstate_bv & xf.MASK_X87
         return regs.data[xf.X87] if there else 0

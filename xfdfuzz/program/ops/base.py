@@ -117,6 +117,8 @@ def inside(task: Task, nr: int) -> str:
         return f"t{nr} is inside execve()"
     if task.in_sigreturn or task.in_sigframe:
         return f"t{nr} waits for a page of its signal frame"
+    if task.vfork_child:
+        return f"t{nr} waits in vfork() for t{task.vfork_child - 1}"
     if task.kernel_fpu:
         return f"t{nr} uses the FPU in the kernel"
     return f"t{nr} is about to handle a signal" if task.in_signal else ""

@@ -47,6 +47,8 @@ class _Schedule(_CpuOp):
             return f"{name} is on a CPU already"
         if task.exit_state:
             return f"{name} has exited"
+        if task.vfork_child:
+            return inside(task, nr)
         return _CpuOp.hindrance(self, k) or not_preemptible(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VM
+from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VFORK, CLONE_VM
 from xfdfuzz.kernel.state import GhostRegs
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
@@ -21,13 +21,14 @@ class _Clone(TaskOp):
         ret, child = k.clone(flags)
         if ret:
             return Result(ret)
-        self._ghost(k, child)
+        self._ghost(k, child, not flags & CLONE_VFORK)
         return Result(f"t{child}")
 
-    def _ghost(self, k: Kernel, child: int) -> None:
+    def _ghost(self, k: Kernel, child: int, own_stack: bool) -> None:
         """The child has the parent's registers, without the dynamic ones (caller-saved) and what belongs to another.
 
-        A shared address space has one PASID, which the child may have already; a shadow stack is the child's own then.
+        A shared address space has one PASID, which the child may have already; a shadow stack is the child's own then,
+        if it does not run on its parent's stacks.
         """
         tasks, shares_mm = k.system.ghost.tasks, k.tasks[child].mm == k.tasks[self.task].mm
         assign(tasks[child], tasks[self.task])
@@ -37,7 +38,7 @@ class _Clone(TaskOp):
             ghost.define(tasks[child], xf.PASID, 0)
         elif tasks[child].data[xf.PASID]:
             tasks[child].undefined |= xf.MASK_PASID
-        if shares_mm and tasks[child].data[xf.CET_USER]:
+        if shares_mm and own_stack and tasks[child].data[xf.CET_USER]:
             ghost.define(tasks[child], xf.CET_USER, ghost.task_token(child, 1))
 
 
@@ -69,6 +70,21 @@ class Fork(_Clone):
 
     def run(self, k: Kernel) -> Result:
         return self.clone(k, 0)
+
+
+@op("t{task} vfork")
+class Vfork(_Clone):
+    """A process of its own that shares the address space, and runs on its parent's stacks: the parent sleeps until it
+    executes another program, or exits."""
+
+    task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        in_handler = f"t{self.task} is in a signal handler, whose frame the child would share, which is not modelled"
+        return _Clone.hindrance(self, k) or (in_handler if k.handlers_of(self.task) else "")
+
+    def run(self, k: Kernel) -> Result:
+        return self.clone(k, CLONE_VFORK | CLONE_VM)
 
 
 @op("t{task} create_io_thread")

@@ -22,9 +22,10 @@ from xfdfuzz.kernel.fpu.regset import (
 )
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
+from xfdfuzz.kernel.shstk import ARCH_SHSTK_UNLOCK
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import BEYOND, UNALIGNED, FpuImage, IovLen, Nr, Ssp, UserImage
+from xfdfuzz.program.fields import BEYOND, UNALIGNED, FpuImage, IovLen, Nr, ShstkFeatures, Ssp, UserImage
 from xfdfuzz.program.ops.base import TaskOp, inside, op
 from xfdfuzz.program.step import Content, FpuState, Result, image_of
 
@@ -297,6 +298,22 @@ class PtraceSetSsp(Ptrace):
         if not ret:
             ghost.define(k.system.ghost.tasks[self.tracee], xf.CET_USER, ssp)
         return Result(ret)
+
+
+@op("t{task} ptrace(PTRACE_ARCH_PRCTL, t{tracee}, ARCH_SHSTK_UNLOCK, {features})")
+class PtraceShstkUnlock(Ptrace):
+    """Let a stopped task change features of shadow stacks that are locked, as checkpoint and restore needs it."""
+
+    NOTE_TYPE = NT_X86_SHSTK
+    task: Nr = 0
+    tracee: Nr = 1
+    features: ShstkFeatures = 1
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        if k.tasks[self.task].ia32:
+            return Result(-EIO)  # no request of a 32-bit program's
+        return Result(k.shstk_prctl(self.tracee, ARCH_SHSTK_UNLOCK, self.features).ret)
 
 
 @op("t{task} read(arch_status, t{tracee})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import ClassVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
@@ -16,6 +17,7 @@ from xfdfuzz.kernel.state import (
     SigFrame,
     altstack_begins_anew,
     enters_altstack,
+    may_overflow,
 )
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
@@ -56,14 +58,17 @@ class _SignalFrame(TaskOp):
 
 class _SignalBegins(_SignalFrame):
     __slots__ = ()
+    SA_ONSTACK: ClassVar[bool] = True
 
     def hindrance(self, k: Kernel) -> str:
         if why := TaskOp.hindrance(self, k):
             return why
         if k.handlers_of(self.task) == NR_SIGFRAMES:
             return f"t{self.task} is in {NR_SIGFRAMES} signal handlers, and more are not modelled"
+        if may_overflow(k.system, self.task):
+            return f"the frame might lie below the stack that t{self.task}'s handler runs on, which is not modelled"
         anew = f"the frame would lie over those on t{self.task}'s alternate stack, which is not modelled"
-        return anew if altstack_begins_anew(k.system, self.task) else ""
+        return anew if self.SA_ONSTACK and altstack_begins_anew(k.system, self.task) else ""
 
     def deliver(self, k: Kernel, absent: int = 0, unwritable: int = 0, pkey: int = 0) -> Result:
         """Set the frame up in memory in which this is the matter, unless the alternate stack has no room."""
@@ -72,7 +77,7 @@ class _SignalBegins(_SignalFrame):
         there = k.sigframes_of(self.task)[k.handlers_of(self.task)]
         before = there.pkey
         there.absent, there.unwritable, there.pkey = absent, unwritable, pkey
-        result = self.end(k, k.setup_rt_frame())
+        result = self.end(k, k.setup_rt_frame(self.SA_ONSTACK))
         if not k.current.in_sigframe:
             there.absent = there.unwritable = 0
         if there.stale:  # nothing was written: it is the frame that was there
@@ -89,6 +94,17 @@ class Signal(_SignalBegins):
     user mode, so what is pending there is not finished first.
     """
 
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.deliver(k)
+
+
+@op("t{task} signal(not-onstack) ...")
+class SignalNotOnstack(_SignalBegins):
+    """The same of a signal whose handler lacks SA_ONSTACK: the frame is below the stack pointer, wherever that is."""
+
+    SA_ONSTACK = False
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
@@ -227,9 +243,12 @@ def frame_of(k: Kernel, nr: int, frame: int) -> SigFrame:
 
 def _changes_its_stack(k: Kernel, nr: int) -> str:
     """Whether the task's own frame brings back another alternate stack than the one on which its handler runs."""
-    if k.own_sigframe_of(nr).ss_size == k.tasks[nr].sas_ss_size:
+    handlers, own = [frame for frame in k.sigframes_of(nr) if frame.valid], k.own_sigframe_of(nr)
+    if own.ss_size == k.tasks[nr].sas_ss_size:
         return ""
-    running = any(frame.valid and frame.on_altstack for frame in k.sigframes_of(nr))
+    if any(frame.disarmed for frame in handlers) and own.ss_size:
+        return f"t{nr}'s handler may run on the alternate stack that comes back, which is not modelled"
+    running = any(frame.on_altstack and not frame.disarmed for frame in handlers)
     return f"t{nr}'s handler runs on the alternate stack that goes, which is not modelled" if running else ""
 
 

@@ -8,6 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
 from xfdfuzz.arch.registers import GeneralProtection, load_component
 from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.kernel import shstk
 from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
@@ -15,6 +16,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import pasid_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
+    Autodisarm,
     Bit,
     Contents,
     Facility,
@@ -22,11 +24,13 @@ from xfdfuzz.program.fields import (
     Nr,
     Null,
     Pkru,
+    ShstkFeatures,
     SseContents,
     StackSize,
     Token,
     Undefined,
     UserImage,
+    Wrss,
     XcompBv,
     Xfeatures,
 )
@@ -104,19 +108,21 @@ class ReqXcompGuestPerm(_Prctl):
         return self.prctl(k, xstate.ARCH_REQ_XCOMP_GUEST_PERM, self.facility, self.undefined.value)
 
 
-@op("t{task} sigaltstack({size})")
+@op("t{task} sigaltstack({size}, {autodisarm})")
 class Sigaltstack(TaskOp):
     """Install an alternate signal stack of ``size`` bytes; 0 removes it.
 
-    What was left on the one before is lost: its memory is used for something else.
+    What was left on the one before is lost: its memory is used for something else.  With ``autodisarm`` it is the
+    task's no more while a handler runs, from whose frame sigreturn brings it back.
     """
 
     task: Nr = 0
     size: StackSize = 8192
+    autodisarm: Autodisarm = False
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        ret = k.sigaltstack(self.size)
+        ret = k.sigaltstack(self.size, self.autodisarm)
         if not ret:
             k.forget_altstack(self.task)
         return Result(ret)
@@ -370,33 +376,79 @@ class UserCall(TaskOp):
         return OK
 
 
-@op("t{task} arch_prctl(ARCH_SHSTK_ENABLE)")
-class ShstkEnable(TaskOp):
-    """The thread gets a shadow stack, which CET_USER has."""
+class _ShstkPrctl(TaskOp):
+    __slots__ = ()
+
+    def prctl(self, k: Kernel, option: int, features: int) -> int:
+        self.enter_kernel(k)
+        return k.shstk_prctl(self.task, option, features).ret
+
+
+@op("t{task} arch_prctl(ARCH_SHSTK_ENABLE, {wrss})")
+class ShstkEnable(_ShstkPrctl):
+    """The thread gets a shadow stack, which CET_USER has; with ``wrss``: it may write to it."""
 
     task: Nr = 0
+    wrss: Wrss = False
 
     def run(self, k: Kernel) -> Result:
-        self.enter_kernel(k)
-        fresh = not k.tasks[self.task].shstk
-        ret = k.shstk_prctl(True)
+        fresh = not (k.tasks[self.task].shstk or self.wrss)
+        ret = self.prctl(k, shstk.ARCH_SHSTK_ENABLE, _feature(self.wrss))
         if not ret and fresh:
             ghost.define(k.system.ghost.tasks[self.task], xf.CET_USER, ghost.task_token(self.task, 1))
         return Result(ret)
 
 
-@op("t{task} arch_prctl(ARCH_SHSTK_DISABLE)")
-class ShstkDisable(TaskOp):
-    """The thread gives its shadow stack up."""
+@op("t{task} arch_prctl(ARCH_SHSTK_DISABLE, {wrss})")
+class ShstkDisable(_ShstkPrctl):
+    """The thread gives its shadow stack up; with ``wrss``: it may not write to it any more."""
+
+    task: Nr = 0
+    wrss: Wrss = False
+
+    def run(self, k: Kernel) -> Result:
+        ret = self.prctl(k, shstk.ARCH_SHSTK_DISABLE, _feature(self.wrss))
+        if not (ret or self.wrss):
+            ghost.define(k.system.ghost.tasks[self.task], xf.CET_USER, 0)
+        return Result(ret)
+
+
+def _feature(wrss: bool) -> int:
+    return shstk.ARCH_SHSTK_WRSS if wrss else shstk.ARCH_SHSTK_SHSTK
+
+
+@op("t{task} arch_prctl(ARCH_SHSTK_LOCK, {features})")
+class ShstkLock(_ShstkPrctl):
+    """Features stay as they are, enabled or not, until execve(); threads and children inherit that."""
+
+    task: Nr = 0
+    features: ShstkFeatures = 1
+
+    def run(self, k: Kernel) -> Result:
+        return Result(self.prctl(k, shstk.ARCH_SHSTK_LOCK, self.features))
+
+
+@op("t{task} arch_prctl(ARCH_SHSTK_UNLOCK, {features})")
+class ShstkUnlock(_ShstkPrctl):
+    """What only a tracer can do."""
+
+    task: Nr = 0
+    features: ShstkFeatures = 1
+
+    def run(self, k: Kernel) -> Result:
+        return Result(self.prctl(k, shstk.ARCH_SHSTK_UNLOCK, self.features))
+
+
+@op("t{task} arch_prctl(ARCH_SHSTK_STATUS)")
+class ShstkStatus(TaskOp):
+    """Which features are enabled: 1 is the shadow stack, 2 that the thread may write to it."""
 
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        ret = k.shstk_prctl(False)
-        if not ret:
-            ghost.define(k.system.ghost.tasks[self.task], xf.CET_USER, 0)
-        return Result(ret)
+        value = k.shstk_prctl(self.task, shstk.ARCH_SHSTK_STATUS, 1)
+        return Result(value.ret, None if value.ret else value.value)
 
 
 @op("t{task} tilestore")

@@ -6,6 +6,7 @@ Each class names what the commit changed.  Commit ids were looked up.
 
 from __future__ import annotations
 
+from xfdfuzz.revisions.mainline.coredump import NoXsaveLayoutIsWhole, XsaveLayout
 from xfdfuzz.revisions.mainline.cpuid import (
     CpuidProcessedAtCreation,
     CpuidUpdatedFirst,
@@ -126,6 +127,7 @@ SERIES = (
     MsrsOfDefaultType,
     SnpType,
     LbrByXsave,
+    XsaveLayout,
     AllPkeysForFrame,
     AltstackFirst,
     SigframeHasPkru,
@@ -163,6 +165,7 @@ SERIES = (
     SvaAgain,
     BugOnImbalance,
     CpuidUpdatedFirst,
+    NoXsaveLayoutIsWhole,
     ClearXstateBv,
     NoOtherCpuidInL2,
     VmsaSyncedOnce,

@@ -6,12 +6,22 @@ from dataclasses import replace
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_PASID, MSR_IA32_U_CET
-from xfdfuzz.kernel.errno import EINVAL, EOPNOTSUPP
+from xfdfuzz.kernel.base import phase_of
+from xfdfuzz.kernel.errno import EINVAL, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.fpu.init import FpuInit
+from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.process import Process
-from xfdfuzz.kernel.sched import CLONE_VM
-from xfdfuzz.kernel.shstk import Shstk
+from xfdfuzz.kernel.sched import CLONE_VFORK, CLONE_VM
+from xfdfuzz.kernel.shstk import (
+    ARCH_SHSTK_DISABLE,
+    ARCH_SHSTK_LOCK,
+    ARCH_SHSTK_SHSTK,
+    ARCH_SHSTK_STATUS,
+    ARCH_SHSTK_UNLOCK,
+    ARCH_SHSTK_WRSS,
+    Shstk,
+)
 from xfdfuzz.kernel.state import pasid_of, task_contents
 from xfdfuzz.revisions.queue import patch
 
@@ -106,6 +116,10 @@ class CetUser(FpuInit):
         return super().supervisor_xfeatures() | xf.MASK_CET_USER
 
 
+def _locked(locked: int, option: int, meant: int) -> int:
+    return int(option == ARCH_SHSTK_LOCK) if meant else locked
+
+
 @patch("2d39a6add422", "x86/shstk: Add user-mode shadow stack support", version="v6.6", neutral="a feature")
 class UserShadowStacks(Shstk):
     """Threads can have shadow stacks (with b2926a36b97a, that of a new thread, and 98cfa4630912, the options)."""
@@ -115,29 +129,84 @@ class UserShadowStacks(Shstk):
         """(arch/x86/kernel/cpu/common.c)."""
         return self.machine.cet and self.machine.has_xsaves
 
-    def shstk_prctl(self, enable: bool) -> int:
-        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c).
+    def shstk_prctl(self, nr: int, option: int, arg2: int) -> Value:
+        """(arch/x86/kernel/shstk.c, with CONFIG_CHECKPOINT_RESTORE).
 
         arch_prctl(2) of 32-bit programs does not know it (arch/x86/kernel/process_64.c, do_arch_prctl_common()).
         """
+        task, own = self.tasks[nr], nr == self.current_nr
         if self.current.ia32:
+            return Value(-EINVAL)
+        if option == ARCH_SHSTK_STATUS:
+            return self.put_user(ARCH_SHSTK_SHSTK * task.shstk | ARCH_SHSTK_WRSS * task.wrss, arg2)
+        if option == ARCH_SHSTK_LOCK or (option == ARCH_SHSTK_UNLOCK and not own):
+            task.shstk_locked = _locked(task.shstk_locked, option, arg2 & ARCH_SHSTK_SHSTK)
+            task.wrss_locked = _locked(task.wrss_locked, option, arg2 & ARCH_SHSTK_WRSS)
+            return Value(0)
+        if not own:
+            return Value(-EINVAL)
+        if arg2 & (ARCH_SHSTK_SHSTK * task.shstk_locked | ARCH_SHSTK_WRSS * task.wrss_locked):
+            return Value(-EPERM)
+        return Value(self.shstk_prctl_own(option, arg2))
+
+    @phase_of("shstk_prctl")
+    def shstk_prctl_own(self, option: int, features: int) -> int:
+        """Enable or disable one feature of current's that is not locked; who is asked to unlock one of its own enables
+        it (arch/x86/kernel/shstk.c)."""
+        if self.shstk_prctl_unknown(option) or features not in (ARCH_SHSTK_SHSTK, ARCH_SHSTK_WRSS):
             return -EINVAL
+        enable = option != ARCH_SHSTK_DISABLE
+        if features == ARCH_SHSTK_WRSS:
+            return self.wrss_control(enable)
+        return self.shstk_setup() if enable else self.shstk_disable()
+
+    def shstk_setup(self) -> int:
+        """EOPNOTSUPP without the feature; what is so already is no error (arch/x86/kernel/shstk.c)."""
+        if self.current.shstk:
+            return 0
         if not self.user_shstk:
             return -EOPNOTSUPP
-        if bool(self.current.shstk) != enable:
-            if enable:
-                self.might_sleep()  # alloc_shstk() maps memory
-            self.fpregs_lock()
-            if self.current.tif_need_fpu_load:
-                self.fpregs_restore_userregs()
-            self.wrmsrl(MSR_IA32_U_CET, task_contents(self.current_nr, 1) if enable else 0)
-            self.fpregs_unlock()
-            self.current.shstk = enable
+        self.might_sleep()  # alloc_shstk() maps memory
+        self.fpregs_lock_and_load()
+        self.wrmsrl(MSR_IA32_U_CET, task_contents(self.current_nr, 1))
+        self.fpregs_unlock()
+        self.current.shstk = 1
         return 0
 
+    def shstk_disable(self) -> int:
+        """WRSS goes with it (arch/x86/kernel/shstk.c)."""
+        if not self.user_shstk:
+            return -EOPNOTSUPP
+        if self.current.shstk:
+            self.fpregs_lock_and_load()
+            self.wrmsrl(MSR_IA32_U_CET, 0)
+            self.fpregs_unlock()
+            self.current.shstk = self.current.wrss = 0
+        return 0
+
+    def wrss_control(self, enable: bool) -> int:
+        """Only with a shadow stack; the bit of IA32_U_CET is no content here (arch/x86/kernel/shstk.c)."""
+        if not self.user_shstk:
+            return -EOPNOTSUPP
+        if not self.current.shstk:
+            return -EPERM
+        if self.current.wrss != enable:
+            self.fpregs_lock_and_load()
+            self.fpregs_unlock()
+            self.current.wrss = enable
+        return 0
+
+    def fpregs_lock_and_load(self) -> None:
+        """What is written to the registers then is the task's (fpu/core.c, 6ee836687a3f)."""
+        self.fpregs_lock()
+        if self.current.tif_need_fpu_load:
+            self.fpregs_restore_userregs()
+
     def shstk_alloc_thread_stack(self, child: int, flags: int) -> int:
-        """A new one where the address space is shared; vfork() is not modelled (arch/x86/kernel/shstk.c)."""
-        return task_contents(child, 1) if self.current.shstk and flags & CLONE_VM else 0
+        """A new one where the address space is shared, but for vfork(), whose child uses its parent's
+        (arch/x86/kernel/shstk.c)."""
+        shared = flags & (CLONE_VM | CLONE_VFORK) == CLONE_VM
+        return task_contents(child, 1) if self.current.shstk and shared else 0
 
     def update_fpu_shstk(self, child: int, ssp: int) -> None:
         """The state in the new task's buffer is there, since its parent's registers had it (fpu/core.c)."""
@@ -147,7 +216,7 @@ class UserShadowStacks(Shstk):
 
     def reset_thread_features(self) -> None:
         """(arch/x86/kernel/shstk.c)."""
-        self.current.shstk = 0
+        self.current.shstk = self.current.wrss = self.current.shstk_locked = self.current.wrss_locked = 0
 
 
 @patch("bd0b10b795c5", "x86/fpu/apx: Define APX state component", version="v6.16", neutral="a feature")

@@ -23,6 +23,7 @@ class ShstkRegset(Regset):
         """ENODEV without the feature, and with a warning where the task's image has no CET_USER (fpu/regset.c)."""
         if not self.user_shstk:
             return -ENODEV, 0
+        self.sync_fpstate(nr)
         regs = self.deref(self.tasks[nr].fpu.fpstate).regs
         if self.warn_on(not regs.xstate_bv & xf.MASK_CET_USER):
             return -ENODEV, 0
