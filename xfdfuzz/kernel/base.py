@@ -81,10 +81,6 @@ class KernelBase:
         """The system, as its bytes: what :meth:`load` takes."""
         return bytes(self._memory)
 
-    def is_like(self, other: KernelBase) -> bool:
-        """Whether the system is in the same state as another kernel's."""
-        return self._memory == other._memory
-
     @seam
     def load(self, state: bytes) -> None:
         """Let the system be in that state."""

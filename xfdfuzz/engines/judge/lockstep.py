@@ -96,8 +96,8 @@ class Lockstep:
     @property
     def same(self) -> bool:
         """Whether both are in the same state."""
-        first, second = (executor.kernel for executor in self.executors)
-        return first.is_like(second)
+        first, second = (executor.kernel.state for executor in self.executors)
+        return first == second
 
     def execute(self, op: Op) -> Compared:
         """Execute the op on both and compare."""
