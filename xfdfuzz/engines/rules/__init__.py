@@ -9,6 +9,7 @@ name its lists.
 from __future__ import annotations
 
 from xfdfuzz.engines.rules.base import RULES, Rule
+from xfdfuzz.engines.rules.cet import CetRules
 from xfdfuzz.engines.rules.guest import GuestRules
 from xfdfuzz.engines.rules.host import HostRules
 from xfdfuzz.engines.rules.ioctls import IoctlRules
@@ -34,5 +35,6 @@ class EveryRule(
     RunRules,
     GuestRules,
     HostRules,
+    CetRules,
 ):
     """Everything that user space, guests, the scheduler and interrupts can do to what is under test."""
