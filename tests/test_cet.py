@@ -227,3 +227,18 @@ def test_a_component_is_in_use_while_any_of_its_registers_is() -> None:
     )
     empty = "v0 xsaves(cet_kernel) = ok {xstate_bv: 0, xcomp_bv: cet_kernel|0x8000000000000000}"
     assert not wrong(guest(), xss, ENTERED, "v0 wrmsr(IA32_PL2_SSP, 0) = ok", empty)
+
+
+def test_finding_1_has_a_second_way_in() -> None:
+    """KVM_SET_ONE_REG(IA32_XFD) under tile data in memory, which the cure of KVM_SET_MSRS closes as well."""
+    ops = (
+        "t0 arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA) = 0",
+        "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
+        "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
+        "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|xtile, xfd, amx}) = 0",
+        "t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: xtiledata, data: 1}) = 0",
+        "t0 ioctl(v0, KVM_SET_ONE_REG, IA32_XFD, 0x40000) = 0",
+        "t0 ioctl(v0, KVM_RUN) ...",
+    )
+    assert "host-xrstor-never-faults" in wrong(*ops)
+    assert not wrong(*ops, revision="v7.3-cured")

@@ -9,7 +9,6 @@ name its lists.
 from __future__ import annotations
 
 from xfdfuzz.engines.rules.base import RULES, Rule
-from xfdfuzz.engines.rules.cet import CetRules
 from xfdfuzz.engines.rules.guest import GuestRules
 from xfdfuzz.engines.rules.host import HostRules
 from xfdfuzz.engines.rules.ioctls import IoctlRules
@@ -19,7 +18,7 @@ from xfdfuzz.engines.rules.run import RunRules
 from xfdfuzz.engines.rules.signals import SignalRules
 from xfdfuzz.engines.rules.syscalls import SyscallRules
 from xfdfuzz.engines.rules.vmm import VmmRules
-from xfdfuzz.engines.rules.xsave import XsaveRules
+from xfdfuzz.engines.rules.xsave import CetRules, XsaveRules
 
 __all__ = ["RULES", "EveryRule", "Rule"]
 
