@@ -7,7 +7,7 @@ from typing import get_args
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
@@ -23,6 +23,7 @@ from xfdfuzz.program.ops.kvm import (
     KvmGetDeviceAttr,
     KvmGetMsrIndexList,
     KvmGetMsrs,
+    KvmGetOneReg,
     KvmGetSupportedCpuid,
     KvmGetSupportedCpuidEntry,
     KvmGetXcrs,
@@ -39,6 +40,7 @@ from xfdfuzz.program.ops.run import HandleExit, KvmRunReturns
 from xfdfuzz.program.ops.vmm import (
     KeepFpu,
     KeepMsr,
+    KeepOneReg,
     LoadCpuid,
     LoadMsrs,
     LoadNestedState,
@@ -460,17 +462,17 @@ def protected_guest_is_untouched(view: View) -> Iterator[Broken]:
         yield Broken(f"v{nr}: the ioctl changed its sealed registers")
 
 
-@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=makers(KvmGetMsrs))
+@invariant("get-msrs-is-true", "corruption", ("GSTATE", "INV-17"), ops=makers(KvmGetMsrs, KvmGetOneReg))
 def get_msrs_is_true(view: View) -> Iterator[Broken]:
-    """KVM_GET_MSRS gives what the guest would read."""
+    """KVM_GET_MSRS and KVM_GET_ONE_REG give what the guest would read."""
     op, value = view.step.op, view.step.result.out
-    assert isinstance(op, KvmGetMsrs | KeepMsr)
+    assert isinstance(op, KvmGetMsrs | KeepMsr | KvmGetOneReg | KeepOneReg)
     if not isinstance(value, int) or not ghost.takes(view.k, view.k.vcpus[op.vcpu]):
         return
     ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
     expected = ghost.read_msr(ideal, op.msr)
-    if op.msr in XSTATE_MSRS:
-        exposed = view.k.guest_cpu_cap_has_shstk(vcpu)
+    if op.msr in ghost.CONTENT_MSRS:
+        exposed = view.k.guest_has_cet_msr(vcpu, op.msr)
     else:
         exposed = bool(vcpu.arch.cpuid_xfd or op.msr == MSR_IA32_XSS)
     if exposed and value != expected:

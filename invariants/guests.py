@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import component_site
+from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import VECTORS, Vcpu
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.step import format_ret
@@ -15,7 +16,7 @@ from xfdfuzz.program.step import format_ret
 class GuestState(NamedTuple):
     """What a guest finds when it is entered: ``entry`` is the result of that, the rest is empty if it did not work.
 
-    ``registers`` are components, and MXCSR, and their contents.  ``exception`` is what it gets at once,
+    ``registers`` are components, MXCSR and CET's registers, and their contents.  ``exception`` is what it gets at once,
     ``l2`` that it goes on in its own guest.
     """
 
@@ -60,7 +61,11 @@ def differences(
             yield site(i), f"{xf.CONTENTS[i]} = {content(a)} and {content(b)}"
 
 
-def visible_components(vcpu: Vcpu) -> int:
-    """What the guest can have in registers, with MXCSR; PKRU has a way of its own."""
-    legacy = xf.MASK_FPSSE | xf.MASK_MXCSR
-    return (vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss | legacy) & ~xf.MASK_PKRU
+def visible_components(k: Kernel, vcpu: Vcpu) -> int:
+    """What the guest can have in registers, with MXCSR and what of CET its CPUID has; PKRU has a way of its own."""
+    if k.guest_cpu_cap_has_shstk(vcpu):
+        cet = xf.MASK_CET_REGISTERS
+    else:
+        cet = xf.MASK_IBT_REGISTERS if k.guest_cpu_cap_has_ibt(vcpu) else 0
+    components = vcpu.arch.guest_supported_xcr0 | vcpu.arch.guest_supported_xss & ~xf.MASK_CET
+    return (components | cet | xf.MASK_FPSSE | xf.MASK_MXCSR) & ~xf.MASK_PKRU

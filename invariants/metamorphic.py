@@ -12,12 +12,13 @@ from itertools import permutations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import CET_MSRS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.invariants.guests import GuestState, differences, visible_components
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import HostDied
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import read_cr4
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
@@ -33,31 +34,32 @@ from xfdfuzz.program.ops.kvm import (
     KvmSetCpuid2,
     KvmSetMsrs,
     KvmSetXcrs,
+    get_one_reg,
+    set_one_reg,
 )
 from xfdfuzz.program.ops.tasks import ReqXcompGuestPerm
 from xfdfuzz.program.ops.xsave import KvmSetXsave
 from xfdfuzz.program.step import Result
 
 #: What a VMM saves of a vCPU, of the MSRs that are modelled.
-_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
+_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *CET_MSRS)
 
 #: What each call of a restore returned.
 Results = dict[str, Result]
 
 
 def guest_state(executor: Executor, nr: int, components: int) -> GuestState:
-    """Enter the guest and look at ``components``, perhaps with MXCSR, as far as XFD lets it see them; the executor is
-    used up."""
+    """Enter the guest and look at ``components``, and what stands beside them, as far as XFD lets it see them; the
+    executor is used up."""
     step = executor.enter_guest(nr)
     k = executor.kernel
     if step is None or not k.this_cpu.guest:
         return GuestState("no entry" if step is None else step.result.ret)
     regs = k.regs
-    visible = xf.components_in(components & ~regs.xfd)
     arch = k.vcpus[nr].arch
     osxsave, ts, pke = bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke)
     xcr0, xss = (regs.xcr0, regs.xss) if osxsave else (0, 0)  # the host's stay where the guest cannot see them
-    held = tuple((i, regs.data[i]) for i in (*visible, *[xf.MXCSR] * bool(components & xf.MASK_MXCSR)))
+    held = tuple((i, regs.data[i]) for i in xf.contents_in(components & ~regs.xfd))
     return GuestState("entered", osxsave, ts, pke, xcr0, xss, regs.xfd, regs.xfd_err, held)
 
 
@@ -121,7 +123,7 @@ def _is_new(k: Kernel, vcpu: Vcpu) -> bool:
 
 
 def _different_orders(executor: Executor, nr: int, calls: Sequence[Op]) -> Iterator[Broken]:
-    components = visible_components(executor.kernel.vcpus[nr])
+    components = visible_components(executor.kernel, executor.kernel.vcpus[nr])
     first: tuple[Sequence[Op], Results, GuestState] | None = None
     outcomes: set[object] = set()
     begun = executor.kernel.state
@@ -159,13 +161,14 @@ def _name(op: Op) -> str:
 
 
 class Saved(NamedTuple):
-    """What a VMM reads from a vCPU: its CPUID, CR4, CR0.TS, MSRs, XCR0 and the bytes of its XSAVE image; None
+    """What a VMM reads from a vCPU: its CPUID, CR4, CR0.TS, MSRs, SSP, XCR0 and the bytes of its XSAVE image; None
     where there is nothing."""
 
     cpuid: CpuidEntries
     cr4: int
     ts: bool
     msrs: tuple[tuple[int, int], ...]
+    ssp: int | None
     xcr0: int | None
     xsave: bytes | None
 
@@ -185,7 +188,7 @@ def migration_is_invisible(view: View) -> Iterator[Broken]:
     for nr, vcpu in enumerate(k.vcpus):
         if not (vcpu.exists and vcpu.arch.cpuid_set and _settled(k, vcpu)) or k.vms[vcpu.vm].vm_bugged:
             continue
-        components = visible_components(vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
+        components = visible_components(k, vcpu) & ~k.system.ghost.vcpus[nr].regs.undefined
         comparisons = view.kept(Comparisons)
         source = comparisons.executor
         source.load(k.state)
@@ -224,6 +227,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
     # IA32_XSS is 0 where KVM does not list it, and not to be written then (338543cbe033)
     kept = (index for index in _MSRS if index != MSR_IA32_XSS or k.kvm_probe_msr_to_save(index))
     read = [(index, *k.kvm_get_msrs(vcpu, index)) for index in kept]
+    no_ssp, ssp = get_one_reg(k, vcpu, MSR_KVM_INTERNAL_GUEST_SSP)
     ret, image = k.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
     if ret:
         _, image = k.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
@@ -232,6 +236,7 @@ def save(k: Kernel, vcpu: Vcpu) -> Saved:
         read_cr4(vcpu),
         bool(arch.cr0_ts),
         tuple((index, value) for index, count, value in read if count),
+        None if no_ssp else ssp,
         k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)[1],
         None if image is None else bytes(image),
     )
@@ -255,7 +260,10 @@ def _different_guests(there: Executor, nr: int, saved: Saved, stays: GuestState,
 
 
 def _set_msrs(k: Kernel, saved: Saved) -> bool:
-    return k.kvm_set_msrs(k.vcpus[0], saved.msrs) == len(saved.msrs)
+    taken = k.kvm_set_msrs(k.vcpus[0], saved.msrs) == len(saved.msrs)
+    if saved.ssp is None:
+        return taken
+    return set_one_reg(k, 0, MSR_KVM_INTERNAL_GUEST_SSP, (saved.ssp, saved.ssp)).ret == 0 and taken
 
 
 def _set_xcrs(k: Kernel, saved: Saved) -> bool:

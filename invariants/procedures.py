@@ -62,8 +62,9 @@ def reset_leaves_nothing(view: View) -> Iterator[Broken]:
 
 @invariant("reset-is-a-reset", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter))
 def reset_is_a_reset(view: View) -> Iterator[Broken]:
-    """A processor comes out of reset with XCR0 = 1, IA32_XSS, IA32_XFD and IA32_XFD_ERR = 0, and with x87, SSE and all
-    else in its initial configuration (SDM vol. 3, "Processor State After Reset"): firmware and kernels count on it.
+    """A processor comes out of reset with XCR0 = 1, IA32_XSS, IA32_XFD, IA32_XFD_ERR, the MSRs of CET and SSP = 0, and
+    with x87, SSE and all else in its initial configuration (SDM vol. 3, "Processor State After Reset"): firmware and
+    kernels count on it.
     The kernel did what it was told."""
     nr, vmm = _promise(view)
     if vmm.pending and vmm.intent == st.INTENT_OUT_OF_RESET:
@@ -175,7 +176,7 @@ def _found_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
         promised := ghost.cpuid_in(meant.cpuid)
     ):
         yield "cpuid", f"its CPUID is {written(promised)} and {written(has)}"
-    sure = _contents(components & ~meant.promise.regs.undefined)
+    sure = xf.contents_in(components & ~meant.promise.regs.undefined)
     finds = _finds(view, nr, components)
     # a VMM cares for each component, while to the kernel most are alike
     before, forgotten = view.before.ghost, entered and view.before.vcpus[nr].arch.init_pending
@@ -221,18 +222,13 @@ def _finds(view: View, nr: int, components: int) -> dict[int, int]:
             return view.k.regs.data[i]
         return area.data[i] if (area.xstate_bv | xf.MASK_MXCSR) >> i & 1 else 0
 
-    return {i: in_kernel(i) if made.undefined >> i & 1 else made.data[i] for i in _contents(components)}
+    return {i: in_kernel(i) if made.undefined >> i & 1 else made.data[i] for i in xf.contents_in(components)}
 
 
 def _readable(view: View, vcpu: Vcpu) -> int:
-    """The components that the guest can enable and read, and MXCSR."""
+    """The components that the guest can enable and read, MXCSR and CET's registers."""
     pkru = vcpu.arch.guest_supported_xcr0 & xf.MASK_PKRU if view.k.ospke else 0
-    return visible_components(vcpu) | pkru
-
-
-def _contents(mask: int) -> tuple[int, ...]:
-    """The components, and MXCSR."""
-    return (*xf.components_in(mask), *[xf.MXCSR] * bool(mask & xf.MASK_MXCSR))
+    return visible_components(view.k, vcpu) | pkru
 
 
 class _Control(NamedTuple):

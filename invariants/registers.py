@@ -84,7 +84,8 @@ def guest_registers_preserved(view: View) -> Iterator[Broken]:
     value or the initial one."""
     regs, ideal, own, who = _guest(view)
     k = view.k
-    has = xf.MASK_MXCSR | regs.xcr0 | k.vcpus[view.vcpu_nr].arch.guest_supported_xss
+    cet = xf.MASK_CET_REGISTERS if k.vcpus[view.vcpu_nr].arch.guest_supported_xss & xf.MASK_CET else 0
+    has = xf.MASK_MXCSR | regs.xcr0 | cet
     for i, found, expected, foreign in _differences(regs, ideal, own, _hidden_from_guest(view)):
         if not foreign and has >> i & 1:
             yield Broken(_describe(who, i, found, expected), component_site(i))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import CET_MSRS, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VM_X86_SNP_VM, VM_X86_TDX_VM
@@ -173,7 +173,7 @@ def unsealed(machine: Machine) -> list[Op]:
 
 def _sealing(machine: Machine) -> list[Op]:
     """The guest is sealed, and its VMM reads the MSRs of supervisor state, as one does for a snapshot."""
-    msrs = (MSR_IA32_XSS, *XSTATE_MSRS) if machine.cet else ()
+    msrs = (MSR_IA32_XSS, *CET_MSRS) if machine.cet else ()
     return [protected.KvmSevLaunchUpdateVmsa(0, 0), *(kvm.KvmGetMsrs(0, 0, msr) for msr in msrs)]
 
 

@@ -16,10 +16,18 @@ from hypothesis import strategies as st
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE
-from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import (
+    CET_MSRS,
+    MSR_IA32_PL0_SSP,
+    MSR_IA32_U_CET,
+    MSR_IA32_XFD,
+    MSR_IA32_XFD_ERR,
+    MSR_IA32_XSS,
+)
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_SNP_VM, VM_X86_TDX_VM
@@ -43,6 +51,7 @@ from xfdfuzz.program.fields import (
     Undefined,
     UserImage,
 )
+from xfdfuzz.program.ghost import CONTENT_MSRS
 from xfdfuzz.program.ops.base import OPS, Op
 
 T = TypeVar("T")
@@ -76,7 +85,9 @@ flags = Range(0, 1)
 
 
 #: The MSRs that programs know, those of every machine first.
-_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, *XSTATE_MSRS)
+_MSRS = (MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, MSR_IA32_U_CET, MSR_IA32_PL0_SSP)
+#: The same with what else CET has, which comes less often.
+_CET_MSRS = (*_MSRS, *_MSRS, *(msr for msr in CET_MSRS if msr not in _MSRS))
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ def domains(machine: Machine) -> Domains:
         **_EVERYWHERE,
         "xcr0": _xcr0(full, plain),
         "xfeatures": Domain((full, dynamic or full, xf.MASK_YMM, plain, 0, xf.MASK_XTILE), neighbour(full), 200),
-        "msr": Domain(_MSRS if machine.cet else _MSRS[:2], lambda pick: _MSRS[pick % 2]),
+        "msr": Domain(_CET_MSRS if machine.cet else _MSRS[:2], lambda pick: _MSRS[pick % 2]),
         (DATA, MSR_IA32_XFD): xfd,
         (DATA, MSR_IA32_XFD_ERR): xfd,
         "facility": _facility(machine),
@@ -211,7 +222,9 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "attribute": Domain((0, 1, 0), lambda pick: scatter(pick) & 0xFFFFFFFF),
     "host msr": Domain((MSR_IA32_XFD, MSR_IA32_XFD_ERR)),
     (DATA, MSR_IA32_XSS): Domain((0, xf.MASK_CET)),
-    **{(DATA, msr): Domain(tokens.values) for msr in XSTATE_MSRS},
+    **{(DATA, msr): Domain(tokens.values) for msr in CONTENT_MSRS},
+    "one reg": Domain((*[MSR_KVM_INTERNAL_GUEST_SSP] * 3, MSR_IA32_U_CET, MSR_IA32_XFD)),
+    "room": Domain((1, 0)),
     Switch("drop"): Domain((False, True)),
     Switch("NULL"): Domain((False, True)),
     Switch("autodisarm"): Domain((False, True)),
@@ -282,7 +295,7 @@ def _msrs(dynamic: int, cet: bool) -> Domain[Msrs]:
     table += [Msrs(((MSR_IA32_XFD_ERR, value),)) for value in (0, dynamic)]
     table += [Msrs(((MSR_IA32_XFD, value), (MSR_IA32_XFD_ERR, dynamic))) for value in (0, dynamic)]
     if cet:
-        table += [Msrs(((index, token),)) for index in XSTATE_MSRS for token in (1, 2)]
+        table += [Msrs(((index, token),)) for index in CET_MSRS for token in (1, 2)]
         table += [Msrs(((MSR_IA32_U_CET, 1), (MSR_IA32_XFD, dynamic))), Msrs(((MSR_IA32_XSS, xf.MASK_CET),))]
     return Domain(table, one)
 
@@ -305,6 +318,11 @@ def _cpuid(full: int, plain: int, xss: int) -> Domain[CpuidEntries]:
         CpuidEntries(0, False, False, no_xsave=True),
         CpuidEntries(full, True, True, xss, no_palettes=True, no_tmul=True),
         CpuidEntries(plain, False, False, no_xsaves=True, no_xsavec=True),
+        *(
+            [CpuidEntries(plain, False, False, xss, **{lacking: True}) for lacking in ("no_shstk", "no_ibt")]
+            if xss
+            else []
+        ),
     )
     return Domain(table, lambda pick: CpuidEntries(neighbour(full)(pick), pick % 2 == 0, pick % 3 == 0))
 

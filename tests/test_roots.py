@@ -120,7 +120,7 @@ def test_what_shows_only_behind_the_planted_bug_is_its_consequence(planted: Revi
 
 
 def test_a_campaign_says_the_same_of_what_it_comes_across(planted: Revision) -> None:
-    report = fuzz(planted, Plan(seed=5, engine="scout", examples=120))
+    report = fuzz(planted, Plan(seed=5, engine="scout", examples=200))
     found = {one.bucket for one in report.found}
     assert "xfd-matches-fpstate@host" in found
     assert {one.bucket for one in report.roots} == found - {"xfd-matches-fpstate@host"}

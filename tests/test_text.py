@@ -19,6 +19,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.processor import NOT_AMD
 from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS, Machine
 from xfdfuzz.kernel.state import NR_VCPUS, NR_VMS, USER_TASKS, VECTORS
@@ -92,7 +93,7 @@ HEAD = "# xfdfuzz program 1\nmachine cpus=1\n\n"
 U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 63).map(lambda bit: 1 << bit), st.integers(0, 1 << 21))
 MSRS = st.sampled_from([MSR_IA32_XFD, MSR_IA32_XFD_ERR])
 TOKEN = st.integers(1, TOKENS)
-CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1, no_palettes"
+CPUID_FLAGS = "xfd, amx, no_xsave, no_xsaves, no_xsaveopt, no_xsavec, no_xgetbv1, no_palettes, no_tmul, no_shstk"
 
 
 def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
@@ -102,7 +103,10 @@ def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int]
     return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, special)
 
 
-MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
+MSRS_KNOWN = (
+    "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET, IA32_S_CET, IA32_PL0_SSP, IA32_PL1_SSP, IA32_PL2_SSP, IA32_PL3_SSP "
+    "or IA32_INT_SSP_TAB"
+)
 BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "xfeatures": U64,
     "hex": U64,
@@ -112,6 +116,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "bit": st.integers(0, 1),
     "facility": st.one_of(st.sampled_from([17, 18, 20]), U64),
     "msr": MSRS,
+    "one reg": st.one_of(MSRS, st.just(MSR_KVM_INTERNAL_GUEST_SSP)),
     "vm type": st.sampled_from([2, 3]),
     "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
@@ -124,7 +129,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("index", "xcr", "nr_xcrs", "flags"), st.integers(0, 2**32 - 1)),
     FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
-    UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.CONTENTS]), U64, st.booleans()),
+    UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.IN_IMAGES]), U64, st.booleans()),
     "mxcsr": st.sampled_from([*range(TOKENS + 1), ZERO, RESERVED]),
     "frame": st.integers(INNERMOST, OWN),
     "fpstate": st.integers(0, NULL_FPSTATE),
@@ -475,12 +480,12 @@ def error_of(text: str) -> str:
             "undefined=N, where N is a 32-bit signed number",
         ),
         # dicts
-        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_tmul}}"),
-        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_tmul}}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, 7)", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_ibt}}"),
+        ("t0 ioctl(v0, KVM_SET_CPUID2, {xfd})", 30, f"supported or {{xcr0: ..., {CPUID_FLAGS}, no_ibt}}"),
         (
             "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xdf})",
             40,
-            f"xcr0, xss, leaves, other, size, {CPUID_FLAGS} or no_tmul",
+            f"xcr0, xss, leaves, other, size, {CPUID_FLAGS} or no_ibt",
         ),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd, xfd})", 45, "xfd only once"),
         ("t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: 0, xfd: 1})", 45, "no value after xfd"),

@@ -17,18 +17,23 @@ from xfdfuzz.memory.cstruct import Array, Struct, struct
 MSR_IA32_XFD = 0x1C4
 MSR_IA32_XFD_ERR = 0x1C5
 MSR_IA32_XSS = 0xDA0
-MSR_IA32_U_CET = 0x6A0
-MSR_IA32_PL0_SSP = 0x6A4
+MSR_IA32_U_CET, MSR_IA32_S_CET = 0x6A0, 0x6A2
+MSR_IA32_PL0_SSP, MSR_IA32_PL1_SSP, MSR_IA32_PL2_SSP, MSR_IA32_PL3_SSP = range(0x6A4, 0x6A8)
+MSR_IA32_INT_SSP_TAB = 0x6A8
 MSR_IA32_PASID = 0xD93
 CR4_OSXSAVE, CR4_PKE = 1 << 18, 1 << 22
 
-#: MSRs that are part of a state component, which XSAVES and XRSTORS move: what they hold is the component's token.
-#: CET's components have more of them; one is enough to see where their state goes.
-XSTATE_MSRS: dict[int, int] = {MSR_IA32_U_CET: xf.CET_USER, MSR_IA32_PL0_SSP: xf.CET_KERNEL}
-#: What else a guest with CET has: the second register of CET_USER and the other two of CET_KERNEL (asm/fpu/types.h,
-#: cet_user_state and cet_supervisor_state), and those that no component has.
-OTHER_CET = ("IA32_PL3_SSP", "IA32_PL1_SSP", "IA32_PL2_SSP", "IA32_S_CET", "IA32_INT_SSP_TAB", "SSP")
-
+#: MSRs that are part of a state component, which XSAVES and XRSTORS move: at which place their token stands
+#: (asm/fpu/types.h, cet_user_state and cet_supervisor_state).
+XSTATE_MSRS: dict[int, int] = {
+    MSR_IA32_U_CET: xf.CET_USER,
+    MSR_IA32_PL0_SSP: xf.CET_KERNEL,
+    MSR_IA32_PL1_SSP: xf.PL1_SSP,
+    MSR_IA32_PL2_SSP: xf.PL2_SSP,
+    MSR_IA32_PL3_SSP: xf.PL3_SSP,
+}
+#: The same of all that CET has.
+CET_MSRS: dict[int, int] = XSTATE_MSRS | {MSR_IA32_S_CET: xf.S_CET, MSR_IA32_INT_SSP_TAB: xf.INT_SSP_TAB}
 
 #: Register contents fit in a byte.
 TOKEN_MAX = 0xFF
@@ -68,13 +73,14 @@ class DeviceNotAvailable(Fault):
         self.xfd = xfd
 
 
-@struct(data=xf.COMPONENTS + 3)
+@struct(data=xf.PLACES)
 class CpuRegs(Struct):
     """The registers.  ``data[i]`` is component i's token; ``xinuse`` is the bitmap of those that are not 0.
 
-    ``data[MXCSR]`` is MXCSR's.  ``always_in_use``, which never changes, has the components that XINUSE holds even while
-    they are 0.  ``error_pointers`` are x87's where no instruction saves them (``fxsave_leak``): whose instruction it
-    was that set them, 0 for the kernel's and after FNINIT; elsewhere they are part of x87's token.
+    ``data[MXCSR]`` is MXCSR's, and those behind are of CET's other registers.  ``always_in_use``, which never changes,
+    has the components that XINUSE holds even while they are 0.  ``error_pointers`` are x87's where no instruction saves
+    them (``fxsave_leak``): whose instruction it was that set them, 0 for the kernel's and after FNINIT; elsewhere they
+    are part of x87's token.
     """
 
     __slots__ = ()
@@ -89,14 +95,36 @@ class CpuRegs(Struct):
 
 
 def load_component(regs: CpuRegs, component: int, token: int) -> None:
-    """Set component ``component``, or MXCSR, to ``token`` (0: its initial configuration)."""
+    """Set component ``component``, or a register of one, or MXCSR, to ``token`` (0: its initial configuration)."""
     regs.data[component] = token
-    if component == xf.MXCSR:
-        return
-    if token:
-        regs.xinuse |= 1 << component
+    bit = xf.COMPONENT_BITS[component]
+    if token or any(regs.data[i] for i in xf.together(component)):
+        regs.xinuse |= bit
     else:
-        regs.xinuse &= ~(1 << component)
+        regs.xinuse &= ~bit
+
+
+@struct()
+class CetState(Struct):
+    """What a VMCS, or a VMCB, has of CET: VM entry loads it ("load CET state"), and VM exit saves it (SDM vol. 3, VM
+    entries and VM exits)."""
+
+    __slots__ = ()
+    s_cet: Token
+    ssp: Token
+    int_ssp_tab: Token
+
+
+def load_cet_state(regs: CpuRegs, state: CetState) -> None:
+    """VM entry."""
+    regs.data[xf.S_CET], regs.data[xf.SSP] = state.s_cet, state.ssp
+    regs.data[xf.INT_SSP_TAB] = state.int_ssp_tab
+
+
+def save_cet_state(regs: CpuRegs, state: CetState) -> None:
+    """VM exit: the host's are back (VM_EXIT_LOAD_CET_STATE), which are taken to be 0."""
+    state.s_cet, state.ssp, state.int_ssp_tab = (regs.data[i] for i in (xf.S_CET, xf.SSP, xf.INT_SSP_TAB))
+    regs.data[xf.S_CET] = regs.data[xf.SSP] = regs.data[xf.INT_SSP_TAB] = 0
 
 
 def wrmsr(regs: CpuRegs, processor: Processor, index: int, value: int) -> None:
@@ -104,10 +132,10 @@ def wrmsr(regs: CpuRegs, processor: Processor, index: int, value: int) -> None:
     if index == MSR_IA32_PASID and processor.pasid:
         load_component(regs, xf.PASID, value)
         return
-    if index in XSTATE_MSRS:
+    if index in CET_MSRS:
         if not processor.cet or value > TOKEN_MAX:
             raise GeneralProtection
-        load_component(regs, XSTATE_MSRS[index], value)
+        load_component(regs, CET_MSRS[index], value)
         return
     if index == MSR_IA32_XSS:
         if not processor.has_xsaves or value & ~processor.supervisor_xfeatures:
@@ -124,10 +152,10 @@ def wrmsr(regs: CpuRegs, processor: Processor, index: int, value: int) -> None:
 
 def rdmsr(regs: CpuRegs, processor: Processor, index: int) -> int:
     """RDMSR; #GP where the MSR does not exist."""
-    if index in XSTATE_MSRS:
+    if index in CET_MSRS:
         if not processor.cet:
             raise GeneralProtection
-        return regs.data[XSTATE_MSRS[index]]
+        return regs.data[CET_MSRS[index]]
     if index == MSR_IA32_XSS:
         if not processor.has_xsaves:
             raise GeneralProtection

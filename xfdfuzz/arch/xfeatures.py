@@ -17,6 +17,12 @@ COMPONENTS = 21
 #: Where MXCSR stands beside the contents of the components.  It is none: it goes with SSE, and in the standard format
 #: with AVX as well (SDM vol. 1, 13.5.2 and 13.5.3).
 MXCSR = 21
+#: Where the registers of CET stand that are not the first of a component, which are IA32_U_CET and IA32_PL0_SSP:
+#: IA32_PL3_SSP is the second one of CET_USER, IA32_PL1_SSP and IA32_PL2_SSP are the others of CET_KERNEL (SDM vol. 1,
+#: 13.5.9), and IA32_S_CET, IA32_INTERRUPT_SSP_TABLE_ADDR and SSP are in none.
+PL3_SSP, PL1_SSP, PL2_SSP, S_CET, INT_SSP_TAB, SSP = range(22, 28)
+#: How many places there are.
+PLACES = 28
 
 NAMES: dict[int, str] = {
     X87: "x87",
@@ -38,7 +44,17 @@ NAMES: dict[int, str] = {
     DYN2: "dyn2",
 }
 #: What everything that holds contents is called.
-CONTENTS: dict[int, str] = NAMES | {MXCSR: "mxcsr"}
+CONTENTS: dict[int, str] = NAMES | {
+    MXCSR: "mxcsr",
+    PL3_SSP: "pl3_ssp",
+    PL1_SSP: "pl1_ssp",
+    PL2_SSP: "pl2_ssp",
+    S_CET: "s_cet",
+    INT_SSP_TAB: "int_ssp_tab",
+    SSP: "ssp",
+}
+#: What of that an image of a program names.
+IN_IMAGES: dict[int, str] = NAMES | {MXCSR: "mxcsr"}
 #: What the legacy region of an image holds, all of which FXSAVE stores.
 LEGACY = (X87, SSE, MXCSR)
 
@@ -62,6 +78,9 @@ MASK_PASID = mask_of(PASID)
 MASK_CET_USER = mask_of(CET_USER)
 MASK_CET_KERNEL = mask_of(CET_KERNEL)
 MASK_CET = MASK_CET_USER | MASK_CET_KERNEL
+#: What IBT has of CET's registers, and what shadow stacks have as well.
+MASK_IBT_REGISTERS = mask_of(CET_USER, S_CET)
+MASK_CET_REGISTERS = mask_of(CET_USER, CET_KERNEL, PL3_SSP, PL1_SSP, PL2_SSP, S_CET, INT_SSP_TAB, SSP)
 MASK_LBR = mask_of(LBR)
 MASK_XTILE_CFG = mask_of(XTILE_CFG)
 MASK_XTILE_DATA = mask_of(XTILE_DATA)
@@ -79,6 +98,29 @@ U64_MAX = (1 << 64) - 1
 def components_in(mask: int) -> tuple[int, ...]:
     """The component numbers in ``mask``, ascending; bits that name no component are left out."""
     return tuple(i for i in range(COMPONENTS) if mask >> i & 1)
+
+
+#: The registers of a component that has several, by any of them.
+_TOGETHER = {place: places for places in ((CET_USER, PL3_SSP), (CET_KERNEL, PL1_SSP, PL2_SSP)) for place in places}
+#: By place, the bit of the component that it belongs to; 0 for none.
+COMPONENT_BITS = tuple(1 << _TOGETHER.get(i, (i,))[0] if i < COMPONENTS or i in _TOGETHER else 0 for i in range(PLACES))
+
+
+def together(place: int) -> tuple[int, ...]:
+    """The places of all registers of the component that has one at ``place``."""
+    return _TOGETHER.get(place, (place,))
+
+
+@lru_cache(maxsize=4096)
+def registers_of(mask: int) -> tuple[int, ...]:
+    """The places of all registers of the components in ``mask``."""
+    return tuple(place for i in components_in(mask) for place in together(i))
+
+
+@lru_cache(maxsize=4096)
+def contents_in(mask: int) -> tuple[int, ...]:
+    """The places in ``mask``: of components, their first registers, and of what stands beside those."""
+    return tuple(i for i in range(PLACES) if mask >> i & 1)
 
 
 @lru_cache(maxsize=4096)

@@ -25,9 +25,9 @@ MXCSR_RESERVED = 3
 XSAVE_ALIGNMENT, FXSAVE_ALIGNMENT = 64, 16
 
 
-@struct(data=xf.COMPONENTS + 3)
+@struct(data=xf.PLACES)
 class XsaveArea(Struct):
-    """An XSAVE image: the header, one token per component and one for MXCSR.
+    """An XSAVE image: the header, one token per component, one for MXCSR, and those for CET's other registers.
 
     ``data[i]`` counts only while ``xstate_bv`` holds bit i; for x87 and SSE it stands for the legacy region.  When
     ``data[MXCSR]`` counts depends on the format: in the compacted one with SSE, in the standard one always.
@@ -72,7 +72,7 @@ def effective_xinuse(regs: CpuRegs) -> int:
 
 def _store(regs: CpuRegs, area: XsaveArea, components: int) -> None:
     source, target = regs.data, area.data
-    for i in xf.components_in(components):
+    for i in xf.registers_of(components):
         target[i] = source[i]
 
 
@@ -200,13 +200,14 @@ def _restore(regs: CpuRegs, area: XsaveArea, rfbm: int) -> None:
     check_xfd(regs, load)
     source, target = area.data, regs.data
     xinuse = regs.xinuse
-    for i in xf.components_in(rfbm & ~load & xinuse):
+    for i in xf.registers_of(rfbm & ~load & xinuse):
         target[i] = 0
     xinuse &= ~rfbm
     if rfbm & ~load & xf.MASK_X87:
         regs.error_pointers = 0
-    for i in xf.components_in(load):
+    bits = xf.COMPONENT_BITS
+    for i in xf.registers_of(load):
         target[i] = source[i]
         if source[i]:
-            xinuse |= 1 << i
+            xinuse |= bits[i]
     regs.xinuse = xinuse

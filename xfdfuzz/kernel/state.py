@@ -31,7 +31,7 @@ from xfdfuzz.arch.kinds import (
     Xfd,
     Xfeatures,
 )
-from xfdfuzz.arch.registers import CpuRegs
+from xfdfuzz.arch.registers import CetState, CpuRegs
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.memory.cstruct import I8, U8, U32, Array, Struct, struct
@@ -106,9 +106,13 @@ RESETS = (INTENT_RESET, INTENT_OUT_OF_RESET)
 # What a VMM has read of a vCPU (GhostVmm.kept).
 KEPT_XCR0, KEPT_IMAGE, KEPT_FPU = 1, 2, 4
 KEPT_XFD, KEPT_XFD_ERR, KEPT_XSS, KEPT_U_CET, KEPT_PL0_SSP = 8, 16, 32, 64, 128
-KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_U_CET | KEPT_PL0_SSP
+KEPT_S_CET, KEPT_PL1_SSP, KEPT_PL2_SSP, KEPT_PL3_SSP, KEPT_INT_SSP_TAB = (1 << bit for bit in range(11, 16))
+KEPT_CET = KEPT_U_CET | KEPT_S_CET | KEPT_PL0_SSP | KEPT_PL1_SSP | KEPT_PL2_SSP | KEPT_PL3_SSP | KEPT_INT_SSP_TAB
+KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_CET
 # KVM_GET_VCPU_EVENTS, and whether it gave the exception as pending; KVM_GET_NESTED_STATE.
 KEPT_EVENTS, KEPT_PENDING, KEPT_NESTED = 256, 512, 1024
+# KVM_GET_ONE_REG of SSP.
+KEPT_SSP = 1 << 16
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
@@ -431,7 +435,8 @@ class VcpuArch(Struct):
     amx-v3. ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is KVM_APIC_INIT in
     the local APIC's pending_events.  ``guest_mode``: L2 runs; ``vmcs12_nm``: bit 7 of L1's exception bitmap.
     ``insn_skips`` counts kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its
-    registers are encrypted; ``xss_intercept``: IA32_XSS exits although they are and its CPUID has XSAVES.
+    registers are encrypted; ``xss_intercept``: IA32_XSS exits although they are and its CPUID has XSAVES.  ``vmcs`` is
+    what the VMCS, or VMCB, has of CET while the guest does not run.
     """
 
     __slots__ = ()
@@ -455,6 +460,8 @@ class VcpuArch(Struct):
     cpuid_no_xgetbv1: Annotated[Flag, "cpuid.no_xgetbv1"]
     cpuid_no_palettes: Annotated[Flag, "cpuid.no_palettes"]
     cpuid_no_tmul: Annotated[Flag, "cpuid.no_tmul"]
+    cpuid_no_shstk: Annotated[Flag, "cpuid.no_shstk"]
+    cpuid_no_ibt: Annotated[Flag, "cpuid.no_ibt"]
     cpuid_other: Annotated[Count, "cpuid.other"]
     cpuid_dynamic_bits_dirty: Flag
     cpuid_0xd_0_ecx: Annotated[Size, "cpuid.0xd.0.ecx"]
@@ -479,6 +486,7 @@ class VcpuArch(Struct):
     insn_skips: Count
     guest_state_protected: Flag
     xss_intercept: Flag
+    vmcs: CetState
     pkru: Token
     host_pkru: Token
     xfd_realloc_request: Xfeatures
@@ -538,7 +546,7 @@ class Vm(Struct):
     vcpus_0: VcpuPlus1
 
 
-@struct(data=xf.COMPONENTS + 3)
+@struct(data=xf.PLACES)
 class GhostRegs(Struct):
     """What an ideal machine would hold for one guest or one host thread.
 
@@ -633,7 +641,13 @@ class GhostVmm(Struct):
     xfd: Annotated[Xfd, "kept.xfd"]
     xfd_err: Annotated[Xfd, "kept.xfd_err"]
     u_cet: Annotated[Token, "kept.u_cet"]
+    s_cet: Annotated[Token, "kept.s_cet"]
     pl0_ssp: Annotated[Token, "kept.pl0_ssp"]
+    pl1_ssp: Annotated[Token, "kept.pl1_ssp"]
+    pl2_ssp: Annotated[Token, "kept.pl2_ssp"]
+    pl3_ssp: Annotated[Token, "kept.pl3_ssp"]
+    int_ssp_tab: Annotated[Token, "kept.int_ssp_tab"]
+    ssp: Annotated[Token, "kept.ssp"]
     exception: Annotated[Vector, "kept.exception"]
     nested_guest_mode: Annotated[Flag, "kept.nested.guest_mode"]
     nested_nm: Annotated[Flag, "kept.nested.vmcs12_nm"]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import XSTATE_MSRS
+from xfdfuzz.arch.registers import CET_MSRS
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.fields import INNERMOST, OWN, Cr4, Sregs
 from xfdfuzz.program.ops import (
@@ -67,7 +67,7 @@ def _facility(op: tasks.ReqXcompGuestPerm) -> Control:
 
 
 def _msr(op: guest.GuestWrmsr) -> Control:
-    if op.msr in XSTATE_MSRS:
+    if op.msr in CET_MSRS:
         return _no("the contents of CET's MSRs are tokens here, and addresses on a real machine")
     return _approximated("leaving it to the processor whether it forgets the data") if op.drop else EXACT
 
@@ -211,6 +211,10 @@ TABLE: dict[type[Op], Rule] = {
     kvm.KvmSetSregs: _set_sregs,
     guest.GuestMovCr4: _mov_cr4,
     **dict.fromkeys((guest.GuestWrpkru, guest.GuestRdpkru), _no(_PKE)),
+    **dict.fromkeys(
+        (kvm.KvmGetOneReg, kvm.KvmSetOneReg, kvm.KvmGetRegList, guest.GuestRstorssp, guest.GuestRdssp),
+        _no("the code of its guests has no shadow stack"),
+    ),
     guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
     guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
     guest.GuestWrmsr: _msr,

@@ -16,9 +16,21 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, WHOLE_LEAVES
-from xfdfuzz.arch.registers import MSR_IA32_PL0_SSP, MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
+from xfdfuzz.arch.registers import (
+    MSR_IA32_INT_SSP_TAB,
+    MSR_IA32_PL0_SSP,
+    MSR_IA32_PL1_SSP,
+    MSR_IA32_PL2_SSP,
+    MSR_IA32_PL3_SSP,
+    MSR_IA32_S_CET,
+    MSR_IA32_U_CET,
+    MSR_IA32_XFD,
+    MSR_IA32_XFD_ERR,
+    MSR_IA32_XSS,
+)
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC1
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import (
@@ -145,7 +157,9 @@ class XfeaturesCodec(Codec[int]):
 class MsrsCodec(Codec[Msrs]):
     """``{IA32_XFD: 0x40000, IA32_XFD_ERR: 0}``; order and repetition count."""
 
-    expected = "{MSR: value, ...}, where MSR is IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        return f"{{MSR: value, ...}}, where MSR is {MSR.expected}"
 
     def write(self, value: Msrs) -> str:
         return f"{{{', '.join(f'{MSR.write(index)}: {HEX.write(data)}' for index, data in value.entries)}}}"
@@ -479,9 +493,15 @@ MSR_NAMES = {
     MSR_IA32_XFD_ERR: "IA32_XFD_ERR",
     MSR_IA32_XSS: "IA32_XSS",
     MSR_IA32_U_CET: "IA32_U_CET",
+    MSR_IA32_S_CET: "IA32_S_CET",
     MSR_IA32_PL0_SSP: "IA32_PL0_SSP",
+    MSR_IA32_PL1_SSP: "IA32_PL1_SSP",
+    MSR_IA32_PL2_SSP: "IA32_PL2_SSP",
+    MSR_IA32_PL3_SSP: "IA32_PL3_SSP",
+    MSR_IA32_INT_SSP_TAB: "IA32_INT_SSP_TAB",
 }
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
+REG_NAMES = MSR_NAMES | {MSR_KVM_INTERNAL_GUEST_SSP: "SSP"}
 CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_FEATURES, *WHOLE_LEAVES)}
 CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
 VM_TYPE_NAMES = {
@@ -518,6 +538,7 @@ CODECS: dict[object, Codec[Any]] = {
         names={xf.XTILE_CFG: "XTILECFG", xf.XTILE_DATA: "XTILEDATA", xf.DYN2: "DYN2"},
     ),
     "msr": MSR,
+    "one reg": Scalar(any_of(list(REG_NAMES.values())), range(0), names=REG_NAMES),
     "cpuid leaf": CPUID_LEAF,
     "vm type": VM_TYPE,
     "token": TOKEN,
@@ -537,7 +558,7 @@ CODECS: dict[object, Codec[Any]] = {
         names={UNALIGNED: "unaligned", BEYOND: "beyond"},
     ),
     Msrs: MsrsCodec(),
-    UserImage: ImageCodec(UserImage, xf.CONTENTS, header=True),
+    UserImage: ImageCodec(UserImage, xf.IN_IMAGES, header=True),
     CpuidEntries: Record(
         CpuidEntries,
         {
@@ -549,7 +570,7 @@ CODECS: dict[object, Codec[Any]] = {
         },
         (
             *("xfd", "amx", "no_xsave", "no_xsaves", "no_xsaveopt", "no_xsavec", "no_xgetbv1"),
-            *("no_palettes", "no_tmul"),
+            *("no_palettes", "no_tmul", "no_shstk", "no_ibt"),
         ),
         ("xss", "leaves", "other", "size"),
     ),

@@ -59,7 +59,11 @@ XcrsFlags = Annotated[int, "flags"]
 Facility = Annotated[int, "facility"]
 #: IA32_XFD or IA32_XFD_ERR.
 MsrIndex = Annotated[int, "msr"]
-#: The same, of the host's.
+#: A register of KVM_GET_ONE_REG: an MSR, or SSP.
+OneRegIndex = Annotated[int, "one reg"]
+#: How many registers a list has room for.
+Room = Annotated[int, "small", "room"]
+#: An MSR of the host's.
 HostMsrIndex = Annotated[int, "msr", "host msr"]
 #: Register contents: a token from 1 to :data:`TOKENS`.
 Token = Annotated[int, "token"]

@@ -10,18 +10,21 @@ from collections.abc import Callable, Iterable, Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
-from xfdfuzz.arch.registers import INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import CET_MSRS, INSTRUCTIONS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fields import task_name
 from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT, ZEROED
 from xfdfuzz.kernel.fpu.signal import components_at_magic2
 from xfdfuzz.kernel.kvm.cpuid import CPUID_FLAGS, CpuidEntries, stored_entries
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO
 
+#: Of what holds a register content, and is read and written by an index: at which place it stands.
+CONTENT_MSRS = CET_MSRS | {MSR_KVM_INTERNAL_GUEST_SSP: xf.SSP}
 _FIRST_VCPU_OWNER = 16
 #: So many tenants there can be, of all vCPUs, as many of each: a token has 8 bits.
 TENANTS = 5 * st.NR_VCPUS
@@ -121,8 +124,8 @@ def load(regs: GhostRegs, area: XsaveArea) -> None:
 def restore(regs: GhostRegs, area: XsaveArea, rfbm: int) -> None:
     """XRSTOR or XRSTORS of an image: what XSTATE_BV lacks is initialised.  MXCSR goes with SSE or AVX in the standard
     format, and is a part of SSE in the compacted one."""
-    for i in xf.components_in(rfbm):
-        define(regs, i, area.data[i] if area.xstate_bv >> i & 1 else 0)
+    for i in xf.registers_of(rfbm):
+        define(regs, i, area.data[i] if area.xstate_bv & xf.COMPONENT_BITS[i] else 0)
     if area.xcomp_bv and rfbm & xf.MASK_SSE:
         define(regs, xf.MXCSR, area.data[xf.MXCSR] if area.xstate_bv & xf.MASK_SSE else 0)
     elif not area.xcomp_bv and rfbm & xf.MASK_WITH_MXCSR:
@@ -193,16 +196,16 @@ def set_xfd(vcpu: GhostVcpu, value: int) -> None:
 
 
 def msr_data(k: Kernel, vcpu: int, index: int, value: int) -> int:
-    """What a WRMSR of ``value`` writes: of an MSR that is part of a component, 0 to 7 stand for the vCPU's contents,
-    and more for values with reserved bits."""
-    if index not in XSTATE_MSRS or not value:
+    """What a WRMSR of ``value`` writes: of an MSR of CET 0 to 7 stand for the vCPU's contents, and more for values that
+    it cannot have."""
+    if index not in CONTENT_MSRS or not value:
         return value
     return value | 1 << 63 if has_reserved_bits(index, value) else guest_token(k, vcpu, value)
 
 
 def has_reserved_bits(index: int, value: int) -> bool:
-    """Whether a number of a program stands for a value with reserved bits, of an MSR that is part of a component."""
-    return index in XSTATE_MSRS and value > TOKENS
+    """Whether a number of a program stands for a value that an MSR of CET cannot have."""
+    return index in CONTENT_MSRS and value > TOKENS
 
 
 def write_msr(ghost: GhostVcpu, index: int, data: int) -> None:
@@ -214,13 +217,13 @@ def write_msr(ghost: GhostVcpu, index: int, data: int) -> None:
     elif index == MSR_IA32_XSS:
         ghost.xss = data
     else:
-        define(ghost.regs, XSTATE_MSRS[index], data)
+        define(ghost.regs, CONTENT_MSRS[index], data)
 
 
 def read_msr(ghost: GhostVcpu, index: int) -> int:
     """What an MSR holds."""
-    if index in XSTATE_MSRS:
-        return ghost.regs.data[XSTATE_MSRS[index]]
+    if index in CONTENT_MSRS:
+        return ghost.regs.data[CONTENT_MSRS[index]]
     return {MSR_IA32_XFD: ghost.xfd, MSR_IA32_XFD_ERR: ghost.xfd_err, MSR_IA32_XSS: ghost.xss}[index]
 
 
@@ -240,9 +243,13 @@ def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
 
 
 def init(k: Kernel, nr: int) -> None:
-    """INIT: CR0 and CR4 go, MPX and CET are cleared, an exception or instruction that waits is forgotten."""
+    """INIT: CR0 and CR4 go, MPX and CET are cleared, an exception or instruction that waits is forgotten.
+
+    Whether AMD's processors clear what of CET is in no component was not found: there it stays, as KVM has it.
+    """
+    not_in_xsave = () if k.is_svm() else (xf.S_CET, xf.INT_SSP_TAB, xf.SSP)
     for ideal in lived(k, nr):
-        for i in xf.components_in(xf.MASK_MPX | xf.MASK_CET):
+        for i in (*xf.registers_of(xf.MASK_MPX | xf.MASK_CET), *not_in_xsave):
             define(ideal.regs, i, 0)
         owes_nothing(ideal)
     # of CR0 and CR4 the ghost has what is promised alone
@@ -296,7 +303,7 @@ def was_sealed(k: Kernel, vcpu: Vcpu, ideal: GhostVcpu) -> None:
     """
     ideal.xfd = ideal.xfd_err = 0
     ideal.regs.undefined = 0
-    for i in xf.components_in(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
+    for i in xf.registers_of(~(xf.MASK_FPSSE | xf.MASK_YMM | xf.MASK_PKRU)):
         define(ideal.regs, i, 0)
     if k.vms[vcpu.vm].type == st.VM_SEV_ES:
         define(ideal.regs, xf.X87, ZEROED)

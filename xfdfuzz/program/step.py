@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import Leaf
-from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import HARMLESS, Event
 from xfdfuzz.kernel.state import System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
 from xfdfuzz.program.fields import Events, Nested
-from xfdfuzz.program.ghost import content
+from xfdfuzz.program.ghost import CONTENT_MSRS, content
 
 if TYPE_CHECKING:
     from xfdfuzz.program.ops.base import Op
@@ -36,12 +35,12 @@ class Content(int):
 
 def msr_value(index: int, value: int) -> int:
     """What an MSR holds, as a register content if it is one."""
-    return Content(value) if index in XSTATE_MSRS else value
+    return Content(value) if index in CONTENT_MSRS else value
 
 
 class Image(NamedTuple):
-    """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and MXCSR's
-    where it is not initial.
+    """An XSAVE image as user space or the guest sees it: its header, the tokens of the components in it, and those of
+    MXCSR and of CET's other registers where they are not initial.
 
     ``xcomp_bv`` is 0 in the standard format.  ``iov_len`` is how many bytes were copied to a tracer that said
     how many it takes.
@@ -101,8 +100,8 @@ class Layout(NamedTuple):
 def image_of(area: XsaveArea) -> Image:
     """What the reader of a stored image sees."""
     tokens = tuple((i, area.data[i]) for i in xf.components_in(area.xstate_bv))
-    mxcsr = area.data[xf.MXCSR]
-    return Image(area.xstate_bv, (*tokens, (xf.MXCSR, mxcsr)) if mxcsr else tokens, area.xcomp_bv)
+    others = (xf.MXCSR, *(i for i in xf.registers_of(area.xstate_bv & xf.MASK_CET) if i > xf.MXCSR))
+    return Image(area.xstate_bv, (*tokens, *((i, area.data[i]) for i in others if area.data[i])), area.xcomp_bv)
 
 
 class Result(NamedTuple):

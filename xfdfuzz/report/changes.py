@@ -80,11 +80,12 @@ VCPU = _shown(
     *("arch.cpuid_leaves", "arch.cpuid_other", "arch.cpuid_no_xsave", "arch.cpuid_no_xsaves"),
     *("arch.cpuid_amx", "arch.cpuid_freed", "arch.cpuid_dynamic_bits_dirty"),
     *("arch.cpuid_no_xsaveopt", "arch.cpuid_no_xsavec", "arch.cpuid_no_xgetbv1", "arch.cpuid_no_palettes"),
-    *("arch.cpuid_no_tmul", "arch.cpuid_osxsave", "arch.cpuid_ospke"),
+    *("arch.cpuid_no_tmul", "arch.cpuid_no_shstk", "arch.cpuid_no_ibt", "arch.cpuid_osxsave", "arch.cpuid_ospke"),
     *("arch.cpuid_0xd_0_ecx", "arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx"),
     *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
     "arch.cr4_pke",
     *("arch.guest_state_protected", "arch.xss_intercept"),
+    *("arch.vmcs.s_cet", "arch.vmcs.ssp", "arch.vmcs.int_ssp_tab"),
     *("vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),
     *("arch.xfd_no_write_intercept", "arch.nm_intercept", "arch.xfd_read_intercept", "arch.xfd_write_intercept"),
     *("arch.xfd_err_read_intercept", "arch.xfd_err_write_intercept"),
@@ -144,10 +145,10 @@ def _objects(
 
 def _tokens(path: str, before: Array[int], after: Array[int], held_before: int, held_after: int) -> Iterator[Change]:
     """Register contents.  A component that is not held is in its initial configuration, whatever the array says; of
-    MXCSR nothing says that."""
-    held_before, held_after = held_before | xf.MASK_MXCSR, held_after | xf.MASK_MXCSR
-    old = {i: before[i] if held_before >> i & 1 else 0 for i in (*range(xf.COMPONENTS), xf.MXCSR)}
-    new = {i: after[i] if held_after >> i & 1 else 0 for i in (*range(xf.COMPONENTS), xf.MXCSR)}
+    what belongs to none, as MXCSR, nothing says that."""
+    bits = xf.COMPONENT_BITS
+    old = {i: before[i] if not bit or held_before & bit else 0 for i, bit in enumerate(bits)}
+    new = {i: after[i] if not bit or held_after & bit else 0 for i, bit in enumerate(bits)}
     differing = [i for i in old if old[i] != new[i]]
     if differing:
         yield Change(path, _contents(old, differing), _contents(new, differing))

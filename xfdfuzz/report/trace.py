@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import OTHER_CET
 from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.because import Reasons
 from xfdfuzz.engines.judge.verdict import Judged
@@ -19,7 +17,6 @@ from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.kvm import KvmSetSregs
-from xfdfuzz.program.ops.vmm import VmmCopy, VmmReset
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC, Step
 from xfdfuzz.program.text import format_op
@@ -140,7 +137,7 @@ def _remarks(
     """What of an op has no effect, where calls were interrupted, and what is kept that need not be."""
     kept = [f"{content} is as the VMM means it, and nothing promises that" for content in item.unpromised]
     stopped = [one.text for one in interrupted.get(step.number, ())]
-    for text in (*step.op.without_effect(machine), *_refusals(step), *_unjudged(step), *stopped, *kept):
+    for text in (*step.op.without_effect(machine), *_refusals(step), *stopped, *kept):
         hanging(out, len(_INDENT) + 2, (f"{_INDENT}{text}", "yellow"))
 
 
@@ -151,15 +148,6 @@ def _refusals(step: Step) -> Iterator[str]:
         arch = step.before.vcpus[op.vcpu].arch
         if not arch.cpuid_set and not arch.guest_state_protected:
             yield "EFER.LME before KVM_SET_CPUID2: with no_lme it is a state in real mode, as after a reset"
-
-
-def _unjudged(step: Step) -> Iterator[str]:
-    """What of a guest is left out where its VMM says what it means to do with all of it."""
-    op = step.op
-    if isinstance(op, VmmCopy | VmmReset):
-        source = op.source if isinstance(op, VmmCopy) else op.vcpu
-        if step.before.vcpus[source].arch.guest_supported_xss & xf.MASK_CET:
-            yield f"not judged, as it is not modelled: {', '.join(OTHER_CET)}"
 
 
 def result(step: Step) -> str:

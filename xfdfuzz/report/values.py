@@ -32,9 +32,14 @@ def _plus_1(name: Callable[[int], str], none: str) -> Callable[[int], str]:
     return lambda value: name(value - 1) if value else none
 
 
+_KEPT = {
+    **dict(enumerate(("xcr0", "image", "fpu", "xfd", "xfd_err", "xss", "u_cet", "pl0_ssp"))),
+    **dict(enumerate(("s_cet", "pl1_ssp", "pl2_ssp", "pl3_ssp", "int_ssp_tab", "ssp"), 11)),
+}
+
+
 def _kept(mask: int) -> str:
-    names = ("xcr0", "image", "fpu", "xfd", "xfd_err", "xss", "u_cet", "pl0_ssp")
-    return "|".join(name for bit, name in enumerate(names) if mask >> bit & 1) or "0"
+    return "|".join(name for bit, name in _KEPT.items() if mask >> bit & 1) or "0"
 
 
 _vcpu = "v{}".format

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
 
-from xfdfuzz.arch.registers import OTHER_CET
 from xfdfuzz.engines.compare.known import OpenFindings
 from xfdfuzz.engines.compare.orders import Order, condition, words
 from xfdfuzz.engines.compare.procedures import REFUSED, Answer, Fact, Procedure, always_safe, worst
@@ -259,8 +258,8 @@ Nothing is sampled.
 `unfinished` is an OUT that KVM_RUN has left for user space: the next KVM_RUN completes it, on this vCPU and on no copy.
 A VMM enters KVM_RUN once more, with `immediate_exit`, before it reads the guest (Documentation/virt/kvm/api.rst).
 
-The MSRs are IA32_XFD and IA32_XFD_ERR of guests that have XFD; IA32_XSS, IA32_U_CET and IA32_PL0_SSP of those with CET,
-whose other registers ({", ".join(OTHER_CET)}) are not modelled: a VMM has to copy them, too.
+The MSRs are IA32_XFD and IA32_XFD_ERR of guests that have XFD, and IA32_XSS and all of CET's of guests with CET. SSP
+goes with them: KVM_GET_ONE_REG reads it, KVM_SET_ONE_REG writes it. CR4.CET is not modelled: who copies CR4 has it.
 
 {_MEANING} `xfdfuzz vmm --save DIR` writes a program for each line, which `xfdfuzz replay` shows step by step."""
 _SHORT = "Orders that are safe on all kernels below, by what is promised, wherever there is a safe order at all:"

@@ -28,7 +28,7 @@ _MEMORY = "where struct fpu lies in memory is not modelled: a pointer is an inde
 _WORKERS = "no TIF_NEED_FPU_LOAD and no fpu__drop() of a thread that never leaves the kernel is looked at"
 _BOOT = "what boot checks and prints is not modelled"
 _MEMORY_ORDER = "components lie where CPUID has them, in whatever order that is"
-_CET = "of CET the model has the contents of two components and IA32_XSS, no control flow, SSP, SMM, VMCS or VMCB field"
+_CET = "of CET the model has registers, no control flow, CR4.CET or SMM, and no L2 that has them apart from its L1"
 _XSS_ZERO = "a guest's IA32_XSS can only be 0 until 69cc3e886582"
 _MATH_EMULATION = "no machine is without an FPU"
 _NMI_READS = "no NMI reads the registers of a task but its LBRs"
@@ -137,6 +137,8 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("6a11c860d8a4", "v6.18", "KVM: x86: Report KVM supported CET MSRs as to-be-saved"),
         ("8b59d0275c96", "v6.18", "KVM: VMX: Emulate read and write to CET MSRs"),
         ("25f3840483e6", "v6.18", "KVM: VMX: Set up interception for CET MSRs"),
+        ("d6c387fc396b", "v6.18", "KVM: VMX: Introduce CET VMCS fields and control bits"),
+        ("584ba3ffb984", "v6.18", "KVM: VMX: Set host constant supervisor states to VMCS fields"),
         ("e140467bbdaf", "v6.18", "KVM: x86: Enable CET virtualization for VMX and advertise to userspace"),
         ("41f6710f99f4", "v6.18", "KVM: x86: Manually clear MPX state only on INIT"),
         ("c26675447faf", "v6.18", "KVM: x86: Zero XSTATE components on INIT by iterating over supported features"),
@@ -389,6 +391,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "the model has it as a part of 8db428fd5229": (
         ("38c46bdbf998", "v6.18", "KVM: SVM: Pass through shadow stack MSRs as appropriate"),
+        ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
     ),
     "the host's XCR0 is the same at any time": (
         ("52c47f5897b6", "v6.11", "KVM: SVM: Use KVM's snapshot of the host's XCR0 for SEV-ES host state"),
@@ -400,14 +403,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("c7586aa3bed4", "v6.18", "KVM: SVM: Update dump_vmcb with shadow stack save area additions"),
     ),
     _CET: (
-        ("48b2ec0d540c", "v6.18", "KVM: SVM: Emulate reads and writes to shadow stack MSRs"),
         ("c5ba49458513", "v6.18", "KVM: nSVM: Save/load CET Shadow Stack state to/from vmcb12/vmcb02"),
-        ("06f2969c6a12", "v6.18", "KVM: x86: Introduce KVM_{G,S}ET_ONE_REG uAPIs support"),
         ("586ef9dcbb28", "v6.18", "KVM: x86: Add fault checks for guest CR4.CET setting"),
-        ("d6c387fc396b", "v6.18", "KVM: VMX: Introduce CET VMCS fields and control bits"),
-        ("9d6812d41535", "v6.18", "KVM: x86: Enable guest SSP read/write interface with new uAPIs"),
         ("1a61bd0d126a", "v6.18", "KVM: x86: Save and reload SSP to/from SMRAM"),
-        ("584ba3ffb984", "v6.18", "KVM: VMX: Set host constant supervisor states to VMCS fields"),
         ("57c3db7e2e26", "v6.18", "KVM: x86: Don't emulate instructions affected by CET features"),
         ("b3744c59ebc5", "v6.18", "KVM: x86: Allow setting CR4.CET if IBT or SHSTK is supported"),
         ("1f6f68fcfe43", "v6.18", "KVM: x86: Disable support for Shadow Stacks if TDP is disabled"),

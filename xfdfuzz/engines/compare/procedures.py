@@ -14,7 +14,14 @@ from itertools import permutations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_U_CET, MSR_IA32_XFD, MSR_IA32_XSS
+from xfdfuzz.arch.registers import (
+    MSR_IA32_INT_SSP_TAB,
+    MSR_IA32_PL0_SSP,
+    MSR_IA32_S_CET,
+    MSR_IA32_U_CET,
+    MSR_IA32_XFD,
+    MSR_IA32_XSS,
+)
 from xfdfuzz.engines.compare.orders import Condition, Order, condition
 from xfdfuzz.engines.rules.situation import msrs_of
 from xfdfuzz.engines.rules.vmm import keeping, resetting
@@ -267,7 +274,7 @@ class _Trial:
 
 def _is_refused(step: Step) -> bool:
     """Whether a call failed, or an MSR was not taken; one that KVM does not give is not there to be taken."""
-    return step.failed and not isinstance(step.op, run.KvmRunReturns | vmm.KeepMsr)
+    return step.failed and not isinstance(step.op, run.KvmRunReturns | vmm.KeepMsr | vmm.KeepOneReg)
 
 
 # -- the procedures ----------------------------------------------------------------------------------------------------
@@ -322,6 +329,10 @@ _CET_USED = (
     *_USED,
     *_exits(guest.GuestWrmsr(0, MSR_IA32_XSS, _CET)),
     guest.GuestWrmsr(0, MSR_IA32_U_CET, 5),
+    guest.GuestWrmsr(0, MSR_IA32_S_CET, 6),
+    *(guest.GuestWrmsr(0, MSR_IA32_PL0_SSP + level, 1 + level) for level in range(4)),
+    *_exits(guest.GuestWrmsr(0, MSR_IA32_INT_SSP_TAB, 5)),
+    guest.GuestRstorssp(0, 6),
 )
 _PLAIN_CPUID = CpuidEntries(_PLAIN, False, False)
 _OUT: tuple[Op, ...] = (guest.GuestOut(0), run.HandleExit(0))
@@ -350,12 +361,13 @@ def _entry(vcpu: int) -> tuple[Op, ...]:
 
 
 def _loads(situation: _Situation, vcpu: int, source: int) -> dict[str, tuple[Op, ...]]:
-    """By the names of the ioctls, without KVM_."""
+    """By the names of the ioctls, without KVM_; SSP goes with the MSRs."""
+    ssp = (vmm.LoadOneReg(0, vcpu, source),) if situation.cpuid.xss else ()
     calls: dict[str, tuple[Op, ...]] = {
         "SET_CPUID2": (vmm.LoadCpuid(0, vcpu, source),),
         "SET_SREGS": (vmm.LoadSregs(0, vcpu, source),),
         "SET_XCRS": (vmm.LoadXcrs(0, vcpu, source),),
-        "SET_MSRS": (vmm.LoadMsrs(0, vcpu, source),),
+        "SET_MSRS": (vmm.LoadMsrs(0, vcpu, source), *ssp),
         "SET_XSAVE": (vmm.LoadXsave(0, vcpu, source),),
         "SET_VCPU_EVENTS": (vmm.LoadVcpuEvents(0, vcpu, source),),
     }
@@ -371,6 +383,8 @@ def _ways(first: tuple[Op, ...], calls: dict[str, tuple[Op, ...]]) -> dict[str, 
         if isinstance(op, vmm.KeepMsr):
             kept = tuple(one for one in first if one != op)
             found[f"without {MSR_NAMES[op.msr]}"] = (kept, calls)
+        if isinstance(op, vmm.KeepOneReg):
+            found["without SSP"] = (tuple(one for one in first if one != op), calls)
         if isinstance(op, vmm.KeepXsave2):
             found["KVM_GET_XSAVE instead of KVM_GET_XSAVE2"] = (_small(first), calls)
             old = tuple(vmm.KeepFpu(0, op.vcpu) if one == op else one for one in first)
@@ -418,7 +432,7 @@ def _reset(situation: _Situation) -> Procedure:
     before = (*_created(situation), *situation.reached(0))
     names = ("SET_MSRS", "SET_XCRS", "SET_XSAVE", "SET_SREGS", "SET_VCPU_EVENTS", "SET_REGS")
     made = zip(names, resetting(0, 0, situation.cpuid.xcr0, situation.msrs), strict=True)
-    calls: dict[str, tuple[Op, ...]] = {name: (op,) for name, op in made if name != "SET_MSRS" or situation.msrs}
+    calls: dict[str, tuple[Op, ...]] = {name: ops for name, ops in made if name != "SET_MSRS" or situation.msrs}
     procedure = _procedure("reset for another tenant", situation, before, (vmm.VmmReset(0),), calls, 0)
     empty = {**calls, "SET_XSAVE": (xsave.KvmSetXsave(0, 0, UserImage(0)),)}
     others = {**procedure.others, "XSTATE_BV = 0 in KVM_SET_XSAVE": (procedure.first, empty)}

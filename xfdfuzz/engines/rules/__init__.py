@@ -18,7 +18,7 @@ from xfdfuzz.engines.rules.run import RunRules
 from xfdfuzz.engines.rules.signals import SignalRules
 from xfdfuzz.engines.rules.syscalls import SyscallRules
 from xfdfuzz.engines.rules.vmm import VmmRules
-from xfdfuzz.engines.rules.xsave import XsaveRules
+from xfdfuzz.engines.rules.xsave import CetRules, XsaveRules
 
 __all__ = ["RULES", "EveryRule", "Rule"]
 
@@ -34,5 +34,6 @@ class EveryRule(
     RunRules,
     GuestRules,
     HostRules,
+    CetRules,
 ):
     """Everything that user space, guests, the scheduler and interrupts can do to what is under test."""

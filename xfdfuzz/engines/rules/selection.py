@@ -70,6 +70,7 @@ _SELDOM = {
     **dict.fromkeys(("restore_by_made_frame", "user_getauxval"), 1),
     **dict.fromkeys(("coredump", "vfork", "signal_on_the_same_stack"), 1),
     **dict.fromkeys(("shstk_lock", "shstk_unlock", "shstk_status", "ptrace_shstk_unlock"), 1),
+    **dict.fromkeys(("guest_rdssp", "kvm_get_one_reg", "kvm_set_one_msr", "kvm_get_reg_list"), 1),
     **dict.fromkeys(
         (
             "sigframe_copy",

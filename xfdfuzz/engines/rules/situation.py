@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import CET_MSRS, MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
@@ -143,6 +143,7 @@ class Situation:
     sev_guests: list[int]
     dyn2_guests: list[int]
     cet_guests: list[int]
+    cet_calls: list[tuple[int, int]]
     cet_traces: list[tuple[int, int]]
     schedulable: list[tuple[int, int]]
     preemptible: list[tuple[int, int]]
@@ -405,11 +406,13 @@ def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
     """What can be read of a vCPU and kept."""
     yield from (keep(task, nr) for keep in _KEEPS)
     yield from (vmm.KeepMsr(task, nr, msr) for msr in msrs_of(True, cet))
+    if cet:
+        yield vmm.KeepOneReg(task, nr)
 
 
 def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
     """The MSRs that a guest has with these features."""
-    return (*((MSR_IA32_XFD, MSR_IA32_XFD_ERR) if xfd else ()), *((MSR_IA32_XSS, *XSTATE_MSRS) if cet else ()))
+    return (*((MSR_IA32_XFD, MSR_IA32_XFD_ERR) if xfd else ()), *((MSR_IA32_XSS, *CET_MSRS) if cet else ()))
 
 
 def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]]:
@@ -423,6 +426,8 @@ def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]
         yield vmm.LoadXcrs
     if kept & st.KEPT_MSRS:
         yield vmm.LoadMsrs
+    if kept & st.KEPT_SSP:
+        yield vmm.LoadOneReg
     if kept & st.KEPT_IMAGE:
         yield vmm.LoadXsave
     if kept & st.KEPT_FPU:
@@ -512,6 +517,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "dyn2_guests": guests if machine.dyn2 else [],
         "kthread_lookups": [(reader, cpu) for reader in calling for cpu in range(len(current))],
         "cet_guests": guests if machine.cet else [],
+        "cet_calls": each if machine.cet else [],
         "cet_traces": tasks.lists["traces"] if machine.cet else [],
         "softirq_cpus": switching if machine.rt else host,
         "xfd_cpus": host if machine.has_xfd else [],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import permutations
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.registers import MSR_IA32_S_CET
 from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.engines.rules.situation import msrs_of
 from xfdfuzz.program.fields import Events, Msrs, Nested, Sregs, UserImage
@@ -36,24 +37,27 @@ _image = Range(0, len(IMAGES) - 1)
 _without = Range(0, 15)
 
 
-def keeping(task: int, nr: int, msrs: Iterable[int], image: int = 0) -> Iterator[Op]:
+def keeping(task: int, nr: int, msrs: Sequence[int], image: int = 0) -> Iterator[Op]:
     """A VMM reads all that KVM gives of a vCPU, the ``image`` by one of the calls that there are for it."""
     yield IMAGES[image][0](task, nr)
     yield vmm.KeepXcrs(task, nr)
     yield vmm.KeepVcpuEvents(task, nr)
     for msr in msrs:
         yield vmm.KeepMsr(task, nr, msr)
+    if MSR_IA32_S_CET in msrs:
+        yield vmm.KeepOneReg(task, nr)
 
 
-def resetting(task: int, nr: int, components: int, msrs: Iterable[int]) -> Sequence[Op]:
-    """A VMM writes the state of a processor that comes out of reset."""
+def resetting(task: int, nr: int, components: int, msrs: Sequence[int]) -> Sequence[tuple[Op, ...]]:
+    """A VMM writes the state of a processor that comes out of reset; SSP goes with the MSRs."""
+    ssp = (kvm.KvmSetOneReg(task, nr),) if MSR_IA32_S_CET in msrs else ()
     return (
-        kvm.KvmSetMsrs(task, nr, Msrs(tuple((msr, 0) for msr in msrs))),
-        kvm.KvmSetXcrs(task, nr, xf.MASK_X87),
-        xsave.KvmSetXsave(task, nr, UserImage(components)),
-        kvm.KvmSetSregs(task, nr, Sregs(False)),
-        kvm.KvmSetVcpuEvents(task, nr, Events()),
-        kvm.KvmSetRegs(task, nr),
+        (kvm.KvmSetMsrs(task, nr, Msrs(tuple((msr, 0) for msr in msrs))), *ssp),
+        (kvm.KvmSetXcrs(task, nr, xf.MASK_X87),),
+        (xsave.KvmSetXsave(task, nr, UserImage(components)),),
+        (kvm.KvmSetSregs(task, nr, Sregs(False)),),
+        (kvm.KvmSetVcpuEvents(task, nr, Events()),),
+        (kvm.KvmSetRegs(task, nr),),
     )
 
 
@@ -96,7 +100,7 @@ class VmmRules(Rules):
         if nr not in self.now.vcpus:
             yield kvm.KvmSetNestedState(task, nr, Nested())
         calls = resetting(task, nr, self.run.machine.user_xfeatures or xf.MASK_FPSSE, self._msrs())
-        yield from (calls[call] for call in _RESETS[order] if call != without)
+        yield from (op for call in _RESETS[order] if call != without for op in calls[call])
         yield from self._enter(task, nr)
 
     def _msrs(self) -> tuple[int, ...]:
@@ -118,6 +122,8 @@ class VmmRules(Rules):
             load = (IMAGES[image][1] if make is vmm.LoadXsave else make)(*who)
             if call != without and load in self.now.loads:
                 yield load
+            if make is vmm.LoadMsrs and call != without and vmm.LoadOneReg(*who) in self.now.loads:
+                yield vmm.LoadOneReg(*who)
 
     def _enter(self, task: int, nr: int) -> Iterator[Op]:
         if (task, nr) in self.now.run_calls:

@@ -31,7 +31,8 @@ _HAS_XFD = 1 << 2
 class CpuidEntries(NamedTuple):
     """The part of a CPUID array that matters: leaf 0xD.0 EDX:EAX, 0xD.1 EAX[4] (XFD), 7.0 EDX[24] (AMX_TILE).
 
-    ``xss`` is 0xD.1 EDX:ECX; a guest with CET_USER there has shadow stacks (7.0 ECX[7]) too.  ``leaves`` are the
+    ``xss`` is 0xD.1 EDX:ECX; a guest with CET_USER there has shadow stacks (7.0 ECX[7]) and indirect branch tracking
+    (7.0 EDX[20]), unless ``no_shstk`` or ``no_ibt`` says that it has not.  ``leaves`` are the
     components that have a sub-leaf of 0xD; 0 stands for those of ``xcr0`` and ``xss``.  ``other`` tells arrays apart
     that differ in what does not matter here.  ``size`` is 0xD.0 ECX in bytes; 0 stands for the image of ``xcr0``.
     ``no_*`` lack something: ``no_xsave`` 1 ECX[26], the next four the flags of 0xD.1 EAX[3:0]; in ``no_palettes`` leaf
@@ -52,6 +53,8 @@ class CpuidEntries(NamedTuple):
     size: int = 0
     no_palettes: bool = False
     no_tmul: bool = False
+    no_shstk: bool = False
+    no_ibt: bool = False
 
     def whole(self, table: CpuidTable) -> CpuidEntries:
         """The same with nothing that a 0 stands for, which is how arrays are compared.
@@ -94,6 +97,8 @@ def stored_entries(arch: VcpuArch) -> CpuidEntries:
         arch.cpuid_0xd_0_ecx,
         bool(arch.cpuid_no_palettes),
         bool(arch.cpuid_no_tmul),
+        bool(arch.cpuid_no_shstk),
+        bool(arch.cpuid_no_ibt),
     )
 
 
@@ -141,6 +146,11 @@ class KvmCpuid(KvmProtected):
         """kvm_cpu_cap_has(X86_FEATURE_AMX_TILE) (cpuid.h)."""
         return False
 
+    @seam
+    def kvm_cpu_cap_has_ibt(self) -> bool:
+        """kvm_cpu_cap_has(X86_FEATURE_IBT), where there is CET: no processor of AMD's has it (cpuid.h)."""
+        return not self.is_svm()
+
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
         """vmx_vcpu_after_set_cpuid()."""
         raise NotImplementedError
@@ -172,6 +182,7 @@ class KvmCpuid(KvmProtected):
             no_xgetbv1=not (self.use_xsave and self.machine.xgetbv1),
             no_palettes=not amx,
             no_tmul=not amx,
+            no_ibt=bool(self.supported_xss) and not self.kvm_cpu_cap_has_ibt(),
         )
 
     @phase_of("kvm_dev_ioctl_get_cpuid")
@@ -263,6 +274,7 @@ class KvmCpuid(KvmProtected):
         arch.cpuid_no_xgetbv1 = entries.no_xgetbv1
         arch.cpuid_no_palettes = entries.no_palettes
         arch.cpuid_no_tmul = entries.no_tmul
+        arch.cpuid_no_shstk, arch.cpuid_no_ibt = entries.no_shstk, entries.no_ibt
         # should KVM not update it
         arch.cpuid_0xd_1_ebx = self.given_0xd_1_ebx(entries)
         self.kvm_update_cpuid_runtime(vcpu)
@@ -349,7 +361,12 @@ class KvmCpuid(KvmProtected):
 
     def guest_cpu_cap_has_shstk(self, vcpu: Vcpu) -> bool:
         """guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK) (cpuid.h)."""
-        return bool(vcpu.arch.guest_supported_xss & xf.MASK_CET_USER)
+        return bool(vcpu.arch.guest_supported_xss & xf.MASK_CET_USER and not vcpu.arch.cpuid_no_shstk)
+
+    def guest_cpu_cap_has_ibt(self, vcpu: Vcpu) -> bool:
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_IBT) (cpuid.h)."""
+        has = vcpu.arch.guest_supported_xss & xf.MASK_CET_USER and not vcpu.arch.cpuid_no_ibt
+        return bool(has) and self.kvm_cpu_cap_has_ibt()
 
     @seam
     def kvm_guest_supported_xcr0(self, vcpu: Vcpu) -> int:

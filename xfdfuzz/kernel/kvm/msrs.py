@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from xfdfuzz.arch.registers import MSR_IA32_XSS, TOKEN_MAX, XSTATE_MSRS
+from xfdfuzz.arch.registers import (
+    CET_MSRS,
+    MSR_IA32_INT_SSP_TAB,
+    MSR_IA32_S_CET,
+    MSR_IA32_U_CET,
+    MSR_IA32_XSS,
+    TOKEN_MAX,
+    XSTATE_MSRS,
+)
 from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.xsave import KvmXsave
 from xfdfuzz.kernel.state import Vcpu
 
-#: "No such MSR" (arch/x86/kvm/x86.h).
+#: "No such MSR" (arch/x86/kvm/x86.h); KVM_MSR_RET_UNSUPPORTED since 6.13.
 KVM_MSR_RET_INVALID = 2
+#: What SSP is inside KVM, which only KVM_GET_ONE_REG and KVM_SET_ONE_REG get to (arch/x86/kvm/x86.h).
+MSR_KVM_INTERNAL_GUEST_SSP = 0x4B564DFF
+#: The types of their registers, and the only one of KVM's own (arch/x86/include/uapi/asm/kvm.h).
+KVM_X86_REG_TYPE_MSR, KVM_X86_REG_TYPE_KVM = 2, 3
+KVM_REG_GUEST_SSP = 0
+#: What of CET the VMCS, or VMCB, has: its field, by MSR.
+_VMCS_FIELDS = {MSR_IA32_S_CET: "s_cet", MSR_IA32_INT_SSP_TAB: "int_ssp_tab", MSR_KVM_INTERNAL_GUEST_SSP: "ssp"}
 
 
 class KvmMsrs(KvmXsave):
@@ -50,7 +66,7 @@ class KvmMsrs(KvmXsave):
         taken = 0
         for index, data in entries:
             loaded = loaded or self.msr_io_load_fpu(vcpu, index)
-            if self.kvm_x86_set_msr(vcpu, index, data, True):
+            if self.kvm_set_msr_ignored_check(vcpu, index, data, True):
                 break
             taken += 1
         if loaded:
@@ -61,7 +77,7 @@ class KvmMsrs(KvmXsave):
     def kvm_get_msrs(self, vcpu: Vcpu, index: int) -> tuple[int, int]:
         """KVM_GET_MSRS with one entry: the count, 0 or 1, and the value."""
         loaded = self.msr_io_load_fpu(vcpu, index)
-        r, data = self.kvm_x86_get_msr(vcpu, index, True)
+        r, data = self.kvm_get_msr_ignored_check(vcpu, index, True)
         if loaded:
             self.kvm_put_guest_fpu(vcpu)
         return (0, 0) if r else (1, data)
@@ -71,22 +87,76 @@ class KvmMsrs(KvmXsave):
         """Whether the guest FPU was loaded for access to this MSR: never, until e44eb58334bb."""
         return False
 
+    # -- KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_GET_REG_LIST -------------------------------------------------------
+
+    @seam
+    def kvm_get_set_one_reg(self, vcpu: Vcpu, reg_type: int, index: int, write: int | None) -> tuple[int, int]:
+        """Both ioctls, the second one with what to ``write``: of x86 there is no register until 06f2969c6a12 (x86.c,
+        kvm_arch_vcpu_ioctl())."""
+        return -EINVAL, 0
+
+    def kvm_get_reg_list(self, vcpu: Vcpu, room: int) -> tuple[int, int]:
+        """KVM_GET_REG_LIST with room for so many, and how many there are: no such ioctl until 06f2969c6a12 (x86.c)."""
+        return -EINVAL, 0
+
+    @seam
+    def kvm_translate_kvm_reg(self, vcpu: Vcpu, index: int) -> tuple[int, int, int]:
+        """Of a register of KVM's own, 0 and what it is, by type and index: there is none until 9d6812d41535 (x86.c)."""
+        return -EINVAL, 0, 0
+
+    @seam
+    def kvm_nr_regs(self, vcpu: Vcpu) -> int:
+        """How many of those a guest has."""
+        return 0
+
     # -- supervisor state --------------------------------------------------------------------------------------------
 
+    @seam
+    def guest_has_cet_msr(self, vcpu: Vcpu, index: int) -> bool:
+        """Which feature an MSR of CET belongs to: IBT has IA32_U_CET and IA32_S_CET, shadow stacks have all (x86.c,
+        __kvm_set_msr(), __kvm_get_msr())."""
+        by_ibt = index in (MSR_IA32_U_CET, MSR_IA32_S_CET) and self.guest_cpu_cap_has_ibt(vcpu)
+        return by_ibt or self.guest_cpu_cap_has_shstk(vcpu)
+
+    @seam
+    def kvm_set_msr_ignored_check(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
+        """__kvm_set_msr(), and that user space may write 0 to what KVM lists (kvm_do_msr_access()); ignore_msrs is not
+        set.
+
+        What an MSR of CET cannot hold, by its reserved bits, alignment or as an address, is one value here.
+        """
+        if index in CET_MSRS or index == MSR_KVM_INTERNAL_GUEST_SSP:
+            if not self.guest_has_cet_msr(vcpu, index):
+                listed = host_initiated and not data and self.kvm_probe_msr_to_save(index)
+                return 0 if listed else KVM_MSR_RET_INVALID
+            if data > TOKEN_MAX:
+                return 1
+        return self.kvm_x86_set_msr(vcpu, index, data, host_initiated)
+
+    @seam
+    def kvm_get_msr_ignored_check(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
+        """The same for reading: __kvm_get_msr()."""
+        cet = index in CET_MSRS or index == MSR_KVM_INTERNAL_GUEST_SSP
+        if cet and not self.guest_has_cet_msr(vcpu, index):
+            listed = host_initiated and self.kvm_probe_msr_to_save(index)
+            return 0 if listed else KVM_MSR_RET_INVALID, 0
+        return self.kvm_x86_get_msr(vcpu, index, host_initiated)
+
     def is_xstate_managed_msr(self, vcpu: Vcpu, index: int) -> bool:
-        """The MSR is part of a state component that this guest has (x86.c, e44eb58334bb)."""
-        return index in XSTATE_MSRS and self.guest_cpu_cap_has_shstk(vcpu)
+        """The MSR is part of a state component that this guest has (x86.c, e44eb58334bb).
+
+        "Note, S_CET is _not_ saved/restored via XSAVES/XRSTORS."
+        """
+        return index in XSTATE_MSRS and self.guest_has_cet_msr(vcpu, index)
 
     @phase_of("kvm_set_msr_common")
     def kvm_set_supervisor_msr(self, vcpu: Vcpu, index: int, data: int, host_initiated: bool) -> int:
-        """IA32_XSS, and the CET MSRs of guests that have CET; user space may write 0 to what KVM lists."""
+        """IA32_XSS, and the MSRs of CET: those of its components, and what vmx_set_msr() writes to the VMCS."""
         if index == MSR_IA32_XSS:
             return self.kvm_set_xss(vcpu, data, host_initiated)
-        if not self.guest_cpu_cap_has_shstk(vcpu):
-            listed = host_initiated and not data and self.kvm_probe_msr_to_save(index)
-            return 0 if listed else KVM_MSR_RET_INVALID
-        if data > TOKEN_MAX:
-            return 1
+        if index in _VMCS_FIELDS:
+            setattr(vcpu.arch.vmcs, _VMCS_FIELDS[index], data)
+            return 0
         self.kvm_access_xstate_msr(vcpu)
         self.wrmsrl(index, data)
         self.kvm_fpu_put()
@@ -116,9 +186,8 @@ class KvmMsrs(KvmXsave):
             if not host_initiated and not self.guest_has_xss(vcpu):
                 return 1, 0
             return 0, vcpu.arch.ia32_xss
-        if not self.guest_cpu_cap_has_shstk(vcpu):
-            listed = host_initiated and self.kvm_probe_msr_to_save(index)
-            return 0 if listed else KVM_MSR_RET_INVALID, 0
+        if index in _VMCS_FIELDS:
+            return 0, getattr(vcpu.arch.vmcs, _VMCS_FIELDS[index])
         self.kvm_access_xstate_msr(vcpu)
         data = self.rdmsrl(index)
         self.kvm_fpu_put()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XSS, XSTATE_MSRS, CpuRegs, load_component
+from xfdfuzz.arch.registers import CET_MSRS, MSR_IA32_INT_SSP_TAB, MSR_IA32_XSS, CpuRegs, load_cet_state, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import EINVAL, EIO, ENOTTY
@@ -80,7 +80,8 @@ class KvmProtected(KvmMain):
         return 0
 
     def sev_es_sync_vmsa(self, vcpu: Vcpu) -> int:
-        """XCR0, IA32_XSS and PKRU are KVM's; nothing else is written to the zeroed page (arch/x86/kvm/svm/sev.c).
+        """XCR0, IA32_XSS, PKRU and what the VMCB has are KVM's; nothing else is written to the zeroed page
+        (arch/x86/kvm/svm/sev.c).
 
         An encrypted VMSA of an SNP guest is the guest's page, where a write of the host's is a #PF (RMP violation) that
         nothing handles (9b9f7962e3e8); what a write does to that of an SEV-ES guest is not modelled.
@@ -93,6 +94,7 @@ class KvmProtected(KvmMain):
         self.vmsa_component(vcpu, xf.X87, ZEROED)
         self.vmsa_component(vcpu, xf.MXCSR, ZEROED)
         self.vmsa_component(vcpu, xf.PKRU, vcpu.arch.pkru)
+        load_cet_state(vcpu.vmsa, vcpu.arch.vmcs)
         self.sync_vmsa_fpu(vcpu)
         return 0
 
@@ -245,11 +247,11 @@ class KvmProtected(KvmMain):
     @seam
     def vmsa_switches(self, vcpu: Vcpu, index: int) -> bool:
         """!msr_write_intercepted(): IA32_XSS of a guest that has XSAVES (a26b7cd22546), and the MSRs of CET of one that
-        has shadow stacks (38c46bdbf998, 6.18)."""
+        has shadow stacks, but IA32_INT_SSP_TAB (38c46bdbf998, 6.18)."""
         if index == MSR_IA32_XSS:
             passed_through = self.machine.has_xsaves and self.guest_cpuid_has_xsaves(vcpu)
             return passed_through and not vcpu.arch.xss_intercept
-        return index in XSTATE_MSRS and self.guest_cpu_cap_has_shstk(vcpu)
+        return index in CET_MSRS and index != MSR_IA32_INT_SSP_TAB and self.guest_cpu_cap_has_shstk(vcpu)
 
     def sev_es_sync_from_ghcb(self, vcpu: Vcpu) -> None:
         """XCR0, of which the guest's #VC handler tells KVM where it asks for CPUID (arch/x86/kvm/svm/sev.c)."""

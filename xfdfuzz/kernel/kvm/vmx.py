@@ -5,14 +5,23 @@ What SVM does otherwise (arch/x86/kvm/svm/svm.c) goes by is_svm().
 
 from __future__ import annotations
 
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS, XSTATE_MSRS
+from xfdfuzz.arch.registers import (
+    CET_MSRS,
+    MSR_IA32_INT_SSP_TAB,
+    MSR_IA32_XFD,
+    MSR_IA32_XFD_ERR,
+    MSR_IA32_XSS,
+    CetState,
+)
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.nested import KvmNested
 from xfdfuzz.kernel.state import Vcpu
+from xfdfuzz.memory.cstruct import assign
 
 #: What kvm_set_supervisor_msr() and kvm_get_supervisor_msr() see to.
-SUPERVISOR_MSRS = (MSR_IA32_XSS, *XSTATE_MSRS)
+SUPERVISOR_MSRS = (MSR_IA32_XSS, *CET_MSRS, MSR_KVM_INTERNAL_GUEST_SSP)
 
 
 class Kernel(KvmNested):
@@ -29,6 +38,15 @@ class Kernel(KvmNested):
         arch = vcpu.arch
         arch.xfd_read_intercept = arch.xfd_write_intercept = 1
         arch.xfd_err_read_intercept = arch.xfd_err_write_intercept = 1
+
+    @phase_of("vmx_vcpu_reset")
+    def kvm_x86_vcpu_reset(self, vcpu: Vcpu) -> None:
+        """What the VMCS has of CET, which is 0 where KVM does not know CET (vmx/vmx.c, e140467bbdaf).
+
+        init_vmcb() does not clear it (svm/svm.c, a tree of 2026; that others do not is INFERRED).
+        """
+        if not self.is_svm():
+            assign(vcpu.arch.vmcs, CetState())
 
     @phase_of("vmx_vcpu_after_set_cpuid")
     def kvm_x86_vcpu_after_set_cpuid(self, vcpu: Vcpu) -> None:
@@ -55,8 +73,9 @@ class Kernel(KvmNested):
 
     @seam
     def msr_intercepted(self, vcpu: Vcpu, index: int, write: bool) -> bool:
-        """What the MSR bitmap says: CET MSRs are passed through to guests that have CET, IA32_XSS never is; of SVM the
-        same, without the MSRs of XFD, which no guest has there (svm/svm.c, direct_access_msrs[]).
+        """What the MSR bitmap says: the MSRs of CET are passed through to guests that have them, but IA32_INT_SSP_TAB,
+        IA32_XSS never is (25f3840483e6); of SVM the same (38c46bdbf998), without the MSRs of XFD, which no guest has
+        there (svm/svm.c, direct_access_msrs[]).
 
         vmcs02 passes neither IA32_XFD nor IA32_XFD_ERR through (nested.c, nested_vmx_prepare_msr_bitmap()).
         """
@@ -67,7 +86,7 @@ class Kernel(KvmNested):
             return bool(arch.xfd_write_intercept if write else arch.xfd_read_intercept)
         if index == MSR_IA32_XFD_ERR:
             return bool(arch.xfd_err_write_intercept if write else arch.xfd_err_read_intercept)
-        return index == MSR_IA32_XSS or not self.guest_cpu_cap_has_shstk(vcpu)
+        return index in (MSR_IA32_XSS, MSR_IA32_INT_SSP_TAB) or not self.guest_has_cet_msr(vcpu, index)
 
     def vmx_update_exception_bitmap(self, vcpu: Vcpu) -> None:
         """Which exceptions exit; of those that matter here none."""

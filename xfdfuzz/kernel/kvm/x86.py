@@ -35,6 +35,10 @@ class KvmX86(KvmMsrs):
         """vmx_create_vcpu()."""
         raise NotImplementedError
 
+    def kvm_x86_vcpu_reset(self, vcpu: Vcpu) -> None:
+        """vmx_vcpu_reset()."""
+        raise NotImplementedError
+
     def kvm_x86_handle_exit_irqoff(self, vcpu: Vcpu, kernel_fpu: bool) -> None:
         """vmx_handle_exit_irqoff()."""
         raise NotImplementedError
@@ -69,6 +73,7 @@ class KvmX86(KvmMsrs):
         self.kvm_xstate_reset(vcpu)
         arch.cr0_ts = 0
         self.kvm_x86_set_cr4(vcpu, 0)
+        self.kvm_x86_vcpu_reset(vcpu)
         if arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
             # complete_fast_pio_out() sees that RIP has moved
             arch.complete_userspace_io = st.COMPLETE_NONE
@@ -92,7 +97,7 @@ class KvmX86(KvmMsrs):
     def fpstate_clear_xstate_components(self, vcpu: Vcpu, features: int) -> None:
         """Zero them where XSTATE_BV says that they are there; XSTATE_BV stays (fpu/xstate.c)."""
         regs = self.deref(vcpu.arch.guest_fpu.fpstate).regs
-        for i in xf.components_in(features & regs.xstate_bv):
+        for i in xf.registers_of(features & regs.xstate_bv):
             regs.data[i] = 0
 
     def kvm_apic_accept_events(self, vcpu: Vcpu) -> None:
@@ -303,7 +308,7 @@ class KvmX86(KvmMsrs):
 
     def kvm_emulate_wrmsr(self, vcpu: Vcpu, index: int, data: int) -> int:
         """WRMSR exit: 0 leaves to user space, 1 goes on, negative ends KVM_RUN."""
-        r = self.kvm_x86_set_msr(vcpu, index, data, False)
+        r = self.kvm_set_msr_ignored_check(vcpu, index, data, False)
         if r and self.kvm_msr_user_space(r):
             return 0
         if r < 0:
@@ -312,7 +317,7 @@ class KvmX86(KvmMsrs):
 
     def kvm_emulate_rdmsr(self, vcpu: Vcpu, index: int) -> int:
         """RDMSR exit; the value goes to the guest's EDX:EAX, here to exit_value."""
-        r, vcpu.exit_value = self.kvm_x86_get_msr(vcpu, index, False)
+        r, vcpu.exit_value = self.kvm_get_msr_ignored_check(vcpu, index, False)
         return self.kvm_complete_insn_gp(vcpu, r)
 
     def kvm_msr_user_space(self, r: int) -> bool:

@@ -14,7 +14,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, VM_DEFAULT, System, Task, Vcpu
 from xfdfuzz.program import ghost
-from xfdfuzz.program.codecs import MSR_NAMES
+from xfdfuzz.program.codecs import REG_NAMES
 from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.step import Content, Result
 
@@ -94,7 +94,7 @@ ZERO = Result(0)
 def reserved_bits(index: int, value: int) -> Iterator[str]:
     """That a value which looks like any other is none that the MSR can have."""
     if ghost.has_reserved_bits(index, value):
-        yield f"{MSR_NAMES[index]}: {value:#x} stands for reserved bits: what it can hold is 0 to {TOKENS}"
+        yield f"{REG_NAMES[index]}: {value:#x} stands for what it cannot hold: that is 0 to {TOKENS}"
 
 
 def sample(k: Kernel) -> Result:

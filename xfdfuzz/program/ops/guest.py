@@ -51,6 +51,8 @@ def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False, nmi: boo
     k.this_cpu.guest = 0
     if vcpu.arch.guest_state_protected:
         protected.leave(k.regs, vcpu.vmsa, k.td_xfam(vcpu))
+    elif k.machine.cet:
+        arch.save_cet_state(k.regs, vcpu.arch.vmcs)
     k.vcpu_enter_guest_exited(vcpu, kernel_fpu, nmi)
     return EXIT
 
@@ -471,6 +473,40 @@ class GuestRdmsr(_Insn):
             return Result("ok", msr_value(self.msr, arch.rdmsr(k.regs, k.machine, self.msr)))
         except arch.GeneralProtection:
             return Result("#GP")
+
+
+@op("v{vcpu} rstorssp({token})")
+class GuestRstorssp(_Insn):
+    """RSTORSSP: SSP points to another shadow stack, which the token stands for; #UD in a guest without shadow stacks.
+
+    What else moves SSP, as calls do, moves it within the same one.  CR4.CET and the enable bits in IA32_S_CET and
+    IA32_U_CET are taken to be set where a guest executes it.
+    """
+
+    PROTECTED = False
+    vcpu: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
+        if not k.guest_cpu_cap_has_shstk(self.thread(k)):
+            return Result("#UD")
+        ssp = ghost.guest_token(k, self.vcpu, self.token)
+        arch.load_component(k.regs, xf.SSP, ssp)
+        ghost.define(k.system.ghost.vcpus[self.vcpu].regs, xf.SSP, ssp)
+        return OK
+
+
+@op("v{vcpu} rdssp")
+class GuestRdssp(_Insn):
+    """RDSSP: the value is which shadow stack SSP points to; a NOP, without a value, in a guest that has none."""
+
+    PROTECTED = False
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        if not k.guest_cpu_cap_has_shstk(self.thread(k)):
+            return OK
+        return Result("ok", Content(k.regs.data[xf.SSP]))
 
 
 @op("v{vcpu} xsetbv({xcr0}, {index})")

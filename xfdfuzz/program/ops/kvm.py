@@ -6,8 +6,15 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
-from xfdfuzz.arch.registers import MSR_IA32_XFD, XSTATE_MSRS
+from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
+from xfdfuzz.kernel.kvm.msrs import (
+    KVM_REG_GUEST_SSP,
+    KVM_X86_REG_TYPE_KVM,
+    KVM_X86_REG_TYPE_MSR,
+    MSR_KVM_INTERNAL_GUEST_SSP,
+)
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
@@ -20,13 +27,16 @@ from xfdfuzz.program.fields import (
     CpuidLeaf,
     EntryXcr,
     Events,
+    MsrData,
     MsrIndex,
     Msrs,
     Nested,
     Nr,
     NrXcrs,
     Null,
+    OneRegIndex,
     Reset,
+    Room,
     Sregs,
     Subleaf,
     VcpuId,
@@ -441,14 +451,18 @@ def set_msrs(k: Kernel, nr: int, entries: Entries, honest: Entries) -> Result:
     """KVM_SET_MSRS with values that should be the ``honest`` ones."""
     vcpu = k.vcpus[nr]
     count = k.kvm_set_msrs(vcpu, entries)
-    # of a guest without CET, KVM takes a 0 for its MSRs and does nothing
-    has_cet = k.guest_cpu_cap_has_shstk(vcpu)
+    ghost.gave(k, nr, (value for index, value in entries if index in ghost.CONTENT_MSRS))
     taken = honest[: 0 if vcpu.arch.guest_state_protected else max(count, 0)]
-    written = [(index, value) for index, value in taken if has_cet or index not in XSTATE_MSRS]
+    written = [(index, value) for index, value in taken if has_register(k, vcpu, index)]
     for ideal in ghost.told(k, nr):
         for index, value in written:
             ghost.user_wrote_msr(vcpu, ideal, index, value)
     return Result(count)
+
+
+def has_register(k: Kernel, vcpu: Vcpu, index: int) -> bool:
+    """Whether the guest has the register: of one without CET, KVM takes a 0 for its MSRs and does nothing."""
+    return index not in ghost.CONTENT_MSRS or k.guest_has_cet_msr(vcpu, index)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr})")
@@ -465,6 +479,71 @@ class KvmGetMsrs(VcpuIoctl):
 
     def asked(self, before: System) -> int:
         return 1
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_ONE_REG, {msr})")
+class KvmGetOneReg(_OfVisible):
+    """Read an MSR, or SSP, which is in no other ioctl."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    msr: OneRegIndex = MSR_KVM_INTERNAL_GUEST_SSP
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        ret, value = get_one_reg(k, vcpu, self.msr)
+        return Result(ret, None if ret else msr_value(self.msr, value))
+
+
+def get_one_reg(k: Kernel, vcpu: Vcpu, index: int) -> tuple[int, int]:
+    """KVM_GET_ONE_REG: what it returns, and the value."""
+    return k.kvm_get_set_one_reg(vcpu, *_reg_id(index), None)
+
+
+def _reg_id(index: int) -> tuple[int, int]:
+    """Type and index in the id of a register."""
+    if index == MSR_KVM_INTERNAL_GUEST_SSP:
+        return KVM_X86_REG_TYPE_KVM, KVM_REG_GUEST_SSP
+    return KVM_X86_REG_TYPE_MSR, index
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_ONE_REG, {msr}, {value})")
+class KvmSetOneReg(_OfVisible):
+    """Write an MSR, or SSP."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    msr: OneRegIndex = MSR_KVM_INTERNAL_GUEST_SSP
+    value: MsrData = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        value = ghost.msr_data(k, self.vcpu, self.msr, self.value)
+        return set_one_reg(k, self.vcpu, self.msr, (value, value))
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from reserved_bits(self.msr, self.value)
+
+
+def set_one_reg(k: Kernel, nr: int, index: int, values: tuple[int, int]) -> Result:
+    """KVM_SET_ONE_REG: of the values the kernel gets the first one, and it should be the second one."""
+    vcpu, (value, honest) = k.vcpus[nr], values
+    ret, _ = k.kvm_get_set_one_reg(vcpu, *_reg_id(index), value)
+    for ideal in ghost.told(k, nr) if not ret and has_register(k, vcpu, index) else ():
+        ghost.user_wrote_msr(vcpu, ideal, index, honest)
+    return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_REG_LIST, {room})")
+class KvmGetRegList(_OfVisible):
+    """Read which registers KVM_GET_ONE_REG has that are not MSRs, into a list with that much room: the value is how
+    many there are, 1 with SSP and 0 without."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    room: Room = 1
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        ret, nr_regs = k.kvm_get_reg_list(vcpu, self.room)
+        return Result(ret, None if ret == -EINVAL else nr_regs)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")

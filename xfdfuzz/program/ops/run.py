@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import protected
 from xfdfuzz.arch.cpuid import Leaf
+from xfdfuzz.arch.registers import load_cet_state
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
@@ -76,6 +77,8 @@ class VmEnter(VcpuRunOp):
         k.vcpu_enter_guest(vcpu)
         if vcpu.arch.guest_state_protected:
             protected.swap(k.regs, vcpu.vmsa)
+        elif k.machine.cet:
+            load_cet_state(k.regs, arch.vmcs)
         vcpu.mode = st.VCPU_IN_GUEST
         k.this_cpu.guest = self.vcpu + 1
         ghost.owes_nothing(k.system.ghost.vcpus[self.vcpu])

@@ -8,29 +8,36 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import (
+    MSR_IA32_INT_SSP_TAB,
     MSR_IA32_PL0_SSP,
+    MSR_IA32_PL1_SSP,
+    MSR_IA32_PL2_SSP,
+    MSR_IA32_PL3_SSP,
+    MSR_IA32_S_CET,
     MSR_IA32_U_CET,
     MSR_IA32_XFD,
     MSR_IA32_XFD_ERR,
     MSR_IA32_XSS,
-    XSTATE_MSRS,
 )
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
+from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, UserBuffer
 from xfdfuzz.kernel.state import GhostVmm, System, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, Sregs
+from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, OneRegIndex, Sregs
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, not_visible, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     Entries,
     events_in_l2,
+    get_one_reg,
     nested_state,
     set_msrs,
     set_nested_state,
+    set_one_reg,
     set_sregs,
     set_vcpu_events,
     set_xcrs,
@@ -44,8 +51,15 @@ _MSRS = {
     MSR_IA32_XFD_ERR: (st.KEPT_XFD_ERR, "xfd_err"),
     MSR_IA32_XSS: (st.KEPT_XSS, "xss"),
     MSR_IA32_U_CET: (st.KEPT_U_CET, "u_cet"),
+    MSR_IA32_S_CET: (st.KEPT_S_CET, "s_cet"),
     MSR_IA32_PL0_SSP: (st.KEPT_PL0_SSP, "pl0_ssp"),
+    MSR_IA32_PL1_SSP: (st.KEPT_PL1_SSP, "pl1_ssp"),
+    MSR_IA32_PL2_SSP: (st.KEPT_PL2_SSP, "pl2_ssp"),
+    MSR_IA32_PL3_SSP: (st.KEPT_PL3_SSP, "pl3_ssp"),
+    MSR_IA32_INT_SSP_TAB: (st.KEPT_INT_SSP_TAB, "int_ssp_tab"),
 }
+#: The same with SSP.
+_REGISTERS = _MSRS | {MSR_KVM_INTERNAL_GUEST_SSP: (st.KEPT_SSP, "ssp")}
 
 
 def _user_components(k: Kernel) -> int:
@@ -193,6 +207,17 @@ class _Keep(VcpuIoctl):
         vmm.kept |= st.KEPT_IMAGE
         return Result(0, image_of(image))
 
+    def keep_register(self, k: Kernel, index: int, value: int) -> None:
+        """What KVM gave for an MSR, or SSP, and what it should have given."""
+        vmm, (bit, name) = self.vmm(k), _REGISTERS[index]
+        setattr(vmm, name, value)
+        honest = value if hidden(k, self.vcpu) else ghost.read_msr(k.system.ghost.vcpus[self.vcpu], index)
+        if index in ghost.CONTENT_MSRS:
+            ghost.define(vmm.honest.regs, ghost.CONTENT_MSRS[index], honest)
+        else:
+            setattr(vmm.honest, name, honest)
+        vmm.kept |= bit
+
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_XSAVE) keep")
 class KeepXsave(_Keep):
@@ -271,18 +296,31 @@ class KeepMsr(_Keep):
         count, value = k.kvm_get_msrs(vcpu, self.msr)
         if not count:
             return Result(count)
-        vmm, (bit, name) = self.vmm(k), _MSRS[self.msr]
-        setattr(vmm, name, value)
-        honest = value if hidden(k, self.vcpu) else ghost.read_msr(k.system.ghost.vcpus[self.vcpu], self.msr)
-        if self.msr in XSTATE_MSRS:
-            ghost.define(vmm.honest.regs, XSTATE_MSRS[self.msr], honest)
-        else:
-            setattr(vmm.honest, name, honest)
-        vmm.kept |= bit
+        self.keep_register(k, self.msr, value)
         return Result(count, msr_value(self.msr, value))
 
     def asked(self, before: System) -> int:
         return 1
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_ONE_REG, {msr}) keep")
+class KeepOneReg(_Keep):
+    """Read SSP, or an MSR, and keep it."""
+
+    call = "KvmGetOneReg"
+    task: Nr = 0
+    vcpu: Nr = 0
+    msr: OneRegIndex = MSR_KVM_INTERNAL_GUEST_SSP
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        ret, value = get_one_reg(k, vcpu, self.msr)
+        if ret:
+            return Result(ret)
+        self.keep_register(k, self.msr, value)
+        return Result(ret, msr_value(self.msr, value))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS) keep")
@@ -472,6 +510,28 @@ class LoadMsrs(_Load):
 
     def asked(self, before: System) -> int:
         return (before.ghost.vmms[self.source].kept & st.KEPT_MSRS).bit_count()
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_ONE_REG, {msr}) of v{source}")
+class LoadOneReg(_Load):
+    """Write the SSP, or the MSR, that was kept of a vCPU."""
+
+    call = "KvmSetOneReg"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+    msr: OneRegIndex = MSR_KVM_INTERNAL_GUEST_SSP
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, _REGISTERS[self.msr][0], "KVM_GET_ONE_REG")
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or not_visible(k, self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        kept = self.kept(k)
+        value = getattr(kept, _REGISTERS[self.msr][1])
+        return set_one_reg(k, self.vcpu, self.msr, (value, ghost.read_msr(kept.honest, self.msr)))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE) of v{source}")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
-from xfdfuzz.arch.registers import MSR_IA32_XSS
-from xfdfuzz.kernel.errno import EEXIST
+from xfdfuzz.arch.registers import CET_MSRS, MSR_IA32_XSS
+from xfdfuzz.kernel.errno import E2BIG, EEXIST, EINVAL
 from xfdfuzz.kernel.kvm.main import KvmMain
-from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
-from xfdfuzz.kernel.kvm.vmx import SUPERVISOR_MSRS
+from xfdfuzz.kernel.kvm.msrs import (
+    KVM_MSR_RET_INVALID,
+    KVM_REG_GUEST_SSP,
+    KVM_X86_REG_TYPE_KVM,
+    KVM_X86_REG_TYPE_MSR,
+    MSR_KVM_INTERNAL_GUEST_SSP,
+    KvmMsrs,
+)
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.revisions.amx_v6 import AmxV6
@@ -26,6 +32,33 @@ class XfdErrNotByTs(AmxV6):
     def is_xfd_nm_fault(self, vcpu: Vcpu) -> bool:
         """XFD is not 0 and CR0.TS is clear (vmx.c)."""
         return super().is_xfd_nm_fault(vcpu) and not vcpu.arch.cr0_ts
+
+
+@patch("06f2969c6a12", "KVM: x86: Introduce KVM_{G,S}ET_ONE_REG uAPIs support", version="v6.18", neutral="a feature")
+class OneReg(KvmMsrs):
+    """User space gets and sets one MSR at a time, too."""
+
+    def kvm_get_set_one_reg(self, vcpu: Vcpu, reg_type: int, index: int, write: int | None) -> tuple[int, int]:
+        """EINVAL; the guest FPU is loaded as for KVM_GET_MSRS, from e44eb58334bb on (x86.c)."""
+        if reg_type == KVM_X86_REG_TYPE_KVM:
+            r, reg_type, index = self.kvm_translate_kvm_reg(vcpu, index)
+            if r:
+                return r, 0
+        if reg_type != KVM_X86_REG_TYPE_MSR:
+            return -EINVAL, 0
+        loaded = self.msr_io_load_fpu(vcpu, index)
+        if write is None:
+            r, value = self.kvm_get_msr_ignored_check(vcpu, index, True)
+        else:
+            r, value = self.kvm_set_msr_ignored_check(vcpu, index, write, True), 0
+        if loaded:
+            self.kvm_put_guest_fpu(vcpu)
+        return (-EINVAL, 0) if r else (0, value)
+
+    def kvm_get_reg_list(self, vcpu: Vcpu, room: int) -> tuple[int, int]:
+        """KVM's own registers; MSRs have a list of their own: E2BIG, and how many there are (x86.c)."""
+        nr_regs = self.kvm_nr_regs(vcpu)
+        return -E2BIG if room < nr_regs else 0, nr_regs
 
 
 @patch(
@@ -64,8 +97,12 @@ class CetXss(KvmX86):
         return cet if cet == xf.MASK_CET else 0
 
     def kvm_probe_msr_to_save(self, index: int) -> bool:
-        """The CET MSRs, and IA32_XSS where anything may be set there (x86.c, 6a11c860d8a4 and c0a5f2989122)."""
-        return bool(self.supported_xss) if index in SUPERVISOR_MSRS else super().kvm_probe_msr_to_save(index)
+        """The MSRs of CET, and IA32_XSS where anything may be set there (x86.c, 6a11c860d8a4 and c0a5f2989122).
+
+        What KVM offers CET on has shadow stacks, and so all of them.
+        """
+        cet = index == MSR_IA32_XSS or index in CET_MSRS
+        return bool(self.supported_xss) if cet else super().kvm_probe_msr_to_save(index)
 
     def kvm_init_xfeatures(self) -> int:
         """MPX and CET, as far as KVM supports them (x86.c, kvm_vcpu_reset())."""
@@ -104,6 +141,26 @@ class LoadFpuForMsrs(KvmMsrs):
         """in_use is held by a KVM_BUG_ON(), and on it goes (x86.c)."""
         self.kvm_bug_on(vcpu, not self.deref(vcpu.arch.guest_fpu.fpstate).in_use)
         super().kvm_access_xstate_msr(vcpu)
+
+
+@patch(
+    "9d6812d41535",
+    "KVM: x86: Enable guest SSP read/write interface with new uAPIs",
+    version="v6.18",
+    neutral="a feature",
+)
+class SspByOneReg(KvmMsrs):
+    """SSP is the first register of KVM's own."""
+
+    def kvm_translate_kvm_reg(self, vcpu: Vcpu, index: int) -> tuple[int, int, int]:
+        """An MSR inside KVM, of guests that have shadow stacks: EINVAL (x86.c)."""
+        if index != KVM_REG_GUEST_SSP or not self.guest_cpu_cap_has_shstk(vcpu):
+            return -EINVAL, 0, 0
+        return 0, KVM_X86_REG_TYPE_MSR, MSR_KVM_INTERNAL_GUEST_SSP
+
+    def kvm_nr_regs(self, vcpu: Vcpu) -> int:
+        """(x86.c, kvm_get_reg_list())."""
+        return int(self.guest_cpu_cap_has_shstk(vcpu))
 
 
 @patch(

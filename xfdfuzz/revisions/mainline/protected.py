@@ -177,7 +177,7 @@ class GhcbXss(Kernel):
         """A Linux guest with shadow stacks tells of IA32_XSS where it asks for CPUID.0xD.1 (arch/x86/kvm/svm/sev.c)."""
         super().sev_es_sync_from_ghcb(vcpu)
         if (vcpu.exit_value, vcpu.exit_msr) == (LEAF_XSTATE, 1) and self.guest_cpu_cap_has_shstk(vcpu):
-            self.kvm_x86_set_msr(vcpu, MSR_IA32_XSS, vcpu.vmsa.xss, False)
+            self.kvm_set_msr_ignored_check(vcpu, MSR_IA32_XSS, vcpu.vmsa.xss, False)
 
 
 @patch(
