@@ -703,6 +703,23 @@ def test_what_has_no_effect_is_said_beside_the_result(run: Run) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "xstate_bv", "told"),
+    [
+        ("no-amx", "avx", ""),
+        ("no-amx", "x87", "neither sse nor avx"),
+        ("no-amx no-pasid no-xsaves no-xsavec", "x87", ""),
+        ("no-amx no-pasid no-xsaves no-xsavec", "opmask", "none of x87, sse and avx"),
+    ],
+)
+def test_mxcsr_goes_with_x87_where_images_are_not_compacted(run: Run, words: str, xstate_bv: str, told: str) -> None:
+    op = f"t0 ptrace(PTRACE_SETREGSET, t1, {{xstate_bv: {xstate_bv}, mxcsr: 3}})"
+    text = "\n".join(["# xfdfuzz program 1", f"machine cpus=1 {words}", "", op, ""])
+    _, out, _ = run("replay", write("p.xfd", text), "--revision", "v7.3", "--results")
+    said = [line.strip() for line in out.splitlines() if "no effect" in line]
+    assert said == ([f"mxcsr: has no effect: XSTATE_BV has {told}"] if told else [])
+
+
 def test_the_header_can_leave_a_patch_out(run: Run) -> None:
     header = "# expect: v5.17..v5.18 violates permission-only-grows\n# revert: 063452fd94d1\nmachine"
     write("p.xfd", UNEXPECTED.replace("machine", header))

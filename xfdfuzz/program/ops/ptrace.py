@@ -104,7 +104,7 @@ class PtraceSetXstate(Ptrace):
         ret = size if size < 0 else k.xstateregs_set(self.tracee, area, size)
         if not ret:
             ghost.initialise(k, self.tracee)
-            ghost.load(k.system.ghost.tasks[self.tracee], area)
+            ghost.load(k, k.system.ghost.tasks[self.tracee], area)
         return Result(ret)
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
