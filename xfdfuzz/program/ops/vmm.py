@@ -227,8 +227,8 @@ class KeepFpu(_Keep):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
-        if ret:
+        ret, fpu = k.kvm_vcpu_ioctl_get_fpu(vcpu)
+        if ret or fpu is None:
             return Result(ret)
         vmm, ideal = self.vmm(k), k.system.ghost.vcpus[self.vcpu].regs
         vmm.fpu.x87, vmm.fpu.sse, vmm.fpu.mxcsr = fpu
@@ -516,7 +516,7 @@ class LoadFpu(_Load):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
         fpu = KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr)
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        ret = k.kvm_vcpu_ioctl_set_fpu(vcpu, fpu)
         ghost.gave(k, self.vcpu, fpu)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.set_legacy(ideal.regs, (kept.honest_fpu.data[i] for i in xf.LEGACY))
