@@ -105,7 +105,7 @@ def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int]
 MSRS_KNOWN = "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET or IA32_PL0_SSP"
 BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "xfeatures": U64,
-    "hex": U64,
+    "msr data": U64,
     "count": st.integers(0, 2**32 - 1),
     "small": st.integers(0, 255),
     "points": st.integers(1, 255),

@@ -34,9 +34,23 @@ class Content(int):
         return content(self)
 
 
+class Mask(int):
+    """A mask of components, as text ``x87|sse``."""
+
+    def __str__(self) -> str:
+        return xf.format_mask(self)
+
+
+class MsrMask(Mask):
+    """One that an MSR holds: it is written as a number, as arguments have it, and read by names too."""
+
+    def __str__(self) -> str:
+        return f"{self:#x}"
+
+
 def msr_value(index: int, value: int) -> int:
-    """What an MSR holds, as a register content if it is one."""
-    return Content(value) if index in XSTATE_MSRS else value
+    """What an MSR holds, a register content or a mask of components."""
+    return Content(value) if index in XSTATE_MSRS else MsrMask(value)
 
 
 class Image(NamedTuple):
@@ -99,8 +113,8 @@ class Result(NamedTuple):
     """What an op returned.
 
     ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value,
-    a register content, an image or what surrounds one, an exception, or whether L2 runs, that it wrote to its caller,
-    if it did.
+    a register content, a mask of components, an image or what surrounds one, an exception, or whether L2 runs, that it
+    wrote to its caller, if it did.
     """
 
     ret: int | str
@@ -110,7 +124,7 @@ class Result(NamedTuple):
         text = format_ret(self.ret)
         if self.out is None:
             return text
-        if isinstance(self.out, Content):
+        if isinstance(self.out, Content | Mask):
             return f"{text} [{self.out}]"
         return f"{text} [{self.out:#x}]" if isinstance(self.out, int) else f"{text} {self.out}"
 

@@ -36,7 +36,7 @@ from xfdfuzz.program.ops.kvm import (
     set_xcrs,
     taken_to_l2,
 )
-from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
+from xfdfuzz.program.step import FpuState, Mask, Result, image_of, msr_value
 
 #: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
 _MSRS = {
@@ -255,7 +255,7 @@ class KeepXcrs(_Keep):
             vmm.xcr0 = value
             vmm.honest.xcr0 = value if hidden(k, self.vcpu) else k.system.ghost.vcpus[self.vcpu].xcr0
             vmm.kept |= st.KEPT_XCR0
-        return Result(ret, value)
+        return Result(ret, None if value is None else Mask(value))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr}) keep")
