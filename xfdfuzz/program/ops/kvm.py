@@ -78,7 +78,8 @@ class KvmGetSupportedCpuidEntry(TaskOp):
 
 @op("t{task} ioctl(kvm, KVM_GET_DEVICE_ATTR, {group}, {attr}, {pointer})")
 class KvmGetDeviceAttr(TaskOp):
-    """Read an attribute of KVM itself; 0 in group 0 is KVM_X86_XCOMP_GUEST_SUPP."""
+    """Read an attribute of KVM itself: 0 in group 0 is KVM_X86_XCOMP_GUEST_SUPP, 0 in group 1
+    KVM_X86_SEV_VMSA_FEATURES, on ``amd`` since 6.10."""
 
     task: Nr = 0
     group: AttributeGroup = 0
@@ -88,7 +89,9 @@ class KvmGetDeviceAttr(TaskOp):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         value = k.kvm_x86_dev_get_attr(self.group, self.attr, not self.pointer)
-        return Result(value.ret, None if value.ret else Mask(value.value))
+        if value.ret:
+            return Result(value.ret)
+        return Result(0, value.value if self.group else Mask(value.value))
 
 
 @op("t{task} ioctl(kvm, KVM_HAS_DEVICE_ATTR, {group}, {attr})")

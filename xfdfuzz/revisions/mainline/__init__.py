@@ -75,6 +75,7 @@ from xfdfuzz.revisions.mainline.protected import (
     SnpType,
     TdxRestoresHost,
     TdxType,
+    VmsaFeatures,
     VmsaSyncedOnce,
 )
 from xfdfuzz.revisions.mainline.ptrace import ShstkRegset, SspGetIfActive
@@ -121,6 +122,7 @@ SERIES = (
     GetXsaveLimited,
     XfdStateInSync,
     FpuIntoVmsa,
+    VmsaFeatures,
     SevEsType,
     MsrsOfVmsa,
     MsrsOfDefaultType,
