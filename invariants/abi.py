@@ -48,7 +48,7 @@ from xfdfuzz.program.ops.vmm import (
     LoadXsave,
 )
 from xfdfuzz.program.ops.xsave import KvmGetFpu, KvmGetXsave, KvmGetXsave2, KvmSetFpu, KvmSetXsave
-from xfdfuzz.program.step import Content, FpuState, Image
+from xfdfuzz.program.step import Content, FpuState, Image, Mask
 
 _VCPUS = [Regions(System, f"vcpus[{nr}]") for nr in range(NR_VCPUS)]
 #: The calls on a vCPU's registers that fail where its VM has protected state.
@@ -377,7 +377,7 @@ def xcomp_guest_supp_is_complete(view: View) -> Iterator[Broken]:
     """KVM_X86_XCOMP_GUEST_SUPP tells a VMM which permissions are worth asking for, so it names all that guests can
     have, whatever the caller has asked for already."""
     k, value = view.k, view.step.result.out
-    if isinstance(value, int):
+    if isinstance(value, Mask):
         possible = k.kvm_dev_ioctl_get_cpuid().xcr0 | k.fpu_user_cfg.max_features & k.XFEATURE_MASK_USER_DYNAMIC
         if possible & ~value:
             yield Broken(f"is {xf.format_mask(value)}, without {xf.format_mask(possible & ~value)}")

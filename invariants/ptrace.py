@@ -8,7 +8,8 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.arch.xsave import MXCSR_RESERVED
 from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
-from xfdfuzz.kernel.errno import EINVAL, ENODEV
+from xfdfuzz.kernel.errno import EINVAL, ENODEV, ENOMEM
+from xfdfuzz.kernel.event import ALLOC_FAILED
 from xfdfuzz.kernel.fpu.regset import I387_IA32_SIZE, NT_X86_SHSTK
 from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.ghost import content
@@ -101,7 +102,7 @@ def core_dump_can_be_read(view: View) -> Iterator[Broken]:
 def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     """PTRACE_SETREGSET takes a whole image of features that the tracee has, in the standard format, and no other: what
     it has no room for would be written beyond its buffer.  So it does the whole of NT_PRFPREG and NT_PRXFPREG, and
-    PTRACE_SETFPREGS and PTRACE_SETFPXREGS do."""
+    PTRACE_SETFPREGS and PTRACE_SETFPXREGS do.  It fails where there is no memory for the image."""
     op, ret = view.step.op, view.step.result.ret
     assert isinstance(op, _WRITES)
     regset, size = op.regset(view.k), op.given(view.k)
@@ -116,7 +117,8 @@ def ptrace_write_is_taken(view: View) -> Iterator[Broken]:
     else:
         bad_mxcsr = regset.whole > I387_IA32_SIZE and has_reserved_mxcsr(op.image.contents)
         good, given, there = regset.whole > 0 and not bad_mxcsr, "x87 and SSE", "both"
-    if (ret == 0) != (good and size >= regset.whole and size % regset.size == 0):
+    whole = size >= regset.whole and size % regset.size == 0
+    if (ret == 0) != (good and whole and not any(view.events(ALLOC_FAILED))):
         yield Broken(f"{size} bytes with {given} give {view.step.result}, the tracee has {there}")
 
 
@@ -134,6 +136,9 @@ def ptrace_sees_the_shadow_stack(view: View) -> Iterator[Broken]:
     else:
         refused = isinstance(op, PtraceSetSsp) and (op.ssp > TOKENS or size < regset.whole)
         wanted = -EINVAL if refused else 0
+    # what is read goes through a buffer
+    if any(view.events(ALLOC_FAILED)):
+        wanted = -ENOMEM
     ssp = view.k.system.ghost.tasks[op.tracee].data[xf.CET_USER]
     if result.ret != wanted:
         yield Broken(f"it gives {result}, not {format_ret(wanted)}: t{op.tracee}'s shadow stack is {content(ssp)}")

@@ -703,6 +703,51 @@ def test_what_has_no_effect_is_said_beside_the_result(run: Run) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "xstate_bv", "told"),
+    [
+        ("no-amx", "avx", ""),
+        ("no-amx", "x87", "neither sse nor avx"),
+        ("no-amx no-pasid no-xsaves no-xsavec", "x87", ""),
+        ("no-amx no-pasid no-xsaves no-xsavec", "opmask", "none of x87, sse and avx"),
+    ],
+)
+def test_mxcsr_goes_with_x87_where_images_are_not_compacted(run: Run, words: str, xstate_bv: str, told: str) -> None:
+    op = f"t0 ptrace(PTRACE_SETREGSET, t1, {{xstate_bv: {xstate_bv}, mxcsr: 3}})"
+    text = "\n".join(["# xfdfuzz program 1", f"machine cpus=1 {words}", "", op, ""])
+    _, out, _ = run("replay", write("p.xfd", text), "--revision", "v7.3", "--results")
+    said = [line.strip() for line in out.splitlines() if "no effect" in line]
+    assert said == ([f"mxcsr: has no effect: XSTATE_BV has {told}"] if told else [])
+
+
+STANDARD = """# xfdfuzz program 1
+machine cpus=1 no-amx no-pku no-xsaves no-xsavec
+
+t0 ldmxcsr(1)
+cpu0 schedule(t1)
+t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE)
+"""
+
+
+def test_what_is_known_stands_below_a_violation_that_nobody_expects(run: Run) -> None:
+    finding = "known: ptrace-reads-the-registers@mxcsr: open finding 16"
+    _, out, _ = run("replay", write("p.xfd", STANDARD))
+    assert finding in out.splitlines()
+    _, out, _ = run("replay", "p.xfd", "-q")
+    assert "known:" not in out
+    # nobody is told of what is expected
+    expected = STANDARD.replace("machine", "# expect: v7.3 violates ptrace-reads-the-registers\nmachine")
+    _, out, _ = run("replay", write("q.xfd", expected))
+    assert "known:" not in out
+
+
+def test_a_fix_that_a_kernel_lacks_is_named(run: Run) -> None:
+    text = "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)\n"
+    _, out, _ = run("replay", write("p.xfd", text), "--revision", "v5.17")
+    (told,) = [line for line in out.splitlines() if line.startswith("known:")]
+    assert told.startswith("known: permission-only-grows@host: 063452fd94d1 cures it (x86/fpu/xstate: Fix the ARCH_REQ")
+
+
 def test_the_header_can_leave_a_patch_out(run: Run) -> None:
     header = "# expect: v5.17..v5.18 violates permission-only-grows\n# revert: 063452fd94d1\nmachine"
     write("p.xfd", UNEXPECTED.replace("machine", header))
@@ -755,8 +800,8 @@ t2 user = not-enabled
 t0 user = ok
 cpu1 idle = ok
 v0 init = not-enabled
-t0 arch_prctl(ARCH_GET_XCOMP_PERM) = 0 [0x202e7]
-t0 xgetbv(1) = ok [0x200]
+t0 arch_prctl(ARCH_GET_XCOMP_PERM) = 0 [x87|sse|avx|avx512|pkru|xtilecfg]
+t0 xgetbv(1) = ok [pkru]
 t0 sigreturn = not-enabled
 cpu1 schedule(t1) = ok
 t1 ioctl(kvm, KVM_CREATE_VM) = vm0

@@ -18,7 +18,11 @@ import pytest
 from xfdfuzz.cli import doctor
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import INVARIANTS
+from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import OPS
+from xfdfuzz.program.results import RESULTS, form
+from xfdfuzz.program.step import NOT_ENABLED, PANIC
+from xfdfuzz.program.text import parse
 from xfdfuzz.report.explanation import EXPLAINED
 from xfdfuzz.revisions import ALIASES, PATCHES, PROPOSED, names, resolve
 from xfdfuzz.strategies.scopes import SCOPES
@@ -35,6 +39,24 @@ def explained(run: Run, name: str) -> list[dict[str, Any]]:
 
 
 # -- explain -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("revision", ["amx-v1", "v5.16", "v6.12", "v7.3"])
+def test_the_corpus_has_no_result_that_the_table_lacks(revision: str) -> None:
+    assert list(RESULTS) == list(OPS)
+    kernel, lacks = resolve(revision).kernel, set()
+    for file in sorted((ROOT / "corpus").rglob("*.xfd")):
+        program = parse(file.read_text(encoding="utf-8"), file.name)
+        for step in Executor(kernel, program.machine).run(program.ops):
+            name = type(step.op).__name__
+            if step.result.ret not in (NOT_ENABLED, PANIC) and form(step.result) not in RESULTS[name]:
+                lacks.add((name, form(step.result)))
+    assert not lacks
+
+
+def test_an_op_is_explained_with_its_results(run: Run) -> None:
+    (told,) = explained(run, "KvmCreateVcpu")
+    assert told["facts"]["results"] == ["v<n>", "-EEXIST", "-EINVAL", "-EIO", "-ENOMEM"]
 
 
 def one_of_each() -> dict[str, str]:

@@ -114,7 +114,7 @@ def test_without_xsave_nothing_of_0xd_is_offered_but_the_legacy_size(revision: s
         CREATE.replace(" 0)", " 0, reset)"),
         f"t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 0) = 0 {size}",
         "t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID, 0xd, 1) = 0",
-        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0 [0x0]",
+        "t0 ioctl(v0, KVM_SET_CPUID2, supported) = 0 [0]",
         f"t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 0) = 0 {size}",
         "t0 ioctl(v0, KVM_GET_CPUID2, 0xd, 1) = 0",
         "t0 ioctl(v0, KVM_GET_CPUID2, 0x1, 0) = 0 {eax: 0x0, ebx: 0x0, ecx: 0x0, edx: 0x0}",

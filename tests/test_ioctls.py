@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.program.text import parse
+from xfdfuzz.program.text import ProgramError, format_op, parse, parse_op
 from xfdfuzz.revisions import resolve
 
 Run = Callable[..., tuple[int, str, str]]
@@ -23,8 +23,8 @@ def unexpected(revision: str, *ops: str, machine: str = "cpus=1") -> list[str]:
 def test_the_system_attribute_does_not_depend_on_permissions() -> None:
     assert not unexpected(
         "v7.3",
-        "t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID) = 0 [0x2e7]",
-        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0 [0x602e7]",
+        "t0 ioctl(kvm, KVM_GET_SUPPORTED_CPUID) = 0 [x87|sse|avx|avx512|pkru]",
+        "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0) = 0 [x87|sse|avx|avx512|pkru|xtile]",
         "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 0, NULL) = -EFAULT",
         "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 0, 1, NULL) = -ENXIO",
         "t0 ioctl(kvm, KVM_GET_DEVICE_ATTR, 1, 0) = -ENXIO",
@@ -52,9 +52,9 @@ def test_the_cpuid_that_was_set_is_read_back() -> None:
         "v7.3",
         "t0 ioctl(kvm, KVM_CREATE_VM) = vm0",
         "t0 ioctl(vm0, KVM_CREATE_VCPU, 0) = v0",
-        "t0 ioctl(v0, KVM_GET_CPUID2) = 0 [0x0]",
+        "t0 ioctl(v0, KVM_GET_CPUID2) = 0 [0]",
         "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
-        "t0 ioctl(v0, KVM_GET_CPUID2) = 0 [0x7]",
+        "t0 ioctl(v0, KVM_GET_CPUID2) = 0 [x87|sse|avx]",
     )
 
 
@@ -156,15 +156,15 @@ def test_only_xcr0_can_be_written() -> None:
         "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, nr_xcrs=0) = 0",
         "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, xcr=1) = 0",
         "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, xcr=1, nr_xcrs=2) = -EINVAL",
-        "t0 ioctl(v0, KVM_GET_XCRS) = 0 [0x1]",
+        "t0 ioctl(v0, KVM_GET_XCRS) = 0 [x87]",
         "t0 ioctl(v0, KVM_SET_XCRS, x87|sse, nr_xcrs=16) = 0",
-        "t0 ioctl(v0, KVM_GET_XCRS) = 0 [0x3]",
+        "t0 ioctl(v0, KVM_GET_XCRS) = 0 [x87|sse]",
         "t0 ioctl(v0, KVM_RUN) ... = ok",
         "v0 vmenter = ok",
         "v0 xsetbv(x87|sse|avx, index=1) = exit",
         "v0 handle = resume",
         "v0 vmenter = #GP",
-        "v0 xgetbv(0) = ok [0x3]",
+        "v0 xgetbv(0) = ok [x87|sse]",
     )
 
 
@@ -211,3 +211,33 @@ def test_a_64_bit_state_takes_a_cpuid_and_one_in_real_mode_does_not(
     file.write_text("\n".join(["# xfdfuzz program 1", "machine cpus=1", *ops]))
     shown = run("replay", str(file), "--results", "--revision", revision)[1]
     assert shown.count("EFER.LME before KVM_SET_CPUID2") == (long != "0")
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("t0 xgetbv(0) = ok [x87|sse|avx|avx512|pkru|xtile]", True),
+        ("t0 xgetbv(0) = ok [0x602e7]", True),
+        ("t0 xgetbv(0) = ok [xtile|avx512|pkru|avx|fp|sse]", True),
+        ("t0 xgetbv(0) = ok", True),
+        ("t0 xgetbv(0) = ok [x87|sse]", False),
+        ("t0 xgetbv(0) = ok [x87|see]", False),
+        ("t0 xgetbv(0) = 0 [0x602e7]", False),
+        ("cpu0 rdmsr(IA32_XFD) = ok [xtiledata]", True),
+        ("cpu0 rdmsr(IA32_XFD) = ok [0x40000]", True),
+        ("cpu0 rdmsr(IA32_XFD) = ok [xtilecfg]", False),
+    ],
+)
+def test_a_mask_is_compared_as_one(line: str, good: bool) -> None:
+    verdict = judge(f"# xfdfuzz program 1\nmachine cpus=1\n{line}\n", "v7.3")
+    assert verdict.ok == good
+    assert verdict.results in (("ok [x87|sse|avx|avx512|pkru|xtile]",), ("ok [0x40000]",))
+
+
+def test_masks_of_msrs_can_be_named() -> None:
+    named = parse_op("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: xtiledata, IA32_XSS: cet_user|cet_kernel, IA32_U_CET: 3})")
+    assert format_op(named) == "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x40000, IA32_XSS: 0x1800, IA32_U_CET: 0x3})"
+    assert format_op(parse_op("v0 wrmsr(IA32_XFD, xtiledata)")) == "v0 wrmsr(IA32_XFD, 0x40000)"
+    for line in ("{IA32_U_CET: xtiledata}", "{IA32_XFD: tiledata}"):
+        with pytest.raises(ProgramError, match="a 64-bit number"):
+            parse_op(f"t0 ioctl(v0, KVM_SET_MSRS, {line})")

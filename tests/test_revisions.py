@@ -43,9 +43,9 @@ def test_the_label_names_what_was_applied_and_reverted() -> None:
 
 
 def test_a_fix_applied_to_an_old_revision_cures_it() -> None:
-    assert permission("v5.17") == "0 [0x40000]"
-    assert permission("v5.17", "063452fd94d1") == "0 [0x602e7]"
-    assert permission("v5.16", "063452fd94d1") == permission("v5.18") == "0 [0x602e7]"
+    assert permission("v5.17") == "0 [xtiledata]"
+    assert permission("v5.17", "063452fd94d1") == "0 [x87|sse|avx|avx512|pkru|xtile]"
+    assert permission("v5.16", "063452fd94d1") == permission("v5.18") == "0 [x87|sse|avx|avx512|pkru|xtile]"
 
 
 def test_mainline_is_a_prefix_of_the_queue() -> None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 OPEN = ROOT / "corpus" / "open"
 WITNESS = ROOT / "corpus" / "witness"
 #: The folders of the kernel's tree that are modelled.
-FOLDERS = "arch/x86|drivers/idle|drivers/iommu|fs|include/linux|kernel|mm|virt/kvm"
+FOLDERS = "arch/x86|drivers/idle|drivers/iommu|fs|include/linux|kernel|lib|mm|virt/kvm"
 CORE, XSTATE, X86 = "arch/x86/kernel/fpu/core.c", "arch/x86/kernel/fpu/xstate.c", "arch/x86/kvm/x86.c"
 Run = Callable[..., tuple[int, str]]
 

@@ -109,7 +109,7 @@ MSRS_KNOWN = (
 )
 BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "xfeatures": U64,
-    "hex": U64,
+    "msr data": U64,
     "count": st.integers(0, 2**32 - 1),
     "small": st.integers(0, 255),
     "points": st.integers(1, 255),

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import judge
+from xfdfuzz.kernel.errno import ENOMEM
 from xfdfuzz.kernel.event import IRQ_FPU
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
@@ -246,3 +248,40 @@ t2 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx|avx512|pkru})
 def test_a_worker_does_not_stand_for_its_vmm() -> None:
     """Who enters a guest to see what it finds has to be a task that makes system calls."""
     assert not broken(WORKER, resolve("v7.3-cured"))
+
+
+def test_where_memory_was_missing_is_told_and_what_asked_in_vain() -> None:
+    text = """machine cpus=1
+host fail_alloc(1)
+t0 movups(1)
+host fail_alloc(2)
+t0 fork
+t0 fork
+host fail_alloc(1)
+host fail_alloc(0)
+"""
+    told = said(text)
+    assert told == {
+        1: ["did not hit: no memory for registers was allocated until step 3 took its place"],
+        4: ["no memory, in dup_task_struct()"],
+        5: ["no memory, in dup_task_struct()"],
+        6: ["did not hit: no memory for registers was allocated until step 7 took its place"],
+    }
+    verdict = judge(parse("# xfdfuzz program 1\n" + text), V7_3)
+    assert conclusion(verdict).startswith("clean; ")
+    assert windows.missed(verdict.trace) == [1, 6]
+
+
+class GoesOnWithoutMemory(V7_3.kernel):  # type: ignore[name-defined,misc]
+    """A kernel whose regset.c does not look at what vmalloc() gives."""
+
+    def xstateregs_set(self, nr: int, image: XsaveArea, count: int) -> int:
+        """(fpu/regset.c)."""
+        ret: int = super().xstateregs_set(nr, image, count)
+        return 0 if ret == -ENOMEM else ret
+
+
+def test_a_call_without_memory_must_not_succeed() -> None:
+    text = (CORPUS / "conformance/32-ptrace-without-memory.xfd").read_text(encoding="utf-8")
+    assert not broken(text, V7_3)
+    assert "ptrace-write-is-taken" in broken(text, replace(V7_3, kernel=GoesOnWithoutMemory))

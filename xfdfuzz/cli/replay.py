@@ -102,6 +102,8 @@ class _Told:
                 traced = self._traced(one, nr)
                 self._any_trace |= traced and not self._args.results
                 verdict.terminal(out, file, program, one, self._notes(one) if traced else None)
+                if one.violations and not (one.ok or many or self._args.quiet):
+                    verdict.known(out, program, one)
         if not many and not self._args.quiet:
             verdict.where(out, program, verdicts)
             if not (self._args.revision or named_by(program)):

@@ -34,8 +34,10 @@ PREEMPTED = "preempted"
 HARDIRQ = "hardirq"
 #: Or a preemption will not any more; detail: (CPU, points that were left).
 CALLED_OFF = "called-off"
+#: An allocation found no memory, as a program asked for.
+ALLOC_FAILED = "alloc-failed"
 #: Reports that only say that something happened which is no defect in itself.
-HARMLESS = frozenset({IRQ_FPU, USER_COPY, PREEMPTED, HARDIRQ, CALLED_OFF})
+HARMLESS = frozenset({IRQ_FPU, USER_COPY, PREEMPTED, HARDIRQ, CALLED_OFF, ALLOC_FAILED})
 
 
 class Event(NamedTuple):

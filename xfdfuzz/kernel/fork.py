@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EAGAIN
+from xfdfuzz.kernel.errno import EAGAIN, ENOMEM
 from xfdfuzz.kernel.exit import Exit
 from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VFORK, CLONE_VM
 from xfdfuzz.kernel.state import FIRST_EMBEDDED, NO_MM, USER_TASKS, SigFrame, Task
@@ -15,10 +15,10 @@ class Fork(Exit):
     """How tasks come."""
 
     def clone(self, flags: int) -> tuple[int, int]:
-        """clone(2): 0 and the new task's number, or -EAGAIN (kernel/fork.c, copy_process(); copy_thread())."""
-        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
-        if child is None:
-            return -EAGAIN, 0
+        """clone(2): 0 and the new task's number, EAGAIN, ENOMEM (kernel/fork.c, copy_process(); copy_thread())."""
+        ret, child = self.dup_task_struct()
+        if ret:
+            return ret, 0
         mm = self.current.mm if flags & CLONE_VM else self.free_mm()
         self.boot_task(child)
         self.arch_dup_task_struct(child)
@@ -55,14 +55,14 @@ class Fork(Exit):
         self.schedule(USER_TASKS + self.cpu)
 
     def create_io_thread(self) -> tuple[int, int]:
-        """A thread of current's process that never leaves the kernel: 0 and its number, or -EAGAIN (kernel/fork.c).
+        """A thread of current's process that never leaves the kernel: 0 and its number, EAGAIN, ENOMEM (kernel/fork.c).
 
         io_uring has them, and vhost since 6.4 (create_user_worker()).  Its open files are the process', and it ends
         with it.
         """
-        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
-        if child is None:
-            return -EAGAIN, 0
+        ret, child = self.dup_task_struct()
+        if ret:
+            return ret, 0
         self.boot_task(child)
         task = self.tasks[child]
         task.pf_user_worker = 1
@@ -74,6 +74,14 @@ class Fork(Exit):
         self.dup_thread_features(task)
         self.fpu_clone_minimal(child)
         return 0, child
+
+    def dup_task_struct(self) -> tuple[int, int]:
+        """Memory for a task, which its first fpstate is in: 0 and its number, EAGAIN when the model's pool is used up,
+        ENOMEM (kernel/fork.c)."""
+        child = next((nr for nr in range(USER_TASKS) if not self.tasks[nr].exists), None)
+        if child is None:
+            return -EAGAIN, 0
+        return (-ENOMEM, 0) if self.should_fail() else (0, child)
 
     @seam
     def dup_thread_features(self, task: Task) -> None:

@@ -1,9 +1,10 @@
-"""vmalloc, which may sleep (mm/vmalloc.c of 6.1 and 6.12, which do the same here; v5.16 INFERRED)."""
+"""vmalloc, which may sleep (mm/vmalloc.c of 6.1 and 6.12, which do the same here; v5.16 INFERRED), and memory that is
+not there."""
 
 from __future__ import annotations
 
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.event import OOPS, USE_AFTER_FREE
+from xfdfuzz.kernel.event import ALLOC_FAILED, OOPS, USE_AFTER_FREE
 from xfdfuzz.kernel.locking import Locking
 from xfdfuzz.kernel.state import FIRST_VALLOC, NR_FPSTATES, NULL, Fpstate
 from xfdfuzz.memory.cstruct import assign
@@ -11,6 +12,18 @@ from xfdfuzz.memory.cstruct import assign
 
 class Vmalloc(Locking):
     """The pool of fpstates that are allocated."""
+
+    def should_fail(self) -> bool:
+        """Whether this allocation is to fail (lib/fault-inject.c).
+
+        The modelled allocations are those of register contents: fpstates, tasks, and the buffers that a call copies
+        them through.
+        """
+        if not self.system.alloc_failures:
+            return False
+        self.system.alloc_failures -= 1
+        self.report(ALLOC_FAILED)
+        return True
 
     def vzalloc(self, size: int) -> int:
         """Allocate a zeroed fpstate with ``size`` bytes for its regs; NULL when the op asked for a failure.
@@ -20,8 +33,7 @@ class Vmalloc(Locking):
         if self.in_interrupt():
             self.die(OOPS)
         self.might_sleep()
-        if self.system.alloc_failures:
-            self.system.alloc_failures -= 1
+        if self.should_fail():
             return NULL
         nr = self._free_slot()
         if nr == NULL:

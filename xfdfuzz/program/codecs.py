@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, WHOLE_LEAVES
 from xfdfuzz.arch.registers import (
+    CET_MSRS,
     MSR_IA32_INT_SSP_TAB,
     MSR_IA32_PL0_SSP,
     MSR_IA32_PL1_SSP,
@@ -145,13 +146,37 @@ class XfeaturesCodec(Codec[int]):
             raise Unreadable(argument.column, self.expected)
         mask = 0
         for word in argument.words:
-            bits = xf.mask_by_name(self.also.get(word.text, word.text))
+            bits = self.bits(word.text)
             if bits is None:
-                bits = number(word.text)
-            if bits is None or bits not in _U64:
                 raise Unreadable(word.column, self.expected + did_you_mean(word.text, self.known))
             mask |= bits
         return mask
+
+    def bits(self, text: str) -> int | None:
+        """What one of the joined words stands for; None if for nothing."""
+        bits = xf.mask_by_name(self.also.get(text, text))
+        found = number(text) if bits is None else bits
+        return found if found in _U64 else None
+
+    def in_text(self, text: str) -> int | None:
+        """The mask that ``x87|sse`` is, or a number; None if it is none."""
+        mask = 0
+        for word in text.split("|"):
+            bits = self.bits(word.strip())
+            if bits is None:
+                return None
+            mask |= bits
+        return mask
+
+
+class MsrDataCodec(Scalar):
+    """What an MSR gets: a number, or for a mask the names of its components."""
+
+    def read(self, argument: Argument) -> int:
+        try:
+            return XFEATURES.read(argument)
+        except Unreadable as error:
+            raise Unreadable(error.column, self.expected) from None
 
 
 class MsrsCodec(Codec[Msrs]):
@@ -173,7 +198,7 @@ class MsrsCodec(Codec[Msrs]):
         index = MSR.read_word(entry.key)
         if entry.value is None:
             raise Unreadable(entry.key.column, f"{entry.key.text}: value")
-        return index, HEX.read(entry.value)
+        return index, (HEX if index in CET_MSRS else MSR_DATA).read(entry.value)
 
 
 class Record(Codec[T]):
@@ -488,6 +513,7 @@ class SwitchCodec(Codec[bool]):
 
 
 HEX = Scalar("a 64-bit number", _U64, base=16)
+MSR_DATA = MsrDataCodec("a 64-bit number, or state components joined by '|'", _U64, base=16)
 MSR_NAMES = {
     MSR_IA32_XFD: "IA32_XFD",
     MSR_IA32_XFD_ERR: "IA32_XFD_ERR",
@@ -527,7 +553,7 @@ SMALL = Scalar("a number from 0 to 255", range(1 << 8))
 #: By what marks the type of a field: the class, or the text in its ``Annotated``.  Words need no entry.
 CODECS: dict[object, Codec[Any]] = {
     "xfeatures": XFEATURES,
-    "hex": HEX,
+    "msr data": MSR_DATA,
     "count": COUNT,
     "small": SMALL,
     "points": Scalar("a number from 1 to 255", range(1, 256)),

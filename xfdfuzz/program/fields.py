@@ -24,8 +24,8 @@ Xfeatures = Annotated[int, "xfeatures"]
 Xcr0 = Annotated[int, "xfeatures", "xcr0"]
 #: Says that the kind depends on the MSR that the op's field ``msr`` holds.
 DATA = "data"
-#: What is written to that MSR: ``0x40000``.
-MsrData = Annotated[int, "hex", DATA]
+#: What is written to that MSR: ``0x40000``, which may be read as ``xtiledata``.
+MsrData = Annotated[int, "msr data", DATA]
 #: A decimal number of 32 bits: bytes of an alternate signal stack, a group of KVM's attributes, one of them.
 StackSize = Annotated[int, "count", "stack size"]
 #: How many bytes of a signal frame's image are copied.

@@ -113,11 +113,16 @@ def initialise(k: Kernel, task: int) -> None:
         define(k.system.ghost.tasks[task], i, 0)
 
 
-def load(regs: GhostRegs, area: XsaveArea) -> None:
-    """The components that an image in the standard format has in XSTATE_BV are loaded, and MXCSR with SSE or AVX."""
+def load(k: Kernel, regs: GhostRegs, area: XsaveArea) -> None:
+    """The components that an image in the standard format has in XSTATE_BV are loaded, and MXCSR with SSE or AVX.
+
+    MXCSR lies among x87's bytes, so the kernel's copy has it with x87, too, and checks it ("when any of the related
+    features is in use", copy_uabi_to_xstate()).  Who loads the standard format has it then; in the compacted one it is
+    initial with SSE.
+    """
     for i in xf.components_in(area.xstate_bv):
         define(regs, i, area.data[i])
-    if area.xstate_bv & xf.MASK_WITH_MXCSR:
+    if area.xstate_bv & (xf.MASK_WITH_MXCSR if k.compacted else xf.MASK_WITH_MXCSR | xf.MASK_X87):
         define(regs, xf.MXCSR, area.data[xf.MXCSR])
 
 
@@ -238,7 +243,7 @@ def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
         return
     for i in (*xf.components_in(k.machine.user_xfeatures & (~xf.MASK_PKRU | area.xstate_bv)), xf.MXCSR):
         define(vcpu.regs, i, 0)
-    load(vcpu.regs, area)
+    load(k, vcpu.regs, area)
     vcpu.regs.undefined |= xf.mask_of(*(i for i in xf.components_in(vcpu.xfd & area.xstate_bv) if area.data[i]))
 
 

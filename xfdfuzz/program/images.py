@@ -113,9 +113,11 @@ def idle(image: UserImage, machine: Machine) -> Iterator[str]:
         yield f"data: has no effect: {lacks}"
     for i, content in image.contents:
         if i == xf.MXCSR:
-            needed = xf.MASK_WITH_MXCSR | (xf.MASK_X87 if content == RESERVED else 0)
-            if machine.xsave and not image.xstate_bv & needed:
-                yield "mxcsr: has no effect: XSTATE_BV has neither sse nor avx"
+            # it lies among x87's bytes: it is checked with these, and XRSTOR loads what was copied, XRSTORS not
+            with_x87 = content == RESERVED or not machine.has_xsaves
+            if machine.xsave and not image.xstate_bv & (xf.MASK_WITH_MXCSR | (xf.MASK_X87 if with_x87 else 0)):
+                lacks = "none of x87, sse and avx" if with_x87 else "neither sse nor avx"
+                yield f"mxcsr: has no effect: XSTATE_BV has {lacks}"
         elif not read >> i & 1:
             why = "XSTATE_BV lacks it" if machine.xsave else "a kernel without XSAVE reads the legacy region"
             yield f"{xf.NAMES[i]}: has no effect: {why}"

@@ -33,9 +33,23 @@ class Content(int):
         return content(self)
 
 
+class Mask(int):
+    """A mask of components, as text ``x87|sse``."""
+
+    def __str__(self) -> str:
+        return xf.format_mask(self)
+
+
+class MsrMask(Mask):
+    """One that an MSR holds: it is written as a number, as arguments have it, and read by names too."""
+
+    def __str__(self) -> str:
+        return f"{self:#x}"
+
+
 def msr_value(index: int, value: int) -> int:
-    """What an MSR holds, as a register content if it is one."""
-    return Content(value) if index in CONTENT_MSRS else value
+    """What an MSR holds, a register content or a mask of components."""
+    return Content(value) if index in CONTENT_MSRS else MsrMask(value)
 
 
 class Image(NamedTuple):
@@ -108,8 +122,8 @@ class Result(NamedTuple):
     """What an op returned.
 
     ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value,
-    a register content, an image, what surrounds one or where its components lie, an exception, or whether L2 runs, that
-    it wrote to its caller, if it did.
+    a register content, a mask of components, an image, what surrounds one or where its components lie, an exception, or
+    whether L2 runs, that it wrote to its caller, if it did.
     """
 
     ret: int | str
@@ -119,7 +133,7 @@ class Result(NamedTuple):
         text = format_ret(self.ret)
         if self.out is None:
             return text
-        if isinstance(self.out, Content):
+        if isinstance(self.out, Content | Mask):
             return f"{text} [{self.out}]"
         return f"{text} [{self.out:#x}]" if isinstance(self.out, int) else f"{text} {self.out}"
 

@@ -38,7 +38,7 @@ _IN_USE = "in-use="
 #: Switches of before, and what they said of ``in-use``.
 _IN_USE_BEFORE = {"mpx-in-use": xf.MASK_MPX, "pkru-in-use": xf.MASK_PKRU}
 #: A value, or a content, that stands without its brackets behind what was returned, and would never match.
-_BARE = re.compile(r"(\S+) (0x[0-9a-fA-F]+|\d+|init|zero|reserved|[a-z]+[0-9.]*:\d+)")
+_BARE = re.compile(r"(\S+) (0x[0-9a-fA-F]+|\d+|init|zero|reserved|[a-z]+[0-9.]*:\d+|\w+(?:\|\w+)+)")
 
 
 class ProgramError(Exception):

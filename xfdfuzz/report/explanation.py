@@ -106,6 +106,7 @@ def _goal(row: Row) -> Explanation:
 def _op(row: Row) -> Explanation:
     cls = OPS[str(row["name"])]
     facts: dict[str, str | list[str]] = {
+        "results": row["results"],
         "judged by": [inv.name for inv in INVARIANTS.values() if cls in inv.ops],
         "goals": [goal.name for goal in GOALS.values() if cls in goal.ops],
     }

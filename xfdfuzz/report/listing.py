@@ -11,6 +11,7 @@ from rich.console import Console
 from xfdfuzz.invariants.sometimes import GOALS
 from xfdfuzz.invariants.vocabulary import INVARIANTS
 from xfdfuzz.program.ops import OPS
+from xfdfuzz.program.results import RESULTS
 from xfdfuzz.program.text import format_op, synopsis
 from xfdfuzz.report.console import hanging, line, table
 from xfdfuzz.revisions import ALIASES, Revision, in_order, names, resolve
@@ -63,7 +64,10 @@ def left_out() -> list[Row]:
 
 def ops(only: Revision | None) -> list[Row]:
     """Every op and its line in a program; they are the same on every revision."""
-    return [{"name": name, "line": synopsis(cls), "doc": inspect.getdoc(cls) or ""} for name, cls in OPS.items()]
+    return [
+        {"name": name, "line": synopsis(cls), "doc": inspect.getdoc(cls) or "", "results": list(RESULTS[name])}
+        for name, cls in OPS.items()
+    ]
 
 
 def invariants(only: Revision | None) -> list[Row]:

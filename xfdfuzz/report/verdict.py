@@ -56,6 +56,23 @@ def _outcome(verdict: Verdict) -> headline.Outcome:
     return headline.Outcome(verdict.revision.name, verdict.buckets, not verdict.left_out)
 
 
+def known(out: Console, program: Program, verdict: Verdict) -> None:
+    """What of the violations is a bug that is known of that kernel, which this program shows by running once more."""
+    from xfdfuzz.engines.compare.known import Fixes, OpenFindings
+
+    findings, fixes, told = OpenFindings(verdict.revision), Fixes(verdict.revision), set[str]()
+    for violation in verdict.violations:
+        if violation.bucket in told:
+            continue
+        told.add(violation.bucket)
+        commits = fixes.of_violation(program, violation)
+        what = [f"{commit} cures it ({find(commit).title})" for commit in commits]
+        numbers = () if commits else findings.of_violation(program, violation)
+        what += [f"open {'findings' if len(numbers) > 1 else 'finding'} {', '.join(map(str, numbers))}"] * bool(numbers)
+        if what:
+            hanging(out, 2, (f"known: {violation.bucket}: {'; '.join(what)}", "dim"))
+
+
 def unnamed(out: Console, file: str, verdicts: Sequence[Verdict]) -> None:
     """On what a program was judged that names no revision, as the user did not."""
     labels = ", ".join(one.revision.label for one in verdicts)

@@ -249,7 +249,7 @@ class AmxV1(UninitialisedResult):
 
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         """A caller that says nothing of its buffer states the size of the image (x86.c, patch 16)."""
-        return 0, self.kvm_copy_xsave_to_uabi(vcpu, self.kvm_get_xsave2_size(vcpu))
+        return self.kvm_read_xsave(vcpu, self.kvm_get_xsave2_size(vcpu))
 
     def kvm_get_xsave2_size(self, vcpu: Vcpu) -> int:
         """As large as the image."""
@@ -259,8 +259,8 @@ class AmxV1(UninitialisedResult):
         """The caller states the size of its buffer, which is taken as it is (x86.c, patch 16)."""
         if user.size is None:
             return super().kvm_arch_vcpu_ioctl_get_xsave2(vcpu, user)
-        area = self.kvm_copy_xsave_to_uabi(vcpu, user.size)
-        return (-EFAULT, None) if self.copy_to_user(user, user.size) else (0, area)
+        ret, area = self.kvm_read_xsave(vcpu, user.size)
+        return (-EFAULT, None) if not ret and self.copy_to_user(user, user.size) else (ret, area)
 
     def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
         """Just "yes" (x86.c, patch 16)."""

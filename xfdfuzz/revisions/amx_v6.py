@@ -174,7 +174,7 @@ class AmxV6(AmxSeries):
 
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         """uabi_size bytes (x86.c, be50b2065dfa)."""
-        return 0, self.kvm_copy_xsave_to_uabi(vcpu, vcpu.arch.guest_fpu.uabi_size)
+        return self.kvm_read_xsave(vcpu, vcpu.arch.guest_fpu.uabi_size)
 
     def kvm_set_xsave_size(self, vcpu: Vcpu) -> int:
         """uabi_size bytes (x86.c, be50b2065dfa)."""

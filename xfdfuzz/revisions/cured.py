@@ -283,7 +283,7 @@ class MxcsrOfStandardFormat(Regset):
 
     Without X86_FEATURE_XCOMPACTED: __copy_xstate_to_uabi_buf() says that SSE is there, with XMM registers of zeros,
     where MXCSR is not MXCSR_DEFAULT, as XSAVEC would; copy_uabi_to_xstate() sets it to MXCSR_DEFAULT where the image
-    has neither.
+    has neither, nor x87, with which it is copied.
     """
 
     def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, xfeatures: int, pkru: int, size: int) -> XsaveArea:
@@ -307,7 +307,7 @@ class MxcsrOfStandardFormat(Regset):
     def copy_uabi_to_xstate(self, fpstate: Fpstate, image: XsaveArea, size: int) -> int:
         """(fpu/xstate.c)."""
         ret = super().copy_uabi_to_xstate(fpstate, image, size)
-        if not ret and not self.compacted and not image.xstate_bv & xf.MASK_WITH_MXCSR:
+        if not ret and not self.compacted and not image.xstate_bv & (xf.MASK_WITH_MXCSR | xf.MASK_X87):
             fpstate.regs.data[xf.MXCSR] = 0
         return ret
 

@@ -84,7 +84,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("1143c0b85c07", "v6.6", 'KVM: VMX: Recompute "XSAVES enabled" only after CPUID update'),
         ("662f6815786e", "v6.6", 'KVM: VMX: Rename XSAVES control to follow KVM\'s preferred "ENABLE_XYZ"'),
         ("24b8a23638cb", "v6.9", "x86/fpu: Clean up FPU switching in the middle of task switching"),
-        ("546d714b0880", "v6.10", "KVM: introduce new vendor op for KVM_GET_DEVICE_ATTR"),
         ("7974c0643ee3", "v6.11", "KVM: x86: Add a struct to consolidate host values, e.g. EFER, XCR0, etc..."),
         ("1201f226c863", "v6.13", "KVM: x86: Cache CPUID.0xD XSTATE offsets+sizes during module init"),
         ("ec3d4440b2c8", "v6.14", 'KVM: x86: Explicitly do runtime CPUID updates "after" initial setup'),
@@ -308,6 +307,9 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("331955600ddf", "v6.6", "x86/shstk: Handle vfork clone failure correctly"),
         ("748c90c69336", "v6.6", "x86/shstk: Remove useless clone error handling"),
         ("509ff51ee652", "v6.6", "x86/shstk: Add warning for shadow stack double unmap"),
+    ),
+    "the model has it as a part of ac5c48027bac": (
+        ("546d714b0880", "v6.10", "KVM: introduce new vendor op for KVM_GET_DEVICE_ATTR"),
     ),
     "the model has it as a part of 4f5defae7089": (
         ("517987e3fb19", "v6.10", "KVM: x86: add fields to struct kvm_arch for CoCo features"),

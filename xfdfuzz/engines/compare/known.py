@@ -1,19 +1,19 @@
-"""Which open findings a violation is: those whose proposed cures take it away."""
+"""Which known bugs a violation is: the open findings whose proposed cures take it away, the fixes that would."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import CodeType, FrameType, FunctionType
 from typing import NamedTuple
 
 from xfdfuzz.engines.compare.procedures import REFUSED, UNPROMISED, Answer, Fact
-from xfdfuzz.engines.judge.verdict import judge
-from xfdfuzz.invariants.vocabulary import VMM
+from xfdfuzz.engines.judge.verdict import DEFAULT_REVISION, judge
+from xfdfuzz.invariants.vocabulary import VMM, Violation
 from xfdfuzz.program.program import Program
-from xfdfuzz.revisions import PROPOSED, Revision, RevisionError, findings_of, resolve
+from xfdfuzz.revisions import PATCHES, PROPOSED, Revision, RevisionError, findings_of, resolve
 
 
 class _Run(NamedTuple):
@@ -38,6 +38,10 @@ class OpenFindings:
     def of_other(self, one: Answer, way: str, kind: str, what: str) -> tuple[int, ...]:
         """Those that the usual order comes to, done in another way."""
         return self._of(one.procedure.program(tuple(one.procedure.calls), way), kind, what)
+
+    def of_violation(self, program: Program, violation: Violation) -> tuple[int, ...]:
+        """Those that any program comes to."""
+        return self._of(program, violation.severity, violation.bucket)
 
     def _of(self, program: Program, kind: str, bucket: str) -> tuple[int, ...]:
         """With all cures the program does not break it, and without those of these findings it does."""
@@ -83,6 +87,38 @@ class OpenFindings:
                 buckets = frozenset(judge(program, cured, expectations=False).buckets)
             self._runs[program] = _Run(buckets, frozenset(executed))
         return self._runs.get(program)
+
+    def _broken(self, revision: Revision, program: Program) -> frozenset[str]:
+        key = (revision.label, program)
+        if key not in self._buckets:
+            self._buckets[key] = frozenset(judge(program, revision, expectations=False).buckets)
+        return self._buckets[key]
+
+
+class Fixes:
+    """The fixes of mainline that a revision lacks, one by one."""
+
+    def __init__(self, revision: Revision) -> None:
+        self._revision = revision
+        self._buckets: dict[tuple[str, Program], frozenset[str]] = {}
+
+    def of_violation(self, program: Program, violation: Violation) -> tuple[str, ...]:
+        """The commits each of which takes it away; none where the newest kernel breaks it too, as none of them has."""
+        if violation.bucket in self._broken(resolve(DEFAULT_REVISION), program):
+            return ()
+        return tuple(
+            commit for commit, fixed in self._with.items() if violation.bucket not in self._broken(fixed, program)
+        )
+
+    @cached_property
+    def _with(self) -> dict[str, Revision]:
+        """The revision with each that it lacks and that applies to it alone."""
+        has = {one.commit for one in self._revision.patches}
+        found: dict[str, Revision] = {}
+        for commit in (commit for commit in PATCHES if commit not in has):
+            with suppress(RevisionError):
+                found[commit] = resolve(self._revision.address, apply=(commit,))
+        return found
 
     def _broken(self, revision: Revision, program: Program) -> frozenset[str]:
         key = (revision.label, program)

@@ -8,7 +8,9 @@ from xfdfuzz.engines.conform.fields import Field
 from xfdfuzz.engines.conform.recording import Malformed, Operation
 from xfdfuzz.engines.conform.session import Session
 from xfdfuzz.engines.conform.translator import translates
+from xfdfuzz.engines.judge.verdict import gives
 from xfdfuzz.native.agreement import plain
+from xfdfuzz.program.step import Mask
 from xfdfuzz.program.text import ProgramError, parse_op
 
 
@@ -21,4 +23,7 @@ def line_of_a_program(s: Session, o: Operation) -> Iterator[Field]:
         op = parse_op(line)
     except (ProgramError, ValueError):
         raise Malformed("one argument, the line of an op") from None
-    yield Field("gives", o.result["gives"], str(plain(op, s.do(op))))
+    recorded, model = o.result["gives"], plain(op, s.do(op))
+    # recordings of before have masks as numbers
+    same_mask = isinstance(model.out, Mask) and "[" in recorded and gives(model, recorded)
+    yield Field("gives", recorded, recorded if same_mask else str(model))

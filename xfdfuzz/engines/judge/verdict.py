@@ -14,14 +14,17 @@ from xfdfuzz.invariants.checker import Checker
 from xfdfuzz.invariants.loading import load_once
 from xfdfuzz.invariants.procedures import unpromised
 from xfdfuzz.invariants.vocabulary import NoAnswer, View, Violation
+from xfdfuzz.program.codecs import XFEATURES
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.program import Expectation, Program
-from xfdfuzz.program.step import DEAD, NOT_ENABLED, Content, Image, Result, Step, format_ret
+from xfdfuzz.program.step import DEAD, NOT_ENABLED, Content, Image, Mask, Result, Step, format_ret
 from xfdfuzz.program.text import parse
 from xfdfuzz.revisions import Revision, find, lines, names, resolve, selects
 
 _COMPONENT = re.compile(rf"\b({'|'.join(xf.NAMES.values())}): (\d+)\b(?!:)")
+
+_VALUE = re.compile(r"(\S+) \[([^\[\]]*)\]")
 
 #: What a program without an `expect:` line is judged on: the newest mainline.
 DEFAULT_REVISION = lines()[1][-1]
@@ -184,12 +187,15 @@ def different_results(program: Program, verdict: Verdict, selected: Sequence[Exp
 def gives(result: Result, text: str) -> bool:
     """Whether a result is what a program says, with or without what stands behind the returned value.
 
-    Programs of before have contents as numbers, ``avx: 129`` for ``avx: v0:1``, and of CPUID EBX alone.
+    A mask of components may be written by names or as a number.  Programs of before have contents as numbers,
+    ``avx: 129`` for ``avx: v0:1``, and of CPUID EBX alone.
     """
     if isinstance(result.out, Image):
         text = _COMPONENT.sub(lambda match: f"{match[1]}: {content(int(match[2]))}", text)
     elif isinstance(result.out, Content):
         text = re.sub(r"\[(0x[0-9a-f]+)\]", lambda match: f"[{content(int(match[1], 16))}]", text)
+    elif isinstance(result.out, Mask) and (behind := _VALUE.fullmatch(text)):
+        return behind[1] == format_ret(result.ret) and XFEATURES.in_text(behind[2]) == result.out
     elif isinstance(result.out, Leaf) and text == str(result._replace(out=result.out.ebx)):
         return True
     return text in (str(result), format_ret(result.ret))

@@ -27,7 +27,7 @@ from xfdfuzz.native.guestcode import Insn
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ops import guest, host, kvm, processes, run, signals, tasks, xsave
 from xfdfuzz.program.ops.base import GuestOp, Op, TaskOp, VcpuIoctl, VmIoctl
-from xfdfuzz.program.step import NOT_ENABLED, Result
+from xfdfuzz.program.step import NOT_ENABLED, Mask, Result
 
 
 class Verdict(Enum):
@@ -216,6 +216,8 @@ class Lockstep:
                 yield self._compared(self.number, op, expected, found)
 
     def _compared(self, number: int, op: Op, model: Result, found: Result) -> Compared:
+        if isinstance(model.out, Mask) and isinstance(found.out, int):
+            found = found._replace(out=type(model.out)(found.out))
         verdict = Verdict.EQUAL if same(op, model, found) else Verdict.DIFFERENT
         return Compared(number, op, verdict, model, found)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import seam
-from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENODEV, EPERM
+from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENODEV, ENOMEM, EPERM
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.state import Fpu
@@ -89,6 +89,11 @@ class Regset(FpuSignal):
             return -EINVAL
         return regset.whole if iov_len is None else min(iov_len, regset.whole)
 
+    def regset_get_alloc(self, size: int) -> int:
+        """The buffer that so many bytes of a register set are read into: 0 or ENOMEM; nothing takes no memory
+        (kernel/regset.c)."""
+        return -ENOMEM if size and self.should_fail() else 0
+
     # -- NT_X86_XSTATE -------------------------------------------------------------------------------------------------
 
     def xstateregs_size(self) -> int:
@@ -112,7 +117,8 @@ class Regset(FpuSignal):
         return pkru
 
     def xstateregs_set(self, nr: int, image: XsaveArea, count: int) -> int:
-        """Take over an image of ``count`` bytes, which have to be all, for a stopped task: ENODEV, EFAULT, EINVAL.
+        """Take over an image of ``count`` bytes, which have to be all, for a stopped task: ENODEV, EFAULT, ENOMEM,
+        EINVAL.
 
         PKRU in it goes where nothing looks at it, until 4a804c4f8356 (6.2).
         """
@@ -120,6 +126,8 @@ class Regset(FpuSignal):
             return -ENODEV
         if count != self.fpu_user_cfg.max_size:
             return -EFAULT
+        if self.should_fail():
+            return -ENOMEM
         task = self.tasks[nr]
         self.fpu_force_restore(task.fpu)
         return self.copy_uabi_to_xstate(self.deref(task.fpu.fpstate), image, count)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.errno import EFAULT, EINVAL
+from xfdfuzz.kernel.errno import EFAULT, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import USER_COPY
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
@@ -71,14 +71,16 @@ class KvmXsave(KvmCpuid):
         return user.guarded and user.overrun_by(size)
 
     def memdup_user(self, user: UserBuffer, size: int) -> int:
-        """0 or EFAULT (mm/util.c)."""
+        """0, ENOMEM or EFAULT (mm/util.c)."""
+        if self.should_fail():
+            return -ENOMEM
         self.might_fault()
         self.report(USER_COPY, size)
         return -EFAULT if user.guarded and user.overrun_by(size) else 0
 
     @phase_of("kvm_arch_vcpu_ioctl")
     def kvm_arch_vcpu_ioctl_get_xsave(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
-        """KVM_GET_XSAVE: struct kvm_xsave, whatever the image's size; EFAULT."""
+        """KVM_GET_XSAVE: struct kvm_xsave, whatever the image's size; ENOMEM, EFAULT."""
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave(vcpu)
         if ret < 0:
             return ret, None
@@ -88,7 +90,7 @@ class KvmXsave(KvmCpuid):
 
     @phase_of("kvm_arch_vcpu_ioctl")
     def kvm_arch_vcpu_ioctl_get_xsave2(self, vcpu: Vcpu, user: UserBuffer) -> tuple[int, XsaveArea | None]:
-        """KVM_GET_XSAVE2, which does not exist before the series; EFAULT."""
+        """KVM_GET_XSAVE2, which does not exist before the series; ENOMEM, EFAULT."""
         ret, area = self.kvm_vcpu_ioctl_x86_get_xsave2(vcpu)
         if ret < 0:
             return ret, None
@@ -103,7 +105,7 @@ class KvmXsave(KvmCpuid):
 
     @phase_of("kvm_arch_vcpu_ioctl")
     def kvm_arch_vcpu_ioctl_set_xsave(self, vcpu: Vcpu, image: XsaveArea, user: UserBuffer) -> int:
-        """KVM_SET_XSAVE; EFAULT."""
+        """KVM_SET_XSAVE; ENOMEM, EFAULT."""
         ret = self.memdup_user(user, self.kvm_set_xsave_size(vcpu))
         if not ret and (nothing := self.confidential(vcpu)) is not None:
             return nothing
@@ -113,11 +115,16 @@ class KvmXsave(KvmCpuid):
 
     def kvm_vcpu_ioctl_x86_get_xsave(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         """KVM_GET_XSAVE: 4096 bytes."""
-        return 0, self.kvm_copy_xsave_to_uabi(vcpu, KVM_XSAVE_SIZE)
+        return self.kvm_read_xsave(vcpu, KVM_XSAVE_SIZE)
 
     def kvm_vcpu_ioctl_x86_get_xsave2(self, vcpu: Vcpu) -> tuple[int, XsaveArea | None]:
         """KVM_GET_XSAVE2 does not exist before the series."""
         return -EINVAL, None
+
+    @phase_of("kvm_arch_vcpu_ioctl")
+    def kvm_read_xsave(self, vcpu: Vcpu, size: int) -> tuple[int, XsaveArea | None]:
+        """``u.xsave = kzalloc(size, GFP_KERNEL)``, and the copy to it; ENOMEM."""
+        return (-ENOMEM, None) if self.should_fail() else (0, self.kvm_copy_xsave_to_uabi(vcpu, size))
 
     @seam
     def kvm_copy_xsave_to_uabi(self, vcpu: Vcpu, size: int) -> XsaveArea:
@@ -151,6 +158,18 @@ class KvmXsave(KvmCpuid):
     def kvm_vm_ioctl_check_extension_xsave2(self, vm: int | None) -> int:
         """KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) on a VM, or with None on /dev/kvm; unknown before the series."""
         return 0
+
+    # -- struct kvm_fpu ----------------------------------------------------------------------------------------------
+
+    @phase_of("kvm_vcpu_ioctl")
+    def kvm_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu | None]:
+        """KVM_GET_FPU; ENOMEM (virt/kvm/kvm_main.c)."""
+        return (-ENOMEM, None) if self.should_fail() else self.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
+
+    @phase_of("kvm_vcpu_ioctl")
+    def kvm_vcpu_ioctl_set_fpu(self, vcpu: Vcpu, fpu: KvmFpu) -> int:
+        """KVM_SET_FPU; ENOMEM of memdup_user() (virt/kvm/kvm_main.c)."""
+        return -ENOMEM if self.should_fail() else self.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
 
     def kvm_arch_vcpu_ioctl_get_fpu(self, vcpu: Vcpu) -> tuple[int, KvmFpu]:
         """KVM_GET_FPU: x87 and SSE as they lie in memory, whatever XSTATE_BV says; MXCSR is not set, so it is 0.

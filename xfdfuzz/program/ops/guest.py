@@ -40,7 +40,7 @@ from xfdfuzz.program.fields import (
     Xfeatures,
 )
 from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, not_visible, op, reserved_bits, sample
-from xfdfuzz.program.step import Content, Result, image_of, msr_value
+from xfdfuzz.program.step import Content, Mask, Result, image_of, msr_value
 
 
 def vm_exit(k: Kernel, vcpu: Vcpu, kind: int, kernel_fpu: bool = False, nmi: bool = False) -> Result:
@@ -549,7 +549,7 @@ class GuestXgetbv(_Insn):
         if not vcpu.arch.cr4_osxsave:
             return Result("#UD")
         try:
-            return Result("ok", xsave.xgetbv(k.regs, k.machine, self.index))
+            return Result("ok", Mask(xsave.xgetbv(k.regs, k.machine, self.index)))
         except arch.GeneralProtection:
             return Result("#GP")
 

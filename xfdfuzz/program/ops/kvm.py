@@ -44,7 +44,7 @@ from xfdfuzz.program.fields import (
     XcrsFlags,
 )
 from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, not_visible, op, reserved_bits
-from xfdfuzz.program.step import Result, msr_value
+from xfdfuzz.program.step import Mask, Result, msr_value
 
 #: Index and value of MSRs.
 Entries = tuple[tuple[int, int], ...]
@@ -70,7 +70,7 @@ class KvmGetSupportedCpuid(TaskOp):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        return Result(0, k.kvm_dev_ioctl_get_cpuid().xcr0)
+        return Result(0, Mask(k.kvm_dev_ioctl_get_cpuid().xcr0))
 
 
 @op("t{task} ioctl(kvm, KVM_GET_SUPPORTED_CPUID, {leaf}, {subleaf})")
@@ -88,7 +88,8 @@ class KvmGetSupportedCpuidEntry(TaskOp):
 
 @op("t{task} ioctl(kvm, KVM_GET_DEVICE_ATTR, {group}, {attr}, {pointer})")
 class KvmGetDeviceAttr(TaskOp):
-    """Read an attribute of KVM itself; 0 in group 0 is KVM_X86_XCOMP_GUEST_SUPP."""
+    """Read an attribute of KVM itself: 0 in group 0 is KVM_X86_XCOMP_GUEST_SUPP, 0 in group 1
+    KVM_X86_SEV_VMSA_FEATURES, on ``amd`` since 6.10."""
 
     task: Nr = 0
     group: AttributeGroup = 0
@@ -98,7 +99,9 @@ class KvmGetDeviceAttr(TaskOp):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         value = k.kvm_x86_dev_get_attr(self.group, self.attr, not self.pointer)
-        return Result(value.ret, None if value.ret else value.value)
+        if value.ret:
+            return Result(value.ret)
+        return Result(0, value.value if self.group else Mask(value.value))
 
 
 @op("t{task} ioctl(kvm, KVM_HAS_DEVICE_ATTR, {group}, {attr})")
@@ -194,7 +197,7 @@ class KvmSetCpuid2Supported(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         entries = self.given(k)
-        return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, entries), entries.xcr0)
+        return Result(k.kvm_vcpu_ioctl_set_cpuid2(vcpu, entries), Mask(entries.xcr0))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_CPUID2)")
@@ -206,7 +209,7 @@ class KvmGetCpuid2(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         leaf = k.kvm_vcpu_ioctl_get_cpuid2(vcpu, LEAF_XSTATE, 0) or NOTHING
-        return Result(0, leaf.edx << 32 | leaf.eax)
+        return Result(0, Mask(leaf.edx << 32 | leaf.eax))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_CPUID2, {leaf}, {subleaf})")
@@ -420,7 +423,8 @@ class KvmGetXcrs(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(*k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu))
+        ret, value = k.kvm_vcpu_ioctl_x86_get_xcrs(vcpu)
+        return Result(ret, None if value is None else Mask(value))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MSRS, {msrs})")

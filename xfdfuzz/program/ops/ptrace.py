@@ -72,8 +72,8 @@ class PtraceGetXstate(Ptrace):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
-        if size < 0:
-            return Result(size)
+        if refused := min(size, 0) or k.regset_get_alloc(size):
+            return Result(refused)
         ret, area = k.xstateregs_get(self.tracee, size)
         if area is None:
             return Result(ret)
@@ -105,7 +105,7 @@ class PtraceSetXstate(Ptrace):
         ret = size if size < 0 else k.xstateregs_set(self.tracee, area, size)
         if not ret:
             ghost.initialise(k, self.tracee)
-            ghost.load(k.system.ghost.tasks[self.tracee], area)
+            ghost.load(k, k.system.ghost.tasks[self.tracee], area)
         return Result(ret)
 
     def without_effect(self, machine: Machine) -> Iterator[str]:
@@ -128,8 +128,8 @@ class _FpregsRead(_Fpregs):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         regset, size = self.regset(k), self.size(k)
-        if size < 0:
-            return Result(size)
+        if refused := min(size, 0) or k.regset_get_alloc(size):
+            return Result(refused)
         if regset.whole == I387_IA32_SIZE:
             x87 = k.fpregs_get(self.tracee)
             return Result(0, FpuState(((xf.X87, x87),) if size == regset.whole else ()))
@@ -273,8 +273,8 @@ class PtraceGetSsp(Ptrace):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         size = k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size)
-        if size < 0:
-            return Result(size)
+        if refused := min(size, 0) or k.regset_get_alloc(size):
+            return Result(refused)
         ret, ssp = k.ssp_get(self.tracee)
         return Result(ret, None if ret or not size else Content(ssp))
 

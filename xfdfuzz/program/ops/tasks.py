@@ -35,7 +35,7 @@ from xfdfuzz.program.fields import (
     Xfeatures,
 )
 from xfdfuzz.program.ops.base import OK, TaskOp, op
-from xfdfuzz.program.step import Content, Result, image_of
+from xfdfuzz.program.step import Content, Mask, Result, image_of
 
 
 class _Prctl(TaskOp):
@@ -46,7 +46,7 @@ class _Prctl(TaskOp):
         value = k.fpu_xstate_prctl(option, arg, undefined)
         if option in (xstate.ARCH_REQ_XCOMP_PERM, xstate.ARCH_REQ_XCOMP_GUEST_PERM):
             return Result(value.ret)
-        return Result(value.ret, None if value.ret else value.value)
+        return Result(value.ret, None if value.ret else Mask(value.value))
 
 
 @op("t{task} arch_prctl(ARCH_GET_XCOMP_SUPP, {pointer})")
@@ -476,7 +476,7 @@ class UserXgetbv(TaskOp):
         if not k.use_xsave:
             return Result("SIGILL")
         try:
-            return Result("ok", xsave.xgetbv(k.regs, k.machine, self.index))
+            return Result("ok", Mask(xsave.xgetbv(k.regs, k.machine, self.index)))
         except GeneralProtection:
             return Result("SIGSEGV")
 

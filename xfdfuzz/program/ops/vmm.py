@@ -43,7 +43,7 @@ from xfdfuzz.program.ops.kvm import (
     set_xcrs,
     taken_to_l2,
 )
-from xfdfuzz.program.step import FpuState, Result, image_of, msr_value
+from xfdfuzz.program.step import FpuState, Mask, Result, image_of, msr_value
 
 #: What is kept of each MSR: its bit in GhostVmm.kept, and the member.
 _MSRS = {
@@ -252,8 +252,8 @@ class KeepFpu(_Keep):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
-        if ret:
+        ret, fpu = k.kvm_vcpu_ioctl_get_fpu(vcpu)
+        if ret or fpu is None:
             return Result(ret)
         vmm, ideal = self.vmm(k), k.system.ghost.vcpus[self.vcpu].regs
         vmm.fpu.x87, vmm.fpu.sse, vmm.fpu.mxcsr = fpu
@@ -280,7 +280,7 @@ class KeepXcrs(_Keep):
             vmm.xcr0 = value
             vmm.honest.xcr0 = value if hidden(k, self.vcpu) else k.system.ghost.vcpus[self.vcpu].xcr0
             vmm.kept |= st.KEPT_XCR0
-        return Result(ret, value)
+        return Result(ret, None if value is None else Mask(value))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MSRS, {msr}) keep")
@@ -576,7 +576,7 @@ class LoadFpu(_Load):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)
         fpu = KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr)
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        ret = k.kvm_vcpu_ioctl_set_fpu(vcpu, fpu)
         ghost.gave(k, self.vcpu, fpu)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.set_legacy(ideal.regs, (kept.honest_fpu.data[i] for i in xf.LEGACY))

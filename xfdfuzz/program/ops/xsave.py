@@ -120,7 +120,7 @@ class KvmSetFpu(VcpuIoctl):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         fpu = images.fpu_of(self.image, partial(ghost.guest_token, k, self.vcpu))
-        ret = k.kvm_arch_vcpu_ioctl_set_fpu(vcpu, fpu)
+        ret = k.kvm_vcpu_ioctl_set_fpu(vcpu, fpu)
         ghost.gave(k, self.vcpu, fpu)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.set_legacy(ideal.regs, fpu)
@@ -139,5 +139,5 @@ class KvmGetFpu(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        ret, fpu = k.kvm_arch_vcpu_ioctl_get_fpu(vcpu)
-        return Result(ret, None if ret else FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))
+        ret, fpu = k.kvm_vcpu_ioctl_get_fpu(vcpu)
+        return Result(ret, None if ret or fpu is None else FpuState(tuple(zip(xf.LEGACY, fpu, strict=True))))

@@ -78,6 +78,7 @@ from xfdfuzz.revisions.mainline.protected import (
     SnpType,
     TdxRestoresHost,
     TdxType,
+    VmsaFeatures,
     VmsaSyncedOnce,
 )
 from xfdfuzz.revisions.mainline.ptrace import ShstkRegset, SspGetIfActive
@@ -124,6 +125,7 @@ SERIES = (
     GetXsaveLimited,
     XfdStateInSync,
     FpuIntoVmsa,
+    VmsaFeatures,
     SevEsType,
     MsrsOfVmsa,
     MsrsOfDefaultType,

@@ -7,6 +7,8 @@ from xfdfuzz.arch.cpuid import LEAF_XSTATE
 from xfdfuzz.arch.registers import MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EINVAL, EPERM
+from xfdfuzz.kernel.fpu.xstate import Value
+from xfdfuzz.kernel.kvm.cpuid import KvmCpuid
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.x86 import KvmX86
 from xfdfuzz.kernel.state import Vcpu, Vm
@@ -40,6 +42,32 @@ class FpuIntoVmsa(KvmX86):
         if not ret:
             self.deref(vcpu.arch.guest_fpu.fpstate).is_confidential = 1
         return ret
+
+
+#: include/uapi asm/kvm.h and asm/svm.h: an attribute of /dev/kvm of KVM_X86_GRP_SEV, and its bit.
+KVM_X86_GRP_SEV, KVM_X86_SEV_VMSA_FEATURES = 1, 0
+SVM_SEV_FEAT_DEBUG_SWAP = 1 << 5
+
+
+@patch("ac5c48027bac", "KVM: SEV: publish supported VMSA features", version="v6.10", neutral="a feature")
+class VmsaFeatures(KvmCpuid):
+    """KVM_X86_SEV_VMSA_FEATURES: what KVM_SEV_INIT2 may ask for; the vendor op of 546d714b0880 is a part of it here.
+
+    A processor with SEV-ES is taken to swap debug registers (DebugSwap), as a Zen 4 does (INFERRED).
+    """
+
+    def kvm_x86_dev_get_attr(self, group: int, attr: int, pointer_ok: bool) -> Value:
+        """(arch/x86/kvm/svm/sev.c, sev_dev_get_attr())."""
+        if self._has_vmsa_features(group, attr):
+            return self.put_user(SVM_SEV_FEAT_DEBUG_SWAP, pointer_ok)
+        return super().kvm_x86_dev_get_attr(group, attr, pointer_ok)
+
+    def kvm_x86_dev_has_attr(self, group: int, attr: int) -> int:
+        """(arch/x86/kvm/svm/sev.c, sev_dev_get_attr())."""
+        return 0 if self._has_vmsa_features(group, attr) else super().kvm_x86_dev_has_attr(group, attr)
+
+    def _has_vmsa_features(self, group: int, attr: int) -> bool:
+        return self.machine.amd and (group, attr) == (KVM_X86_GRP_SEV, KVM_X86_SEV_VMSA_FEATURES)
 
 
 @patch("4f5defae7089", "KVM: SEV: introduce KVM_SEV_INIT2 operation", version="v6.10", neutral="a feature")
