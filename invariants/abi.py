@@ -62,6 +62,8 @@ _GET_XSAVE = makers(KvmGetXsave, KvmGetXsave2)
 _XSAVE = (*_GET_XSAVE, *makers(KvmSetXsave))
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
+#: With which KVM_RUN may return that a guest of a program's can cause.
+_KNOWN_EXITS = ("KVM_EXIT_IO", "KVM_EXIT_HLT", "KVM_EXIT_SHUTDOWN", "KVM_EXIT_UNKNOWN")
 
 
 @invariant("failed-call-changes-nothing", "abi", ("INV-08", "INV-10", "ATOMIC"), ops=(VcpuIoctl,))
@@ -538,5 +540,5 @@ def xfd_msrs_can_be_restored(view: View) -> Iterator[Broken]:
 def exit_reason_is_known(view: View) -> Iterator[Broken]:
     """KVM_RUN returns with an exit reason that the ABI documents."""
     ret = view.step.result.ret
-    if isinstance(ret, str) and ret not in ("KVM_EXIT_IO", "KVM_EXIT_HLT", "KVM_EXIT_UNKNOWN"):
+    if isinstance(ret, str) and ret not in _KNOWN_EXITS:
         yield Broken(f"{ret} is not part of the ABI, or nothing that this guest can cause")

@@ -86,12 +86,14 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_CPUID,
     EXIT_VMLAUNCH,
     EXIT_CR4_WRITE,
-) = range(11)
+    EXIT_SHUTDOWN,
+) = range(12)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0
 KVM_EXIT_IO = 2
 KVM_EXIT_HLT = 5
+KVM_EXIT_SHUTDOWN = 8
 KVM_EXIT_INTR = 10
 #: amx-v1 only; 36 is KVM_EXIT_RISCV_CSR today.
 KVM_EXIT_FPU_REALLOC = 36

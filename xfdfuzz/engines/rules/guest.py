@@ -49,6 +49,7 @@ class GuestRules(Rules):
     guest_rdpkru = one(guest.GuestRdpkru, on="guests")
     guest_hlt = one(guest.GuestHlt, on="guests")
     guest_out = one(guest.GuestOut, on="guests")
+    guest_shutdown = one(guest.GuestShutdown, on="l1_guests")
     guest_interrupt = one(guest.GuestInterrupt, on="guests")
     guest_interrupt_kernel_fpu = one(guest.GuestInterruptKernelFpu, on="guests")
 

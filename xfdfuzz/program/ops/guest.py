@@ -670,6 +670,20 @@ class GuestOut(_Insn):
         return self.insn_exit(k, self.thread(k), st.EXIT_IO)
 
 
+@op("v{vcpu} shutdown")
+class GuestShutdown(GuestOp):
+    """A triple fault, which is the guest's end: KVM_RUN returns, on ``amd`` behind an INIT of the vCPU.  Not in L2."""
+
+    PROTECTED = False
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return GuestOp.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def run(self, k: Kernel) -> Result:
+        return vm_exit(k, self.thread(k), st.EXIT_SHUTDOWN)
+
+
 @op("v{vcpu} interrupt")
 class GuestInterrupt(GuestOp):
     """An external interrupt takes the CPU out of the guest; nothing is left to handle."""

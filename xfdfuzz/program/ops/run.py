@@ -16,6 +16,7 @@ _EXIT_REASONS = {
     st.KVM_EXIT_UNKNOWN: "KVM_EXIT_UNKNOWN",
     st.KVM_EXIT_IO: "KVM_EXIT_IO",
     st.KVM_EXIT_HLT: "KVM_EXIT_HLT",
+    st.KVM_EXIT_SHUTDOWN: "KVM_EXIT_SHUTDOWN",
     st.KVM_EXIT_FPU_REALLOC: "KVM_EXIT_FPU_REALLOC",
 }
 
@@ -99,6 +100,8 @@ class HandleExit(VcpuRunOp):
         vcpu = self.thread(k)
         kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
         k.vcpu_enter_guest_handle_exit(vcpu)
+        if kind == st.EXIT_SHUTDOWN and k.is_svm():
+            ghost.init(k, self.vcpu)
         reflected = nested and not vcpu.arch.guest_mode
         if kind == st.EXIT_VMLAUNCH or reflected:
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
