@@ -87,7 +87,7 @@ def _as_before(view: View, nr: int) -> bool:
         was, now = view.before.fpstates[fpstate], view.k.fpstates[fpstate]
         if _without_what_saving_adds(was) != _without_what_saving_adds(now):
             return False
-    return not view.step.changed(_VCPUS[nr]) or _without_cached_cpuid(before) == _without_cached_cpuid(after)
+    return not view.step.changed(_VCPUS[nr]) or _without_what_kvm_renews(before) == _without_what_kvm_renews(after)
 
 
 def _without_what_saving_adds(fpstate: Fpstate) -> bytes:
@@ -106,12 +106,13 @@ def _without_what_saving_adds(fpstate: Fpstate) -> bytes:
     return bytes(copy)
 
 
-def _without_cached_cpuid(vcpu: Vcpu) -> bytes:
-    """The vCPU without what KVM derives from XCR0 and CR4 for its CPUID, which it may do when it likes."""
+def _without_what_kvm_renews(vcpu: Vcpu) -> bytes:
+    """The vCPU without what KVM derives from XCR0 and CR4 for its CPUID, which it may do when it likes, and the host's
+    PKRU, which vcpu_load() reads."""
     copy = copy_of(vcpu)
     arch = copy.arch
     arch.cpuid_dynamic_bits_dirty = arch.cpuid_osxsave = arch.cpuid_ospke = 0
-    arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = 0
+    arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = arch.host_pkru = 0
     return bytes(copy)
 
 

@@ -616,7 +616,7 @@ known(
 )
 
 
-@mutant("load-put-balanced", program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0"))
+@mutant("load-put-balanced", program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]"))
 class LoadsForTheMpStateAndNeverPuts(KvmX86):
     def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
         self.kvm_load_guest_fpu(vcpu)
@@ -745,7 +745,7 @@ class KeepsCurrentOnTheOldFpstate(AmxV1):
 
 @mutant(
     "no-null-dereference",
-    program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0", machine="cpus=1 mpx"),
+    program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]", machine="cpus=1 mpx"),
     of="v6.12",
     site="fpu_swap_kvm_fpstate",
 )

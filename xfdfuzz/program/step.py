@@ -11,7 +11,7 @@ from xfdfuzz.arch.registers import XSTATE_MSRS
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import HARMLESS, Event
-from xfdfuzz.kernel.state import System
+from xfdfuzz.kernel.state import MP_STATE_NAMES, System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
 from xfdfuzz.program.fields import Events, Nested
 from xfdfuzz.program.ghost import content
@@ -32,6 +32,13 @@ class Content(int):
 
     def __str__(self) -> str:
         return content(self)
+
+
+class MpState(int):
+    """A vCPU's MP state; as text ``KVM_MP_STATE_RUNNABLE``."""
+
+    def __str__(self) -> str:
+        return MP_STATE_NAMES[self]
 
 
 def msr_value(index: int, value: int) -> int:
@@ -110,7 +117,7 @@ class Result(NamedTuple):
         text = format_ret(self.ret)
         if self.out is None:
             return text
-        if isinstance(self.out, Content):
+        if isinstance(self.out, Content | MpState):
             return f"{text} [{self.out}]"
         return f"{text} [{self.out:#x}]" if isinstance(self.out, int) else f"{text} {self.out}"
 

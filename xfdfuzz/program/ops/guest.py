@@ -39,7 +39,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, not_visible, op, reserved_bits, sample
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, in_l2, not_visible, op, reserved_bits, sample
 from xfdfuzz.program.step import Content, Result, image_of, msr_value
 
 
@@ -613,11 +613,6 @@ class GuestRdpkru(_Insn):
         return Result("ok", Content(k.regs.data[xf.PKRU]))
 
 
-def in_l2(vcpu: Vcpu, nr: int) -> str:
-    """That a vCPU executes its L2; nothing if it does not."""
-    return f"v{nr} executes its L2" if vcpu.arch.guest_mode else ""
-
-
 class _Vmlaunch(_Insn):
     __slots__ = ()
     PROTECTED = False
@@ -722,13 +717,9 @@ class GuestPmi(GuestOp):
         return sample(k)
 
 
-@op("v{vcpu} init")
-class PendInit(Op):
-    """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
-    KVM_GET_MP_STATE: CR0.TS, CR4.OSXSAVE and CR4.PKE are clear then.  Not while L2 runs, when it would be an exit to
-    L1."""
-
-    vcpu: Nr = 0
+class _ToApic(Op):
+    __slots__ = ()
+    vcpu: int
 
     def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
@@ -739,6 +730,33 @@ class PendInit(Op):
             return why
         return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
+
+@op("v{vcpu} init")
+class PendInit(_ToApic):
+    """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
+    KVM_GET_MP_STATE: CR0.TS, CR4.OSXSAVE and CR4.PKE are clear then.  Not while L2 runs, when it would be an exit to
+    L1."""
+
+    vcpu: Nr = 0
+
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.init_pending = 1
+        return OK
+
+
+@op("v{vcpu} sipi")
+class PendSipi(_ToApic):
+    """A SIPI arrives there, of a VM with KVM_CREATE_IRQCHIP: an application processor that has got an INIT begins to
+    run."""
+
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if found := _ToApic.hindrance(self, k):
+            return found
+        vm = k.vcpus[self.vcpu].vm
+        return "" if k.vms[vm].irqchip_in_kernel else f"vm{vm} has no local APICs in the kernel"
+
+    def run(self, k: Kernel) -> Result:
+        k.vcpus[self.vcpu].arch.sipi_pending = 1
         return OK
