@@ -27,7 +27,7 @@ from xfdfuzz.program.ops.vmm import VmmVisible
 from xfdfuzz.program.step import NOT_ENABLED, PANIC
 
 #: What an exit that is not done with is called.
-_INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
+_INSTRUCTIONS = dict.fromkeys(range(st.EXIT_HYPERCALL + 1), "an instruction") | {
     st.EXIT_NONE: "nothing",
     st.EXIT_IO: "an OUT",
     st.EXIT_MSR_WRITE: "a WRMSR",

@@ -1509,6 +1509,24 @@ class ReadsTheHostsXfd(AmxV6):
         return 0, self.init_xfd
 
 
+@mutant(
+    "emulator-reads-the-guest",
+    program(
+        CREATE,
+        ENTER,
+        "v0 movups(3) = ok",
+        "v0 emulated(movups) = exit",
+        "cpu0 schedule(t1) = ok",
+        "t1 movups(5) = ok",
+        "cpu0 schedule(t0) = ok",
+        "v0 handle = resume [v0:3]",
+    ),
+)
+class ReadsWhatIsThere(KvmX86):
+    def kvm_fpu_get(self) -> None:
+        self.fpregs_lock()
+
+
 @mutant("legal-xfd", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x20}) = 0"))
 class TakesAnyXfd(AmxV6):
     def kvm_guest_supported_xfd(self, vcpu: Vcpu) -> int:

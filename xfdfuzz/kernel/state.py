@@ -87,7 +87,10 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_VMLAUNCH,
     EXIT_CR4_WRITE,
     EXIT_SHUTDOWN,
-) = range(12)
+    EXIT_EMULATED_LOAD,
+    EXIT_EMULATED_STORE,
+    EXIT_HYPERCALL,
+) = range(15)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0

@@ -215,6 +215,10 @@ TABLE: dict[type[Op], Rule] = {
     guest.GuestCpuid: _cpuid,
     guest.GuestInterrupt: _TICK,
     guest.GuestInterruptKernelFpu: _approximated(f"{_TICK.how}; whether a softirq uses the FPU then is chance"),
+    **dict.fromkeys(
+        (guest.GuestEmulatedLoad, guest.GuestEmulatedStore, guest.GuestEmulatedFnstcw, guest.GuestHypercallXmm),
+        _no("what makes KVM emulate it is not written here"),
+    ),
     guest.GuestShutdown: _no("no triple fault is written here"),
     **dict.fromkeys(
         (kvm.KvmCreateIrqchip, kvm.KvmSetMpState, guest.PendSipi, run.Wakeup),

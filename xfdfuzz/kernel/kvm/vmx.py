@@ -121,6 +121,10 @@ class Kernel(KvmNested):
                 return self.handle_set_cr4(vcpu, vcpu.exit_value)
             case st.EXIT_XSETBV:
                 return self.kvm_emulate_xsetbv(vcpu, vcpu.exit_msr, vcpu.exit_value)
+            case st.EXIT_EMULATED_LOAD | st.EXIT_EMULATED_STORE:
+                return self.x86_emulate_instruction(vcpu, kind)
+            case st.EXIT_HYPERCALL:
+                return self.kvm_hv_hypercall(vcpu)
             case st.EXIT_SHUTDOWN:
                 return self.handle_triple_fault(vcpu)
             case _:

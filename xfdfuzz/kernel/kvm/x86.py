@@ -574,6 +574,42 @@ class KvmX86(KvmMsrs):
         vcpu.exit_value2 = leaf.ecx << 32 | leaf.ebx
         return self.kvm_skip_emulated_instruction(vcpu)
 
+    def x86_emulate_instruction(self, vcpu: Vcpu, kind: int) -> int:
+        """MOVUPS from memory to a register, or MOVUPS or FNSTCW to memory, here to exit_value; RIP goes on.
+
+        A register is fetched as an operand is decoded, whether it is read or written
+        (arch/x86/kvm/emulate.c, decode_register_operand(), em_fnstcw(), writeback()).
+        """
+        read = self.kvm_read_fpu_reg(vcpu.exit_msr)
+        if kind == st.EXIT_EMULATED_LOAD:
+            self.kvm_write_sse_reg(vcpu.exit_value)
+        else:
+            vcpu.exit_value = read
+        return self.kvm_skip_emulated_instruction(vcpu)
+
+    @phase_of("kvm_read_sse_reg")
+    def kvm_read_fpu_reg(self, component: int) -> int:
+        """A register of SSE or, in em_fnstcw(), x87 (arch/x86/kvm/fpu.h)."""
+        self.kvm_fpu_get()
+        data = self.regs.data[component]
+        self.kvm_fpu_put()
+        return data
+
+    def kvm_write_sse_reg(self, data: int) -> None:
+        """(arch/x86/kvm/fpu.h)."""
+        self.kvm_fpu_get()
+        arch.load_component(self.regs, xf.SSE, data)
+        self.kvm_fpu_put()
+
+    def kvm_hv_hypercall(self, vcpu: Vcpu) -> int:
+        """A fast hypercall whose input is in XMM registers, here for exit_value (arch/x86/kvm/hyperv.c)."""
+        vcpu.exit_value = self.kvm_hv_hypercall_read_xmm()
+        return self.kvm_skip_emulated_instruction(vcpu)
+
+    def kvm_hv_hypercall_read_xmm(self) -> int:
+        """XMM0 to XMM5 (arch/x86/kvm/hyperv.c)."""
+        return self.kvm_read_fpu_reg(xf.SSE)
+
     def kvm_emulate_halt(self, vcpu: Vcpu) -> int:
         """HLT: skip, and without a local APIC in the kernel leave to user space."""
         self.kvm_skip_emulated_instruction(vcpu)

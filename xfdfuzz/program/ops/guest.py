@@ -283,6 +283,68 @@ class GuestFxsave(_Insn):
         return Result("ok", image_of(area))
 
 
+class _Emulated(_Insn):
+    """What KVM does in the guest's stead, with the registers that its thread has; CR0.TS makes it a #NM before that.
+
+    Not in L2, whose hypervisor may want the exit.
+    """
+
+    __slots__ = ()
+    PROTECTED = False
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Insn.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def emulated(self, k: Kernel, kind: int, component: int, value: int = 0) -> Result:
+        """The exit that leads to it."""
+        vcpu = self.thread(k)
+        if vcpu.arch.cr0_ts and kind != st.EXIT_HYPERCALL:
+            return self.device_not_available(k, vcpu, False, 0)
+        return self.insn_exit(k, vcpu, kind, component, value)
+
+
+@op("v{vcpu} emulated(movups, {contents})")
+class GuestEmulatedLoad(_Emulated):
+    """A MOVUPS from memory that KVM has to emulate; #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+    contents: SseContents = 1
+
+    def run(self, k: Kernel) -> Result:
+        token = ghost.contents_of(self.contents, partial(ghost.guest_token, k, self.vcpu))
+        return self.emulated(k, st.EXIT_EMULATED_LOAD, xf.SSE, token)
+
+
+@op("v{vcpu} emulated(movups)")
+class GuestEmulatedStore(_Emulated):
+    """A MOVUPS to memory, likewise; `handle` gives what it stored."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.emulated(k, st.EXIT_EMULATED_STORE, xf.SSE)
+
+
+@op("v{vcpu} emulated(fnstcw)")
+class GuestEmulatedFnstcw(_Emulated):
+    """FNSTCW, likewise; the value is what x87 holds."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.emulated(k, st.EXIT_EMULATED_STORE, xf.X87)
+
+
+@op("v{vcpu} hypercall(xmm)")
+class GuestHypercallXmm(_Emulated):
+    """A fast hypercall of Hyper-V's, whose input is in XMM registers; `handle` gives what KVM read there."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.emulated(k, st.EXIT_HYPERCALL, xf.SSE)
+
+
 class _Save(_Insn):
     __slots__ = ()
     mask: int

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, not_free, op, whereabouts
-from xfdfuzz.program.step import MpState, Result, msr_value
+from xfdfuzz.program.step import Content, MpState, Result, msr_value
 
 _EXIT_REASONS = {
     st.KVM_EXIT_UNKNOWN: "KVM_EXIT_UNKNOWN",
@@ -142,7 +142,9 @@ class HandleExit(VcpuRunOp):
 
 
 def _read_by(kind: int, vcpu: Vcpu) -> int | Leaf | None:
-    """What an instruction that exited has read."""
+    """What an instruction that exited has read, or KVM of the guest's registers in its stead."""
+    if kind in (st.EXIT_EMULATED_STORE, st.EXIT_HYPERCALL):
+        return Content(vcpu.exit_value)
     if kind == st.EXIT_CPUID:
         (edx, eax), (ecx, ebx) = divmod(vcpu.exit_value, 1 << 32), divmod(vcpu.exit_value2, 1 << 32)
         return Leaf(eax, ebx, ecx, edx)
