@@ -654,8 +654,8 @@ class AsksCpuidOfTheVmmThatRestores(AmxV6):
     program(AMX, ENTER, "v0 xsetbv(x87|sse|avx|xtile) = exit", "v0 handle = resume", "t0 ... KVM_RUN = -EINTR"),
 )
 class ExitsForAReallocation(KvmX86):
-    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
-        super().kvm_emulate_xsetbv(vcpu, index, value)
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int, cpl: int = 0) -> int:
+        super().kvm_emulate_xsetbv(vcpu, index, value, cpl)
         vcpu.run.exit_reason = st.KVM_EXIT_FPU_REALLOC
         return 0
 

@@ -90,7 +90,8 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_EMULATED_LOAD,
     EXIT_EMULATED_STORE,
     EXIT_HYPERCALL,
-) = range(15)
+    EXIT_USER_XSETBV,
+) = range(16)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0

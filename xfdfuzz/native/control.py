@@ -219,6 +219,7 @@ TABLE: dict[type[Op], Rule] = {
         (guest.GuestEmulatedLoad, guest.GuestEmulatedStore, guest.GuestEmulatedFnstcw, guest.GuestHypercallXmm),
         _no("what makes KVM emulate it is not written here"),
     ),
+    guest.GuestUserXsetbv: _no("its guests have no user mode"),
     guest.GuestShutdown: _no("no triple fault is written here"),
     **dict.fromkeys(
         (kvm.KvmCreateIrqchip, kvm.KvmSetMpState, guest.PendSipi, run.Wakeup),

@@ -121,6 +121,8 @@ class Kernel(KvmNested):
                 return self.handle_set_cr4(vcpu, vcpu.exit_value)
             case st.EXIT_XSETBV:
                 return self.kvm_emulate_xsetbv(vcpu, vcpu.exit_msr, vcpu.exit_value)
+            case st.EXIT_USER_XSETBV:
+                return self.kvm_emulate_xsetbv(vcpu, vcpu.exit_msr, vcpu.exit_value, cpl=3)
             case st.EXIT_EMULATED_LOAD | st.EXIT_EMULATED_STORE:
                 return self.x86_emulate_instruction(vcpu, kind)
             case st.EXIT_HYPERCALL:

@@ -280,9 +280,9 @@ class KvmX86(KvmMsrs):
         pke = self.ospke and (not arch.cpuid_set or arch.cpuid_xcr0 & xf.MASK_PKRU)
         return not cr4 & ~((CR4_OSXSAVE if osxsave else 0) | (CR4_PKE if pke else 0))
 
-    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int, cpl: int = 0) -> int:
         """XSETBV exit: commit and skip, or #GP."""
-        if self._kvm_set_xcr(vcpu, index, value):
+        if cpl or self._kvm_set_xcr(vcpu, index, value):
             self.kvm_inject_gp(vcpu)
             return 1
         return self.kvm_skip_emulated_instruction(vcpu)
