@@ -64,6 +64,8 @@ _GET_XSAVE = makers(KvmGetXsave, KvmGetXsave2)
 _XSAVE = (*_GET_XSAVE, *makers(KvmSetXsave))
 
 _EXIT_REASONS = get_args(KvmExitReason)[-1].names
+#: With which KVM_RUN may return that a guest of a program's can cause.
+_KNOWN_EXITS = ("KVM_EXIT_IO", "KVM_EXIT_HLT", "KVM_EXIT_SHUTDOWN", "KVM_EXIT_UNKNOWN")
 
 
 @invariant("failed-call-changes-nothing", "abi", ("INV-08", "INV-10", "ATOMIC"), ops=(VcpuIoctl,))
@@ -87,7 +89,7 @@ def _as_before(view: View, nr: int) -> bool:
         was, now = view.before.fpstates[fpstate], view.k.fpstates[fpstate]
         if _without_what_saving_adds(was) != _without_what_saving_adds(now):
             return False
-    return not view.step.changed(_VCPUS[nr]) or _without_cached_cpuid(before) == _without_cached_cpuid(after)
+    return not view.step.changed(_VCPUS[nr]) or _without_what_kvm_renews(before) == _without_what_kvm_renews(after)
 
 
 def _without_what_saving_adds(fpstate: Fpstate) -> bytes:
@@ -106,12 +108,13 @@ def _without_what_saving_adds(fpstate: Fpstate) -> bytes:
     return bytes(copy)
 
 
-def _without_cached_cpuid(vcpu: Vcpu) -> bytes:
-    """The vCPU without what KVM derives from XCR0 and CR4 for its CPUID, which it may do when it likes."""
+def _without_what_kvm_renews(vcpu: Vcpu) -> bytes:
+    """The vCPU without what KVM derives from XCR0 and CR4 for its CPUID, which it may do when it likes, and the host's
+    PKRU, which vcpu_load() reads."""
     copy = copy_of(vcpu)
     arch = copy.arch
     arch.cpuid_dynamic_bits_dirty = arch.cpuid_osxsave = arch.cpuid_ospke = 0
-    arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = 0
+    arch.cpuid_0xd_0_ebx = arch.cpuid_0xd_1_ebx = arch.host_pkru = 0
     return bytes(copy)
 
 
@@ -540,5 +543,5 @@ def xfd_msrs_can_be_restored(view: View) -> Iterator[Broken]:
 def exit_reason_is_known(view: View) -> Iterator[Broken]:
     """KVM_RUN returns with an exit reason that the ABI documents."""
     ret = view.step.result.ret
-    if isinstance(ret, str) and ret not in ("KVM_EXIT_IO", "KVM_EXIT_HLT", "KVM_EXIT_UNKNOWN"):
+    if isinstance(ret, str) and ret not in _KNOWN_EXITS:
         yield Broken(f"{ret} is not part of the ABI, or nothing that this guest can cause")

@@ -218,7 +218,7 @@ def _within_cpuid(k: Kernel, vcpu: Vcpu) -> bool:
 def _settled(k: Kernel, vcpu: Vcpu) -> bool:
     """Nothing is under way that the calls here do not carry over."""
     own = k.vms[vcpu.vm].type == VM_DEFAULT  # a protected guest moves by other means
-    return own and _within_cpuid(k, vcpu) and not (vcpu.arch.init_pending or vcpu.arch.guest_mode)
+    return own and _within_cpuid(k, vcpu) and not (vcpu.arch.init_pending or vcpu.arch.guest_mode or vcpu.arch.mp_state)
 
 
 def save(k: Kernel, vcpu: Vcpu) -> Saved:

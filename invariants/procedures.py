@@ -27,11 +27,11 @@ from xfdfuzz.program.ops.vmm import VmmVisible
 from xfdfuzz.program.step import NOT_ENABLED, PANIC
 
 #: What an exit that is not done with is called.
-_INSTRUCTIONS = dict.fromkeys(range(st.EXIT_CR4_WRITE + 1), "an instruction") | {
+_INSTRUCTIONS = dict.fromkeys(range(st.EXIT_USER_XSETBV + 1), "an instruction") | {
     st.EXIT_NONE: "nothing",
     st.EXIT_IO: "an OUT",
     st.EXIT_MSR_WRITE: "a WRMSR",
-    st.EXIT_XSETBV: "an XSETBV",
+    **dict.fromkeys((st.EXIT_XSETBV, st.EXIT_USER_XSETBV), "an XSETBV"),
 }
 #: What a program's author sees who did not ask for a vCPU as it comes out of reset.
 _HAS_OSXSAVE = "CR4.OSXSAVE = 0 and 1"

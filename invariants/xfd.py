@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.invariants.vocabulary import Broken, View, invariant
 from xfdfuzz.kernel.event import IRQ_FPU
-from xfdfuzz.kernel.state import DF_VECTOR, EXIT_MSR_READ, GP_VECTOR, VECTORS
+from xfdfuzz.kernel.state import (
+    DF_VECTOR,
+    EXIT_EMULATED_STORE,
+    EXIT_HYPERCALL,
+    EXIT_MSR_READ,
+    GP_VECTOR,
+    VECTORS,
+)
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import GuestOp, VcpuIoctl, VcpuRunOp
 from xfdfuzz.program.ops.guest import GuestRdmsr
 from xfdfuzz.program.ops.run import HandleExit, KvmRun, KvmRunReturns, VmEnter
+from xfdfuzz.program.step import Content
 
 #: Ops after which what KVM keeps of a vCPU can have changed.
 _VCPU_OPS = (VcpuIoctl, VcpuRunOp, KvmRun, KvmRunReturns)
@@ -159,6 +167,20 @@ def guest_reads_its_msrs(view: View) -> Iterator[Broken]:
     expected = ghost.read_msr(ideal, msr)
     if out != expected:
         yield Broken(f"v{nr} reads {out:#x}, expected {expected:#x}")
+
+
+@invariant("emulator-reads-the-guest", "corruption", ("GSTATE",), ops=(HandleExit,))
+def emulator_reads_the_guest(view: View) -> Iterator[Broken]:
+    """What KVM reads of x87 and XMM registers in the guest's stead, for an instruction that it emulates or a hypercall,
+    is the guest's, whatever ran on the CPU since the exit."""
+    nr, out = view.vcpu_nr, view.step.result.out
+    before = view.before.vcpus[nr]
+    if before.exit_pending not in (EXIT_EMULATED_STORE, EXIT_HYPERCALL) or not isinstance(out, Content):
+        return
+    regs, component = view.k.system.ghost.vcpus[nr].regs, before.exit_msr
+    expected = regs.data[component]
+    if out != expected and not regs.undefined >> component & 1:
+        yield Broken(f"v{nr}: KVM reads {out} in {xf.CONTENTS[component]}, expected {ghost.content(expected)}")
 
 
 @invariant("guest-instruction-completes-once", "corruption", ("GSTATE",), ops=(VmEnter,))

@@ -30,7 +30,16 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KVM_XSAVE_SIZE, UserBuffer
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import DF_VECTOR, GP_VECTOR, NM_VECTOR, VM_X86_SEV_ES_VM, VM_X86_SNP_VM, VM_X86_TDX_VM
+from xfdfuzz.kernel.state import (
+    DF_VECTOR,
+    GP_VECTOR,
+    KVM_MP_STATE_RUNNABLE,
+    MP_STATE_NAMES,
+    NM_VECTOR,
+    VM_X86_SEV_ES_VM,
+    VM_X86_SNP_VM,
+    VM_X86_TDX_VM,
+)
 from xfdfuzz.program.fields import (
     BEYOND,
     DATA,
@@ -210,6 +219,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "subleaf": Domain(range(xf.COMPONENTS + 1)),
     "cpuid leaf": Domain((*[LEAF_XSTATE] * 4, LEAF_FEATURES, LEAF_TILES, LEAF_TMUL)),
     "vm type": Domain((VM_X86_SEV_ES_VM, VM_X86_TDX_VM, VM_X86_SNP_VM)),
+    "mp state": Domain((KVM_MP_STATE_RUNNABLE, *(nr for nr in MP_STATE_NAMES if nr), KVM_MP_STATE_RUNNABLE)),
     "init2": Domain((1, 1, 1, 0)),
     "failures": Domain((1, 0, 2)),
     "points": Domain((1, 2, 3, 4)),

@@ -620,7 +620,7 @@ known(
 )
 
 
-@mutant("load-put-balanced", program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0"))
+@mutant("load-put-balanced", program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]"))
 class LoadsForTheMpStateAndNeverPuts(KvmX86):
     def kvm_arch_vcpu_ioctl_get_mpstate(self, vcpu: Vcpu) -> int:
         self.kvm_load_guest_fpu(vcpu)
@@ -658,8 +658,8 @@ class AsksCpuidOfTheVmmThatRestores(AmxV6):
     program(AMX, ENTER, "v0 xsetbv(x87|sse|avx|xtile) = exit", "v0 handle = resume", "t0 ... KVM_RUN = -EINTR"),
 )
 class ExitsForAReallocation(KvmX86):
-    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
-        super().kvm_emulate_xsetbv(vcpu, index, value)
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int, cpl: int = 0) -> int:
+        super().kvm_emulate_xsetbv(vcpu, index, value, cpl)
         vcpu.run.exit_reason = st.KVM_EXIT_FPU_REALLOC
         return 0
 
@@ -749,7 +749,7 @@ class KeepsCurrentOnTheOldFpstate(AmxV1):
 
 @mutant(
     "no-null-dereference",
-    program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0", machine="cpus=1 mpx"),
+    program(AMX, "t0 ioctl(v0, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]", machine="cpus=1 mpx"),
     of="v6.12",
     site="fpu_swap_kvm_fpstate",
 )
@@ -1570,6 +1570,24 @@ class ForgetsWhatIsInjected(KvmX86):
 class ReadsTheHostsXfd(AmxV6):
     def kvm_get_msr_common(self, vcpu: Vcpu, index: int, host_initiated: bool) -> tuple[int, int]:
         return 0, self.init_xfd
+
+
+@mutant(
+    "emulator-reads-the-guest",
+    program(
+        CREATE,
+        ENTER,
+        "v0 movups(3) = ok",
+        "v0 emulated(movups) = exit",
+        "cpu0 schedule(t1) = ok",
+        "t1 movups(5) = ok",
+        "cpu0 schedule(t0) = ok",
+        "v0 handle = resume [v0:3]",
+    ),
+)
+class ReadsWhatIsThere(KvmX86):
+    def kvm_fpu_get(self) -> None:
+        self.fpregs_lock()
 
 
 @mutant("legal-xfd", program(AMX, "t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0x20}) = 0"))

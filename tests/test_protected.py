@@ -72,7 +72,7 @@ CALLS = {
     "KVM_GET_MSRS, IA32_XFD_ERR": ("1 [0x0]", "1 [0x0]", "0"),
     "KVM_SET_MSRS, {IA32_U_CET: 1, IA32_XFD: 0}": ("2", "0", "0"),
     "KVM_SET_MSRS, {IA32_XFD: 0, IA32_PL0_SSP: 1}": ("2", "1", "0"),
-    "KVM_GET_MP_STATE": ("0", "0", "0"),
+    "KVM_GET_MP_STATE": ("0 [KVM_MP_STATE_RUNNABLE]",) * 3,
 }
 #: Findings 24 and 27: the FPU state of a sealed SNP guest, and of one that was moved, is not confidential.
 NOT_CONFIDENTIAL = {
@@ -106,12 +106,19 @@ def test_an_ioctl_returns_what_the_source_says(kind: str) -> None:
 
 
 def test_every_ioctl_of_a_vcpu_has_its_line() -> None:
-    """Those that keep what they read, or write what was kept, are of VMMs that can see their guest; the exceptions of
-    one that KVM cannot see, and KVM_GET_ONE_REG, are not modelled."""
+    """Those that keep what they read, or write what was kept, are of VMMs that can see their guest; the exceptions and
+    MP states of one that KVM cannot see, and KVM_GET_ONE_REG, are not modelled."""
     ops = parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", *(f"t0 ioctl(v0, {call})" for call in CALLS)])).ops
     of_vmms = {cls.__name__ for cls in _below(VcpuIoctl) if cls.__module__.endswith(".vmm")}
     others = {"_XsaveIoctl", "_OfVisible", "KvmGetVcpuEvents", "KvmSetVcpuEvents"}
-    others |= {"KvmGetNestedState", "KvmSetNestedState", "KvmGetOneReg", "KvmSetOneReg", "KvmGetRegList"}
+    others |= {
+        "KvmGetNestedState",
+        "KvmSetNestedState",
+        "KvmGetOneReg",
+        "KvmSetOneReg",
+        "KvmGetRegList",
+        "KvmSetMpState",
+    }
     assert {type(op).__name__ for op in ops} == {cls.__name__ for cls in _below(VcpuIoctl)} - of_vmms - others
 
 

@@ -144,6 +144,14 @@ def _in_kvm_run() -> Iterator[bytes]:
         system = st.System()
         system.vcpus[nr].exists = system.ghost.vmms[nr].kept = 1
         yield bytes(system)
+    for nr, vm in product(range(st.NR_VCPUS), range(st.NR_VMS)):  # of application processors few are there
+        system = st.System()
+        vcpu = system.vcpus[nr]
+        system.tasks[0].on_cpu = vcpu.exists = vcpu.task = vcpu.arch.init_pending = system.vms[vm].irqchip_in_kernel = 1
+        vcpu.vm, vcpu.mode = vm, st.VCPU_EXITED
+        yield bytes(system)
+        vcpu.arch.mp_state, vcpu.arch.init_pending = st.KVM_MP_STATE_INIT_RECEIVED, 0
+        yield bytes(system)
 
 
 def _with_frames() -> Iterator[bytes]:

@@ -118,6 +118,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "msr": MSRS,
     "one reg": st.one_of(MSRS, st.just(MSR_KVM_INTERNAL_GUEST_SSP)),
     "vm type": st.sampled_from([2, 3]),
+    "mp state": st.sampled_from([0, 1, 2, 3, 4, 9]),
     "cpuid leaf": st.sampled_from([1, 0xD, 0x1D, 0x1E]),
     "token": TOKEN,
     "pkru": st.integers(0, TOKENS),
@@ -409,7 +410,8 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_CREATE_CPU, 0)",
             15,
-            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_CHECK_EXTENSION, KVM_CREATE_IRQCHIP, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, "
+            "KVM_SEV_LAUNCH_UPDATE_VMSA, "
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START (did you mean KVM_CREATE_VCPU?)",
         ),
         # what only begins alike was not meant
@@ -418,7 +420,8 @@ def error_of(text: str) -> str:
         (
             "t0 ioctl(vm0, KVM_TDX_INIT_VM)",
             15,
-            "KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, KVM_SEV_LAUNCH_UPDATE_VMSA, "
+            "KVM_CHECK_EXTENSION, KVM_CREATE_IRQCHIP, KVM_CREATE_VCPU, KVM_ENABLE_CAP, KVM_SEV_ES_INIT, "
+            "KVM_SEV_LAUNCH_UPDATE_VMSA, "
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
         ),
         ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),

@@ -88,15 +88,26 @@ VCPU_OUTSIDE, VCPU_EXITED, VCPU_IN_GUEST = range(3)
     EXIT_CPUID,
     EXIT_VMLAUNCH,
     EXIT_CR4_WRITE,
-) = range(11)
+    EXIT_SHUTDOWN,
+    EXIT_EMULATED_LOAD,
+    EXIT_EMULATED_STORE,
+    EXIT_HYPERCALL,
+    EXIT_USER_XSETBV,
+) = range(16)
 
 # kvm_run.exit_reason (include/uapi/linux/kvm.h).
 KVM_EXIT_UNKNOWN = 0
 KVM_EXIT_IO = 2
 KVM_EXIT_HLT = 5
+KVM_EXIT_SHUTDOWN = 8
 KVM_EXIT_INTR = 10
 #: amx-v1 only; 36 is KVM_EXIT_RISCV_CSR today.
 KVM_EXIT_FPU_REALLOC = 36
+
+# kvm_mp_state.mp_state (include/uapi/linux/kvm.h).
+KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_HALTED = range(4)
+KVM_MP_STATE_SIPI_RECEIVED = 4
+KVM_MP_STATE_AP_RESET_HOLD = 9
 
 # What a VMM means to do with a vCPU (GhostVmm.intent).
 INTENT_NONE, INTENT_COPY, INTENT_INVISIBLE, INTENT_RESET, INTENT_OUT_OF_RESET = range(5)
@@ -167,6 +178,8 @@ VmType = Annotated[U8, Enumeration("VM type", _constants("VM_"))]
 SnpContext = Annotated[U8, Enumeration("SNP context", _constants("SNP_"))]
 VcpuMode = Annotated[U8, Enumeration("vCPU mode", _constants("VCPU_"))]
 ExitKind = Annotated[U8, Enumeration("VM exit", _constants("EXIT_"))]
+MP_STATE_NAMES = _constants("KVM_MP_STATE_")
+KvmMpState = Annotated[U8, Enumeration("MP state", MP_STATE_NAMES)]
 KvmExitReason = Annotated[U8, Enumeration("KVM exit reason", _constants("KVM_EXIT_"))]
 Intent = Annotated[U8, Enumeration("intent", _constants("INTENT_"))]
 #: Which of all owners of contents that guests can be, plus 1; 0: the one that the vCPU is made for.
@@ -433,10 +446,10 @@ class VcpuArch(Struct):
     ``cpuid_entries`` points to an array that was freed.  ``nm_intercept`` is bit 7 of the exception bitmap, the
     ``*_intercept`` ones are the MSR bitmap (1: exits).  ``xfd_no_write_intercept`` is ``xfd_out_of_sync`` until
     amx-v3. ``xfd_realloc_request`` exists in the review's alternatives only.  ``init_pending`` is KVM_APIC_INIT in
-    the local APIC's pending_events.  ``guest_mode``: L2 runs; ``vmcs12_nm``: bit 7 of L1's exception bitmap.
-    ``insn_skips`` counts kvm_skip_emulated_instruction() since the last VM entry.  ``guest_state_protected``: its
-    registers are encrypted; ``xss_intercept``: IA32_XSS exits although they are and its CPUID has XSAVES.  ``vmcs`` is
-    what the VMCS, or VMCB, has of CET while the guest does not run.
+    the local APIC's pending_events, ``sipi_pending`` KVM_APIC_SIPI.  ``guest_mode``: L2 runs; ``vmcs12_nm``: bit 7 of
+    L1's exception bitmap.  ``insn_skips`` counts kvm_skip_emulated_instruction() since the last VM entry.
+    ``guest_state_protected``: its registers are encrypted; ``xss_intercept``: IA32_XSS exits although they are and its
+    CPUID has XSAVES.  ``vmcs`` is what the VMCS, or VMCB, has of CET while the guest does not run.
     """
 
     __slots__ = ()
@@ -481,6 +494,8 @@ class VcpuArch(Struct):
     exception_vector: Annotated[Vector, "exception.vector"]
     complete_userspace_io: UserspaceIo
     init_pending: Annotated[Flag, "apic.init_pending"]
+    sipi_pending: Annotated[Flag, "apic.sipi_pending"]
+    mp_state: KvmMpState
     guest_mode: Annotated[Flag, "nested.guest_mode"]
     vmcs12_nm: Annotated[Flag, "nested.vmcs12.nm_intercept"]
     insn_skips: Count
@@ -531,7 +546,8 @@ class Vm(Struct):
     """struct kvm: its type, the mm that owns it, whether KVM_BUG_ON() declared it dead, and ``vcpus[0]`` (plus 1), or
     NULL.  ``es_active``: it has an SEV-ES guest, or SEV-SNP one; ``need_init``: of such a type, KVM_SEV_INIT2 is
     missing; ``vm_dead``: its guest has gone to another VM.  ``snp_context`` is the firmware's, with the state that it
-    is in; ``exception_payload_enabled``: user space can tell a pending exception from an injected one."""
+    is in; ``irqchip_in_kernel``: KVM has its local APICs; ``exception_payload_enabled``: user space can tell a pending
+    exception from an injected one."""
 
     __slots__ = ()
     exists: Flag
@@ -543,6 +559,7 @@ class Vm(Struct):
     vm_bugged: Flag
     vm_dead: Flag
     exception_payload_enabled: Flag
+    irqchip_in_kernel: Flag
     vcpus_0: VcpuPlus1
 
 
@@ -711,6 +728,25 @@ class System(Struct):
     vms: Array[Vm]
     vcpus: Array[Vcpu]
     ghost: Ghost
+
+
+def is_bsp(system: System, vcpu: Vcpu) -> bool:
+    """Whether a vCPU is the bootstrap processor, as every one of a VM without KVM_CREATE_IRQCHIP is taken for."""
+    return not (system.vms[vcpu.vm].irqchip_in_kernel and vcpu.id)
+
+
+def can_enter(system: System, vcpu: Vcpu) -> bool:
+    """Whether KVM_RUN's loop comes to a VM entry: the vCPU does not wait, and no INIT will have it wait."""
+    return not vcpu.arch.mp_state and not (vcpu.arch.init_pending and not is_bsp(system, vcpu))
+
+
+def can_wake(system: System, vcpu: Vcpu) -> bool:
+    """Whether the loop goes round without an entry: an interrupt may wake a halted vCPU, INIT and SIPI any but one that
+    is not initialised, whose KVM_RUN has no loop."""
+    arch = vcpu.arch
+    if can_enter(system, vcpu) or arch.mp_state == KVM_MP_STATE_UNINITIALIZED:
+        return False
+    return bool(arch.mp_state != KVM_MP_STATE_INIT_RECEIVED or arch.init_pending or arch.sipi_pending)
 
 
 def sigframes_of(system: System, task: int) -> list[SigFrame]:

@@ -221,6 +221,16 @@ TABLE: dict[type[Op], Rule] = {
     guest.GuestCpuid: _cpuid,
     guest.GuestInterrupt: _TICK,
     guest.GuestInterruptKernelFpu: _approximated(f"{_TICK.how}; whether a softirq uses the FPU then is chance"),
+    **dict.fromkeys(
+        (guest.GuestEmulatedLoad, guest.GuestEmulatedStore, guest.GuestEmulatedFnstcw, guest.GuestHypercallXmm),
+        _no("what makes KVM emulate it is not written here"),
+    ),
+    guest.GuestUserXsetbv: _no("its guests have no user mode"),
+    guest.GuestShutdown: _no("no triple fault is written here"),
+    **dict.fromkeys(
+        (kvm.KvmCreateIrqchip, kvm.KvmSetMpState, guest.PendSipi, run.Wakeup),
+        _no("its VMs have no local APICs in the kernel"),
+    ),
     guest.PendInit: _no("an INIT takes a local APIC in the kernel, and another vCPU that sends it"),
     host.ScheduleKthread: _approximated("a pause in which nobody runs on the CPU"),
     host.SoftirqKernelFpu: _approximated("a pause; whether a softirq uses the FPU meanwhile is chance"),

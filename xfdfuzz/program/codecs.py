@@ -35,6 +35,7 @@ from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.xsave import UserBuffer
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import (
+    MP_STATE_NAMES,
     NR_SIGFRAMES,
     NR_VCPUS,
     NR_VMS,
@@ -536,6 +537,7 @@ VM_TYPE_NAMES = {
     VM_X86_SNP_VM: "KVM_X86_SNP_VM",
 }
 VM_TYPE = Scalar(any_of(list(VM_TYPE_NAMES.values())), range(0), names=VM_TYPE_NAMES)
+MP_STATE = Scalar(any_of(list(MP_STATE_NAMES.values())), range(0), names=MP_STATE_NAMES)
 VECTOR = Scalar(any_of(list(VECTORS.values())), range(0), names=VECTORS)
 TOKEN = Scalar(f"a token from 1 to {TOKENS}", range(1, TOKENS + 1))
 CONTENTS = _Contents(f"init, zero, or a token up to {TOKENS}", range(TOKENS + 1), names={0: "init", ZERO: "zero"})
@@ -567,6 +569,7 @@ CODECS: dict[object, Codec[Any]] = {
     "one reg": Scalar(any_of(list(REG_NAMES.values())), range(0), names=REG_NAMES),
     "cpuid leaf": CPUID_LEAF,
     "vm type": VM_TYPE,
+    "mp state": MP_STATE,
     "token": TOKEN,
     "pkru": Scalar(f"0, or a token up to {TOKENS}", range(TOKENS + 1)),
     "contents": CONTENTS,

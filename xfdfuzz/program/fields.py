@@ -37,6 +37,8 @@ AttributeGroup = Annotated[int, "count", "attribute group"]
 Attribute = Annotated[int, "count", "attribute"]
 #: A leaf of CPUID: 1, 0xd, 0x1d or 0x1e.
 CpuidLeaf = Annotated[int, "cpuid leaf"]
+#: An MP state: ``KVM_MP_STATE_HALTED``.
+MpStateOf = Annotated[int, "mp state"]
 #: A type of KVM_CREATE_VM other than the default one: ``KVM_X86_SEV_ES_VM``.
 VmTypeOf = Annotated[int, "vm type"]
 #: Whether KVM_SEV_INIT2 follows.

@@ -369,6 +369,8 @@ def complete(vcpu: Vcpu, ghost: GhostVcpu, kind: int) -> None:
         write_msr(ghost, vcpu.exit_msr, ghost.owed_value)
     elif kind == st.EXIT_XSETBV:
         ghost.xcr0 = ghost.owed_value
+    elif kind == st.EXIT_EMULATED_LOAD:
+        define(ghost.regs, xf.SSE, ghost.owed_value)
 
 
 def user_wrote_xcr0(ghost: GhostVcpu, value: int) -> None:

@@ -10,7 +10,7 @@ from xfdfuzz.arch.cpuid import Leaf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import HARMLESS, Event
-from xfdfuzz.kernel.state import System
+from xfdfuzz.kernel.state import MP_STATE_NAMES, System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
 from xfdfuzz.program.fields import Events, Nested
 from xfdfuzz.program.ghost import CONTENT_MSRS, content
@@ -45,6 +45,13 @@ class MsrMask(Mask):
 
     def __str__(self) -> str:
         return f"{self:#x}"
+
+
+class MpState(int):
+    """A vCPU's MP state; as text ``KVM_MP_STATE_RUNNABLE``."""
+
+    def __str__(self) -> str:
+        return MP_STATE_NAMES[self]
 
 
 def msr_value(index: int, value: int) -> int:
@@ -133,7 +140,7 @@ class Result(NamedTuple):
         text = format_ret(self.ret)
         if self.out is None:
             return text
-        if isinstance(self.out, Content | Mask):
+        if isinstance(self.out, Content | Mask | MpState):
             return f"{text} [{self.out}]"
         return f"{text} [{self.out:#x}]" if isinstance(self.out, int) else f"{text} {self.out}"
 

@@ -72,6 +72,7 @@ FPSTATE = _shown(
 VM = _shown(
     st.Vm,
     *("exists", "type", "es_active", "need_init", "snp_context", "vm_bugged", "vm_dead", "exception_payload_enabled"),
+    "irqchip_in_kernel",
 )
 VCPU = _shown(
     st.Vcpu,
@@ -82,8 +83,8 @@ VCPU = _shown(
     *("arch.cpuid_no_xsaveopt", "arch.cpuid_no_xsavec", "arch.cpuid_no_xgetbv1", "arch.cpuid_no_palettes"),
     *("arch.cpuid_no_tmul", "arch.cpuid_no_shstk", "arch.cpuid_no_ibt", "arch.cpuid_osxsave", "arch.cpuid_ospke"),
     *("arch.cpuid_0xd_0_ecx", "arch.cpuid_0xd_0_ebx", "arch.cpuid_0xd_1_ebx"),
-    *("arch.cr0_ts", "arch.init_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
-    "arch.cr4_pke",
+    *("arch.cr0_ts", "arch.init_pending", "arch.sipi_pending", "arch.guest_mode", "arch.vmcs12_nm", "arch.cr4_osxsave"),
+    *("arch.cr4_pke", "arch.mp_state"),
     *("arch.guest_state_protected", "arch.xss_intercept"),
     *("arch.vmcs.s_cet", "arch.vmcs.ssp", "arch.vmcs.int_ssp_tab"),
     *("vmsa.xcr0", "vmsa.xss", "vmsa.xfd", "vmsa.xfd_err", "vmsa.xinuse"),

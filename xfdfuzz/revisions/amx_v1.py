@@ -202,9 +202,9 @@ class AmxV1(UninitialisedResult):
         """(x86.c, patch 10)."""
         return r == KVM_MSR_RET_USERSPACE
 
-    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int, cpl: int = 0) -> int:
         """XCR0 is committed, then the reallocation is found to be needed (x86.c, patch 11)."""
-        if self._kvm_set_xcr(vcpu, index, value):
+        if cpl or self._kvm_set_xcr(vcpu, index, value):
             self.kvm_inject_gp(vcpu)
             return 1
         xfd = self.deref(vcpu.arch.guest_fpu.fpstate).xfd

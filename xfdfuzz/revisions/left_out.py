@@ -366,7 +366,7 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("3377a9233d30", "v6.19", "KVM: x86: Load guest/host XCR0 and XSS outside of the fastpath run loop"),
         ("7df3021b622f", "v6.19", "KVM: x86: Load guest/host PKRU outside of the fastpath run loop"),
     ),
-    "KVM emulates no instruction that uses registers of the FPU": (
+    "of instructions that use registers of the FPU KVM emulates MOVUPS and FNSTCW alone": (
         ("c57d9bafbd0b", "v6.19", "KVM: x86: Add support for emulating MOVNTDQA"),
         ("f106797f81d6", "v6.19", "KVM: x86: Add x86_emulate_ops.get_xcr() callback"),
         ("4cb21be4c3b0", "v6.19", "KVM: x86: Add AVX support to the emulator's register fetch and writeback"),

@@ -20,7 +20,7 @@ from xfdfuzz.native.contents import mxcsr
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Sregs
 from xfdfuzz.program.ops import kvm, xsave
-from xfdfuzz.program.step import FpuState, Image, Result
+from xfdfuzz.program.step import FpuState, Image, MpState, Result
 
 #: For a bad pointer.
 _NOWHERE = 8
@@ -248,7 +248,8 @@ def _get_msrs(host: Host, op: kvm.KvmGetMsrs, expected: Result) -> Result:
 @carries(kvm.KvmGetMpState)
 def _get_mp_state(host: Host, op: kvm.KvmGetMpState, expected: Result) -> Result:
     task = host.task(op.task)
-    return Result(host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_GET_MP_STATE, bytes(4))[0])
+    ret, data = host.exchange(task, task.files.vcpu(op.vcpu), abi.KVM_GET_MP_STATE, bytes(4))
+    return Result(ret, MpState(struct.unpack("<I", data)[0]))
 
 
 # -- images -----------------------------------------------------------------------------------------------------------

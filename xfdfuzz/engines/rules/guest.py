@@ -49,6 +49,12 @@ class GuestRules(Rules):
     guest_rdpkru = one(guest.GuestRdpkru, on="guests")
     guest_hlt = one(guest.GuestHlt, on="guests")
     guest_out = one(guest.GuestOut, on="guests")
+    guest_emulated_load = one(guest.GuestEmulatedLoad, on="l1_guests")
+    guest_emulated_store = one(guest.GuestEmulatedStore, on="l1_guests")
+    guest_emulated_fnstcw = one(guest.GuestEmulatedFnstcw, on="l1_guests")
+    guest_hypercall_xmm = one(guest.GuestHypercallXmm, on="l1_guests")
+    guest_user_xsetbv = one(guest.GuestUserXsetbv, on="guests")
+    guest_shutdown = one(guest.GuestShutdown, on="l1_guests")
     guest_interrupt = one(guest.GuestInterrupt, on="guests")
     guest_interrupt_kernel_fpu = one(guest.GuestInterruptKernelFpu, on="guests")
 

@@ -8,7 +8,7 @@ from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.ops import guest, host, signals, tasks
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.program.ops.run import VmEnter
+from xfdfuzz.program.ops.run import VmEnter, Wakeup
 from xfdfuzz.strategies.values import Range, flags, targets
 
 
@@ -33,6 +33,7 @@ class HostRules(Rules):
     hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
     preempt = one(host.Preempt, on="preemptible")
     pend_init = one(guest.PendInit, on="init_targets")
+    pend_sipi = one(guest.PendSipi, on="sipi_targets")
     pmi = one(host.Pmi, on="lbr_cpus")
     guest_pmi = one(guest.GuestPmi, on="lbr_guests")
     host_rdmsr = one(host.HostRdmsr, on="xfd_cpus")
@@ -49,6 +50,8 @@ class HostRules(Rules):
         yield guest.PendInit(nr)
         if nr in self.now.guests:
             yield guest.GuestInterrupt(nr)
+        if nr in self.now.waking:
+            yield Wakeup(nr)
         if nr in self.now.ready:
             yield VmEnter(nr)
 

@@ -24,6 +24,7 @@ class IoctlRules(Rules):
     kvm_get_device_attr = one(kvm.KvmGetDeviceAttr, on="tasks")
     kvm_has_device_attr = one(kvm.KvmHasDeviceAttr, on="tasks")
     kvm_get_msr_index_list = one(kvm.KvmGetMsrIndexList, on="tasks")
+    kvm_create_irqchip = one(kvm.KvmCreateIrqchip, on="vm_calls")
     kvm_create_vcpu = one(kvm.KvmCreateVcpu, on="vm_calls")
     kvm_create_vm_of_type = one(protected.KvmCreateVmOfType, on="tasks")
     kvm_sev_es_init = one(protected.KvmSevEsInit, on="vm_calls")
@@ -92,6 +93,32 @@ class IoctlRules(Rules):
     kvm_set_msrs = one(kvm.KvmSetMsrs, on="vcpu_calls")
     kvm_get_msrs = one(kvm.KvmGetMsrs, on="vcpu_calls")
     kvm_get_mp_state = one(kvm.KvmGetMpState, on="vcpu_calls")
+    kvm_set_mp_state = one(kvm.KvmSetMpState, on="vmm_calls_of_l1")
+
+    @on("tasks", n=targets)
+    def create_vm_with_ap(self, n: int) -> Iterator[Op]:
+        """A VMM makes a VM with an application processor."""
+        task = self.choice("tasks", n)
+        before = self.now.vm_calls
+        yield kvm.KvmCreateVm(task)
+        for vm in {vm for nr, vm in self.now.vm_calls if nr == task and (nr, vm) not in before}:
+            yield kvm.KvmCreateIrqchip(task, vm)
+            yield kvm.KvmCreateVcpu(task, vm, 1)
+
+    @on("uninitialized_calls", n=targets)
+    def start_ap(self, n: int) -> Iterator[Op]:
+        """The bootstrap processor starts another one by INIT and SIPI, while that one's KVM_RUN waits."""
+        task, nr = self.choice("uninitialized_calls", n)
+        yield run.KvmRun(task, nr)
+        yield guest.PendInit(nr)
+        if task in self.now.returning:
+            yield run.KvmRunReturns(task)
+            yield run.KvmRun(task, nr)
+        yield guest.PendSipi(nr)
+        if nr in self.now.waking:
+            yield run.Wakeup(nr)
+        if nr in self.now.ready:
+            yield run.VmEnter(nr)
 
     @on("vmm_calls_of_l1", n=targets, vector=Range(0, len(VECTORS) - 1))
     def kvm_set_vcpu_events_pending(self, n: int, vector: int) -> Iterator[Op]:

@@ -13,5 +13,6 @@ class RunRules(Rules):
 
     kvm_run = one(run.KvmRun, on="run_calls")
     vm_enter = one(run.VmEnter, on="ready")
+    wakeup = one(run.Wakeup, on="waking")
     handle_exit = one(run.HandleExit, on="pending")
     kvm_run_returns = one(run.KvmRunReturns, on="returning")

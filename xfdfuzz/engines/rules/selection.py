@@ -56,6 +56,18 @@ _SELDOM = {
     **dict.fromkeys(("ptrace_get_xfpregs", "ptrace_set_xfpregs", "ptrace_old_get_fpregs", "ptrace_old_set_fpregs"), 1),
     **dict.fromkeys(("ptrace_old_get_xfpregs", "ptrace_old_set_xfpregs", "execve_returns_ia32", "begin_ia32"), 1),
     **dict.fromkeys(("signal_preempted", "siglongjmp_at_once", "signal_faults", "signal_fault_in", "signal_pkey"), 1),
+    **dict.fromkeys(("guest_emulated_load", "guest_emulated_store", "guest_emulated_fnstcw", "guest_hypercall_xmm"), 1),
+    **dict.fromkeys(
+        (
+            "guest_shutdown",
+            "guest_user_xsetbv",
+            "kvm_create_irqchip",
+            "create_vm_with_ap",
+            "kvm_set_mp_state",
+            "pend_sipi",
+        ),
+        1,
+    ),
     **dict.fromkeys(("hotplug_starts", "hardirq_now", "kernel_fpu_begin", "kthread_kernel_fpu"), 1),
     **dict.fromkeys(("kvm_get_nested_state", "kvm_set_nested_state"), 1),
     **dict.fromkeys(("kvm_set_regs", "siglongjmp", "kvm_get_cpuid2_entry", "kvm_get_supported_cpuid_entry"), 1),

@@ -22,6 +22,8 @@ from xfdfuzz.program.ops import processes, run, signals, vmm
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.program.ops.protected import is_busy
 
+_UNINITIALIZED = st.KVM_MP_STATE_UNINITIALIZED
+
 #: Lists by the names that rules know them by.
 Lists = dict[str, list[Any]]
 
@@ -59,9 +61,11 @@ class Situation:
     ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
     another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
-    ``vcpus`` can get an INIT, ``ready`` ones can enter the guest, ``pending`` ones have an exit to handle, ``guests``
+    ``vcpus`` can get an INIT, ``sipi_targets`` a SIPI, ``ready`` ones can enter the guest, ``waking`` ones come to that
+    later, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2, ``protected_guests`` one that KVM cannot see, which is in
-    no other of these but ``sev_guests``, those that are no TDs; ``run_calls`` are those of ``vcpu_calls`` that can run;
+    no other of these but ``sev_guests``, those that are no TDs; ``run_calls`` are those of ``vcpu_calls`` that can run,
+    ``uninitialized_calls`` those of vCPUs that wait for INIT;
     ``returning`` are tasks whose KVM_RUN can return.
 
     ``kernel_fpu`` are tasks that use the FPU in the kernel.
@@ -129,12 +133,15 @@ class Situation:
     vmm_calls_of_l1: list[tuple[int, int]]
     nesting_calls: list[tuple[int, int]]
     run_calls: list[tuple[int, int]]
+    uninitialized_calls: list[tuple[int, int]]
     old_vcpus: list[int]
     twins: list[tuple[int, int, int]]
     loads: list[Op]
     vmm_steps: list[Op]
     vcpus: list[int]
     ready: list[int]
+    waking: list[int]
+    sipi_targets: list[int]
     pending: list[int]
     returning: list[int]
     guests: list[int]
@@ -352,6 +359,7 @@ def look_at_vcpus(system: st.System) -> Look:
     guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
+    looping = [(nr, vcpu) for nr, vcpu in at_work if not (vcpu.exit_pending or vcpu.run_over)]
     plain = [nr for nr, vcpu in vcpus if system.vms[vcpu.vm].type == st.VM_DEFAULT and nr not in sealed]
     unsealed = [nr for nr, _ in vcpus if nr not in sealed]
     outside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE and nr in unsealed]
@@ -367,7 +375,9 @@ def look_at_vcpus(system: st.System) -> Look:
         "l1_guests": [nr for nr in guests if nr in l1 and not system.vcpus[nr].arch.init_pending],
         "pending": [nr for nr, vcpu in at_work if vcpu.exit_pending],
         "returning": [vcpu.task - 1 for nr, vcpu in at_work if not vcpu.exit_pending],
-        "ready": [nr for nr, vcpu in at_work if not (vcpu.exit_pending or vcpu.run_over)],
+        "ready": [nr for nr, vcpu in looping if st.can_enter(system, vcpu)],
+        "waking": [nr for nr, vcpu in looping if st.can_wake(system, vcpu)],
+        "sipi_targets": [nr for nr in l1 if nr in plain and system.vms[system.vcpus[nr].vm].irqchip_in_kernel],
     }
     more: Lists = {
         "idle": [(nr, vcpu.vm) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_OUTSIDE],
@@ -375,7 +385,8 @@ def look_at_vcpus(system: st.System) -> Look:
         "plain": plain,
         "sealed": sealed,
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
-        "rest": [(vcpu.task - 1, _rest_of_run(nr, vcpu)) for nr, vcpu in exited],
+        "uninitialized": [nr for nr in l1 if nr in plain and system.vcpus[nr].arch.mp_state == _UNINITIALIZED],
+        "rest": [(vcpu.task - 1, _rest_of_run(system, nr, vcpu)) for nr, vcpu in exited],
         "intents": [
             *(vmm.VmmInvisible(nr) for nr in outside),
             *(vmm.VmmVisible(nr) for nr in outside if vmms[nr].intent == st.INTENT_INVISIBLE),
@@ -438,11 +449,13 @@ def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]
         yield vmm.LoadNestedState
 
 
-def _rest_of_run(nr: int, vcpu: st.Vcpu) -> Op:
+def _rest_of_run(system: st.System, nr: int, vcpu: st.Vcpu) -> Op:
     """What goes on with the KVM_RUN of a vCPU that has exited."""
     if vcpu.exit_pending:
         return run.HandleExit(nr)
-    return run.KvmRunReturns(vcpu.task - 1) if vcpu.run_over else run.VmEnter(nr)
+    if vcpu.run_over or not (st.can_enter(system, vcpu) or st.can_wake(system, vcpu)):
+        return run.KvmRunReturns(vcpu.task - 1)
+    return run.VmEnter(nr) if st.can_enter(system, vcpu) else run.Wakeup(nr)
 
 
 def look_at_cpus(count: int, system: st.System) -> Look:
@@ -534,11 +547,14 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in switching for nr in tasks.more["missed"]],
         "run_calls": [],
+        "uninitialized_calls": [],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
         "suspenders": [nr for nr in current[:1] if nr in calling and not (tasks.more["busy"] or starting)],
     }
     both |= _moves(tasks, vcpus, dict.fromkeys(both["closable"]))
-    both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in vcpus.more["able"]]
+    able, waiting = vcpus.more["able"], vcpus.more["uninitialized"]
+    both["uninitialized_calls"] = [pair for pair in dict.fromkeys(calls) if pair[1] in waiting]
+    both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in able]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
 
@@ -588,7 +604,8 @@ READ_BY_VCPUS = Regions(
         "vcpus[].arch.guest_mode",
         "vcpus[].arch.exception_pending",
         "vcpus[].arch.exception_injected",
-        "vcpus[].arch.init_pending",
+        *("vcpus[].arch.init_pending", "vcpus[].arch.sipi_pending", "vcpus[].arch.mp_state", "vcpus[].id"),
+        "vms[].irqchip_in_kernel",
         "vcpus[].arch.guest_state_protected",
         "vms[].type",
     ),

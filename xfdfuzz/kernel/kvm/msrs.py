@@ -195,6 +195,10 @@ class KvmMsrs(KvmXsave):
 
     def kvm_access_xstate_msr(self, vcpu: Vcpu) -> None:
         """From kvm_fpu_get() to kvm_fpu_put() the registers are current's; the MSR is accessed in hardware (x86.c)."""
+        self.kvm_fpu_get()
+
+    def kvm_fpu_get(self) -> None:
+        """(arch/x86/kvm/fpu.h)."""
         self.fpregs_lock()
         self.fpregs_assert_state_consistent()
         if self.current.tif_need_fpu_load:

@@ -37,7 +37,7 @@ class KvmNested(KvmX86):
         """
         if kind == st.EXIT_NM:
             return bool(vcpu.arch.vmcs12_nm)
-        return kind in (st.EXIT_CPUID, st.EXIT_XSETBV)
+        return kind in (st.EXIT_CPUID, st.EXIT_XSETBV, st.EXIT_USER_XSETBV)
 
     @phase_of("__nested_vmx_vmexit")
     def nested_vmx_vmexit(self, vcpu: Vcpu) -> None:

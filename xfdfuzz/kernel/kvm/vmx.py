@@ -140,6 +140,14 @@ class Kernel(KvmNested):
                 return self.handle_set_cr4(vcpu, vcpu.exit_value)
             case st.EXIT_XSETBV:
                 return self.kvm_emulate_xsetbv(vcpu, vcpu.exit_msr, vcpu.exit_value)
+            case st.EXIT_USER_XSETBV:
+                return self.kvm_emulate_xsetbv(vcpu, vcpu.exit_msr, vcpu.exit_value, cpl=3)
+            case st.EXIT_EMULATED_LOAD | st.EXIT_EMULATED_STORE:
+                return self.x86_emulate_instruction(vcpu, kind)
+            case st.EXIT_HYPERCALL:
+                return self.kvm_hv_hypercall(vcpu)
+            case st.EXIT_SHUTDOWN:
+                return self.handle_triple_fault(vcpu)
             case _:
                 return self.kvm_fast_pio_out(vcpu)
 
@@ -147,6 +155,16 @@ class Kernel(KvmNested):
         """MOV to CR4, where the guest changes a bit that is the host's (handle_cr()); any with SVM
         (cr_interception())."""
         return self.kvm_complete_insn_gp(vcpu, self.kvm_set_cr4(vcpu, cr4))
+
+    def handle_triple_fault(self, vcpu: Vcpu) -> int:
+        """A triple fault: user space is told (vmx/vmx.c).
+
+        A VMCB is undefined behind that, so SVM gives the vCPU an INIT (svm/svm.c, shutdown_interception()).
+        """
+        if self.is_svm():
+            self.kvm_vcpu_reset_init(vcpu)
+        vcpu.run.exit_reason = st.KVM_EXIT_SHUTDOWN
+        return 0
 
     def handle_exception_nmi(self, vcpu: Vcpu) -> int:
         """An exception that nobody asked to intercept: KVM_EXIT_EXCEPTION in the kernel; unreachable here."""

@@ -12,7 +12,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CR4_OSXSAVE, CR4_PKE, MSR_IA32_XSS, load_component
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.base import phase_of, seam
-from xfdfuzz.kernel.errno import EINTR, EINVAL, ENOMEM
+from xfdfuzz.kernel.errno import EAGAIN, EEXIST, EINTR, EINVAL, ENOMEM
 from xfdfuzz.kernel.event import OOPS
 from xfdfuzz.kernel.kvm.msrs import KVM_MSR_RET_INVALID, KvmMsrs
 from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KvmXcrs
@@ -50,7 +50,9 @@ class KvmX86(KvmMsrs):
     # -- life cycle ----------------------------------------------------------------------------------------------
 
     def kvm_arch_vcpu_create(self, vcpu: Vcpu) -> int:
-        """Allocate the guest fpstate and reset the vCPU; ENOMEM."""
+        """Allocate the guest fpstate and reset the vCPU, of which application processors wait for INIT; ENOMEM."""
+        if not self.kvm_vcpu_is_bsp(vcpu):
+            vcpu.arch.mp_state = st.KVM_MP_STATE_UNINITIALIZED
         if not self.fpu_alloc_guest_fpstate(vcpu.arch.guest_fpu):
             return -ENOMEM
         self.kvm_x86_vcpu_create(vcpu)
@@ -100,11 +102,22 @@ class KvmX86(KvmMsrs):
         for i in xf.registers_of(features & regs.xstate_bv):
             regs.data[i] = 0
 
+    def kvm_vcpu_is_bsp(self, vcpu: Vcpu) -> bool:
+        """By its id, which is KVM_SET_BOOT_CPU_ID's by default."""
+        return st.is_bsp(self.system, vcpu)
+
     def kvm_apic_accept_events(self, vcpu: Vcpu) -> None:
-        """INIT, if one is pending; every vCPU is taken for the bootstrap processor, which goes on running (lapic.c)."""
-        if vcpu.arch.init_pending:
-            vcpu.arch.init_pending = 0
+        """INIT, if one is pending, behind which all but the bootstrap processor wait for SIPI; SIPI (lapic.c)."""
+        arch = vcpu.arch
+        if arch.init_pending:
+            arch.init_pending = 0
             self.kvm_vcpu_reset_init(vcpu)
+            bsp = self.kvm_vcpu_is_bsp(vcpu)
+            arch.mp_state = st.KVM_MP_STATE_RUNNABLE if bsp else st.KVM_MP_STATE_INIT_RECEIVED
+        if arch.sipi_pending:
+            arch.sipi_pending = 0
+            if arch.mp_state == st.KVM_MP_STATE_INIT_RECEIVED:
+                arch.mp_state = st.KVM_MP_STATE_RUNNABLE
 
     def kvm_arch_vcpu_destroy(self, vcpu: Vcpu) -> None:
         """Free what belongs to the vCPU."""
@@ -272,9 +285,9 @@ class KvmX86(KvmMsrs):
         pke = self.ospke and (not arch.cpuid_set or arch.cpuid_xcr0 & xf.MASK_PKRU)
         return not cr4 & ~((CR4_OSXSAVE if osxsave else 0) | (CR4_PKE if pke else 0))
 
-    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int) -> int:
+    def kvm_emulate_xsetbv(self, vcpu: Vcpu, index: int, value: int, cpl: int = 0) -> int:
         """XSETBV exit: commit and skip, or #GP."""
-        if self._kvm_set_xcr(vcpu, index, value):
+        if cpl or self._kvm_set_xcr(vcpu, index, value):
             self.kvm_inject_gp(vcpu)
             return 1
         return self.kvm_skip_emulated_instruction(vcpu)
@@ -348,6 +361,41 @@ class KvmX86(KvmMsrs):
         self.vcpu_put(vcpu)
         return 0
 
+    def kvm_arch_vcpu_ioctl_set_mpstate(self, vcpu: Vcpu, mp_state: int) -> int:
+        """KVM_SET_MP_STATE: EINVAL but for a runnable one without a local APIC in the kernel.
+
+        That INIT and SIPI are blocked, in SMM or in VMX root mode, does not happen here.
+        """
+        ret = -EINVAL
+        self.vcpu_load(vcpu)
+        if mp_state == st.KVM_MP_STATE_RUNNABLE or self.lapic_in_kernel(vcpu):
+            if mp_state == st.KVM_MP_STATE_SIPI_RECEIVED:
+                vcpu.arch.mp_state = st.KVM_MP_STATE_INIT_RECEIVED
+                vcpu.arch.sipi_pending = 1
+            else:
+                vcpu.arch.mp_state = mp_state
+            ret = 0
+        self.vcpu_put(vcpu)
+        return ret
+
+    def lapic_in_kernel(self, vcpu: Vcpu) -> bool:
+        """Whether KVM has its local APIC."""
+        return bool(self.vms[vcpu.vm].irqchip_in_kernel)
+
+    @phase_of("kvm_arch_vm_ioctl")
+    def kvm_vm_ioctl_create_irqchip(self, vm_nr: int) -> int:
+        """KVM_CREATE_IRQCHIP: EEXIST, EINVAL once there are vCPUs (x86.c).
+
+        A TD has one from the start, KVM_CAP_SPLIT_IRQCHIP's, without which it has no vCPUs.
+        """
+        vm = self.vms[vm_nr]
+        if vm.irqchip_in_kernel or vm.type == st.VM_X86_TDX_VM:
+            return -EEXIST
+        if any(vcpu.exists and vcpu.vm == vm_nr for vcpu in self.vcpus):
+            return -EINVAL
+        vm.irqchip_in_kernel = 1
+        return 0
+
     # -- KVM_RUN -------------------------------------------------------------------------------------------------
 
     def kvm_arch_vcpu_ioctl_run(self, vcpu: Vcpu) -> None:
@@ -356,6 +404,8 @@ class KvmX86(KvmMsrs):
         vcpu.run_over = 0
         vcpu.run_ret = 0
         self.kvm_load_guest_fpu(vcpu)
+        if vcpu.arch.mp_state == st.KVM_MP_STATE_UNINITIALIZED:
+            return  # kvm_vcpu_block(), with the guest FPU loaded
         if vcpu.arch.complete_userspace_io:  # either callback skips the instruction
             vcpu.arch.complete_userspace_io = st.COMPLETE_NONE
             self.vcpu_run_result(vcpu, self.kvm_skip_emulated_instruction(vcpu))
@@ -373,7 +423,10 @@ class KvmX86(KvmMsrs):
     def kvm_arch_vcpu_ioctl_run_out(self, vcpu: Vcpu) -> int:
         """The `out:` label: a pending signal ended the loop unless an exit did; put the guest FPU and the vCPU."""
         r = vcpu.run_ret
-        if not vcpu.run_over:
+        if vcpu.arch.mp_state == st.KVM_MP_STATE_UNINITIALIZED and (vcpu.arch.init_pending or vcpu.arch.sipi_pending):
+            self.kvm_apic_accept_events(vcpu)
+            r = -EAGAIN
+        elif not vcpu.run_over:
             vcpu.run.exit_reason = st.KVM_EXIT_INTR
             r = -EINTR
         r = self.kvm_run_merge_put(r, self.kvm_put_guest_fpu(vcpu))
@@ -385,9 +438,28 @@ class KvmX86(KvmMsrs):
         """kvm_put_guest_fpu()'s result is not looked at."""
         return r
 
-    def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
-        """Pending events, then from `preempt_disable()` to VM entry."""
+    def vcpu_run(self, vcpu: Vcpu) -> None:
+        """Its loop, once, where it comes to no VM entry."""
+        if self.kvm_vcpu_running(vcpu):
+            self.vcpu_enter_guest(vcpu)
+        else:
+            self.vcpu_block(vcpu)
+
+    def kvm_vcpu_running(self, vcpu: Vcpu) -> bool:
+        """Whether it does not wait."""
+        return vcpu.arch.mp_state == st.KVM_MP_STATE_RUNNABLE
+
+    def vcpu_block(self, vcpu: Vcpu) -> None:
+        """Past kvm_vcpu_block(), where something has come: INIT, SIPI, or an interrupt for one that is halted."""
         self.kvm_apic_accept_events(vcpu)
+        if vcpu.arch.mp_state in (st.KVM_MP_STATE_HALTED, st.KVM_MP_STATE_AP_RESET_HOLD):
+            vcpu.arch.mp_state = st.KVM_MP_STATE_RUNNABLE
+
+    def vcpu_enter_guest(self, vcpu: Vcpu) -> None:
+        """Pending events, then from `preempt_disable()` to VM entry, unless the vCPU has to wait for SIPI."""
+        self.kvm_apic_accept_events(vcpu)
+        if vcpu.arch.mp_state == st.KVM_MP_STATE_INIT_RECEIVED:
+            return
         self.kvm_clear_exception_queue(vcpu)
         self.preempt_disable()
         self.local_irq_disable()
@@ -507,9 +579,48 @@ class KvmX86(KvmMsrs):
         vcpu.exit_value2 = leaf.ecx << 32 | leaf.ebx
         return self.kvm_skip_emulated_instruction(vcpu)
 
+    def x86_emulate_instruction(self, vcpu: Vcpu, kind: int) -> int:
+        """MOVUPS from memory to a register, or MOVUPS or FNSTCW to memory, here to exit_value; RIP goes on.
+
+        A register is fetched as an operand is decoded, whether it is read or written
+        (arch/x86/kvm/emulate.c, decode_register_operand(), em_fnstcw(), writeback()).
+        """
+        read = self.kvm_read_fpu_reg(vcpu.exit_msr)
+        if kind == st.EXIT_EMULATED_LOAD:
+            self.kvm_write_sse_reg(vcpu.exit_value)
+        else:
+            vcpu.exit_value = read
+        return self.kvm_skip_emulated_instruction(vcpu)
+
+    @phase_of("kvm_read_sse_reg")
+    def kvm_read_fpu_reg(self, component: int) -> int:
+        """A register of SSE or, in em_fnstcw(), x87 (arch/x86/kvm/fpu.h)."""
+        self.kvm_fpu_get()
+        data = self.regs.data[component]
+        self.kvm_fpu_put()
+        return data
+
+    def kvm_write_sse_reg(self, data: int) -> None:
+        """(arch/x86/kvm/fpu.h)."""
+        self.kvm_fpu_get()
+        arch.load_component(self.regs, xf.SSE, data)
+        self.kvm_fpu_put()
+
+    def kvm_hv_hypercall(self, vcpu: Vcpu) -> int:
+        """A fast hypercall whose input is in XMM registers, here for exit_value (arch/x86/kvm/hyperv.c)."""
+        vcpu.exit_value = self.kvm_hv_hypercall_read_xmm()
+        return self.kvm_skip_emulated_instruction(vcpu)
+
+    def kvm_hv_hypercall_read_xmm(self) -> int:
+        """XMM0 to XMM5 (arch/x86/kvm/hyperv.c)."""
+        return self.kvm_read_fpu_reg(xf.SSE)
+
     def kvm_emulate_halt(self, vcpu: Vcpu) -> int:
-        """HLT without an in-kernel APIC: skip and leave to user space."""
+        """HLT: skip, and without a local APIC in the kernel leave to user space."""
         self.kvm_skip_emulated_instruction(vcpu)
+        if self.lapic_in_kernel(vcpu):
+            vcpu.arch.mp_state = st.KVM_MP_STATE_HALTED
+            return 1
         vcpu.run.exit_reason = st.KVM_EXIT_HLT
         return 0
 

@@ -150,6 +150,11 @@ def not_visible(k: Kernel, nr: int) -> str:
     return f"that of v{nr}, which is protected, is not modelled" if protected else ""
 
 
+def in_l2(vcpu: Vcpu, nr: int) -> str:
+    """That a vCPU executes its L2; nothing if it does not."""
+    return f"v{nr} executes its L2" if vcpu.arch.guest_mode else ""
+
+
 class TaskOp(Op):
     """An op of a user task that is on a CPU and not inside a call that is cut in two.
 

@@ -39,7 +39,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, not_visible, op, reserved_bits, sample
+from xfdfuzz.program.ops.base import EXIT, OK, GuestOp, Op, in_l2, not_visible, op, reserved_bits, sample
 from xfdfuzz.program.step import Content, Mask, Result, image_of, msr_value
 
 
@@ -283,6 +283,68 @@ class GuestFxsave(_Insn):
         for i in xf.LEGACY:
             area.data[i] = k.regs.data[i]
         return Result("ok", image_of(area))
+
+
+class _Emulated(_Insn):
+    """What KVM does in the guest's stead, with the registers that its thread has; CR0.TS makes it a #NM before that.
+
+    Not in L2, whose hypervisor may want the exit.
+    """
+
+    __slots__ = ()
+    PROTECTED = False
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Insn.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def emulated(self, k: Kernel, kind: int, component: int, value: int = 0) -> Result:
+        """The exit that leads to it."""
+        vcpu = self.thread(k)
+        if vcpu.arch.cr0_ts and kind != st.EXIT_HYPERCALL:
+            return self.device_not_available(k, vcpu, False, 0)
+        return self.insn_exit(k, vcpu, kind, component, value)
+
+
+@op("v{vcpu} emulated(movups, {contents})")
+class GuestEmulatedLoad(_Emulated):
+    """A MOVUPS from memory that KVM has to emulate; #NM while CR0.TS is set."""
+
+    vcpu: Nr = 0
+    contents: SseContents = 1
+
+    def run(self, k: Kernel) -> Result:
+        token = ghost.contents_of(self.contents, partial(ghost.guest_token, k, self.vcpu))
+        return self.emulated(k, st.EXIT_EMULATED_LOAD, xf.SSE, token)
+
+
+@op("v{vcpu} emulated(movups)")
+class GuestEmulatedStore(_Emulated):
+    """A MOVUPS to memory, likewise; `handle` gives what it stored."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.emulated(k, st.EXIT_EMULATED_STORE, xf.SSE)
+
+
+@op("v{vcpu} emulated(fnstcw)")
+class GuestEmulatedFnstcw(_Emulated):
+    """FNSTCW, likewise; the value is what x87 holds."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.emulated(k, st.EXIT_EMULATED_STORE, xf.X87)
+
+
+@op("v{vcpu} hypercall(xmm)")
+class GuestHypercallXmm(_Emulated):
+    """A fast hypercall of Hyper-V's, whose input is in XMM registers; `handle` gives what KVM read there."""
+
+    vcpu: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.emulated(k, st.EXIT_HYPERCALL, xf.SSE)
 
 
 class _Save(_Insn):
@@ -537,6 +599,26 @@ class GuestXsetbv(_Insn):
         return OK
 
 
+@op("v{vcpu} xsetbv({xcr0}, user)")
+class GuestUserXsetbv(_Insn):
+    """XSETBV in the guest's user mode: #GP, on ``amd`` behind an exit.
+
+    "Faults based on privilege level" come before VM exits (SDM vol. 3, 26.1.1); that AMD's processors exit first, as
+    KVM is prepared for, is INFERRED.
+    """
+
+    vcpu: Nr = 0
+    xcr0: Xcr0 = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        if not vcpu.arch.cr4_osxsave:
+            return Result("#UD")
+        if vcpu.arch.guest_state_protected or not k.is_svm():
+            return Result("#GP")
+        return self.insn_exit(k, vcpu, st.EXIT_USER_XSETBV, value=self.xcr0)
+
+
 @op("v{vcpu} xgetbv({index})")
 class GuestXgetbv(_Insn):
     """XGETBV: 0 reads XCR0, 1 the components of it that are in use; XFD does not count."""
@@ -649,11 +731,6 @@ class GuestRdpkru(_Insn):
         return Result("ok", Content(k.regs.data[xf.PKRU]))
 
 
-def in_l2(vcpu: Vcpu, nr: int) -> str:
-    """That a vCPU executes its L2; nothing if it does not."""
-    return f"v{nr} executes its L2" if vcpu.arch.guest_mode else ""
-
-
 class _Vmlaunch(_Insn):
     __slots__ = ()
     PROTECTED = False
@@ -706,6 +783,20 @@ class GuestOut(_Insn):
         return self.insn_exit(k, self.thread(k), st.EXIT_IO)
 
 
+@op("v{vcpu} shutdown")
+class GuestShutdown(GuestOp):
+    """A triple fault, which is the guest's end: KVM_RUN returns, on ``amd`` behind an INIT of the vCPU.  Not in L2."""
+
+    PROTECTED = False
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return GuestOp.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def run(self, k: Kernel) -> Result:
+        return vm_exit(k, self.thread(k), st.EXIT_SHUTDOWN)
+
+
 @op("v{vcpu} interrupt")
 class GuestInterrupt(GuestOp):
     """An external interrupt takes the CPU out of the guest; nothing is left to handle."""
@@ -744,13 +835,9 @@ class GuestPmi(GuestOp):
         return sample(k)
 
 
-@op("v{vcpu} init")
-class PendInit(Op):
-    """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
-    KVM_GET_MP_STATE: CR0.TS, CR4.OSXSAVE and CR4.PKE are clear then.  Not while L2 runs, when it would be an exit to
-    L1."""
-
-    vcpu: Nr = 0
+class _ToApic(Op):
+    __slots__ = ()
+    vcpu: int
 
     def hindrance(self, k: Kernel) -> str:
         vcpu = k.vcpus[self.vcpu]
@@ -761,6 +848,33 @@ class PendInit(Op):
             return why
         return f"v{self.vcpu} is to launch its L2" if vcpu.exit_pending == st.EXIT_VMLAUNCH else in_l2(vcpu, self.vcpu)
 
+
+@op("v{vcpu} init")
+class PendInit(_ToApic):
+    """An INIT arrives at the vCPU's local APIC, from another processor; KVM accepts it before the next VM entry, or in
+    KVM_GET_MP_STATE: CR0.TS, CR4.OSXSAVE and CR4.PKE are clear then.  Not while L2 runs, when it would be an exit to
+    L1."""
+
+    vcpu: Nr = 0
+
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.init_pending = 1
+        return OK
+
+
+@op("v{vcpu} sipi")
+class PendSipi(_ToApic):
+    """A SIPI arrives there, of a VM with KVM_CREATE_IRQCHIP: an application processor that has got an INIT begins to
+    run."""
+
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if found := _ToApic.hindrance(self, k):
+            return found
+        vm = k.vcpus[self.vcpu].vm
+        return "" if k.vms[vm].irqchip_in_kernel else f"vm{vm} has no local APICs in the kernel"
+
+    def run(self, k: Kernel) -> Result:
+        k.vcpus[self.vcpu].arch.sipi_pending = 1
         return OK

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_XSTATE, NOTHING
 from xfdfuzz.arch.registers import MSR_IA32_XFD
+from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries
 from xfdfuzz.kernel.kvm.msrs import (
@@ -27,6 +28,7 @@ from xfdfuzz.program.fields import (
     CpuidLeaf,
     EntryXcr,
     Events,
+    MpStateOf,
     MsrData,
     MsrIndex,
     Msrs,
@@ -43,8 +45,8 @@ from xfdfuzz.program.fields import (
     Xcr0,
     XcrsFlags,
 )
-from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, not_visible, op, reserved_bits
-from xfdfuzz.program.step import Mask, Result, msr_value
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, in_l2, not_visible, op, reserved_bits
+from xfdfuzz.program.step import Mask, MpState, Result, msr_value
 
 #: Index and value of MSRs.
 Entries = tuple[tuple[int, int], ...]
@@ -127,6 +129,19 @@ class KvmGetMsrIndexList(TaskOp):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         return Result(0, int(k.kvm_probe_msr_to_save(self.msr)))
+
+
+@op("t{task} ioctl(vm{vm}, KVM_CREATE_IRQCHIP)")
+class KvmCreateIrqchip(VmIoctl):
+    """Have the local APICs in the kernel: HLT does not return to user space, and a vCPU with another id than 0 is an
+    application processor, which waits for INIT and SIPI."""
+
+    task: Nr = 0
+    vm: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        return Result(k.kvm_vm_ioctl_guard(k.vms[self.vm]) or k.kvm_vm_ioctl_create_irqchip(self.vm))
 
 
 @op("t{task} ioctl(vm{vm}, KVM_CREATE_VCPU, {id}, {reset})")
@@ -552,8 +567,8 @@ class KvmGetRegList(_OfVisible):
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE)")
 class KvmGetMpState(VcpuIoctl):
-    """Read the MP state, which accepts a pending INIT; on an MPX host this loads and puts the guest FPU, until
-    8819a49f9ff8."""
+    """Read the MP state, which is the value, and accept a pending INIT or SIPI before that; on an MPX host this loads
+    and puts the guest FPU, until 8819a49f9ff8."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -561,4 +576,20 @@ class KvmGetMpState(VcpuIoctl):
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         if vcpu.arch.init_pending:
             ghost.init(k, self.vcpu)
-        return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu))
+        return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu), MpState(vcpu.arch.mp_state))
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_MP_STATE, {mp_state})")
+class KvmSetMpState(_OfVisible):
+    """Write the MP state; all but KVM_MP_STATE_RUNNABLE take a VM with KVM_CREATE_IRQCHIP.  Not in L2, where a SIPI
+    would be an exit to L1."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+    mp_state: MpStateOf = st.KVM_MP_STATE_RUNNABLE
+
+    def hindrance(self, k: Kernel) -> str:
+        return _OfVisible.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(k.kvm_arch_vcpu_ioctl_set_mpstate(vcpu, self.mp_state))

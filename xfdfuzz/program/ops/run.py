@@ -11,12 +11,13 @@ from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, not_free, op, whereabouts
-from xfdfuzz.program.step import Result, msr_value
+from xfdfuzz.program.step import Content, MpState, Result, msr_value
 
 _EXIT_REASONS = {
     st.KVM_EXIT_UNKNOWN: "KVM_EXIT_UNKNOWN",
     st.KVM_EXIT_IO: "KVM_EXIT_IO",
     st.KVM_EXIT_HLT: "KVM_EXIT_HLT",
+    st.KVM_EXIT_SHUTDOWN: "KVM_EXIT_SHUTDOWN",
     st.KVM_EXIT_FPU_REALLOC: "KVM_EXIT_FPU_REALLOC",
 }
 
@@ -64,6 +65,8 @@ class VmEnter(VcpuRunOp):
                 return f"v{self.vcpu} has an exit to handle"
             if vcpu.run_over:
                 return f"KVM_RUN of v{self.vcpu} is to return to user space"
+            if not st.can_enter(k.system, vcpu):
+                return f"v{self.vcpu} waits, or an INIT will have it wait"
         return VcpuRunOp.hindrance(self, k)
 
     def run(self, k: Kernel) -> Result:
@@ -86,6 +89,31 @@ class VmEnter(VcpuRunOp):
         return Result(st.VECTORS[injected] if injected else "ok")
 
 
+@op("v{vcpu} wakeup")
+class Wakeup(VcpuRunOp):
+    """KVM_RUN's loop goes round without a VM entry: an interrupt wakes a halted vCPU, or it takes the INIT or SIPI that
+    is pending; an INIT has an application processor wait for SIPI.  The value is the MP state."""
+
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        vcpu = k.vcpus[self.vcpu]
+        if found := VcpuRunOp.hindrance(self, k):
+            return found
+        if vcpu.exit_pending:
+            return f"v{self.vcpu} has an exit to handle"
+        if vcpu.run_over:
+            return f"KVM_RUN of v{self.vcpu} is to return to user space"
+        return "" if st.can_wake(k.system, vcpu) else f"nothing wakes v{self.vcpu}"
+
+    def run(self, k: Kernel) -> Result:
+        vcpu = self.thread(k)
+        if vcpu.arch.init_pending:
+            ghost.init(k, self.vcpu)
+        k.vcpu_run(vcpu)
+        return Result("ok", MpState(vcpu.arch.mp_state))
+
+
 @op("v{vcpu} handle")
 class HandleExit(VcpuRunOp):
     """Handle the last VM exit with interrupts on: ``resume``, ``exit`` to user space, or an errno."""
@@ -102,6 +130,8 @@ class HandleExit(VcpuRunOp):
         vcpu = self.thread(k)
         kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
         k.vcpu_enter_guest_handle_exit(vcpu)
+        if kind == st.EXIT_SHUTDOWN and k.is_svm():
+            ghost.init(k, self.vcpu)
         reflected = nested and not vcpu.arch.guest_mode
         if kind == st.EXIT_VMLAUNCH or reflected:
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
@@ -115,7 +145,9 @@ class HandleExit(VcpuRunOp):
 
 
 def _read_by(kind: int, vcpu: Vcpu) -> int | Leaf | None:
-    """What an instruction that exited has read."""
+    """What an instruction that exited has read, or KVM of the guest's registers in its stead."""
+    if kind in (st.EXIT_EMULATED_STORE, st.EXIT_HYPERCALL):
+        return Content(vcpu.exit_value)
     if kind == st.EXIT_CPUID:
         (edx, eax), (ecx, ebx) = divmod(vcpu.exit_value, 1 << 32), divmod(vcpu.exit_value2, 1 << 32)
         return Leaf(eax, ebx, ecx, edx)
@@ -124,7 +156,8 @@ def _read_by(kind: int, vcpu: Vcpu) -> int | Leaf | None:
 
 @op("t{task} ... KVM_RUN")
 class KvmRunReturns(TaskOp):
-    """KVM_RUN goes back to user space: an exit asked for it, or a signal is pending (-EINTR)."""
+    """KVM_RUN goes back to user space: an exit asked for it, a signal is pending (-EINTR), or a vCPU that was not
+    initialised has got an INIT (-EAGAIN)."""
 
     task: Nr = 0
 
@@ -142,8 +175,11 @@ class KvmRunReturns(TaskOp):
 
     def run(self, k: Kernel) -> Result:
         task = k.tasks[self.task]
-        vcpu = k.vcpus[task.kvm_run - 1]
+        nr = task.kvm_run - 1
+        vcpu = k.vcpus[nr]
         k.on_cpu(task.on_cpu - 1)
+        if vcpu.arch.mp_state == st.KVM_MP_STATE_UNINITIALIZED and vcpu.arch.init_pending:
+            ghost.init(k, nr)
         ret = k.kvm_arch_vcpu_ioctl_run_out(vcpu)
         vcpu.mode = st.VCPU_OUTSIDE
         vcpu.wants_to_run = 0
