@@ -111,14 +111,14 @@ def busy(task: Task, nr: int) -> str:
 
 def inside(task: Task, nr: int) -> str:
     """What a task is in the middle of, of all that takes several ops."""
+    if task.kernel_fpu:
+        return f"t{nr} uses the FPU in the kernel"
     if task.kvm_run:
         return f"t{nr} is inside KVM_RUN"
     if task.in_execve:
         return f"t{nr} is inside execve()"
     if task.in_sigreturn or task.in_sigframe:
         return f"t{nr} waits for a page of its signal frame"
-    if task.kernel_fpu:
-        return f"t{nr} uses the FPU in the kernel"
     return f"t{nr} is about to handle a signal" if task.in_signal else ""
 
 
@@ -216,7 +216,11 @@ class VcpuRunOp(Op):
         vcpu = k.vcpus[self.vcpu]
         if vcpu.mode != VCPU_EXITED:
             return whereabouts(vcpu, self.vcpu)
-        return "" if k.tasks[vcpu.task - 1].on_cpu else f"t{vcpu.task - 1}, which runs v{self.vcpu}, is on no CPU"
+        nr = vcpu.task - 1
+        task = k.tasks[nr]
+        if not task.on_cpu:
+            return f"t{nr}, which runs v{self.vcpu}, is on no CPU"
+        return f"t{nr} uses the FPU in the kernel" if task.kernel_fpu else ""
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that the vCPU's thread runs on."""

@@ -12,7 +12,7 @@ from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import pasid_of
+from xfdfuzz.kernel.state import VCPU_EXITED, Task, pasid_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     Bit,
@@ -30,7 +30,7 @@ from xfdfuzz.program.fields import (
     XcompBv,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import OK, TaskOp, op
+from xfdfuzz.program.ops.base import OK, TaskOp, busy, op, whereabouts
 from xfdfuzz.program.step import Content, Result, image_of
 
 
@@ -123,15 +123,34 @@ class Sigaltstack(TaskOp):
 
 
 class _KernelFpu(TaskOp):
-    """A system call that uses the FPU; a kind of its own, so that none stands in for other calls of a task."""
+    """Kernel code that uses the FPU for a task; a kind of its own, so that none stands in for other calls of it."""
 
     __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        """The task makes a system call, is a worker, or is inside KVM_RUN, out of the guest."""
+        task = k.tasks[self.task]
+        if not task.kvm_run or not task.on_cpu or task.kernel_fpu:
+            return busy(task, self.task)
+        vcpu = k.vcpus[task.kvm_run - 1]
+        return "" if vcpu.mode == VCPU_EXITED else whereabouts(vcpu, task.kvm_run - 1)
+
+    def enter_kernel(self, k: Kernel) -> Task:
+        """Who is in the kernel already stays there."""
+        task = k.tasks[self.task]
+        if not (task.kvm_run or task.pf_user_worker):
+            return TaskOp.enter_kernel(self, k)
+        k.on_cpu(task.on_cpu - 1)
+        return task
 
 
 @op("t{task} kernel_fpu_begin ...")
 class KernelFpuBegin(_KernelFpu):
-    """The task makes a system call whose code (crypto, RAID, TLS) asks irq_fpu_usable(), and uses the FPU if it can:
-    kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without."""
+    """Kernel code (crypto, RAID, TLS) in a system call of the task's asks irq_fpu_usable(), and uses the FPU if it can:
+    kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without.
+
+    A worker does so as well, and KVM_RUN while it handles an exit: a page of the guest's comes from an encrypted disk.
+    """
 
     task: Nr = 0
 
@@ -165,7 +184,7 @@ class KernelFpuEnd(_KernelFpu):
 
 @op("t{task} kernel_simd")
 class KernelSimd(_KernelFpu):
-    """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
+    """Such code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its."""
 
     DRAWN = False
     task: Nr = 0
