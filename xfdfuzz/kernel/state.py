@@ -257,7 +257,7 @@ class Task(Struct):
     that PASID in IA32_PASID.  ``shstk`` is ARCH_SHSTK_SHSTK in
     thread.features: it has a shadow stack.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
-    event's.  ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
+    event's.  ``kernel_fpu``: so many times kernel code of it is between kernel_fpu_begin() and kernel_fpu_end().
     """
 
     __slots__ = ()
@@ -267,7 +267,7 @@ class Task(Struct):
     in_signal: Flag
     in_sigreturn: Flag
     in_sigframe: Flag
-    kernel_fpu: Flag
+    kernel_fpu: Count
     vm_fds: VmMask
     mm: MmNr
     on_cpu: CpuPlus1

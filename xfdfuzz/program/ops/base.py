@@ -102,6 +102,17 @@ def sample(k: Kernel) -> Result:
     return Result("ok", Content(k.this_cpu.lbr_entries)) if k.this_cpu.lbr_users else OK
 
 
+def not_waiting(k: Kernel, nr: int) -> str:
+    """Why the scheduler cannot switch to a task; nothing if it can."""
+    task = k.tasks[nr]
+    name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{nr - USER_TASKS}"
+    if not task.exists:
+        return f"there is no {name}"
+    if task.on_cpu:
+        return f"{name} is on a CPU already"
+    return f"{name} has exited" if task.exit_state else ""
+
+
 def busy(task: Task, nr: int) -> str:
     """Why a task executes no user code and can make no system call; nothing where it can."""
     if not task.on_cpu:
