@@ -6,20 +6,35 @@ from collections.abc import Iterator
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
-from xfdfuzz.invariants.vocabulary import Broken, View, component_site, invariant
-from xfdfuzz.kernel.event import KERNEL_MXCSR, LOST_STATE, OOPS, XRSTOR_FAULT
+from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
+from xfdfuzz.kernel.event import IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.core import SECTION_CONTENTS
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
 from xfdfuzz.program.ops.base import TaskOp
 from xfdfuzz.program.ops.guest import GuestPmi
-from xfdfuzz.program.ops.host import Pmi
+from xfdfuzz.program.ops.host import HardirqUnasked, Pmi, SoftirqUnasked
 from xfdfuzz.program.ops.processes import WorkerCopyFromUser
 from xfdfuzz.program.ops.run import VmEnter
-from xfdfuzz.program.ops.tasks import KernelFpuEnd, KernelSimd
+from xfdfuzz.program.ops.tasks import (
+    KernelComputesOn,
+    KernelFpuBeginUnasked,
+    KernelFpuEnd,
+    KernelFpuNotEnded,
+    KernelFpuSleeps,
+    KernelSimd,
+)
 from xfdfuzz.program.step import Content
 
+#: What kernel code must not do with the FPU.
+_MISTAKES = {
+    KernelSimd: "computes without kernel_fpu_begin()",
+    KernelFpuSleeps: "sleeps between kernel_fpu_begin() and kernel_fpu_end()",
+    KernelFpuNotEnded: "returns without kernel_fpu_end()",
+}
+#: And what only where the kernel does not use it already.
+_UNASKED = (SoftirqUnasked, HardirqUnasked, KernelFpuBeginUnasked)
 #: Functions between the faulting instruction and the one that decided to restore.
 _PLUMBING = (
     "exc_device_not_available",
@@ -174,11 +189,26 @@ def kernel_computes_with_default_mxcsr(view: View) -> Iterator[Broken]:
         yield Broken(f"kernel code computes with MXCSR = {ghost.content(event.detail[0])}")
 
 
-@invariant("kernel-fpu-section-is-undisturbed", "corruption", ("KFPU",), ops=(KernelFpuEnd,))
+@invariant("kernel-fpu-section-is-undisturbed", "corruption", ("KFPU",), ops=(KernelFpuEnd, KernelComputesOn))
 def kernel_fpu_section_is_undisturbed(view: View) -> Iterator[Broken]:
     """Kernel code finds in the registers what it left there, until it calls kernel_fpu_end(): no context switch, no
     softirq and no hard interrupt uses them meanwhile.  What crypto and RAID code computes goes to disks and networks.
-    An interrupt that does not ask irq_fpu_usable() is itself to blame."""
-    found = view.step.result.out
-    if isinstance(found, Content) and found != SECTION_CONTENTS:
-        yield Broken(f"its SSE register holds {found}, it left {Content(SECTION_CONTENTS)} there")
+    Code that breaks ``kernel-fpu-is-used-by-its-rules`` is itself to blame."""
+    op, found = view.step.op, view.step.result.out
+    assert isinstance(op, KernelFpuEnd | KernelComputesOn)
+    if isinstance(found, Content):
+        left = Content(SECTION_CONTENTS[view.before.tasks[op.task].kernel_fpu - 1])
+        if found != left:
+            yield Broken(f"its SSE register holds {found}, it left {left} there")
+
+
+@invariant("kernel-fpu-is-used-by-its-rules", VMM, ("KFPU",), ops=(*_UNASKED, *_MISTAKES))
+def kernel_fpu_is_used_by_its_rules(view: View) -> Iterator[Broken]:
+    """Kernel code uses the FPU between kernel_fpu_begin() and kernel_fpu_end(), which cannot be nested and between
+    which it must not sleep; an interrupt asks irq_fpu_usable() first (asm/fpu/api.h, fpu/core.c).  The FPU core does
+    what it is told: whatever comes of this is the fault of the code that uses it, on every kernel."""
+    op = view.step.op
+    if type(op) in _MISTAKES:
+        yield Broken(f"kernel code {_MISTAKES[type(op)]}", type(op).__name__)
+    elif any(event.detail[-1] for event in view.events(IRQ_FPU)):
+        yield Broken("kernel code calls kernel_fpu_begin() where the kernel uses the FPU already", "nested")

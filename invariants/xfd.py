@@ -58,7 +58,7 @@ def xfd_coherent_in_interrupt(view: View) -> Iterator[Broken]:
     if not view.k.fpu_state_size_dynamic:
         return
     for event in view.events(IRQ_FPU):
-        cpu, msr, shadow, fpstate_xfd = event.detail
+        cpu, msr, shadow, fpstate_xfd, _ = event.detail
         if msr != shadow or fpstate_xfd not in (-1, msr):
             yield Broken(
                 f"cpu{cpu}: IA32_XFD {msr:#x}, shadow {shadow:#x}, loaded fpstate's xfd {fpstate_xfd:#x}",

@@ -64,7 +64,10 @@ VACUOUS: dict[str, str] = dict.fromkeys(
         "buffer-has-room",
     ),
     "about VMMs, no kernel can help: tests/test_vmm.py",
-) | {"procedure-keeps-the-task": "about tracers, likewise: tests/test_tracers.py"}
+) | {
+    "procedure-keeps-the-task": "about tracers, likewise: tests/test_tracers.py",
+    "kernel-fpu-is-used-by-its-rules": "about other kernel code, likewise: tests/test_windows.py",
+}
 
 
 @dataclass(frozen=True)
@@ -1284,6 +1287,15 @@ class SaysThatTheFpuIsUsable(FpuCore):
 )
 class ForgetsThatTheKernelUsesTheFpu(FpuCore):
     def kernel_fpu_disable(self) -> None:
+        pass
+
+
+@mutant(
+    "user-mode-is-preemptible",
+    program("t0 kernel_fpu_begin ... = ok", "t0 ... kernel_fpu_end = ok [kernel:5]", "t0 user = ok"),
+)
+class ForgetsToEnablePreemption(FpuCore):
+    def kernel_fpu_unlock(self) -> None:
         pass
 
 

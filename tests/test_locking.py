@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import filterfalse
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from xfdfuzz.kernel.locking import PREEMPT_OFFSET, SOFTIRQ_DISABLE_OFFSET
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import System
 from xfdfuzz.program.executor import Executor
+from xfdfuzz.program.ops.tasks import KernelFpuNotEnded, KernelFpuSleeps
 from xfdfuzz.program.program import Program
 from xfdfuzz.program.step import PANIC
 from xfdfuzz.program.text import parse
@@ -124,6 +126,11 @@ def program(name: str, rt: bool) -> Program:
     return replace(written, machine=replace(written.machine, rt=rt))
 
 
+def leaves_one_open(name: str) -> bool:
+    """Whether kernel code forgets to end a section, or sleeps in it, in a program."""
+    return any(isinstance(op, KernelFpuNotEnded | KernelFpuSleeps) for op in program(name, False).ops)
+
+
 def open_sections(system: System) -> Iterator[str]:
     for nr, cpu in enumerate(system.cpus):
         if system.tasks[cpu.current].kernel_fpu:
@@ -141,7 +148,7 @@ def open_sections(system: System) -> Iterator[str]:
 def test_every_op_ends_every_section_that_it_began(revision: str, rt: bool) -> None:
     """Also where the host dies in the middle of one."""
     resolved = resolve(revision)
-    for name in PROGRAMS:
+    for name in filterfalse(leaves_one_open, PROGRAMS):
         for step in Executor(resolved.kernel, program(name, rt).machine).run(program(name, rt).ops):
             assert not [*open_sections(step.after)], f"{name}: {step.op}"
 

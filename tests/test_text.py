@@ -156,7 +156,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset", "autodisarm", "wrss")},
 }
 NUMBERED = {"task": USER_TASKS, "tracee": USER_TASKS, "vcpu": NR_VCPUS, "vm": NR_VMS, "cpu": MAX_CPUS}
-NUMBERED |= {"source": NR_VCPUS, "thread": USER_TASKS}
+NUMBERED |= {"source": NR_VCPUS, "thread": USER_TASKS, "other": USER_TASKS}
 
 
 def ops_of(cls: type[Op]) -> st.SearchStrategy[Op]:

@@ -12,7 +12,8 @@ from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.judge.verdict import judge
 from xfdfuzz.kernel.errno import ENOMEM
-from xfdfuzz.kernel.event import IRQ_FPU
+from xfdfuzz.kernel.event import ATOMIC_SLEEP, IRQ_FPU
+from xfdfuzz.kernel.locking import SOFTIRQ_DISABLE_OFFSET
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.program.executor import Executor
@@ -163,6 +164,61 @@ t2 execve ...
 t0 ... kernel_fpu_end
 t2 execve ...
 """) == ("t2", "ok", "ok", "not-enabled", "ok [kernel:5]", "ok")
+
+
+@pytest.mark.parametrize(
+    ("ops", "site"),
+    [
+        ("t0 kernel_simd", "KernelSimd"),
+        ("t0 kernel_fpu_begin unasked ...\nt0 kernel_fpu_begin unasked ...", "nested"),
+        ("t0 kernel_fpu_begin ...\ncpu0 hardirq kernel_fpu_begin unasked", "nested"),
+        ("t0 kernel_fpu_begin ...\nt0 ... schedule(t1)", "KernelFpuSleeps"),
+        ("t0 kernel_fpu_begin ...\nt0 ... return without kernel_fpu_end", "KernelFpuNotEnded"),
+        ("t0 kernel_fpu_begin unasked ...\nt0 ... kernel_fpu_end\nt0 kernel_fpu_begin unasked ...", ""),
+        ("cpu0 hardirq kernel_fpu_begin unasked", ""),
+        ("t0 kernel_fpu_begin ...\ncpu0 softirq kernel_fpu_begin unasked", ""),  # which waits
+        ("t0 kernel_fpu_begin ...\nt0 ... kernel_simd", ""),
+    ],
+)
+def test_whose_fault_it_is_is_said_of_kernel_code(ops: str, site: str) -> None:
+    """What asm/fpu/api.h asks of it, and nothing that it may do."""
+    verdict = judge(parse(f"# xfdfuzz program 1\nmachine cpus=1\n{ops}\n"), V7_3)
+    found = [one.site for one in verdict.violations if one.invariant == "kernel-fpu-is-used-by-its-rules"]
+    assert found == [site] * bool(site)
+    assert "not-enabled" not in verdict.results
+
+
+def test_a_section_that_slept_leaves_the_count_of_preemption_below_zero() -> None:
+    """__schedule_bug() sets it to what it should be, and preempt_enable() comes once too often (kernel/sched/core.c);
+    so the task is not preemptible in user mode, until the next context switch."""
+    text = "t0 kernel_fpu_begin ...\nt0 ... schedule(t1)\ncpu0 schedule(t0)\nt0 ... kernel_fpu_end\n"
+    text += "t0 user\ncpu0 schedule(t1)\n"
+    for revision, count in ((resolve("v6.12"), -1), (V7_3, -SOFTIRQ_DISABLE_OFFSET)):
+        executor = Executor(revision.kernel, Machine())
+        *_, user, switch = executor.run(parse(f"# xfdfuzz program 1\nmachine cpus=1\n{text}").ops)
+        assert user.before.cpus[0].preempt_count == switch.before.cpus[0].preempt_count == count & 0xFFFFFFFF
+        assert switch.after.cpus[0].preempt_count == 0
+        assert [event.kind for event in switch.events] == [ATOMIC_SLEEP]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "cpu1 schedule(t2)\nt2 kernel_fpu_begin ...\nt2 ... copy_from_user",
+        "cpu1 schedule(t2)\nt2 kernel_fpu_begin ...\nt0 exit",
+        "t0 ioctl(v0, KVM_RUN) ...\nt0 kernel_fpu_begin ...\nv0 vmenter",
+        "t0 ioctl(v0, KVM_RUN) ...\nt0 kernel_fpu_begin ...\nt0 ... KVM_RUN",
+        "t0 ioctl(v0, KVM_RUN) ...\nv0 vmenter\nt0 kernel_fpu_begin ...",
+        "t0 kernel_fpu_begin ...\nt0 ... schedule(t1)\nt0 ... kernel_fpu_end",
+        "t0 kernel_fpu_begin ...\nt0 kernel_fpu_begin ...",
+        "t0 ... kernel_simd",
+    ],
+)
+def test_what_cannot_happen_beside_a_section(begun: str) -> None:
+    made = "t0 ioctl(kvm, KVM_CREATE_VM)\nt0 ioctl(vm0, KVM_CREATE_VCPU, 0)\nt0 create_io_thread\n"
+    *before, last = results(f"machine cpus=2\n{made}{begun}\n")
+    assert last == "not-enabled"
+    assert "not-enabled" not in before
 
 
 def test_a_preemption_comes_where_the_section_ends() -> None:

@@ -24,7 +24,8 @@ NULL_DEREF = "null-deref"
 ATOMIC_SLEEP = "atomic-sleep"
 #: An allocation that a caller still owned was dropped; detail: its index.
 LEAK = "leak"
-#: A softirq or interrupt handler used the FPU; detail: (CPU, MSR XFD, per-CPU shadow, fpstate->xfd or -1).
+#: A softirq or interrupt handler used the FPU; detail: (CPU, MSR XFD, per-CPU shadow, fpstate->xfd or -1, whether
+#: the kernel used it already).
 IRQ_FPU = "irq-fpu"
 #: Kernel code computes with another MXCSR than the default; detail: what it holds.
 KERNEL_MXCSR = "kernel-mxcsr"

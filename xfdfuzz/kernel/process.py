@@ -21,7 +21,8 @@ from xfdfuzz.arch.registers import (
 from xfdfuzz.arch.xsave import XsaveArea, xrstor
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EOPNOTSUPP, EPERM
-from xfdfuzz.kernel.event import CALLED_OFF, OOPS, PREEMPTED
+from xfdfuzz.kernel.event import ATOMIC_SLEEP, CALLED_OFF, OOPS, PREEMPTED
+from xfdfuzz.kernel.locking import PREEMPT_OFFSET
 from xfdfuzz.kernel.perf import Perf
 from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
 
@@ -43,12 +44,22 @@ class Process(Perf):
         prev.user_mode = 0
         self.call_preemption_off()
         self.preempt_disable()
+        self.schedule_debug()
         self.perf_event_task_sched_out()
         self.fire_sched_out_preempt_notifiers()
         self._switch_to(nr)
         self.perf_event_task_sched_in()
         self.fire_sched_in_preempt_notifiers()
         self.preempt_enable()
+
+    @seam
+    def schedule_debug(self) -> None:
+        """in_atomic_preempt_off(): "BUG: scheduling while atomic", and on it goes as if nothing had been disabled
+        (kernel/sched/core.c)."""
+        count = self.this_cpu.preempt_count
+        if count != PREEMPT_OFFSET:
+            self.report(ATOMIC_SLEEP, count, self.current.rcu_read_lock_nesting)
+            self.this_cpu.preempt_count = PREEMPT_OFFSET
 
     def preempt_schedule(self, nr: int) -> None:
         """The task in the kernel is preempted (kernel/sched/core.c): task ``nr`` computes for a while, if it has a user

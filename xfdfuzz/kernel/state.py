@@ -278,7 +278,7 @@ class Task(Struct):
     thread.features_locked.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
     event's.  ``vfork_child``: it sleeps in vfork(), until that child has another address space, or none.
-    ``kernel_fpu``: a system call of it is between kernel_fpu_begin() and kernel_fpu_end().
+    ``kernel_fpu``: so many times kernel code of it is between kernel_fpu_begin() and kernel_fpu_end().
     """
 
     __slots__ = ()
@@ -288,7 +288,7 @@ class Task(Struct):
     in_signal: Flag
     in_sigreturn: Flag
     in_sigframe: Flag
-    kernel_fpu: Flag
+    kernel_fpu: Count
     vfork_child: TaskPlus1
     vm_fds: VmMask
     mm: MmNr

@@ -248,8 +248,9 @@ TABLE: dict[type[Op], Rule] = {
     ),
     **dict.fromkeys(
         (
-            *(host.SoftirqUnasked, host.HardirqNow, host.KthreadKernelFpu),
-            *(tasks.KernelFpuBegin, tasks.KernelFpuEnd, tasks.KernelSimd),
+            *(host.SoftirqUnasked, host.HardirqNow, host.HardirqUnasked, host.KthreadKernelFpu),
+            *(tasks.KernelFpuBegin, tasks.KernelFpuBeginUnasked, tasks.KernelFpuEnd, tasks.KernelFpuNotEnded),
+            *(tasks.KernelFpuSleeps, tasks.KernelSimd, tasks.KernelComputesOn),
         ),
         _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),

@@ -98,8 +98,15 @@ def _drain_ops(k: Kernel) -> Iterator[Op]:
 
 def _settle(k: Kernel) -> Iterator[Op]:
     """Every CPU can switch to another task."""
-    yield from (tasks.KernelFpuEnd(nr) for nr in range(st.USER_TASKS) if k.tasks[nr].kernel_fpu)
+    for nr in range(st.USER_TASKS):
+        yield from _end_sections(k, nr)
     yield from (host.HotplugEnds(nr) for nr in range(len(k.cpus)) if host.coming_online(k, nr))
+
+
+def _end_sections(k: Kernel, nr: int) -> Iterator[Op]:
+    """Of a task that is on a CPU."""
+    task = k.tasks[nr]
+    yield from [tasks.KernelFpuEnd(nr)] * (task.kernel_fpu if task.on_cpu else 0)
 
 
 def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:
@@ -122,6 +129,7 @@ def _switch_to(k: Kernel, task: int) -> Iterator[Op]:
     if not k.tasks[task].on_cpu:
         idle = next((nr for nr, cpu in enumerate(k.cpus) if not cpu.guest), 0)
         yield host.Schedule(idle, task)
+        yield from _end_sections(k, task)
     if k.tasks[task].in_sigframe:
         yield signals.SignalFaultIn(task)
     if k.tasks[task].in_signal:

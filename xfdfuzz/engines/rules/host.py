@@ -28,7 +28,7 @@ class HostRules(Rules):
     softirq_kernel_fpu = one(host.SoftirqKernelFpu, on="softirq_cpus")
     hardirq_now = one(host.HardirqNow, on="host_cpus")
     kthread_kernel_fpu = one(host.KthreadKernelFpu, on="kthreads")
-    kernel_fpu_begin = one(tasks.KernelFpuBegin, on="tasks")
+    kernel_fpu_begin = one(tasks.KernelFpuBegin, on="kernel_code")
     kernel_fpu_end = one(tasks.KernelFpuEnd, on="kernel_fpu")
     hardirq_kernel_fpu = one(host.HardirqKernelFpu, on="kthread_cpus")
     preempt = one(host.Preempt, on="preemptible")

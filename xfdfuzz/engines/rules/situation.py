@@ -68,7 +68,7 @@ class Situation:
     ``uninitialized_calls`` those of vCPUs that wait for INIT;
     ``returning`` are tasks whose KVM_RUN can return.
 
-    ``kernel_fpu`` are tasks that use the FPU in the kernel.
+    ``kernel_fpu`` are tasks that use the FPU in the kernel, ``kernel_code`` those for which kernel code may begin to.
 
     ``schedulable`` are (CPU, task) pairs, ``preemptible`` those whose CPU has a user task, ``away`` those that bring
     back a VMM's thread, or one in the middle of a call.  ``host_cpus`` are online and execute no guest:
@@ -156,6 +156,7 @@ class Situation:
     preemptible: list[tuple[int, int]]
     away: list[tuple[int, int]]
     kernel_fpu: list[int]
+    kernel_code: list[int]
     host_cpus: list[int]
     kthread_cpus: list[int]
     idle_cpus: list[int]
@@ -242,7 +243,8 @@ def look_at_tasks(system: st.System) -> Look:
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
     mms = {vm.mm for _, vm in vms}
-    leaving = [nr for nr in free if not _last_with_vcpus(system, nr)]
+    awaited = [task.group_leader for _, task in tasks if task.pf_user_worker and task.kernel_fpu]
+    leaving = [nr for nr in free if system.tasks[nr].group_leader not in awaited and not _last_with_vcpus(system, nr)]
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
     in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve or task.kernel_fpu]
@@ -291,7 +293,7 @@ def look_at_tasks(system: st.System) -> Look:
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
-        "workers": [nr for nr, task in at_work if task.pf_user_worker],
+        "workers": [nr for nr, task in at_work if task.pf_user_worker and not task.kernel_fpu],
         "traces": traces,
         "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
     }
@@ -347,7 +349,8 @@ def tells_of_cpuid(system: st.System, vcpu: int) -> bool:
 
 def look_at_vcpus(system: st.System) -> Look:
     """``idle`` are (vCPU, its VM) outside KVM_RUN, ``running`` the VMs of the others; ``rest`` as of tasks;
-    ``intents`` are ops; ``kept`` are (vCPU, class of op) pairs that write what a VMM keeps of it."""
+    ``in_kvm_run`` are tasks inside KVM_RUN, out of the guest; ``intents`` are ops; ``kept`` are (vCPU, class of op)
+    pairs that write what a VMM keeps of it."""
     vcpus = [(nr, vcpu) for nr, vcpu in enumerate(system.vcpus) if vcpu.exists]
     sealed = [nr for nr, vcpu in vcpus if vcpu.arch.guest_state_protected]
     l1 = [
@@ -358,7 +361,8 @@ def look_at_vcpus(system: st.System) -> Look:
     inside = [nr for nr, vcpu in vcpus if vcpu.mode == st.VCPU_IN_GUEST]
     guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
-    at_work = [(nr, vcpu) for nr, vcpu in exited if system.tasks[vcpu.task - 1].on_cpu]
+    threads = [(nr, vcpu, system.tasks[vcpu.task - 1]) for nr, vcpu in exited]
+    at_work = [(nr, vcpu) for nr, vcpu, thread in threads if thread.on_cpu and not thread.kernel_fpu]
     looping = [(nr, vcpu) for nr, vcpu in at_work if not (vcpu.exit_pending or vcpu.run_over)]
     plain = [nr for nr, vcpu in vcpus if system.vms[vcpu.vm].type == st.VM_DEFAULT and nr not in sealed]
     unsealed = [nr for nr, _ in vcpus if nr not in sealed]
@@ -387,6 +391,7 @@ def look_at_vcpus(system: st.System) -> Look:
         "running": [vcpu.vm for nr, vcpu in vcpus if vcpu.mode != st.VCPU_OUTSIDE],
         "uninitialized": [nr for nr in l1 if nr in plain and system.vcpus[nr].arch.mp_state == _UNINITIALIZED],
         "rest": [(vcpu.task - 1, _rest_of_run(system, nr, vcpu)) for nr, vcpu in exited],
+        "in_kvm_run": [vcpu.task - 1 for _, vcpu in at_work],
         "intents": [
             *(vmm.VmmInvisible(nr) for nr in outside),
             *(vmm.VmmVisible(nr) for nr in outside if vmms[nr].intent == st.INTENT_INVISIBLE),
@@ -546,6 +551,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "schedulable": [(cpu, nr) for cpu in switching for nr in tasks.more["waiting"]],
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in switching for nr in tasks.more["missed"]],
+        "kernel_code": [*calling, *tasks.lists["workers"], *vcpus.more["in_kvm_run"]],
         "run_calls": [],
         "uninitialized_calls": [],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
@@ -609,7 +615,7 @@ READ_BY_VCPUS = Regions(
         "vcpus[].arch.guest_state_protected",
         "vms[].type",
     ),
-    *(f"{_WHO}.on_cpu", "vcpus[].arch.cpuid_set"),
+    *(f"{_WHO}.on_cpu", f"{_WHO}.kernel_fpu", "vcpus[].arch.cpuid_set"),
     *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )
 READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest", "cpus[].cr4_osfxsr", f"{_WHO}.kernel_fpu")

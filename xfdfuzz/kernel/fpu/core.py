@@ -16,8 +16,10 @@ from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
 from xfdfuzz.memory.cstruct import assign
 
-#: What the kernel computes with in an interrupt, and in a task's context; it is nobody's.
-KERNEL_CONTENTS, SECTION_CONTENTS = 4, 5
+#: What the kernel computes with in an interrupt; it is nobody's.
+KERNEL_CONTENTS = 4
+#: And in a task's context: in a section, in one that is nested in it, and so on.
+SECTION_CONTENTS = (5, 6, 7)
 
 
 class FpuCore(FpuInit):
@@ -244,11 +246,12 @@ class FpuCore(FpuInit):
         """
         self.kernel_fpu_lock()
         self.kernel_fpu_check()
+        nested = self.kernel_fpu_disabled()
         self.kernel_fpu_disable()
         current = self.current
         loaded = not current.tif_need_fpu_load and not current.in_execve
         shadowed = self.fpstates[current.fpu.fpstate].xfd if loaded else -1
-        self.report(IRQ_FPU, self.cpu, self.regs.xfd, self.this_cpu.xfd_state, shadowed)
+        self.report(IRQ_FPU, self.cpu, self.regs.xfd, self.this_cpu.xfd_state, shadowed, int(nested))
         if not current.pf_kthread and not current.tif_need_fpu_load:
             current.tif_need_fpu_load = 1
             self.save_fpregs_to_fpstate(current.fpu)
@@ -352,10 +355,10 @@ class FpuCore(FpuInit):
                 self.report(HARDIRQ, self.cpu, int(self.hardirq_uses_fpu() == "ok"))
 
     @seam
-    def hardirq_uses_fpu(self) -> str:
+    def hardirq_uses_fpu(self, asks: bool = True) -> str:
         """An interrupt whose handler uses the FPU, as that of the random number generator did."""
         self.this_cpu.preempt_count += HARDIRQ_OFFSET
-        result = self.kernel_fpu_use()
+        result = self.kernel_fpu_use(asks)
         self.this_cpu.preempt_count -= HARDIRQ_OFFSET
         return result
 

@@ -102,6 +102,19 @@ def sample(k: Kernel) -> Result:
     return Result("ok", Content(k.this_cpu.lbr_entries)) if k.this_cpu.lbr_users else OK
 
 
+def not_waiting(k: Kernel, nr: int) -> str:
+    """Why the scheduler cannot switch to a task; nothing if it can."""
+    task = k.tasks[nr]
+    name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{nr - USER_TASKS}"
+    if not task.exists:
+        return f"there is no {name}"
+    if task.on_cpu:
+        return f"{name} is on a CPU already"
+    if task.vfork_child:
+        return f"{name} waits in vfork() for t{task.vfork_child - 1}"
+    return f"{name} has exited" if task.exit_state else ""
+
+
 def busy(task: Task, nr: int) -> str:
     """Why a task executes no user code and can make no system call; nothing where it can."""
     if not task.on_cpu:
@@ -111,6 +124,8 @@ def busy(task: Task, nr: int) -> str:
 
 def inside(task: Task, nr: int) -> str:
     """What a task is in the middle of, of all that takes several ops."""
+    if task.kernel_fpu:
+        return f"t{nr} uses the FPU in the kernel"
     if task.kvm_run:
         return f"t{nr} is inside KVM_RUN"
     if task.in_execve:
@@ -119,8 +134,6 @@ def inside(task: Task, nr: int) -> str:
         return f"t{nr} waits for a page of its signal frame"
     if task.vfork_child:
         return f"t{nr} waits in vfork() for t{task.vfork_child - 1}"
-    if task.kernel_fpu:
-        return f"t{nr} uses the FPU in the kernel"
     return f"t{nr} is about to handle a signal" if task.in_signal else ""
 
 
@@ -223,7 +236,11 @@ class VcpuRunOp(Op):
         vcpu = k.vcpus[self.vcpu]
         if vcpu.mode != VCPU_EXITED:
             return whereabouts(vcpu, self.vcpu)
-        return "" if k.tasks[vcpu.task - 1].on_cpu else f"t{vcpu.task - 1}, which runs v{self.vcpu}, is on no CPU"
+        nr = vcpu.task - 1
+        task = k.tasks[nr]
+        if not task.on_cpu:
+            return f"t{nr}, which runs v{self.vcpu}, is on no CPU"
+        return f"t{nr} uses the FPU in the kernel" if task.kernel_fpu else ""
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that the vCPU's thread runs on."""

@@ -7,7 +7,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import USER_TASKS
 from xfdfuzz.program.fields import Failures, HostMsrIndex, Nr, Points
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op, sample
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, not_waiting, op, sample
 from xfdfuzz.program.step import Result, msr_value
 
 
@@ -38,18 +38,7 @@ class _Schedule(_CpuOp):
         raise NotImplementedError
 
     def hindrance(self, k: Kernel) -> str:
-        nr = self.task_nr()
-        task = k.tasks[nr]
-        name = f"t{nr}" if nr < USER_TASKS else f"the kernel thread of cpu{self.cpu}"
-        if not task.exists:
-            return f"there is no {name}"
-        if task.on_cpu:
-            return f"{name} is on a CPU already"
-        if task.exit_state:
-            return f"{name} has exited"
-        if task.vfork_child:
-            return inside(task, nr)
-        return _CpuOp.hindrance(self, k) or not_preemptible(k, self.cpu)
+        return not_waiting(k, self.task_nr()) or _CpuOp.hindrance(self, k) or not_preemptible(k, self.cpu)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(self.cpu)
@@ -135,6 +124,17 @@ class HardirqNow(_InterruptOp):
 
     def interrupt(self, k: Kernel) -> str:
         return k.hardirq_uses_fpu()
+
+
+@op("cpu{cpu} hardirq kernel_fpu_begin unasked")
+class HardirqUnasked(_InterruptOp):
+    """A hard interrupt on the CPU uses the FPU without a question, which is a mistake of its code (asm/fpu/api.h)."""
+
+    DRAWN = False
+    cpu: Nr = 0
+
+    def interrupt(self, k: Kernel) -> str:
+        return k.hardirq_uses_fpu(asks=False)
 
 
 class _KernelCode(_CpuOp):

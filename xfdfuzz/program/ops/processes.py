@@ -9,7 +9,7 @@ from xfdfuzz.kernel.state import GhostRegs
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
-from xfdfuzz.program.ops.base import OK, Op, TaskOp, inside, op
+from xfdfuzz.program.ops.base import OK, Op, TaskOp, busy, inside, op
 from xfdfuzz.program.step import Content, Result
 
 
@@ -117,7 +117,7 @@ class WorkerCopyFromUser(Op):
         task = k.tasks[self.task]
         if not task.pf_user_worker:
             return f"t{self.task} is no worker"
-        return "" if task.on_cpu else f"t{self.task} is on no CPU"
+        return busy(task, self.task)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
@@ -137,8 +137,8 @@ class Execve(TaskOp):
             return found
         leader = k.tasks[self.task].group_leader
         threads = ((nr, task) for nr, task in enumerate(k.tasks) if task.exists and task.group_leader == leader)
-        busy = (inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve or task.kernel_fpu)
-        return next(busy, "")
+        at_it = (inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve or task.kernel_fpu)
+        return next(at_it, "")
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
@@ -187,9 +187,17 @@ class ExecveReturnsIa32(_ExecveReturns):
 
 @op("t{task} exit")
 class Exit(TaskOp):
-    """exit() of this thread; the last one of an address space closes its VMs."""
+    """exit() of this thread; the last one of an address space closes its VMs.  No worker of its process may be inside
+    a section of kernel FPU use: who waits for it would have to wait for that."""
 
     task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        if found := TaskOp.hindrance(self, k):
+            return found
+        leader = k.tasks[self.task].group_leader
+        workers = ((nr, task) for nr, task in enumerate(k.tasks) if task.pf_user_worker and task.group_leader == leader)
+        return next((inside(task, nr) for nr, task in workers if task.kernel_fpu), "")
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

@@ -10,7 +10,7 @@ from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import Vcpu
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
-from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, not_free, op, whereabouts
+from xfdfuzz.program.ops.base import OK, TaskOp, VcpuRunOp, inside, not_free, op, whereabouts
 from xfdfuzz.program.step import Content, MpState, Result, msr_value
 
 _EXIT_REASONS = {
@@ -167,6 +167,8 @@ class KvmRunReturns(TaskOp):
             return f"t{self.task} is not inside KVM_RUN"
         if not task.on_cpu:
             return f"t{self.task} is on no CPU"
+        if task.kernel_fpu:
+            return inside(task, self.task)
         nr = task.kvm_run - 1
         vcpu = k.vcpus[nr]
         if vcpu.mode != st.VCPU_EXITED:

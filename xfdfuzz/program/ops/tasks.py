@@ -13,7 +13,7 @@ from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.state import pasid_of
+from xfdfuzz.kernel.state import VCPU_EXITED, Task, pasid_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     Autodisarm,
@@ -34,7 +34,7 @@ from xfdfuzz.program.fields import (
     XcompBv,
     Xfeatures,
 )
-from xfdfuzz.program.ops.base import OK, TaskOp, op
+from xfdfuzz.program.ops.base import OK, TaskOp, busy, not_waiting, op, whereabouts
 from xfdfuzz.program.step import Content, Mask, Result, image_of
 
 
@@ -129,49 +129,125 @@ class Sigaltstack(TaskOp):
 
 
 class _KernelFpu(TaskOp):
-    """A system call that uses the FPU; a kind of its own, so that none stands in for other calls of a task."""
+    """Kernel code that uses the FPU for a task; a kind of its own, so that none stands in for other calls of it."""
 
     __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        """The task makes a system call, is a worker, or is inside KVM_RUN, out of the guest."""
+        task = k.tasks[self.task]
+        if not task.kvm_run or not task.on_cpu or task.kernel_fpu:
+            return busy(task, self.task)
+        vcpu = k.vcpus[task.kvm_run - 1]
+        return "" if vcpu.mode == VCPU_EXITED else whereabouts(vcpu, task.kvm_run - 1)
+
+    def enter_kernel(self, k: Kernel) -> Task:
+        """Who is in the kernel already stays there."""
+        task = k.tasks[self.task]
+        if not (task.kvm_run or task.pf_user_worker or task.kernel_fpu):
+            return TaskOp.enter_kernel(self, k)
+        k.on_cpu(task.on_cpu - 1)
+        return task
+
+    def begin(self, k: Kernel, task: Task) -> Result:
+        """A section begins."""
+        k.kernel_fpu_begin()
+        k.kernel_fpu_compute(SECTION_CONTENTS[task.kernel_fpu])
+        task.kernel_fpu += 1
+        return OK
 
 
 @op("t{task} kernel_fpu_begin ...")
 class KernelFpuBegin(_KernelFpu):
-    """The task makes a system call whose code (crypto, RAID, TLS) asks irq_fpu_usable(), and uses the FPU if it can:
-    kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without."""
+    """Kernel code (crypto, RAID, TLS) in a system call of the task's asks irq_fpu_usable(), and uses the FPU if it can:
+    kernel_fpu_begin(), and it computes.  Else ``unusable``, and it computes without.
+
+    A worker does so as well, and KVM_RUN while it handles an exit: a page of the guest's comes from an encrypted disk.
+    """
 
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
-        if not k.irq_fpu_usable():
-            return Result("unusable")
-        k.kernel_fpu_begin()
-        k.kernel_fpu_compute(SECTION_CONTENTS)
-        task.kernel_fpu = 1
-        return OK
+        return self.begin(k, task) if k.irq_fpu_usable() else Result("unusable")
+
+
+@op("t{task} kernel_fpu_begin unasked ...")
+class KernelFpuBeginUnasked(_KernelFpu):
+    """Such code uses the FPU without a question, as in a task's context it may, but not inside of a section that has
+    begun: that is a mistake of its."""
+
+    DRAWN = False
+    task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if not (task.kernel_fpu and task.on_cpu):
+            return _KernelFpu.hindrance(self, k)
+        return "" if task.kernel_fpu < len(SECTION_CONTENTS) else f"t{self.task} has begun enough of them"
+
+    def run(self, k: Kernel) -> Result:
+        return self.begin(k, self.enter_kernel(k))
+
+
+class _InSection(_KernelFpu):
+    """What such code does between kernel_fpu_begin() and kernel_fpu_end()."""
+
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        task = k.tasks[self.task]
+        if not task.kernel_fpu:
+            return f"t{self.task} does not use the FPU in the kernel"
+        return "" if task.on_cpu else f"t{self.task} is on no CPU"
 
 
 @op("t{task} ... kernel_fpu_end")
-class KernelFpuEnd(_KernelFpu):
+class KernelFpuEnd(_InSection):
     """It has computed, the value is what it finds in an SSE register, and calls kernel_fpu_end()."""
 
     task: Nr = 0
 
-    def hindrance(self, k: Kernel) -> str:
-        return "" if k.tasks[self.task].kernel_fpu else f"t{self.task} does not use the FPU in the kernel"
-
     def run(self, k: Kernel) -> Result:
-        task = k.tasks[self.task]
-        k.on_cpu(task.on_cpu - 1)
+        task = self.enter_kernel(k)
         found = Content(k.regs.data[xf.SSE])
-        task.kernel_fpu = 0
+        task.kernel_fpu -= 1
         k.kernel_fpu_end()
         return Result("ok", found)
 
 
+@op("t{task} ... return without kernel_fpu_end")
+class KernelFpuNotEnded(_InSection):
+    """It returns and forgets kernel_fpu_end(), as on the path of an error, which is a mistake of its."""
+
+    DRAWN = False
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k).kernel_fpu = 0
+        return OK
+
+
+@op("t{task} ... schedule(t{other})")
+class KernelFpuSleeps(_InSection):
+    """It waits for something (a mutex, memory), which is a mistake of its, and another task runs on the CPU."""
+
+    DRAWN = False
+    task: Nr = 0
+    other: Nr = 1
+
+    def hindrance(self, k: Kernel) -> str:
+        return _InSection.hindrance(self, k) or not_waiting(k, self.other)
+
+    def run(self, k: Kernel) -> Result:
+        self.enter_kernel(k)
+        k.schedule(self.other)
+        return OK
+
+
 @op("t{task} kernel_simd")
 class KernelSimd(_KernelFpu):
-    """A system call whose code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its code."""
+    """Such code uses SSE and AVX without kernel_fpu_begin(), which is a mistake of its."""
 
     DRAWN = False
     task: Nr = 0
@@ -180,6 +256,20 @@ class KernelSimd(_KernelFpu):
         self.enter_kernel(k)
         k.kernel_fpu_compute(KERNEL_CONTENTS)
         return OK
+
+
+@op("t{task} ... kernel_simd")
+class KernelComputesOn(_InSection):
+    """It goes on to compute with SSE and AVX, after a look at what it left there, which is the value."""
+
+    DRAWN = False
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        task = self.enter_kernel(k)
+        found = Content(k.regs.data[xf.SSE])
+        k.kernel_fpu_compute(SECTION_CONTENTS[task.kernel_fpu - 1])
+        return Result("ok", found)
 
 
 @op("t{task} user")
