@@ -245,6 +245,7 @@ TABLE: dict[type[Op], Rule] = {
         (signals.SignalUnwritable, signals.SignalHalfUnwritable),
         _no("its stacks do not end where a frame goes"),
     ),
+    signals.SigframeChange: _no("what a handler keeps of its frame's image is not written here"),
     signals.SignalPkey: _no("no key guards its alternate stacks"),
     **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),

@@ -50,6 +50,7 @@ class SignalRules(Rules):
     sigframe_write = one(signals.SigframeWrite, on="handlers")
     sigframe_sw_reserved = one(signals.SigframeSwReserved, on="handlers")
     sigframe_copy = one(signals.SigframeCopy, on="handlers")
+    sigframe_change = one(signals.SigframeChange, on="handlers")
     sigframe_legacy = one(signals.SigframeLegacy, on="long_mode_handlers")
     sigframe_fsave = one(signals.SigframeFsave, on="ia32_handlers")
     siglongjmp = one(signals.Siglongjmp, on="handlers")

@@ -24,8 +24,10 @@ from xfdfuzz.program.fields import (
     OWN,
     Contents,
     Fpstate,
+    FrameChange,
     FrameNr,
     FrameSize,
+    ImageChange,
     LegacyPart,
     Nr,
     SsSize,
@@ -295,6 +297,23 @@ class SigframeWrite(FrameOp):
         owner = partial(ghost.task_token, self.task)
         images.write_frame(frame, self.image, owner, k.machine.cpuid)
         return OK
+
+
+@op("t{task} sigframe(changed, {change}) {frame}")
+class SigframeChange(FrameOp):
+    """The handler changes some of the image in its frame, as code that emulates an instruction does: XSTATE_BV, MXCSR,
+    components; all else stays.  sigreturn loads x87 and SSE as behind ``legacy`` while XSTATE_BV is the kernel's."""
+
+    task: Nr = 0
+    change: FrameChange = ImageChange(((xf.YMM, 1),), 0, xf.MASK_YMM)
+    frame: FrameNr = INNERMOST
+
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        images.change_frame(frame, self.change, partial(ghost.task_token, self.task), k.machine.cpuid)
+        return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_change(self.change)
 
 
 @op("t{task} sigframe(legacy, {part}, {contents}) {frame}")
