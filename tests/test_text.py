@@ -410,7 +410,7 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload or tilerelease?): see xfdfuzz list ops",
+            "an op of t (did you mean tileload, tilerelease or tilezero?): see xfdfuzz list ops",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -434,7 +434,7 @@ def error_of(text: str) -> str:
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
         ),
         ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
-        ("t0 vextractf128", 4, "an op of t (vextractf128 is one of v): see xfdfuzz list ops"),
+        ("t0 clts", 4, "an op of t (clts is one of v): see xfdfuzz list ops"),
         ("v0 execve ...", 4, "an op of v (execve is one of t): see xfdfuzz list ops"),
         (
             "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",

@@ -83,6 +83,14 @@ def fpu_of(image: FpuImage, owner: Owner) -> KvmFpu:
     return KvmFpu(*(contents_of(held[i], owner) for i in xf.LEGACY))
 
 
+def legacy_of(image: FpuImage, owner: Owner) -> XsaveArea:
+    """The same as the legacy region of an image."""
+    area = XsaveArea()
+    for i, token in zip(xf.LEGACY, fpu_of(image, owner), strict=True):
+        area.data[i] = token
+    return area
+
+
 #: Where x87 and SSE end in the legacy region, in bytes, and where MXCSR does.
 _LEGACY_ENDS = {xf.X87: 160, xf.SSE: 416, xf.MXCSR: 28}
 

@@ -68,6 +68,8 @@ _SELDOM = {
     **dict.fromkeys(("perf_event_close", "pmi", "init_at_once", "set_xsave_then_less"), 1),
     **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
     **dict.fromkeys(("restore_by_made_frame", "user_getauxval"), 1),
+    **dict.fromkeys(("user_xsavec", "user_fxsave", "user_fxrstor", "user_vextractf128", "user_sttilecfg"), 1),
+    **dict.fromkeys(("user_tilezero", "user_rdpkru", "user_cpuid", "guest_fxrstor"), 1),
     **dict.fromkeys(("change_vcpu", "change_xstate", "sigframe_change"), 1),
     **dict.fromkeys(
         (

@@ -317,10 +317,10 @@ class FpuSignal(Xstate):
 
     def fxrstor_safe(self, area: XsaveArea) -> bool:
         """FXRSTOR; a bad MXCSR makes it fault (fpu/legacy.h)."""
-        if area.data[xf.MXCSR] == MXCSR_RESERVED:
+        try:
+            xsave.fxrstor(self.regs, area)
+        except GeneralProtection:
             return False
-        for i in xf.LEGACY:
-            load_component(self.regs, i, area.data[i])
         return True
 
     def xrstor_from_user_sigframe(self, frame: SigFrame, mask: int) -> bool:
