@@ -36,6 +36,7 @@ from xfdfuzz.program.fields import (
     FpuImage,
     ImageChange,
     IovLen,
+    Mapped,
     Msrs,
     Nested,
     Sregs,
@@ -171,6 +172,7 @@ def domains(machine: Machine) -> Domains:
             [IovLen()] * 12 + [IovLen(size) for size in (full_size, plain_size, KVM_XSAVE_SIZE, FXSAVE_SIZE)],
             lambda pick: IovLen(scatter(pick) & 0x3FFF),
         ),
+        Mapped: _mapped(full_size, machine.cpuid.standard_size(xf.MASK_FPSSE | xf.MASK_YMM)),
         "frame size": Domain((FXSAVE_SIZE, HEADER_END, plain_size, full_size, 0), lambda pick: scatter(pick) & 0x3FFF),
         SwReserved: _sw_reserved(full, (plain_size, full_size)),
     }
@@ -251,6 +253,12 @@ def _buffer(machine: Machine) -> Domain[UserBuffer]:
     sizes = (KVM_XSAVE_SIZE, machine.cpuid.standard_size(machine.user_xfeatures))
     table = [UserBuffer()] * 12 + [UserBuffer(size, guarded) for guarded in (True, False) for size in sizes]
     return Domain(table, lambda pick: UserBuffer(scatter(pick) & 0x3FFF, pick % 2 == 0))
+
+
+def _mapped(full: int, avx: int) -> Domain[Mapped]:
+    """Mostly all that anybody looks at; now and then an image of the processor's, one of AVX, or a header."""
+    ends = [Mapped(size + FP_XSTATE_MAGIC2_SIZE + 63 & -64) for size in (avx, HEADER_END, full)]
+    return Domain([Mapped()] * 9 + ends + [Mapped(HEADER_END)])
 
 
 def _sw_reserved(full: int, sizes: Sequence[int]) -> Domain[SwReserved]:

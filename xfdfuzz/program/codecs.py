@@ -45,6 +45,7 @@ from xfdfuzz.program.fields import (
     FpuImage,
     ImageChange,
     IovLen,
+    Mapped,
     Meant,
     Msrs,
     Nested,
@@ -464,12 +465,14 @@ class NumberOption(Codec[T]):
         number: Callable[[T], int],
         what: str = "",
         last: int = (1 << 32) - 1,
+        step: int = 1,
     ) -> None:
         self.name, self.usual, self.make, self.number = name, usual, make, number
-        self.expected = f"{name}=N, where N is a number{what} from 0 to {last}"
+        of_step = f" that {step} divides," if step > 1 else ""
+        self.expected = f"{name}=N, where N is a number{what}{of_step} from 0 to {last}"
         self.optional = f"{name}=<n>"
         self.options = (name,)
-        self.value = Scalar(self.expected, range(last + 1))
+        self.value = Scalar(self.expected, range(0, last + 1, step))
 
     def write(self, value: T) -> str:
         return "" if value == self.usual else f"{self.name}={self.number(value)}"
@@ -631,6 +634,7 @@ CODECS: dict[object, Codec[Any]] = {
     UserBuffer: BufferCodec(),
     IovLen: _option_of_size("iov_len", IovLen),
     SsSize: _option_of_size("ss_size", SsSize),
+    Mapped: NumberOption("mapped", Mapped(), Mapped, attrgetter("size"), " of bytes", (1 << 32) - 64, 64),
     "legacy part": Scalar("x87, sse or mxcsr", range(0), names={i: xf.CONTENTS[i] for i in xf.LEGACY}),
     "fpstate": Scalar("NULL, or a number from 0 to 63", range(64), names={NULL_FPSTATE: "NULL"}),
     "frame": FrameCodec(),

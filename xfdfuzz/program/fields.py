@@ -269,6 +269,15 @@ class Nested(NamedTuple):
         return f"{{{', '.join(names)}}}"
 
 
+class Mapped(NamedTuple):
+    """``mapped=896``: behind how many bytes of a frame's image the memory ends in which it lies; 0: it does not.
+
+    A mapping ends with a page, and an image is aligned to 64 bytes.
+    """
+
+    size: int = 0
+
+
 class Undefined(NamedTuple):
     """``undefined=7``: what an uninitialised variable returns, where the modelled code returns one; 0 if left out."""
 

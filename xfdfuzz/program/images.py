@@ -29,6 +29,11 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
         area.data[i] = contents_of(content, owner)
 
 
+def size_of(contents: Named, xstate_bv: int, cpuid: CpuidTable) -> int:
+    """Where the last of these components ends in an image, in bytes, or its header."""
+    return cpuid.standard_size(xstate_bv | xf.mask_of(*(i for i, _ in contents)))
+
+
 def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
     """The same of a signal frame's image; a second magic that stands in what is written is no more."""
     write(frame.area, image, owner)

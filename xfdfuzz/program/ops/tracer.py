@@ -198,6 +198,9 @@ class SigframeOf(FrameOp):
     def hindrance(self, k: Kernel) -> str:
         return _not_kept(k, self.source) or FrameOp.hindrance(self, k)
 
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return images.size_of((), k.system.ghost.tracers[self.source].image.xstate_bv, k.machine.cpuid)
+
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         images.fill_frame(frame, k.system.ghost.tracers[self.source].image, k.machine.cpuid)
         return OK
