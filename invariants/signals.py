@@ -85,17 +85,18 @@ def whole_frame_is_accepted(view: View) -> Iterator[Broken]:
     op = view.step.op
     assert isinstance(op, Sigreturn | SigreturnFaults | SigreturnFaultIn)
     frame = returned_by(view.before, op)
-    if frame.pkey or frame.null or not (view.k.use_xsave and _is_whole(view, frame)):
+    if frame.pkey or frame.null or not (view.k.use_xsave and _is_whole(view, op.task, frame)):
         return
     if view.step.result.ret == "SIGSEGV":
         yield Broken(f"t{op.task}'s frame of {frame.xstate_size} bytes is whole, and it is SIGSEGV")
 
 
-def _is_whole(view: View, frame: SigFrame) -> bool:
-    """Whether it is a frame with extended state, in memory that is there, and of which XRSTOR can load all."""
+def _is_whole(view: View, task: int, frame: SigFrame) -> bool:
+    """Whether it is a frame with extended state, in memory that is there, of components that the task has enabled."""
+    enabled = view.before.fpstates[view.before.tasks[task].fpu.fpstate].user_xfeatures
     area, size_of = frame.area, view.k.machine.cpuid.standard_size
     sized = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
     there = not frame.mapped or frame.xstate_size + FP_XSTATE_MAGIC2_SIZE <= frame.mapped
-    named = not area.xstate_bv & ~frame.xfeatures and not frame.xfeatures & ~view.k.machine.user_xfeatures
+    named = not area.xstate_bv & ~(frame.xfeatures & enabled) and not frame.xfeatures & ~view.k.machine.user_xfeatures
     loads = not (frame.misaligned or area.xcomp_bv or area.reserved) and area.data[xf.MXCSR] != MXCSR_RESERVED
     return bool(frame.magic1 and sized and there and named and loads) and size_of(area.xstate_bv) <= frame.xstate_size

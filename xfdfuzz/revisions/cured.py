@@ -14,7 +14,6 @@ from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.errno import EINVAL
 from xfdfuzz.kernel.fork import Fork
 from xfdfuzz.kernel.fpu.core import FpuCore
-from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.regset import Regset
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.fpu.xstate import Xstate
@@ -554,18 +553,15 @@ class RestoredLbrsAreAnothers(Process):
 class FaultInWhatIsRead(FpuSignal):
     """Finding 30: a frame of fewer features than the task has ends before fpstate->user_size, and so may its memory.
 
-    restore_fpregs_from_user(): ``fault_in_readable(buf, fx_only ? sizeof(struct fxregs_state) :
-    xstate_calculate_size(xrestore, false))``.  fd14edd82077 (tip, for 7.4) is about the same; its text was not read.
+    restore_fpregs_from_user(): ``fault_in_readable(buf, xstate_calculate_size(xrestore, false))``; FXRSTOR has in one
+    page all that it reads.  fd14edd82077 (tip, for 7.4) is about the same; its text was not read.
     """
 
     def sigframe_fault_in_size(self, frame: SigFrame) -> int:
         """(fpu/signal.c)."""
-        if not self.use_xsave:
-            return super().sigframe_fault_in_size(frame)
-        if not self.check_xstate_in_sigframe(frame):
-            return FXSAVE_SIZE
         enabled = self.deref(self.current.fpu.fpstate).user_xfeatures
-        return self.machine.cpuid.standard_size(frame.xfeatures & enabled)
+        size: int = super().sigframe_fault_in_size(frame)
+        return min(size, self.machine.cpuid.standard_size(frame.xfeatures & enabled)) if self.use_xsave else size
 
 
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.

@@ -295,12 +295,10 @@ class FpuSignal(Xstate):
     def sigframe_fault_in_size(self, frame: SigFrame) -> int:
         """How many bytes restore_fpregs_from_user() faults in where XRSTOR meets a page that is not there.
 
-        What the frame says, or sizeof(struct fxregs_state) if it has no more, until d877550eaf2d (6.8).
+        What the frame says, until d877550eaf2d (6.8).  Of one without extended state FXRSTOR finds all.
         """
-        if not self.use_xsave:
-            user_size: int = self.deref(self.current.fpu.fpstate).user_size
-            return user_size
-        return frame.xstate_size if self.check_xstate_in_sigframe(frame) else FXSAVE_SIZE
+        user_size: int = self.deref(self.current.fpu.fpstate).user_size
+        return frame.xstate_size if self.use_xsave else user_size
 
     @seam
     def sigframe_max_xstate_size(self) -> int:

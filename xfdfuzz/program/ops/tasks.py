@@ -204,6 +204,12 @@ class _UserInsn(TaskOp):
             ghost.execute(k.system.ghost.tasks[self.task], name, token)
         return Result(result)
 
+
+class _UserRead(TaskOp):
+    """An instruction that stores contents; a kind of its own, so that none stands in for one that changes some."""
+
+    __slots__ = ()
+
     def read(self, k: Kernel, name: str) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         result, held = k.user_read(name)
@@ -244,7 +250,7 @@ class UserLdmxcsr(_UserInsn):
 
 
 @op("t{task} stmxcsr")
-class UserStmxcsr(_UserInsn):
+class UserStmxcsr(_UserRead):
     """STMXCSR in user mode: the value is what MXCSR holds."""
 
     task: Nr = 0
@@ -408,7 +414,7 @@ class ShstkDisable(TaskOp):
 
 
 @op("t{task} tilestore")
-class UserTilestore(_UserInsn):
+class UserTilestore(_UserRead):
     """TILESTORED in user mode: the value is the tile data; like TILELOADD it grows the fpstate with its first use."""
 
     task: Nr = 0
@@ -418,7 +424,7 @@ class UserTilestore(_UserInsn):
 
 
 @op("t{task} sttilecfg")
-class UserSttilecfg(_UserInsn):
+class UserSttilecfg(_UserRead):
     """STTILECFG in user mode: the value is the configuration."""
 
     task: Nr = 0
@@ -440,11 +446,11 @@ class UserTilezero(_UserInsn):
         k.exit_to_user_mode()
         if k.regs.data[xf.XTILE_DATA]:
             return self.insn(k, "tileload", self.token)
-        return self.read(k, "tilestore")._replace(out=None)
+        return Result(k.user_read("tilestore")[0])
 
 
 @op("t{task} vextractf128")
-class UserVextractf128(_UserInsn):
+class UserVextractf128(_UserRead):
     """An AVX instruction that stores, in user mode: the value is the contents of AVX's component."""
 
     task: Nr = 0
