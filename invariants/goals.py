@@ -20,6 +20,7 @@ from xfdfuzz.program.ops import (
     run,
     signals,
     tasks,
+    tracer,
     vmm,
     xsave,
 )
@@ -385,6 +386,17 @@ def another_vcpu_gets_what_was_kept(view: View) -> bool:
     assert isinstance(op, vmm.LoadXsave)
     held = view.before.ghost.vmms[op.source].image.xstate_bv
     return view.step.result.ret == 0 and op.vcpu != op.source and bool(held)
+
+
+@sometimes("changed-register-is-written-back", "tracer", ops=(tracer.LoadXstate,))
+def changed_register_is_written_back(view: View) -> bool:
+    """A tracer writes back what it has read, with a register changed that was initial."""
+    op = view.step.op
+    assert isinstance(op, tracer.LoadXstate)
+    held = view.before.ghost.tracers[op.source].image.xstate_bv
+    return view.step.result.ret == 0 and any(
+        op.change.set & ~held & 1 << i for i, content in op.change.contents if content
+    )
 
 
 @sometimes("new-tenant-is-entered", "vmm", ops=(run.VmEnter,), needs=(vmm.VmmReset,))

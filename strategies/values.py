@@ -49,8 +49,11 @@ from xfdfuzz.program.fields import (
     ZERO,
     Cr4,
     Events,
+    FpuChange,
     FpuImage,
+    ImageChange,
     IovLen,
+    Mapped,
     Msrs,
     Nested,
     Sregs,
@@ -182,11 +185,14 @@ def domains(machine: Machine) -> Domains:
         CpuidEntries: _cpuid(full, plain, machine.supervisor_xfeatures & xf.MASK_CET),
         "xcomp_bv": _xcomp_bv(full),
         UserImage: _image(full, dynamic),
+        ImageChange: _change(full, dynamic, ImageChange()),
+        "frame change": _change(full, dynamic, ImageChange(((xf.SSE, 1),))),
         UserBuffer: _buffer(machine),
         IovLen: Domain(
             [IovLen()] * 12 + [IovLen(size) for size in (full_size, plain_size, KVM_XSAVE_SIZE, FXSAVE_SIZE)],
             lambda pick: IovLen(scatter(pick) & 0x3FFF),
         ),
+        Mapped: _mapped(full_size, machine.cpuid.standard_size(xf.MASK_FPSSE | xf.MASK_YMM)),
         "frame size": Domain((FXSAVE_SIZE, HEADER_END, plain_size, full_size, 0), lambda pick: scatter(pick) & 0x3FFF),
         SwReserved: _sw_reserved(full, (plain_size, full_size)),
     }
@@ -209,6 +215,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
             FpuImage(1, ((xf.X87, ZERO), (xf.MXCSR, ZERO))),
         )
     ),
+    FpuChange: Domain([FpuChange(), *(FpuChange(((i, token),)) for token in (1, 0) for i in xf.LEGACY)]),
     "mxcsr": Domain((0, 0, 0, 1, 2, ZERO, 3, RESERVED)),
     "xcr": Domain((*[0] * 15, 1)),
     "nr_xcrs": Domain((*[1] * 14, 0, KVM_MAX_XCRS + 1)),
@@ -272,6 +279,12 @@ def _buffer(machine: Machine) -> Domain[UserBuffer]:
     sizes = (KVM_XSAVE_SIZE, machine.cpuid.standard_size(machine.user_xfeatures))
     table = [UserBuffer()] * 12 + [UserBuffer(size, guarded) for guarded in (True, False) for size in sizes]
     return Domain(table, lambda pick: UserBuffer(scatter(pick) & 0x3FFF, pick % 2 == 0))
+
+
+def _mapped(full: int, avx: int) -> Domain[Mapped]:
+    """Mostly all that anybody looks at; now and then an image of the processor's, one of AVX, or a header."""
+    ends = [Mapped(size + FP_XSTATE_MAGIC2_SIZE + 63 & -64) for size in (avx, HEADER_END, full)]
+    return Domain([Mapped()] * 9 + ends + [Mapped(HEADER_END)])
 
 
 def _sw_reserved(full: int, sizes: Sequence[int]) -> Domain[SwReserved]:
@@ -352,6 +365,23 @@ def _with_contents(full: int, dynamic: int) -> Iterator[UserImage]:
     yield UserImage(0, 0, ((xf.X87, 2), (xf.SSE, 3), (xf.MXCSR, 1)))
     # a struct that nobody has filled in
     yield UserImage(xf.MASK_FPSSE, 0, ((xf.X87, ZERO), (xf.MXCSR, ZERO)))
+
+
+def _change(full: int, dynamic: int, plainest: ImageChange) -> Domain[ImageChange]:
+    """Components with the bit in XSTATE_BV that they need and without it, MXCSR, and what goes."""
+    parts = [i for i in (xf.SSE, xf.X87, xf.YMM, xf.PKRU) if full >> i & 1]
+    table = [plainest]
+    table += [ImageChange(((i, token),), set=1 << i) for token in (1, 2) for i in parts]
+    table += [ImageChange(((i, 3),)) for i in parts]
+    table += [ImageChange(clear=1 << i) for i in parts]
+    table += [ImageChange(((xf.MXCSR, 1),), set=added) for added in (0, xf.MASK_SSE)]
+    table += [ImageChange(((xf.X87, ZERO), (xf.MXCSR, 0)), set=xf.MASK_FPSSE), ImageChange((), xf.U64_MAX, full)]
+    table += [ImageChange(tuple((i, 1) for i in xf.components_in(dynamic)), set=dynamic)] if dynamic else []
+
+    def odd(pick: int) -> ImageChange:
+        return ImageChange(((xf.MXCSR, RESERVED),) if pick % 3 == 0 else (), set=neighbour(0)(pick))
+
+    return Domain(table, odd, 240)
 
 
 def _odd_image(full: int, pick: int) -> UserImage:

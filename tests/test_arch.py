@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -24,9 +25,11 @@ from xfdfuzz.arch.registers import (
     Fault,
     GeneralProtection,
     InvalidOpcode,
+    cpuid,
     execute,
     load_component,
     rdmsr,
+    read,
     wrmsr,
     xsetbv,
 )
@@ -372,15 +375,15 @@ def test_where_amx_ignores_cr0_ts_the_xfd_nm_is_reported() -> None:
     assert regs.xfd_err == TILEDATA
 
 
-@pytest.mark.parametrize("insn", ["tileload", "tilestore"])
-def test_without_a_tile_configuration_a_processor_may_report_ud_first(insn: str) -> None:
+@pytest.mark.parametrize("insn", [partial(execute, insn="tileload", token=1), partial(read, insn="tilestore")])
+def test_without_a_tile_configuration_a_processor_may_report_ud_first(insn: Callable[..., object]) -> None:
     regs = processor(xfd=TILEDATA)
     with pytest.raises(InvalidOpcode):
-        execute(regs, Processor(amx_ud_first=True), insn, 1, cr0_ts=False)
+        insn(regs, Processor(amx_ud_first=True), cr0_ts=False)
     assert regs.xfd_err == 0
     regs = processor(xfd=TILEDATA, xtilecfg=1)
     with pytest.raises(DeviceNotAvailable):
-        execute(regs, Processor(amx_ud_first=True), insn, 1, cr0_ts=False)
+        insn(regs, Processor(amx_ud_first=True), cr0_ts=False)
 
 
 @pytest.mark.parametrize("insn", ["ldtilecfg", "tilerelease"])
@@ -736,10 +739,7 @@ def test_an_instruction_that_faults_changes_nothing_but_xfd_err(
             regs.xfd_err = before.xfd_err
         assert bytes(regs) == bytes(before)
     else:
-        if insn == "tilestore":  # the one that only reads
-            assert bytes(regs) == bytes(before)
-        else:
-            assert regs.data[INSTRUCTIONS[insn]] == (0 if insn == "tilerelease" else 7)
+        assert regs.data[INSTRUCTIONS[insn]] == (0 if insn == "tilerelease" else 7)
 
 
 @given(regs=processors(), bv=MASKS, layout=MASKS, compacted=st.booleans(), mask=MASKS)
@@ -759,3 +759,67 @@ def test_a_restore_that_faults_changes_nothing_but_xfd_err(
         loaded = bv & mask & regs.xcr0
         assert not loaded & regs.xfd
         assert all(regs.data[i] == 5 for i in xf.components_in(loaded))
+
+
+# -- instructions that store, and CPUID --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("insn", "component"),
+    [("stmxcsr", xf.MXCSR), ("vextractf128", xf.YMM), ("sttilecfg", xf.XTILE_CFG), ("tilestore", xf.XTILE_DATA)],
+)
+def test_an_instruction_that_stores_gives_what_is_there_and_changes_nothing(insn: str, component: int) -> None:
+    regs = processor(avx=3, xtilecfg=1, xtiledata=2)
+    load_component(regs, xf.MXCSR, 4)
+    before = copy_of(regs)
+    assert read(regs, SPR, insn, cr0_ts=False) == regs.data[component] != 0
+    with pytest.raises(DeviceNotAvailable):
+        read(regs, SPR, insn, cr0_ts=True)
+    assert bytes(regs) == bytes(before)
+
+
+@pytest.mark.parametrize(("insn", "lacks"), [("vextractf128", "avx"), ("sttilecfg", "amx"), ("tilestore", "amx")])
+def test_what_the_processor_lacks_cannot_be_stored(insn: str, lacks: str) -> None:
+    less = {"avx": Processor(avx=False, avx512=False), "amx": Processor(amx=False)}[lacks]
+    with pytest.raises(InvalidOpcode):
+        read(processor(xcr0=less.user_xfeatures), less, insn, cr0_ts=False)
+
+
+def test_fxsave_and_fxrstor_know_no_xcr0_and_no_avx() -> None:
+    regs, other = processor(x87=1, sse=2, avx=3, xcr0=xf.MASK_X87), processor(avx=5)
+    load_component(regs, xf.MXCSR, 4)
+    area = arch.save(regs, SPR, "fxsave", 0, cr0_ts=False)
+    arch.fxrstor(other, area)
+    assert [other.data[i] for i in (*xf.LEGACY, xf.YMM)] == [1, 2, 4, 5]
+    area.data[xf.MXCSR] = MXCSR_RESERVED
+    with pytest.raises(GeneralProtection):
+        arch.fxrstor(other, area)
+
+
+def test_xsavec_is_an_instruction_of_its_own() -> None:
+    with pytest.raises(InvalidOpcode):
+        arch.save(processor(), Processor(xsaves=False, xsavec=False), "xsavec", xf.MASK_X87, cr0_ts=False)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "function", "index", "expected"),
+    [
+        (SPR, 1, 0, Leaf(0, 0, 0xC000000, 0)),
+        (SPR, 0xD, 0, Leaf(0x602E7, 832, 11008, 0)),
+        (SPR, 0xD, 1, Leaf(0x1F, 840, 0x400, 0)),
+        (SPR, 0xD, 18, Leaf(8192, 2816, 6, 0)),
+        (SPR, 0x1D, 0, Leaf(1, 0, 0, 0)),
+        (Processor(amx=False), 0x1D, 0, Leaf(0, 0, 0, 0)),
+        (Processor(xfd=False, amx=False), 0xD, 1, Leaf(0xF, 840, 0x400, 0)),
+        (Processor(xsaves=False), 0xD, 1, Leaf(0x7, 832, 0, 0)),
+        (Processor(xsaves=False, xsavec=False, xgetbv1=False), 0xD, 1, Leaf(0x1, 0, 0, 0)),
+        (Processor(xsave=False), 0xD, 0, Leaf(0, 0, 0, 0)),
+        (Processor(xsave=False), 1, 0, Leaf(0, 0, 0, 0)),
+    ],
+)
+def test_cpuid_is_what_the_processor_has_and_what_is_enabled(
+    cpu: Processor, function: int, index: int, expected: Leaf
+) -> None:
+    regs = processor(xcr0=xf.MASK_FPSSE | AVX)
+    regs.xss = cpu.supervisor_xfeatures
+    assert cpuid(regs, cpu, function, index, osxsave=cpu.xsave) == expected

@@ -268,7 +268,7 @@ def is_question(written: Program, number: int) -> bool:
 
 
 #: Where ops stand for what they are rather than for what they lead to: a procedure has all that belongs to it.
-_WHOLE = ("witness/", "conformance/", "tracers/", "vmm/complete-")
+_WHOLE = ("witness/", "conformance/", "tracers/", "vmm/complete-", "vmm/patch-")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(_WHOLE)])

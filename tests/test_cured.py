@@ -23,7 +23,16 @@ CONFORMANCE = OPEN.parent / "conformance"
 #: What 5.16 is known to lack, as far as it applies there.
 FIXES_OF_V5_16 = (
     *("063452fd94d1", "59f5ede3bc0f", "7aa5128b5fea", "f17b168734c0", "a401f45e3875", "471f0aa7fa64", "36b038791e1e"),
-    *("4a804c4f8356", "b15888840207", "1f69383b203e", "18032b47adf1", "8647c52e9504", "10e4b5166df9", "2848ff28d180"),
+    *(
+        "4a804c4f8356",
+        "b15888840207",
+        "1f69383b203e",
+        "18032b47adf1",
+        "8647c52e9504",
+        "d877550eaf2d",
+        "10e4b5166df9",
+        "2848ff28d180",
+    ),
     *("70044df250d0", "ae6012d72fa6", "d1e420772cd1", "2297554f01df", "388eff894d6b"),
 )
 
@@ -62,6 +71,7 @@ VIEWS = {
     "open-28-restored-lbrs-are-anothers": ("closed-event-",),
     "open-29-pkru-of-who-dumps": ("core-dump-has-an-old-",),
     "open-30-no-unlock-of-ones-own": ("unlock-of-ones-own-",),
+    "open-31-fault-in-what-is-read": ("whole-frame-",),
 }
 NAMES = sorted(file.stem for file in OPEN.glob("*.xfd"))
 

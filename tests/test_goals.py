@@ -62,6 +62,10 @@ PROGRAMS = {
         t0 ioctl(v0, KVM_GET_XSAVE2) keep
         t0 ioctl(v1, KVM_SET_XSAVE) of v0
         """,
+    "changed-register-is-written-back": """
+        t0 ptrace(PTRACE_GETREGSET, t1, NT_X86_XSTATE) keep
+        t0 ptrace(PTRACE_SETREGSET, t1, NT_X86_XSTATE) of t1 {xstate_bv: +avx, avx: 2}
+        """,
     "new-tenant-is-entered": f"""
         {_VM}
         v0 reset for another tenant

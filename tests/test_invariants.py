@@ -1065,6 +1065,43 @@ class FrameHidesAvx(FpuSignal):
         frame.xfeatures &= ~xf.MASK_YMM
 
 
+#: A frame of a task's own, in memory that ends.
+MADE = (
+    "t0 sigframe(new, mapped={end}) = ok",
+    "t0 sigframe({{xstate_bv: {held}, data: 2}}) own = ok",
+    "t0 sigframe(sw_reserved, {{magic1: 1, extended_size: {more}, xfeatures: x87|sse|avx, xstate_size: {size}, "
+    "magic2: {size}}}) own = ok",
+)
+
+
+def made(end: int, held: str, size: int) -> tuple[str, ...]:
+    return tuple(line.format(end=end, held=held, more=size + 4, size=size) for line in MADE)
+
+
+@mutant(
+    "sigreturn-comes-to-an-end",
+    program(
+        *made(640, "x87|sse", 576),
+        "t0 sigframe(changed, {xstate_bv: +avx}) own = ok",
+        "t0 sigreturn own",
+        "t0 ... sigreturn",
+    ),
+)
+class FaultsInWhatTheFrameSays(FpuSignal):
+    def sigframe_fault_in_size(self, frame: SigFrame) -> int:
+        return frame.xstate_size
+
+
+@mutant(
+    "whole-frame-is-accepted",
+    program(*made(896, "x87|sse|avx", 832), "t0 sigreturn own = ok"),
+)
+class MagicBehindTheFrame(FpuSignal):
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool | None:
+        """Looks for the second magic behind the largest image."""
+        return self.has_magic2(frame, self.fpu_user_cfg.max_size)
+
+
 known(
     "xfd-matches-fpstate",
     program(

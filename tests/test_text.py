@@ -33,8 +33,11 @@ from xfdfuzz.program.fields import (
     ZERO,
     Cr4,
     Events,
+    FpuChange,
     FpuImage,
+    ImageChange,
     IovLen,
+    Meant,
     Msrs,
     Nested,
     Sregs,
@@ -103,6 +106,12 @@ def contents_of(parts: Sequence[int]) -> st.SearchStrategy[tuple[tuple[int, int]
     return st.builds(lambda held, more: tuple(sorted((held | more).items())), of_all, special)
 
 
+CHANGES = st.one_of(
+    st.builds(ImageChange, contents_of([*xf.IN_IMAGES]), st.just(xf.U64_MAX), U64),
+    st.builds(
+        lambda held, bits, signs: ImageChange(held, bits & signs, bits & ~signs), contents_of([*xf.IN_IMAGES]), U64, U64
+    ),
+)
 MSRS_KNOWN = (
     "IA32_XFD, IA32_XFD_ERR, IA32_XSS, IA32_U_CET, IA32_S_CET, IA32_PL0_SSP, IA32_PL1_SSP, IA32_PL2_SSP, IA32_PL3_SSP "
     "or IA32_INT_SSP_TAB"
@@ -131,6 +140,9 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     FpuImage: st.builds(FpuImage, st.integers(0, TOKENS), contents_of(xf.LEGACY)),
     Msrs: st.lists(st.tuples(MSRS, U64), max_size=4).map(lambda entries: Msrs(tuple(entries))),
     UserImage: st.builds(UserImage, U64, st.integers(0, TOKENS), contents_of([*xf.IN_IMAGES]), U64, st.booleans()),
+    **dict.fromkeys((ImageChange, "frame change"), CHANGES),
+    FpuChange: st.builds(FpuChange, contents_of(xf.LEGACY)),
+    Meant: st.builds(Meant, contents_of([*xf.CONTENTS])),
     "mxcsr": st.sampled_from([*range(TOKENS + 1), ZERO, RESERVED]),
     "frame": st.integers(INNERMOST, OWN),
     "fpstate": st.integers(0, NULL_FPSTATE),
@@ -314,6 +326,12 @@ def test_results_of_a_run_replace_the_expected_ones() -> None:
             "v0 xrstor(amx, avx, 1, mxcsr=2, xcomp_bv=0x8000000000000000)",
             "v0 xrstor(xtile, avx, 1, xcomp_bv=0x8000000000000000, mxcsr=2)",
         ),
+        (
+            "t0 ioctl(v0, KVM_SET_XSAVE) of v0 {mxcsr: 1, sse: 2, xstate_bv: -avx|+sse|+x87}",
+            "t0 ioctl(v0, KVM_SET_XSAVE) of v0 {xstate_bv: +x87|+sse|-avx, sse: 2, mxcsr: 1}",
+        ),
+        ("t0 ioctl(v0, KVM_SET_FPU) of v0 {}", "t0 ioctl(v0, KVM_SET_FPU) of v0"),
+        ("t0 sigframe(changed, {xstate_bv: 0})", "t0 sigframe(changed, {xstate_bv: 0})"),
         ("t0 sigframe(sw_reserved, {magic1: 0x46505853})", "t0 sigframe(sw_reserved, {magic1: 1})"),
     ],
 )
@@ -399,7 +417,7 @@ def error_of(text: str) -> str:
         (
             "t0 tileloda(1)",
             4,
-            "an op of t (did you mean tileload or tilerelease?): see xfdfuzz list ops",
+            "an op of t (did you mean tileload, tilerelease or tilezero?): see xfdfuzz list ops",
         ),
         # words that choose the op
         ("t0 ioctl(v3, KVM_RUN) ...", 10, "v0 to v2"),
@@ -425,12 +443,12 @@ def error_of(text: str) -> str:
             "KVM_SEV_SNP_LAUNCH_FINISH or KVM_SEV_SNP_LAUNCH_START",
         ),
         ("t0 frob", 4, "an op of t: see xfdfuzz list ops"),
-        ("t0 vextractf128", 4, "an op of t (vextractf128 is one of v): see xfdfuzz list ops"),
+        ("t0 clts", 4, "an op of t (clts is one of v): see xfdfuzz list ops"),
         ("v0 execve ...", 4, "an op of v (execve is one of t): see xfdfuzz list ops"),
         (
             "t0 ioctl(v1, KVM_SET_XSAVE, buffer=4096) of v0",
             29,
-            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE) of v<source> or "
+            "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE) of v<source>[ {<component>: <contents>, ...}] or "
             "t<task> ioctl(v<vcpu>, KVM_SET_XSAVE, <image>[, buffer=<n>])",
         ),
         # too few, too many
@@ -501,6 +519,14 @@ def error_of(text: str) -> str:
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 8})", 49, "init, or a token up to 7"),
         ("t0 ioctl(v0, KVM_SET_XSAVE, {xstate_bv: 0, avx: 1, avx: 1})", 52, "avx only once"),
         ("t0 ioctl(v0, KVM_SET_FPU, {avx: 1})", 28, "data, x87, sse or mxcsr"),
+        ("t0 ioctl(v0, KVM_SET_FPU) of v0 {avx: 1}", 34, "x87, sse or mxcsr"),
+        ("t0 ioctl(v0, KVM_SET_XSAVE) of v0 {sse: 1, sse: 2}", 44, "sse only once"),
+        (
+            "t0 ioctl(v0, KVM_SET_XSAVE) of v0 {xstate_bv: +sse|avx}",
+            47,
+            "a sign, + or -, before each component or before none",
+        ),
+        ("t0 ioctl(v0, KVM_SET_XSAVE) of v0 {xstate_bv: +sse|-sse}", 47, "each component with one sign"),
         (
             "v0 xrstor(avx, avx, 1, 7)",
             24,
@@ -514,7 +540,7 @@ def error_of(text: str) -> str:
         ("t0 ioctl(v0, KVM_SET_MSRS, {IA32_XFD: 0)", 40, "',', '|' or '}'"),
         ("t0 ioctl(v0, KVM_GET_FPU", 25, "')', ',', '=' or '|'"),
         ("t0 ioctl(v0 KVM_GET_FPU)", 13, "')', ',', '=' or '|'"),
-        ("t0 user =", 9, "'(', '=' and a result, a word or the end of the line"),
+        ("t0 user =", 9, "'(', '=' and a result, '{', a word or the end of the line"),
     ],
 )
 def test_a_wrong_op_is_told_with_its_place(line: str, column: int, expected: str) -> None:

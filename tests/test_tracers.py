@@ -77,3 +77,42 @@ def test_what_nobody_can_mean_is_told(op: str, reason: str) -> None:
     step = verdict.trace[0].step
     assert step is not None
     assert step.hindrance == reason
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("{xstate_bv: +sse, sse: 5}", set()),
+        ("{xstate_bv: x87|sse|avx|pkru, sse: 5}", set()),
+        ("{sse: 5}", {"sse"}),
+        ("{xstate_bv: +sse|-avx, sse: 5}", {"avx"}),
+        ("{xstate_bv: +sse, sse: 5, mxcsr: 1}", {"mxcsr"}),
+    ],
+)
+def test_a_register_that_a_debugger_sets_is_there_and_the_others_stay(change: str, found: set[str]) -> None:
+    """The kernel goes by XSTATE_BV, which the debugger has to write too."""
+    back = f"t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_XSTATE) of t0 {change} = 0"
+    ops = kept("t0 user = ok", back=back)
+    meant = (*ops[: ops.index("t0 goes on = ok")], "t0 to find {sse: 5} = ok", *ops[-3:])
+    assert broken(*meant) == {(VMM, f"procedure-keeps-the-task@{one}") for one in found}
+
+
+def test_what_a_kernel_makes_of_a_changed_image_is_its_own_fault() -> None:
+    """PKRU was not written by ptrace before 4a804c4f8356 (6.2)."""
+    ops = (
+        *("t0 wrpkru(0) = ok", "cpu0 schedule(t1) = ok", "t0 invisible from here = ok"),
+        "t1 ptrace(PTRACE_GETREGSET, t0, NT_X86_XSTATE) keep",
+        "t1 ptrace(PTRACE_SETREGSET, t0, NT_X86_XSTATE) of t0 {xstate_bv: +pkru, pkru: 2} = 0",
+        *("t0 to find {pkru: 2} = ok", "t0 goes on = ok", "cpu0 schedule(t0) = ok", "t0 user = ok"),
+    )
+    assert not broken(*ops)
+    assert {severity for severity, _ in broken(*ops, revision="v5.16")} == {"corruption"}
+
+
+def test_a_handler_changes_what_its_frame_has() -> None:
+    """Of x87 and SSE each frame has the bits; of AVX it has what was in use."""
+    frame = ("t0 movups(4) = ok", "t0 invisible from here = ok", "t0 signal ...", "t0 ... signal = ok")
+    ends = ("t0 sigreturn = ok", "t0 to find {x87: 1, avx: 2} = ok", "t0 goes on = ok", "t0 stmxcsr = ok [init]")
+    assert not broken(*frame, "t0 sigframe(changed, {xstate_bv: +avx, x87: 1, avx: 2}) = ok", *ends)
+    found = broken(*frame, "t0 sigframe(changed, {x87: 1, avx: 2}) = ok", *ends)
+    assert found == {(VMM, "procedure-keeps-the-task@avx")}

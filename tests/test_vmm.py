@@ -261,6 +261,30 @@ def test_what_the_calls_leave_open_is_a_vmms_fault_where_the_kernel_drops_it(
     assert ("xtiledata is as the VMM means it, and nothing promises that" in shown) is not drops
 
 
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("KVM_SET_XSAVE) of v0 {xstate_bv: +sse, sse: 5}", set()),
+        ("KVM_SET_XSAVE) of v0 {sse: 5}", set()),  # it was in use
+        ("KVM_SET_XSAVE) of v0 {xstate_bv: -sse, sse: 5}", {"sse"}),
+        ("KVM_SET_XSAVE) of v0 {sse: 5, mxcsr: 1}", {"mxcsr"}),
+        ("KVM_SET_XSAVE) of v0 {xstate_bv: sse, sse: 5}", {"x87", "avx"}),
+        ("KVM_SET_FPU) of v0 {sse: 5}", set()),
+        ("KVM_SET_FPU) of v0 {sse: 5, x87: init}", {"x87"}),
+    ],
+)
+def test_a_register_that_a_vmm_changes_is_there_and_the_others_stay(written: str, found: set[str]) -> None:
+    changed = f"""
+    v0 invisible from here
+    t0 ioctl(v0, KVM_GET_XSAVE2) keep = 0
+    t0 ioctl(v0, KVM_GET_FPU) keep = 0
+    t0 ioctl(v0, {written} = 0
+    v0 to find {{sse: 5}}
+    v0 invisible to here
+    """
+    assert broken(STOPPED, changed) == {f"{VMM} {one}" for one in found}
+
+
 def test_a_used_vcpu_that_is_only_looked_at_is_judged_where_that_ends() -> None:
     """Where it is outside, its registers are in memory."""
     begun = without("v1 copy of v0", IMAGES_BEFORE_MSRS).partition("t0 ioctl(v1, KVM_SET_XSAVE)")[0]

@@ -10,6 +10,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.cpuid import (
+    LEAF_FEATURES,
+    LEAF_XSTATE,
+    NOTHING,
+    OSXSAVE,
+    XFD,
+    XGETBV1,
+    XSAVE,
+    XSAVEC,
+    XSAVES,
+    Leaf,
+    tile_leaf,
+)
 from xfdfuzz.arch.kinds import Token, Xfd, Xfeatures
 from xfdfuzz.arch.processor import Processor
 from xfdfuzz.memory.cstruct import Array, Struct, struct
@@ -182,8 +195,7 @@ def check_xfd(regs: CpuRegs, components: int) -> None:
         raise DeviceNotAvailable(xfd=True)
 
 
-#: The component, or MXCSR, that each modelled data instruction writes, or reads (tilestore), by the name that programs
-#: use for it.
+#: The component, or MXCSR, that each modelled data instruction writes, by the name that programs use for it.
 INSTRUCTIONS: dict[str, int] = {
     "fld": xf.X87,
     "movups": xf.SSE,
@@ -191,13 +203,19 @@ INSTRUCTIONS: dict[str, int] = {
     "vmovups": xf.YMM,
     "ldtilecfg": xf.XTILE_CFG,
     "tileload": xf.XTILE_DATA,
-    "tilestore": xf.XTILE_DATA,
     "tilerelease": xf.XTILE_CFG,
     "mov_egpr": xf.APX,
     "dyn2load": xf.DYN2,
 }
+#: What each instruction reads that only stores it to memory, likewise.
+READS: dict[str, int] = {
+    "stmxcsr": xf.MXCSR,
+    "vextractf128": xf.YMM,
+    "sttilecfg": xf.XTILE_CFG,
+    "tilestore": xf.XTILE_DATA,
+}
 #: Those of them that exist in 64-bit mode only.
-LONG_MODE_ONLY = frozenset(("ldtilecfg", "tileload", "tilestore", "tilerelease", "mov_egpr"))
+LONG_MODE_ONLY = frozenset(("ldtilecfg", "sttilecfg", "tileload", "tilestore", "tilerelease", "mov_egpr"))
 
 
 def enqcmd(regs: CpuRegs, processor: Processor) -> int:
@@ -234,7 +252,7 @@ def check_tile_access(regs: CpuRegs, processor: Processor, component: int, cr0_t
 
 
 #: Those of them that need neither CR4.OSXSAVE nor XCR0 (x87 and SSE, as before XSAVE).
-LEGACY = frozenset({"fld", "movups", "ldmxcsr"})
+LEGACY = frozenset({"fld", "movups", "ldmxcsr", "stmxcsr", "fxsave", "fxrstor"})
 
 
 def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: bool) -> None:
@@ -242,9 +260,25 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
 
     ``fld`` stands for x87, ``movups`` for SSE, ``ldmxcsr`` for MXCSR, ``vmovups`` for AVX (CR0.TS makes them #NM),
     ``ldtilecfg``, ``tileload`` and ``tilerelease`` for AMX, ``mov_egpr`` for APX, ``dyn2load`` for the synthetic
-    component; ``tilestore`` only reads. LDTILECFG and TILERELEASE initialise TILEDATA.
+    component. LDTILECFG and TILERELEASE initialise TILEDATA.
     """
     component = INSTRUCTIONS[insn]
+    _check_access(regs, processor, insn, component, cr0_ts)
+    if insn in ("ldtilecfg", "tilerelease"):
+        load_component(regs, xf.XTILE_DATA, 0)
+    if insn == "fld" and processor.fxsave_leak:
+        regs.error_pointers = token
+    load_component(regs, component, 0 if insn == "tilerelease" else token)
+
+
+def read(regs: CpuRegs, processor: Processor, insn: str, cr0_ts: bool) -> int:
+    """Execute one of :data:`READS`: the contents that it stores.  It faults as one that writes them does."""
+    _check_access(regs, processor, insn, READS[insn], cr0_ts)
+    return regs.data[READS[insn]]
+
+
+def _check_access(regs: CpuRegs, processor: Processor, insn: str, component: int, cr0_ts: bool) -> None:
+    """Raise the fault of an instruction that accesses a component, or MXCSR."""
     if component in (xf.XTILE_CFG, xf.XTILE_DATA):
         check_tile_access(regs, processor, component, cr0_ts)
     elif insn in LEGACY:
@@ -256,10 +290,21 @@ def execute(regs: CpuRegs, processor: Processor, insn: str, token: int, cr0_ts: 
         if cr0_ts and (component == xf.YMM or not processor.amx_ignores_ts):
             raise DeviceNotAvailable(xfd=False)
         check_xfd(regs, needs & xf.MASK_DYN2)
-    if insn == "tilestore":
-        return
-    if insn in ("ldtilecfg", "tilerelease"):
-        load_component(regs, xf.XTILE_DATA, 0)
-    if insn == "fld" and processor.fxsave_leak:
-        regs.error_pointers = token
-    load_component(regs, component, 0 if insn == "tilerelease" else token)
+
+
+def cpuid(regs: CpuRegs, processor: Processor, function: int, index: int, osxsave: bool) -> Leaf:
+    """CPUID of one of the leaves that programs know, on a processor whose CR4.OSXSAVE is as told (SDM vol. 2)."""
+    if function == LEAF_FEATURES:
+        return Leaf(0, 0, (XSAVE | OSXSAVE * osxsave) if processor.xsave else 0, 0)
+    if function != LEAF_XSTATE:
+        return tile_leaf(function, index) if processor.amx else NOTHING
+    if not processor.xsave:
+        return NOTHING
+    user, supervisor = processor.user_xfeatures, processor.supervisor_xfeatures
+    leaf = processor.cpuid.leaf(index, user, supervisor, regs.xcr0, regs.xss)
+    if index != 1:
+        # a sub-leaf says of a component that IA32_XFD has a bit for it
+        return leaf if index == 0 or processor.has_xfd else leaf._replace(ecx=leaf.ecx & ~(1 << 2))
+    lacks = XSAVEC * (not processor.xsavec) | XGETBV1 * (not processor.xgetbv1) | XSAVES * (not processor.has_xsaves)
+    sized = processor.xsavec or processor.has_xsaves
+    return leaf._replace(eax=leaf.eax & ~(lacks | XFD * (not processor.has_xfd)), ebx=leaf.ebx if sized else 0)

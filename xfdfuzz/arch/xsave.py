@@ -12,7 +12,15 @@ from typing import Annotated
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.kinds import Flag, Token, Xfeatures
 from xfdfuzz.arch.processor import Processor
-from xfdfuzz.arch.registers import CpuRegs, GeneralProtection, PageFault, check_xfd
+from xfdfuzz.arch.registers import (
+    CpuRegs,
+    DeviceNotAvailable,
+    GeneralProtection,
+    InvalidOpcode,
+    PageFault,
+    check_xfd,
+    load_component,
+)
 from xfdfuzz.memory.cstruct import Array, Struct, struct
 
 XCOMP_BV_COMPACTED = 1 << 63
@@ -124,6 +132,36 @@ def _save_compacted(regs: CpuRegs, area: XsaveArea, rfbm: int, exact_sse: bool) 
         area.data[xf.MXCSR] = mxcsr
     area.xstate_bv = live
     area.xcomp_bv = rfbm | XCOMP_BV_COMPACTED
+
+
+def save(regs: CpuRegs, processor: Processor, insn: str, mask: int, cr0_ts: bool) -> XsaveArea:
+    """An instruction of the save family, or FXSAVE, by the name that programs use for it: what it stores to zeros.
+
+    FXSAVE knows no mask; of what it stores XSTATE_BV, which is none of its, says what is in use.
+    """
+    if insn == "xsavec" and not processor.xsavec:
+        raise InvalidOpcode
+    if cr0_ts:
+        raise DeviceNotAvailable(xfd=False)
+    area = XsaveArea()
+    if insn == "fxsave":
+        area.xstate_bv = xf.MASK_FPSSE & regs.xinuse
+        for i in xf.LEGACY:
+            area.data[i] = regs.data[i]
+    elif insn == "xsave":
+        xsave(regs, area, mask)
+    else:
+        compact = {"xsavec": xsavec, "xsaves": xsaves}[insn]
+        compact(regs, area, mask, processor.exact_sse)
+    return area
+
+
+def fxrstor(regs: CpuRegs, area: XsaveArea) -> None:
+    """FXRSTOR; #GP for reserved bits of MXCSR (SDM vol. 2)."""
+    if area.data[xf.MXCSR] == MXCSR_RESERVED:
+        raise GeneralProtection
+    for i in xf.LEGACY:
+        load_component(regs, i, area.data[i])
 
 
 def check_alignment(address: int, alignment: int) -> None:

@@ -6,9 +6,11 @@ arch/x86/kernel/{process,process_64,traps,signal}.c and kernel/sched/core.c of v
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import (
+    LEGACY,
     LONG_MODE_ONLY,
     MSR_IA32_XFD_ERR,
     DeviceNotAvailable,
@@ -17,14 +19,17 @@ from xfdfuzz.arch.registers import (
     enqcmd,
     execute,
     load_component,
+    read,
 )
-from xfdfuzz.arch.xsave import XsaveArea, xrstor
+from xfdfuzz.arch.xsave import XsaveArea, fxrstor, save, xrstor
 from xfdfuzz.kernel.base import seam
 from xfdfuzz.kernel.errno import EFAULT, EOPNOTSUPP, EPERM
 from xfdfuzz.kernel.event import ATOMIC_SLEEP, CALLED_OFF, OOPS, PREEMPTED
 from xfdfuzz.kernel.locking import PREEMPT_OFFSET
 from xfdfuzz.kernel.perf import Perf
 from xfdfuzz.kernel.state import NULL, USER_TASKS, inside_call
+
+_T = TypeVar("_T")
 
 
 class Process(Perf):
@@ -131,37 +136,68 @@ class Process(Perf):
         """
 
         def attempt() -> None:
-            if self.current.ia32 and insn in LONG_MODE_ONLY:
-                raise InvalidOpcode
+            self.long_mode_only(insn)
             execute(self.regs, self.machine, insn, token, cr0_ts=False)
 
+        return self.user_attempts(attempt)[0]
+
+    @seam
+    def long_mode_only(self, insn: str) -> None:
+        """#UD for an instruction that a 32-bit program does not have."""
+        if self.current.ia32 and insn in LONG_MODE_ONLY:
+            raise InvalidOpcode
+
+    @seam
+    def user_read(self, insn: str) -> tuple[str, int | None]:
+        """One that stores contents, in user mode: ``ok`` and these, or the signal that it ends in."""
+
+        def attempt() -> int:
+            self.long_mode_only(insn)
+            return read(self.regs, self.machine, insn, cr0_ts=False)
+
         return self.user_attempts(attempt)
+
+    @seam
+    def user_save(self, insn: str, mask: int) -> tuple[str, XsaveArea | None]:
+        """One that stores an image, in user mode, likewise: FXSAVE, or XSAVE and what belongs to it, which take
+        CR4.OSXSAVE."""
+
+        def attempt() -> XsaveArea:
+            if insn not in LEGACY and not self.use_xsave:
+                raise InvalidOpcode
+            return save(self.regs, self.machine, insn, mask, cr0_ts=False)
+
+        return self.user_attempts(attempt)
+
+    @seam
+    def user_fxrstor(self, area: XsaveArea) -> str:
+        """FXRSTOR in user mode: ``ok``, or the signal that it ends in."""
+        return self.user_attempts(lambda: fxrstor(self.regs, area))[0]
 
     @seam
     def user_xrstor(self, area: XsaveArea, mask: int) -> str:
         """XRSTOR in user mode: ``ok``, or the signal that it ends in; of a #NM the same as of other instructions'."""
         if not self.use_xsave:
             return "SIGILL"
-        return self.user_attempts(lambda: xrstor(self.regs, self.machine, area, mask))
+        return self.user_attempts(lambda: xrstor(self.regs, self.machine, area, mask))[0]
 
     @seam
-    def user_attempts(self, attempt: Callable[[], None]) -> str:
-        """An instruction, again after each #NM: ``ok``, or the signal that it ends in."""
+    def user_attempts(self, attempt: Callable[[], _T]) -> tuple[str, _T | None]:
+        """An instruction, again after each #NM: ``ok`` and what it reads, or the signal that it ends in."""
         for _ in range(3):
             self.exit_to_user_mode()
             try:
-                attempt()
-                return "ok"
+                return "ok", attempt()
             except InvalidOpcode:
-                return "SIGILL"
+                return "SIGILL", None
             except GeneralProtection:
-                return "SIGSEGV"
+                return "SIGSEGV", None
             except DeviceNotAvailable:
                 self.current.user_mode = 0
                 signal = self.exc_device_not_available()
                 if signal:
-                    return signal
-        return "livelock"
+                    return signal, None
+        return "livelock", None
 
     @seam
     def user_wrpkru(self, token: int) -> str:

@@ -205,15 +205,16 @@ class Signals(Shstk):
         self.own_sigframe_of(self.current_nr).valid = 0
 
     @seam
-    def make_sigframe(self, ss_size: int | None) -> None:
+    def make_sigframe(self, ss_size: int | None, mapped: int) -> None:
         """Current fills memory of its own with zeros, and makes a frame of it that leads to where it is now.
 
-        Its uc_stack is an alternate stack of ``ss_size`` bytes, SS_DISABLE for 0, or the one that there is, as
-        sigaltstack() tells of it.
+        That ends behind ``mapped`` bytes of the image, or, 0, behind all that anybody looks at.  Its uc_stack is an
+        alternate stack of ``ss_size`` bytes, SS_DISABLE for 0, or the one that there is, as sigaltstack() tells of it.
         """
         frame = self.own_sigframe_of(self.current_nr)
         assign(frame, SigFrame())
         frame.stale = 1
+        frame.mapped = mapped
         for i in (xf.X87, xf.MXCSR):
             frame.area.data[i] = ZEROED
         frame.fsave = ZEROED
@@ -309,17 +310,19 @@ class Signals(Shstk):
 
     @phase_of("rt_sigreturn")
     def rt_sigreturn_fault_in(self, present: bool) -> bool:
-        """restore_fpregs_from_user() once more if fault_in_readable() found the page, which may sleep.
+        """restore_fpregs_from_user() once more if fault_in_readable() found all pages, which may sleep.
 
-        What comes before it in __fpu_restore_sig() is done once in the kernel; again, it comes to the same.
+        What comes before it in __fpu_restore_sig() is done once in the kernel; again, it comes to the same.  False with
+        ``in_sigreturn`` set where XRSTOR meets a page once more.
         """
         frame = self.innermost_frame()
         self.current.in_sigreturn = 0
         self.might_fault()
         if present:
             frame.absent = 0
-        present = present and not self.pkey_denies(frame)
-        return self.rt_sigreturn_end(present and self._fpu_restore_sig(frame))
+        present = present and not self.pkey_denies(frame) and self.readable(frame, self.sigframe_fault_in_size(frame))
+        success = present and self._fpu_restore_sig(frame)
+        return not self.current.in_sigreturn and self.rt_sigreturn_end(success)
 
     @phase_of("rt_sigreturn")
     def rt_sigreturn_end(self, success: bool) -> bool:

@@ -336,7 +336,8 @@ class SigFrame(Struct):
     sigreturn brings back.
     ``absent``: the page behind the image's header is not there, so XSAVE and XRSTOR fault; an XRSTOR gets as far as the
     components of ``loadable``.  ``unwritable``: what of the memory that a frame is about to take may not be written.
-    ``pkey``: a protection key guards it, which each PKRU but 0 denies.
+    ``pkey``: a protection key guards it, which each PKRU but 0 denies.  ``mapped``: memory ends behind so many bytes of
+    the image, or, 0, not where anybody looks.
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
     the image's address and the multiple of 64 below.
@@ -357,6 +358,7 @@ class SigFrame(Struct):
     pkey: Flag
     null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
     misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
+    mapped: Size
     altstack_sp: Size
     ss_size: Annotated[Size, "uc_stack.ss_size"]
     ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]

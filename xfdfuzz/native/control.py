@@ -116,6 +116,11 @@ TABLE: dict[type[Op], Rule] = {
             tasks.UserLdtilecfg,
             tasks.UserTileload,
             tasks.UserTilestore,
+            tasks.UserSttilecfg,
+            tasks.UserVextractf128,
+            tasks.UserXsavec,
+            tasks.UserFxsave,
+            tasks.UserRdpkru,
             tasks.UserTilerelease,
             tasks.UserWrpkru,
             tasks.UserLdmxcsr,
@@ -193,7 +198,7 @@ TABLE: dict[type[Op], Rule] = {
         ),
         EXACT,
     ),
-    **dict.fromkeys((tasks.UserFld, tasks.UserMovups, tasks.UserVmovups), _VECTOR),
+    **dict.fromkeys((tasks.UserFld, tasks.UserMovups, tasks.UserVmovups, tasks.UserFxrstor), _VECTOR),
     **dict.fromkeys((tasks.UserDyn2load, guest.GuestDyn2load), _DYN2),
     **dict.fromkeys((guest.GuestXsave, guest.GuestXsavec, guest.GuestXsaves), _save),
     **dict.fromkeys((guest.GuestRdmsr, kvm.KvmGetMsrs, kvm.KvmGetMsrIndexList, host.HostRdmsr), _read_msr),
@@ -217,6 +222,9 @@ TABLE: dict[type[Op], Rule] = {
     ),
     guest.GuestXrstors: _no("supervisor states of a guest are not written here"),
     guest.GuestTilezero: _approximated("TILEZERO of another tile, which leaves the contents as they were"),
+    tasks.UserTilezero: _no("contents are told by one tile, and it would zero another"),
+    tasks.UserCpuid: _no("what CPUID says is each processor's own"),
+    guest.GuestFxrstor: _no("FXRSTOR of a guest is not assembled here"),
     guest.GuestWrmsr: _msr,
     guest.GuestCpuid: _cpuid,
     guest.GuestInterrupt: _TICK,
@@ -262,6 +270,7 @@ TABLE: dict[type[Op], Rule] = {
         (signals.SignalUnwritable, signals.SignalHalfUnwritable),
         _no("its stacks do not end where a frame goes"),
     ),
+    signals.SigframeChange: _no("what a handler keeps of its frame's image is not written here"),
     signals.SignalPkey: _no("no key guards its alternate stacks"),
     **dict.fromkeys(
         (signals.SigreturnFaults, signals.SigreturnFaultIn, signals.SigreturnGone),
@@ -365,7 +374,7 @@ def unfit(program: Program) -> str:
         control = control_of(op)
         if control.no:
             return f"op {number} ({type(op).__name__}): {control.no}"
-        if reason := _another_frame(op):
+        if reason := _another_frame(op) or _among_c_code(op):
             return f"op {number} ({type(op).__name__}): {reason}"
         if _mentions_dyn2(op):
             return f"op {number} ({type(op).__name__}): {IMPOSSIBLE['dyn2']}"
@@ -384,6 +393,13 @@ def _another_frame(op: Op) -> str:
         return "a handler in C leaves the image of its frame where it is"
     other = isinstance(op, signals.SigframeCopyOf) or getattr(op, "frame", INNERMOST) != INNERMOST
     return "a handler in C comes back by its own frame" if other else ""
+
+
+def _among_c_code(op: Op) -> str:
+    """What an instruction would do that the C code around it does not leave alone."""
+    if isinstance(op, tasks.UserFxsave | tasks.UserFxrstor):
+        return "x87, all of SSE and MXCSR at once are the C code's as well"
+    return "PKRU is read by XSAVE in C" if isinstance(op, tasks.UserRdpkru) else ""
 
 
 def _machine(machine: Machine) -> str:

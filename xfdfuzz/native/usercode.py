@@ -20,6 +20,12 @@ _LOADS: dict[type[Op], tuple[str, int, str]] = {
     tasks.UserLdtilecfg: ("ldtilecfg", xf.XTILE_CFG, "token"),
     tasks.UserTileload: ("tileload", xf.XTILE_DATA, "token"),
 }
+#: The component that an op stores.
+_STORES: dict[type[Op], int] = {
+    tasks.UserVextractf128: xf.YMM,
+    tasks.UserSttilecfg: xf.XTILE_CFG,
+    tasks.UserTilestore: xf.XTILE_DATA,
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,10 @@ def user_insn(op: Op) -> UserInsn | None:
         name, component, contents = _LOADS[type(op)]
         token = contents_of(getattr(op, contents), partial(task_token, op.task))  # type: ignore[attr-defined]
         return UserInsn(tuple(asm.loads(name, token)), pattern(component, token) if token else b"")
+    if type(op) in _STORES:
+        component = _STORES[type(op)]
+        return UserInsn(tuple(asm.STORES[component]), room=SAMPLES[component][1])
     match op:
-        case tasks.UserTilestore():
-            return UserInsn(tuple(asm.STORES[xf.XTILE_DATA]), room=SAMPLES[xf.XTILE_DATA][1])
         case tasks.UserLdmxcsr():
             token = contents_of(op.contents, partial(task_token, op.task))
             return UserInsn((PLAIN["ldmxcsr"],), mxcsr(token).to_bytes(4, "little"))
@@ -57,10 +64,18 @@ def user_insn(op: Op) -> UserInsn | None:
             return UserInsn((PLAIN["tilerelease"],))
         case tasks.UserXsave():
             return UserInsn((*asm.edx_eax(op.mask), PLAIN["xsave64"]), room=0x4000)
+        case tasks.UserXsavec():
+            return UserInsn((*asm.edx_eax(op.mask), PLAIN["xsavec64"]), room=0x4000)
+        case tasks.UserFxsave():
+            return UserInsn((PLAIN["fxsave64"],), room=0x200)
+        case tasks.UserFxrstor():
+            return UserInsn((PLAIN["fxrstor64"],))
         case tasks.UserXrstor():
             return UserInsn((*asm.edx_eax(op.mask), PLAIN["xrstor64"]))
         case tasks.UserXgetbv():
             return UserInsn((asm.mov32("ecx", op.index), PLAIN["xgetbv"], *asm.JOIN))
+        case tasks.UserRdpkru():
+            return UserInsn((asm.mov32("ecx", 0), PLAIN["rdpkru"]))
         case tasks.UserWrpkru():
             token = task_token(op.task, op.pkru) if op.pkru else 0
             value = int.from_bytes(pattern(xf.PKRU, token), "little")

@@ -34,8 +34,11 @@ VALUES: dict[type[Op], Value] = {
     tasks.GetXcompGuestPerm: Value.FEATURES,
     tasks.UserXgetbv: Value.FEATURES,
     tasks.UserTilestore: Value.CONTENT,
+    tasks.UserSttilecfg: Value.CONTENT,
+    tasks.UserVextractf128: Value.CONTENT,
+    tasks.UserRdpkru: Value.CONTENT,
     tasks.UserStmxcsr: Value.CONTENT,
-    tasks.UserXsave: Value.IMAGE,
+    **dict.fromkeys((tasks.UserXsave, tasks.UserXsavec, tasks.UserFxsave), Value.IMAGE),
     signals.Signal: Value.IMAGE,
     signals.SignalNotOnstack: Value.IMAGE,
     signals.SigframeRead: Value.FRAME,
@@ -67,7 +70,10 @@ VALUES: dict[type[Op], Value] = {
 }
 #: The component whose contents an op with Value.CONTENT stores.
 STORED: dict[type[Op], int] = {
+    tasks.UserVextractf128: xf.YMM,
+    tasks.UserSttilecfg: xf.XTILE_CFG,
     tasks.UserTilestore: xf.XTILE_DATA,
+    tasks.UserRdpkru: xf.PKRU,
     tasks.UserStmxcsr: xf.MXCSR,
     guest.GuestStmxcsr: xf.MXCSR,
     guest.GuestSttilecfg: xf.XTILE_CFG,

@@ -55,8 +55,12 @@ from xfdfuzz.program.fields import (
     ZERO,
     Cr4,
     Events,
+    FpuChange,
     FpuImage,
+    ImageChange,
     IovLen,
+    Mapped,
+    Meant,
     Msrs,
     Nested,
     Sregs,
@@ -328,6 +332,67 @@ class ImageCodec(Codec[T]):
         return codec.read(entry.value)
 
 
+class ChangeCodec(ImageCodec[T]):
+    """``{xstate_bv: +sse|-avx, sse: 2}``: what is changed of an image, behind an op's parentheses.
+
+    A mask without signs is what XSTATE_BV becomes.
+    """
+
+    word = True
+
+    def __init__(self, make: Callable[..., T], components: Mapping[int, str], header: bool, optional: bool) -> None:
+        super().__init__(make, components, header)
+        self.expected = f"{{{'xstate_bv: +<component>|-<component>, ' if header else ''}<component>: ..., mxcsr: ...}}"
+        self.optional = "{<component>: <contents>, ...}" if optional else ""
+
+    def write(self, value: Any) -> str:
+        if not any(value):
+            return "" if self.optional else "{}"
+        names = {i: name for name, i in self.components.items()}
+        entries = [f"xstate_bv: {self._bits(value)}"] if self.header and value.clear | value.set else []
+        entries += [f"{names[i]}: {_of(i).write(held)}" for i, held in value.contents]
+        return f"{{{', '.join(entries)}}}"
+
+    def _bits(self, value: ImageChange) -> str:
+        if value.clear == xf.U64_MAX:
+            return XFEATURES.write(value.set)
+        signed = (("+", value.set), ("-", value.clear))
+        return "|".join(sign + name for sign, mask in signed if mask for name in XFEATURES.write(mask).split("|"))
+
+    def read(self, argument: Argument) -> T:
+        if not isinstance(argument, Dict):
+            raise Unreadable(argument.column, self.expected)
+        found: dict[str, int] = {}
+        contents: dict[int, int] = {}
+        for entry in argument.entries:
+            key = entry.key.text
+            if self.components.get(key, -1) in contents or (key == "xstate_bv" and found):
+                raise Unreadable(entry.key.column, f"{key} only once")
+            if key in self.components:
+                contents[self.components[key]] = self._value(entry, _of(self.components[key]))
+            elif key == "xstate_bv" and self.header:
+                found = self._read_bits(entry)
+            else:
+                known = [*["xstate_bv"] * self.header, *self.components]
+                raise Unreadable(entry.key.column, any_of(known) + did_you_mean(key, known))
+        return self.make(**found, contents=tuple(sorted(contents.items())))
+
+    def _read_bits(self, entry: Entry) -> dict[str, int]:
+        if entry.value is None:
+            raise Unreadable(entry.key.column, f"xstate_bv: {XFEATURES.expected}")
+        signs = {word.text[:1] if word.text[:1] in "+-" else "" for word in entry.value.words}
+        if signs == {""}:
+            return {"clear": xf.U64_MAX, "set": XFEATURES.read(entry.value)}
+        if "" in signs:
+            raise Unreadable(entry.value.column, "a sign, + or -, before each component or before none")
+        masks = dict.fromkeys("+-", 0)
+        for word in entry.value.words:
+            masks[word.text[0]] |= XFEATURES.read(Names((Word(word.text[1:], word.column + 1),)))
+        if masks["+"] & masks["-"]:
+            raise Unreadable(entry.value.column, "each component with one sign")
+        return {"clear": masks["-"], "set": masks["+"]}
+
+
 def _of(i: int) -> Scalar:
     """What writes and reads the contents of a component, or of MXCSR."""
     return {xf.MXCSR: MXCSR, xf.X87: CONTENTS}.get(i, ZEROS)
@@ -440,12 +505,14 @@ class NumberOption(Codec[T]):
         number: Callable[[T], int],
         what: str = "",
         last: int = (1 << 32) - 1,
+        step: int = 1,
     ) -> None:
         self.name, self.usual, self.make, self.number = name, usual, make, number
-        self.expected = f"{name}=N, where N is a number{what} from 0 to {last}"
+        of_step = f" that {step} divides," if step > 1 else ""
+        self.expected = f"{name}=N, where N is a number{what}{of_step} from 0 to {last}"
         self.optional = f"{name}=<n>"
         self.options = (name,)
-        self.value = Scalar(self.expected, range(last + 1))
+        self.value = Scalar(self.expected, range(0, last + 1, step))
 
     def write(self, value: T) -> str:
         return "" if value == self.usual else f"{self.name}={self.number(value)}"
@@ -604,6 +671,10 @@ CODECS: dict[object, Codec[Any]] = {
         ("xss", "leaves", "other", "size"),
     ),
     FpuImage: ImageCodec(FpuImage, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False),
+    ImageChange: ChangeCodec(ImageChange, xf.IN_IMAGES, header=True, optional=True),
+    "frame change": ChangeCodec(ImageChange, xf.IN_IMAGES, header=True, optional=False),
+    FpuChange: ChangeCodec(FpuChange, {i: xf.CONTENTS[i] for i in xf.LEGACY}, header=False, optional=True),
+    Meant: ChangeCodec(Meant, xf.CONTENTS, header=False, optional=False),
     SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke", "no_lme")),
     Cr4: Record(Cr4, {}, ("osxsave", "pke")),
@@ -613,6 +684,7 @@ CODECS: dict[object, Codec[Any]] = {
     UserBuffer: BufferCodec(),
     IovLen: _option_of_size("iov_len", IovLen),
     SsSize: _option_of_size("ss_size", SsSize),
+    Mapped: NumberOption("mapped", Mapped(), Mapped, attrgetter("size"), " of bytes", (1 << 32) - 64, 64),
     "legacy part": Scalar("x87, sse or mxcsr", range(0), names={i: xf.CONTENTS[i] for i in xf.LEGACY}),
     "shstk features": Scalar("shstk, wrss or all", range(0), names={1: "shstk", 2: "wrss", 3: "all"}),
     "fpstate": Scalar("NULL, or a number from 0 to 63", range(64), names={NULL_FPSTATE: "NULL"}),

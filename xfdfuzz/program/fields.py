@@ -174,6 +174,38 @@ class FpuImage(NamedTuple):
     contents: Named = ()
 
 
+class ImageChange(NamedTuple):
+    """``{xstate_bv: +sse, sse: 2, mxcsr: init}``: what of an image that was read is changed before it is written.
+
+    ``contents`` are written over what is there, whatever XSTATE_BV has; of that the bits of ``clear`` go and then those
+    of ``set`` come.  All else stays.
+    """
+
+    contents: Named = ()
+    clear: int = 0
+    set: int = 0
+
+    def bits(self, xstate_bv: int) -> int:
+        """XSTATE_BV behind it."""
+        return xstate_bv & ~self.clear | self.set
+
+
+#: The same of a signal frame's image; it is not left out.
+FrameChange = Annotated[ImageChange, "frame change"]
+
+
+class FpuChange(NamedTuple):
+    """``{sse: 2, mxcsr: init}``: likewise, of what has no header."""
+
+    contents: Named = ()
+
+
+class Meant(NamedTuple):
+    """``{sse: 2, mxcsr: init}``: contents that a guest or a task has to find."""
+
+    contents: Named = ()
+
+
 class SwReserved(NamedTuple):
     """``{magic1: 0, xstate_size: 576}``: what a handler writes around the image in its frame; None: it stays.
 
@@ -247,6 +279,15 @@ class Nested(NamedTuple):
     def __str__(self) -> str:
         names = [name for name, there in self._asdict().items() if there]
         return f"{{{', '.join(names)}}}"
+
+
+class Mapped(NamedTuple):
+    """``mapped=896``: behind how many bytes of a frame's image the memory ends in which it lies; 0: it does not.
+
+    A mapping ends with a page, and an image is aligned to 64 bytes.
+    """
+
+    size: int = 0
 
 
 class Undefined(NamedTuple):

@@ -20,8 +20,8 @@ from xfdfuzz.kernel.kvm.cpuid import CPUID_FLAGS, CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.state import OWNER_SHIFT, GhostCpuid, GhostRegs, GhostVcpu, GhostVmm, SigFrame, Vcpu
-from xfdfuzz.memory.cstruct import assign
-from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO
+from xfdfuzz.memory.cstruct import assign, copy_of
+from xfdfuzz.program.fields import RESERVED, TOKENS, ZERO, ImageChange, Meant
 
 #: Of what holds a register content, and is read and written by an index: at which place it stands.
 CONTENT_MSRS = CET_MSRS | {MSR_KVM_INTERNAL_GUEST_SSP: xf.SSP}
@@ -497,6 +497,35 @@ def load_image(vcpu: GhostVcpu, image: GhostRegs, components: int) -> None:
         vcpu.regs.data[i] = image.data[i]
         lost = image.undefined | (vcpu.xfd if image.data[i] else 0)
         vcpu.regs.undefined = vcpu.regs.undefined & ~(1 << i) | lost & 1 << i
+
+
+def changed(
+    k: Kernel, image: GhostRegs, given: XsaveArea, change: ImageChange, owner: Callable[[int], int]
+) -> GhostRegs:
+    """What an image holds that an honest kernel gave, with these changes: what its XSTATE_BV lacks then is initial.
+
+    Of a component that is initial XSTATE_BV may have the bit or not (SDM vol. 1, 13.6): that of the image ``given``
+    counts.  Without XSAVE the legacy region is all there is.
+    """
+    regs: GhostRegs = copy_of(image)
+    if not any(change):
+        return regs
+    named = {i: contents_of(content, owner) for i, content in change.contents}
+    in_use = xf.mask_of(*(i for i in user_contents(k) if regs.data[i])) & ~regs.undefined
+    in_use |= xf.MASK_SSE if in_use & xf.MASK_MXCSR else 0
+    bits = change.bits(given.xstate_bv | in_use) if k.use_xsave else xf.MASK_FPSSE
+    for i in xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE):
+        if i in named or (change.clear | change.set) >> i & 1:
+            define(regs, i, named.get(i, regs.data[i]) if bits >> i & 1 else 0)
+    if xf.MXCSR in named or not bits & xf.MASK_WITH_MXCSR:
+        define(regs, xf.MXCSR, named.get(xf.MXCSR, 0) if bits & xf.MASK_WITH_MXCSR else 0)
+    return regs
+
+
+def means(promise: GhostRegs, meant: Meant, owner: Callable[[int], int]) -> None:
+    """These contents are promised in place of those before."""
+    for i, content in meant.contents:
+        define(promise, i, contents_of(content, owner))
 
 
 # -- what somebody means to do with a task -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from xfdfuzz.kernel.kvm.xsave import KvmFpu
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.memory.cstruct import assign
-from xfdfuzz.program.fields import RESERVED, FpuImage, Named, UserImage
+from xfdfuzz.program.fields import RESERVED, FpuChange, FpuImage, ImageChange, Named, UserImage
 from xfdfuzz.program.ghost import contents_of
 
 #: An owner's content by its number.
@@ -27,6 +27,11 @@ def write(area: XsaveArea, image: UserImage, owner: Owner) -> None:
         area.data[i] = contents_of(image.data, owner)
     for i, content in ((xf.MXCSR, 0), *image.contents):
         area.data[i] = contents_of(content, owner)
+
+
+def size_of(contents: Named, xstate_bv: int, cpuid: CpuidTable) -> int:
+    """Where the last of these components ends in an image, in bytes, or its header."""
+    return cpuid.standard_size(xstate_bv | xf.mask_of(*(i for i, _ in contents)))
 
 
 def write_frame(frame: SigFrame, image: UserImage, owner: Owner, cpuid: CpuidTable) -> None:
@@ -55,10 +60,40 @@ def area_of(image: UserImage, owner: Owner) -> XsaveArea:
     return area
 
 
+def change(area: XsaveArea, made: ImageChange, owner: Owner) -> None:
+    """Write what is changed over an image that was read."""
+    area.xstate_bv = made.bits(area.xstate_bv)
+    for i, content in made.contents:
+        area.data[i] = contents_of(content, owner)
+
+
+def change_frame(frame: SigFrame, made: ImageChange, owner: Owner, cpuid: CpuidTable) -> None:
+    """The same of a signal frame's image, whose header is the kernel's as long as the task does not write it."""
+    change(frame.area, made, owner)
+    legacy = frame.legacy
+    _was_written(frame, xf.mask_of(*(i for i, _ in made.contents)), cpuid)
+    if not made.clear | made.set:
+        frame.legacy = legacy
+
+
+def change_fpu(fpu: KvmFpu, made: FpuChange, owner: Owner) -> KvmFpu:
+    """The same of a struct kvm_fpu."""
+    held = dict(zip(xf.LEGACY, fpu, strict=True)) | {i: contents_of(content, owner) for i, content in made.contents}
+    return KvmFpu(*held.values())
+
+
 def fpu_of(image: FpuImage, owner: Owner) -> KvmFpu:
     """The struct kvm_fpu that KVM_SET_FPU gets."""
     held = {xf.X87: image.data, xf.SSE: image.data, xf.MXCSR: 0} | dict(image.contents)
     return KvmFpu(*(contents_of(held[i], owner) for i in xf.LEGACY))
+
+
+def legacy_of(image: FpuImage, owner: Owner) -> XsaveArea:
+    """The same as the legacy region of an image."""
+    area = XsaveArea()
+    for i, token in zip(xf.LEGACY, fpu_of(image, owner), strict=True):
+        area.data[i] = token
+    return area
 
 
 #: Where x87 and SSE end in the legacy region, in bytes, and where MXCSR does.
@@ -121,6 +156,13 @@ def idle(image: UserImage, machine: Machine) -> Iterator[str]:
         elif not read >> i & 1:
             why = "XSTATE_BV lacks it" if machine.xsave else "a kernel without XSAVE reads the legacy region"
             yield f"{xf.NAMES[i]}: has no effect: {why}"
+
+
+def idle_change(made: ImageChange) -> Iterator[str]:
+    """The same of what is changed in one."""
+    for i, _ in made.contents:
+        if i != xf.MXCSR and made.clear & ~made.set & 1 << i:
+            yield f"{xf.NAMES[i]}: has no effect: XSTATE_BV lacks it"
 
 
 def idle_fpu(image: FpuImage) -> Iterator[str]:

@@ -97,7 +97,7 @@ def read_line(text: str) -> Line:
     result: Word | None = None
     for child in tree.children:
         if not isinstance(child, str):
-            items += [_argument(part) for part in child.children]
+            items += [_argument(child)] if child.data == "dict" else [_argument(part) for part in child.children]
         elif child.type == "RESULT":
             result = Word(" ".join(child[1:].split()), _column(child))
         else:

@@ -572,6 +572,25 @@ class NoUnlockOfOnesOwn(Shstk):
         return option == ARCH_SHSTK_UNLOCK
 
 
+@propose(
+    "open-31-fault-in-what-is-read",
+    "x86/fpu: Fault in no more of a signal frame than XRSTOR may read",
+    fixes=("d877550eaf2d",),
+)
+class FaultInWhatIsRead(FpuSignal):
+    """Finding 31: a frame of fewer features than the task has ends before fpstate->user_size, and so may its memory.
+
+    restore_fpregs_from_user(): ``fault_in_readable(buf, xstate_calculate_size(xrestore, false))``; FXRSTOR has in one
+    page all that it reads.  fd14edd82077 (tip, for 7.4) is about the same; its text was not read.
+    """
+
+    def sigframe_fault_in_size(self, frame: SigFrame) -> int:
+        """(fpu/signal.c)."""
+        enabled = self.deref(self.current.fpu.fpstate).user_xfeatures
+        size: int = super().sigframe_fault_in_size(frame)
+        return min(size, self.machine.cpuid.standard_size(frame.xfeatures & enabled)) if self.use_xsave else size
+
+
 #: The cures of what came after v5.16: the AMX series, sealed guests, shadow stacks, ENQCMD, NMIs handled early.
 _LATER = (
     *(ClearUnloaded, WriteXfdWhenLoaded, ReallocCopies, VmsaByXstateBv, WorkersWithoutShstk),

@@ -217,9 +217,6 @@ _BY_REASON: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("fa6af69f38d3", "v5.18", "x86/traps: Demand-populate PASID MSR via #GP"),
         ("a3d29e8291b6", "v5.18", "sched: Define and initialize a flag to identify valid PASID in the task"),
     ),
-    "of a frame that sigreturn reads one page may be absent, the one behind the header of its image": (
-        ("d877550eaf2d", "v6.8", "x86/fpu: Stop relying on userspace for info to fault in xsave buffer"),
-    ),
     "it is about the address that a warning names": (
         ("1cec9ac2d071", "v6.17", "x86/fpu: Delay instruction pointer fixup until after warning"),
     ),

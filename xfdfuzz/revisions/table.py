@@ -175,6 +175,7 @@ _CURED = {
             "ae6012d72fa6",
             "d1e420772cd1",
             "2297554f01df",
+            "d877550eaf2d",
             "388eff894d6b",
         ),
         proposed=CURES_OF_V5_16,

@@ -6,7 +6,6 @@ import struct
 from dataclasses import dataclass, field
 from functools import partial
 
-from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.engines.live import images
 from xfdfuzz.engines.live import ioctls as abi
 from xfdfuzz.engines.live.agent import ARENA, GUESTS
@@ -172,6 +171,4 @@ class Machine:
         if kind == Value.CONTENT:
             component = STORED[type(op)]
             return Content(images.token_in(component, stored[: SAMPLES[component][1]]))
-        if isinstance(op, guest.GuestFxsave):
-            stored = stored[:512] + struct.pack("<Q", xf.MASK_FPSSE) + bytes(56)
-        return self.host.images.read(self.host.images.standard(stored))
+        return self.host.images.stored(stored, whole=not isinstance(op, guest.GuestFxsave))

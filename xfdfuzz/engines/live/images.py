@@ -138,6 +138,11 @@ class Images:
         control = mxcsr_in(data[MXCSR])
         return Image(xstate_bv, (*tokens, (xf.MXCSR, control)) if control else tokens, xcomp_bv)
 
+    def stored(self, data: bytes, whole: bool) -> Image:
+        """What an image holds that XSAVE or XSAVEC stored, or FXSAVE, which writes no header."""
+        header = b"" if whole else struct.pack("<Q", xf.MASK_FPSSE) + bytes(56)
+        return self.read(self.standard(data[: HEADER.start] + header if header else data))
+
     def _token(self, data: bytes, i: int) -> int:
         if i == xf.X87:
             return x87_token(data[_X87], data[_ST])

@@ -125,27 +125,34 @@ def _instruction(host: Host, op: TaskOp, expected: Result) -> Result:
     task, insn = host.task(op.task), user_insn(op)
     assert insn is not None
     room = bytearray(insn.room)
-    if isinstance(op, tasks.UserXsave):
+    if isinstance(op, tasks.UserXsave | tasks.UserXsavec):
         room[images.MXCSR] = mxcsr(0).to_bytes(4, "little")  # it may not be stored, and nobody has changed it then
-    data = (
-        host.images.restored(op, partial(ghost.task_token, op.task)) if isinstance(op, tasks.UserXrstor) else insn.data
-    )
-    here = host.crew.image(task, data or bytes(room))
+    here = host.crew.image(task, _operand(host, op) or insn.data or bytes(room))
     value = host.crew.execute(task, insn.bytes, here)
     ended = host.crew.signal_of(task)
     if ended:
         return Result(ended)
     stored = host.crew.bytes_at(here, insn.room)
-    if isinstance(op, tasks.UserStmxcsr):
-        return Result("ok", Content(images.mxcsr_in(stored)))
     match value_of(op):
+        case Value.CONTENT if isinstance(op, tasks.UserStmxcsr):
+            return Result("ok", Content(images.mxcsr_in(stored)))
+        case Value.CONTENT if isinstance(op, tasks.UserRdpkru):
+            return Result("ok", Content(images.token_in(xf.PKRU, (value & 0xFFFFFFFF).to_bytes(4, "little"))))
         case Value.CONTENT:
             return Result("ok", Content(images.token_in(STORED[type(op)], stored)))
         case Value.IMAGE:
-            return Result("ok", host.images.read(stored))
+            return Result("ok", host.images.stored(stored, whole=not isinstance(op, tasks.UserFxsave)))
         case Value.FEATURES | Value.IN_USE:
             return Result("ok", value)
     return OK
+
+
+def _operand(host: Host, op: TaskOp) -> bytes:
+    """The image that an instruction loads; none if it is no such one."""
+    own = partial(ghost.task_token, op.task)
+    if isinstance(op, tasks.UserFxrstor):
+        return images.legacy(images.fpu(op.image, own))
+    return host.images.restored(op, own) if isinstance(op, tasks.UserXrstor) else b""
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

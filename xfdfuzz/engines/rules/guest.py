@@ -31,6 +31,7 @@ class GuestRules(Rules):
     guest_tilestore = one(guest.GuestTilestore, on="guests")
     guest_vextractf128 = one(guest.GuestVextractf128, on="guests")
     guest_fxsave = one(guest.GuestFxsave, on="guests")
+    guest_fxrstor = one(guest.GuestFxrstor, on="guests")
     guest_xsave = one(guest.GuestXsave, on="guests")
     guest_xsaves = one(guest.GuestXsaves, on="guests")
     guest_xgetbv = one(guest.GuestXgetbv, on="guests")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
-from xfdfuzz.program.fields import FpuImage, UserImage
+from xfdfuzz.program.fields import FpuImage, ImageChange, UserImage
 from xfdfuzz.program.ops import host, ptrace, tasks
+from xfdfuzz.program.ops import tracer as tracing
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, picks, targets, tokens
 
@@ -29,6 +30,14 @@ class PtraceRules(Rules):
     ptrace_get_ssp = one(ptrace.PtraceGetSsp, on="cet_traces")
     ptrace_shstk_unlock = one(ptrace.PtraceShstkUnlock, on="cet_traces")
     ptrace_set_ssp = one(ptrace.PtraceSetSsp, on="cet_traces")
+
+    @on("traces", n=targets, change=picks)
+    def change_xstate(self, n: int, change: int) -> Iterator[Op]:
+        """A tracer reads registers, changes some, and writes all of them back, as debuggers do."""
+        tracer, task = self.choice("traces", n)
+        yield tracing.KeepXstate(tracer, task)
+        if self.run.machine.xsave:
+            yield tracing.LoadXstate(tracer, task, task, self.domains[ImageChange].value(change))
 
     @on("distant_traces", n=targets, how=Range(0, 5), image=picks, token=tokens)
     def written_while_off(self, n: int, how: int, image: int, token: int) -> Iterator[Op]:

@@ -83,6 +83,9 @@ _SELDOM = {
     **dict.fromkeys(("coredump", "vfork", "signal_on_the_same_stack"), 1),
     **dict.fromkeys(("shstk_lock", "shstk_unlock", "shstk_status", "ptrace_shstk_unlock"), 1),
     **dict.fromkeys(("guest_rdssp", "kvm_get_one_reg", "kvm_set_one_msr", "kvm_get_reg_list"), 1),
+    **dict.fromkeys(("user_xsavec", "user_fxsave", "user_fxrstor", "user_vextractf128", "user_sttilecfg"), 1),
+    **dict.fromkeys(("user_tilezero", "user_rdpkru", "user_cpuid", "guest_fxrstor"), 1),
+    **dict.fromkeys(("change_vcpu", "change_xstate", "sigframe_change"), 1),
     **dict.fromkeys(
         (
             "sigframe_copy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xfdfuzz.engines.rules.base import Rules, on, one
-from xfdfuzz.program.fields import OWN, SwReserved, UserImage
+from xfdfuzz.program.fields import OWN, Mapped, SwReserved, UserImage
 from xfdfuzz.program.ops import signals, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, flags, picks, targets
@@ -55,6 +55,7 @@ class SignalRules(Rules):
     sigframe_write = one(signals.SigframeWrite, on="handlers")
     sigframe_sw_reserved = one(signals.SigframeSwReserved, on="handlers")
     sigframe_copy = one(signals.SigframeCopy, on="handlers")
+    sigframe_change = one(signals.SigframeChange, on="handlers")
     sigframe_legacy = one(signals.SigframeLegacy, on="long_mode_handlers")
     sigframe_fsave = one(signals.SigframeFsave, on="ia32_handlers")
     siglongjmp = one(signals.Siglongjmp, on="handlers")
@@ -128,16 +129,21 @@ class SignalRules(Rules):
         task, frame = self.choice("own_copies", n)
         yield signals.SigframeCopyOf(task, frame, OWN)
 
-    @on("own_returns", n=targets)
-    def sigreturn_own(self, n: int) -> Iterator[Op]:
-        """Come back by the frame that the task has made, in a handler or outside of one."""
-        yield signals.Sigreturn(self.choice("own_returns", n), OWN)
+    @on("own_returns", n=targets, absent=Range(0, 3))
+    def sigreturn_own(self, n: int, absent: int) -> Iterator[Op]:
+        """Come back by the frame that the task has made, in a handler or outside of one; a page of it may be absent."""
+        task = self.choice("own_returns", n)
+        if absent == 3 and task in self.now.long_mode:
+            yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures, OWN)
+        else:
+            yield signals.Sigreturn(task, OWN)
 
-    @on("makers", n=targets, image=picks, sw=picks)
-    def restore_by_made_frame(self, n: int, image: int, sw: int) -> Iterator[Op]:
+    @on("makers", n=targets, image=picks, sw=picks, mapped=picks)
+    def restore_by_made_frame(self, n: int, image: int, sw: int, mapped: int) -> Iterator[Op]:
         """As CRIU gives a task its registers: make a frame with an image, and return by it."""
         task = self.choice("makers", n)
-        yield signals.SigframeNew(task)
+        ends = self.domains[Mapped]
+        yield signals.SigframeNew(task, mapped=ends.value(mapped % len(ends.table)))
         yield signals.SigframeWrite(task, self.domains[UserImage].value(image), OWN)
         yield self._software(task, sw)
         yield signals.Sigreturn(task, OWN)

@@ -9,7 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_S_CET
 from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.engines.rules.situation import msrs_of
-from xfdfuzz.program.fields import Events, Msrs, Nested, Sregs, UserImage
+from xfdfuzz.program.fields import Events, FpuChange, ImageChange, Msrs, Nested, Sregs, UserImage
 from xfdfuzz.program.ops import kvm, run, vmm, xsave
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, picks, targets
@@ -89,6 +89,20 @@ class VmmRules(Rules):
         yield from self._keeping(task, nr, image)
         yield from self._loads((task, nr, nr), image, order, without)
         yield vmm.VmmVisible(nr)
+
+    @on("vmm_calls", n=targets, image=_image, change=picks)
+    def change_vcpu(self, n: int, image: int, change: int) -> Iterator[Op]:
+        """A VMM reads registers, changes some, and writes all of them back, as debuggers and emulators do."""
+        task, nr = self.choice("vmm_calls", n)
+        keep, load = IMAGES[image]
+        yield keep(task, nr)
+        if load(task, nr, nr) not in self.now.loads:
+            return
+        if load is vmm.LoadFpu:
+            domain = self.domains[FpuChange]
+            yield vmm.LoadFpu(task, nr, nr, domain.value(change % len(domain.table)))
+        else:
+            yield vmm.LoadXsave(task, nr, nr, self.domains[ImageChange].value(change))
 
     @on("vmm_calls", n=targets, order=Range(0, len(_RESETS) - 1), without=_without)
     def next_tenant(self, n: int, order: int, without: int) -> Iterator[Op]:

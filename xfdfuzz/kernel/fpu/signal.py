@@ -5,8 +5,8 @@ takes it from, "for histerical raisins".
 
 Where the image lies is told by its context: nowhere (NULL), or at an address that XRSTOR may refuse.
 
-User memory is taken to be there, but for an image that XSAVE or XRSTOR faults on, and for a frame that cannot be
-written; what d877550eaf2d cured, a retry for ever on a page that is not there, is left out.
+User memory is taken to be there, but for an image that XSAVE or XRSTOR faults on, for a frame that cannot be written,
+and behind the end of the memory that a frame of the task's own lies in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from xfdfuzz.arch.registers import DeviceNotAvailable, GeneralProtection, PageFa
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import OVERRUN
-from xfdfuzz.kernel.fpu.init import PKRU_DEFAULT
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, PKRU_DEFAULT
 from xfdfuzz.kernel.fpu.xstate import Xstate
 from xfdfuzz.kernel.state import INIT_FPSTATE, UNWRITABLE_ALL, Fpstate, SigFrame
 
@@ -210,7 +210,10 @@ class FpuSignal(Xstate):
 
     def _fpu_restore_sig(self, frame: SigFrame) -> bool:
         """__fpu_restore_sig()."""
-        fx_only = self.use_xsave and not self.check_xstate_in_sigframe(frame)
+        extended = self.use_xsave and self.check_xstate_in_sigframe(frame)
+        if extended is None:
+            return False
+        fx_only = self.use_xsave and not extended
         xfeatures = frame.xfeatures if self.use_xsave and not fx_only else xf.MASK_FPSSE
         if self.current.ia32:
             return self.fpu_restore_sig_ia32(frame, xfeatures, fx_only)
@@ -251,6 +254,8 @@ class FpuSignal(Xstate):
     def copy_sigframe_to_fpstate(self, frame: SigFrame, fpstate: Fpstate, fx_only: bool) -> bool:
         """The image of a 32-bit frame, or its legacy region, as current's; False if it is refused."""
         self.might_fault()
+        if not self.readable(frame, FXSAVE_SIZE if fx_only or not self.use_xsave else self.read_by_xrstor(frame, ~0)):
+            return False
         if self.use_xsave and not fx_only:
             return not self.copy_uabi_to_xstate(fpstate, frame.area, self.fpu_user_cfg.max_size)
         for i in xf.LEGACY:
@@ -261,13 +266,39 @@ class FpuSignal(Xstate):
             fpstate.regs.xstate_bv |= xf.MASK_FPSSE
         return True
 
-    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool | None:
         """Whether there is more than the legacy region: both magics, the second where the frame ends, and a size that
-        can be."""
+        can be; None where that cannot be read."""
         self.might_fault()
+        if not self.readable(frame, FXSAVE_SIZE):
+            return None
         if not frame.magic1 or not HEADER_END <= frame.xstate_size <= self.sigframe_max_xstate_size():
             return False
-        return frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
+        return frame.xstate_size <= frame.extended_size and self.has_magic2(frame, frame.xstate_size)
+
+    @seam
+    def has_magic2(self, frame: SigFrame, at: int) -> bool | None:
+        """Whether FP_XSTATE_MAGIC2 stands there, as __get_user() sees it; None where it cannot be read."""
+        return frame.magic2 == at if self.readable(frame, at + FP_XSTATE_MAGIC2_SIZE) else None
+
+    @seam
+    def readable(self, frame: SigFrame, size: int) -> bool:
+        """Whether the first ``size`` bytes of the image can be had, as fault_in_readable() tells."""
+        return not frame.mapped or size <= frame.mapped
+
+    @seam
+    def read_by_xrstor(self, frame: SigFrame, mask: int) -> int:
+        """How many bytes of the image XRSTOR reads: header and legacy region, and what it loads (INFERRED)."""
+        return self.machine.cpuid.standard_size(mask & frame.area.xstate_bv)
+
+    @seam
+    def sigframe_fault_in_size(self, frame: SigFrame) -> int:
+        """How many bytes restore_fpregs_from_user() faults in where XRSTOR meets a page that is not there.
+
+        What the frame says, until d877550eaf2d (6.8).  Of one without extended state FXRSTOR finds all.
+        """
+        user_size: int = self.deref(self.current.fpu.fpstate).user_size
+        return frame.xstate_size if self.use_xsave else user_size
 
     @seam
     def sigframe_max_xstate_size(self) -> int:
@@ -276,9 +307,12 @@ class FpuSignal(Xstate):
         return user_size
 
     def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
-        """Load what the task may use; then the registers are current's.  Under the lock page faults are disabled."""
+        """Load what the frame speaks of; then the registers are current's.  Under the lock page faults are disabled.
+
+        That the task may not use all of it was not looked at before d877550eaf2d (6.8): XRSTOR of tile data is a #NM in
+        the kernel then.
+        """
         fpstate = self.deref(self.current.fpu.fpstate)
-        xrestore &= fpstate.user_xfeatures
         self.fpregs_lock()
         self.xfd_update_state(fpstate)
         if not self._restore_fpregs_from_user(frame, fpstate.user_xfeatures, xrestore, fx_only):
@@ -313,14 +347,17 @@ class FpuSignal(Xstate):
             xsave.check_alignment(frame.misaligned, xsave.FXSAVE_ALIGNMENT)
         except GeneralProtection:
             return False
+        if not self.readable(frame, FXSAVE_SIZE):
+            self.current.in_sigreturn = 1
+            return False
         return self.fxrstor_safe(frame.area)
 
     def fxrstor_safe(self, area: XsaveArea) -> bool:
         """FXRSTOR; a bad MXCSR makes it fault (fpu/legacy.h)."""
-        if area.data[xf.MXCSR] == MXCSR_RESERVED:
+        try:
+            xsave.fxrstor(self.regs, area)
+        except GeneralProtection:
             return False
-        for i in xf.LEGACY:
-            load_component(self.regs, i, area.data[i])
         return True
 
     def xrstor_from_user_sigframe(self, frame: SigFrame, mask: int) -> bool:
@@ -329,7 +366,7 @@ class FpuSignal(Xstate):
         area: XsaveArea = frame.area
         try:
             xsave.check_alignment(frame.misaligned, xsave.XSAVE_ALIGNMENT)
-            if frame.absent:
+            if frame.absent or not self.readable(frame, self.read_by_xrstor(frame, mask & self.regs.xcr0)):
                 xsave.xrstor_page_fault(self.regs, self.machine, area, mask, frame.loadable)
             xsave.xrstor(self.regs, self.machine, area, mask)
         except DeviceNotAvailable:

@@ -24,6 +24,7 @@ from xfdfuzz.program.fields import (
     CpuidLeaf,
     Cr4,
     Drop,
+    FpuImage,
     MsrData,
     MsrIndex,
     Mxcsr,
@@ -69,18 +70,32 @@ class _Insn(GuestOp):
         ideal.owed_value = value
         return vm_exit(k, vcpu, kind)
 
-    def read_component(self, k: Kernel, component: int) -> Result:
-        """An AMX instruction that stores ``component`` to memory; it faults as one that loads it does."""
+    def read(self, k: Kernel, name: str) -> Result:
+        """An instruction that stores contents to memory."""
         vcpu = self.thread(k)
-        if not vcpu.arch.cr4_osxsave:
+        if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
             return Result("#UD")
         try:
-            arch.check_tile_access(k.regs, k.machine, component, bool(vcpu.arch.cr0_ts))
+            return Result("ok", Content(arch.read(k.regs, k.machine, name, bool(vcpu.arch.cr0_ts))))
         except arch.InvalidOpcode:
             return Result("#UD")
         except arch.DeviceNotAvailable as fault:
-            return self.device_not_available(k, vcpu, fault.xfd, 1 << component)
-        return Result("ok", Content(k.regs.data[component]))
+            return self.device_not_available(k, vcpu, fault.xfd, 1 << arch.READS[name])
+
+    def save(self, k: Kernel, name: str, mask: int = 0, torn: bool = False) -> Result:
+        """An instruction that stores an image to memory."""
+        vcpu = self.thread(k)
+        if not vcpu.arch.cr4_osxsave and name not in arch.LEGACY:
+            return Result("#UD")
+        try:
+            area = xsave.save(k.regs, k.machine, name, mask, bool(vcpu.arch.cr0_ts))
+        except arch.InvalidOpcode:
+            return Result("#UD")
+        except arch.DeviceNotAvailable:
+            return self.device_not_available(k, vcpu, False, 0)
+        if torn:
+            area.data[xf.XTILE_DATA] = 0
+        return Result("ok", image_of(area))
 
     def device_not_available(self, k: Kernel, vcpu: Vcpu, xfd: bool, components: int) -> Result:
         """#NM: to the guest, or an exit if it is intercepted.  IA32_XFD_ERR is loaded before that is decided."""
@@ -151,10 +166,7 @@ class GuestStmxcsr(_Insn):
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        vcpu = self.thread(k)
-        if vcpu.arch.cr0_ts:
-            return self.device_not_available(k, vcpu, False, 0)
-        return Result("ok", Content(k.regs.data[xf.MXCSR]))
+        return self.read(k, "stmxcsr")
 
 
 @op("v{vcpu} vmovups({token})")
@@ -205,7 +217,7 @@ class GuestTilezero(_DataInsn):
         self.thread(k)
         if k.regs.data[xf.XTILE_DATA]:
             return self.insn(k, "tileload", self.token)
-        return self.read_component(k, xf.XTILE_DATA)._replace(out=None)
+        return self.read(k, "tilestore")._replace(out=None)
 
 
 @op("v{vcpu} tilerelease")
@@ -239,7 +251,7 @@ class GuestSttilecfg(_Insn):
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.read_component(k, xf.XTILE_CFG)
+        return self.read(k, "sttilecfg")
 
 
 @op("v{vcpu} tilestore")
@@ -250,7 +262,7 @@ class GuestTilestore(_Insn):
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        return self.read_component(k, xf.XTILE_DATA)
+        return self.read(k, "tilestore")
 
 
 @op("v{vcpu} vextractf128")
@@ -260,12 +272,7 @@ class GuestVextractf128(_Insn):
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        vcpu, needed = self.thread(k), xf.MASK_SSE | xf.MASK_YMM
-        if not vcpu.arch.cr4_osxsave or k.regs.xcr0 & needed != needed:
-            return Result("#UD")
-        if vcpu.arch.cr0_ts:
-            return self.device_not_available(k, vcpu, False, 0)
-        return Result("ok", Content(k.regs.data[xf.YMM]))
+        return self.read(k, "vextractf128")
 
 
 @op("v{vcpu} fxsave")
@@ -275,14 +282,31 @@ class GuestFxsave(_Insn):
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
+        return self.save(k, "fxsave")
+
+
+@op("v{vcpu} fxrstor({image})")
+class GuestFxrstor(_Insn):
+    """FXRSTOR: loads x87, SSE and MXCSR, which need no XCR0; #NM while CR0.TS is set, #GP for reserved bits of
+    MXCSR."""
+
+    vcpu: Nr = 0
+    image: FpuImage = FpuImage(1)
+
+    def run(self, k: Kernel) -> Result:
         vcpu = self.thread(k)
         if vcpu.arch.cr0_ts:
             return self.device_not_available(k, vcpu, False, 0)
-        area = XsaveArea()
-        area.xstate_bv = xf.MASK_FPSSE & k.regs.xinuse
-        for i in xf.LEGACY:
-            area.data[i] = k.regs.data[i]
-        return Result("ok", image_of(area))
+        area = images.legacy_of(self.image, partial(ghost.guest_token, k, self.vcpu))
+        try:
+            xsave.fxrstor(k.regs, area)
+        except arch.GeneralProtection:
+            return Result("#GP")
+        ghost.set_legacy(k.system.ghost.vcpus[self.vcpu].regs, (area.data[i] for i in xf.LEGACY))
+        return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_fpu(self.image)
 
 
 class _Emulated(_Insn):
@@ -358,18 +382,6 @@ class _Save(_Insn):
             return "the machine has no spr4-erratum"
         return _Insn.hindrance(self, k)
 
-    def save(self, k: Kernel, insn: Callable[[CpuRegs, XsaveArea, int], None]) -> Result:
-        vcpu = self.thread(k)
-        if not vcpu.arch.cr4_osxsave:
-            return Result("#UD")
-        if vcpu.arch.cr0_ts:
-            return self.device_not_available(k, vcpu, False, 0)
-        area = XsaveArea()
-        insn(k.regs, area, self.mask)
-        if self.torn:
-            area.data[xf.XTILE_DATA] = 0
-        return Result("ok", image_of(area))
-
 
 @op("v{vcpu} xsave({mask}, {torn})")
 class GuestXsave(_Save):
@@ -380,7 +392,7 @@ class GuestXsave(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        return self.save(k, xsave.xsave)
+        return self.save(k, "xsave", self.mask, self.torn)
 
 
 @op("v{vcpu} xsavec({mask}, {torn})")
@@ -392,9 +404,7 @@ class GuestXsavec(_Save):
     torn: Torn = False
 
     def run(self, k: Kernel) -> Result:
-        if not k.machine.xsavec:
-            return Result("#UD")
-        return self.save(k, partial(xsave.xsavec, exact_sse=k.machine.exact_sse))
+        return self.save(k, "xsavec", self.mask, self.torn)
 
 
 @op("v{vcpu} xsaves({mask}, {torn})")
@@ -410,7 +420,7 @@ class GuestXsaves(_Save):
     def run(self, k: Kernel) -> Result:
         if not k.guest_cpu_cap_has_xsaves(self.thread(k)):
             return Result("#UD")
-        return self.save(k, partial(xsave.xsaves, exact_sse=k.machine.exact_sse))
+        return self.save(k, "xsaves", self.mask, self.torn)
 
 
 class _Restore(_Insn):

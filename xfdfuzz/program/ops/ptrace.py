@@ -144,21 +144,18 @@ class _FpregsWritten(_Fpregs):
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
         regset, size = self.regset(k), self.size(k)
-        values = images.fpu_of(self.image, partial(ghost.task_token, self.tracee))
+        area = images.legacy_of(self.image, partial(ghost.task_token, self.tracee))
         if size < 0:
             return Result(size)
         ideal = k.system.ghost.tasks[self.tracee]
         if regset.whole == I387_IA32_SIZE:
-            ret = k.fpregs_set(self.tracee, values.x87, size)
+            ret = k.fpregs_set(self.tracee, area.data[xf.X87], size)
             if not ret:
-                ghost.define(ideal, xf.X87, values.x87)
+                ghost.define(ideal, xf.X87, area.data[xf.X87])
             return Result(ret)
-        area = XsaveArea()
-        for i, token in zip(xf.LEGACY, values, strict=True):
-            area.data[i] = token
         ret = k.xfpregs_set(self.tracee, area, size)
         if not ret:
-            ghost.set_legacy(ideal, values)
+            ghost.set_legacy(ideal, (area.data[i] for i in xf.LEGACY))
         return Result(ret)
 
     def without_effect(self, machine: Machine) -> Iterator[str]:

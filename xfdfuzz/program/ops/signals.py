@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import (
@@ -15,9 +16,13 @@ from xfdfuzz.kernel.state import (
     UNWRITABLE_ALL,
     UNWRITABLE_RT_SIGFRAME,
     SigFrame,
+    System,
     altstack_begins_anew,
     enters_altstack,
+    handlers_of,
     may_overflow,
+    own_sigframe_of,
+    sigframes_of,
 )
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
@@ -26,9 +31,12 @@ from xfdfuzz.program.fields import (
     OWN,
     Contents,
     Fpstate,
+    FrameChange,
     FrameNr,
     FrameSize,
+    ImageChange,
     LegacyPart,
+    Mapped,
     Nr,
     SsSize,
     SwReserved,
@@ -265,27 +273,34 @@ class FrameOp(TaskOp):
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
         frame = frame_of(k, self.task, self.frame)
-        return Result("SIGSEGV") if k.pkey_denies(frame) else self.access(k, frame)
+        beyond = frame.mapped and self.touched(k, frame) > frame.mapped
+        return Result("SIGSEGV") if beyond or k.pkey_denies(frame) else self.access(k, frame)
+
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        """How many bytes of the image the task looks at, or writes."""
+        return FXSAVE_SIZE
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         """The task runs and looks at its frame."""
         raise NotImplementedError
 
 
-@op("t{task} sigframe(new, {ss_size})")
+@op("t{task} sigframe(new, {ss_size}, {mapped})")
 class SigframeNew(TaskOp):
     """The task makes a frame of its own, in memory of its own, which is all 0: an image without anything in it.
 
-    It leads to where the task is, whenever it is returned by.  A frame that it has made before is no more.
+    It leads to where the task is, whenever it is returned by.  A frame that it has made before is no more.  The memory
+    may end behind some bytes of the image: who goes further has a SIGSEGV.
     """
 
     task: Nr = 0
     ss_size: SsSize = SsSize()
+    mapped: Mapped = Mapped()
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
         k.exit_to_user_mode()
-        k.make_sigframe(self.ss_size.size)
+        k.make_sigframe(self.ss_size.size, self.mapped.size)
         return OK
 
 
@@ -310,10 +325,33 @@ class SigframeWrite(FrameOp):
     image: UserImage = UserImage(xf.MASK_YMM, 1)
     frame: FrameNr = INNERMOST
 
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return images.size_of(self.image.contents, self.image.xstate_bv, k.machine.cpuid)
+
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         owner = partial(ghost.task_token, self.task)
         images.write_frame(frame, self.image, owner, k.machine.cpuid)
         return OK
+
+
+@op("t{task} sigframe(changed, {change}) {frame}")
+class SigframeChange(FrameOp):
+    """The handler changes some of the image in its frame, as code that emulates an instruction does: XSTATE_BV, MXCSR,
+    components; all else stays.  sigreturn loads x87 and SSE as behind ``legacy`` while XSTATE_BV is the kernel's."""
+
+    task: Nr = 0
+    change: FrameChange = ImageChange(((xf.YMM, 1),), 0, xf.MASK_YMM)
+    frame: FrameNr = INNERMOST
+
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return images.size_of(self.change.contents, 0, k.machine.cpuid)
+
+    def access(self, k: Kernel, frame: SigFrame) -> Result:
+        images.change_frame(frame, self.change, partial(ghost.task_token, self.task), k.machine.cpuid)
+        return OK
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_change(self.change)
 
 
 @op("t{task} sigframe(legacy, {part}, {contents}) {frame}")
@@ -343,6 +381,9 @@ class SigframeSwReserved(FrameOp):
     task: Nr = 0
     sw: SwReserved = SwReserved(magic1=0)
     frame: FrameNr = INNERMOST
+
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return max(FXSAVE_SIZE, self.sw.magic2 + FP_XSTATE_MAGIC2_SIZE if self.sw.magic2 else 0)
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         for name, value in self.sw._asdict().items():
@@ -380,6 +421,9 @@ class SigframeCopy(FrameOp):
     size: FrameSize = FXSAVE_SIZE
     frame: FrameNr = INNERMOST
 
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return self.size
+
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         images.cut(frame, self.size, k.machine.cpuid)
         return OK
@@ -395,6 +439,10 @@ class SigframeCopyOf(FrameOp):
 
     def hindrance(self, k: Kernel) -> str:
         return FrameOp.hindrance(self, k) or not_there(k, self.task, self.source)
+
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        source = frame_of(k, self.task, self.source)
+        return max(images.size_of((), source.area.xstate_bv, k.machine.cpuid), source.magic2 + FP_XSTATE_MAGIC2_SIZE)
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         source = frame_of(k, self.task, self.source)
@@ -416,6 +464,9 @@ class SigframeFpstate(FrameOp):
     task: Nr = 0
     fpstate: Fpstate = NULL_FPSTATE
     frame: FrameNr = INNERMOST
+
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return 0
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         frame.null = self.fpstate == NULL_FPSTATE
@@ -450,6 +501,22 @@ class _Sigreturn(TaskOp):
 
     __slots__ = ()
 
+    def returns(self, k: Kernel, part: Callable[[], bool], denied: bool = False) -> Result:
+        """rt_sigreturn(), or what goes on with it, by the frame at which the stack pointer is.
+
+        ``denied``: the frame cannot be read at all, so a call that fails has changed nothing.  If a frame that the task
+        has made itself brings another alternate stack, what was left on the one before is lost.
+        """
+        task, by = k.tasks[self.task], k.innermost_frame()
+        expected, guarded, stack = ghost.of_sigframe(k, by), by.pkey, task.sas_ss_size
+        made = k.own_sigframe_of(self.task).valid
+        success = part()
+        if made and task.sas_ss_size != stack:
+            k.forget_altstack(self.task)
+        if denied and not success:
+            return Result("SIGSEGV")
+        return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success, guarded)
+
     def end(self, k: Kernel, expected: tuple[dict[int, int], int], success: bool, guarded: int) -> Result:
         """The registers are those of the frame, as ``expected`` before (ghost.of_sigframe()), or initial."""
         ghost.initialise(k, self.task)
@@ -475,6 +542,12 @@ class _Sigreturn(TaskOp):
         return k.machine.xfd_xfeatures & ~k.fpstates[k.tasks[self.task].fpu.fpstate].user_xfeatures
 
 
+def _cannot_return(k: Kernel, op: TaskOp, frame: int) -> str:
+    """Why a task cannot return by a frame; nothing if it can."""
+    why = TaskOp.hindrance(op, k) or not_there(k, op.task, frame)
+    return why or (_changes_its_stack(k, op.task) if frame == OWN else "")
+
+
 class _SigreturnBegins(_Sigreturn):
     __slots__ = ()
 
@@ -486,12 +559,7 @@ class _SigreturnBegins(_Sigreturn):
         else:
             k.set_stack_pointer(number_of(k, self.task, frame) + 1)
         k.current.user_mode = 0
-        by = k.innermost_frame()
-        expected, guarded, denied = ghost.of_sigframe(k, by), by.pkey, k.pkey_denies(by)
-        success = k.rt_sigreturn()
-        if denied and not success:
-            return Result("SIGSEGV")
-        return Result("#PF") if k.current.in_sigreturn else self.end(k, expected, success, guarded)
+        return self.returns(k, k.rt_sigreturn, k.pkey_denies(k.innermost_frame()))
 
 
 @op("t{task} sigreturn {frame}")
@@ -499,27 +567,21 @@ class Sigreturn(_SigreturnBegins):
     """The handler returns: the registers become those of the frame, or, with SIGSEGV, initial if it is bad.
 
     By the frame of another handler the task goes on where that one's signal came, by a frame that is done with once
-    more, by one that it has made itself where it is.  If that one brings another alternate stack, what was left on the
-    one before is lost.
+    more, by one that it has made itself where it is.  Where memory ends before XRSTOR has all that it loads, `#PF`: the
+    call goes on behind ``... sigreturn``.
     """
 
     task: Nr = 0
     frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
-        why = TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
-        return why or (_changes_its_stack(k, self.task) if self.frame == OWN else "")
+        return _cannot_return(k, self, self.frame)
 
     def run(self, k: Kernel) -> Result:
-        task = k.tasks[self.task]
-        before = task.sas_ss_size
-        result = self.sigreturn(k, self.frame)
-        if self.frame == OWN and task.sas_ss_size != before:
-            k.forget_altstack(self.task)
-        return result
+        return self.sigreturn(k, self.frame)
 
 
-@op("t{task} sigreturn(absent, {loadable}) ...")
+@op("t{task} sigreturn(absent, {loadable}) {frame} ...")
 class SigreturnFaults(_SigreturnBegins):
     """The handler returns, and the page behind the header of the image in its frame is not there.
 
@@ -529,16 +591,16 @@ class SigreturnFaults(_SigreturnBegins):
 
     task: Nr = 0
     loadable: Xfeatures = xf.MASK_YMM
+    frame: FrameNr = INNERMOST
 
     def hindrance(self, k: Kernel) -> str:
         copied = f"t{self.task}'s frame, a 32-bit one, is read in before it is restored"
-        hindrance = TaskOp.hindrance(self, k) or not_there(k, self.task, INNERMOST)
-        return hindrance or (copied if k.tasks[self.task].ia32 else "")
+        return _cannot_return(k, self, self.frame) or (copied if k.tasks[self.task].ia32 else "")
 
     def run(self, k: Kernel) -> Result:
-        frame = frame_of(k, self.task, INNERMOST)
+        frame = frame_of(k, self.task, self.frame)
         frame.absent, frame.loadable = 1, self.loadable
-        return self.sigreturn(k, INNERMOST)
+        return self.sigreturn(k, self.frame)
 
 
 class _SigreturnEnds(_Sigreturn):
@@ -553,9 +615,7 @@ class _SigreturnEnds(_Sigreturn):
     def fault_in(self, k: Kernel, present: bool) -> Result:
         """The page fault is over."""
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        frame = frame_of(k, self.task, INNERMOST)
-        expected, guarded = ghost.of_sigframe(k, frame), frame.pkey
-        return self.end(k, expected, k.rt_sigreturn_fault_in(present), guarded)
+        return self.returns(k, partial(k.rt_sigreturn_fault_in, present))
 
 
 @op("t{task} ... sigreturn")
@@ -576,3 +636,13 @@ class SigreturnGone(_SigreturnEnds):
 
     def run(self, k: Kernel) -> Result:
         return self.fault_in(k, False)
+
+
+def returned_by(before: System, op: Sigreturn | SigreturnFaults | SigreturnFaultIn) -> SigFrame:
+    """The frame that such an op returns by, as it was."""
+    own, frames = own_sigframe_of(before, op.task), sigframes_of(before, op.task)
+    inside = OWN if own.valid else INNERMOST
+    frame = inside if isinstance(op, SigreturnFaultIn) else op.frame
+    if frame == OWN:
+        return own
+    return frames[handlers_of(before, op.task) - 1 if frame == INNERMOST else frame]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch import xsave
-from xfdfuzz.arch.registers import GeneralProtection, load_component
-from xfdfuzz.arch.xsave import XsaveArea
+from xfdfuzz.arch.cpuid import LEAF_XSTATE
+from xfdfuzz.arch.registers import GeneralProtection, cpuid, load_component
 from xfdfuzz.kernel import shstk
 from xfdfuzz.kernel.errno import EBADF, ENOENT
 from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import VCPU_EXITED, Task, pasid_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     Autodisarm,
     Bit,
     Contents,
+    CpuidLeaf,
     Facility,
+    FpuImage,
     Mxcsr,
     Nr,
     Null,
@@ -27,6 +31,7 @@ from xfdfuzz.program.fields import (
     ShstkFeatures,
     SseContents,
     StackSize,
+    Subleaf,
     Token,
     Undefined,
     UserImage,
@@ -296,6 +301,17 @@ class _UserInsn(TaskOp):
         return Result(result)
 
 
+class _UserRead(TaskOp):
+    """An instruction that stores contents; a kind of its own, so that none stands in for one that changes some."""
+
+    __slots__ = ()
+
+    def read(self, k: Kernel, name: str) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        result, held = k.user_read(name)
+        return Result(result, None if held is None else Content(held))
+
+
 @op("t{task} fld({contents})")
 class UserFld(_UserInsn):
     """An x87 instruction in user mode."""
@@ -330,15 +346,13 @@ class UserLdmxcsr(_UserInsn):
 
 
 @op("t{task} stmxcsr")
-class UserStmxcsr(TaskOp):
+class UserStmxcsr(_UserRead):
     """STMXCSR in user mode: the value is what MXCSR holds."""
 
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
-        return Result("ok", Content(k.regs.data[xf.MXCSR]))
+        return self.read(k, "stmxcsr")
 
 
 @op("t{task} vmovups({token})")
@@ -542,15 +556,76 @@ class ShstkStatus(TaskOp):
 
 
 @op("t{task} tilestore")
-class UserTilestore(TaskOp):
+class UserTilestore(_UserRead):
     """TILESTORED in user mode: the value is the tile data; like TILELOADD it grows the fpstate with its first use."""
 
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
+        return self.read(k, "tilestore")
+
+
+@op("t{task} sttilecfg")
+class UserSttilecfg(_UserRead):
+    """STTILECFG in user mode: the value is the configuration."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.read(k, "sttilecfg")
+
+
+@op("t{task} tilezero({token})")
+class UserTilezero(_UserInsn):
+    """TILEZERO of one tile in user mode, which leaves ``token``; tile data that are not in use stay so.  Like TILELOADD
+    it grows the fpstate with its first use."""
+
+    task: Nr = 0
+    token: Token = 1
+
+    def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        result = k.user_insn("tilestore", 0)
-        return Result(result, Content(k.regs.data[xf.XTILE_DATA]) if result == "ok" else None)
+        k.exit_to_user_mode()
+        if k.regs.data[xf.XTILE_DATA]:
+            return self.insn(k, "tileload", self.token)
+        return Result(k.user_read("tilestore")[0])
+
+
+@op("t{task} vextractf128")
+class UserVextractf128(_UserRead):
+    """An AVX instruction that stores, in user mode: the value is the contents of AVX's component."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.read(k, "vextractf128")
+
+
+@op("t{task} rdpkru")
+class UserRdpkru(TaskOp):
+    """RDPKRU in user mode: the value is PKRU."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return Result("ok", Content(k.regs.data[xf.PKRU])) if k.ospke else Result("SIGILL")
+
+
+@op("t{task} cpuid({leaf}, {subleaf})")
+class UserCpuid(TaskOp):
+    """CPUID in user mode: the four registers, as the processor has them.  EBX of 0xD is the image's size for XCR0 (0),
+    the compacted one for XCR0 and IA32_XSS (1), a component's offset; of leaf 1 there are XSAVE and OSXSAVE."""
+
+    task: Nr = 0
+    leaf: CpuidLeaf = LEAF_XSTATE
+    subleaf: Subleaf = 0
+
+    def run(self, k: Kernel) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+        return Result("ok", cpuid(k.regs, k.machine, self.leaf, self.subleaf, k.use_xsave))
 
 
 @op("t{task} xgetbv({index})")
@@ -615,25 +690,68 @@ class UserDyn2load(_UserInsn):
         return self.insn(k, "dyn2load", self.token)
 
 
+class _UserSave(TaskOp):
+    __slots__ = ()
+
+    def hindrance(self, k: Kernel) -> str:
+        partial = f"t{self.task} is a 32-bit program, and its image, which has parts of components, is not modelled"
+        return TaskOp.hindrance(self, k) or (partial if k.tasks[self.task].ia32 else "")
+
+    def save(self, k: Kernel, name: str, mask: int = 0) -> Result:
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        result, area = k.user_save(name, mask)
+        return Result(result, None if area is None else image_of(area))
+
+
 @op("t{task} xsave({mask})")
-class UserXsave(TaskOp):
+class UserXsave(_UserSave):
     """XSAVE in user mode into zeroed memory; the value is the image that it stored."""
 
     task: Nr = 0
     mask: Xfeatures = xf.MASK_X87
 
-    def hindrance(self, k: Kernel) -> str:
-        partial = f"t{self.task} is a 32-bit program, and its XSAVE, which stores parts of components, is not modelled"
-        return TaskOp.hindrance(self, k) or (partial if k.tasks[self.task].ia32 else "")
+    def run(self, k: Kernel) -> Result:
+        return self.save(k, "xsave", self.mask)
+
+
+@op("t{task} xsavec({mask})")
+class UserXsavec(_UserSave):
+    """XSAVEC in user mode, likewise, in the compacted format."""
+
+    task: Nr = 0
+    mask: Xfeatures = xf.MASK_X87
+
+    def run(self, k: Kernel) -> Result:
+        return self.save(k, "xsavec", self.mask)
+
+
+@op("t{task} fxsave")
+class UserFxsave(_UserSave):
+    """FXSAVE in user mode: the value is x87, SSE and MXCSR."""
+
+    task: Nr = 0
+
+    def run(self, k: Kernel) -> Result:
+        return self.save(k, "fxsave")
+
+
+@op("t{task} fxrstor({image})")
+class UserFxrstor(TaskOp):
+    """FXRSTOR in user mode: loads x87, SSE and MXCSR; SIGSEGV for reserved bits of MXCSR."""
+
+    task: Nr = 0
+    image: FpuImage = FpuImage(1)
 
     def run(self, k: Kernel) -> Result:
         k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
-        if not k.use_xsave:
-            return Result("SIGILL")
-        area = XsaveArea()
-        xsave.xsave(k.regs, area, self.mask)
-        return Result("ok", image_of(area))
+        area = images.legacy_of(self.image, partial(ghost.task_token, self.task))
+        result = k.user_fxrstor(area)
+        if result == "ok":
+            ghost.set_legacy(k.system.ghost.tasks[self.task], (area.data[i] for i in xf.LEGACY))
+        return Result(result)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_fpu(self.image)
 
 
 @op("t{task} xrstor({mask}, {xstate_bv}, {token}, {xcomp_bv}, {mxcsr})")

@@ -1,19 +1,24 @@
 """What tracers, checkpoints and run-times do with a task's registers: what they mean, keep and write.
 
 As with VMMs (``vmm.py``), what they mean are ops that write the ghost alone.  None of these is drawn: a search looks
-for the kernel's mistakes.
+for the kernel's mistakes, which what is kept and written may show.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel import state as st
 from xfdfuzz.kernel.fpu.regset import NT_X86_XSTATE
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import SigFrame
 from xfdfuzz.memory.cstruct import assign, copy_of
 from xfdfuzz.program import ghost, images
-from xfdfuzz.program.fields import INNERMOST, FrameNr, Nr
+from xfdfuzz.program.fields import INNERMOST, FrameNr, ImageChange, Meant, Nr
 from xfdfuzz.program.ops.base import OK, Op, op
 from xfdfuzz.program.ops.ptrace import Ptrace
 from xfdfuzz.program.ops.signals import FrameOp
@@ -28,6 +33,12 @@ def _no_task(k: Kernel, nr: int) -> str:
         return f"t{nr} is a kernel thread"
     task = k.tasks[nr]
     return "" if task.exists and not task.exit_state else f"there is no t{nr}"
+
+
+def _not_begun(k: Kernel, nr: int) -> str:
+    """That nothing is meant with a user task so far; nothing if something is."""
+    begun = k.system.ghost.tracers[nr].intent
+    return "" if begun else f"no `t{nr} invisible from here` or `copy of` comes before"
 
 
 class _Intent(Op):
@@ -70,6 +81,22 @@ class TaskCopy(_Intent):
         return OK
 
 
+@op("t{task} to find {meant}")
+class TaskToFind(_Intent):
+    """What is changed is meant: at ``goes on`` the task finds these contents, in place of what was promised so far."""
+
+    DRAWN = False
+    task: Nr = 0
+    meant: Meant = Meant(((xf.SSE, 1),))
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Intent.hindrance(self, k) or _not_begun(k, self.task)
+
+    def run(self, k: Kernel) -> Result:
+        ghost.means(k.system.ghost.tracers[self.task].promise, self.meant, partial(ghost.task_token, self.task))
+        return OK
+
+
 @op("t{task} goes on")
 class TaskGoesOn(_Intent):
     """Whoever has been at the task is done with it: from here on its own code has to find what was meant."""
@@ -78,9 +105,7 @@ class TaskGoesOn(_Intent):
     task: Nr = 0
 
     def hindrance(self, k: Kernel) -> str:
-        begun = k.system.ghost.tracers[self.task].intent if self.task < st.USER_TASKS else 0
-        nothing = f"no `t{self.task} invisible from here` or `copy of` comes before"
-        return _Intent.hindrance(self, k) or ("" if begun else nothing)
+        return _Intent.hindrance(self, k) or _not_begun(k, self.task)
 
     def run(self, k: Kernel) -> Result:
         k.system.ghost.tracers[self.task].intent = st.INTENT_NONE
@@ -107,7 +132,6 @@ class _Whole(Ptrace):
 class KeepXstate(_Whole):
     """Read the whole XSAVE image of a stopped task and keep it."""
 
-    DRAWN = False
     call = "PtraceGetXstate"
     NOTE_TYPE = NT_X86_XSTATE
     task: Nr = 0
@@ -128,16 +152,16 @@ class KeepXstate(_Whole):
         return Result(ret, image_of(area))
 
 
-@op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_XSTATE) of t{source}")
+@op("t{task} ptrace(PTRACE_SETREGSET, t{tracee}, NT_X86_XSTATE) of t{source} {change}")
 class LoadXstate(_Whole):
-    """Write the XSAVE image that was kept of a task, to that task or to another."""
+    """Write the XSAVE image that was kept of a task, to that task or to another, or what the tracer has made of it."""
 
-    DRAWN = False
     call = "PtraceSetXstate"
     NOTE_TYPE = NT_X86_XSTATE
     task: Nr = 0
     tracee: Nr = 1
     source: Nr = 1
+    change: ImageChange = ImageChange()
 
     def hindrance(self, k: Kernel) -> str:
         return _not_kept(k, self.source) or Ptrace.hindrance(self, k)
@@ -145,6 +169,7 @@ class LoadXstate(_Whole):
     def area(self, k: Kernel) -> XsaveArea:
         """The image that the kernel gets."""
         image: XsaveArea = copy_of(k.system.ghost.tracers[self.source].image)
+        images.change(image, self.change, partial(ghost.task_token, self.tracee))
         return image
 
     def run(self, k: Kernel) -> Result:
@@ -152,8 +177,12 @@ class LoadXstate(_Whole):
         size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, None)
         ret = size if size < 0 else k.xstateregs_set(self.tracee, self.area(k), size)
         if not ret:
-            ghost.become(k, self.tracee, k.system.ghost.tracers[self.source].honest)
+            kept, own = k.system.ghost.tracers[self.source], partial(ghost.task_token, self.tracee)
+            ghost.become(k, self.tracee, ghost.changed(k, kept.honest, kept.image, self.change, own))
         return Result(ret)
+
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_change(self.change)
 
 
 @op("t{task} sigframe(image, t{source}) {frame}")
@@ -168,6 +197,9 @@ class SigframeOf(FrameOp):
 
     def hindrance(self, k: Kernel) -> str:
         return _not_kept(k, self.source) or FrameOp.hindrance(self, k)
+
+    def touched(self, k: Kernel, frame: SigFrame) -> int:
+        return images.size_of((), k.system.ghost.tracers[self.source].image.xstate_bv, k.machine.cpuid)
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:
         images.fill_frame(frame, k.system.ghost.tracers[self.source].image, k.machine.cpuid)

@@ -6,6 +6,9 @@ and keeps, and what it writes of that, are ioctls as others are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import (
     MSR_IA32_INT_SSP_TAB,
@@ -25,10 +28,21 @@ from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, stored_entries
 from xfdfuzz.kernel.kvm.msrs import MSR_KVM_INTERNAL_GUEST_SSP
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, UserBuffer
+from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import GhostVmm, System, Vcpu
 from xfdfuzz.memory.cstruct import assign, copy_of
-from xfdfuzz.program import ghost
-from xfdfuzz.program.fields import Events, MsrIndex, Nested, Nr, OneRegIndex, Sregs
+from xfdfuzz.program import ghost, images
+from xfdfuzz.program.fields import (
+    Events,
+    FpuChange,
+    ImageChange,
+    Meant,
+    MsrIndex,
+    Nested,
+    Nr,
+    OneRegIndex,
+    Sregs,
+)
 from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, not_visible, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     Entries,
@@ -140,6 +154,26 @@ class VmmVisible(_Intent):
         vmm = k.system.ghost.vmms[self.vcpu]
         ghost.forget(vmm)
         vmm.intent = st.INTENT_NONE
+        return OK
+
+
+@op("v{vcpu} to find {meant}")
+class VmmToFind(_Intent):
+    """What the VMM changes is meant: at its next entry the guest finds these contents, in place of what was promised
+    so far."""
+
+    DRAWN = False
+    vcpu: Nr = 0
+    meant: Meant = Meant(((xf.SSE, 1),))
+
+    def hindrance(self, k: Kernel) -> str:
+        begun = k.system.ghost.vmms[self.vcpu].intent
+        return _Intent.hindrance(self, k) or ("" if begun else f"nothing is meant with v{self.vcpu} so far")
+
+    def run(self, k: Kernel) -> Result:
+        ghost.vmm_acts(k, self.vcpu)
+        promise = k.system.ghost.vmms[self.vcpu].promise.regs
+        ghost.means(promise, self.meant, partial(ghost.guest_token, k, self.vcpu))
         return OK
 
 
@@ -534,14 +568,15 @@ class LoadOneReg(_Load):
         return set_one_reg(k, self.vcpu, self.msr, (value, ghost.read_msr(kept.honest, self.msr)))
 
 
-@op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE) of v{source}")
+@op("t{task} ioctl(v{vcpu}, KVM_SET_XSAVE) of v{source} {change}")
 class LoadXsave(_Load):
-    """Load the image that was kept of a vCPU."""
+    """Load the image that was kept of a vCPU, or what the VMM has made of it."""
 
     call = "KvmSetXsave"
     task: Nr = 0
     vcpu: Nr = 0
     source: Nr = 0
+    change: ImageChange = ImageChange()
 
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_IMAGE, "KVM_GET_XSAVE")
@@ -549,36 +584,43 @@ class LoadXsave(_Load):
     def given(self, k: Kernel) -> XsaveArea:
         """The image that the kernel gets."""
         image: XsaveArea = copy_of(self.kept(k).image)
+        images.change(image, self.change, partial(ghost.guest_token, k, self.vcpu))
         return image
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        kept = self.kept(k)
+        kept, own = self.kept(k), partial(ghost.guest_token, k, self.vcpu)
         given = self.given(k)
-        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, given, UserBuffer())
-        ghost.gave(k, self.vcpu, kept.image.data)
+        ret = k.kvm_arch_vcpu_ioctl_set_xsave(vcpu, copy_of(given), UserBuffer())
+        ghost.gave(k, self.vcpu, given.data)
+        honest = ghost.changed(k, kept.honest.regs, kept.image, self.change, own)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
-            ghost.load_image(ideal, kept.honest.regs, _user_components(k))
+            ghost.load_image(ideal, honest, _user_components(k))
         return Result(ret)
 
+    def without_effect(self, machine: Machine) -> Iterator[str]:
+        yield from images.idle_change(self.change)
 
-@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU) of v{source}")
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_FPU) of v{source} {change}")
 class LoadFpu(_Load):
-    """Write the x87, SSE and MXCSR that were kept of a vCPU."""
+    """Write the x87, SSE and MXCSR that were kept of a vCPU, or what the VMM has made of them."""
 
     call = "KvmSetFpu"
     task: Nr = 0
     vcpu: Nr = 0
     source: Nr = 0
+    change: FpuChange = FpuChange()
 
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, st.KEPT_FPU, "KVM_GET_FPU")
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        kept = self.kept(k)
-        fpu = KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr)
+        kept, own = self.kept(k), partial(ghost.guest_token, k, self.vcpu)
+        fpu = images.change_fpu(KvmFpu(kept.fpu.x87, kept.fpu.sse, kept.fpu.mxcsr), self.change, own)
         ret = k.kvm_vcpu_ioctl_set_fpu(vcpu, fpu)
         ghost.gave(k, self.vcpu, fpu)
         for ideal in ghost.told(k, self.vcpu) if not ret and ghost.takes(k, vcpu) else ():
             ghost.set_legacy(ideal.regs, (kept.honest_fpu.data[i] for i in xf.LEGACY))
             ideal.regs.undefined |= kept.honest_fpu.undefined
+            ghost.means(ideal.regs, Meant(self.change.contents), own)
         return Result(ret)

@@ -468,6 +468,12 @@ static void tilestore(void *p)		/* tilestored %tmm0,(%rdi,%rsi,1) */
 }
 
 //@
+static void sttilecfg(void *p)		/* sttilecfg (%rdi) */
+{
+	USER_INSN("0xc4, 0xe2, 0x79, 0x49, 0x07", "D"(p));
+}
+
+//@
 static void tilerelease(void *p)	/* tilerelease */
 {
 	USER_INSN("0xc4, 0xe2, 0x78, 0x49, 0xc0", "D"(p));
@@ -520,8 +526,21 @@ static void vinsertf128(void *p)	/* vinsertf128 $1,(%rdi),%ymm15,%ymm15 */
 }
 
 //@
+static void vextractf128(void *p)	/* vextractf128 $1,%ymm15,(%rdi) */
+{
+	USER_INSN("0xc4, 0x63, 0x7d, 0x19, 0x3f, 0x01", "D"(p));
+}
+
+//@
 static unsigned long long xsave_mask;
 
+//@
+static void xsavec_user(void *p)	/* xsavec64 (%rdi) */
+{
+	USER_INSN("0x48, 0x0f, 0xc7, 0x27", "D"(p), "a"((uint32_t)xsave_mask), "d"((uint32_t)(xsave_mask >> 32)));
+}
+
+//@
 static void xsave_user(void *p)		/* xsave64 (%rdi) */
 {
 	USER_INSN("0x48, 0x0f, 0xae, 0x27", "D"(p), "a"((uint32_t)xsave_mask), "d"((uint32_t)(xsave_mask >> 32)));

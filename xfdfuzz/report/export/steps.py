@@ -19,6 +19,12 @@ from xfdfuzz.program.ops.base import GuestOp
 from xfdfuzz.program.step import NOT_ENABLED, PANIC, FpuState, Image, Result, SwBytes
 from xfdfuzz.report.export.guests import COMPONENTS, content_list, image, number_of, token
 
+#: The function of harness.c for an instruction that stores, and the component.
+_STORES: dict[type[Op], tuple[str, str]] = {
+    tasks.UserTilestore: ("tilestore", "XTILEDATA"),
+    tasks.UserSttilecfg: ("sttilecfg", "XTILECFG"),
+    tasks.UserVextractf128: ("vextractf128", "AVX"),
+}
 _VECTORS = {"#UD": 6, "#NM": 7, "#DF": 8, "#GP": 13}
 _EXITS = {"KVM_EXIT_IO": "EXIT_OUT", "KVM_EXIT_HLT": "EXIT_HLT"}
 _MSRS = {0x1C4: "MSR_IA32_XFD", 0x1C5: "MSR_IA32_XFD_ERR", 0xDA0: "MSR_IA32_XSS"}
@@ -248,10 +254,10 @@ class Steps:
                     both = f"value, {self._surely(wanted.out) if op.index else wanted.out:#x});"
                     masked = both.replace(")", ", host_features())")
                     yield f"check_in_use({check}, {both}" if op.index else f"check_mask({check}, 0, 0, {masked}"
-            case tasks.UserXsave():
+            case tasks.UserXsave() | tasks.UserXsavec():
                 room = self._room(step.number)
                 yield f"xsave_mask = {op.mask:#x};"
-                yield f"try_user(xsave_user, {room});"
+                yield f"try_user({'xsave' if isinstance(op, tasks.UserXsave) else 'xsavec'}_user, {room});"
                 yield from self.image(step, room, op.mask & _watched(step, op.mask))
             case tasks.UserXrstor():
                 named = ((xf.MXCSR, op.mxcsr),) if op.mxcsr else ()
@@ -260,13 +266,14 @@ class Steps:
                 yield f"fill_image({room}, sizeof({room}), {held});"
                 yield f"xrstor_mask = {op.mask:#x};"
                 yield from self._signal(step, f"try_user(xrstor_user, {room})")
-            case tasks.UserTilestore():
+            case tasks.UserTilestore() | tasks.UserSttilecfg() | tasks.UserVextractf128():
+                name, component = _STORES[type(op)]
                 room = self._room(step.number)
-                yield f"ret = try_user(tilestore, {room});"
+                yield f"ret = try_user({name}, {room});"
                 yield from self._signal(step, "ret")
                 if step.wanted is not None and isinstance(step.wanted.out, int):
                     yield "if (!ret)"
-                    yield f"\tcheck_content({step.number}, XTILEDATA, {room}, {token(step.wanted.out)});"
+                    yield f"\tcheck_content({step.number}, {component}, {room}, {token(step.wanted.out)});"
             case tasks.UserStmxcsr():
                 room = self._room(step.number)
                 yield f"try_user(stmxcsr, {room});"

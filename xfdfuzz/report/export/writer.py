@@ -81,9 +81,8 @@ class _Writer:
         found = {"alone" if self.alone else "tasks"}
         found |= {"plain" if not self.kselftest else "kvm" if self.kvm else "x86"}
         found |= {"meets"} if self.meets else set()
-        compacted = any(
-            isinstance(op, guest.GuestXsavec | guest.GuestXsaves) or getattr(op, "xcomp_bv", 0) for op in ops
-        )
+        saves = (guest.GuestXsavec, guest.GuestXsaves, tasks.UserXsavec)
+        compacted = any(isinstance(op, saves) or getattr(op, "xcomp_bv", 0) for op in ops)
         found |= {"compacted"} if compacted else set()
         found |= {"images"} if self.steps.looks_at_images else set()
         found |= {"copies"} if any(isinstance(op, signals.SigframeCopy) for op in ops) else set()
@@ -461,9 +460,11 @@ def _components(ops: Sequence[Op], kvm_only: bool) -> int:
                 found |= op.xcr0
             case tasks.UserLdtilecfg() | tasks.UserTileload() | tasks.UserTilestore():
                 found |= xf.MASK_XTILE
+            case tasks.UserSttilecfg():
+                found |= xf.MASK_XTILE
             case tasks.UserWrpkru():
                 found |= xf.MASK_PKRU
-            case tasks.UserVmovups():
+            case tasks.UserVmovups() | tasks.UserVextractf128():
                 found |= xf.MASK_YMM
             case tasks.UserXrstor():
                 found |= op.mask & op.xstate_bv & xf.mask_of(*range(xf.XTILE_DATA + 1))

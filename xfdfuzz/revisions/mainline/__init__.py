@@ -82,7 +82,7 @@ from xfdfuzz.revisions.mainline.protected import (
     VmsaSyncedOnce,
 )
 from xfdfuzz.revisions.mainline.ptrace import ShstkRegset, SspGetIfActive
-from xfdfuzz.revisions.mainline.sigframe import AltstackFirst, Magic2AtUserSize, Magic2AtXstateSize
+from xfdfuzz.revisions.mainline.sigframe import AltstackFirst, FaultInUserSize, Magic2AtUserSize, Magic2AtXstateSize
 from xfdfuzz.revisions.mainline.uabi import InitStatesZeroed, NoAddressInInitFpstate, OffsetsByXcompBv
 from xfdfuzz.revisions.mainline.user_xfeatures import (
     AlwaysFpSse,
@@ -123,6 +123,7 @@ SERIES = (
     ExecInvalidatesTask,
     PkruNeedsOspke,
     GetXsaveLimited,
+    FaultInUserSize,
     XfdStateInSync,
     FpuIntoVmsa,
     VmsaFeatures,

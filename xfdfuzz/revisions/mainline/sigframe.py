@@ -3,6 +3,7 @@ image."""
 
 from __future__ import annotations
 
+from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE
 from xfdfuzz.kernel.fpu.signal import FpuSignal
 from xfdfuzz.kernel.signal import Signals
 from xfdfuzz.kernel.state import SigFrame
@@ -33,6 +34,30 @@ class AltstackFirst(Signals):
 
 
 @patch(
+    "d877550eaf2d",
+    "x86/fpu: Stop relying on userspace for info to fault in xsave buffer",
+    version="v6.8",
+    stable=("v6.1.79", "v6.6.18", "v6.7.6"),
+)
+class FaultInUserSize(FpuSignal):
+    """Whatever a frame says of its size, all that XRSTOR could read is faulted in, and no more than the task may use is
+    restored.
+
+    170662896219.398.13546791060751128593.tip-bot2@tip-bot2; CVE-2024-26603, whose record has the stable versions.
+    """
+
+    def restore_fpregs_from_user(self, frame: SigFrame, xrestore: int, fx_only: bool) -> bool:
+        """ "Restore enabled features only" (fpu/signal.c)."""
+        enabled = self.deref(self.current.fpu.fpstate).user_xfeatures
+        return super().restore_fpregs_from_user(frame, xrestore & enabled, fx_only)
+
+    def sigframe_fault_in_size(self, frame: SigFrame) -> int:
+        """restore_fpregs_from_user(): fpstate->user_size (fpu/signal.c)."""
+        user_size: int = self.deref(self.current.fpu.fpstate).user_size
+        return user_size
+
+
+@patch(
     "dc8aa31a7ac2",
     "x86/fpu: Refine and simplify the magic number check during signal return",
     version="v6.15",
@@ -44,9 +69,11 @@ class Magic2AtUserSize(FpuSignal):
     174068188734.10177.17059393969800577740.tip-bot2@tip-bot2; in mainline since 25 March 2025.
     """
 
-    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool | None:
         """At fpstate->user_size; elsewhere in a frame, or behind it, is no magic (fpu/signal.c)."""
-        return bool(frame.magic1) and frame.magic2 == self.deref(self.current.fpu.fpstate).user_size
+        if not self.readable(frame, FXSAVE_SIZE):
+            return None
+        return bool(frame.magic1) and self.has_magic2(frame, self.deref(self.current.fpu.fpstate).user_size)
 
 
 @patch(
@@ -62,6 +89,6 @@ class Magic2AtXstateSize(FpuSignal):
     178009520795.1039918.8317029204745792627.tip-bot2@tip-bot2.
     """
 
-    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool:
+    def check_xstate_in_sigframe(self, frame: SigFrame) -> bool | None:
         """As before dc8aa31a7ac2 (fpu/signal.c)."""
         return FpuSignal.check_xstate_in_sigframe(self, frame)
