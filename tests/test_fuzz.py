@@ -134,7 +134,7 @@ def test_minimise_takes_out_what_does_not_matter(junk: str) -> None:
 
 def test_a_finding_that_a_fresh_process_does_not_confirm_is_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xfdfuzz.engines.judge.confirm.Confirmer._answer", lambda *_: [])
-    report = fuzz(resolve("amx-v1"), Plan(seed=1, engine="hypothesis", examples=5))
+    report = fuzz(resolve("amx-v1"), Plan(seed=2, engine="hypothesis", examples=15))
     assert report.found
     assert len(report.doubts) == len(report.found)
     assert "does not show in a fresh process" in report.doubts[0]

@@ -37,6 +37,7 @@ from xfdfuzz.program.fields import (
     FpuImage,
     ImageChange,
     IovLen,
+    Mapped,
     Meant,
     Msrs,
     Nested,
@@ -147,6 +148,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     "frame": st.integers(INNERMOST, OWN),
     "fpstate": st.integers(0, NULL_FPSTATE),
     SsSize: st.builds(SsSize, st.none() | st.integers(0, 2**32 - 1)),
+    Mapped: st.builds(Mapped, st.integers(0, 2**26 - 1).map(lambda lines: 64 * lines)),
     "ssp": st.integers(1, BEYOND),
     "init2": st.integers(0, 1),
     CpuidEntries: st.builds(
@@ -458,7 +460,12 @@ def error_of(text: str) -> str:
         ("t0 sigframe(copy, frame3)", 19, "frame0 to frame2"),
         ("t0 sigframe(copy, own)", 19, "a number from 0 to 4294967295"),
         ("t0 sigframe(fpstate, 64)", 22, "NULL, or a number from 0 to 63"),
-        ("t0 sigframe(new, iov_len=1)", 18, "ss_size=N, where N is a number of bytes from 0 to 4294967295"),
+        (
+            "t0 sigframe(new, iov_len=1)",
+            18,
+            "ss_size=N, where N is a number of bytes from 0 to 4294967295 "
+            "or mapped=N, where N is a number of bytes that 64 divides, from 0 to 4294967232",
+        ),
         ("t0 sigaltstack()", 16, "t<task> sigaltstack(<size>[, autodisarm])"),
         ("t0 sigaltstack(1, 2)", 19, "autodisarm"),
         ("t0 ioctl(v0, KVM_RUN)", 22, "t<task> ioctl(v<vcpu>, KVM_RUN) ..."),
