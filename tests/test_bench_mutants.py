@@ -99,7 +99,7 @@ def learnt() -> list[bench.Known]:
 @pytest.mark.parametrize(
     ("function", "was", "becomes", "outcome"),
     [
-        ("KvmX86.kvm_apic_accept_events", "vcpu.arch.init_pending = 0", "nothing", bench.NOT_REACHED),
+        ("KvmX86.kvm_apic_accept_events", "arch.init_pending = 0", "nothing", bench.NOT_REACHED),
         ("KvmX86.kvm_fast_pio_out", "vcpu.run.exit_reason = st.KVM_EXIT_IO", "nothing", bench.NOTICED),
         # vcpu_load() and vcpu_put() count what is told nobody
         ("KvmX86.kvm_arch_vcpu_ioctl_set_regs", "self.vcpu_put(vcpu)", "nothing", bench.SILENT),

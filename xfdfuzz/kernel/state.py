@@ -738,8 +738,10 @@ def is_bsp(system: System, vcpu: Vcpu) -> bool:
 
 
 def can_enter(system: System, vcpu: Vcpu) -> bool:
-    """Whether KVM_RUN's loop comes to a VM entry: the vCPU does not wait, and no INIT will have it wait."""
-    return not vcpu.arch.mp_state and not (vcpu.arch.init_pending and not is_bsp(system, vcpu))
+    """Whether KVM_RUN's loop comes to a VM entry: the vCPU does not wait, and no INIT without a SIPI will have it
+    wait."""
+    arch = vcpu.arch
+    return not arch.mp_state and not (arch.init_pending and not arch.sipi_pending and not is_bsp(system, vcpu))
 
 
 def can_wake(system: System, vcpu: Vcpu) -> bool:

@@ -868,7 +868,9 @@ class PendInit(_ToApic):
     vcpu: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        k.vcpus[self.vcpu].arch.init_pending = 1
+        arch = k.vcpus[self.vcpu].arch
+        # of the events that are pending it is the only one then (lapic.c, __apic_accept_irq())
+        arch.init_pending, arch.sipi_pending = 1, 0
         return OK
 
 
