@@ -161,7 +161,7 @@ class XfeaturesCodec(Codec[int]):
         """What one of the joined words stands for; None if for nothing."""
         bits = xf.mask_by_name(self.also.get(text, text))
         found = number(text) if bits is None else bits
-        return found if found in _U64 else None
+        return found if found is not None and found in _U64 else None
 
     def in_text(self, text: str) -> int | None:
         """The mask that ``x87|sse`` is, or a number; None if it is none."""
