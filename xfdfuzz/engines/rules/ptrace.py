@@ -36,7 +36,7 @@ class PtraceRules(Rules):
         """A tracer reads registers, changes some, and writes all of them back, as debuggers do."""
         tracer, task = self.choice("traces", n)
         yield tracing.KeepXstate(tracer, task)
-        if self.run.machine.xsave:
+        if task in self.now.kept_tasks:
             yield tracing.LoadXstate(tracer, task, task, self.domains[ImageChange].value(change))
 
     @on("distant_traces", n=targets, how=Range(0, 5), image=picks, token=tokens)

@@ -45,7 +45,7 @@ class Situation:
     ``traces`` are (tracer, tracee) pairs, ``ia32_traces`` those of which one is a 32-bit program, ``distant_traces``
     (tracer, its CPU, another CPU) whose task can stop there, while the tracer is on its CPU or can be; ``stopped`` the
     tracees, ``computing`` those of them that leave the kernel when they run, ``lookups`` (reader, task) pairs and
-    ``kthread_lookups`` (reader, CPU) pairs.
+    ``kthread_lookups`` (reader, CPU) pairs; ``kept_tasks`` those of which a tracer keeps an image.
     ``dumps`` are (task, thread of its process) pairs: the process can dump core.
     ``workers`` are on a CPU, and in none of these lists but as tracees and as what is looked up.
     ``suspenders`` can ask for suspend.
@@ -109,6 +109,7 @@ class Situation:
     ia32_handlers: list[int]
     ia32_traces: list[tuple[int, int]]
     traces: list[tuple[int, int]]
+    kept_tasks: list[int]
     distant_traces: list[tuple[int, int, int]]
     stopped: list[int]
     computing: list[int]
@@ -295,6 +296,7 @@ def look_at_tasks(system: st.System) -> Look:
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
         "workers": [nr for nr, task in at_work if task.pf_user_worker and not task.kernel_fpu],
         "traces": traces,
+        "kept_tasks": [nr for nr in range(st.USER_TASKS) if system.ghost.tracers[nr].kept],
         "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
     }
     more: Lists = {
@@ -601,7 +603,7 @@ READ_BY_TASKS = Regions(
     *(f"{_STACKS}.disarmed", f"{_WHO}.sas_ss_autodisarm", f"{_WHO}.vfork_child"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
     *(f"{_WHO}.fpu.perm.state_perm", f"{_WHO}.sas_ss_size"),
-    *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm"),
+    *("vms[].exists", "vms[].mm", "vcpus[].exists", "vcpus[].vm", f"ghost.tracers[:{st.USER_TASKS}].kept"),
 )
 READ_BY_VCPUS = Regions(
     st.System,
