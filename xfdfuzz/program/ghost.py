@@ -113,16 +113,21 @@ def initialise(k: Kernel, task: int) -> None:
         define(k.system.ghost.tasks[task], i, 0)
 
 
-def load(k: Kernel, regs: GhostRegs, area: XsaveArea) -> None:
-    """The components that an image in the standard format has in XSTATE_BV are loaded, and MXCSR with SSE or AVX.
+def with_mxcsr(k: Kernel) -> int:
+    """The components of XSTATE_BV with which the MXCSR of an image that is written counts: SSE and AVX.
 
     MXCSR lies among x87's bytes, so the kernel's copy has it with x87, too, and checks it ("when any of the related
     features is in use", copy_uabi_to_xstate()).  Who loads the standard format has it then; in the compacted one it is
     initial with SSE.
     """
+    return xf.MASK_WITH_MXCSR if k.compacted else xf.MASK_WITH_MXCSR | xf.MASK_X87
+
+
+def load(k: Kernel, regs: GhostRegs, area: XsaveArea) -> None:
+    """The components that an image in the standard format has in XSTATE_BV are loaded, and MXCSR if it counts."""
     for i in xf.components_in(area.xstate_bv):
         define(regs, i, area.data[i])
-    if area.xstate_bv & (xf.MASK_WITH_MXCSR if k.compacted else xf.MASK_WITH_MXCSR | xf.MASK_X87):
+    if area.xstate_bv & with_mxcsr(k):
         define(regs, xf.MXCSR, area.data[xf.MXCSR])
 
 
@@ -517,8 +522,8 @@ def changed(
     for i in xf.components_in(k.machine.user_xfeatures or xf.MASK_FPSSE):
         if i in named or (change.clear | change.set) >> i & 1:
             define(regs, i, named.get(i, regs.data[i]) if bits >> i & 1 else 0)
-    if xf.MXCSR in named or not bits & xf.MASK_WITH_MXCSR:
-        define(regs, xf.MXCSR, named.get(xf.MXCSR, 0) if bits & xf.MASK_WITH_MXCSR else 0)
+    if xf.MXCSR in named or not bits & with_mxcsr(k):
+        define(regs, xf.MXCSR, named.get(xf.MXCSR, 0) if bits & with_mxcsr(k) else 0)
     return regs
 
 

@@ -172,6 +172,12 @@ class KernelFpuBegin(_KernelFpu):
 
     task: Nr = 0
 
+    def hindrance(self, k: Kernel) -> str:
+        nested = (
+            " (`kernel_fpu_begin unasked ...` begins another section inside)" if k.tasks[self.task].kernel_fpu else ""
+        )
+        return (why := _KernelFpu.hindrance(self, k)) and why + nested
+
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
         return self.begin(k, task) if k.irq_fpu_usable() else Result("unusable")
