@@ -92,11 +92,12 @@ def whole_frame_is_accepted(view: View) -> Iterator[Broken]:
 
 
 def _is_whole(view: View, task: int, frame: SigFrame) -> bool:
-    """Whether it is a frame with extended state, in memory that is there, of components that the task has enabled."""
+    """Whether it is a frame with extended state, in memory that is there, of components that the task has enabled, and
+    as large as those that it speaks of ("based on the xfeatures saved in the layout", sigcontext.h)."""
     enabled = view.before.fpstates[view.before.tasks[task].fpu.fpstate].user_xfeatures
     area, size_of = frame.area, view.k.machine.cpuid.standard_size
     sized = HEADER_END <= frame.xstate_size <= frame.extended_size and frame.magic2 == frame.xstate_size
     there = not frame.mapped or frame.xstate_size + FP_XSTATE_MAGIC2_SIZE <= frame.mapped
     named = not area.xstate_bv & ~(frame.xfeatures & enabled) and not frame.xfeatures & ~view.k.machine.user_xfeatures
     loads = not (frame.misaligned or area.xcomp_bv or area.reserved) and area.data[xf.MXCSR] != MXCSR_RESERVED
-    return bool(frame.magic1 and sized and there and named and loads) and size_of(area.xstate_bv) <= frame.xstate_size
+    return bool(frame.magic1 and sized and there and named and loads) and size_of(frame.xfeatures) <= frame.xstate_size

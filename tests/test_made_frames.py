@@ -117,3 +117,13 @@ def test_one_that_was_not_made_cannot_be_named(text: str) -> None:
     (step,) = (item.step for item in judged(text).trace if item.step)
     assert str(step.result) == "not-enabled"
     assert step.hindrance == "t0 has made no frame of its own"
+
+
+def test_one_that_is_smaller_than_what_it_speaks_of_is_not_whole() -> None:
+    """The kernel may fault in all that XRSTOR could read of ``xfeatures``, so nobody promises that it is accepted."""
+    sizes = "magic1: 1, extended_size: 580, xstate_size: 576, magic2: 576"
+    for xfeatures, mapped, whole in (("x87|sse|avx|xtile", 896, False), ("x87|sse", 896, True)):
+        made = f"t0 sigframe(new, mapped={mapped})\nt0 sigframe(sw_reserved, {{{sizes}, xfeatures: {xfeatures}}}) own\n"
+        verdict = judged(f"{made}t0 sigreturn(absent, 0) own ...\nt0 ... sigreturn", "no-pku", "v7.3-cured")
+        assert verdict.broken == ()
+        assert (results(verdict)[-1] == "ok") == whole
