@@ -123,6 +123,13 @@ def test_no_processor_of_amds_has_ibt() -> None:
     assert not wrong(guest(", no_shstk"), refused, machine="cpus=1 cet amd")
 
 
+def test_who_has_sev_has_no_ibt() -> None:
+    """It takes AMD's processor: no sealed guest has IBT alone, whose IA32_U_CET nobody would keep from its VMM."""
+    made = guest(", no_shstk").replace("KVM_CREATE_VM)", "KVM_CREATE_VM, KVM_X86_SEV_ES_VM)")
+    sealed = "t0 ioctl(vm0, KVM_SEV_LAUNCH_UPDATE_VMSA) = 0\nt0 ioctl(v0, KVM_GET_MSRS, IA32_U_CET) = 1 [init]"
+    assert not wrong("t0 arch_prctl(ARCH_SHSTK_ENABLE) = 0", made, sealed)
+
+
 def test_ssp_is_the_only_register_in_the_list() -> None:
     """kvm_get_reg_list() and kvm_translate_kvm_reg(), 9d6812d41535."""
     assert not wrong(

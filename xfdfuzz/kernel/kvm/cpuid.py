@@ -364,9 +364,9 @@ class KvmCpuid(KvmProtected):
         return bool(vcpu.arch.guest_supported_xss & xf.MASK_CET_USER and not vcpu.arch.cpuid_no_shstk)
 
     def guest_cpu_cap_has_ibt(self, vcpu: Vcpu) -> bool:
-        """guest_cpu_cap_has(vcpu, X86_FEATURE_IBT) (cpuid.h)."""
+        """guest_cpu_cap_has(vcpu, X86_FEATURE_IBT) (cpuid.h).  SEV is AMD's, whatever the machine is otherwise."""
         has = vcpu.arch.guest_supported_xss & xf.MASK_CET_USER and not vcpu.arch.cpuid_no_ibt
-        return bool(has) and self.kvm_cpu_cap_has_ibt()
+        return bool(has) and self.kvm_cpu_cap_has_ibt() and not self.vms[vcpu.vm].es_active
 
     @seam
     def kvm_guest_supported_xcr0(self, vcpu: Vcpu) -> int:
