@@ -49,6 +49,8 @@ _LACKS: tuple[dict[str, Any], ...] = (
     {"lbr": True, "lbr_xsaves": False},
     {"cpus": 4},
     {"amx": False, "pku": False, "avx512": False},
+    # an Atom: x87 and SSE alone
+    {"avx": False, "pku": False, "xfd": False, "amx": False},
     {"amd": True, "cet": True},
     # AMD's family 15h
     {
