@@ -252,12 +252,13 @@ def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
     vcpu.regs.undefined |= xf.mask_of(*(i for i in xf.components_in(vcpu.xfd & area.xstate_bv) if area.data[i]))
 
 
-def init(k: Kernel, nr: int) -> None:
+def init(k: Kernel, nr: int, shutdown: bool = False) -> None:
     """INIT: CR0 and CR4 go, MPX and CET are cleared, an exception or instruction that waits is forgotten.
 
-    Whether AMD's processors clear what of CET is in no component was not found: there it stays, as KVM has it.
+    Whether AMD's processors clear what of CET is in no component was not found: there it stays, as KVM has it, but
+    behind a ``shutdown``, which leaves nothing of the VMCB.
     """
-    not_in_xsave = () if k.is_svm() else (xf.S_CET, xf.INT_SSP_TAB, xf.SSP)
+    not_in_xsave = () if k.is_svm() and not shutdown else (xf.S_CET, xf.INT_SSP_TAB, xf.SSP)
     for ideal in lived(k, nr):
         for i in (*xf.registers_of(xf.MASK_MPX | xf.MASK_CET), *not_in_xsave):
             define(ideal.regs, i, 0)

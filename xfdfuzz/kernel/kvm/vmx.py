@@ -159,9 +159,11 @@ class Kernel(KvmNested):
     def handle_triple_fault(self, vcpu: Vcpu) -> int:
         """A triple fault: user space is told (vmx/vmx.c).
 
-        A VMCB is undefined behind that, so SVM gives the vCPU an INIT (svm/svm.c, shutdown_interception()).
+        A VMCB is undefined behind that, so SVM clears it and gives the vCPU an INIT (svm/svm.c,
+        shutdown_interception(); read in 6.1 and 6.12).
         """
         if self.is_svm():
+            assign(vcpu.arch.vmcs, CetState())  # clear_page(svm->vmcb)
             self.kvm_vcpu_reset_init(vcpu)
         vcpu.run.exit_reason = st.KVM_EXIT_SHUTDOWN
         return 0

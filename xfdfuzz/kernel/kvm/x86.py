@@ -73,9 +73,9 @@ class KvmX86(KvmMsrs):
         arch = vcpu.arch
         self.kvm_clear_exception_queue(vcpu)
         self.kvm_xstate_reset(vcpu)
+        self.kvm_x86_vcpu_reset(vcpu)
         arch.cr0_ts = 0
         self.kvm_x86_set_cr4(vcpu, 0)
-        self.kvm_x86_vcpu_reset(vcpu)
         if arch.complete_userspace_io == st.COMPLETE_FAST_PIO:
             # complete_fast_pio_out() sees that RIP has moved
             arch.complete_userspace_io = st.COMPLETE_NONE
@@ -616,7 +616,10 @@ class KvmX86(KvmMsrs):
         return self.kvm_read_fpu_reg(xf.SSE)
 
     def kvm_emulate_halt(self, vcpu: Vcpu) -> int:
-        """HLT: skip, and without a local APIC in the kernel leave to user space."""
+        """HLT: skip, and without a local APIC in the kernel leave to user space.
+
+        6.12 lets one for which an event is pending stay runnable; halted, it is woken at once.
+        """
         self.kvm_skip_emulated_instruction(vcpu)
         if self.lapic_in_kernel(vcpu):
             vcpu.arch.mp_state = st.KVM_MP_STATE_HALTED

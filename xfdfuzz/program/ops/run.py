@@ -131,7 +131,7 @@ class HandleExit(VcpuRunOp):
         kind, nested = vcpu.exit_pending, vcpu.arch.guest_mode
         k.vcpu_enter_guest_handle_exit(vcpu)
         if kind == st.EXIT_SHUTDOWN and k.is_svm():
-            ghost.init(k, self.vcpu)
+            ghost.init(k, self.vcpu, shutdown=True)
         reflected = nested and not vcpu.arch.guest_mode
         if kind == st.EXIT_VMLAUNCH or reflected:
             # L2 begins, or L1 has the exit: nothing is left to complete or to deliver
