@@ -61,7 +61,8 @@ def _differing(view: View, nr: int, read: Image | FpuState) -> Iterator[Broken]:
 @invariant("core-dump-shows-the-registers", "corruption", ("HSTATE", "ABI"), ops=(CoredumpOfThread,))
 def core_dump_shows_the_registers(view: View) -> Iterator[Broken]:
     """A core file has what each thread had in its registers when the process died, as a tracer would have seen it:
-    NT_X86_XSTATE wherever there is XSAVE, NT_PRFPREG always, NT_X86_SHSTK of a thread with a shadow stack."""
+    NT_X86_XSTATE wherever there is XSAVE, NT_PRFPREG always, NT_X86_SHSTK of a thread with a shadow stack.  What there
+    is no memory for is left out of it."""
     op, result = view.step.op, view.step.result
     assert isinstance(op, CoredumpOfThread)
     ssp = view.k.system.ghost.tasks[op.thread].data[xf.CET_USER]
@@ -69,7 +70,7 @@ def core_dump_shows_the_registers(view: View) -> Iterator[Broken]:
         yield from _differing(view, op.thread, result.out)
     elif isinstance(op, CoredumpSsp) and result.out is not None and result.out != ssp:
         yield Broken(f"t{op.thread}: the shadow stack pointer reads {result.out}, it is {content(ssp)}")
-    elif result.out is None and _has_note(view, op, ssp):
+    elif result.out is None and _has_note(view, op, ssp) and not any(view.events(ALLOC_FAILED)):
         yield Broken(f"t{op.thread} has no such note")
 
 

@@ -328,6 +328,16 @@ host fail_alloc(0)
     assert windows.missed(verdict.trace) == [1, 6]
 
 
+def test_a_core_file_lacks_the_note_that_there_was_no_memory_for() -> None:
+    """fill_thread_core_info() goes on with the next register set: NT_PRFPREG comes before NT_X86_XSTATE."""
+    for count, note, result in ((1, "NT_PRFPREG", "none"), (1, "NT_X86_XSTATE", "ok"), (2, "NT_X86_XSTATE", "none")):
+        text = f"machine cpus=1\nhost fail_alloc({count})\nt0 coredump(t0, {note}) = {result}\n"
+        verdict = judge(parse("# xfdfuzz program 1\n" + text), V7_3)
+        assert not verdict.failures
+        assert not verdict.broken
+        assert said(text)[2] == ["no memory, in regset_get_alloc()"] * count
+
+
 class GoesOnWithoutMemory(V7_3.kernel):  # type: ignore[name-defined,misc]
     """A kernel whose regset.c does not look at what vmalloc() gives."""
 

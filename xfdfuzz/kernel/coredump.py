@@ -83,11 +83,11 @@ class Coredump(Exec):
         return core
 
     def fill_thread_core_info(self, nr: int) -> dict[int, Note]:
-        """A note for each register set that is active and can be read, by the kind of program that dumps
-        (fs/binfmt_elf.c)."""
+        """A note for each register set that is active, that there is memory for, and that can be read, by the kind of
+        program that dumps (fs/binfmt_elf.c)."""
         notes: dict[int, Note] = {}
         for note_type, regset in self.task_user_regset_view(self.current_nr).items():
-            if self.regset_active(nr, note_type, regset):
+            if self.regset_active(nr, note_type, regset) and not self.regset_get_alloc(regset.whole):
                 ret, note = self.regset_get(nr, note_type, regset)
                 if not ret and note is not None:
                     notes[note_type] = note
@@ -101,7 +101,7 @@ class Coredump(Exec):
 
     @seam
     def regset_get(self, nr: int, note_type: int, regset: UserRegset) -> tuple[int, Note | None]:
-        """regset_get_alloc(): all of it, by regset->regset_get() (kernel/regset.c)."""
+        """All of it, by regset->regset_get() (kernel/regset.c, __regset_get())."""
         if note_type == NT_X86_XSTATE:
             return self.xstateregs_get(nr, regset.whole)
         if note_type == NT_X86_SHSTK:

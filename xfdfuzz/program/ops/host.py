@@ -347,7 +347,8 @@ class HostRdmsr(_CpuOp):
 @op("host fail_alloc({count})")
 class FailAlloc(Op):
     """The next ``count`` allocations of memory for registers fail: of fpstates, of tasks, which have one, and of the
-    buffers that PTRACE_GETREGSET and _SETREGSET, KVM_GET_XSAVE, _SET_XSAVE, _GET_FPU and _SET_FPU copy through."""
+    buffers that PTRACE_GETREGSET and _SETREGSET, KVM_GET_XSAVE, _SET_XSAVE, _GET_FPU and _SET_FPU copy through, and of
+    a core file's notes."""
 
     count: Failures = 1
 
