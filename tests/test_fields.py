@@ -12,13 +12,14 @@ import pytest
 from xfdfuzz.arch.kinds import FLAG, TOKEN, XFD, XFEATURES, Enumeration, Kind, Mask, Reference
 from xfdfuzz.engines.explore.canonical import Canonical
 from xfdfuzz.kernel import state as st
-from xfdfuzz.kernel.fields import fields, fields_of
+from xfdfuzz.kernel.fields import Field, fields, fields_of
 from xfdfuzz.kernel.machine import MAX_CPUS
 from xfdfuzz.kernel.state import System
 from xfdfuzz.memory.cstruct import U8, Regions, Struct, struct
 from xfdfuzz.program.executor import Executor
 from xfdfuzz.program.ghost import task_token, vcpu_token
 from xfdfuzz.program.text import parse
+from xfdfuzz.report import changes
 from xfdfuzz.report.values import text
 from xfdfuzz.revisions import resolve
 from xfdfuzz.strategies.scopes import CONTENTS
@@ -253,3 +254,9 @@ def test_another_name_of_one_thing_is_no_other_state(path: str, one: int, other:
 )
 def test_another_thing_is_another_state(path: str, one: int, other: int) -> None:
     assert form(**{path: one}) != form(**{path: other})
+
+
+@pytest.mark.parametrize("shown", [changes.HOST, changes.CPU, changes.TASK, changes.FPSTATE, changes.VM, changes.VCPU])
+def test_a_trace_has_each_field_once(shown: tuple[Field, ...]) -> None:
+    members = [field.member for field in shown]
+    assert sorted(members) == sorted(set(members))

@@ -46,20 +46,9 @@ CPU = _shown(
 )
 TASK = _shown(
     Task,
-    *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "sas_ss_disable", "vfork_child"),
-    *("sas_ss_autodisarm", "pkru", "wrss", "shstk_locked", "wrss_locked"),
-    *(
-        "pf_user_worker",
-        "ia32",
-        "mm_pasid",
-        "pasid_activated",
-        "shstk",
-        "wrss",
-        "shstk_locked",
-        "wrss_locked",
-        "lbr.lbr_stack_state",
-        "lbr.xsave.entries",
-    ),
+    *("exists", "exit_state", "on_cpu", "tif_need_fpu_load", "sas_ss_size", "sas_ss_disable", "sas_ss_autodisarm"),
+    *("vfork_child", "pkru", "pf_user_worker", "ia32", "mm_pasid", "pasid_activated"),
+    *("shstk", "wrss", "shstk_locked", "wrss_locked", "lbr.lbr_stack_state", "lbr.xsave.entries"),
     *("fpu.last_cpu", "fpu.fpstate", "fpu.task_fpstate"),
     *("fpu.perm.state_perm", "fpu.perm.state_size", "fpu.perm.user_state_size"),
     *("fpu.guest_perm.state_perm", "fpu.guest_perm.state_size", "fpu.guest_perm.user_state_size"),
