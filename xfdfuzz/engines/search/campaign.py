@@ -230,13 +230,16 @@ class Campaign(Generic[D]):
 
 
 class Run:
-    """One example: the ops executed so far, on what a subclass has booted, and what to do at its end."""
+    """One example: the ops executed so far, on what a subclass has booted, and what to do at its end.
+
+    ``parted``: kernels that are compared are in different states, and go on all the same.
+    """
 
     def __init__(self, campaign: Campaign[Any], machine: Machine) -> None:
         self.campaign = campaign
         self.machine = machine
         self.ops: list[Op] = []
-        self.over = False
+        self.over = self.parted = False
         self._situations = campaign.looks.on(machine)
 
     @property
@@ -252,11 +255,6 @@ class Run:
     def alive(self) -> bool:
         """Whether anything can still happen."""
         return not self.kernel.system.dead
-
-    @property
-    def parted(self) -> bool:
-        """Whether kernels that are compared are in different states, of which nothing has shown yet."""
-        return False
 
     def program(self, *more: Op) -> Program:
         """What was executed so far, and ``more``."""

@@ -90,7 +90,6 @@ class PairedRun(Run):
         """Execute ``op`` on both and compare."""
         if self._diverged:
             return
-        before = self._lockstep.same
         try:
             compared = self._lockstep.execute(op)
         except NoAnswer as error:
@@ -100,18 +99,15 @@ class PairedRun(Run):
             return
         self.done(compared.first)
         self._diverged = compared.diverged
-        self.campaign.stats.partings += before and not self._lockstep.same
+        same = self._lockstep.same
+        self.campaign.stats.partings += not (same or self.parted)
+        self.parted = not (same or self._diverged)
         self.judge(compared.differences)
 
     @property
     def alive(self) -> bool:
         """Nothing can happen once the two have diverged."""
         return not self._diverged and super().alive
-
-    @property
-    def parted(self) -> bool:
-        """Whether the states of the two differ."""
-        return not self._diverged and not self._lockstep.same
 
     def situation(self) -> Situation:
         """Who can do what on the first one."""
@@ -125,6 +121,7 @@ class PairedRun(Run):
         """Go back to where a run on the same machine was."""
         self._lockstep.restore(saved.halves, len(saved.ops))
         self._diverged = saved.diverged
+        self.parted = not (saved.diverged or self._lockstep.same)
         self.go_back(saved.ops)
 
 
