@@ -183,6 +183,11 @@ class TaskOp(Op):
         task = k.tasks[self.task]
         return busy(task, self.task) or (f"t{self.task} is a worker" if task.pf_user_worker else "")
 
+    def enter_user(self, k: Kernel) -> None:
+        """The task executes user code, on its CPU: finish a pending return first."""
+        k.on_cpu(k.tasks[self.task].on_cpu - 1)
+        k.exit_to_user_mode()
+
     def enter_kernel(self, k: Kernel) -> Task:
         """The task makes a system call.  It does so from user mode: finish a pending return there first."""
         task = k.tasks[self.task]

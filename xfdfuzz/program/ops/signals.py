@@ -270,8 +270,7 @@ class FrameOp(TaskOp):
         return TaskOp.hindrance(self, k) or not_there(k, self.task, self.frame)
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         frame = frame_of(k, self.task, self.frame)
         beyond = frame.mapped and self.touched(k, frame) > frame.mapped
         return Result("SIGSEGV") if beyond or k.pkey_denies(frame) else self.access(k, frame)
@@ -298,8 +297,7 @@ class SigframeNew(TaskOp):
     mapped: Mapped = Mapped()
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         k.make_sigframe(self.ss_size.size, self.mapped.size)
         return OK
 
@@ -490,8 +488,7 @@ class Siglongjmp(FrameOp):
         return why or ("" if frame_of(k, self.task, self.frame).valid else f"t{self.task} is not in that handler")
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         k.set_stack_pointer(number_of(k, self.task, self.frame))
         return OK
 

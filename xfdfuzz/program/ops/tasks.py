@@ -290,8 +290,7 @@ class ReturnToUser(TaskOp):
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         return OK
 
 
@@ -477,8 +476,7 @@ class UserCall(TaskOp):
     token: Token = 1
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         if k.this_cpu.lbr_users:
             token = ghost.task_token(self.task, self.token)
             load_component(k.regs, xf.LBR, token)
@@ -590,8 +588,7 @@ class UserTilezero(_UserInsn):
     token: Token = 1
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         if k.regs.data[xf.XTILE_DATA]:
             return self.insn(k, "tileload", self.token)
         return Result(k.user_read("tilestore")[0])
@@ -614,8 +611,7 @@ class UserRdpkru(TaskOp):
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         return Result("ok", Content(k.regs.data[xf.PKRU])) if k.ospke else Result("SIGILL")
 
 
@@ -629,8 +625,7 @@ class UserCpuid(TaskOp):
     subleaf: Subleaf = 0
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         return Result("ok", cpuid(k.regs, k.machine, self.leaf, self.subleaf, k.use_xsave))
 
 
@@ -642,8 +637,7 @@ class UserXgetbv(TaskOp):
     index: Bit = 0
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         if not k.use_xsave:
             return Result("SIGILL")
         try:
@@ -659,8 +653,7 @@ class UserGetauxval(TaskOp):
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
-        k.on_cpu(k.tasks[self.task].on_cpu - 1)
-        k.exit_to_user_mode()
+        self.enter_user(k)
         return Result(k.get_sigframe_size())
 
 
