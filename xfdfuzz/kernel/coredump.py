@@ -87,7 +87,7 @@ class Coredump(Exec):
         program that dumps (fs/binfmt_elf.c)."""
         notes: dict[int, Note] = {}
         for note_type, regset in self.task_user_regset_view(self.current_nr).items():
-            if self.regset_active(nr, note_type, regset) and not self.regset_get_alloc(regset.whole):
+            if self.regset_active(nr, note_type, regset) and self.regset_get_alloc(regset.whole) >= 0:
                 ret, note = self.regset_get(nr, note_type, regset)
                 if not ret and note is not None:
                     notes[note_type] = note

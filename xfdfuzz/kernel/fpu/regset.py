@@ -90,9 +90,9 @@ class Regset(FpuSignal):
         return regset.whole if iov_len is None else min(iov_len, regset.whole)
 
     def regset_get_alloc(self, size: int) -> int:
-        """The buffer that so many bytes of a register set are read into: 0 or ENOMEM; nothing takes no memory
-        (kernel/regset.c)."""
-        return -ENOMEM if size and self.should_fail() else 0
+        """The buffer that so many bytes of a register set are read into: how many, ENOMEM, or the error that ``size``
+        is; nothing takes no memory (kernel/regset.c)."""
+        return -ENOMEM if size > 0 and self.should_fail() else size
 
     # -- NT_X86_XSTATE -------------------------------------------------------------------------------------------------
 

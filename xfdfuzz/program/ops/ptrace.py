@@ -71,9 +71,9 @@ class PtraceGetXstate(Ptrace):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size)
-        if refused := min(size, 0) or k.regset_get_alloc(size):
-            return Result(refused)
+        size = k.regset_get_alloc(k.ptrace_regset(self.tracee, NT_X86_XSTATE, self.iov_len.size))
+        if size < 0:
+            return Result(size)
         ret, area = k.xstateregs_get(self.tracee, size)
         if area is None:
             return Result(ret)
@@ -127,9 +127,9 @@ class _FpregsRead(_Fpregs):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        regset, size = self.regset(k), self.size(k)
-        if refused := min(size, 0) or k.regset_get_alloc(size):
-            return Result(refused)
+        regset, size = self.regset(k), k.regset_get_alloc(self.size(k))
+        if size < 0:
+            return Result(size)
         if regset.whole == I387_IA32_SIZE:
             x87 = k.fpregs_get(self.tracee)
             return Result(0, FpuState(((xf.X87, x87),) if size == regset.whole else ()))
@@ -269,9 +269,9 @@ class PtraceGetSsp(Ptrace):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        size = k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size)
-        if refused := min(size, 0) or k.regset_get_alloc(size):
-            return Result(refused)
+        size = k.regset_get_alloc(k.ptrace_regset(self.tracee, NT_X86_SHSTK, self.iov_len.size))
+        if size < 0:
+            return Result(size)
         ret, ssp = k.ssp_get(self.tracee)
         return Result(ret, None if ret or not size else Content(ssp))
 

@@ -139,9 +139,9 @@ class KeepXstate(_Whole):
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)
-        size = k.ptrace_regset(self.tracee, NT_X86_XSTATE, None)
-        if refused := min(size, 0) or k.regset_get_alloc(size):
-            return Result(refused)
+        size = k.regset_get_alloc(k.ptrace_regset(self.tracee, NT_X86_XSTATE, None))
+        if size < 0:
+            return Result(size)
         ret, area = k.xstateregs_get(self.tracee, size)
         if area is None:
             return Result(ret)
