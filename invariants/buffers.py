@@ -40,7 +40,6 @@ _ALLOCATING = (
     *makers(KvmSetCpuid2, KvmSetMsrs, KvmSetXcrs),
     UserDyn2load,
     UserTileload,
-    Vfork,
 )
 
 

@@ -151,27 +151,20 @@ class XfeaturesCodec(Codec[int]):
             raise Unreadable(argument.column, self.expected)
         mask = 0
         for word in argument.words:
-            bits = self.bits(word.text)
+            bits = xf.mask_by_name(self.also.get(word.text, word.text))
             if bits is None:
+                bits = number(word.text)
+            if bits is None or bits not in _U64:
                 raise Unreadable(word.column, self.expected + did_you_mean(word.text, self.known))
             mask |= bits
         return mask
 
-    def bits(self, text: str) -> int | None:
-        """What one of the joined words stands for; None if for nothing."""
-        bits = xf.mask_by_name(self.also.get(text, text))
-        found = number(text) if bits is None else bits
-        return found if found is not None and found in _U64 else None
-
     def in_text(self, text: str) -> int | None:
         """The mask that ``x87|sse`` is, or a number; None if it is none."""
-        mask = 0
-        for word in text.split("|"):
-            bits = self.bits(word.strip())
-            if bits is None:
-                return None
-            mask |= bits
-        return mask
+        try:
+            return self.read(Names(tuple(Word(word.strip(), 0) for word in text.split("|"))))
+        except Unreadable:
+            return None
 
 
 class MsrDataCodec(Scalar):

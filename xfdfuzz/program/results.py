@@ -14,7 +14,7 @@ from xfdfuzz.program.step import Content, Mask, MsrMask, Result, format_ret
 #: By the name of an op's class, as ``xfdfuzz list ops`` has it.
 RESULTS: dict[str, tuple[str, ...]] = {
     "CoredumpXstate": ("ok {...}", "none"),
-    "CoredumpFpregs": ("ok {...}",),
+    "CoredumpFpregs": ("ok {...}", "none"),
     "CoredumpSsp": ("ok [<contents>]", "none"),
     "CoredumpLayout": ("ok {...}", "none", "truncated"),
     "GuestFld": ("exit", "ok", "#NM"),
@@ -108,7 +108,7 @@ RESULTS: dict[str, tuple[str, ...]] = {
     "KvmGetOneReg": ("0 [<contents>]", "0 [<value>]", "-EINVAL"),
     "KvmSetOneReg": ("0", "-EINVAL"),
     "KvmGetRegList": ("0 [<value>]", "-E2BIG [<value>]", "-EINVAL", "-EIO"),
-    "KvmGetMpState": ("0", "0 [<value>]", "-EIO"),
+    "KvmGetMpState": ("0 [<value>]", "-EIO"),
     "KvmSetMpState": ("0", "-EINVAL", "-EIO"),
     "CloneThread": ("t<n>", "-ENOMEM"),
     "CloneVm": ("t<n>", "-ENOMEM"),

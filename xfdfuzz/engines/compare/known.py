@@ -23,13 +23,26 @@ class _Run(NamedTuple):
     executed: frozenset[CodeType]
 
 
+class _Broken:
+    """The buckets that programs break on revisions, of which each is asked for again and again."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[str, Program], frozenset[str]] = {}
+
+    def __call__(self, revision: Revision, program: Program) -> frozenset[str]:
+        key = (revision.label, program)
+        if key not in self._buckets:
+            self._buckets[key] = frozenset(judge(program, revision, expectations=False).buckets)
+        return self._buckets[key]
+
+
 class OpenFindings:
     """The open findings of a revision, as its cures tell them."""
 
     def __init__(self, revision: Revision) -> None:
         self._revision = revision
         self._runs: dict[Program, _Run] = {}
-        self._buckets: dict[tuple[str, Program], frozenset[str]] = {}
+        self._broken = _Broken()
 
     def of_fact(self, one: Answer, fact: Fact) -> tuple[int, ...]:
         """Those that some orders of a procedure come to."""
@@ -88,19 +101,13 @@ class OpenFindings:
             self._runs[program] = _Run(buckets, frozenset(executed))
         return self._runs.get(program)
 
-    def _broken(self, revision: Revision, program: Program) -> frozenset[str]:
-        key = (revision.label, program)
-        if key not in self._buckets:
-            self._buckets[key] = frozenset(judge(program, revision, expectations=False).buckets)
-        return self._buckets[key]
-
 
 class Fixes:
     """The fixes of mainline that a revision lacks, one by one."""
 
     def __init__(self, revision: Revision) -> None:
         self._revision = revision
-        self._buckets: dict[tuple[str, Program], frozenset[str]] = {}
+        self._broken = _Broken()
 
     def of_violation(self, program: Program, violation: Violation) -> tuple[str, ...]:
         """The commits each of which takes it away; none where the newest kernel breaks it too, as none of them has."""
@@ -119,12 +126,6 @@ class Fixes:
             with suppress(RevisionError):
                 found[commit] = resolve(self._revision.address, apply=(commit,))
         return found
-
-    def _broken(self, revision: Revision, program: Program) -> frozenset[str]:
-        key = (revision.label, program)
-        if key not in self._buckets:
-            self._buckets[key] = frozenset(judge(program, revision, expectations=False).buckets)
-        return self._buckets[key]
 
 
 def _code_of(cure: str) -> set[CodeType]:

@@ -554,15 +554,12 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         "preemptible": [(cpu, nr) for cpu in cpus.lists["kthread_cpus"] for nr in tasks.more["waiting"]],
         "away": [(cpu, nr) for cpu in switching for nr in tasks.more["missed"]],
         "kernel_code": [*calling, *tasks.lists["workers"], *vcpus.more["in_kvm_run"]],
-        "run_calls": [],
-        "uninitialized_calls": [],
+        "run_calls": [(nr, vcpu) for nr, vcpu in calls if vcpu in vcpus.more["able"]],
+        "uninitialized_calls": [pair for pair in dict.fromkeys(calls) if pair[1] in vcpus.more["uninitialized"]],
         "roaming": [(old, new, rest[current[old]]) for old, new in cpus.lists["movable"] if current[old] in rest],
         "suspenders": [nr for nr in current[:1] if nr in calling and not (tasks.more["busy"] or starting)],
     }
     both |= _moves(tasks, vcpus, dict.fromkeys(both["closable"]))
-    able, waiting = vcpus.more["able"], vcpus.more["uninitialized"]
-    both["uninitialized_calls"] = [pair for pair in dict.fromkeys(calls) if pair[1] in waiting]
-    both["run_calls"] = [(nr, vcpu) for nr, vcpu in both["vcpu_calls"] if vcpu in able]
     possible = tasks.possible.union(vcpus.possible, cpus.possible, _filled(both), ["alive"])
     return Situation(possible, tasks.lists, vcpus.lists, cpus.lists, both)
 

@@ -57,8 +57,6 @@ class XsaveRules(Rules):
 class CetRules(Rules):
     """What guests with CET do, and what their VMMs do about it; there are none of these on a machine without."""
 
-    SHARE = 1
-
     @on("cet_guests", n=targets, which=Range(0, len(_MSRS) - 1), token=tokens)
     def guest_wrmsr_any_cet(self, n: int, which: int, token: int) -> Iterator[Op]:
         """WRMSR of any MSR of CET."""
