@@ -65,11 +65,9 @@ class ProcessRules(Rules):
 
     exit_task = one(processes.Exit, on="leaving")
 
-    @on("dumps", n=targets, note=Range(0, 5))
+    @on("dumps", n=targets, note=Range(0, 4))
     def coredump(self, n: int, note: int) -> Iterator[Op]:
-        """A process dumps core, and somebody looks at a note of a thread, at its image mostly, or at the layout."""
+        """A process dumps core, and somebody looks at the layout and at a note of a thread, at its image mostly."""
         task, thread = self.choice("dumps", n)
-        if note == 5:
-            yield coredump.CoredumpLayout(task)
-        else:
-            yield _NOTES[min(note, 2)](task, thread)
+        yield coredump.CoredumpLayout(task)
+        yield _NOTES[min(note, 2)](task, thread)

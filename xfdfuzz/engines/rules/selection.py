@@ -80,7 +80,7 @@ _SELDOM = {
     **dict.fromkeys(("perf_event_close", "pmi", "init_at_once", "set_xsave_then_less"), 1),
     **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
     **dict.fromkeys(("restore_by_made_frame", "user_getauxval"), 1),
-    **dict.fromkeys(("coredump", "vfork", "signal_on_the_same_stack"), 1),
+    **dict.fromkeys(("vfork", "signal_on_the_same_stack"), 1),
     **dict.fromkeys(("shstk_lock", "shstk_unlock", "shstk_status", "ptrace_shstk_unlock"), 1),
     **dict.fromkeys(("guest_rdssp", "kvm_get_one_reg", "kvm_set_one_msr", "kvm_get_reg_list"), 1),
     **dict.fromkeys(("user_xsavec", "user_fxsave", "user_fxrstor", "user_vextractf128", "user_sttilecfg"), 1),
@@ -99,7 +99,7 @@ _SELDOM = {
         1,
     ),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
-    **dict.fromkeys(("child_first", "seal_and_run", "migrate_within_host", "stop_protected"), 2),
+    **dict.fromkeys(("child_first", "coredump", "seal_and_run", "migrate_within_host", "stop_protected"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM
 
