@@ -141,9 +141,10 @@ def handling(machine: Machine) -> list[Op]:
 
 
 def executing(machine: Machine) -> list[Op]:
-    """A process that has used AVX, and a shadow stack, is in the middle of execve()."""
+    """A process that has used AVX, a shadow stack and ENQCMD is in the middle of execve()."""
     own: list[Op] = [tasks.ShstkEnable(1)] if machine.cet else []
-    return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), *own, processes.Execve(1)]
+    bound: list[Op] = [tasks.OpenDsa(1), tasks.UserEnqcmd(1)] if machine.pasid else []
+    return [host.Schedule(0, 1), tasks.UserVmovups(1, 1), *own, *bound, processes.Execve(1)]
 
 
 def profiled(machine: Machine) -> list[Op]:

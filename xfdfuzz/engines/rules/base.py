@@ -147,6 +147,10 @@ class Rules:
         some: list[Any] = getattr(self.now, name)
         return some[n % len(some)]
 
+    def others(self, cpu: int) -> list[int]:
+        """The user tasks that the CPU can be given to."""
+        return [task for on, task in self.now.schedulable if on == cpu]
+
     @on("dead")
     def host_is_dead(self) -> Iterable[Op]:
         """Nothing happens any more."""

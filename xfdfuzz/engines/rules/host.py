@@ -84,19 +84,30 @@ class HostRules(Rules):
         """
         task = self.choice("long_mode_handlers", n)
         cpu = self.now.current.index(task)
-        others = [nr for on, nr in self.now.schedulable if on == cpu]
+        others = self.others(cpu)
         if others and not late:
             yield from self._interlude(cpu, others[other % len(others)])
         yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures)
         if others:
             yield from self._interlude(cpu, others[other % len(others)])
 
+    @on("long_mode_handlers", n=targets, other=targets)
+    def sigreturn_preempted(self, n: int, other: int) -> Iterator[Op]:
+        """Another task computes on the CPU when a handler is about to return, whose task then looks at its tiles."""
+        task = self.choice("long_mode_handlers", n)
+        cpu = self.now.current.index(task)
+        if others := self.others(cpu):
+            yield from self._interlude(cpu, others[other % len(others)])
+        yield signals.Sigreturn(task)
+        if task in self.now.tasks:
+            yield tasks.UserTilestore(task)
+
     @on("signalable", n=targets, other=targets, points=Range(1, 4))
     def signal_preempted(self, n: int, other: int, points: int) -> Iterator[Op]:
         """Another task computes on the CPU at some point of the delivery of a signal."""
         task = self.choice("signalable", n)
         cpu = self.now.current.index(task)
-        others = [nr for on, nr in self.now.schedulable if on == cpu]
+        others = self.others(cpu)
         if others:
             yield host.Preempt(cpu, others[other % len(others)], points)
         yield signals.Signal(task)

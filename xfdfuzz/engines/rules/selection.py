@@ -55,7 +55,7 @@ _SELDOM = {
     **dict.fromkeys(("ptrace_get_fpregs", "ptrace_set_fpregs", "ptrace_get_ssp", "ptrace_set_ssp"), 1),
     **dict.fromkeys(("ptrace_get_xfpregs", "ptrace_set_xfpregs", "ptrace_old_get_fpregs", "ptrace_old_set_fpregs"), 1),
     **dict.fromkeys(("ptrace_old_get_xfpregs", "ptrace_old_set_xfpregs", "execve_returns_ia32", "begin_ia32"), 1),
-    **dict.fromkeys(("signal_preempted", "siglongjmp_at_once", "signal_faults", "signal_fault_in", "signal_pkey"), 1),
+    **dict.fromkeys(("siglongjmp_at_once", "signal_faults", "signal_fault_in", "signal_pkey"), 1),
     **dict.fromkeys(("guest_emulated_load", "guest_emulated_store", "guest_emulated_fnstcw", "guest_hypercall_xmm"), 1),
     **dict.fromkeys(
         (
@@ -77,7 +77,7 @@ _SELDOM = {
     **dict.fromkeys(("kvm_enable_cap_exception_payload", "kvm_set_vcpu_events_pending"), 1),
     **dict.fromkeys(("create_io_thread", "worker_copy_from_user", "read_arch_status", "shstk_disable"), 1),
     **dict.fromkeys(("read_arch_status_of_kthread", "open_dsa", "user_enqcmd", "shstk_enable"), 1),
-    **dict.fromkeys(("perf_event_close", "pmi", "init_at_once", "set_xsave_then_less"), 1),
+    **dict.fromkeys(("pmi", "init_at_once"), 1),
     **dict.fromkeys(("sigframe_new", "sigframe_fpstate", "sigframe_own", "sigframe_own_copy"), 1),
     **dict.fromkeys(("restore_by_made_frame", "user_getauxval"), 1),
     **dict.fromkeys(("vfork", "signal_on_the_same_stack"), 1),
@@ -100,6 +100,7 @@ _SELDOM = {
     ),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
     **dict.fromkeys(("child_first", "coredump", "seal_and_run", "migrate_within_host", "stop_protected"), 2),
+    **dict.fromkeys(("signal_preempted", "set_xsave_then_less", "perf_event_close", "sigreturn_preempted"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM
 

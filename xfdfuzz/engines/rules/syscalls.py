@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from xfdfuzz.engines.rules.base import Rules, one
-from xfdfuzz.program.ops import tasks
+from collections.abc import Iterator
+
+from xfdfuzz.engines.rules.base import Rules, on, one
+from xfdfuzz.program.ops import host, tasks
+from xfdfuzz.program.ops.base import Op
+from xfdfuzz.strategies.values import flags, targets
 
 
 class SyscallRules(Rules):
@@ -35,7 +39,6 @@ class SyscallRules(Rules):
     open_dsa = one(tasks.OpenDsa, on="pasid_tasks")
     user_enqcmd = one(tasks.UserEnqcmd, on="pasid_tasks")
     perf_event_open = one(tasks.PerfEventOpen, on="lbr_tasks")
-    perf_event_close = one(tasks.PerfEventClose, on="lbr_tasks")
     user_call = one(tasks.UserCall, on="lbr_tasks")
     shstk_enable = one(tasks.ShstkEnable, on="cet_tasks")
     shstk_lock = one(tasks.ShstkLock, on="cet_tasks")
@@ -52,3 +55,13 @@ class SyscallRules(Rules):
     user_rdpkru = one(tasks.UserRdpkru, on="tasks")
     user_cpuid = one(tasks.UserCpuid, on="tasks")
     user_xrstor = one(tasks.UserXrstor, on="long_mode")
+
+    @on("lbr_tasks", n=targets, other=targets, sampled=flags)
+    def perf_event_close(self, n: int, other: int, sampled: int) -> Iterator[Op]:
+        """A thread is profiled no longer, and another one that runs then on its CPU may be sampled."""
+        task = self.choice("lbr_tasks", n)
+        yield tasks.PerfEventClose(task)
+        cpu = self.now.current.index(task)
+        if sampled and (others := self.others(cpu)):
+            yield host.Schedule(cpu, others[other % len(others)])
+            yield host.Pmi(cpu)
