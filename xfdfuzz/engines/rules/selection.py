@@ -100,7 +100,7 @@ _SELDOM = {
     ),
     **dict.fromkeys(("guest_tilestore", "guest_vmlaunch", "hotplug", "schedule", "schedule_kthread", "user_wrpkru"), 2),
     **dict.fromkeys(("child_first", "coredump", "seal_and_run", "migrate_within_host", "stop_protected"), 2),
-    **dict.fromkeys(("signal_preempted", "set_xsave_then_less", "perf_event_close", "sigreturn_preempted"), 2),
+    **dict.fromkeys(("signal_preempted", "set_xsave_then_less", "sigreturn_preempted"), 2),
 }
 KNOWN_WEIGHTS = _OFTEN | _SELDOM
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.program.ops import host, tasks
 from xfdfuzz.program.ops.base import Op
-from xfdfuzz.strategies.values import flags, targets
+from xfdfuzz.strategies.values import targets
 
 
 class SyscallRules(Rules):
@@ -56,12 +56,15 @@ class SyscallRules(Rules):
     user_cpuid = one(tasks.UserCpuid, on="tasks")
     user_xrstor = one(tasks.UserXrstor, on="long_mode")
 
-    @on("lbr_tasks", n=targets, other=targets, sampled=flags)
-    def perf_event_close(self, n: int, other: int, sampled: int) -> Iterator[Op]:
-        """A thread is profiled no longer, and another one that runs then on its CPU may be sampled."""
+    @on("lbr_tasks", n=targets, other=targets)
+    def perf_event_close(self, n: int, other: int) -> Iterator[Op]:
+        """A thread is profiled no longer, and the one that it took turns with on its CPU is sampled then."""
         task = self.choice("lbr_tasks", n)
-        yield tasks.PerfEventClose(task)
         cpu = self.now.current.index(task)
-        if sampled and (others := self.others(cpu)):
-            yield host.Schedule(cpu, others[other % len(others)])
+        others = self.others(cpu)
+        turns = [host.Schedule(cpu, nr) for nr in (others[other % len(others)], task)] if others else []
+        yield from turns
+        yield tasks.PerfEventClose(task)
+        if turns:
+            yield turns[0]
             yield host.Pmi(cpu)
