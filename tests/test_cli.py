@@ -759,6 +759,15 @@ def test_the_header_can_leave_a_patch_out(run: Run) -> None:
     ]
 
 
+def test_what_follows_from_an_op_that_could_not_happen_does_not_fill_the_line(run: Run) -> None:
+    ops = "t0 wrpkru(1)\n" + "".join(f"v0 xgetbv(0) = ok [{nr}]\n" for nr in range(1, 6))
+    Path("p.xfd").write_text(f"# xfdfuzz program 1\nmachine cpus=1\n\n{ops}")
+    last = run("replay", "p.xfd", "-q")[1].splitlines()[-1]
+    assert "op 4: expected ok [3]" in last
+    assert "op 5:" not in last
+    assert "; 2 more; 5 of 6 ops could not happen" in last
+
+
 def test_replay_as_json(run: Run) -> None:
     code, out, _ = run("replay", write("a.xfd", PROGRAM), write("b.xfd", PROGRAM), "--format", "json")
     assert code == 0
@@ -938,7 +947,7 @@ def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
         assert all(program.results)
         assert f"  xfdfuzz replay {file}\n" in out
         assert f"saved   {file}" in whole
-    assert len(out.splitlines()) < 10 + len(files) * 2
+    assert len(out.splitlines()) < 12 + len(files) * 2
     assert "coverage:" in whole
     assert "coverage:" not in out
     assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 6" in err

@@ -56,6 +56,14 @@ def test_of_one_program_a_sentence_says_where_its_finding_is(run: Run) -> None:
     assert " only" not in run("replay", "p.xfd", "--revision", "v5.17")[1]
 
 
+def test_what_is_broken_and_not_spoken_of_leads_to_what_is_known_of_it(run: Run) -> None:
+    write("p.xfd", "# xfdfuzz program 1\nmachine cpus=1\n\nt0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)\n")
+    told = run("matrix", "p.xfd", "--revision", "v5.16", "--revision", "v5.17", "--revision", "v7.3")[1]
+    command = "xfdfuzz replay p.xfd --revision v5.17"
+    assert told.endswith(f"\nwhether that is known on v5.17: {command}\n")
+    assert "known: permission-only-grows@host: 063452fd94d1 cures it" in run(*command.split()[1:])[1]
+
+
 def test_what_could_not_be_tried_and_what_else_is_broken_is_told_apart() -> None:
     found = [
         Outcome("v5.17", ("a", "b"), whole=True),

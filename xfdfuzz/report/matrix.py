@@ -16,7 +16,7 @@ from xfdfuzz.engines.judge import windows
 from xfdfuzz.engines.stream.events import ProgramJudged
 from xfdfuzz.invariants.vocabulary import INVARIANTS, SEVERITIES
 from xfdfuzz.report import headline
-from xfdfuzz.report.console import line, markdown_table
+from xfdfuzz.report.console import hanging, line, markdown_table
 
 #: A clean cell of which some ops could not happen, or asked for what did not.
 PARTLY = "partly"
@@ -113,6 +113,15 @@ def terminal(out: Console, rows: Sequence[Row], revisions: Sequence[str]) -> Non
         line(out, (f"{sign:3}  ", "bold"), meaning)
     if len(rows) == 1:
         headline.terminal(out, rows[0].program, _outcomes(rows[0], revisions))
+        _unexpected(out, rows[0], revisions)
+
+
+def _unexpected(out: Console, row: Row, revisions: Sequence[str]) -> None:
+    """How to learn whether what is broken is known, on the last of those kernels; of a program that expects nothing."""
+    broken = [name for name, cell in zip(revisions, row.cells, strict=True) if cell.violations]
+    if broken and not row.program.expect:
+        asked = f"xfdfuzz replay {row.file} --revision {broken[-1]}"
+        hanging(out, 2, (f"whether that is known on {broken[-1]}: {asked}", "dim"))
 
 
 def _outcomes(row: Row, revisions: Sequence[str]) -> list[headline.Outcome]:

@@ -21,6 +21,8 @@ from xfdfuzz.revisions.sources import Sources
 
 #: How many calls that failed are named.
 _FEW = 5
+#: How many things that are not as expected are told: what comes behind an op that could not happen follows from it.
+_FIRST = 3
 
 
 def terminal(out: Console, file: str, program: Program, verdict: Verdict, notes: trace.Notes | None) -> None:
@@ -98,7 +100,8 @@ def total(
 def conclusion(verdict: Verdict) -> str:
     """What came out, and how much of the program that speaks for."""
     if verdict.failures:
-        text = "; ".join(verdict.failures)
+        more = len(verdict.failures) - _FIRST
+        text = "; ".join((*verdict.failures[:_FIRST], *([f"{more} more"] if more > 0 else [])))
     else:
         text = f"violates {', '.join(verdict.broken)}" if verdict.broken else _clean(verdict)
         if verdict.broken and verdict.ok:
