@@ -38,6 +38,7 @@ Weights = Mapping[Rule, int]
 _OFTEN = {
     **dict.fromkeys(("handle_exit", "vm_enter", "kvm_run", "guest_wrmsr_xfd", "kvm_set_msrs", "guest_tileload"), 8),
     **dict.fromkeys(("execve_returns", "migrate", "guest_switches_lazily", "kernel_fpu_end", "hotplug_ends"), 8),
+    "guest_interrupt_kernel_fpu": 8,
     "preempted": 16,
     "schedule_vmm": 24,
     "go_on_elsewhere": 24,
