@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.program.fields import OWN, Mapped, SwReserved, UserImage
 from xfdfuzz.program.ops import signals, tasks
@@ -110,18 +111,18 @@ class SignalRules(Rules):
         if what == 0:
             yield signals.SigframeWrite(task, self.domains[UserImage].value(value), OWN)
         elif what == 1:
-            yield self._software(task, value)
+            yield signals.SigframeSwReserved(task, self._software(value), OWN)
         elif what == 2:
             yield signals.SigframeCopy(task, self.domains["frame size"].value(value), OWN)
         else:
             yield signals.SigframeFpstate(task, self.domains["fpstate"].value(value), OWN)
 
-    def _software(self, task: int, value: int) -> Op:
+    def _software(self, value: int) -> SwReserved:
         """What surrounds an image; with all features where it says that there is one, as nothing is there yet."""
         sw: SwReserved = self.domains[SwReserved].value(value)
         if sw.magic1 and sw.xfeatures is None:
             sw = sw._replace(xfeatures=self.run.machine.user_xfeatures)
-        return signals.SigframeSwReserved(task, sw, OWN)
+        return sw
 
     @on("own_copies", n=targets)
     def sigframe_own_copy(self, n: int) -> Iterator[Op]:
@@ -138,12 +139,20 @@ class SignalRules(Rules):
         else:
             yield signals.Sigreturn(task, OWN)
 
-    @on("makers", n=targets, image=picks, sw=picks, mapped=picks)
-    def restore_by_made_frame(self, n: int, image: int, sw: int, mapped: int) -> Iterator[Op]:
-        """As CRIU gives a task its registers: make a frame with an image, and return by it."""
-        task = self.choice("makers", n)
-        ends = self.domains[Mapped]
-        yield signals.SigframeNew(task, mapped=ends.value(mapped % len(ends.table)))
+    @on("makers", n=targets, image=picks, sw=picks, ends=Range(0, 3), absent=flags)
+    def restore_by_made_frame(self, n: int, image: int, sw: int, ends: int, absent: int) -> Iterator[Op]:
+        """As CRIU gives a task its registers: make a frame with an image, and return by it.
+
+        Its memory may end behind it, and a page of it may have to be read in.
+        """
+        task, around = self.choice("makers", n), self._software(sw)
+        size = (around.extended_size or 0) + 63 & -64
+        yield signals.SigframeNew(task, mapped=Mapped(size if ends == 3 and size >= HEADER_END else 0))
         yield signals.SigframeWrite(task, self.domains[UserImage].value(image), OWN)
-        yield self._software(task, sw)
-        yield signals.Sigreturn(task, OWN)
+        yield signals.SigframeSwReserved(task, around, OWN)
+        if not absent or task not in self.now.long_mode:
+            yield signals.Sigreturn(task, OWN)
+            return
+        yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures, OWN)
+        if task in self.now.faulting:
+            yield signals.SigreturnFaultIn(task)
