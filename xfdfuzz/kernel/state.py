@@ -341,6 +341,8 @@ class SigFrame(Struct):
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
     the image's address and the multiple of 64 below.
+    ``user_size`` is fpstate->user_size when it was set up: it says with the place on the stack where the image begins.
+    Behind the frame's end ``area`` stays as it is: of what XSAVE does not write the next frame there has these bytes.
     ``legacy`` is the ghost's: what sigreturn has to load whatever XSTATE_BV says, as that is the kernel's, and programs
     that know nothing of XSAVE edit the image without a look at it.
 
@@ -359,6 +361,7 @@ class SigFrame(Struct):
     null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
     misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
     mapped: Size
+    user_size: Size
     altstack_sp: Size
     ss_size: Annotated[Size, "uc_stack.ss_size"]
     ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]
