@@ -8,7 +8,6 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.event import IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, XRSTOR_FAULT
-from xfdfuzz.kernel.fpu.core import SECTION_CONTENTS
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
@@ -24,12 +23,15 @@ from xfdfuzz.program.ops.tasks import (
     KernelFpuNotEnded,
     KernelFpuSleeps,
     KernelSimd,
+    KernelSimdBegins,
+    left_by_section,
 )
 from xfdfuzz.program.step import Content
 
 #: What kernel code must not do with the FPU.
 _MISTAKES = {
     KernelSimd: "computes without kernel_fpu_begin()",
+    KernelSimdBegins: "computes without kernel_fpu_begin()",
     KernelFpuSleeps: "sleeps between kernel_fpu_begin() and kernel_fpu_end()",
     KernelFpuNotEnded: "returns without kernel_fpu_end()",
 }
@@ -185,19 +187,22 @@ def kernel_computes_with_default_mxcsr(view: View) -> Iterator[Broken]:
     """Between kernel_fpu_begin() and kernel_fpu_end() MXCSR has its default (KFPU_MXCSR, asm/fpu/api.h).  With a
     user's, an exception that the user has unmasked is raised in the kernel, which dies of it, and results are rounded
     as the user likes.  Code that does not call kernel_fpu_begin() is itself to blame."""
-    for event in () if isinstance(view.step.op, KernelSimd) else view.events(KERNEL_MXCSR):
+    op = view.step.op
+    unbegun = isinstance(op, KernelComputesOn) and view.before.tasks[op.task].kernel_simd
+    to_blame = unbegun or isinstance(op, KernelSimd | KernelSimdBegins)
+    for event in () if to_blame else view.events(KERNEL_MXCSR):
         yield Broken(f"kernel code computes with MXCSR = {ghost.content(event.detail[0])}")
 
 
 @invariant("kernel-fpu-section-is-undisturbed", "corruption", ("KFPU",), ops=(KernelFpuEnd, KernelComputesOn))
 def kernel_fpu_section_is_undisturbed(view: View) -> Iterator[Broken]:
-    """Kernel code finds in the registers what it left there, until it calls kernel_fpu_end(): no context switch, no
+    """Kernel code finds in the registers what it left there, until it has computed: no context switch, no
     softirq and no hard interrupt uses them meanwhile.  What crypto and RAID code computes goes to disks and networks.
     Code that breaks ``kernel-fpu-is-used-by-its-rules`` is itself to blame."""
     op, found = view.step.op, view.step.result.out
     assert isinstance(op, KernelFpuEnd | KernelComputesOn)
     if isinstance(found, Content):
-        left = Content(SECTION_CONTENTS[view.before.tasks[op.task].kernel_fpu - 1])
+        left = Content(left_by_section(view.before.tasks[op.task]))
         if found != left:
             yield Broken(f"its SSE register holds {found}, it left {left} there")
 

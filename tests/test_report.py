@@ -205,6 +205,7 @@ LEFT_OUT = {
             "in_sigframe",
             "sig_pkru",
             "kernel_fpu",
+            "kernel_simd",
             "rcu_read_lock_nesting",
             "lbr.event",
             "lbr.lbr_callstack_users",

@@ -258,7 +258,7 @@ TABLE: dict[type[Op], Rule] = {
         (
             *(host.SoftirqUnasked, host.HardirqNow, host.HardirqUnasked, host.KthreadKernelFpu),
             *(tasks.KernelFpuBegin, tasks.KernelFpuBeginUnasked, tasks.KernelFpuEnd, tasks.KernelFpuNotEnded),
-            *(tasks.KernelFpuSleeps, tasks.KernelSimd, tasks.KernelComputesOn),
+            *(tasks.KernelFpuSleeps, tasks.KernelSimd, tasks.KernelSimdBegins, tasks.KernelComputesOn),
         ),
         _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),

@@ -191,6 +191,7 @@ RESULTS: dict[str, tuple[str, ...]] = {
     "KernelFpuNotEnded": ("ok",),
     "KernelFpuSleeps": ("ok",),
     "KernelSimd": ("ok",),
+    "KernelSimdBegins": ("ok",),
     "KernelComputesOn": ("ok [<contents>]",),
     "ReturnToUser": ("ok",),
     "UserFld": ("ok",),
