@@ -15,6 +15,7 @@ from xfdfuzz.program.step import Content, Mask, MsrMask, Result, format_ret
 RESULTS: dict[str, tuple[str, ...]] = {
     "CoredumpXstate": ("ok {...}", "none"),
     "CoredumpFpregs": ("ok {...}", "none"),
+    "CoredumpXfpregs": ("ok {...}", "none"),
     "CoredumpSsp": ("ok [<contents>]", "none"),
     "CoredumpLayout": ("ok {...}", "none", "truncated"),
     "GuestFld": ("exit", "ok", "#NM"),
