@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
-from xfdfuzz.kernel.event import IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, XRSTOR_FAULT
+from xfdfuzz.kernel.event import IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, WARN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops.base import TaskOp
+from xfdfuzz.program.ops.base import Op, TaskOp
 from xfdfuzz.program.ops.guest import GuestPmi
-from xfdfuzz.program.ops.host import HardirqUnasked, Pmi, SoftirqUnasked
+from xfdfuzz.program.ops.host import HardirqUnasked, NmiKernelFpu, Pmi, SoftirqUnasked
 from xfdfuzz.program.ops.processes import WorkerCopyFromUser
 from xfdfuzz.program.ops.run import VmEnter
 from xfdfuzz.program.ops.tasks import (
@@ -29,7 +29,7 @@ from xfdfuzz.program.ops.tasks import (
 from xfdfuzz.program.step import Content
 
 #: What kernel code must not do with the FPU.
-_MISTAKES = {
+_MISTAKES: dict[type[Op], str] = {
     KernelSimd: "computes without kernel_fpu_begin()",
     KernelSimdBegins: "computes without kernel_fpu_begin()",
     KernelFpuSleeps: "sleeps between kernel_fpu_begin() and kernel_fpu_end()",
@@ -207,13 +207,17 @@ def kernel_fpu_section_is_undisturbed(view: View) -> Iterator[Broken]:
             yield Broken(f"its SSE register holds {found}, it left {left} there")
 
 
-@invariant("kernel-fpu-is-used-by-its-rules", VMM, ("KFPU",), ops=(*_UNASKED, *_MISTAKES))
+@invariant("kernel-fpu-is-used-by-its-rules", VMM, ("KFPU",), ops=(*_UNASKED, *_MISTAKES, NmiKernelFpu))
 def kernel_fpu_is_used_by_its_rules(view: View) -> Iterator[Broken]:
     """Kernel code uses the FPU between kernel_fpu_begin() and kernel_fpu_end(), which cannot be nested and between
-    which it must not sleep; an interrupt asks irq_fpu_usable() first (asm/fpu/api.h, fpu/core.c).  The FPU core does
+    which it must not sleep; an interrupt asks irq_fpu_usable() first, and a NMI not at all, which that warns of
+    (asm/fpu/api.h, fpu/core.c).  The FPU core does
     what it is told: whatever comes of this is the fault of the code that uses it, on every kernel."""
     op = view.step.op
     if type(op) in _MISTAKES:
         yield Broken(f"kernel code {_MISTAKES[type(op)]}", type(op).__name__)
+    elif isinstance(op, NmiKernelFpu):
+        for _ in view.events(WARN):
+            yield Broken("kernel code asks irq_fpu_usable() in a NMI", "nmi")
     elif any(event.detail[-1] for event in view.events(IRQ_FPU)):
         yield Broken("kernel code calls kernel_fpu_begin() where the kernel uses the FPU already", "nested")

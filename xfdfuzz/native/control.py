@@ -256,7 +256,7 @@ TABLE: dict[type[Op], Rule] = {
     ),
     **dict.fromkeys(
         (
-            *(host.SoftirqUnasked, host.HardirqNow, host.HardirqUnasked, host.KthreadKernelFpu),
+            *(host.SoftirqUnasked, host.HardirqNow, host.HardirqUnasked, host.NmiKernelFpu, host.KthreadKernelFpu),
             *(tasks.KernelFpuBegin, tasks.KernelFpuBeginUnasked, tasks.KernelFpuEnd, tasks.KernelFpuNotEnded),
             *(tasks.KernelFpuSleeps, tasks.KernelSimd, tasks.KernelSimdBegins, tasks.KernelComputesOn),
         ),

@@ -71,6 +71,7 @@ RESULTS: dict[str, tuple[str, ...]] = {
     "SoftirqUnasked": ("ok", "pending"),
     "HardirqNow": ("ok", "unusable"),
     "HardirqUnasked": ("ok",),
+    "NmiKernelFpu": ("ok", "unusable"),
     "KthreadKernelFpu": ("ok", "unusable"),
     "Pmi": ("ok", "ok [<contents>]"),
     "Preempt": ("ok",),
