@@ -246,6 +246,18 @@ def test_who_computes_without_kernel_fpu_begin_loses_what_it_computes(meanwhile:
     assert ("kernel-fpu-section-is-undisturbed" in verdict.broken) == (found != "kernel:5")
 
 
+@pytest.mark.parametrize(
+    ("revision", "between", "inside"),
+    [("v5.17", "ok", "unusable"), ("v5.18", *["unusable"] * 2), ("v7.3", *["unusable"] * 2)],
+)
+def test_a_nmi_is_warned_before_anything_else_is_asked(revision: str, between: str, inside: str) -> None:
+    """WARN_ON_ONCE(in_nmi()) stands in front of what says that the FPU is in use (irq_fpu_usable(), 6.1 and 6.12)."""
+    text = "machine cpus=1\ncpu0 nmi kernel_fpu_begin\nt0 kernel_fpu_begin ...\ncpu0 nmi kernel_fpu_begin\n"
+    verdict = judge(parse(f"# xfdfuzz program 1\n{text}"), resolve(revision))
+    assert (verdict.results[0], verdict.results[2]) == (between, inside)
+    assert [v.step for v in verdict.violations if v.invariant == "no-warning"] == ([] if between == "ok" else [1, 3])
+
+
 def test_a_preemption_comes_where_the_section_ends() -> None:
     told = said("machine cpus=1\nt0 kernel_fpu_begin ...\ncpu0 preempt(t1, 1)\nt0 ... kernel_fpu_end\n")
     assert told[3][0] == "t1 runs at point 1 of step 2, in kernel_fpu_end()"
