@@ -65,11 +65,11 @@ class ProcessRules(Rules):
 
     exit_task = one(processes.Exit, on="leaving")
 
-    @on("dumps", n=targets, note=Range(0, 8))
+    @on("dumps", n=targets, note=Range(0, 9))
     def coredump(self, n: int, note: int) -> Iterator[Op]:
         """A process dumps core, and somebody looks at the layout or at a note of a thread, at its image mostly."""
         task, thread = self.choice("dumps", n)
-        if note > 5:  # the process is gone behind each
+        if note > 4:  # the process is gone behind each
             yield coredump.CoredumpLayout(task)
         else:
             yield _NOTES[min(note, len(_NOTES) - 1)](task, thread)
