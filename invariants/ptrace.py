@@ -15,7 +15,7 @@ from xfdfuzz.program.fields import TOKENS
 from xfdfuzz.program.ghost import content
 from xfdfuzz.program.images import has_reserved_mxcsr, lost
 from xfdfuzz.program.ops import ptrace
-from xfdfuzz.program.ops.coredump import CoredumpLayout, CoredumpOfThread, CoredumpSsp, CoredumpXstate
+from xfdfuzz.program.ops.coredump import CoredumpLayout, CoredumpOfThread, CoredumpSsp, CoredumpXfpregs, CoredumpXstate
 from xfdfuzz.program.ops.ptrace import PtraceGetSsp, PtraceGetXstate, PtraceSetSsp, PtraceSetXstate
 from xfdfuzz.program.ops.tracer import KeepXstate, LoadXstate
 from xfdfuzz.program.step import FpuState, Image, Layout, format_ret
@@ -61,8 +61,8 @@ def _differing(view: View, nr: int, read: Image | FpuState) -> Iterator[Broken]:
 @invariant("core-dump-shows-the-registers", "corruption", ("HSTATE", "ABI"), ops=(CoredumpOfThread,))
 def core_dump_shows_the_registers(view: View) -> Iterator[Broken]:
     """A core file has what each thread had in its registers when the process died, as a tracer would have seen it:
-    NT_X86_XSTATE wherever there is XSAVE, NT_PRFPREG always, NT_X86_SHSTK of a thread with a shadow stack.  What there
-    is no memory for is left out of it."""
+    NT_X86_XSTATE wherever there is XSAVE, NT_PRFPREG always, NT_PRXFPREG of a 32-bit program, NT_X86_SHSTK of a thread
+    with a shadow stack.  What there is no memory for is left out of it."""
     op, result = view.step.op, view.step.result
     assert isinstance(op, CoredumpOfThread)
     ssp = view.k.system.ghost.tasks[op.thread].data[xf.CET_USER]
@@ -78,6 +78,8 @@ def _has_note(view: View, op: CoredumpOfThread, ssp: int) -> bool:
     """Whether there is something to be said of the thread in that note; the shadow stack's is there since 6.6."""
     if isinstance(op, CoredumpSsp):
         return bool(ssp) and NT_X86_SHSTK in view.k.x86_64_regsets()
+    if isinstance(op, CoredumpXfpregs):
+        return bool(view.before.tasks[op.task].ia32)
     return view.k.use_xsave if isinstance(op, CoredumpXstate) else True
 
 

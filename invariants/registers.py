@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CpuRegs
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
-from xfdfuzz.kernel.event import IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, XRSTOR_FAULT
-from xfdfuzz.kernel.fpu.core import SECTION_CONTENTS
+from xfdfuzz.kernel.event import IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, WARN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import ZEROED
 from xfdfuzz.kernel.state import USER_TASKS, GhostRegs
 from xfdfuzz.program import ghost
-from xfdfuzz.program.ops.base import TaskOp
+from xfdfuzz.program.ops.base import Op, TaskOp
 from xfdfuzz.program.ops.guest import GuestPmi
-from xfdfuzz.program.ops.host import HardirqUnasked, Pmi, SoftirqUnasked
+from xfdfuzz.program.ops.host import HardirqUnasked, NmiKernelFpu, Pmi, SoftirqUnasked
 from xfdfuzz.program.ops.processes import WorkerCopyFromUser
 from xfdfuzz.program.ops.run import VmEnter
 from xfdfuzz.program.ops.tasks import (
@@ -24,12 +23,15 @@ from xfdfuzz.program.ops.tasks import (
     KernelFpuNotEnded,
     KernelFpuSleeps,
     KernelSimd,
+    KernelSimdBegins,
+    left_by_section,
 )
 from xfdfuzz.program.step import Content
 
 #: What kernel code must not do with the FPU.
-_MISTAKES = {
+_MISTAKES: dict[type[Op], str] = {
     KernelSimd: "computes without kernel_fpu_begin()",
+    KernelSimdBegins: "computes without kernel_fpu_begin()",
     KernelFpuSleeps: "sleeps between kernel_fpu_begin() and kernel_fpu_end()",
     KernelFpuNotEnded: "returns without kernel_fpu_end()",
 }
@@ -185,30 +187,37 @@ def kernel_computes_with_default_mxcsr(view: View) -> Iterator[Broken]:
     """Between kernel_fpu_begin() and kernel_fpu_end() MXCSR has its default (KFPU_MXCSR, asm/fpu/api.h).  With a
     user's, an exception that the user has unmasked is raised in the kernel, which dies of it, and results are rounded
     as the user likes.  Code that does not call kernel_fpu_begin() is itself to blame."""
-    for event in () if isinstance(view.step.op, KernelSimd) else view.events(KERNEL_MXCSR):
+    op = view.step.op
+    unbegun = isinstance(op, KernelComputesOn) and view.before.tasks[op.task].kernel_simd
+    to_blame = unbegun or isinstance(op, KernelSimd | KernelSimdBegins)
+    for event in () if to_blame else view.events(KERNEL_MXCSR):
         yield Broken(f"kernel code computes with MXCSR = {ghost.content(event.detail[0])}")
 
 
 @invariant("kernel-fpu-section-is-undisturbed", "corruption", ("KFPU",), ops=(KernelFpuEnd, KernelComputesOn))
 def kernel_fpu_section_is_undisturbed(view: View) -> Iterator[Broken]:
-    """Kernel code finds in the registers what it left there, until it calls kernel_fpu_end(): no context switch, no
+    """Kernel code finds in the registers what it left there, until it has computed: no context switch, no
     softirq and no hard interrupt uses them meanwhile.  What crypto and RAID code computes goes to disks and networks.
     Code that breaks ``kernel-fpu-is-used-by-its-rules`` is itself to blame."""
     op, found = view.step.op, view.step.result.out
     assert isinstance(op, KernelFpuEnd | KernelComputesOn)
     if isinstance(found, Content):
-        left = Content(SECTION_CONTENTS[view.before.tasks[op.task].kernel_fpu - 1])
+        left = Content(left_by_section(view.before.tasks[op.task]))
         if found != left:
             yield Broken(f"its SSE register holds {found}, it left {left} there")
 
 
-@invariant("kernel-fpu-is-used-by-its-rules", VMM, ("KFPU",), ops=(*_UNASKED, *_MISTAKES))
+@invariant("kernel-fpu-is-used-by-its-rules", VMM, ("KFPU",), ops=(*_UNASKED, *_MISTAKES, NmiKernelFpu))
 def kernel_fpu_is_used_by_its_rules(view: View) -> Iterator[Broken]:
     """Kernel code uses the FPU between kernel_fpu_begin() and kernel_fpu_end(), which cannot be nested and between
-    which it must not sleep; an interrupt asks irq_fpu_usable() first (asm/fpu/api.h, fpu/core.c).  The FPU core does
+    which it must not sleep; an interrupt asks irq_fpu_usable() first, and a NMI not at all, which that warns of
+    (asm/fpu/api.h, fpu/core.c).  The FPU core does
     what it is told: whatever comes of this is the fault of the code that uses it, on every kernel."""
     op = view.step.op
     if type(op) in _MISTAKES:
         yield Broken(f"kernel code {_MISTAKES[type(op)]}", type(op).__name__)
+    elif isinstance(op, NmiKernelFpu):
+        for _ in view.events(WARN):
+            yield Broken("kernel code asks irq_fpu_usable() in a NMI", "nmi")
     elif any(event.detail[-1] for event in view.events(IRQ_FPU)):
         yield Broken("kernel code calls kernel_fpu_begin() where the kernel uses the FPU already", "nested")

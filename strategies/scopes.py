@@ -50,7 +50,9 @@ class Scope:
     def returns_inside_out(self) -> bool:
         """Whether nobody looks at a frame whose handler has ended."""
         copies = any(isinstance(op, signals.SigframeCopyOf) for op in self.ops)
-        return not copies and all(getattr(op, "frame", INNERMOST) == INNERMOST for op in self.ops)
+        # what a handler says is in its frame without writing it is what an older frame has left there
+        claims = any(isinstance(op, signals.SigframeChange) and op.change.set for op in self.ops)
+        return not copies and not claims and all(getattr(op, "frame", INNERMOST) == INNERMOST for op in self.ops)
 
     def first_alike(self, op: Op) -> Op:
         """Of the ops that differ in the number of something interchangeable only, the one with the lowest."""

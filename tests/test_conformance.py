@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(file.name for file in (ROOT / "corpus" / "conformance").glob("*.xfd"))
 PAGE = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
 
-PROPERTIES = range(1, 79)
+PROPERTIES = range(1, 80)
 
 
 def rows(section: str) -> dict[int, list[str]]:

@@ -205,6 +205,7 @@ LEFT_OUT = {
             "in_sigframe",
             "sig_pkru",
             "kernel_fpu",
+            "kernel_simd",
             "rcu_read_lock_nesting",
             "lbr.event",
             "lbr.lbr_callstack_users",
@@ -404,6 +405,25 @@ def test_a_leak_says_where_the_buffer_came_from() -> None:
 def test_a_step_that_names_the_findings_register_is_not_folded() -> None:
     program = parse((ROOT / "corpus" / "open" / "wrmsr-xfd-lost-in-migration.xfd").read_text())
     assert "   7  v0 wrmsr(IA32_XFD, 0x40000) = exit" in told(program, "v7.3", False)
+
+
+def test_what_a_program_says_of_a_read_is_not_folded() -> None:
+    """Nor what came to something else; what it does not ask for is."""
+    text = """# xfdfuzz program 1
+machine cpus=1
+cpu0 nmi kernel_fpu_begin
+t0 movups(1) = ok
+t0 ldmxcsr(1)
+t0 stmxcsr = ok
+t0 xsave(sse) = ok {xstate_bv: sse, sse: t0:1}
+t0 stmxcsr
+t0 fld(1)
+t0 fld(2) = ok
+t0 stmxcsr = ok [t0:2]
+"""
+    rows = told(parse(text), "v7.3", False)
+    numbers = {int(match[1]) for row in rows if (match := re.match(r"(?:  |->| >) ?(\d+)  [tvc]", row))}
+    assert numbers == {1, 5, 9}
 
 
 def test_where_nothing_is_broken_nothing_is_folded() -> None:

@@ -243,3 +243,91 @@ def test_a_new_frame_is_guarded_if_its_signal_says_so() -> None:
     results, _ = run(opened + "t0 sigframe frame0\nt0 signal ...\nt0 ... signal\nt0 sigframe\n", machine=_KEYS)
     assert results[7] == "SIGSEGV"
     assert results[10].startswith("ok {magic1"), "the new frame's memory is guarded by no key"
+
+
+# -- what XSAVE does not write -----------------------------------------------------------------------------------------
+
+AMX = "machine cpus=1 no-pku"
+TILES_IN_A_FRAME = """t0 ldtilecfg(1)
+t0 signal ...
+t0 ... signal
+t0 sigreturn
+t0 tilerelease
+"""
+TILES_IN_USE = "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)\nt0 ldtilecfg(2)\nt0 tileload(1)\n"
+CLAIMED = """t0 ... signal
+t0 sigframe(changed, {xstate_bv: +xtilecfg})
+t0 sigreturn
+t0 sttilecfg
+"""
+
+
+@pytest.mark.parametrize("stack", ["", "t0 sigaltstack(32768)\n"])
+@pytest.mark.parametrize("kernel", ["v5.17", "v7.3"])
+def test_tiles_that_are_not_in_use_leave_the_older_frames_bytes(stack: str, kernel: str) -> None:
+    """xsave_to_user_sigframe() takes them out of XSAVE's mask, and the header alone is cleared (fpu/xstate.h)."""
+    results, broken = run(f"{stack}{TILES_IN_A_FRAME}t0 signal ...\n{CLAIMED}", resolve(kernel), machine=AMX)
+    assert results[-5] == "ok {xstate_bv: x87|sse, x87: init, sse: init}"
+    assert results[-1] == "ok [t0:1]"
+    assert not broken - {"no-buffer-overrun"}  # a401f45e3875 (6.2)
+
+
+def test_tile_data_stays_as_well() -> None:
+    text = f"""t0 arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)
+t0 ldtilecfg(1)
+t0 tileload(2)
+{TILES_IN_A_FRAME.split(chr(10), 1)[1]}t0 signal ...
+t0 ... signal
+t0 sigframe(changed, {{xstate_bv: +xtile, xtilecfg: 2}})
+t0 sigreturn
+t0 tilestore
+"""
+    results, broken = run(text, machine=AMX)
+    assert results[-1] == "ok [t0:2]"
+    assert not broken
+
+
+def test_other_components_are_written_though_they_are_initial() -> None:
+    """XFEATURE_MASK_SIGFRAME_INITOPT is XTILE alone."""
+    results, _ = run("""t0 vmovups(2)
+t0 signal ...
+t0 ... signal
+t0 sigreturn
+t0 xrstor(avx, 0, 1)
+t0 signal ...
+t0 ... signal
+t0 sigframe(changed, {xstate_bv: +avx})
+t0 sigreturn
+t0 vextractf128
+""")
+    assert results[-1] == "ok [init]"
+
+
+def test_behind_a_fault_nothing_is_left() -> None:
+    """__clear_user() is of the whole image there."""
+    signal = "t0 signal(absent) ...\nt0 ... signal(present) ...\n"
+    results, broken = run(TILES_IN_A_FRAME + signal + CLAIMED, machine=AMX)
+    assert results[-1] == "ok [init]"
+    assert not broken
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "t0 sigaltstack(32768)\nt0 signal ...\n",
+        f"{TILES_IN_USE}t0 tilerelease\nt0 signal ...\n",
+        "t0 execve ...\nt0 ... execve\nt0 signal ...\n",
+    ],
+    ids=["another stack", "a larger image", "another program"],
+)
+def test_a_frame_elsewhere_has_none_of_it(elsewhere: str) -> None:
+    results, broken = run(TILES_IN_A_FRAME + elsewhere + CLAIMED, machine=AMX)
+    assert results[-1] == "ok [init]"
+    assert not broken
+
+
+def test_a_child_has_a_copy_of_what_is_left() -> None:
+    child = f"t0 signal ...\n{CLAIMED}".replace("t0", "t2")
+    results, broken = run(f"{TILES_IN_A_FRAME}t0 fork\ncpu0 schedule(t2)\n{child}", machine=AMX)
+    assert results[-1] == "ok [t0:1]"
+    assert not broken

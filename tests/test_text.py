@@ -413,8 +413,8 @@ def error_of(text: str) -> str:
             "cpu0",
             5,
             "an op of cpu: ... hotplug, hardirq(...), hotplug, hotplug ..., idle, "
-            "kthread kernel_fpu_begin, pmi, preempt(...), rdmsr(...), schedule(...), softirq kernel_fpu_begin, "
-            "softirq kernel_fpu_begin unasked",
+            "kthread kernel_fpu_begin, nmi kernel_fpu_begin, pmi, preempt(...), rdmsr(...), schedule(...), "
+            "softirq kernel_fpu_begin, softirq kernel_fpu_begin unasked",
         ),
         (
             "t0 tileloda(1)",

@@ -170,6 +170,7 @@ t2 execve ...
     ("ops", "site"),
     [
         ("t0 kernel_simd", "KernelSimd"),
+        ("t0 kernel_simd ...\nt0 ... kernel_simd", "KernelSimdBegins"),
         ("t0 kernel_fpu_begin unasked ...\nt0 kernel_fpu_begin unasked ...", "nested"),
         ("t0 kernel_fpu_begin ...\ncpu0 hardirq kernel_fpu_begin unasked", "nested"),
         ("t0 kernel_fpu_begin ...\nt0 ... schedule(t1)", "KernelFpuSleeps"),
@@ -212,6 +213,12 @@ def test_a_section_that_slept_leaves_the_count_of_preemption_below_zero() -> Non
         "t0 kernel_fpu_begin ...\nt0 ... schedule(t1)\nt0 ... kernel_fpu_end",
         "t0 kernel_fpu_begin ...\nt0 kernel_fpu_begin ...",
         "t0 ... kernel_simd",
+        "t0 kernel_simd ...\nt0 ... kernel_fpu_end",
+        "t0 kernel_simd ...\nt0 ... kernel_simd\nt0 ... kernel_simd",
+        "t0 kernel_simd ...\nt0 user",
+        "cpu1 schedule(t2)\nt2 kernel_simd ...\nt0 exit",
+        "t0 ioctl(v0, KVM_RUN) ...\nt0 kernel_simd ...\nv0 vmenter",
+        "t0 ioctl(v0, KVM_RUN) ...\nt0 kernel_simd ...\nt0 ... KVM_RUN",
     ],
 )
 def test_what_cannot_happen_beside_a_section(begun: str) -> None:
@@ -219,6 +226,36 @@ def test_what_cannot_happen_beside_a_section(begun: str) -> None:
     *before, last = results(f"machine cpus=2\n{made}{begun}\n")
     assert last == "not-enabled"
     assert "not-enabled" not in before
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "found"),
+    [
+        ("cpu0 hardirq kernel_fpu_begin", "kernel:4"),
+        ("cpu0 softirq kernel_fpu_begin", "kernel:4"),
+        ("cpu0 schedule(t1)\nt1 movups(3)\ncpu0 schedule(t0)", "t1:3"),
+        ("cpu0 schedule(kthread)\ncpu0 schedule(t0)", "kernel:5"),
+    ],
+)
+def test_who_computes_without_kernel_fpu_begin_loses_what_it_computes(meanwhile: str, found: str) -> None:
+    """Neither in_kernel_fpu nor disabled preemption keeps anybody from the registers (irq_fpu_usable())."""
+    verdict = judge(
+        parse(f"# xfdfuzz program 1\nmachine cpus=1\nt0 kernel_simd ...\n{meanwhile}\nt0 ... kernel_simd\n"), V7_3
+    )
+    assert verdict.results[-1] == f"ok [{found}]"
+    assert ("kernel-fpu-section-is-undisturbed" in verdict.broken) == (found != "kernel:5")
+
+
+@pytest.mark.parametrize(
+    ("revision", "between", "inside"),
+    [("v5.17", "ok", "unusable"), ("v5.18", *["unusable"] * 2), ("v7.3", *["unusable"] * 2)],
+)
+def test_a_nmi_is_warned_before_anything_else_is_asked(revision: str, between: str, inside: str) -> None:
+    """WARN_ON_ONCE(in_nmi()) stands in front of what says that the FPU is in use (irq_fpu_usable(), 6.1 and 6.12)."""
+    text = "machine cpus=1\ncpu0 nmi kernel_fpu_begin\nt0 kernel_fpu_begin ...\ncpu0 nmi kernel_fpu_begin\n"
+    verdict = judge(parse(f"# xfdfuzz program 1\n{text}"), resolve(revision))
+    assert (verdict.results[0], verdict.results[2]) == (between, inside)
+    assert [v.step for v in verdict.violations if v.invariant == "no-warning"] == ([] if between == "ok" else [1, 3])
 
 
 def test_a_preemption_comes_where_the_section_ends() -> None:

@@ -23,6 +23,8 @@ SOFTIRQ_OFFSET = 0x100
 SOFTIRQ_MASK = 0xFF00
 #: What a hard interrupt adds to it.
 HARDIRQ_OFFSET = 0x10000
+#: What a NMI adds to it beside that, and the part of it that counts them.
+NMI_OFFSET, NMI_MASK = 0x100000, 0xF00000
 
 
 class Locking(KernelBase):
@@ -116,6 +118,10 @@ class Locking(KernelBase):
     def in_hardirq(self) -> bool:
         """(include/linux/preempt.h)."""
         return self.this_cpu.preempt_count >= HARDIRQ_OFFSET
+
+    def in_nmi(self) -> bool:
+        """(include/linux/preempt.h)."""
+        return bool(self.this_cpu.preempt_count & NMI_MASK)
 
     @seam
     def might_sleep(self) -> None:

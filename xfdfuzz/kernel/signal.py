@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.errno import ENOMEM, EPERM
 from xfdfuzz.kernel.fpu.init import ZEROED
@@ -84,8 +85,7 @@ class Signals(Shstk):
         place = self.get_sigframe_place(sa_onstack)
         if place is None:
             return False
-        frame = self.new_sigframe()
-        frame.on_altstack, frame.altstack_sp = place.sp > 0, max(place.sp, 0)
+        frame = self.new_sigframe(place)
         frame.disarmed = place.disarmed
         frame.pkey = frame.pkey or place.pkey
         self.save_altstack(frame)
@@ -180,19 +180,35 @@ class Signals(Shstk):
         return not own.valid and on_sig_stack(self.system, self.current_nr)
 
     @seam
-    def new_sigframe(self) -> SigFrame:
+    def new_sigframe(self, place: Place) -> SigFrame:
         """One more on the stack; what is left of others below the stack pointer is taken to be overwritten by it.
 
-        What is the matter with the memory there stays.
+        What is the matter with the memory there stays, and where an older frame lay in the same place its image does,
+        until something is written.
         """
         frames = self.sigframes_of(self.current_nr)
         depth = self.handlers_of(self.current_nr)
-        there = frames[depth]
-        absent, unwritable, pkey = there.absent, there.unwritable, there.pkey
+        there, new, image = frames[depth], SigFrame(), XsaveArea()
+        new.valid, new.absent, new.unwritable, new.pkey = 1, there.absent, there.unwritable, there.pkey
+        new.on_altstack, new.altstack_sp = place.sp > 0, max(place.sp, 0)
+        new.user_size = self.deref(self.current.fpu.fpstate).user_size
+        if self.is_left_there(there, new):
+            assign(image, there.area)
         for frame in frames[depth:]:
             assign(frame, SigFrame())
-        there.valid, there.absent, there.unwritable, there.pkey = 1, absent, unwritable, pkey
+        assign(there, new)
+        assign(there.area, image)
         return there
+
+    @seam
+    def is_left_there(self, older: SigFrame, new: SigFrame) -> bool:
+        """Whether the image of a frame whose handler has ended lies where that of the new one is about to.
+
+        The frames around it are the same, and so is the rest of the stack.  Elsewhere there are zeros for whatever is
+        there.
+        """
+        same_stack = (older.on_altstack, older.altstack_sp) == (new.on_altstack, new.altstack_sp)
+        return bool(older.stale and same_stack and older.user_size == new.user_size and not older.misaligned)
 
     @seam
     def set_stack_pointer(self, handlers: int) -> None:
@@ -260,10 +276,14 @@ class Signals(Shstk):
 
     @phase_of("copy_fpstate_to_sigframe")
     def sigframe_fault_in(self, present: bool) -> bool:
-        """XSAVE once more if __clear_user() found all pages of the image, which may sleep; then as setup_rt_frame()."""
+        """XSAVE once more if __clear_user() found all pages of the image, which may sleep; then as setup_rt_frame().
+
+        So of what XSAVE does not write there is nothing left of an older frame.
+        """
         frame = self.innermost_frame()
         self.current.in_sigframe = frame.absent = 0
         self.might_fault()
+        assign(frame.area, XsaveArea())
         saved = present and self.copy_fpstate_retry(frame, self.current.sig_pkru)
         return self.get_sigframe_end(saved) and self.setup_rt_frame_end()
 

@@ -278,7 +278,8 @@ class Task(Struct):
     thread.features_locked.  ``exit_state``: it has exited and waits to be reaped.
     ``vm_fds`` is the bitmap of VMs that it has open.  ``rcu_read_lock_nesting`` is 0 between ops.  ``lbr`` is its perf
     event's.  ``vfork_child``: it sleeps in vfork(), until that child has another address space, or none.
-    ``kernel_fpu``: so many times kernel code of it is between kernel_fpu_begin() and kernel_fpu_end().
+    ``kernel_fpu``: so many times kernel code of it is between kernel_fpu_begin() and kernel_fpu_end(); ``kernel_simd``:
+    kernel code of it computes without.
     """
 
     __slots__ = ()
@@ -289,6 +290,7 @@ class Task(Struct):
     in_sigreturn: Flag
     in_sigframe: Flag
     kernel_fpu: Count
+    kernel_simd: Flag
     vfork_child: TaskPlus1
     vm_fds: VmMask
     mm: MmNr
@@ -320,7 +322,12 @@ def inside_call(task: Task) -> bool:
     """Whether it is inside a call that is cut in two: KVM_RUN, execve(), the delivery of a signal, rt_sigreturn(),
     vfork(), or one that uses the FPU."""
     signals = task.in_signal or task.in_sigframe or task.in_sigreturn
-    return bool(task.kvm_run or task.in_execve or signals or task.vfork_child or task.kernel_fpu)
+    return bool(task.kvm_run or task.in_execve or signals or task.vfork_child or in_section(task))
+
+
+def in_section(task: Task) -> bool:
+    """Whether kernel code of a task's is between two ops that use the FPU, with kernel_fpu_begin() or without."""
+    return bool(task.kernel_fpu or task.kernel_simd)
 
 
 @struct()
@@ -341,6 +348,8 @@ class SigFrame(Struct):
     ``fsave`` is x87 in the header that a 32-bit frame has before the image, as FNSAVE stores it.
     ``null``: uc_mcontext.fpstate is NULL, so nobody looks at the image.  ``misaligned`` is how many bytes lie between
     the image's address and the multiple of 64 below.
+    ``user_size`` is fpstate->user_size when it was set up: it says with the place on the stack where the image begins.
+    Behind the frame's end ``area`` stays as it is: of what XSAVE does not write the next frame there has these bytes.
     ``legacy`` is the ghost's: what sigreturn has to load whatever XSTATE_BV says, as that is the kernel's, and programs
     that know nothing of XSAVE edit the image without a look at it.
 
@@ -359,6 +368,7 @@ class SigFrame(Struct):
     null: Annotated[Flag, "uc_mcontext.fpstate.NULL"]
     misaligned: Annotated[Count, "uc_mcontext.fpstate.misaligned"]
     mapped: Size
+    user_size: Size
     altstack_sp: Size
     ss_size: Annotated[Size, "uc_stack.ss_size"]
     ss_disable: Annotated[Flag, "uc_stack.SS_DISABLE"]

@@ -256,9 +256,9 @@ TABLE: dict[type[Op], Rule] = {
     ),
     **dict.fromkeys(
         (
-            *(host.SoftirqUnasked, host.HardirqNow, host.HardirqUnasked, host.KthreadKernelFpu),
+            *(host.SoftirqUnasked, host.HardirqNow, host.HardirqUnasked, host.NmiKernelFpu, host.KthreadKernelFpu),
             *(tasks.KernelFpuBegin, tasks.KernelFpuBeginUnasked, tasks.KernelFpuEnd, tasks.KernelFpuNotEnded),
-            *(tasks.KernelFpuSleeps, tasks.KernelSimd, tasks.KernelComputesOn),
+            *(tasks.KernelFpuSleeps, tasks.KernelSimd, tasks.KernelSimdBegins, tasks.KernelComputesOn),
         ),
         _no("nothing lets user space say which code of the kernel's uses the FPU, and when"),
     ),

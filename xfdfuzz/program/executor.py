@@ -107,6 +107,7 @@ def _end_sections(k: Kernel, nr: int) -> Iterator[Op]:
     """Of a task that is on a CPU."""
     task = k.tasks[nr]
     yield from [tasks.KernelFpuEnd(nr)] * (task.kernel_fpu if task.on_cpu else 0)
+    yield from [tasks.KernelComputesOn(nr)] * (task.kernel_simd if task.on_cpu else 0)
 
 
 def _enter_ops(k: Kernel, nr: int) -> Iterator[Op]:

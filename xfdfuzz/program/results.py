@@ -15,6 +15,7 @@ from xfdfuzz.program.step import Content, Mask, MsrMask, Result, format_ret
 RESULTS: dict[str, tuple[str, ...]] = {
     "CoredumpXstate": ("ok {...}", "none"),
     "CoredumpFpregs": ("ok {...}", "none"),
+    "CoredumpXfpregs": ("ok {...}", "none"),
     "CoredumpSsp": ("ok [<contents>]", "none"),
     "CoredumpLayout": ("ok {...}", "none", "truncated"),
     "GuestFld": ("exit", "ok", "#NM"),
@@ -70,6 +71,7 @@ RESULTS: dict[str, tuple[str, ...]] = {
     "SoftirqUnasked": ("ok", "pending"),
     "HardirqNow": ("ok", "unusable"),
     "HardirqUnasked": ("ok",),
+    "NmiKernelFpu": ("ok", "unusable"),
     "KthreadKernelFpu": ("ok", "unusable"),
     "Pmi": ("ok", "ok [<contents>]"),
     "Preempt": ("ok",),
@@ -191,6 +193,7 @@ RESULTS: dict[str, tuple[str, ...]] = {
     "KernelFpuNotEnded": ("ok",),
     "KernelFpuSleeps": ("ok",),
     "KernelSimd": ("ok",),
+    "KernelSimdBegins": ("ok",),
     "KernelComputesOn": ("ok [<contents>]",),
     "ReturnToUser": ("ok",),
     "UserFld": ("ok",),

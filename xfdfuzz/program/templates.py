@@ -289,7 +289,7 @@ def _elsewhere(verb: str) -> str:
 
 
 #: So many verbs of an actor can be read through in a message.
-_FEW = 10
+_FEW = 11
 
 
 def _verb(verb: str, behind: _Node) -> str:

@@ -1,6 +1,7 @@
 """What of a run is told on one screen: the steps that matter, with what matters of them.
 
-A step matters if it breaks something, if the kernel reports something there, or if a violation follows from it.
+A step matters if it breaks something, if the kernel reports something there, or if a violation follows from it.  One
+of which the program says what it reads stands there as well, and one that came to something else than it says.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Group(NamedTuple):
 
 
 class Folding:
-    """What is told of a run; ``matters`` is whether a step does.
+    """What is told of a run; ``matters`` is whether a step does, ``asked`` whether the program asks what came of it.
 
     ``runs`` are the steps that are told in one line, by the number of the first one, and ``hidden`` the others of them.
     """
@@ -50,6 +51,7 @@ class Folding:
         judged: Sequence[Judged],
         explained: Mapping[Violation, Reasons],
         matters: Callable[[Judged], bool],
+        asked: Callable[[Judged], bool] = lambda item: False,
     ) -> None:
         self._explained = explained
         self._told: dict[_Key, Violation] = {}
@@ -59,7 +61,7 @@ class Folding:
                 field = because.words(reason, violation.step).field
                 self._named.setdefault(reason.step, set()).add(field)
         self._any = any(map(matters, judged))
-        runs = _runs(judged, matters) if self._any else []
+        runs = _runs(judged, lambda item: matters(item) or asked(item)) if self._any else []
         self.runs = {run[0].number: run for run in runs}
         self.hidden = {step.number for run in runs for step in run[1:]}
 

@@ -18,7 +18,7 @@ from xfdfuzz.kernel.event import Event
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.program.ops.kvm import KvmSetSregs
 from xfdfuzz.program.program import Program
-from xfdfuzz.program.step import PANIC, Step
+from xfdfuzz.program.step import PANIC, Step, format_ret
 from xfdfuzz.program.text import format_op
 from xfdfuzz.report import because, leaks
 from xfdfuzz.report.changes import changes
@@ -66,7 +66,10 @@ def terminal(out: Console, program: Program, judged: Sequence[Judged], notes: No
         told = item.violations or step.number in notes.windows
         return bool(told or marks.of(step.number) or marks.names(step) or step.defects)
 
-    folding = Folding([] if notes.full else judged, notes.because, matters)
+    def asked(item: Judged) -> bool:
+        return item.step is not None and _is_asked(item.step, program.results[item.step.number - 1])
+
+    folding = Folding([] if notes.full else judged, notes.because, matters, asked)
     for item in judged:
         if item.step is None and item.violations:
             line(out, (f"  {AT_END}", "bold"))
@@ -87,6 +90,11 @@ def results(out: Console, program: Program, judged: Sequence[Judged]) -> None:
             hanging(out, len(_INDENT) + 2, text, (broken, "bold red"))
         if item.step:
             _remarks(out, program.machine, item, item.step, interrupted)
+
+
+def _is_asked(step: Step, text: str | None) -> bool:
+    """Whether the program's text says what the op reads, or something that it did not come to."""
+    return text is not None and text != format_ret(step.result.ret)
 
 
 class _Marks:

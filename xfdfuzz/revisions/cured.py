@@ -437,7 +437,7 @@ class IrqFpuWithRt(FpuCore):
     def irq_fpu_usable(self) -> bool:
         """(fpu/core.c)."""
         locked = self.config.rt and self.in_hardirq() and self.this_cpu.preempt_count & PREEMPT_MASK
-        return not locked and super().irq_fpu_usable()
+        return super().irq_fpu_usable() and not locked
 
 
 @propose(

@@ -10,7 +10,7 @@ from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, flags, targets, tokens
 
 #: The notes of a thread, the plainest last.
-_NOTES = (coredump.CoredumpFpregs, coredump.CoredumpSsp, coredump.CoredumpXstate)
+_NOTES = (coredump.CoredumpXfpregs, coredump.CoredumpFpregs, coredump.CoredumpSsp, coredump.CoredumpXstate)
 
 
 class ProcessRules(Rules):
@@ -65,9 +65,11 @@ class ProcessRules(Rules):
 
     exit_task = one(processes.Exit, on="leaving")
 
-    @on("dumps", n=targets, note=Range(0, 4))
+    @on("dumps", n=targets, note=Range(0, 9))
     def coredump(self, n: int, note: int) -> Iterator[Op]:
-        """A process dumps core, and somebody looks at the layout and at a note of a thread, at its image mostly."""
+        """A process dumps core, and somebody looks at the layout or at a note of a thread, at its image mostly."""
         task, thread = self.choice("dumps", n)
-        yield coredump.CoredumpLayout(task)
-        yield _NOTES[min(note, 2)](task, thread)
+        if note > 4:  # the process is gone behind each
+            yield coredump.CoredumpLayout(task)
+        else:
+            yield _NOTES[min(note, len(_NOTES) - 1)](task, thread)

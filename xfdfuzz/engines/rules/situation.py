@@ -244,11 +244,11 @@ def look_at_tasks(system: st.System) -> Look:
     stopped = [nr for nr, task in waiting if not st.inside_call(task)]
     vms = [(nr, vm) for nr, vm in enumerate(system.vms) if vm.exists]
     mms = {vm.mm for _, vm in vms}
-    awaited = [task.group_leader for _, task in tasks if task.pf_user_worker and task.kernel_fpu]
+    awaited = [task.group_leader for _, task in tasks if task.pf_user_worker and st.in_section(task)]
     leaving = [nr for nr in free if system.tasks[nr].group_leader not in awaited and not _last_with_vcpus(system, nr)]
     opened = [(nr, task.mm, fds) for nr, task in calling if (fds := task.vm_fds)]
     calls = [((nr, vm), mm == of.mm) for nr, mm, fds in opened for vm, of in vms if fds >> vm & 1]
-    in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve or task.kernel_fpu]
+    in_call = [task.group_leader for _, task in tasks if task.kvm_run or task.in_execve or st.in_section(task)]
     exec_ready = [nr for nr in leaving if system.tasks[nr].group_leader not in in_call]
     ia32 = {nr for nr, task in tasks if task.ia32}
     groups = {nr: task.group_leader for nr, task in tasks}
@@ -294,7 +294,7 @@ def look_at_tasks(system: st.System) -> Look:
         "stopped": stopped,
         "computing": [nr for nr in stopped if not system.tasks[nr].pf_user_worker],
         "lookups": [(reader, nr) for reader in free for nr, _ in tasks],
-        "workers": [nr for nr, task in at_work if task.pf_user_worker and not task.kernel_fpu],
+        "workers": [nr for nr, task in at_work if task.pf_user_worker and not st.in_section(task)],
         "traces": traces,
         "kept_tasks": [nr for nr in range(st.USER_TASKS) if system.ghost.tracers[nr].kept],
         "vm_calls": _mostly([pair for pair, own in calls if own], [pair for pair, own in calls if not own]),
@@ -364,7 +364,7 @@ def look_at_vcpus(system: st.System) -> Look:
     guests = [nr for nr in inside if nr not in sealed]
     exited = [(nr, vcpu) for nr, vcpu in vcpus if vcpu.mode == st.VCPU_EXITED]
     threads = [(nr, vcpu, system.tasks[vcpu.task - 1]) for nr, vcpu in exited]
-    at_work = [(nr, vcpu) for nr, vcpu, thread in threads if thread.on_cpu and not thread.kernel_fpu]
+    at_work = [(nr, vcpu) for nr, vcpu, thread in threads if thread.on_cpu and not st.in_section(thread)]
     looping = [(nr, vcpu) for nr, vcpu in at_work if not (vcpu.exit_pending or vcpu.run_over)]
     plain = [nr for nr, vcpu in vcpus if system.vms[vcpu.vm].type == st.VM_DEFAULT and nr not in sealed]
     unsealed = [nr for nr, _ in vcpus if nr not in sealed]
@@ -595,7 +595,8 @@ _WHO, _STACKS = f"tasks[:{st.USER_TASKS}]", f"sigframes[:{st.NR_SIGFRAMES * st.U
 READ_BY_TASKS = Regions(
     st.System,
     *(f"{_WHO}.{name}" for name in ("exists", "exit_state", "in_execve", "in_signal", "vm_fds", "mm", "on_cpu")),
-    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.kernel_fpu", f"{_WHO}.group_leader"),
+    *(f"{_WHO}.kvm_run", f"{_WHO}.in_sigreturn", f"{_WHO}.in_sigframe", f"{_WHO}.group_leader"),
+    *(f"{_WHO}.kernel_fpu", f"{_WHO}.kernel_simd"),
     *(f"{_STACKS}.valid", "sigframes[].stale", f"{_STACKS}.on_altstack", f"{_STACKS}.altstack_sp"),
     *(f"{_STACKS}.disarmed", f"{_WHO}.sas_ss_autodisarm", f"{_WHO}.vfork_child"),
     *(f"{_WHO}.shstk", f"{_WHO}.ia32", f"{_WHO}.pf_user_worker"),
@@ -614,7 +615,7 @@ READ_BY_VCPUS = Regions(
         "vcpus[].arch.guest_state_protected",
         "vms[].type",
     ),
-    *(f"{_WHO}.on_cpu", f"{_WHO}.kernel_fpu", "vcpus[].arch.cpuid_set"),
+    *(f"{_WHO}.on_cpu", f"{_WHO}.kernel_fpu", f"{_WHO}.kernel_simd", "vcpus[].arch.cpuid_set"),
     *("ghost.vmms[].intent", "ghost.vmms[].tenants", "ghost.vmms[].kept"),
 )
 READ_BY_CPUS = Regions(st.System, "cpus[].current", "cpus[].guest", "cpus[].cr4_osfxsr", f"{_WHO}.kernel_fpu")

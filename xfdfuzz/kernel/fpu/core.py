@@ -11,7 +11,7 @@ from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, DeviceNotAvai
 from xfdfuzz.kernel.base import phase_of, seam
 from xfdfuzz.kernel.event import HARDIRQ, IRQ_FPU, KERNEL_MXCSR, LOST_STATE, OOPS, OVERRUN, XRSTOR_FAULT
 from xfdfuzz.kernel.fpu.init import FXSAVE_SIZE, FpuInit
-from xfdfuzz.kernel.locking import HARDIRQ_OFFSET, SOFTIRQ_OFFSET
+from xfdfuzz.kernel.locking import HARDIRQ_OFFSET, NMI_OFFSET, SOFTIRQ_OFFSET
 from xfdfuzz.kernel.sched import CLONE_THREAD
 from xfdfuzz.kernel.state import INIT_FPSTATE, NULL, Fpstate, Fpu
 from xfdfuzz.memory.cstruct import assign
@@ -360,6 +360,14 @@ class FpuCore(FpuInit):
         self.this_cpu.preempt_count += HARDIRQ_OFFSET
         result = self.kernel_fpu_use(asks)
         self.this_cpu.preempt_count -= HARDIRQ_OFFSET
+        return result
+
+    @seam
+    def nmi_uses_fpu(self) -> str:
+        """A NMI whose handler uses the FPU, as efi-pstore does when a machine check or a lockup is the end."""
+        self.this_cpu.preempt_count += NMI_OFFSET + HARDIRQ_OFFSET
+        result = self.kernel_fpu_use()
+        self.this_cpu.preempt_count -= NMI_OFFSET + HARDIRQ_OFFSET
         return result
 
     # -- fork, exec and exit -----------------------------------------------------------------------------------------

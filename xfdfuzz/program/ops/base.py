@@ -12,7 +12,17 @@ from typing import ClassVar, TypeVar, dataclass_transform
 
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import USER_TASKS, VCPU_EXITED, VCPU_IN_GUEST, VCPU_OUTSIDE, VM_DEFAULT, System, Task, Vcpu
+from xfdfuzz.kernel.state import (
+    USER_TASKS,
+    VCPU_EXITED,
+    VCPU_IN_GUEST,
+    VCPU_OUTSIDE,
+    VM_DEFAULT,
+    System,
+    Task,
+    Vcpu,
+    in_section,
+)
 from xfdfuzz.program import ghost
 from xfdfuzz.program.codecs import REG_NAMES
 from xfdfuzz.program.fields import TOKENS
@@ -124,7 +134,7 @@ def busy(task: Task, nr: int) -> str:
 
 def inside(task: Task, nr: int) -> str:
     """What a task is in the middle of, of all that takes several ops."""
-    if task.kernel_fpu:
+    if in_section(task):
         return f"t{nr} uses the FPU in the kernel"
     if task.kvm_run:
         return f"t{nr} is inside KVM_RUN"
@@ -245,7 +255,7 @@ class VcpuRunOp(Op):
         task = k.tasks[nr]
         if not task.on_cpu:
             return f"t{nr}, which runs v{self.vcpu}, is on no CPU"
-        return f"t{nr} uses the FPU in the kernel" if task.kernel_fpu else ""
+        return f"t{nr} uses the FPU in the kernel" if in_section(task) else ""
 
     def thread(self, k: Kernel) -> Vcpu:
         """Go to the CPU that the vCPU's thread runs on."""

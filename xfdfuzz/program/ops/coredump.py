@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from xfdfuzz.arch import xfeatures as xf
+from xfdfuzz.arch.xsave import XsaveArea
 from xfdfuzz.kernel.coredump import CoreFile, Note
-from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_X86_SHSTK, NT_X86_XSTATE
+from xfdfuzz.kernel.fpu.regset import NT_PRFPREG, NT_PRXFPREG, NT_X86_SHSTK, NT_X86_XSTATE
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.program.fields import Nr
 from xfdfuzz.program.ops.base import TaskOp, inside, op
@@ -14,6 +15,11 @@ from xfdfuzz.program.step import Content, FpuState, Layout, Result, image_of
 
 #: There is no such note.
 NONE = Result("none")
+
+
+def legacy_of(area: XsaveArea) -> FpuState:
+    """x87, SSE and MXCSR of an image."""
+    return FpuState(tuple((i, area.data[i]) for i in xf.LEGACY))
 
 
 class Coredump(TaskOp):
@@ -87,7 +93,20 @@ class CoredumpFpregs(CoredumpOfThread):
     def shown(self, note: Note) -> Result:
         if isinstance(note, int):
             return Result("ok", FpuState(((xf.X87, note),)))
-        return Result("ok", FpuState(tuple((i, note.data[i]) for i in xf.LEGACY)))
+        return Result("ok", legacy_of(note))
+
+
+@op("t{task} coredump(t{thread}, NT_PRXFPREG)")
+class CoredumpXfpregs(CoredumpOfThread):
+    """The same; the value is x87, SSE and MXCSR of a thread, in the core file of a 32-bit program."""
+
+    NOTE_TYPE = NT_PRXFPREG
+    task: Nr = 0
+    thread: Nr = 0
+
+    def shown(self, note: Note) -> Result:
+        assert not isinstance(note, int)
+        return Result("ok", legacy_of(note))
 
 
 @op("t{task} coredump(t{thread}, NT_X86_SHSTK)")

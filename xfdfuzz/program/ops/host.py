@@ -137,6 +137,18 @@ class HardirqUnasked(_InterruptOp):
         return k.hardirq_uses_fpu(asks=False)
 
 
+@op("cpu{cpu} nmi kernel_fpu_begin")
+class NmiKernelFpu(_InterruptOp):
+    """A NMI on the CPU, between calls, whose handler uses the FPU, if irq_fpu_usable() says that it can: ``unusable``
+    if not.  Since 59f5ede3bc0f (5.18) that it asks is a mistake of its code."""
+
+    DRAWN = False
+    cpu: Nr = 0
+
+    def interrupt(self, k: Kernel) -> str:
+        return k.nmi_uses_fpu()
+
+
 class _KernelCode(_CpuOp):
     """A kernel thread at work; a kind of its own, so that it stands in for nothing else that happens to a CPU."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.sched import CLONE_THREAD, CLONE_VFORK, CLONE_VM
-from xfdfuzz.kernel.state import GhostRegs
+from xfdfuzz.kernel.state import GhostRegs, in_section
 from xfdfuzz.memory.cstruct import assign
 from xfdfuzz.program import ghost
 from xfdfuzz.program.fields import Nr
@@ -137,7 +137,7 @@ class Execve(TaskOp):
             return found
         leader = k.tasks[self.task].group_leader
         threads = ((nr, task) for nr, task in enumerate(k.tasks) if task.exists and task.group_leader == leader)
-        at_it = (inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve or task.kernel_fpu)
+        at_it = (inside(task, nr) for nr, task in threads if task.kvm_run or task.in_execve or in_section(task))
         return next(at_it, "")
 
     def run(self, k: Kernel) -> Result:
@@ -197,7 +197,7 @@ class Exit(TaskOp):
             return found
         leader = k.tasks[self.task].group_leader
         workers = ((nr, task) for nr, task in enumerate(k.tasks) if task.pf_user_worker and task.group_leader == leader)
-        return next((inside(task, nr) for nr, task in workers if task.kernel_fpu), "")
+        return next((inside(task, nr) for nr, task in workers if in_section(task)), "")
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

@@ -167,7 +167,7 @@ class KvmRunReturns(TaskOp):
             return f"t{self.task} is not inside KVM_RUN"
         if not task.on_cpu:
             return f"t{self.task} is on no CPU"
-        if task.kernel_fpu:
+        if st.in_section(task):
             return inside(task, self.task)
         nr = task.kvm_run - 1
         vcpu = k.vcpus[nr]

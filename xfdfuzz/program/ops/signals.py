@@ -364,7 +364,8 @@ class SigframeLegacy(FrameOp):
 
     def hindrance(self, k: Kernel) -> str:
         ia32 = self.part == xf.X87 and k.tasks[self.task].ia32
-        other = f"t{self.task}'s frame, a 32-bit one, has x87 in the header before" if ia32 else ""
+        instead = "sigreturn takes it from: `sigframe(fsave, 1)`; the image's own is `sigframe(changed, {x87: 1})`"
+        other = f"t{self.task}'s frame, a 32-bit one, has x87 in the header before, which {instead}" if ia32 else ""
         return FrameOp.hindrance(self, k) or other
 
     def access(self, k: Kernel, frame: SigFrame) -> Result:

@@ -15,7 +15,7 @@ from xfdfuzz.kernel.fpu import xstate
 from xfdfuzz.kernel.fpu.core import KERNEL_CONTENTS, SECTION_CONTENTS
 from xfdfuzz.kernel.kvm.vmx import Kernel
 from xfdfuzz.kernel.machine import Machine
-from xfdfuzz.kernel.state import VCPU_EXITED, Task, pasid_of
+from xfdfuzz.kernel.state import VCPU_EXITED, Task, in_section, pasid_of
 from xfdfuzz.program import ghost, images
 from xfdfuzz.program.fields import (
     Autodisarm,
@@ -141,7 +141,7 @@ class _KernelFpu(TaskOp):
     def hindrance(self, k: Kernel) -> str:
         """The task makes a system call, is a worker, or is inside KVM_RUN, out of the guest."""
         task = k.tasks[self.task]
-        if not task.kvm_run or not task.on_cpu or task.kernel_fpu:
+        if not task.kvm_run or not task.on_cpu or in_section(task):
             return busy(task, self.task)
         vcpu = k.vcpus[task.kvm_run - 1]
         return "" if vcpu.mode == VCPU_EXITED else whereabouts(vcpu, task.kvm_run - 1)
@@ -149,7 +149,7 @@ class _KernelFpu(TaskOp):
     def enter_kernel(self, k: Kernel) -> Task:
         """Who is in the kernel already stays there."""
         task = k.tasks[self.task]
-        if not (task.kvm_run or task.pf_user_worker or task.kernel_fpu):
+        if not (task.kvm_run or task.pf_user_worker or in_section(task)):
             return TaskOp.enter_kernel(self, k)
         k.on_cpu(task.on_cpu - 1)
         return task
@@ -208,9 +208,14 @@ class _InSection(_KernelFpu):
 
     def hindrance(self, k: Kernel) -> str:
         task = k.tasks[self.task]
-        if not task.kernel_fpu:
-            return f"t{self.task} does not use the FPU in the kernel"
+        if not self.is_in(task):
+            unbegun = f"t{self.task} has not called kernel_fpu_begin()"
+            return unbegun if in_section(task) else f"t{self.task} does not use the FPU in the kernel"
         return "" if task.on_cpu else f"t{self.task} is on no CPU"
+
+    def is_in(self, task: Task) -> bool:
+        """Whether it is between them."""
+        return bool(task.kernel_fpu)
 
 
 @op("t{task} ... kernel_fpu_end")
@@ -269,18 +274,50 @@ class KernelSimd(_KernelFpu):
         return OK
 
 
-@op("t{task} ... kernel_simd")
-class KernelComputesOn(_InSection):
-    """It goes on to compute with SSE and AVX, after a look at what it left there, which is the value."""
+@op("t{task} kernel_simd ...")
+class KernelSimdBegins(_KernelFpu):
+    """Such code computes for a while, with contents of its own in the registers, which nobody knows: it may be
+    preempted, and interrupts may use the FPU."""
 
     DRAWN = False
     task: Nr = 0
 
     def run(self, k: Kernel) -> Result:
         task = self.enter_kernel(k)
+        k.kernel_fpu_compute(SECTION_CONTENTS[0])
+        task.kernel_simd = 1
+        return OK
+
+
+@op("t{task} ... kernel_simd")
+class KernelComputesOn(_InSection):
+    """It goes on to compute with SSE and AVX, after a look at what it left there, which is the value.
+
+    Behind ``kernel_simd ...`` it returns then.
+    """
+
+    DRAWN = False
+    task: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        nowhere = not in_section(k.tasks[self.task])
+        begin = " (`kernel_simd ...` and `kernel_fpu_begin ...` begin what goes on)" if nowhere else ""
+        return (why := _InSection.hindrance(self, k)) and why + begin
+
+    def is_in(self, task: Task) -> bool:
+        return in_section(task)
+
+    def run(self, k: Kernel) -> Result:
+        task = self.enter_kernel(k)
         found = Content(k.regs.data[xf.SSE])
-        k.kernel_fpu_compute(SECTION_CONTENTS[task.kernel_fpu - 1])
+        k.kernel_fpu_compute(left_by_section(task))
+        task.kernel_simd = 0
         return Result("ok", found)
+
+
+def left_by_section(task: Task) -> int:
+    """What the innermost section of a task's leaves in the registers that it computes with."""
+    return SECTION_CONTENTS[max(task.kernel_fpu - 1, 0)]
 
 
 @op("t{task} user")

@@ -83,11 +83,15 @@ class NoStatusOfKthreads(Regset):
     fixes=("5d2bd7009f30",),
 )
 class IrqFpuNotInLockedRegion(FpuCore):
-    """A hard interrupt uses the FPU only where softirqs could: not where it hits an fpregs_lock()ed region."""
+    """A hard interrupt uses the FPU only where softirqs could: not where it hits an fpregs_lock()ed region.
+
+    A NMI hits anywhere, and who asks in one is warned.
+    """
 
     def irq_fpu_usable(self) -> bool:
         """(fpu/core.c)."""
-        return not (self.kernel_fpu_disabled() or (self.in_hardirq() and self.in_interrupt()))
+        locked = self.in_hardirq() and self.in_interrupt()
+        return not (self.warn_on(self.in_nmi()) or self.kernel_fpu_disabled() or locked)
 
 
 @patch(
@@ -130,7 +134,7 @@ class KernelFpuAllowed(Power):
 
     def irq_fpu_usable(self) -> bool:
         """(fpu/core.c)."""
-        return not self.kernel_fpu_disabled() and super().irq_fpu_usable()
+        return (self.in_nmi() or not self.kernel_fpu_disabled()) and super().irq_fpu_usable()
 
     def kernel_fpu_disabled(self) -> bool:
         """!this_cpu_read(kernel_fpu_allowed) (fpu/core.c)."""
