@@ -487,14 +487,23 @@ def test_another_architecture_is_no_host(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def dangers(file: Path, revision: str = "v6.18") -> danger.Danger | None:
     program = parse(file.read_text(), str(file))
-    found = danger.danger_of(program, danger.neighbours(resolve(revision)), replace(SERVER.machine, pku=False))
+    around = danger.neighbours(resolve(revision), "6.12.30")
+    found = danger.danger_of(program, around, replace(SERVER.machine, pku=False))
     return found[1] if found else None
 
 
-def test_the_neighbours_of_a_kernel_are_looked_at_too() -> None:
-    assert [one.label for one in danger.neighbours(resolve("v6.18"))] == ["v6.18", "v6.12", "v7.3"]
-    assert [one.label for one in danger.neighbours(resolve("v6.12.117"))] == ["v6.12.117", "v6.6", "v6.12", "v6.18"]
-    assert [one.label for one in danger.neighbours(resolve("v5.16"))] == ["v5.16", "v5.17"]
+def around(revision: str, release: str) -> list[str]:
+    return [one.label for one in danger.neighbours(resolve(revision), release)]
+
+
+def test_what_a_kernel_may_be_is_looked_at_too() -> None:
+    """It has what its release had, whatever it is held against, and may have something of the next."""
+    assert around("v6.18", "6.18.44-fc-v669") == ["v6.18", "v7.3"]
+    assert around("v6.18", "6.17.13") == ["v6.18", "v6.12", "v7.3"]
+    assert around("v6.12.117", "6.12.117") == ["v6.12.117", "v6.12", "v6.18"]
+    assert around("v6.6", "6.18.44") == ["v6.6", "v6.12"]
+    assert around("v5.16", "5.14.0-503.el9") == ["v5.16", "v5.17"]
+    assert around("v6.6", "5.14.0-503.el9") == ["v6.6", "v5.16", "v5.17", "v5.18", "v6.12"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What may not be run on a host: what the model says can panic or corrupt it, or leak, on a kernel like it.
 
 The host's kernel has fixes, and lacks some, that its version does not tell.  So every op is done on several revisions
-first: the nearest one and its neighbours on mainline.
+first: the nearest one and what lies around it on mainline.
 """
 
 from __future__ import annotations
@@ -43,13 +43,18 @@ def severities() -> set[str]:
     return _SEVERE | ({"warn"} if panics.exists() and panics.read_text().strip() != "0" else set())
 
 
-def neighbours(revision: Revision) -> tuple[Revision, ...]:
-    """The revision, what is of its series on mainline, and those beside that."""
-    names = [*MAINLINE]
-    older = [place for place, name in enumerate(names) if _version(name) <= _version(revision.name)]
-    place = older[-1] if older else 0
-    near = names[max(0, place - 1) : place + 2]
+def neighbours(revision: Revision, release: str) -> tuple[Revision, ...]:
+    """The revision, and what a host may be of mainline that it is held to be like: from the last that its release is
+    not before, which it has all fixes of, to the next behind the revision, of which it may have some."""
+    place = _place(revision.name)
+    near = [*MAINLINE][min(place, _place(release)) : place + 2]
     return tuple({one.label: one for one in (revision, *map(resolve, near))}.values())
+
+
+def _place(name: str) -> int:
+    """Of the last on mainline that is not later than that version, or of the first."""
+    older = [place for place, one in enumerate(MAINLINE) if _version(one) <= _version(name)]
+    return older[-1] if older else 0
 
 
 def _version(name: str) -> tuple[int, ...]:

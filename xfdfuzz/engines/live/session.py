@@ -62,7 +62,8 @@ class Session:
         facts = look(device) if facts is None else facts
         quirks = quirks_of(facts, revision)
         kernel = modelled(facts, revision, quirks)
-        return Session(facts, revision, quirks, kernel, () if reckless else neighbours(revision), device)
+        around = () if reckless else neighbours(revision, facts.release)
+        return Session(facts, revision, quirks, kernel, around, device)
 
     @property
     def machine(self) -> Machine:
