@@ -165,7 +165,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Sregs: st.builds(Sregs, *[st.booleans()] * 4),
     Cr4: st.builds(Cr4, st.booleans()),
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
-    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
+    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans(), st.sampled_from([None, True, False])),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset", "autodisarm", "wrss")},
 }

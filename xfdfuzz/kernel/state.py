@@ -122,8 +122,8 @@ KEPT_CET = KEPT_U_CET | KEPT_S_CET | KEPT_PL0_SSP | KEPT_PL1_SSP | KEPT_PL2_SSP 
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_CET
 # KVM_GET_VCPU_EVENTS, and whether it gave the exception as pending; KVM_GET_NESTED_STATE.
 KEPT_EVENTS, KEPT_PENDING, KEPT_NESTED = 256, 512, 1024
-# KVM_GET_ONE_REG of SSP.
-KEPT_SSP = 1 << 16
+# KVM_GET_ONE_REG of SSP; an INIT that KVM_GET_VCPU_EVENTS gave.
+KEPT_SSP, KEPT_INIT = 1 << 16, 1 << 17
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)

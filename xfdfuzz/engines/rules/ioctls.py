@@ -125,3 +125,9 @@ class IoctlRules(Rules):
         """KVM_SET_VCPU_EVENTS with an exception that is pending."""
         task, nr = self.choice("vmm_calls_of_l1", n)
         yield kvm.KvmSetVcpuEvents(task, nr, Events(pending=[*VECTORS][vector]))
+
+    @on("vmm_calls_of_l1", n=targets)
+    def kvm_set_vcpu_events_latched(self, n: int) -> Iterator[Op]:
+        """KVM_SET_VCPU_EVENTS with an INIT that is latched."""
+        task, nr = self.choice("vmm_calls_of_l1", n)
+        yield kvm.KvmSetVcpuEvents(task, nr, Events(latched_init=True))

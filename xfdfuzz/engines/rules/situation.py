@@ -402,7 +402,7 @@ def look_at_vcpus(system: st.System) -> Look:
         ],
         "kept": [(nr, load) for nr in unsealed if vmms[nr].kept for load in _loads(system, nr)],
         "to_be_sealed": [nr for nr in unsealed if nr not in plain],
-        "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
+        "kept_pending": [nr for nr in plain if vmms[nr].kept & (st.KEPT_PENDING | st.KEPT_INIT)],
         "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
         "with_exception": [nr for nr in plain if system.vcpus[nr].arch.exception_pending],
         "of_busy": [vcpu.vm for _, vcpu in vcpus if is_busy(vcpu)],

@@ -49,6 +49,7 @@ from xfdfuzz.program.ops.kvm import (
     events_in_l2,
     get_one_reg,
     nested_state,
+    seen_events,
     set_msrs,
     set_nested_state,
     set_one_reg,
@@ -359,7 +360,7 @@ class KeepOneReg(_Keep):
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS) keep")
 class KeepVcpuEvents(_Keep):
-    """Read which exception the guest will get and keep it."""
+    """Read which exception the guest will get, and whether an INIT is pending, and keep both."""
 
     call = "KvmGetVcpuEvents"
     task: Nr = 0
@@ -370,10 +371,12 @@ class KeepVcpuEvents(_Keep):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm = self.vmm(k)
-        vmm.exception, pending = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        events = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        vmm.exception = events.vector
         vmm.honest.exception = k.system.ghost.vcpus[self.vcpu].exception
-        vmm.kept = vmm.kept & ~st.KEPT_PENDING | st.KEPT_EVENTS | (st.KEPT_PENDING if pending else 0)
-        return Result(0, Events.of(vmm.exception, pending))
+        vmm.kept = vmm.kept & ~(st.KEPT_PENDING | st.KEPT_INIT) | st.KEPT_EVENTS
+        vmm.kept |= (st.KEPT_PENDING if events.pending else 0) | (st.KEPT_INIT if events.latched_init else 0)
+        return Result(0, seen_events(events))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE) keep")
@@ -458,7 +461,7 @@ class LoadSregs(_Load):
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")
 class LoadVcpuEvents(_Load):
     """Inject the exception that was kept of a vCPU, as pending where KVM gave it so, or drop what the guest would get
-    where it had none."""
+    where it had none; in the same way an INIT is pending then, or none."""
 
     call = "KvmSetVcpuEvents"
     task: Nr = 0
@@ -472,9 +475,9 @@ class LoadVcpuEvents(_Load):
         return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or events_in_l2(k, self.vcpu, self.events(k))
 
     def events(self, k: Kernel) -> Events:
-        """What it has, pending where KVM gave it so."""
+        """What it has, pending and latched where KVM gave it so."""
         kept = self.kept(k)
-        return Events.of(kept.exception, bool(kept.kept & st.KEPT_PENDING))
+        return Events.of(kept.exception, bool(kept.kept & st.KEPT_PENDING), bool(kept.kept & st.KEPT_INIT))
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_vcpu_events(k, self.vcpu, self.events(k), self.kept(k).honest.exception)
