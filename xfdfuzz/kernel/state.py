@@ -634,7 +634,7 @@ class GhostVmm(Struct):
     ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
     ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
     has it, CR0.TS as ``ts``, its CPUID as ``cpuid`` has it, and in its L2 or not, whatever the VMM's calls have made of
-    it.
+    it.  ``init_pending`` and ``mp_state``, behind a SIPI that is pending, are promised where KVM_RUN is called.
 
     ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``image`` and ``fpu``, as KVM gave them;
     ``honest`` and ``honest_fpu`` are what it should have given.  ``given`` are the contents that it wrote to the FPU of
@@ -649,6 +649,8 @@ class GhostVmm(Struct):
     ts: Annotated[Flag, "promise.cr0.ts"]
     pke: Annotated[Flag, "promise.cr4.pke"]
     guest_mode: Annotated[Flag, "promise.nested.guest_mode"]
+    init_pending: Annotated[Flag, "promise.apic.init_pending"]
+    mp_state: Annotated[KvmMpState, "promise.mp_state"]
     cpuid: Annotated[GhostCpuid, "promise.cpuid"]
     tenant: TenantPlus1
     tenants: Count
@@ -751,6 +753,15 @@ def can_wake(system: System, vcpu: Vcpu) -> bool:
     if can_enter(system, vcpu) or arch.mp_state == KVM_MP_STATE_UNINITIALIZED:
         return False
     return bool(arch.mp_state != KVM_MP_STATE_INIT_RECEIVED or arch.init_pending or arch.sipi_pending)
+
+
+def mp_state_to_be(system: System, vcpu: Vcpu) -> int:
+    """The MP state once KVM has accepted the INIT and the SIPI that are pending."""
+    arch = vcpu.arch
+    state = arch.mp_state
+    if arch.init_pending:
+        state = KVM_MP_STATE_RUNNABLE if is_bsp(system, vcpu) else KVM_MP_STATE_INIT_RECEIVED
+    return KVM_MP_STATE_RUNNABLE if arch.sipi_pending and state == KVM_MP_STATE_INIT_RECEIVED else state
 
 
 def sigframes_of(system: System, task: int) -> list[SigFrame]:

@@ -871,6 +871,7 @@ class PendInit(_ToApic):
         arch = k.vcpus[self.vcpu].arch
         # of the events that are pending it is the only one then (lapic.c, __apic_accept_irq())
         arch.init_pending, arch.sipi_pending = 1, 0
+        ghost.init_arrived(k, self.vcpu)
         return OK
 
 
@@ -889,4 +890,5 @@ class PendSipi(_ToApic):
 
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.sipi_pending = 1
+        ghost.sipi_arrived(k, self.vcpu)
         return OK

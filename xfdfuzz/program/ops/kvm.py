@@ -356,6 +356,8 @@ def set_vcpu_events(k: Kernel, nr: int, events: Events, honest: int) -> Result:
     ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], KvmVcpuEvents(events.vector, pending, events.latched))
     for ideal in () if ret else ghost.told(k, nr):
         ghost.user_injected(ideal, honest, pending)
+    if not ret:
+        ghost.user_wrote_init(k, nr, events.latched)
     return Result(ret)
 
 
@@ -603,4 +605,12 @@ class KvmSetMpState(_OfVisible):
         return _OfVisible.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(k.kvm_arch_vcpu_ioctl_set_mpstate(vcpu, self.mp_state))
+        return set_mp_state(k, self.vcpu, self.mp_state)
+
+
+def set_mp_state(k: Kernel, nr: int, mp_state: int) -> Result:
+    """KVM_SET_MP_STATE with that."""
+    ret = k.kvm_arch_vcpu_ioctl_set_mpstate(k.vcpus[nr], mp_state)
+    if not ret:
+        ghost.user_wrote_mp_state(k, nr, mp_state)
+    return Result(ret)
