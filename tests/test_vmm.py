@@ -352,7 +352,7 @@ def test_a_tenant_has_the_mp_state_and_the_init_that_it_is_given() -> None:
 
 
 def test_an_init_that_was_not_promised_is_told_once() -> None:
-    """What it makes of the guest is no news then; where KVM_GET_MP_STATE accepts it, what the VMM has written is lost."""
+    """What it makes of the guest is no news then; what a VMM wrote before KVM_GET_MP_STATE accepts it is lost."""
     bsp = STARTED.replace("KVM_CREATE_VCPU, 1", "KVM_CREATE_VCPU, 0")
     cpuid = "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0"
     sregs = "t0 ioctl(v0, KVM_SET_SREGS, {osxsave, ts}) = 0"
@@ -382,6 +382,33 @@ def test_a_vmm_with_local_apics_of_its_own_keeps_init_and_mp_state_itself() -> N
     own = without("KVM_CREATE_IRQCHIP", STARTED)
     assert not broken(own, "v0 init", OTHER_AP, entered("v1"))
     assert not broken(own, "v0 init", "v0 out of reset", entered("v0"))
+
+
+def test_a_vmm_writes_the_mp_state_and_the_sregs_that_it_has_read() -> None:
+    bsp = STARTED.replace("KVM_CREATE_VCPU, 1", "KVM_CREATE_VCPU, 0")
+    cpuid = "t0 ioctl({}, KVM_SET_CPUID2, {{xcr0: x87|sse|avx}}) = 0".format
+    sregs = "t0 ioctl(v0, KVM_SET_SREGS, {osxsave, ts}) = 0\nt0 ioctl(v0, KVM_GET_SREGS) = 0 {osxsave, ts}"
+    reads = "t0 ioctl(v0, KVM_GET_MP_STATE) keep = 0 [KVM_MP_STATE_HALTED]"
+    keeps = f"{reads}\nt0 ioctl(v0, KVM_GET_SREGS) keep = 0 {{osxsave, ts}}"
+    loads = "t0 ioctl(v1, KVM_SET_MP_STATE) of v0 = 0\nt0 ioctl(v1, KVM_SET_SREGS) of v0 = 0"
+    copied = bsp, cpuid("v0"), sregs, KVM_MP_STATES("v0", "HALTED"), keeps, OTHER_AP, cpuid("v1")
+    wakes = f"{BEGINS('v1')}\nv1 wakeup = ok [KVM_MP_STATE_RUNNABLE]\nv1 vmenter = ok"
+    assert not broken(*copied, loads, wakes)
+    # of what is there now nothing is read
+    since = f"{KVM_MP_STATES('v0', 'RUNNABLE')}\nt0 ioctl(v0, KVM_SET_SREGS, {{}}) = 0"
+    assert not broken(*copied, since, loads, wakes)
+    old = f"v0 invisible from here\n{keeps}\nv0 to find {{sse: init}}\n{since}"
+    back = "t0 ioctl(v0, KVM_SET_MP_STATE) of v0 = 0\nt0 ioctl(v0, KVM_SET_SREGS) of v0 = 0\nv0 invisible to here"
+    assert not broken(*copied[:4], old, back)
+
+
+def test_what_was_kept_outlives_its_vcpu() -> None:
+    read = "t0 ioctl(v0, KVM_GET_SREGS) keep = 0 {}\nt0 ioctl(v0, KVM_GET_MP_STATE) keep = 0 [KVM_MP_STATE_RUNNABLE]"
+    irqchip = "t0 ioctl(kvm, KVM_CREATE_VM) = vm1\nt0 ioctl(vm1, KVM_CREATE_IRQCHIP) = 0"
+    made = f"{irqchip}\nt0 ioctl(vm1, KVM_CREATE_VCPU, 3) = v1"
+    loads = "t0 ioctl(v1, KVM_SET_MP_STATE) of v0 = 0\nt0 ioctl(v1, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]"
+    real_mode = "t0 ioctl(v1, KVM_SET_SREGS) of v0 = -EINVAL"  # EFER.LME before KVM_SET_CPUID2 (184bd464bdb6)
+    assert not broken(STARTED, read, made, "t0 close(vm0) = 0", loads, real_mode)
 
 
 # -- the fuzzer --------------------------------------------------------------------------------------------------------

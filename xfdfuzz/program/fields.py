@@ -229,10 +229,19 @@ class Sregs(NamedTuple):
     pke: bool = False
     no_lme: bool = False
 
+    @classmethod
+    def of(cls, cr4: int, ts: bool) -> Sregs:
+        """With that CR4 and that CR0.TS."""
+        return cls(bool(cr4 & CR4_OSXSAVE), ts, bool(cr4 & CR4_PKE))
+
     @property
     def cr4(self) -> int:
         """CR4."""
         return Cr4(self.osxsave, self.pke).value
+
+    def __str__(self) -> str:
+        names = [name for name, there in self._asdict().items() if there]
+        return f"{{{', '.join(names)}}}"
 
 
 class Cr4(NamedTuple):

@@ -82,6 +82,7 @@ class IoctlRules(Rules):
     kvm_get_cpuid2 = one(kvm.KvmGetCpuid2, on="vcpu_calls")
     kvm_get_cpuid2_entry = one(kvm.KvmGetCpuid2Entry, on="vcpu_calls")
     kvm_set_sregs = one(kvm.KvmSetSregs, on="vcpu_calls")
+    kvm_get_sregs = one(kvm.KvmGetSregs, on="vmm_calls")
     kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
     kvm_get_vcpu_events = one(kvm.KvmGetVcpuEvents, on="vmm_calls")
     kvm_set_vcpu_events = one(kvm.KvmSetVcpuEvents, on="vmm_calls")

@@ -260,6 +260,11 @@ class KvmX86(KvmMsrs):
 
     # -- special registers ---------------------------------------------------------------------------------------
 
+    @phase_of("kvm_arch_vcpu_ioctl_get_sregs")
+    def kvm_vcpu_ioctl_get_sregs(self, vcpu: Vcpu) -> tuple[int, bool]:
+        """KVM_GET_SREGS of a guest that KVM can see: CR4 and CR0.TS of __get_sregs_common() (x86.c)."""
+        return read_cr4(vcpu), bool(vcpu.arch.cr0_ts)
+
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
     def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, cr4: int, ts: bool, lme: bool) -> int:
         """KVM_SET_SREGS of a flat 64-bit state (EFER.LME and LMA), or of one in real mode with an EFER of 0, of which

@@ -361,6 +361,17 @@ def set_vcpu_events(k: Kernel, nr: int, events: Events, honest: int) -> Result:
     return Result(ret)
 
 
+@op("t{task} ioctl(v{vcpu}, KVM_GET_SREGS)")
+class KvmGetSregs(_OfVisible):
+    """Read CR4.OSXSAVE, CR0.TS and CR4.PKE."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(vcpu)))
+
+
 @op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE)")
 class KvmGetNestedState(_OfVisible):
     """Read whether L2 runs, and whether its #NM exits to L1."""
@@ -587,9 +598,15 @@ class KvmGetMpState(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        if vcpu.arch.init_pending:
-            ghost.init(k, self.vcpu)
-        return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu), MpState(vcpu.arch.mp_state))
+        return get_mp_state(k, self.vcpu)
+
+
+def get_mp_state(k: Kernel, nr: int) -> Result:
+    """KVM_GET_MP_STATE, which accepts an INIT."""
+    vcpu = k.vcpus[nr]
+    if vcpu.arch.init_pending:
+        ghost.init(k, nr)
+    return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu), MpState(vcpu.arch.mp_state))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MP_STATE, {mp_state})")

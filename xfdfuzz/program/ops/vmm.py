@@ -43,13 +43,15 @@ from xfdfuzz.program.fields import (
     OneRegIndex,
     Sregs,
 )
-from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, not_visible, op, whereabouts
+from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, in_l2, not_visible, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     Entries,
     events_in_l2,
+    get_mp_state,
     get_one_reg,
     nested_state,
     seen_events,
+    set_mp_state,
     set_msrs,
     set_nested_state,
     set_one_reg,
@@ -397,6 +399,44 @@ class KeepNestedState(_Keep):
         return Result(0, nested)
 
 
+@op("t{task} ioctl(v{vcpu}, KVM_GET_SREGS) keep")
+class KeepSregs(_Keep):
+    """Read CR4.OSXSAVE, CR0.TS and CR4.PKE and keep them."""
+
+    call = "KvmGetSregs"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        vmm, sregs = self.vmm(k), Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(vcpu))
+        vmm.sregs_osxsave, vmm.sregs_ts, vmm.sregs_pke = sregs.osxsave, sregs.ts, sregs.pke
+        vmm.kept |= st.KEPT_SREGS
+        return Result(0, sregs)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE) keep")
+class KeepMpState(_Keep):
+    """Read the MP state and keep it; a pending INIT or SIPI is accepted before that."""
+
+    call = "KvmGetMpState"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        result = get_mp_state(k, self.vcpu)
+        if not result.ret:
+            vmm = self.vmm(k)
+            vmm.kept_mp_state = vcpu.arch.mp_state
+            vmm.kept |= st.KEPT_MP_STATE
+        return result
+
+
 # -- what it writes of that --------------------------------------------------------------------------------------------
 
 
@@ -443,7 +483,8 @@ class LoadCpuid(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
 class LoadSregs(_Load):
-    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them; the rest is a 64-bit state."""
+    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as KVM_GET_SREGS gave them of a vCPU, if they were kept, or else as
+    it has them now; the rest is a 64-bit state."""
 
     call = "KvmSetSregs"
     task: Nr = 0
@@ -451,11 +492,18 @@ class LoadSregs(_Load):
     source: Nr = 0
 
     def missing(self, k: Kernel) -> str:
-        return "" if k.vcpus[self.source].exists else f"there is no v{self.source}"
+        there = self.kept(k).kept & st.KEPT_SREGS or k.vcpus[self.source].exists
+        return "" if there else f"there is no v{self.source}"
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        arch = k.vcpus[self.source].arch
-        return set_sregs(k, self.vcpu, Sregs(bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke)))
+        return set_sregs(k, self.vcpu, self.sregs(k))
+
+    def sregs(self, k: Kernel) -> Sregs:
+        """What was kept, or what there is."""
+        kept = self.kept(k)
+        if kept.kept & st.KEPT_SREGS:
+            return Sregs(bool(kept.sregs_osxsave), bool(kept.sregs_ts), bool(kept.sregs_pke))
+        return Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(k.vcpus[self.source]))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")
@@ -481,6 +529,25 @@ class LoadVcpuEvents(_Load):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_vcpu_events(k, self.vcpu, self.events(k), self.kept(k).honest.exception)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_MP_STATE) of v{source}")
+class LoadMpState(_Load):
+    """Write the MP state that was kept of a vCPU.  Not in L2."""
+
+    call = "KvmSetMpState"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_MP_STATE, "KVM_GET_MP_STATE")
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_mp_state(k, self.vcpu, self.kept(k).kept_mp_state)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE) of v{source}")
