@@ -600,7 +600,9 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 REG_NAMES = MSR_NAMES | {MSR_KVM_INTERNAL_GUEST_SSP: "SSP"}
 CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_FEATURES, *WHOLE_LEAVES)}
-CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
+CPUID_LEAF = Scalar(
+    f"{any_of(list(CPUID_LEAF_NAMES.values()))}: other leaves are not modelled", range(0), names=CPUID_LEAF_NAMES
+)
 VM_TYPE_NAMES = {
     VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM",
     VM_X86_TDX_VM: "KVM_X86_TDX_VM",

@@ -584,7 +584,8 @@ class GuestRdssp(_Insn):
 @op("v{vcpu} xsetbv({xcr0}, {index})")
 class GuestXsetbv(_Insn):
     """XSETBV of XCR0, or, which is #GP, of the register that ECX names; it always exits, but in protected guests,
-    unless it is #UD because CR4.OSXSAVE is clear."""
+    unless it is #UD because CR4.OSXSAVE is clear.  What the XFAM of a TD lacks is #GP there: it has AVX at most here,
+    whatever KVM_SET_CPUID2 says, so AMX is #GP, which a TD that was made with AMX would not see."""
 
     vcpu: Nr = 0
     xcr0: Xcr0 = xf.MASK_X87

@@ -163,7 +163,7 @@ class VmmVisible(_Intent):
 @op("v{vcpu} to find {meant}")
 class VmmToFind(_Intent):
     """What the VMM changes is meant: at its next entry the guest finds these contents, in place of what was promised
-    so far."""
+    so far: `copy of`, `invisible from here`, `out of reset` or `reset for another tenant` has to come before."""
 
     DRAWN = False
     vcpu: Nr = 0
