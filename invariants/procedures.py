@@ -41,8 +41,8 @@ _OSXSAVE_FROM_THE_START = " (without `reset` KVM_CREATE_VCPU makes a vCPU that h
 @invariant("procedure-keeps-the-guest", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter, VmmVisible))
 def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
     """A copy of a vCPU, and a vCPU that was only looked at, is the same guest: its VMM has to write all that KVM does
-    not keep by itself, with calls and in an order that KVM's interface gives the guest for.  The kernel did what it was
-    told."""
+    not keep by itself, with calls and in an order that KVM's interface gives the guest for.  It waits for what the
+    guest waits for, and gets the INIT that is pending.  The kernel did what it was told."""
     nr, vmm = _promise(view)
     if not vmm.pending or vmm.intent in st.RESETS:
         return
@@ -53,7 +53,8 @@ def procedure_keeps_the_guest(view: View) -> Iterator[Broken]:
 @invariant("reset-leaves-nothing", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter))
 def reset_leaves_nothing(view: View) -> Iterator[Broken]:
     """A vCPU that gets another tenant is as it comes out of reset, but for what its VMM gave it: what is left of the
-    guest before is data, or a way to send some.  The kernel did what it was told."""
+    guest before is data, or a way to send some, or an INIT that was meant for it.  An application processor waits for
+    INIT.  The kernel did what it was told."""
     nr, vmm = _promise(view)
     if vmm.pending and vmm.intent == st.INTENT_RESET:
         for site, what in _broken(view, nr):
@@ -63,8 +64,9 @@ def reset_leaves_nothing(view: View) -> Iterator[Broken]:
 @invariant("reset-is-a-reset", VMM, ("VMM", "GSTATE"), ops=(KvmRun, VmEnter))
 def reset_is_a_reset(view: View) -> Iterator[Broken]:
     """A processor comes out of reset with XCR0 = 1, IA32_XSS, IA32_XFD, IA32_XFD_ERR, the MSRs of CET and SSP = 0, and
-    with x87, SSE and all else in its initial configuration (SDM vol. 3, "Processor State After Reset"): firmware and
-    kernels count on it.
+    with x87, SSE and all else in its initial configuration (SDM vol. 3, "Processor State After Reset"), and waits for
+    INIT if it is an application processor (ibid., "Multiple-Processor (MP) Initialization"): firmware and kernels count
+    on it.
     The kernel did what it was told."""
     nr, vmm = _promise(view)
     if vmm.pending and vmm.intent == st.INTENT_OUT_OF_RESET:
@@ -144,6 +146,7 @@ def _broken(view: View, nr: int) -> Iterator[tuple[str, str]]:
     """(site, what differs) between the guest that was promised and the one that the calls make."""
     if not isinstance(view.step.op, VmEnter):
         yield from _unfinished(view, nr)
+        yield from _waits_otherwise(view, nr)
     if not isinstance(view.step.op, KvmRun):
         yield from _found_otherwise(view, nr)
 
@@ -154,13 +157,33 @@ def _unfinished(view: View, nr: int) -> Iterator[tuple[str, str]]:
     An INIT that KVM_RUN accepts forgets it.
     """
     vcpu, ghosts = view.before.vcpus[nr], view.before.ghost
-    meant, made = _waits(ghosts.vmms[nr].promise), _waits(ghosts.vcpus[nr])
-    runs = not isinstance(view.step.op, KvmRun) or view.step.result == OK
-    if meant != made and runs and not vcpu.arch.init_pending:
+    meant, made = _owes(ghosts.vmms[nr].promise), _owes(ghosts.vcpus[nr])
+    if meant != made and _goes_on(view) and not vcpu.arch.init_pending:
         yield "unfinished", f"KVM_RUN completes {_INSTRUCTIONS[meant]} and {_INSTRUCTIONS[made]}"
 
 
-def _waits(guest: GhostVcpu) -> int:
+def _goes_on(view: View) -> bool:
+    """Whether KVM_RUN has begun, or what is invisible has ended."""
+    return not isinstance(view.step.op, KvmRun) or view.step.result == OK
+
+
+def _waits_otherwise(view: View, nr: int) -> Iterator[tuple[str, str]]:
+    """An INIT that is pending, or its MP state, which is KVM's if the local APIC is.
+
+    Behind an INIT the MP state is what that makes it.
+    """
+    system = view.before
+    vcpu, vmm = system.vcpus[nr], system.ghost.vmms[nr]
+    if not system.vms[vcpu.vm].irqchip_in_kernel or not _goes_on(view):
+        return
+    state = st.mp_state_to_be(system, vcpu)
+    if vmm.init_pending != vcpu.arch.init_pending:
+        yield "init", "an INIT is pending and none is" if vmm.init_pending else "no INIT is pending and one is"
+    elif not vmm.init_pending and vmm.mp_state != state:
+        yield "mp_state", f"its MP state is {st.MP_STATE_NAMES[vmm.mp_state]} and {st.MP_STATE_NAMES[state]}"
+
+
+def _owes(guest: GhostVcpu) -> int:
     """The exit of an instruction that waits to complete; one that KVM has refused does not."""
     return 0 if guest.exception and not guest.injected else guest.insn_owed
 

@@ -249,7 +249,7 @@ _EVERYWHERE: dict[object, Domain[Any]] = {
     "shstk features": Domain((1, 2, 3)),
     Sregs: Domain((Sregs(True), Sregs(False), Sregs(True, no_lme=True), Sregs(True, True), Sregs(True, False, True))),
     Cr4: Domain((Cr4(True), Cr4(False), Cr4(True, True))),
-    Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR))),
+    Events: Domain((Events(), Events(NM_VECTOR), Events(GP_VECTOR), Events(DF_VECTOR), Events(no_latched_init=True))),
     Nested: Domain((Nested(), Nested(True), Nested(True, True))),
     Undefined: Domain((Undefined(), Undefined(7))),
 }

@@ -106,13 +106,14 @@ def test_an_ioctl_returns_what_the_source_says(kind: str) -> None:
 
 
 def test_every_ioctl_of_a_vcpu_has_its_line() -> None:
-    """Those that keep what they read, or write what was kept, are of VMMs that can see their guest; the exceptions and
-    MP states of one that KVM cannot see, and KVM_GET_ONE_REG, are not modelled."""
+    """Those that keep what they read, or write what was kept, are of VMMs that can see their guest; the exceptions,
+    MP states and KVM_GET_SREGS of one that KVM cannot see, and KVM_GET_ONE_REG, are not modelled."""
     ops = parse("\n".join(["# xfdfuzz program 1", "machine cpus=1", *(f"t0 ioctl(v0, {call})" for call in CALLS)])).ops
     of_vmms = {cls.__name__ for cls in _below(VcpuIoctl) if cls.__module__.endswith(".vmm")}
     others = {"_XsaveIoctl", "_OfVisible", "KvmGetVcpuEvents", "KvmSetVcpuEvents"}
     others |= {
         "KvmGetNestedState",
+        "KvmGetSregs",
         "KvmSetNestedState",
         "KvmGetOneReg",
         "KvmSetOneReg",

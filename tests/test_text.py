@@ -165,7 +165,7 @@ BY_TYPE: dict[object, st.SearchStrategy[Any]] = {
     Sregs: st.builds(Sregs, *[st.booleans()] * 4),
     Cr4: st.builds(Cr4, st.booleans()),
     Nested: st.builds(Nested, st.booleans(), st.booleans()),
-    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans()),
+    Events: st.builds(Events.of, st.sampled_from([0, *VECTORS]), st.booleans(), st.sampled_from([None, True, False])),
     Undefined: st.builds(Undefined, st.integers(-(2**31), 2**31 - 1)),
     **{Switch(word): st.booleans() for word in ("drop", "torn", "NULL", "reset", "autodisarm", "wrss")},
 }
@@ -492,6 +492,12 @@ def error_of(text: str) -> str:
         ("v0 wrmsr(IA32_PAT, 0)", 10, MSRS_KNOWN),
         ("v0 wrmsr(IA32_XFD, 0, drops)", 23, "drop"),
         ("v0 rdmsr(0x1c4)", 10, MSRS_KNOWN),
+        ("v0 cpuid(0x7, 0)", 10, "0x1, 0xd, 0x1d or 0x1e: other leaves are not modelled"),
+        (
+            "t0 ioctl(v0, KVM_SET_VCPU_EVENTS, {latched_init, no_latched_init})",
+            35,
+            "latched_init or no_latched_init, not both",
+        ),
         (
             "t0 arch_prctl(ARCH_REQ_XCOMP_PERM, 18446744073709551616)",
             36,

@@ -299,6 +299,118 @@ def test_a_used_vcpu_that_is_only_looked_at_is_judged_where_that_ends() -> None:
     assert broken(begun, *hides, revision="v7.3", machine="cpus=1") == {f"{VMM} xtiledata"}
 
 
+# -- INIT and MP states ------------------------------------------------------------------------------------------------
+
+#: An application processor that has been started, and is stopped; its CR4 is clear.
+STARTED = """
+t0 ioctl(kvm, KVM_CREATE_VM) = vm0
+t0 ioctl(vm0, KVM_CREATE_IRQCHIP) = 0
+t0 ioctl(vm0, KVM_CREATE_VCPU, 1, reset) = v0
+t0 ioctl(v0, KVM_SET_MP_STATE, KVM_MP_STATE_RUNNABLE) = 0
+"""
+OTHER_AP = "t0 ioctl(vm0, KVM_CREATE_VCPU, 2, reset) = v1\nv1 copy of v0"
+#: KVM_RUN of one that waits has no VM entry.
+BEGINS = "t0 ioctl({}, KVM_RUN) ... = ok".format
+KVM_MP_STATES = "t0 ioctl({}, KVM_SET_MP_STATE, KVM_MP_STATE_{}) = 0".format
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "found"),
+    [
+        ("", KVM_MP_STATES("v1", "RUNNABLE"), set()),
+        ("", "", {"mp_state"}),
+        (KVM_MP_STATES("v0", "HALTED"), KVM_MP_STATES("v1", "RUNNABLE"), {"mp_state"}),
+        # behind a SIPI it runs, and KVM_GET_MP_STATE would say so
+        (KVM_MP_STATES("v0", "SIPI_RECEIVED"), KVM_MP_STATES("v1", "RUNNABLE"), set()),
+        ("v0 init", KVM_MP_STATES("v1", "RUNNABLE"), {"init"}),
+        ("v0 init", "t0 ioctl(v1, KVM_SET_VCPU_EVENTS, {latched_init}) = 0", set()),
+        # the INIT is the guest's, whenever it comes, and so is the SIPI
+        ("", f"v1 init\n{KVM_MP_STATES('v1', 'RUNNABLE')}", set()),
+        (KVM_MP_STATES("v0", "INIT_RECEIVED"), f"v1 sipi\n{KVM_MP_STATES('v1', 'INIT_RECEIVED')}", set()),
+        ("", "v1 init\nt0 ioctl(v1, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_INIT_RECEIVED]", set()),
+        ("v0 init\nt0 ioctl(v0, KVM_GET_MP_STATE)", KVM_MP_STATES("v1", "INIT_RECEIVED"), set()),
+    ],
+)
+def test_a_copy_waits_for_what_the_other_one_waits_for(before: str, behind: str, found: set[str]) -> None:
+    assert broken(STARTED, before, OTHER_AP, behind, BEGINS("v1")) == {f"{VMM} {one}" for one in found}
+
+
+@pytest.mark.parametrize("intent", ["out of reset", "reset for another tenant"])
+def test_an_application_processor_is_reset_when_it_waits_for_init(intent: str) -> None:
+    reset = f"v0 {intent}"
+    assert not broken(STARTED, reset, KVM_MP_STATES("v0", "UNINITIALIZED"), BEGINS("v0"))
+    assert broken(STARTED, reset, BEGINS("v0")) == {f"{VMM} mp_state"}
+    assert broken(STARTED, "v0 init", reset, BEGINS("v0")) == {f"{VMM} init"}
+    taken_back = "t0 ioctl(v0, KVM_SET_VCPU_EVENTS, {no_latched_init}) = 0"
+    assert not broken(STARTED, "v0 init", reset, taken_back, KVM_MP_STATES("v0", "UNINITIALIZED"), BEGINS("v0"))
+
+
+def test_a_tenant_has_the_mp_state_and_the_init_that_it_is_given() -> None:
+    given = f"{KVM_MP_STATES('v0', 'HALTED')}\nt0 ioctl(v0, KVM_SET_VCPU_EVENTS, {{latched_init}}) = 0"
+    assert not broken(STARTED, "v0 reset for another tenant", given, BEGINS("v0"))
+    assert broken(STARTED, "v0 out of reset", given, BEGINS("v0")) == {f"{VMM} init"}
+
+
+def test_an_init_that_was_not_promised_is_told_once() -> None:
+    """What it makes of the guest is no news then; what a VMM wrote before KVM_GET_MP_STATE accepts it is lost."""
+    bsp = STARTED.replace("KVM_CREATE_VCPU, 1", "KVM_CREATE_VCPU, 0")
+    cpuid = "t0 ioctl(v0, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0"
+    sregs = "t0 ioctl(v0, KVM_SET_SREGS, {osxsave, ts}) = 0"
+    reset = f"v0 init\nv0 reset for another tenant\n{sregs}"
+    assert broken(bsp, cpuid, reset, entered("v0")) == {f"{VMM} init"}
+    accepts = "t0 ioctl(v0, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]"
+    assert broken(bsp, cpuid, reset, accepts, entered("v0")) == {f"{VMM} cr4", f"{VMM} cr0"}
+    assert not broken(bsp, cpuid, reset, accepts, sregs, entered("v0"))
+
+
+def test_an_init_is_not_to_be_lost_by_a_look_at_the_vcpu() -> None:
+    look = "v0 invisible from here\nt0 ioctl(v0, KVM_GET_VCPU_EVENTS) keep = 0 {}\nv0 init"
+    old = "t0 ioctl(v0, KVM_SET_VCPU_EVENTS) of v0 = 0"
+    assert broken(STARTED, look, old, "v0 invisible to here") == {f"{VMM} init"}
+    assert not broken(STARTED, look, "v0 invisible to here")
+    assert not broken(STARTED, look, "t0 ioctl(v0, KVM_GET_MP_STATE)", "v0 invisible to here")
+
+
+def test_a_vcpu_that_kvm_has_woken_is_as_it_is_meant() -> None:
+    """KVM_RUN returns without an entry, and is called again."""
+    wakes = f"{BEGINS('v1')}\nv1 wakeup = ok [KVM_MP_STATE_RUNNABLE]\nt0 ... KVM_RUN = -EINTR"
+    halted = KVM_MP_STATES("v0", "HALTED"), OTHER_AP, KVM_MP_STATES("v1", "HALTED")
+    assert not broken(STARTED, *halted, wakes, entered("v1"))
+
+
+def test_a_vmm_with_local_apics_of_its_own_keeps_init_and_mp_state_itself() -> None:
+    own = without("KVM_CREATE_IRQCHIP", STARTED)
+    assert not broken(own, "v0 init", OTHER_AP, entered("v1"))
+    assert not broken(own, "v0 init", "v0 out of reset", entered("v0"))
+
+
+def test_a_vmm_writes_the_mp_state_and_the_sregs_that_it_has_read() -> None:
+    bsp = STARTED.replace("KVM_CREATE_VCPU, 1", "KVM_CREATE_VCPU, 0")
+    cpuid = "t0 ioctl({}, KVM_SET_CPUID2, {{xcr0: x87|sse|avx}}) = 0".format
+    sregs = "t0 ioctl(v0, KVM_SET_SREGS, {osxsave, ts}) = 0\nt0 ioctl(v0, KVM_GET_SREGS) = 0 {osxsave, ts}"
+    reads = "t0 ioctl(v0, KVM_GET_MP_STATE) keep = 0 [KVM_MP_STATE_HALTED]"
+    keeps = f"{reads}\nt0 ioctl(v0, KVM_GET_SREGS) keep = 0 {{osxsave, ts}}"
+    loads = "t0 ioctl(v1, KVM_SET_MP_STATE) of v0 = 0\nt0 ioctl(v1, KVM_SET_SREGS) of v0 = 0"
+    copied = bsp, cpuid("v0"), sregs, KVM_MP_STATES("v0", "HALTED"), keeps, OTHER_AP, cpuid("v1")
+    wakes = f"{BEGINS('v1')}\nv1 wakeup = ok [KVM_MP_STATE_RUNNABLE]\nv1 vmenter = ok"
+    assert not broken(*copied, loads, wakes)
+    # of what is there now nothing is read
+    since = f"{KVM_MP_STATES('v0', 'RUNNABLE')}\nt0 ioctl(v0, KVM_SET_SREGS, {{}}) = 0"
+    assert not broken(*copied, since, loads, wakes)
+    old = f"v0 invisible from here\n{keeps}\nv0 to find {{sse: init}}\n{since}"
+    back = "t0 ioctl(v0, KVM_SET_MP_STATE) of v0 = 0\nt0 ioctl(v0, KVM_SET_SREGS) of v0 = 0\nv0 invisible to here"
+    assert not broken(*copied[:4], old, back)
+
+
+def test_what_was_kept_outlives_its_vcpu() -> None:
+    read = "t0 ioctl(v0, KVM_GET_SREGS) keep = 0 {}\nt0 ioctl(v0, KVM_GET_MP_STATE) keep = 0 [KVM_MP_STATE_RUNNABLE]"
+    irqchip = "t0 ioctl(kvm, KVM_CREATE_VM) = vm1\nt0 ioctl(vm1, KVM_CREATE_IRQCHIP) = 0"
+    made = f"{irqchip}\nt0 ioctl(vm1, KVM_CREATE_VCPU, 3) = v1"
+    loads = "t0 ioctl(v1, KVM_SET_MP_STATE) of v0 = 0\nt0 ioctl(v1, KVM_GET_MP_STATE) = 0 [KVM_MP_STATE_RUNNABLE]"
+    real_mode = "t0 ioctl(v1, KVM_SET_SREGS) of v0 = -EINVAL"  # EFER.LME before KVM_SET_CPUID2 (184bd464bdb6)
+    assert not broken(STARTED, read, made, "t0 close(vm0) = 0", loads, real_mode)
+
+
 # -- the fuzzer --------------------------------------------------------------------------------------------------------
 
 

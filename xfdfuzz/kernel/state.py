@@ -122,8 +122,8 @@ KEPT_CET = KEPT_U_CET | KEPT_S_CET | KEPT_PL0_SSP | KEPT_PL1_SSP | KEPT_PL2_SSP 
 KEPT_MSRS = KEPT_XFD | KEPT_XFD_ERR | KEPT_XSS | KEPT_CET
 # KVM_GET_VCPU_EVENTS, and whether it gave the exception as pending; KVM_GET_NESTED_STATE.
 KEPT_EVENTS, KEPT_PENDING, KEPT_NESTED = 256, 512, 1024
-# KVM_GET_ONE_REG of SSP.
-KEPT_SSP = 1 << 16
+# KVM_GET_ONE_REG of SSP; an INIT that KVM_GET_VCPU_EVENTS gave; KVM_GET_SREGS; KVM_GET_MP_STATE.
+KEPT_SSP, KEPT_INIT, KEPT_SREGS, KEPT_MP_STATE = (1 << bit for bit in range(16, 20))
 
 # vcpu->arch.complete_userspace_io: which callback the next KVM_RUN starts with.
 COMPLETE_NONE, COMPLETE_SKIP_INSN, COMPLETE_FAST_PIO = range(3)
@@ -644,9 +644,10 @@ class GhostVmm(Struct):
     ``tenant`` is whose contents the guest's are, ``tenants`` how often the vCPU was given to another.  While
     ``pending`` is set ``promise`` is the guest as it has to be at its next entry, with CR4.OSXSAVE as ``osxsave``
     has it, CR0.TS as ``ts``, its CPUID as ``cpuid`` has it, and in its L2 or not, whatever the VMM's calls have made of
-    it.
+    it.  ``init_pending`` and ``mp_state``, behind a SIPI that is pending, are promised where KVM_RUN is called.
 
-    ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``image`` and ``fpu``, as KVM gave them;
+    ``kept`` says what there is of XCR0, MSRs, ``exception``, the nested state, ``sregs_*``, ``kept_mp_state``,
+    ``image`` and ``fpu``, as KVM gave them;
     ``honest`` and ``honest_fpu`` are what it should have given.  ``given`` are the contents that it wrote to the FPU of
     a vCPU that is, or will be, protected: it knows them, and those of ``known`` guests, which came from another vCPU or
     were this one's before.
@@ -659,6 +660,8 @@ class GhostVmm(Struct):
     ts: Annotated[Flag, "promise.cr0.ts"]
     pke: Annotated[Flag, "promise.cr4.pke"]
     guest_mode: Annotated[Flag, "promise.nested.guest_mode"]
+    init_pending: Annotated[Flag, "promise.apic.init_pending"]
+    mp_state: Annotated[KvmMpState, "promise.mp_state"]
     cpuid: Annotated[GhostCpuid, "promise.cpuid"]
     tenant: TenantPlus1
     tenants: Count
@@ -680,6 +683,10 @@ class GhostVmm(Struct):
     exception: Annotated[Vector, "kept.exception"]
     nested_guest_mode: Annotated[Flag, "kept.nested.guest_mode"]
     nested_nm: Annotated[Flag, "kept.nested.vmcs12_nm"]
+    sregs_osxsave: Annotated[Flag, "kept.cr4.osxsave"]
+    sregs_ts: Annotated[Flag, "kept.cr0.ts"]
+    sregs_pke: Annotated[Flag, "kept.cr4.pke"]
+    kept_mp_state: Annotated[KvmMpState, "kept.mp_state"]
     image: Annotated[XsaveArea, "kept.image"]
     fpu: Annotated[GhostFpu, "kept.fpu"]
     honest: GhostVcpu
@@ -761,6 +768,15 @@ def can_wake(system: System, vcpu: Vcpu) -> bool:
     if can_enter(system, vcpu) or arch.mp_state == KVM_MP_STATE_UNINITIALIZED:
         return False
     return bool(arch.mp_state != KVM_MP_STATE_INIT_RECEIVED or arch.init_pending or arch.sipi_pending)
+
+
+def mp_state_to_be(system: System, vcpu: Vcpu) -> int:
+    """The MP state once KVM has accepted the INIT and the SIPI that are pending."""
+    arch = vcpu.arch
+    state = arch.mp_state
+    if arch.init_pending:
+        state = KVM_MP_STATE_RUNNABLE if is_bsp(system, vcpu) else KVM_MP_STATE_INIT_RECEIVED
+    return KVM_MP_STATE_RUNNABLE if arch.sipi_pending and state == KVM_MP_STATE_INIT_RECEIVED else state
 
 
 def sigframes_of(system: System, task: int) -> list[SigFrame]:

@@ -214,6 +214,7 @@ TABLE: dict[type[Op], Rule] = {
         _no("what else is in struct kvm_vcpu_events, error codes and interrupts, is not written here"),
     ),
     kvm.KvmSetSregs: _set_sregs,
+    kvm.KvmGetSregs: _no("what else is in struct kvm_sregs is not looked at here"),
     guest.GuestMovCr4: _mov_cr4,
     **dict.fromkeys((guest.GuestWrpkru, guest.GuestRdpkru), _no(_PKE)),
     **dict.fromkeys(

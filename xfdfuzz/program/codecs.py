@@ -249,6 +249,16 @@ class Record(Codec[T]):
         return True
 
 
+class EventsCodec(Record[Events]):
+    """Of whether an INIT is latched one thing at most is said."""
+
+    def read(self, argument: Argument) -> Events:
+        found = super().read(argument)
+        if found.latched_init and found.no_latched_init:
+            raise Unreadable(argument.column, "latched_init or no_latched_init, not both")
+        return found
+
+
 class ImageCodec(Codec[T]):
     """An image: first its header's ``mask``, if it has one, then contents, then what else the header has.
 
@@ -590,7 +600,9 @@ MSR_NAMES = {
 MSR = Scalar(any_of(list(MSR_NAMES.values())), range(0), names=MSR_NAMES)
 REG_NAMES = MSR_NAMES | {MSR_KVM_INTERNAL_GUEST_SSP: "SSP"}
 CPUID_LEAF_NAMES = {leaf: hex(leaf) for leaf in (LEAF_FEATURES, *WHOLE_LEAVES)}
-CPUID_LEAF = Scalar(any_of(list(CPUID_LEAF_NAMES.values())), range(0), names=CPUID_LEAF_NAMES)
+CPUID_LEAF = Scalar(
+    f"{any_of(list(CPUID_LEAF_NAMES.values()))}: other leaves are not modelled", range(0), names=CPUID_LEAF_NAMES
+)
 VM_TYPE_NAMES = {
     VM_X86_SEV_ES_VM: "KVM_X86_SEV_ES_VM",
     VM_X86_TDX_VM: "KVM_X86_TDX_VM",
@@ -671,7 +683,12 @@ CODECS: dict[object, Codec[Any]] = {
     SwReserved: SwReservedCodec(),
     Sregs: Record(Sregs, {}, ("osxsave", "ts", "pke", "no_lme")),
     Cr4: Record(Cr4, {}, ("osxsave", "pke")),
-    Events: Record(Events, {"injected": VECTOR, "pending": VECTOR}, zero=("injected", "pending")),
+    Events: EventsCodec(
+        Events,
+        {"injected": VECTOR, "pending": VECTOR},
+        ("latched_init", "no_latched_init"),
+        ("injected", "pending"),
+    ),
     Nested: Record(Nested, {}, ("guest_mode", "intercept_nm")),
     Undefined: UndefinedCodec(),
     UserBuffer: BufferCodec(),

@@ -229,10 +229,19 @@ class Sregs(NamedTuple):
     pke: bool = False
     no_lme: bool = False
 
+    @classmethod
+    def of(cls, cr4: int, ts: bool) -> Sregs:
+        """With that CR4 and that CR0.TS."""
+        return cls(bool(cr4 & CR4_OSXSAVE), ts, bool(cr4 & CR4_PKE))
+
     @property
     def cr4(self) -> int:
         """CR4."""
         return Cr4(self.osxsave, self.pke).value
+
+    def __str__(self) -> str:
+        names = [name for name, there in self._asdict().items() if there]
+        return f"{{{', '.join(names)}}}"
 
 
 class Cr4(NamedTuple):
@@ -249,15 +258,24 @@ class Cr4(NamedTuple):
 
 class Events(NamedTuple):
     """``{injected: #NM}``: the exception in struct kvm_vcpu_events, by its vector; ``{pending: #NM}``, which user space
-    can say with KVM_CAP_EXCEPTION_PAYLOAD; or ``{}`` without one."""
+    can say with KVM_CAP_EXCEPTION_PAYLOAD; or ``{}`` without one.  ``{latched_init}`` and ``{no_latched_init}``: with
+    KVM_VCPUEVENT_VALID_SMM, and an INIT that is pending or none; one of them at most."""
 
     injected: int = 0
     pending: int = 0
+    latched_init: bool = False
+    no_latched_init: bool = False
 
     @classmethod
-    def of(cls, vector: int, pending: bool) -> Events:
-        """With that exception, or none."""
-        return cls(pending=vector) if pending else cls(vector)
+    def of(cls, vector: int, pending: bool, latched: bool | None = None) -> Events:
+        """With that exception, or none, and that INIT, or none, or no word about it."""
+        found = cls(pending=vector) if pending else cls(vector)
+        return found._replace(latched_init=latched is True, no_latched_init=latched is False)
+
+    @property
+    def latched(self) -> bool | None:
+        """Whether an INIT is latched, or None where nothing is said of that."""
+        return self.latched_init if self.latched_init or self.no_latched_init else None
 
     @property
     def vector(self) -> int:
@@ -266,7 +284,9 @@ class Events(NamedTuple):
 
     def __str__(self) -> str:
         said = {"injected": self.injected, "pending": self.pending}
-        return f"{{{', '.join(f'{name}: {VECTORS[vector]}' for name, vector in said.items() if vector)}}}"
+        entries = [f"{name}: {VECTORS[vector]}" for name, vector in said.items() if vector]
+        flags = {"latched_init": self.latched_init, "no_latched_init": self.no_latched_init}
+        return f"{{{', '.join(entries + [name for name, there in flags.items() if there])}}}"
 
 
 class Nested(NamedTuple):

@@ -256,17 +256,21 @@ def init(k: Kernel, nr: int, shutdown: bool = False) -> None:
     """INIT: CR0 and CR4 go, MPX and CET are cleared, an exception or instruction that waits is forgotten.
 
     Whether AMD's processors clear what of CET is in no component was not found: there it stays, as KVM has it, but
-    behind a ``shutdown``, which leaves nothing of the VMCB.
+    behind a ``shutdown``, which leaves nothing of the VMCB.  One that was not promised leaves what is.
     """
     not_in_xsave = () if k.is_svm() and not shutdown else (xf.S_CET, xf.INT_SSP_TAB, xf.SSP)
-    for ideal in lived(k, nr):
+    vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
+    # where the local APIC is its VMM's the INIT is, too: KVM shows none, and takes none
+    meant = vmm.pending and (vmm.init_pending or not k.lapic_in_kernel(vcpu))
+    for ideal in lived(k, nr) if meant else (k.system.ghost.vcpus[nr],):
         for i in (*xf.registers_of(xf.MASK_MPX | xf.MASK_CET), *not_in_xsave):
             define(ideal.regs, i, 0)
         owes_nothing(ideal)
-    # of CR0 and CR4 the ghost has what is promised alone
-    vmm = k.system.ghost.vmms[nr]
-    vmm.osxsave = vmm.ts = vmm.pke = 0
-    k.vcpus[nr].arch.insn_skips = 0
+    if meant:
+        # of CR0 and CR4 the ghost has what is promised alone
+        vmm.osxsave = vmm.ts = vmm.pke = vmm.init_pending = 0
+        vmm.mp_state = st.mp_state_to_be(k.system, vcpu)
+    vcpu.arch.insn_skips = 0
 
 
 def owes_nothing(ideal: GhostVcpu) -> None:
@@ -416,6 +420,7 @@ def promise(k: Kernel, nr: int, source: int) -> None:
     assign(vmm.promise, k.system.ghost.vcpus[source])
     vmm.osxsave, vmm.ts, vmm.pke = arch.cr4_osxsave, arch.cr0_ts, arch.cr4_pke
     vmm.guest_mode = arch.guest_mode
+    vmm.init_pending, vmm.mp_state = arch.init_pending, st.mp_state_to_be(k.system, k.vcpus[source])
     store_cpuid(vmm.cpuid, stored_entries(arch))
     vmm.pending = 1
 
@@ -453,7 +458,8 @@ def left(k: Kernel, nr: int) -> None:
 
 def forget(vmm: GhostVmm) -> None:
     """Nothing is promised any more."""
-    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.guest_mode = 0
+    vmm.pending = vmm.osxsave = vmm.ts = vmm.pke = vmm.guest_mode = vmm.init_pending = 0
+    vmm.mp_state = st.KVM_MP_STATE_RUNNABLE
     assign(vmm.promise, GhostVcpu())
     assign(vmm.cpuid, GhostCpuid())
 
@@ -479,7 +485,45 @@ def is_reset(k: Kernel, nr: int, intent: int) -> None:
     vmm.intent = intent
     forget(vmm)
     vmm.promise.xcr0 = xf.MASK_X87
+    bsp = st.is_bsp(k.system, k.vcpus[nr])
+    vmm.mp_state = st.KVM_MP_STATE_RUNNABLE if bsp else st.KVM_MP_STATE_UNINITIALIZED
     vmm.pending = 1
+
+
+def init_arrived(k: Kernel, nr: int) -> None:
+    """An INIT is pending, whatever the VMM means."""
+    vmm = k.system.ghost.vmms[nr]
+    vmm.init_pending = vmm.pending
+
+
+def sipi_arrived(k: Kernel, nr: int) -> None:
+    """A SIPI is pending, which ends the wait for one."""
+    vmm = k.system.ghost.vmms[nr]
+    if vmm.mp_state == st.KVM_MP_STATE_INIT_RECEIVED:
+        vmm.mp_state = st.KVM_MP_STATE_RUNNABLE
+
+
+def goes_on(k: Kernel, nr: int) -> None:
+    """KVM_RUN has begun, or ended: what the vCPU was to wait for, or not, has been looked at, and KVM goes on with what
+    there is."""
+    vcpu, vmm = k.vcpus[nr], k.system.ghost.vmms[nr]
+    if vmm.pending:
+        vmm.init_pending, vmm.mp_state = vcpu.arch.init_pending, st.mp_state_to_be(k.system, vcpu)
+
+
+def user_wrote_init(k: Kernel, nr: int, latched: bool | None) -> None:
+    """KVM_SET_VCPU_EVENTS said whether an INIT is latched, or nothing: a new tenant gets what it is given."""
+    vmm = k.system.ghost.vmms[nr]
+    if latched is not None and vmm.intent == st.INTENT_RESET and k.lapic_in_kernel(k.vcpus[nr]):
+        vmm.init_pending = latched
+
+
+def user_wrote_mp_state(k: Kernel, nr: int, mp_state: int) -> None:
+    """KVM_SET_MP_STATE succeeded: likewise."""
+    vmm = k.system.ghost.vmms[nr]
+    if vmm.intent == st.INTENT_RESET:
+        runs = mp_state == st.KVM_MP_STATE_SIPI_RECEIVED
+        vmm.mp_state = st.KVM_MP_STATE_RUNNABLE if runs else mp_state
 
 
 def read_image(ideal: GhostVcpu, image: GhostRegs, components: int, fits: int, offered: int) -> None:

@@ -12,7 +12,7 @@ from xfdfuzz.kernel import errno
 from xfdfuzz.kernel.event import HARMLESS, Event
 from xfdfuzz.kernel.state import MP_STATE_NAMES, System
 from xfdfuzz.memory.cstruct import Regions, copy_of, from_bytes
-from xfdfuzz.program.fields import Events, Nested
+from xfdfuzz.program.fields import Events, Nested, Sregs
 from xfdfuzz.program.ghost import CONTENT_MSRS, content
 
 if TYPE_CHECKING:
@@ -129,12 +129,12 @@ class Result(NamedTuple):
     """What an op returned.
 
     ``ret``: a number (0, a count, -errno) or a word (``ok``, ``exit``, ``#NM``, ``vm0`` ...); ``out``: a 64-bit value,
-    a register content, a mask of components, an image, what surrounds one or where its components lie, an exception, or
-    whether L2 runs, that it wrote to its caller, if it did.
+    a register content, a mask of components, an image, what surrounds one or where its components lie, an exception,
+    whether L2 runs, or CR4 and CR0.TS, that it wrote to its caller, if it did.
     """
 
     ret: int | str
-    out: int | Image | FpuState | SwBytes | Layout | Leaf | Events | Nested | None = None
+    out: int | Image | FpuState | SwBytes | Layout | Leaf | Events | Nested | Sregs | None = None
 
     def __str__(self) -> str:
         text = format_ret(self.ret)

@@ -39,6 +39,7 @@ FILES = (
     "arch/x86/kvm/cpuid.c",
     "arch/x86/kvm/cpuid.h",
     "arch/x86/kvm/lapic.c",
+    "arch/x86/kvm/lapic.h",
     "arch/x86/kvm/regs.c",
     "arch/x86/kvm/vmx/nested.c",
     "arch/x86/kvm/vmx/vmx.c",

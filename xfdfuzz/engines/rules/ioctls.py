@@ -82,6 +82,7 @@ class IoctlRules(Rules):
     kvm_get_cpuid2 = one(kvm.KvmGetCpuid2, on="vcpu_calls")
     kvm_get_cpuid2_entry = one(kvm.KvmGetCpuid2Entry, on="vcpu_calls")
     kvm_set_sregs = one(kvm.KvmSetSregs, on="vcpu_calls")
+    kvm_get_sregs = one(kvm.KvmGetSregs, on="vmm_calls")
     kvm_set_regs = one(kvm.KvmSetRegs, on="vcpu_calls")
     kvm_get_vcpu_events = one(kvm.KvmGetVcpuEvents, on="vmm_calls")
     kvm_set_vcpu_events = one(kvm.KvmSetVcpuEvents, on="vmm_calls")
@@ -125,3 +126,9 @@ class IoctlRules(Rules):
         """KVM_SET_VCPU_EVENTS with an exception that is pending."""
         task, nr = self.choice("vmm_calls_of_l1", n)
         yield kvm.KvmSetVcpuEvents(task, nr, Events(pending=[*VECTORS][vector]))
+
+    @on("vmm_calls_of_l1", n=targets)
+    def kvm_set_vcpu_events_latched(self, n: int) -> Iterator[Op]:
+        """KVM_SET_VCPU_EVENTS with an INIT that is latched."""
+        task, nr = self.choice("vmm_calls_of_l1", n)
+        yield kvm.KvmSetVcpuEvents(task, nr, Events(latched_init=True))

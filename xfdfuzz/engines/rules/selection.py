@@ -76,6 +76,7 @@ _SELDOM = {
     **dict.fromkeys(("kvm_create_vm_of_type", "kvm_sev_es_init", "kvm_sev_launch_update_vmsa"), 1),
     **dict.fromkeys(("kvm_sev_snp_launch_start", "kvm_sev_snp_launch_finish", "kvm_move_enc_context_from"), 1),
     **dict.fromkeys(("kvm_enable_cap_exception_payload", "kvm_set_vcpu_events_pending"), 1),
+    **dict.fromkeys(("kvm_set_vcpu_events_latched", "kvm_get_sregs"), 1),
     **dict.fromkeys(("create_io_thread", "worker_copy_from_user", "read_arch_status", "shstk_disable"), 1),
     **dict.fromkeys(("read_arch_status_of_kthread", "open_dsa", "user_enqcmd", "shstk_enable"), 1),
     **dict.fromkeys(("pmi", "init_at_once"), 1),

@@ -61,8 +61,8 @@ class Situation:
     ``twins`` are (task, vCPU, another) whose ioctls the task can call, ``old_vcpus`` those outside KVM_RUN that can get
     another tenant; ``loads`` are the ops that write what a VMM keeps, ``vmm_steps`` these and all others of VMMs.
 
-    ``vcpus`` can get an INIT, ``sipi_targets`` a SIPI, ``ready`` ones can enter the guest, ``waking`` ones come to that
-    later, ``pending`` ones have an exit to handle, ``guests``
+    ``aps`` are application processors, ``vcpus`` can get an INIT, ``sipi_targets`` a SIPI, ``ready`` ones can enter the
+    guest, ``waking`` ones come to that later, ``pending`` ones have an exit to handle, ``guests``
     execute the guest, ``l1_guests`` one that can launch L2, ``protected_guests`` one that KVM cannot see, which is in
     no other of these but ``sev_guests``, those that are no TDs; ``run_calls`` are those of ``vcpu_calls`` that can run,
     ``uninitialized_calls`` those of vCPUs that wait for INIT;
@@ -138,6 +138,7 @@ class Situation:
     old_vcpus: list[int]
     twins: list[tuple[int, int, int]]
     loads: list[Op]
+    aps: list[int]
     vmm_steps: list[Op]
     vcpus: list[int]
     ready: list[int]
@@ -373,6 +374,7 @@ def look_at_vcpus(system: st.System) -> Look:
     old = [nr for nr in outside if nr + st.NR_VCPUS * (vmms[nr].tenants + 1) < TENANTS]
     lists: Lists = {
         "old_vcpus": old,
+        "aps": [nr for nr in plain if not st.is_bsp(system, system.vcpus[nr])],
         "vcpus": l1,
         "init_targets": [nr for nr in l1 if nr in plain],
         "guests": guests,
@@ -402,7 +404,7 @@ def look_at_vcpus(system: st.System) -> Look:
         ],
         "kept": [(nr, load) for nr in unsealed if vmms[nr].kept for load in _loads(system, nr)],
         "to_be_sealed": [nr for nr in unsealed if nr not in plain],
-        "kept_pending": [nr for nr in plain if vmms[nr].kept & st.KEPT_PENDING],
+        "kept_pending": [nr for nr in plain if vmms[nr].kept & (st.KEPT_PENDING | st.KEPT_INIT)],
         "l2": [nr for nr in plain if system.vcpus[nr].arch.guest_mode],
         "with_exception": [nr for nr in plain if system.vcpus[nr].arch.exception_pending],
         "of_busy": [vcpu.vm for _, vcpu in vcpus if is_busy(vcpu)],
@@ -417,7 +419,10 @@ _SEEN = (
     *(vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepMsr),
     *(vmm.LoadCpuid, vmm.LoadSregs, vmm.LoadXcrs, vmm.LoadMsrs, vmm.LoadXsave, vmm.LoadFpu),
 )
-_KEEPS = (vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents, vmm.KeepNestedState)
+_KEEPS = (
+    *(vmm.KeepXsave2, vmm.KeepXsave, vmm.KeepFpu, vmm.KeepXcrs, vmm.KeepVcpuEvents, vmm.KeepNestedState),
+    *(vmm.KeepSregs, vmm.KeepMpState),
+)
 
 
 def _keeps(task: int, nr: int, cet: bool) -> Iterable[Op]:
@@ -436,10 +441,12 @@ def msrs_of(xfd: bool, cet: bool) -> tuple[int, ...]:
 def _loads(system: st.System, nr: int) -> Iterable[Callable[[int, int, int], Op]]:
     """What can write something that a VMM keeps of a vCPU."""
     source, kept = system.vcpus[nr], system.ghost.vmms[nr].kept
-    if source.exists:
+    if source.exists or kept & st.KEPT_SREGS:
         yield vmm.LoadSregs
-        if source.arch.cpuid_set:
-            yield vmm.LoadCpuid
+    if source.exists and source.arch.cpuid_set:
+        yield vmm.LoadCpuid
+    if kept & st.KEPT_MP_STATE:
+        yield vmm.LoadMpState
     if kept & st.KEPT_XCR0:
         yield vmm.LoadXcrs
     if kept & st.KEPT_MSRS:
@@ -519,6 +526,7 @@ def _together(tasks: Look, vcpus: Look, cpus: Look, machine: Features) -> Situat
         for source, load in vcpus.more["kept"]
         if not (load is vmm.LoadVcpuEvents and one in l2 and source in pending)
         if not (load is vmm.LoadNestedState and one in vcpus.more["with_exception"])
+        if not (load is vmm.LoadMpState and one in l2)
     ]
     keeps = [keep for nr, one in each for keep in _keeps(nr, one, machine.cet)]
     # of a guest that KVM will not see exceptions and L2 are not modelled

@@ -9,6 +9,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import MSR_IA32_S_CET
 from xfdfuzz.engines.rules.base import Rules, on
 from xfdfuzz.engines.rules.situation import msrs_of
+from xfdfuzz.kernel import state as st
 from xfdfuzz.program.fields import Events, FpuChange, ImageChange, Msrs, Nested, Sregs, UserImage
 from xfdfuzz.program.ops import kvm, run, vmm, xsave
 from xfdfuzz.program.ops.base import Op
@@ -24,6 +25,7 @@ LOADS: tuple[_Load, ...] = (
     vmm.LoadXcrs,
     vmm.LoadXsave,
     vmm.LoadVcpuEvents,
+    vmm.LoadMpState,
 )
 _ORDERS = tuple(permutations(range(len(LOADS))))
 #: What reads registers, and what writes them; the usual way first.
@@ -56,7 +58,7 @@ def resetting(task: int, nr: int, components: int, msrs: Sequence[int]) -> Seque
         (kvm.KvmSetXcrs(task, nr, xf.MASK_X87),),
         (xsave.KvmSetXsave(task, nr, UserImage(components)),),
         (kvm.KvmSetSregs(task, nr, Sregs(False)),),
-        (kvm.KvmSetVcpuEvents(task, nr, Events()),),
+        (kvm.KvmSetVcpuEvents(task, nr, Events(no_latched_init=True)),),
         (kvm.KvmSetRegs(task, nr),),
     )
 
@@ -115,13 +117,18 @@ class VmmRules(Rules):
             yield kvm.KvmSetNestedState(task, nr, Nested())
         calls = resetting(task, nr, self.run.machine.user_xfeatures or xf.MASK_FPSSE, self._msrs())
         yield from (op for call in _RESETS[order] if call != without for op in calls[call])
+        if without != len(calls) and (task, nr) in self.now.vmm_calls_of_l1:
+            ap = nr in self.now.aps
+            yield kvm.KvmSetMpState(task, nr, st.KVM_MP_STATE_UNINITIALIZED if ap else st.KVM_MP_STATE_RUNNABLE)
         yield from self._enter(task, nr)
 
     def _msrs(self) -> tuple[int, ...]:
         return msrs_of(True, self.run.machine.cet)
 
     def _keeping(self, task: int, nr: int, image: int) -> Iterator[Op]:
-        """The calls that read a vCPU, whose guest may be in its L2."""
+        """The calls that read a vCPU, whose guest may be in its L2; the MP state first, which accepts an INIT."""
+        yield vmm.KeepMpState(task, nr)
+        yield vmm.KeepSregs(task, nr)
         yield from keeping(task, nr, self._msrs(), image)
         if nr not in self.now.vcpus:
             yield vmm.KeepNestedState(task, nr)

@@ -7,6 +7,8 @@ KVM_RUN is cut where interrupts are on: :meth:`kvm_arch_vcpu_ioctl_run` up to vc
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from xfdfuzz.arch import registers as arch
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.registers import CR4_OSXSAVE, CR4_PKE, MSR_IA32_XSS, load_component
@@ -19,6 +21,15 @@ from xfdfuzz.kernel.kvm.xsave import KVM_MAX_XCRS, KvmXcrs
 from xfdfuzz.kernel.state import Vcpu, Vm
 
 _LAST_EXCEPTION = 31
+
+
+class KvmVcpuEvents(NamedTuple):
+    """struct kvm_vcpu_events: the vector of an exception, or 0, and whether it is pending, not injected; whether an
+    INIT is latched, or None without KVM_VCPUEVENT_VALID_SMM."""
+
+    vector: int = 0
+    pending: bool = False
+    latched_init: bool | None = None
 
 
 def read_cr4(vcpu: Vcpu) -> int:
@@ -161,20 +172,27 @@ class KvmX86(KvmMsrs):
         vm.exception_payload_enabled = enable
         return 0
 
-    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> tuple[int, bool]:
-        """KVM_GET_VCPU_EVENTS as far as exceptions go: the vector, or 0, and whether it is pending.
+    def kvm_vcpu_ioctl_x86_get_vcpu_events(self, vcpu: Vcpu) -> KvmVcpuEvents:
+        """KVM_GET_VCPU_EVENTS as far as exceptions and INIT go, always with KVM_VCPUEVENT_VALID_SMM.
 
         Without KVM_CAP_EXCEPTION_PAYLOAD what is pending is given as injected, too (x86.c).
         """
         arch = vcpu.arch
+        vector = arch.exception_vector if arch.exception_injected or arch.exception_pending else 0
         pending = arch.exception_pending and self.vms[vcpu.vm].exception_payload_enabled
-        return arch.exception_vector if arch.exception_injected or arch.exception_pending else 0, bool(pending)
+        return KvmVcpuEvents(vector, bool(pending), self.kvm_lapic_latched_init(vcpu))
 
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
-        """KVM_SET_VCPU_EVENTS with that exception injected, or pending, or none; EINVAL.
+    def kvm_lapic_latched_init(self, vcpu: Vcpu) -> bool:
+        """Whether an INIT is pending in a local APIC of KVM's (lapic.h)."""
+        return self.lapic_in_kernel(vcpu) and bool(vcpu.arch.init_pending)
 
-        ``pending`` goes with KVM_VCPUEVENT_VALID_PAYLOAD, without which none is (x86.c).
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, events: KvmVcpuEvents) -> int:
+        """KVM_SET_VCPU_EVENTS; EINVAL.
+
+        ``pending`` goes with KVM_VCPUEVENT_VALID_PAYLOAD, without which none is.  With KVM_VCPUEVENT_VALID_SMM the INIT
+        that is pending, or none, is what it says; there is no SMM here (x86.c).
         """
+        vector, pending, latched_init = events
         if pending and not self.vms[vcpu.vm].exception_payload_enabled:
             return -EINVAL
         if vector > _LAST_EXCEPTION or vector == st.NMI_VECTOR:
@@ -182,6 +200,8 @@ class KvmX86(KvmMsrs):
         vcpu.arch.exception_injected = bool(vector) and not pending
         vcpu.arch.exception_pending = bool(vector) and pending
         vcpu.arch.exception_vector = vector
+        if latched_init is not None and self.lapic_in_kernel(vcpu):
+            vcpu.arch.init_pending = latched_init
         return 0
 
     def kvm_skip_emulated_instruction(self, vcpu: Vcpu) -> int:
@@ -239,6 +259,11 @@ class KvmX86(KvmMsrs):
         return 0
 
     # -- special registers ---------------------------------------------------------------------------------------
+
+    @phase_of("kvm_arch_vcpu_ioctl_get_sregs")
+    def kvm_vcpu_ioctl_get_sregs(self, vcpu: Vcpu) -> tuple[int, bool]:
+        """KVM_GET_SREGS of a guest that KVM can see: CR4 and CR0.TS of __get_sregs_common() (x86.c)."""
+        return read_cr4(vcpu), bool(vcpu.arch.cr0_ts)
 
     @phase_of("kvm_arch_vcpu_ioctl_set_sregs")
     def kvm_vcpu_ioctl_set_sregs(self, vcpu: Vcpu, cr4: int, ts: bool, lme: bool) -> int:

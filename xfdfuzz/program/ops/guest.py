@@ -584,7 +584,8 @@ class GuestRdssp(_Insn):
 @op("v{vcpu} xsetbv({xcr0}, {index})")
 class GuestXsetbv(_Insn):
     """XSETBV of XCR0, or, which is #GP, of the register that ECX names; it always exits, but in protected guests,
-    unless it is #UD because CR4.OSXSAVE is clear."""
+    unless it is #UD because CR4.OSXSAVE is clear.  What the XFAM of a TD lacks is #GP there: it has AVX at most here,
+    whatever KVM_SET_CPUID2 says, so AMX is #GP, which a TD that was made with AMX would not see."""
 
     vcpu: Nr = 0
     xcr0: Xcr0 = xf.MASK_X87
@@ -871,6 +872,7 @@ class PendInit(_ToApic):
         arch = k.vcpus[self.vcpu].arch
         # of the events that are pending it is the only one then (lapic.c, __apic_accept_irq())
         arch.init_pending, arch.sipi_pending = 1, 0
+        ghost.init_arrived(k, self.vcpu)
         return OK
 
 
@@ -889,4 +891,5 @@ class PendSipi(_ToApic):
 
     def run(self, k: Kernel) -> Result:
         k.vcpus[self.vcpu].arch.sipi_pending = 1
+        ghost.sipi_arrived(k, self.vcpu)
         return OK

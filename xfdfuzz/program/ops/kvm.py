@@ -17,6 +17,7 @@ from xfdfuzz.kernel.kvm.msrs import (
     MSR_KVM_INTERNAL_GUEST_SSP,
 )
 from xfdfuzz.kernel.kvm.vmx import Kernel
+from xfdfuzz.kernel.kvm.x86 import KvmVcpuEvents
 from xfdfuzz.kernel.kvm.xsave import KvmXcrs
 from xfdfuzz.kernel.machine import Machine
 from xfdfuzz.kernel.state import INTENT_RESET, RESETS, System, Vcpu
@@ -304,20 +305,27 @@ class KvmEnableCapExceptionPayload(VmIoctl):
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS)")
 class KvmGetVcpuEvents(_OfVisible):
-    """Read which exception the guest will get; one that is pending reads as injected, unless the VM has
-    KVM_CAP_EXCEPTION_PAYLOAD."""
+    """Read which exception the guest will get, and whether an INIT is pending; an exception that is pending reads as
+    injected, unless the VM has KVM_CAP_EXCEPTION_PAYLOAD."""
 
     task: Nr = 0
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(0, Events.of(*k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
+        return Result(0, seen_events(k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)))
+
+
+def seen_events(events: KvmVcpuEvents) -> Events:
+    """What a result shows of KVM_GET_VCPU_EVENTS: it always says whether an INIT is latched, so none is not named."""
+    return Events.of(events.vector, events.pending, events.latched_init or None)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS, {events})")
 class KvmSetVcpuEvents(_OfVisible):
     """Inject an exception, or, with ``{}``, drop what the guest would get.  ``pending`` takes a VM with
-    KVM_CAP_EXCEPTION_PAYLOAD; not in L2, where L1 may want to have it."""
+    KVM_CAP_EXCEPTION_PAYLOAD.  ``latched_init`` makes an INIT pending and ``no_latched_init`` takes back one that is,
+    of a VM with KVM_CREATE_IRQCHIP; with neither it stays.  ``pending`` and ``latched_init`` not in L2, where L1 may
+    want to have it."""
 
     task: Nr = 0
     vcpu: Nr = 0
@@ -331,8 +339,11 @@ class KvmSetVcpuEvents(_OfVisible):
 
 
 def events_in_l2(k: Kernel, nr: int, events: Events) -> str:
-    """That KVM_SET_VCPU_EVENTS would make an exception pending for L2; nothing if not."""
-    return _pending_for_l2(nr, bool(events.pending and k.vcpus[nr].arch.guest_mode))
+    """That KVM_SET_VCPU_EVENTS would make an exception or an INIT pending for L2; nothing if not."""
+    vcpu = k.vcpus[nr]
+    if events.latched_init and (found := in_l2(vcpu, nr)):
+        return found
+    return _pending_for_l2(nr, bool(events.pending and vcpu.arch.guest_mode))
 
 
 def _pending_for_l2(nr: int, would_be: bool) -> str:
@@ -342,10 +353,23 @@ def _pending_for_l2(nr: int, would_be: bool) -> str:
 def set_vcpu_events(k: Kernel, nr: int, events: Events, honest: int) -> Result:
     """KVM_SET_VCPU_EVENTS with an exception that should be ``honest``."""
     pending = bool(events.pending)
-    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], events.vector, pending)
+    ret = k.kvm_vcpu_ioctl_x86_set_vcpu_events(k.vcpus[nr], KvmVcpuEvents(events.vector, pending, events.latched))
     for ideal in () if ret else ghost.told(k, nr):
         ghost.user_injected(ideal, honest, pending)
+    if not ret:
+        ghost.user_wrote_init(k, nr, events.latched)
     return Result(ret)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_SREGS)")
+class KvmGetSregs(_OfVisible):
+    """Read CR4.OSXSAVE, CR0.TS and CR4.PKE."""
+
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return Result(0, Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(vcpu)))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE)")
@@ -574,9 +598,15 @@ class KvmGetMpState(VcpuIoctl):
     vcpu: Nr = 0
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        if vcpu.arch.init_pending:
-            ghost.init(k, self.vcpu)
-        return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu), MpState(vcpu.arch.mp_state))
+        return get_mp_state(k, self.vcpu)
+
+
+def get_mp_state(k: Kernel, nr: int) -> Result:
+    """KVM_GET_MP_STATE, which accepts an INIT."""
+    vcpu = k.vcpus[nr]
+    if vcpu.arch.init_pending:
+        ghost.init(k, nr)
+    return Result(k.kvm_arch_vcpu_ioctl_get_mpstate(vcpu), MpState(vcpu.arch.mp_state))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_MP_STATE, {mp_state})")
@@ -592,4 +622,12 @@ class KvmSetMpState(_OfVisible):
         return _OfVisible.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        return Result(k.kvm_arch_vcpu_ioctl_set_mpstate(vcpu, self.mp_state))
+        return set_mp_state(k, self.vcpu, self.mp_state)
+
+
+def set_mp_state(k: Kernel, nr: int, mp_state: int) -> Result:
+    """KVM_SET_MP_STATE with that."""
+    ret = k.kvm_arch_vcpu_ioctl_set_mpstate(k.vcpus[nr], mp_state)
+    if not ret:
+        ghost.user_wrote_mp_state(k, nr, mp_state)
+    return Result(ret)

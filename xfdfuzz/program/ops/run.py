@@ -49,6 +49,7 @@ class KvmRun(TaskOp):
         vcpu.wants_to_run = 1
         k.kvm_arch_vcpu_ioctl_run(vcpu)
         ghost.settle_insn(k, self.vcpu)
+        ghost.goes_on(k, self.vcpu)
         return OK
 
 
@@ -183,6 +184,7 @@ class KvmRunReturns(TaskOp):
         if vcpu.arch.mp_state == st.KVM_MP_STATE_UNINITIALIZED and vcpu.arch.init_pending:
             ghost.init(k, nr)
         ret = k.kvm_arch_vcpu_ioctl_run_out(vcpu)
+        ghost.goes_on(k, nr)
         vcpu.mode = st.VCPU_OUTSIDE
         vcpu.wants_to_run = 0
         vcpu.task = 0

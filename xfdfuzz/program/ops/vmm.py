@@ -43,12 +43,15 @@ from xfdfuzz.program.fields import (
     OneRegIndex,
     Sregs,
 )
-from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, not_visible, op, whereabouts
+from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, in_l2, not_visible, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     Entries,
     events_in_l2,
+    get_mp_state,
     get_one_reg,
     nested_state,
+    seen_events,
+    set_mp_state,
     set_msrs,
     set_nested_state,
     set_one_reg,
@@ -160,7 +163,7 @@ class VmmVisible(_Intent):
 @op("v{vcpu} to find {meant}")
 class VmmToFind(_Intent):
     """What the VMM changes is meant: at its next entry the guest finds these contents, in place of what was promised
-    so far."""
+    so far: `copy of`, `invisible from here`, `out of reset` or `reset for another tenant` has to come before."""
 
     DRAWN = False
     vcpu: Nr = 0
@@ -359,7 +362,7 @@ class KeepOneReg(_Keep):
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_VCPU_EVENTS) keep")
 class KeepVcpuEvents(_Keep):
-    """Read which exception the guest will get and keep it."""
+    """Read which exception the guest will get, and whether an INIT is pending, and keep both."""
 
     call = "KvmGetVcpuEvents"
     task: Nr = 0
@@ -370,10 +373,12 @@ class KeepVcpuEvents(_Keep):
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm = self.vmm(k)
-        vmm.exception, pending = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        events = k.kvm_vcpu_ioctl_x86_get_vcpu_events(vcpu)
+        vmm.exception = events.vector
         vmm.honest.exception = k.system.ghost.vcpus[self.vcpu].exception
-        vmm.kept = vmm.kept & ~st.KEPT_PENDING | st.KEPT_EVENTS | (st.KEPT_PENDING if pending else 0)
-        return Result(0, Events.of(vmm.exception, pending))
+        vmm.kept = vmm.kept & ~(st.KEPT_PENDING | st.KEPT_INIT) | st.KEPT_EVENTS
+        vmm.kept |= (st.KEPT_PENDING if events.pending else 0) | (st.KEPT_INIT if events.latched_init else 0)
+        return Result(0, seen_events(events))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_GET_NESTED_STATE) keep")
@@ -392,6 +397,44 @@ class KeepNestedState(_Keep):
         vmm.nested_guest_mode, vmm.nested_nm = nested
         vmm.kept |= st.KEPT_NESTED
         return Result(0, nested)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_SREGS) keep")
+class KeepSregs(_Keep):
+    """Read CR4.OSXSAVE, CR0.TS and CR4.PKE and keep them."""
+
+    call = "KvmGetSregs"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        vmm, sregs = self.vmm(k), Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(vcpu))
+        vmm.sregs_osxsave, vmm.sregs_ts, vmm.sregs_pke = sregs.osxsave, sregs.ts, sregs.pke
+        vmm.kept |= st.KEPT_SREGS
+        return Result(0, sregs)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_GET_MP_STATE) keep")
+class KeepMpState(_Keep):
+    """Read the MP state and keep it; a pending INIT or SIPI is accepted before that."""
+
+    call = "KvmGetMpState"
+    task: Nr = 0
+    vcpu: Nr = 0
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        result = get_mp_state(k, self.vcpu)
+        if not result.ret:
+            vmm = self.vmm(k)
+            vmm.kept_mp_state = vcpu.arch.mp_state
+            vmm.kept |= st.KEPT_MP_STATE
+        return result
 
 
 # -- what it writes of that --------------------------------------------------------------------------------------------
@@ -440,7 +483,8 @@ class LoadCpuid(_Load):
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_SREGS) of v{source}")
 class LoadSregs(_Load):
-    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as another vCPU has them; the rest is a 64-bit state."""
+    """Set or clear CR4.OSXSAVE, CR4.PKE and CR0.TS as KVM_GET_SREGS gave them of a vCPU, if they were kept, or else as
+    it has them now; the rest is a 64-bit state."""
 
     call = "KvmSetSregs"
     task: Nr = 0
@@ -448,17 +492,24 @@ class LoadSregs(_Load):
     source: Nr = 0
 
     def missing(self, k: Kernel) -> str:
-        return "" if k.vcpus[self.source].exists else f"there is no v{self.source}"
+        there = self.kept(k).kept & st.KEPT_SREGS or k.vcpus[self.source].exists
+        return "" if there else f"there is no v{self.source}"
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
-        arch = k.vcpus[self.source].arch
-        return set_sregs(k, self.vcpu, Sregs(bool(arch.cr4_osxsave), bool(arch.cr0_ts), bool(arch.cr4_pke)))
+        return set_sregs(k, self.vcpu, self.sregs(k))
+
+    def sregs(self, k: Kernel) -> Sregs:
+        """What was kept, or what there is."""
+        kept = self.kept(k)
+        if kept.kept & st.KEPT_SREGS:
+            return Sregs(bool(kept.sregs_osxsave), bool(kept.sregs_ts), bool(kept.sregs_pke))
+        return Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(k.vcpus[self.source]))
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_VCPU_EVENTS) of v{source}")
 class LoadVcpuEvents(_Load):
     """Inject the exception that was kept of a vCPU, as pending where KVM gave it so, or drop what the guest would get
-    where it had none."""
+    where it had none; in the same way an INIT is pending then, or none."""
 
     call = "KvmSetVcpuEvents"
     task: Nr = 0
@@ -472,12 +523,31 @@ class LoadVcpuEvents(_Load):
         return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or events_in_l2(k, self.vcpu, self.events(k))
 
     def events(self, k: Kernel) -> Events:
-        """What it has, pending where KVM gave it so."""
+        """What it has, pending and latched where KVM gave it so."""
         kept = self.kept(k)
-        return Events.of(kept.exception, bool(kept.kept & st.KEPT_PENDING))
+        return Events.of(kept.exception, bool(kept.kept & st.KEPT_PENDING), bool(kept.kept & st.KEPT_INIT))
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_vcpu_events(k, self.vcpu, self.events(k), self.kept(k).honest.exception)
+
+
+@op("t{task} ioctl(v{vcpu}, KVM_SET_MP_STATE) of v{source}")
+class LoadMpState(_Load):
+    """Write the MP state that was kept of a vCPU.  Not in L2."""
+
+    call = "KvmSetMpState"
+    task: Nr = 0
+    vcpu: Nr = 0
+    source: Nr = 0
+
+    def missing(self, k: Kernel) -> str:
+        return self.not_kept(k, st.KEPT_MP_STATE, "KVM_GET_MP_STATE")
+
+    def hindrance(self, k: Kernel) -> str:
+        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+
+    def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
+        return set_mp_state(k, self.vcpu, self.kept(k).kept_mp_state)
 
 
 @op("t{task} ioctl(v{vcpu}, KVM_SET_NESTED_STATE) of v{source}")
