@@ -38,7 +38,7 @@ from xfdfuzz.kernel.fpu.xstate import Value
 from xfdfuzz.kernel.kvm.cpuid import CpuidEntries, KvmCpuid
 from xfdfuzz.kernel.kvm.msrs import KvmMsrs
 from xfdfuzz.kernel.kvm.vmx import Kernel
-from xfdfuzz.kernel.kvm.x86 import KvmX86
+from xfdfuzz.kernel.kvm.x86 import KvmVcpuEvents, KvmX86
 from xfdfuzz.kernel.kvm.xsave import KVM_XSAVE_SIZE, KvmFpu, KvmXcrs, KvmXsave, UserBuffer
 from xfdfuzz.kernel.power import Power
 from xfdfuzz.kernel.process import Process
@@ -1611,7 +1611,7 @@ class NeitherSkipsNorFaults(KvmX86):
     ),
 )
 class ForgetsWhatIsInjected(KvmX86):
-    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, vector: int, pending: bool) -> int:
+    def kvm_vcpu_ioctl_x86_set_vcpu_events(self, vcpu: Vcpu, events: KvmVcpuEvents) -> int:
         return 0
 
 
