@@ -34,10 +34,9 @@ _ALLOCATING = (
     Fork,
     HandleExit,
     KvmCreateVcpu,
-    KvmGetMpState,
     KvmRun,
     KvmRunReturns,
-    *makers(KvmSetCpuid2, KvmSetMsrs, KvmSetXcrs),
+    *makers(KvmGetMpState, KvmSetCpuid2, KvmSetMsrs, KvmSetXcrs),
     UserDyn2load,
     UserTileload,
 )
