@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.engines.rules.base import Rules, on, one
+from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
 from xfdfuzz.program.fields import OWN, Mapped, SwReserved, UserImage
 from xfdfuzz.program.ops import signals, tasks
 from xfdfuzz.program.ops.base import Op
@@ -124,6 +126,12 @@ class SignalRules(Rules):
             sw = sw._replace(xfeatures=self.run.machine.user_xfeatures)
         return sw
 
+    def _fitting(self, image: UserImage) -> SwReserved:
+        """What surrounds an image that has just what its XSTATE_BV names."""
+        mask = image.xstate_bv & self.run.machine.user_xfeatures | xf.MASK_FPSSE
+        size = self.run.machine.cpuid.standard_size(mask)
+        return SwReserved(1, size + FP_XSTATE_MAGIC2_SIZE, mask, size, size)
+
     @on("own_copies", n=targets)
     def sigframe_own_copy(self, n: int) -> Iterator[Op]:
         """Copy a frame that the kernel has written to one that the task has made."""
@@ -139,16 +147,17 @@ class SignalRules(Rules):
         else:
             yield signals.Sigreturn(task, OWN)
 
-    @on("makers", n=targets, image=picks, sw=picks, ends=Range(0, 3), absent=flags)
-    def restore_by_made_frame(self, n: int, image: int, sw: int, ends: int, absent: int) -> Iterator[Op]:
+    @on("makers", n=targets, image=picks, fits=flags, sw=picks, ends=Range(0, 3), absent=flags)
+    def restore_by_made_frame(self, n: int, image: int, fits: int, sw: int, ends: int, absent: int) -> Iterator[Op]:
         """As CRIU gives a task its registers: make a frame with an image, and return by it.
 
-        Its memory may end behind it, and a page of it may have to be read in.
+        What surrounds the image may fit it, memory may end behind that, and a page of it may have to be read in.
         """
-        task, around = self.choice("makers", n), self._software(sw)
+        task, what = self.choice("makers", n), self.domains[UserImage].value(image)
+        around = self._fitting(what) if fits else self._software(sw)
         size = (around.extended_size or 0) + 63 & -64
         yield signals.SigframeNew(task, mapped=Mapped(size if ends == 3 and size >= HEADER_END else 0))
-        yield signals.SigframeWrite(task, self.domains[UserImage].value(image), OWN)
+        yield signals.SigframeWrite(task, what, OWN)
         yield signals.SigframeSwReserved(task, around, OWN)
         if not absent or task not in self.now.long_mode:
             yield signals.Sigreturn(task, OWN)
