@@ -7,7 +7,7 @@ from typing import get_args
 
 from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import LEAF_FEATURES, LEAF_TILES, LEAF_TMUL, LEAF_XSTATE, NOTHING, OSXSAVE, Leaf
-from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR, MSR_IA32_XSS
+from xfdfuzz.arch.registers import MSR_IA32_XFD, MSR_IA32_XFD_ERR
 from xfdfuzz.arch.xsave import MXCSR_RESERVED, XsaveArea
 from xfdfuzz.invariants.vocabulary import VMM, Broken, View, component_site, invariant
 from xfdfuzz.kernel.errno import EFAULT, EINVAL, EIO
@@ -474,11 +474,7 @@ def get_msrs_is_true(view: View) -> Iterator[Broken]:
         return
     ideal, vcpu = view.k.system.ghost.vcpus[op.vcpu], view.k.vcpus[op.vcpu]
     expected = ghost.read_msr(ideal, op.msr)
-    if op.msr in ghost.CONTENT_MSRS:
-        exposed = view.k.guest_has_cet_msr(vcpu, op.msr)
-    else:
-        exposed = bool(vcpu.arch.cpuid_xfd or op.msr == MSR_IA32_XSS)
-    if exposed and value != expected:
+    if ghost.can_read(view.k, vcpu, op.msr) and value != expected:
         yield Broken(f"v{op.vcpu} reads {value:#x}, expected {expected:#x}")
 
 

@@ -117,6 +117,21 @@ def test_a_guest_with_neither_has_none() -> None:
     )
 
 
+def test_what_a_guest_that_has_lost_cet_had_is_no_vmms_any_more() -> None:
+    """KVM gives 0 for an MSR that it lists and the guest lacks (x86.c, kvm_do_msr_access()), whatever is in it."""
+    other = guest().replace("v0", "v1").replace("KVM_CREATE_VCPU, 0", "KVM_CREATE_VCPU, 1").split("\n", 2)[2]
+    assert not wrong(
+        guest(),
+        other,
+        "t0 ioctl(v1, KVM_SET_MSRS, {IA32_PL0_SSP: 0x1}) = 1",
+        "t0 ioctl(v1, KVM_SET_CPUID2, {xcr0: x87|sse|avx}) = 0",
+        "t0 ioctl(v1, KVM_GET_MSRS, IA32_PL0_SSP) keep = 1 [init]",
+        "t0 ioctl(v0, KVM_SET_MSRS) of v1 = 1",
+        ENTERED,
+        revision="v7.3-cured",
+    )
+
+
 def test_no_processor_of_amds_has_ibt() -> None:
     """So CPUID's IBT is none of guest_cpu_caps."""
     refused = each(MSRS, "t0 ioctl(v0, KVM_SET_MSRS, {@: 0x3}) = 0")

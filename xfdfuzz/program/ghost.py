@@ -237,6 +237,13 @@ def read_msr(ghost: GhostVcpu, index: int) -> int:
     return {MSR_IA32_XFD: ghost.xfd, MSR_IA32_XFD_ERR: ghost.xfd_err, MSR_IA32_XSS: ghost.xss}[index]
 
 
+def can_read(k: Kernel, vcpu: Vcpu, index: int) -> bool:
+    """Whether the guest has the MSR by its CPUID: of others user space gets whatever KVM takes them to be."""
+    if index in CONTENT_MSRS:
+        return k.guest_has_cet_msr(vcpu, index)
+    return bool(vcpu.arch.cpuid_xfd or index == MSR_IA32_XSS)
+
+
 def set_xsave(k: Kernel, vcpu: GhostVcpu, area: XsaveArea) -> None:
     """KVM_SET_XSAVE replaced all user components; one that XFD disables is not kept (KVM's ABI, b45f72177594).
 

@@ -248,7 +248,8 @@ class _Keep(VcpuIoctl):
         """What KVM gave for an MSR, or SSP, and what it should have given."""
         vmm, (bit, name) = self.vmm(k), _REGISTERS[index]
         setattr(vmm, name, value)
-        honest = value if hidden(k, self.vcpu) else ghost.read_msr(k.system.ghost.vcpus[self.vcpu], index)
+        shows = ghost.can_read(k, k.vcpus[self.vcpu], index) and not hidden(k, self.vcpu)
+        honest = ghost.read_msr(k.system.ghost.vcpus[self.vcpu], index) if shows else value
         if index in ghost.CONTENT_MSRS:
             ghost.define(vmm.honest.regs, ghost.CONTENT_MSRS[index], honest)
         else:
