@@ -8,7 +8,7 @@ from xfdfuzz.arch import xfeatures as xf
 from xfdfuzz.arch.cpuid import HEADER_END
 from xfdfuzz.engines.rules.base import Rules, on, one
 from xfdfuzz.kernel.fpu.signal import FP_XSTATE_MAGIC2_SIZE
-from xfdfuzz.program.fields import OWN, Mapped, SwReserved, UserImage
+from xfdfuzz.program.fields import OWN, ImageChange, Mapped, SwReserved, UserImage
 from xfdfuzz.program.ops import signals, tasks
 from xfdfuzz.program.ops.base import Op
 from xfdfuzz.strategies.values import Range, flags, picks, targets
@@ -147,7 +147,7 @@ class SignalRules(Rules):
         else:
             yield signals.Sigreturn(task, OWN)
 
-    @on("makers", n=targets, image=picks, fits=flags, sw=picks, ends=Range(0, 3), absent=flags)
+    @on("makers", n=targets, image=picks, fits=flags, sw=picks, ends=flags, absent=flags)
     def restore_by_made_frame(self, n: int, image: int, fits: int, sw: int, ends: int, absent: int) -> Iterator[Op]:
         """As CRIU gives a task its registers: make a frame with an image, and return by it.
 
@@ -156,12 +156,16 @@ class SignalRules(Rules):
         task, what = self.choice("makers", n), self.domains[UserImage].value(image)
         around = self._fitting(what) if fits else self._software(sw)
         size = (around.extended_size or 0) + 63 & -64
-        yield signals.SigframeNew(task, mapped=Mapped(size if ends == 3 and size >= HEADER_END else 0))
-        yield signals.SigframeWrite(task, what, OWN)
+        end = size if ends and size >= HEADER_END else 0
+        yield signals.SigframeNew(task, mapped=Mapped(end))
+        # where there is no memory for the image its header may speak of it all the same
+        whole = not end or self.run.machine.cpuid.standard_size(what.xstate_bv) <= end
+        said = ImageChange(set=what.xstate_bv & self.run.machine.user_xfeatures)
+        yield signals.SigframeWrite(task, what, OWN) if whole else signals.SigframeChange(task, said, OWN)
         yield signals.SigframeSwReserved(task, around, OWN)
-        if not absent or task not in self.now.long_mode:
+        if absent and task in self.now.long_mode:
+            yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures, OWN)
+        else:
             yield signals.Sigreturn(task, OWN)
-            return
-        yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures, OWN)
         if task in self.now.faulting:
             yield signals.SigreturnFaultIn(task)
