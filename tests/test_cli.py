@@ -947,7 +947,7 @@ def test_a_real_run_finds_saves_and_prints(run: Run) -> None:
         assert all(program.results)
         assert f"  xfdfuzz replay {file}\n" in out
         assert f"saved   {file}" in whole
-    assert len(out.splitlines()) < 12 + len(files) * 2
+    assert len(out.splitlines()) < 10 + len(files) * 2
     assert "coverage:" in whole
     assert "coverage:" not in out
     assert "amx-v1: seed 1; repeat: xfdfuzz fuzz --revision amx-v1 --seed 1 --examples 6" in err

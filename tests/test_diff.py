@@ -106,7 +106,7 @@ def test_what_the_scout_finds_on_two_kernels_is_as_short(run: Command) -> None:
     found = json.loads(run("diff", *common, "--engine", "scout")[1])["differences"]
     dies = next(one for one in found if one["bucket"] == "KvmRun: gives panic | ok")
     ops = [line for line in dies["program"].splitlines() if line and not line.startswith(("#", "machine"))]
-    assert len(ops) <= 16  # of some fifty, and no more than a guest takes that has tiles and leaves the CPU
+    assert len(ops) <= 13
     for one in found:
         assert one["bucket"] in [
             d.bucket for d in differences(parse(one["program"]), pair("v7.3-b45f72177594", "v7.3"))
