@@ -113,10 +113,10 @@ def terminal(out: Console, rows: Sequence[Row], revisions: Sequence[str]) -> Non
         line(out, (f"{sign:3}  ", "bold"), meaning)
     if len(rows) == 1:
         headline.terminal(out, rows[0].program, _outcomes(rows[0], revisions))
-        _unexpected(out, rows[0], revisions)
+        _about_known(out, rows[0], revisions)
 
 
-def _unexpected(out: Console, row: Row, revisions: Sequence[str]) -> None:
+def _about_known(out: Console, row: Row, revisions: Sequence[str]) -> None:
     """How to learn whether what is broken is known, on the last of those kernels; of a program that expects nothing."""
     broken = [name for name, cell in zip(revisions, row.cells, strict=True) if cell.violations]
     if broken and not row.program.expect:

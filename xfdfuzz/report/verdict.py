@@ -100,8 +100,8 @@ def total(
 def conclusion(verdict: Verdict) -> str:
     """What came out, and how much of the program that speaks for."""
     if verdict.failures:
-        more = len(verdict.failures) - _FIRST
-        text = "; ".join((*verdict.failures[:_FIRST], *([f"{more} more"] if more > 0 else [])))
+        more = f"; {len(verdict.failures) - _FIRST} more" if len(verdict.failures) > _FIRST else ""
+        text = "; ".join(verdict.failures[:_FIRST]) + more
     else:
         text = f"violates {', '.join(verdict.broken)}" if verdict.broken else _clean(verdict)
         if verdict.broken and verdict.ok:

@@ -147,9 +147,10 @@ class Rules:
         some: list[Any] = getattr(self.now, name)
         return some[n % len(some)]
 
-    def others(self, cpu: int) -> list[int]:
-        """The user tasks that the CPU can be given to."""
-        return [task for on, task in self.now.schedulable if on == cpu]
+    def another(self, cpu: int, n: int) -> int | None:
+        """The user task that a number stands for, of those that the CPU can be given to; None if there is none."""
+        others = [task for on, task in self.now.schedulable if on == cpu]
+        return others[n % len(others)] if others else None
 
     @on("dead")
     def host_is_dead(self) -> Iterable[Op]:

@@ -84,20 +84,20 @@ class HostRules(Rules):
         """
         task = self.choice("long_mode_handlers", n)
         cpu = self.now.current.index(task)
-        others = self.others(cpu)
-        if others and not late:
-            yield from self._interlude(cpu, others[other % len(others)])
+        another = self.another(cpu, other)
+        if another is not None and not late:
+            yield from self._interlude(cpu, another)
         yield signals.SigreturnFaults(task, self.run.machine.user_xfeatures)
-        if others:
-            yield from self._interlude(cpu, others[other % len(others)])
+        if another is not None:
+            yield from self._interlude(cpu, another)
 
     @on("long_mode_handlers", n=targets, other=targets)
     def sigreturn_preempted(self, n: int, other: int) -> Iterator[Op]:
         """Another task computes on the CPU when a handler is about to return, whose task then looks at its tiles."""
         task = self.choice("long_mode_handlers", n)
         cpu = self.now.current.index(task)
-        if others := self.others(cpu):
-            yield from self._interlude(cpu, others[other % len(others)])
+        if (another := self.another(cpu, other)) is not None:
+            yield from self._interlude(cpu, another)
         yield signals.Sigreturn(task)
         if task in self.now.tasks:
             yield tasks.UserTilestore(task)
@@ -107,9 +107,8 @@ class HostRules(Rules):
         """Another task computes on the CPU at some point of the delivery of a signal."""
         task = self.choice("signalable", n)
         cpu = self.now.current.index(task)
-        others = self.others(cpu)
-        if others:
-            yield host.Preempt(cpu, others[other % len(others)], points)
+        if (another := self.another(cpu, other)) is not None:
+            yield host.Preempt(cpu, another, points)
         yield signals.Signal(task)
         if task in self.now.signalled:
             yield signals.SignalDelivered(task)

@@ -67,7 +67,7 @@ class ProcessRules(Rules):
 
     @on("dumps", n=targets, note=Range(0, 9))
     def coredump(self, n: int, note: int) -> Iterator[Op]:
-        """A process dumps core, and somebody looks at the layout or at a note of a thread, at its image mostly."""
+        """A process dumps core, and somebody looks at the layout or at a note of a thread, most often at its image."""
         task, thread = self.choice("dumps", n)
         if note > 4:  # the process is gone behind each
             yield coredump.CoredumpLayout(task)

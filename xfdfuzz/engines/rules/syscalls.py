@@ -61,10 +61,11 @@ class SyscallRules(Rules):
         """A thread is profiled no longer, and the one that it took turns with on its CPU is sampled then."""
         task = self.choice("lbr_tasks", n)
         cpu = self.now.current.index(task)
-        others = self.others(cpu)
-        turns = [host.Schedule(cpu, nr) for nr in (others[other % len(others)], task)] if others else []
-        yield from turns
+        if (another := self.another(cpu, other)) is None:
+            yield tasks.PerfEventClose(task)
+            return
+        yield host.Schedule(cpu, another)
+        yield host.Schedule(cpu, task)
         yield tasks.PerfEventClose(task)
-        if turns:
-            yield turns[0]
-            yield host.Pmi(cpu)
+        yield host.Schedule(cpu, another)
+        yield host.Pmi(cpu)

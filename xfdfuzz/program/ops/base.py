@@ -222,10 +222,13 @@ class VcpuIoctl(TaskOp):
     """An ioctl on a vCPU's file descriptor, which the task has open, other than KVM_RUN.  The vCPU's mutex is free."""
 
     __slots__ = ()
+    #: Whether of a protected guest it is not modelled.
+    OF_VISIBLE: ClassVar[bool] = False
     vcpu: int
 
     def hindrance(self, k: Kernel) -> str:
-        return not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
+        why = not_free(k, self.task, self.vcpu) or TaskOp.hindrance(self, k)
+        return why or (not_visible(k, self.vcpu) if self.OF_VISIBLE else "")
 
     def run(self, k: Kernel) -> Result:
         self.enter_kernel(k)

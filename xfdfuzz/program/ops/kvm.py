@@ -46,7 +46,7 @@ from xfdfuzz.program.fields import (
     Xcr0,
     XcrsFlags,
 )
-from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, in_l2, not_visible, op, reserved_bits
+from xfdfuzz.program.ops.base import TaskOp, VcpuIoctl, VmIoctl, in_l2, op, reserved_bits
 from xfdfuzz.program.step import Mask, MpState, Result, msr_value
 
 #: Index and value of MSRs.
@@ -281,11 +281,10 @@ class KvmSetRegs(VcpuIoctl):
 
 
 class _OfVisible(VcpuIoctl):
-    __slots__ = ()
+    """A guest that KVM cannot see gets its exceptions by ways of its own, and has no L2."""
 
-    def hindrance(self, k: Kernel) -> str:
-        """A guest that KVM cannot see gets its exceptions by ways of its own, and has no L2."""
-        return VcpuIoctl.hindrance(self, k) or not_visible(k, self.vcpu)
+    __slots__ = ()
+    OF_VISIBLE = True
 
 
 @op("t{task} ioctl(vm{vm}, KVM_ENABLE_CAP, KVM_CAP_EXCEPTION_PAYLOAD, {enable})")

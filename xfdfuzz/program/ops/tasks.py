@@ -300,9 +300,10 @@ class KernelComputesOn(_InSection):
     task: Nr = 0
 
     def hindrance(self, k: Kernel) -> str:
-        nowhere = not in_section(k.tasks[self.task])
-        begin = " (`kernel_simd ...` and `kernel_fpu_begin ...` begin what goes on)" if nowhere else ""
-        return (why := _InSection.hindrance(self, k)) and why + begin
+        why = _InSection.hindrance(self, k)
+        if in_section(k.tasks[self.task]):
+            return why
+        return f"{why} (`kernel_simd ...` and `kernel_fpu_begin ...` begin what goes on)"
 
     def is_in(self, task: Task) -> bool:
         return in_section(task)

@@ -43,7 +43,7 @@ from xfdfuzz.program.fields import (
     OneRegIndex,
     Sregs,
 )
-from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, in_l2, not_visible, op, whereabouts
+from xfdfuzz.program.ops.base import OK, Op, VcpuIoctl, in_l2, op, whereabouts
 from xfdfuzz.program.ops.kvm import (
     Entries,
     events_in_l2,
@@ -346,12 +346,10 @@ class KeepOneReg(_Keep):
     """Read SSP, or an MSR, and keep it."""
 
     call = "KvmGetOneReg"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
     msr: OneRegIndex = MSR_KVM_INTERNAL_GUEST_SSP
-
-    def hindrance(self, k: Kernel) -> str:
-        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         ret, value = get_one_reg(k, vcpu, self.msr)
@@ -366,11 +364,9 @@ class KeepVcpuEvents(_Keep):
     """Read which exception the guest will get, and whether an INIT is pending, and keep both."""
 
     call = "KvmGetVcpuEvents"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
-
-    def hindrance(self, k: Kernel) -> str:
-        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm = self.vmm(k)
@@ -387,11 +383,9 @@ class KeepNestedState(_Keep):
     """Read whether L2 runs and keep it, with what goes with it."""
 
     call = "KvmGetNestedState"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
-
-    def hindrance(self, k: Kernel) -> str:
-        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm, nested = self.vmm(k), nested_state(vcpu)
@@ -405,11 +399,9 @@ class KeepSregs(_Keep):
     """Read CR4.OSXSAVE, CR0.TS and CR4.PKE and keep them."""
 
     call = "KvmGetSregs"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
-
-    def hindrance(self, k: Kernel) -> str:
-        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         vmm, sregs = self.vmm(k), Sregs.of(*k.kvm_vcpu_ioctl_get_sregs(vcpu))
@@ -423,11 +415,9 @@ class KeepMpState(_Keep):
     """Read the MP state and keep it; a pending INIT or SIPI is accepted before that."""
 
     call = "KvmGetMpState"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
-
-    def hindrance(self, k: Kernel) -> str:
-        return _Keep.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         result = get_mp_state(k, self.vcpu)
@@ -513,6 +503,7 @@ class LoadVcpuEvents(_Load):
     where it had none; in the same way an INIT is pending then, or none."""
 
     call = "KvmSetVcpuEvents"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
     source: Nr = 0
@@ -521,7 +512,7 @@ class LoadVcpuEvents(_Load):
         return self.not_kept(k, st.KEPT_EVENTS, "KVM_GET_VCPU_EVENTS")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or events_in_l2(k, self.vcpu, self.events(k))
+        return _Load.hindrance(self, k) or events_in_l2(k, self.vcpu, self.events(k))
 
     def events(self, k: Kernel) -> Events:
         """What it has, pending and latched where KVM gave it so."""
@@ -537,6 +528,7 @@ class LoadMpState(_Load):
     """Write the MP state that was kept of a vCPU.  Not in L2."""
 
     call = "KvmSetMpState"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
     source: Nr = 0
@@ -545,7 +537,7 @@ class LoadMpState(_Load):
         return self.not_kept(k, st.KEPT_MP_STATE, "KVM_GET_MP_STATE")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or in_l2(k.vcpus[self.vcpu], self.vcpu)
+        return _Load.hindrance(self, k) or in_l2(k.vcpus[self.vcpu], self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         return set_mp_state(k, self.vcpu, self.kept(k).kept_mp_state)
@@ -556,6 +548,7 @@ class LoadNestedState(_Load):
     """Let the guest go on in L2 or in L1, as was kept of a vCPU."""
 
     call = "KvmSetNestedState"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
     source: Nr = 0
@@ -564,7 +557,7 @@ class LoadNestedState(_Load):
         return self.not_kept(k, st.KEPT_NESTED, "KVM_GET_NESTED_STATE")
 
     def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or not_visible(k, self.vcpu) or taken_to_l2(k, self.vcpu, self.nested(k))
+        return _Load.hindrance(self, k) or taken_to_l2(k, self.vcpu, self.nested(k))
 
     def nested(self, k: Kernel) -> Nested:
         """What it has."""
@@ -622,6 +615,7 @@ class LoadOneReg(_Load):
     """Write the SSP, or the MSR, that was kept of a vCPU."""
 
     call = "KvmSetOneReg"
+    OF_VISIBLE = True
     task: Nr = 0
     vcpu: Nr = 0
     source: Nr = 0
@@ -629,9 +623,6 @@ class LoadOneReg(_Load):
 
     def missing(self, k: Kernel) -> str:
         return self.not_kept(k, _REGISTERS[self.msr][0], "KVM_GET_ONE_REG")
-
-    def hindrance(self, k: Kernel) -> str:
-        return _Load.hindrance(self, k) or not_visible(k, self.vcpu)
 
     def ioctl(self, k: Kernel, vcpu: Vcpu) -> Result:
         kept = self.kept(k)

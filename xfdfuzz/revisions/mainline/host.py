@@ -133,7 +133,7 @@ class KernelFpuAllowed(Power):
     """irq_fpu_usable() knows that a CPU that comes online has no FPU yet: kernel_fpu_allowed replaces in_kernel_fpu."""
 
     def irq_fpu_usable(self) -> bool:
-        """(fpu/core.c)."""
+        """Behind the warning of a NMI and in place of that of nesting (fpu/core.c)."""
         return (self.in_nmi() or not self.kernel_fpu_disabled()) and super().irq_fpu_usable()
 
     def kernel_fpu_disabled(self) -> bool:
